@@ -1,0 +1,1 @@
+"""Attacks: one file each. Files whose name starts with an underscore hold parts that several attacks share."""

@@ -1,0 +1,1 @@
+"""Data sets: one file each; `partition` shares one out among clients."""

@@ -1,0 +1,36 @@
+"""Errors that tell the user what to do. The command line prints them without a traceback and exits with code 2."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class FedsimError(Exception):
+    """A mistake the user can correct: the message names the place, what was expected and the next step."""
+
+    exit_code = 2
+
+
+class ScenarioError(FedsimError):
+    """A scenario file that cannot be run as written."""
+
+
+class NotApplicable(FedsimError):
+    """A method that does not fit what it was given; the message is the reason."""
+
+
+class MissingExtra(FedsimError):
+    """An optional package or data set that is not installed."""
+
+    def __init__(self, what: str, install: str) -> None:
+        super().__init__(f"{what} is not installed. Get it with:\n  {install}")
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'X'?`` for the closest known word, or all known words when none is close."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    if close:
+        return f" Did you mean '{close[0]}'?"
+    return f" Known: {', '.join(options)}." if options else ""

@@ -1,0 +1,156 @@
+"""Every moment at which something may plug into a client or a server, in the order they run.
+
+    prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer
+    augment    each batch                                components: augment
+    loss       one more term of the training loss        components: loss
+    gradient   each gradient, before the optimizer       defenses
+    step       the weights, from the gradient            components: optimizer
+    upload     the update, before it is sent             defenses
+    attack     what the server does with what it saw     attacks
+
+Classes here are abstract; a method is a final subclass of one of them in a file of its own.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar, Generic, TypeVar, final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.errors import FedsimError, NotApplicable
+from fedsim.types import (
+    Batch,
+    Config,
+    Knowledge,
+    Observation,
+    OnStep,
+    PublicKnowledge,
+    Reconstruction,
+    Tensors,
+    Update,
+)
+
+ConfigT = TypeVar("ConfigT", bound=Config)
+
+
+@dataclass(frozen=True)
+class Here:
+    """Where in a run something happens, and its own source of randomness."""
+
+    round: int
+    client: int
+    step: int
+    generator: torch.Generator
+
+
+class _Configured(ABC, Generic[ConfigT]):
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+
+class ModelComponent(_Configured[ConfigT]):
+    """Hooks layer, adapter, bottleneck, token_reducer: changes the model once, before training."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model to train; it may be the same object, changed.
+
+        Raises:
+            NotApplicable: the model has no place for this component.
+        """
+
+
+class Augmentation(_Configured[ConfigT]):
+    """Hook augment: changes each batch before the forward pass."""
+
+    @abstractmethod
+    def augment(self, batch: Batch, here: Here) -> Batch:
+        """Return a batch of the same input shape."""
+
+
+class LossTerm(_Configured[ConfigT]):
+    """Hook loss: a term added to the client's loss."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+        """Return a scalar."""
+
+
+class Optimizer(_Configured[ConfigT]):
+    """Hook optimizer: turns gradients into weights, for one local training."""
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """Step size, in units of weight per gradient."""
+
+    @abstractmethod
+    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Change `parameters` in place. `state` starts empty in every local training and is the optimizer's own."""
+
+
+class Defense(_Configured[ConfigT]):
+    """Changes what a client sends. Override the moments it needs; the others do nothing."""
+
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        """Return the gradient that the optimizer (or, in FedSGD, the server) gets."""
+        return gradient
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        """Return the update that goes onto the wire."""
+        return update
+
+    @abstractmethod
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return what an attacker who knows the defense's description knows."""
+
+
+class Attack(_Configured[ConfigT]):
+    """Turns an observation into a guess of the client's data. Authors write `search`."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset()
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Return the reason why this attack does not fit the observation, or None when it does."""
+        return None
+
+    @abstractmethod
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the best guess; call `on_step` once an iteration."""
+
+    @final
+    def __call__(
+        self, observation: Observation, generator: torch.Generator, on_step: OnStep = lambda _step: None
+    ) -> Reconstruction:
+        """Check the observation, then search. The observed model's weights are left as they were.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
+        """
+        missing = sorted(self.needs - set(observation.threat.knows))
+        if missing:
+            raise NotApplicable(f"needs the threat model to grant {', '.join(missing)}")
+        _check_update(observation)
+        reason = self.not_applicable(observation)
+        if reason is not None:
+            raise NotApplicable(reason)
+        return self.search(observation, generator, on_step)
+
+
+def _check_update(observation: Observation) -> None:
+    expected = {name: p.shape for name, p in observation.model.named_parameters() if p.requires_grad}
+    tensors = {n: t for n, t in observation.update.tensors.items() if n in expected}
+    absent = [name for name in expected if name not in tensors]
+    if absent:
+        raise FedsimError(f"the update lacks {len(absent)} tensors of the model, first '{absent[0]}'.")
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name]:
+            raise FedsimError(f"'{name}' has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}.")
+        if not bool(torch.isfinite(tensor).all()):
+            raise FedsimError(f"'{name}' of the update holds values that are not finite.")
+    if not any(bool(tensor.any()) for tensor in tensors.values()):
+        raise FedsimError("every tensor of the update is zero: there is nothing to match.")

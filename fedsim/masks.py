@@ -1,0 +1,244 @@
+"""Dropout masks of ordinary models: found, recorded and injected without special layers.
+
+A forward pass calls dropout functions in a fixed order, whether they come from `nn.Dropout`, from
+`torch.nn.functional` or from inside an attention. Each of the context managers below takes over these
+calls: ``h <- h * mask / (1 - p)``. Attention is computed with an explicit softmax, since the fused
+kernels neither expose their mask nor have a second derivative.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import FunctionType
+from typing import Any, NoReturn
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fedsim.errors import FedsimError
+from fedsim.types import DropoutSite, Masks
+
+_Rule = Callable[[int, float, Tensor, tuple[int, ...]], Tensor]
+
+
+@dataclass
+class Recording:
+    """What a forward pass under `recorded_masks` drew, in call order."""
+
+    sites: list[DropoutSite] = field(default_factory=list)
+    masks: list[Tensor] = field(default_factory=list)
+
+
+@contextmanager
+def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recording]:
+    """Draw every active dropout mask of `model` from `generator` and keep it.
+
+    Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is kept, so an activation
+    that is zero for another reason is not mistaken for a dropped one.
+
+    Raises:
+        FedsimError: a dropout rate outside [0, 1), or a kind of dropout that is not a mask.
+    """
+    recording = Recording()
+    where: list[str] = []
+
+    def rule(call: int, rate: float, activation: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if rate == 0.0:
+            return activation
+        name = where[-1] if where else "model"
+        if not 0.0 < rate < 1.0:
+            raise FedsimError(f"dropout rate {rate} in '{name}': expected 0 <= p < 1.")
+        drawn = torch.empty(shape, dtype=activation.dtype).bernoulli_(1.0 - rate, generator=generator)
+        mask = drawn.to(activation.device)
+        recording.sites.append(DropoutSite(call, name, rate, tuple(shape)))
+        recording.masks.append(mask)
+        return _masked(activation, mask, rate)
+
+    _refuse_recurrent_dropout(model)
+    with _named(model, where), _DropoutCalls(rule):
+        yield recording
+
+
+@contextmanager
+def injected_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]:
+    """Use the given real-valued masks at `sites`, in training and in evaluation mode; other calls do nothing.
+
+    Raises:
+        FedsimError: a mask of another shape than its activation, or a site that the forward pass never reached.
+    """
+    if len(sites) != len(masks):
+        raise FedsimError(f"{len(masks)} masks were given for {len(sites)} dropout sites.")
+    given = {site.call: (site, mask) for site, mask in zip(sites, masks, strict=True)}
+    reached: set[int] = set()
+
+    def rule(call: int, _rate: float, activation: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if call not in given:
+            return activation
+        site, mask = given[call]
+        if tuple(mask.shape) != tuple(shape):
+            raise FedsimError(f"the mask of '{site.name}' has shape {tuple(mask.shape)}, expected {tuple(shape)}.")
+        reached.add(call)
+        return _masked(activation, mask, site.rate)
+
+    with _DropoutCalls(rule):
+        yield
+    missing = [site.name for site in sites if site.call not in reached]
+    if missing:
+        raise FedsimError(
+            f"the forward pass never reached the dropout in {', '.join(missing)}. Some models call dropout only in "
+            "training mode: inject there."
+        )
+
+
+@contextmanager
+def without_dropout() -> Iterator[None]:
+    """Make every dropout call the identity."""
+    with _DropoutCalls(lambda _call, _rate, activation, _shape: activation):
+        yield
+
+
+def dropout_sites(model: nn.Module, shape: Sequence[int], batch_size: int) -> tuple[DropoutSite, ...]:
+    """Return where a model in training mode drops out, for inputs (batch_size, *shape)."""
+    parameter = next(model.parameters())
+    blank = torch.zeros((batch_size, *shape), dtype=parameter.dtype, device=parameter.device)
+    was_training, buffers = model.training, {k: v.clone() for k, v in model.named_buffers()}
+    model.train()
+    with torch.no_grad(), recorded_masks(model, torch.Generator().manual_seed(0)) as recording:
+        model(blank)
+        for name, buffer in model.named_buffers():
+            buffer.copy_(buffers[name])
+    model.train(was_training)
+    return tuple(recording.sites)
+
+
+def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
+    """Return independent Bernoulli(1 - p) masks for `sites`, with the type and device of `like`."""
+    return tuple(
+        torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator).to(like.device)
+        for site in sites
+    )
+
+
+def _masked(activation: Tensor, mask: Tensor, rate: float) -> Tensor:
+    return activation * mask * (1.0 / (1.0 - rate))
+
+
+class _DropoutCalls(TorchFunctionMode):
+    """Hands every dropout call of a forward pass to `rule`, numbered in call order."""
+
+    def __init__(self, rule: _Rule) -> None:
+        super().__init__()
+        self._rule = rule
+        self._calls = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in _ELEMENTWISE:
+            return self._drop(*_ELEMENTWISE[func](*args, **kwargs))
+        if func in _CHANNELWISE:
+            activation, rate = _CHANNELWISE[func](*args, **kwargs)
+            return self._drop(activation, rate, (*activation.shape[:2], *(1 for _ in activation.shape[2:])))
+        if func is F.scaled_dot_product_attention:
+            return self._attend(*args, **kwargs)
+        if func is F.multi_head_attention_forward:
+            with self:
+                return _multi_head_attention_body(*args, **kwargs)
+        if func in (F.alpha_dropout, F.feature_alpha_dropout, torch.alpha_dropout, torch.feature_alpha_dropout):
+            return _refuse_alpha_dropout()
+        return func(*args, **kwargs)
+
+    def _drop(self, activation: Tensor, rate: float, shape: tuple[int, ...] | None = None) -> Tensor:
+        call = self._calls
+        self._calls += 1
+        return self._rule(call, rate, activation, tuple(activation.shape) if shape is None else shape)
+
+    def _attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        attn_mask: Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        scale: float | None = None,
+        enable_gqa: bool = False,
+    ) -> Tensor:
+        if enable_gqa:
+            repeats = query.shape[-3] // key.shape[-3]
+            key, value = key.repeat_interleave(repeats, -3), value.repeat_interleave(repeats, -3)
+        scores = query @ key.transpose(-2, -1) * (1.0 / math.sqrt(query.shape[-1]) if scale is None else scale)
+        if is_causal:
+            causal = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+            scores = scores.masked_fill(~causal, -torch.inf)
+        if attn_mask is not None:
+            is_boolean = attn_mask.dtype == torch.bool
+            scores = scores.masked_fill(~attn_mask, -torch.inf) if is_boolean else scores + attn_mask
+        return self._drop(scores.softmax(-1), dropout_p) @ value
+
+
+def _call_of_functional(
+    input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False
+) -> tuple[Tensor, float]:
+    return input, p if training else 0.0
+
+
+def _call_of_torch(input: Tensor, p: float, train: bool) -> tuple[Tensor, float]:
+    return input, p if train else 0.0
+
+
+_ELEMENTWISE: dict[Any, Callable[..., tuple[Tensor, float]]] = {
+    F.dropout: _call_of_functional,
+    torch.dropout: _call_of_torch,
+    torch.dropout_: _call_of_torch,
+}
+_CHANNELWISE: dict[Any, Callable[..., tuple[Tensor, float]]] = {
+    F.dropout1d: _call_of_functional,
+    F.dropout2d: _call_of_functional,
+    F.dropout3d: _call_of_functional,
+    torch.feature_dropout: _call_of_torch,
+    torch.feature_dropout_: _call_of_torch,
+}
+
+# PyTorch runs the body of a Python function with the mode switched off, which would hide the dropout inside.
+# A copy of the function that does not ask for an override runs with the mode switched on.
+_multi_head_attention_body = FunctionType(
+    F.multi_head_attention_forward.__code__,
+    {**F.multi_head_attention_forward.__globals__, "has_torch_function": lambda _tensors: False},
+    "multi_head_attention_body",
+    F.multi_head_attention_forward.__defaults__,
+)
+_multi_head_attention_body.__kwdefaults__ = F.multi_head_attention_forward.__kwdefaults__
+
+
+def _refuse_alpha_dropout() -> NoReturn:
+    raise FedsimError("alpha dropout shifts activations and is not a mask. Use nn.Dropout instead.")
+
+
+def _refuse_recurrent_dropout(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        if isinstance(module, nn.RNNBase) and module.dropout > 0:
+            raise FedsimError(
+                f"'{name}' drops out between recurrent layers inside one kernel, where no mask can be seen. "
+                "Stack single layers with nn.Dropout between them."
+            )
+
+
+@contextmanager
+def _named(model: nn.Module, where: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that are being called in `where`, innermost last."""
+    handles = []
+    for name, module in model.named_modules():
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: where.append(name or "model")))
+        handles.append(module.register_forward_hook(lambda _m, _i, _o: where.pop() and None, always_call=True))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()

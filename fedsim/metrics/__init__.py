@@ -1,0 +1,1 @@
+"""Where truth and guess meet."""

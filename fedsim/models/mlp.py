@@ -1,0 +1,34 @@
+"""Multilayer perceptron: flatten, then blocks of linear, GELU, dropout, and a linear head.
+
+Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163: three hidden layers of 512 without biases.
+What it may leak at batch size 1: the first weight gradient has rank one and its right factor is the input.
+"""
+
+from __future__ import annotations
+
+import math
+
+from pydantic import Field
+from torch import nn
+
+from fedsim.registry import model
+from fedsim.types import Config, InputSpec
+
+
+class MlpConfig(Config):
+    """Settings of the MLP."""
+
+    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a hidden unit")
+    width: int = Field(512, ge=1, description="units a hidden layer")
+    depth: int = Field(3, ge=1, description="hidden layers")
+    bias: bool = Field(False, description="biases in all linear layers")
+
+
+@model("mlp", summary="linear, GELU, dropout; three hidden layers without biases", paper="2208.06163")
+def mlp(config: MlpConfig, spec: InputSpec) -> nn.Module:
+    """Build the MLP for inputs of any shape."""
+    widths = [math.prod(spec.shape), *(config.width for _ in range(config.depth))]
+    layers: list[nn.Module] = [nn.Flatten()]
+    for inputs, outputs in zip(widths, widths[1:], strict=False):
+        layers += [nn.Linear(inputs, outputs, bias=config.bias), nn.GELU(), nn.Dropout(config.dropout)]
+    return nn.Sequential(*layers, nn.Linear(widths[-1], spec.classes, bias=config.bias))

@@ -1,0 +1,201 @@
+"""Methods are discovered, never listed: a file with a decorator in the right folder is enough.
+
+A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
+point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.datasets``
+or ``fedsim.models`` that names the module to import.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import sys
+import typing
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal, TypeVar, cast, get_args
+
+from fedsim.errors import FedsimError, nearest
+from fedsim.types import Config
+
+Kind = Literal["attack", "defense", "component", "dataset", "model"]
+Hook = Literal[
+    "augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer", "decoder", "probe", "sampler"
+]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+_FOLDERS: dict[Kind, str] = {
+    "attack": "attacks",
+    "defense": "defenses",
+    "component": "fedsim.components",
+    "dataset": "fedsim.data",
+    "model": "fedsim.models",
+}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class OpenConfig(Config, extra="allow"):
+    """Settings of a user's own function: passed on as keyword arguments, not checked here."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method.
+
+    Attributes:
+        make: class (called with its config) or function (called with its config and what its kind needs).
+        config: the pydantic class of its settings.
+        paper: arXiv id or citation, empty when there is none.
+        extra: the optional extra of the distribution that it needs, if any.
+        hook: where a component plugs in; None for other kinds.
+    """
+
+    kind: Kind
+    name: str
+    summary: str
+    paper: str
+    extra: str | None
+    hook: Hook | None
+    make: Callable[..., Any]
+    config: type[Config]
+    module: str
+
+    @property
+    def doc(self) -> str:
+        """The docstring of the file the method lives in, or of the method itself."""
+        return (sys.modules[self.module].__doc__ or self.make.__doc__ or "").strip()
+
+
+_methods: dict[tuple[Kind, str], Method] = {}
+
+
+def _register(
+    kind: Kind, name: str, summary: str, paper: str, extra: str | None, hook: Hook | None
+) -> Callable[[F], F]:
+    def decorate(make: F) -> F:
+        known = _methods.get((kind, name))
+        if known is not None and known.module != make.__module__:
+            raise FedsimError(f"two {kind}s are called '{name}': {known.module} and {make.__module__}. Rename one.")
+        _methods[kind, name] = Method(
+            kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__
+        )
+        return make
+
+    return decorate
+
+
+def attack(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register an attack: a final subclass of `fedsim.hooks.Attack`."""
+    return _register("attack", name, summary, paper, extra, None)
+
+
+def defense(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register a defense: a final subclass of `fedsim.hooks.Defense`."""
+    return _register("defense", name, summary, paper, extra, None)
+
+
+def component(name: str, *, hook: Hook, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register a component for one hook of a client: a final subclass of a class in `fedsim.hooks`."""
+    return _register("component", name, summary, paper, extra, hook)
+
+
+def dataset(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register a data set: ``function(config) -> Dataset``."""
+    return _register("dataset", name, summary, paper, extra, None)
+
+
+def model(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register a model family: ``function(config, spec) -> nn.Module``."""
+    return _register("model", name, summary, paper, extra, None)
+
+
+def methods(kind: Kind) -> dict[str, Method]:
+    """Return every method of a kind by name, built-in ones and those of installed packages, sorted."""
+    _discover(kind)
+    return {name: method for (k, name), method in sorted(_methods.items()) if k == kind}
+
+
+def get(kind: Kind, name: str) -> Method:
+    """Return one method.
+
+    ``package.module:function`` names a data set or model of the user's own.
+
+    Raises:
+        FedsimError: no such method; the message names the nearest one.
+    """
+    if ":" in name and kind in ("dataset", "model"):
+        return _foreign(kind, name)
+    known = methods(kind)
+    if name not in known:
+        raise FedsimError(f"there is no {kind} '{name}'.{nearest(name, known)}")
+    return known[name]
+
+
+def find(name: str) -> list[Method]:
+    """Return the methods of any kind with this name (a name may be used by two kinds).
+
+    Raises:
+        FedsimError: no kind has it.
+    """
+    everything = [method for kind in KINDS for method in methods(kind).values()]
+    found = [method for method in everything if method.name == name]
+    if not found:
+        raise FedsimError(f"there is no method '{name}'.{nearest(name, (m.name for m in everything))}")
+    return found
+
+
+@cache
+def _discover(kind: Kind) -> None:
+    for module in _modules(_FOLDERS[kind]):
+        importlib.import_module(module)
+    for point in entry_points(group=f"fedsim.{kind}s"):
+        try:
+            point.load()
+        except Exception as error:
+            raise FedsimError(
+                f"the {kind} '{point.name}' of package '{point.dist.name if point.dist else point.value}' "
+                f"cannot be imported: {error!r}. Repair or uninstall that package."
+            ) from error
+
+
+def _modules(package_name: str) -> Iterator[str]:
+    package = importlib.import_module(package_name)
+    for info in pkgutil.walk_packages(package.__path__, prefix=f"{package_name}."):
+        if not info.name.rpartition(".")[2].startswith("_"):
+            yield info.name
+
+
+def _config_of(make: Callable[..., Any]) -> type[Config]:
+    """The config class: the type argument of a class's base, or the annotation of a function's first parameter."""
+    if isinstance(make, type):
+        candidates = [arg for base in getattr(make, "__orig_bases__", ()) for arg in get_args(base)]
+    else:
+        candidates = list(typing.get_type_hints(make).values())
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, Config):
+            return candidate
+    raise TypeError(f"{make.__module__}.{make.__qualname__} does not name its config class")
+
+
+def _foreign(kind: Kind, name: str) -> Method:
+    module_name, _, attribute = name.partition(":")
+    try:
+        function = getattr(importlib.import_module(module_name), attribute)
+    except ImportError as error:
+        raise FedsimError(
+            f"cannot import '{module_name}' for {kind} '{name}': {error}. "
+            "Run from the folder that holds it, or install it."
+        ) from error
+    except AttributeError as error:
+        names = [n for n in vars(sys.modules[module_name]) if not n.startswith("_")]
+        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}") from error
+    except Exception as error:
+        raise FedsimError(f"importing '{module_name}' for {kind} '{name}' failed: {error!r}.") from error
+
+    def make(config: OpenConfig, *context: Any) -> Any:
+        return cast("Callable[..., Any]", function)(*context, **(config.model_extra or {}))
+
+    return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, module_name)

@@ -1,0 +1,211 @@
+"""The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor, nn
+
+Tensors = Mapping[str, Tensor]
+Masks = tuple[Tensor, ...]
+Loss = Callable[[Tensor, Tensor], Tensor]
+Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
+
+
+class Config(BaseModel):
+    """Base of every method's settings: immutable, unknown keys refused, bounds and units in the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs (normalised, first dimension is the example) and integer labels of the same length."""
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Public facts about a model's inputs.
+
+    Attributes:
+        shape: shape of one example, channels first, for example ``(3, 32, 32)``.
+        classes: number of classes.
+        mean: per-channel mean that was subtracted, in pixel units of [0, 1].
+        std: per-channel standard deviation that was divided by.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Normalised training and test examples with what is public about them.
+
+    Attributes:
+        users: owner of each training example, or None when the set names no users.
+    """
+
+    train: Batch
+    test: Batch
+    spec: InputSpec
+    class_names: tuple[str, ...]
+    users: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DropoutSite:
+    """One call of a dropout function in a forward pass.
+
+    Attributes:
+        call: position among all dropout calls of the forward pass, from 0.
+        name: the module it happened in, for people.
+        rate: probability p of dropping an entry; 0 when the observer was not told.
+        shape: shape of the mask, batch first.
+    """
+
+    call: int
+    name: str
+    rate: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Update:
+    """What a client sends.
+
+    Attributes:
+        kind: ``"gradient"`` (mean loss gradient at the received weights) or ``"delta"`` (received
+            weights minus trained weights, so that both point the same way).
+        tensors: parameter name to tensor.
+        examples: number of examples behind the update.
+        loss: the client's mean training loss, a side channel of the wire.
+    """
+
+    kind: Literal["gradient", "delta"]
+    tensors: Tensors
+    examples: int
+    loss: float
+
+
+@dataclass(frozen=True)
+class Truth:
+    """A client's private side of one update: kept for scoring, never shown to an attack.
+
+    Attributes:
+        batches: the batch of every local step, as the model saw it.
+        masks: the dropout masks of every local step, in call order.
+    """
+
+    batches: tuple[Batch, ...]
+    masks: tuple[Masks, ...]
+
+
+@dataclass(frozen=True)
+class PublicKnowledge:
+    """What a defense's description tells an attacker who knows that it is in use."""
+
+    defense: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class ThreatModel(Config):
+    """Who the attacker is and what he knows. Printed before a run and stored with it."""
+
+    server: Literal["honest-but-curious"] = "honest-but-curious"
+    sees: Literal["single-update"] = "single-update"
+    knows: tuple[Knowledge, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything an attack gets. Built only by `fedsim.observe.observe`.
+
+    No path of references leads from here to the private batch or the true masks unless the threat
+    model grants them.
+
+    Attributes:
+        threat: the threat model it was built under.
+        model: the architecture with the weights the client received, in training mode.
+        loss: the client's loss, ``loss(outputs, labels) -> scalar``.
+        update: the update as it was on the wire.
+        spec: shape and number of classes; mean 0 and standard deviation 1 unless the
+            ``input-statistics`` are known.
+        local_steps: number of local steps behind the update.
+        learning_rate: the client's step size, for updates of kind ``"delta"``.
+        sites: where the model drops out; rates are 0 unless ``dropout-rates`` are known.
+        batch_size: examples a step, or None.
+        labels: labels of the batch, or None.
+        masks: the true masks of every local step, or None.
+        public: descriptions of the defenses in use, empty unless ``defenses`` are known.
+    """
+
+    threat: ThreatModel
+    model: nn.Module
+    loss: Loss
+    update: Update
+    spec: InputSpec
+    local_steps: int
+    learning_rate: float
+    sites: tuple[DropoutSite, ...]
+    batch_size: int | None
+    labels: Tensor | None
+    masks: tuple[Masks, ...] | None
+    public: tuple[PublicKnowledge, ...]
+
+
+@dataclass(frozen=True)
+class Step:
+    """Progress of an attack: restart, iteration (from 1), the objective and the best guess so far.
+
+    Attributes:
+        guess: the dummy inputs at this iteration, normalised; detached.
+    """
+
+    restart: int
+    iteration: int
+    iterations: int
+    objective: float
+    best: float
+    guess: Tensor
+
+
+OnStep = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """An attacker's guess.
+
+    Attributes:
+        inputs: guessed examples, normalised, shape (B, *spec.shape).
+        labels: guessed or granted labels, shape (B,).
+        masks: estimated dropout masks in [0, 1] in call order, or None when not estimated.
+        objective: the attack's own objective at the guess.
+        iterations: iterations used, over all restarts.
+        best_iteration: iteration (from 1) of the guess within its restart.
+        history: (iteration, objective) pairs of the winning restart, thinned.
+        stopped: why it ended, for example ``"objective below threshold"``.
+        notes: anything a reader of the record should know.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    masks: Masks | None
+    objective: float
+    iterations: int
+    best_iteration: int
+    history: tuple[tuple[int, float], ...]
+    stopped: str
+    notes: tuple[str, ...] = ()
