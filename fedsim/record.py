@@ -1,0 +1,162 @@
+"""The record of a run: log, checkpoint and input of the report. One schema, written as `record.json`.
+
+Everything under `scores`, `rounds` and `model_hash` depends on the scenario and its seed alone; times and
+the machine are kept apart from them.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from fedsim.types import Config, Knowledge
+
+SCHEMA_VERSION = 1
+
+
+class Interval(Config):
+    """An estimate over n units. `low` and `high` are None when n does not support an interval."""
+
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+
+
+class Failure(Config):
+    """Somebody or something that was left out, and why."""
+
+    who: str
+    why: str
+
+
+class RoundRecord(Config):
+    """One federated round. Accuracy and loss are those of the new global model on the test set, when evaluated."""
+
+    round: int
+    cohort: tuple[int, ...]
+    failures: tuple[Failure, ...] = ()
+    training_loss: float
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+
+
+class MaskScore(Config):
+    """Estimated against true dropout mask of one site, over its identifiable units only.
+
+    `accuracy` is of (estimate > 0.5); `auc` is None when the true units are all kept or all dropped.
+    """
+
+    site: str
+    units: int
+    identifiable: int
+    accuracy: float | None
+    auc: float | None
+
+
+class ItemScore(Config):
+    """One reconstructed example against its original (matched by least squared error when the batch has several).
+
+    `mse` is in pixel units of [0, 1] after clipping, `mse_normalised` in the model's input units, `psnr` in dB.
+    """
+
+    index: int
+    mse: float
+    mse_normalised: float
+    psnr: float
+    ssim: float
+    label: int
+    guessed_label: int
+
+
+class VictimRecord(Config):
+    """One attacked update.
+
+    `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order).
+    `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
+    """
+
+    round: int
+    client: int
+    scores: tuple[ItemScore, ...] = ()
+    masks: tuple[MaskScore, ...] = ()
+    objective: float | None = None
+    objective_at_truth: float | None = None
+    iterations: int = 0
+    best_iteration: int = 0
+    stopped: str = ""
+    history: tuple[tuple[int, float], ...] = ()
+    notes: tuple[str, ...] = ()
+    failure: str | None = None
+    seconds: float = Field(0.0, description="wall time of the attack; differs between runs")
+    arrays: str = ""
+
+
+class Summary(Config):
+    """An attack over all victims of an arm. Units of resampling are victims, not images."""
+
+    success: Interval
+    psnr_median: Interval
+    psnr_mean: Interval
+    ssim_mean: Interval
+    mse_mean: Interval
+    label_accuracy: Interval
+    mask_accuracy: Interval | None = None
+
+
+class AttackRecord(Config):
+    """One attack on every victim of an arm. `knows` is everything it was granted."""
+
+    label: str
+    name: str
+    knows: tuple[Knowledge, ...]
+    settings: dict[str, Any]
+    victims: tuple[VictimRecord, ...] = ()
+    summary: Summary | None = None
+
+
+class ArmRecord(Config):
+    """One combination of the scenario's arms, run to its end.
+
+    `attacked_model` says in which state the model was attacked, for example ``untrained`` or a checkpoint's name.
+    """
+
+    name: str
+    values: dict[str, Any]
+    parameters: int
+    model_hash: str
+    attacked_model: str
+    rounds: tuple[RoundRecord, ...]
+    replay_matches: bool = Field(description="the scorer's replay of each victim gave the update on the wire, bit by bit")
+    attacks: tuple[AttackRecord, ...]
+    seconds: float = 0.0
+
+
+class Environment(Config):
+    """What a reader needs to run it again."""
+
+    command: str
+    versions: dict[str, str]
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    torch_threads: int
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class RunRecord(Config):
+    """One run of a scenario. A record that is being written says ``interrupted``, so that a kill leaves the truth."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["finished", "interrupted", "failed"]
+    scenario: dict[str, Any]
+    scenario_hash: str
+    threat_model: tuple[str, ...] = Field(description="the threat model in plain sentences, as printed before the run")
+    environment: Environment
+    started: str = Field(description="UTC, ISO 8601")
+    ended: str | None = None
+    arms: tuple[ArmRecord, ...] = ()
+    failures: tuple[Failure, ...] = ()
