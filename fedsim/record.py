@@ -130,6 +130,7 @@ class ArmRecord(Config):
     rounds: tuple[RoundRecord, ...]
     replay_matches: bool = Field(description="the scorer's replay of each victim gave the update on the wire, bit by bit")
     attacks: tuple[AttackRecord, ...]
+    complete: bool = Field(True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
 
 

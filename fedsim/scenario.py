@@ -230,6 +230,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
         try:
             method = registry.get(kind, choice.name)
             _check_hook(method, place)
+            _check_knowledge(method, choice, scenario)
             settings = method.config.model_validate(choice.settings).model_dump(mode="json")
         except ValidationError as error:
             problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
@@ -249,6 +250,18 @@ def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
         raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an optimizer.")
     if place[0] == "components" and is_optimizer:
         raise FedsimError(f"'{method.name}' is an optimizer: set federation.optimizer instead.")
+
+
+def _check_knowledge(method: Method, choice: Choice, scenario: Scenario) -> None:
+    if not isinstance(choice, AttackChoice):
+        return
+    needs: frozenset[Knowledge] = getattr(method.make, "needs", frozenset())
+    missing = sorted(needs - {*scenario.threat.knows, *choice.also_knows})
+    if missing:
+        raise FedsimError(
+            f"'{choice.name}' needs {', '.join(missing)}, which the threat model does not grant. "
+            f"Add also_knows = {missing} to this attack, or to threat.knows."
+        )
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

@@ -89,12 +89,14 @@ class Update:
         kind: ``"gradient"`` (mean loss gradient at the received weights) or ``"delta"`` (received
             weights minus trained weights, so that both point the same way).
         tensors: parameter name to tensor.
+        buffers: change of the model's floating-point buffers (received minus new), empty for most models.
         examples: number of examples behind the update.
         loss: the client's mean training loss, a side channel of the wire.
     """
 
     kind: Literal["gradient", "delta"]
     tensors: Tensors
+    buffers: Tensors
     examples: int
     loss: float
 
@@ -139,12 +141,13 @@ class Observation:
         threat: the threat model it was built under.
         model: the architecture with the weights the client received, in training mode.
         loss: the client's loss, ``loss(outputs, labels) -> scalar``.
-        update: the update as it was on the wire.
+        update: the update as it was on the wire; its number of examples is 0 unless the ``batch-size`` is known.
         spec: shape and number of classes; mean 0 and standard deviation 1 unless the
             ``input-statistics`` are known.
         local_steps: number of local steps behind the update.
         learning_rate: the client's step size, for updates of kind ``"delta"``.
-        sites: where the model drops out; rates are 0 unless ``dropout-rates`` are known.
+        sites: where the model drops out, for the known batch size or one example; rates are 0 unless
+            ``dropout-rates`` are known.
         batch_size: examples a step, or None.
         labels: labels of the batch, or None.
         masks: the true masks of every local step, or None.

@@ -1,0 +1,94 @@
+"""Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
+
+The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586) and a counting rule. Dropout
+in front of the layer changes p only, so the rules hold.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.errors import NotApplicable
+from fedsim.masks import without_dropout
+from fedsim.types import Observation
+
+_PROBES = 64
+
+
+def infer_labels(observation: Observation) -> Tensor:
+    """Return one label an example, in ascending order for several examples.
+
+    A single example: the sign rule. Several: the counting rule, with mean probabilities from noise inputs.
+
+    Raises:
+        NotApplicable: the model has no linear layer with one output a class.
+    """
+    name, layer = _head(observation)
+    weight = observation.update.tensors[f"{name}.weight"]
+    bias = observation.update.tensors.get(f"{name}.bias") if layer.bias is not None else None
+    batch_size = observation.batch_size or 1
+    if batch_size == 1:
+        return label_of_one(weight, bias)
+    probabilities, feature_sum = _probe(observation, layer)
+    logit_gradient = bias if bias is not None else weight.sum(1) / feature_sum
+    return count_labels(logit_gradient, probabilities, batch_size)
+
+
+def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the label of a single example, shape (1,), from the gradients (K, D) and (K,) of the last layer.
+
+    With a bias the true class has the only negative entry. Without one, row c is (p_c - [c = y]) h: the true row is
+    the one that points against all others.
+    """
+    if bias is not None:
+        return bias.argmin().view(1)
+    products = weight @ weight.T
+    products.fill_diagonal_(0.0)
+    return products.sum(1).argmin().view(1)
+
+
+def distinct_labels(weight: Tensor, batch_size: int) -> Tensor:
+    """Return `batch_size` labels that are assumed distinct: the rows (K, D) with the smallest entries (Yin et al.)."""
+    return weight.min(1).values.topk(batch_size, largest=False).indices.sort().values
+
+
+def count_labels(logit_gradient: Tensor, probabilities: Tensor, batch_size: int) -> Tensor:
+    """Return labels with repeats: n_c = B (p_c - db_c), rounded to sum B by the largest remainders.
+
+    Args:
+        logit_gradient: db, shape (K,).
+        probabilities: mean predicted probabilities of the batch, or a guess, shape (K,).
+        batch_size: B.
+    """
+    counts = (batch_size * (probabilities - logit_gradient)).clamp_min(0.0).double()
+    counts = counts * (batch_size / counts.sum().clamp_min(1e-12))
+    whole = counts.floor().long()
+    short = batch_size - int(whole.sum())
+    whole[(counts - whole).topk(short).indices] += 1
+    return torch.arange(len(whole)).repeat_interleave(whole)
+
+
+def _head(observation: Observation) -> tuple[str, nn.Linear]:
+    heads = [
+        (name, module)
+        for name, module in observation.model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == observation.spec.classes
+    ]
+    if not heads:
+        raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row a class")
+    return heads[-1]
+
+
+@torch.no_grad()
+def _probe(observation: Observation, layer: nn.Linear) -> tuple[Tensor, Tensor]:
+    """Mean class probabilities (K,) and mean sum of the features in front of `layer`, on noise inputs."""
+    features: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+    noise = torch.randn((_PROBES, *observation.spec.shape), generator=torch.Generator().manual_seed(0))
+    was_training = observation.model.training
+    with without_dropout():
+        outputs = observation.model.eval()(noise)
+    handle.remove()
+    observation.model.train(was_training)
+    return outputs.softmax(1).mean(0), features[0].sum(1).mean()

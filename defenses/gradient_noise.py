@@ -1,0 +1,46 @@
+"""Independent noise on every gradient entry: g' = g + s z.
+
+The oldest defense and the yardstick for the others. No differential privacy: nothing bounds the sensitivity.
+Paper: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.1. Broken by averaging over rounds and by matching under the
+noise law.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.hooks import Defense, Here
+from fedsim.registry import defense
+from fedsim.types import Config, PublicKnowledge, Tensors
+
+
+class GradientNoiseConfig(Config):
+    """Settings of gradient noise."""
+
+    scale: float = Field(1e-3, ge=0, description="standard deviation, in units of the gradient")
+    law: Literal["gaussian", "laplace"] = "gaussian"
+
+
+@final
+@defense("gradient-noise", summary="independent noise on every gradient entry", paper="1906.08935")
+class GradientNoise(Defense[GradientNoiseConfig]):
+    """Adds fresh noise to the gradient of every local step."""
+
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        """Return the gradient plus noise of standard deviation `scale`."""
+        return {name: g + self._noise(g, here.generator) for name, g in gradient.items()}
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the noise law and its scale."""
+        return PublicKnowledge("gradient-noise", {"law": self.config.law, "scale": self.config.scale})
+
+    def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        if self.config.law == "gaussian":
+            return self.config.scale * torch.empty_like(like).normal_(generator=generator)
+        magnitude = torch.empty_like(like).exponential_(generator=generator)
+        sign = 2.0 * torch.empty_like(like).bernoulli_(0.5, generator=generator) - 1.0
+        return self.config.scale / 2**0.5 * sign * magnitude

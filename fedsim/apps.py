@@ -1,0 +1,112 @@
+"""The ServerApp and the ClientApp in Flower's message API: the same two on every engine.
+
+The resolved scenario travels as JSON in the run configuration; every process builds its world from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedsim.client import local_training
+from fedsim.record import RoundRecord
+from fedsim.server import Aggregation, WireEntry, pack_update
+from fedsim.types import Tensors
+from fedsim.world import World, shared
+
+SCENARIO_KEY = "scenario"
+_EVALUATION_BATCH = 512
+
+
+def client_app() -> ClientApp:
+    """Return the ClientApp: trains on request, and says which client it is."""
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        world = _world(context)
+        received = message.content.array_records["arrays"].to_torch_state_dict()
+        round_ = cast("int", message.content.config_records["config"]["round"])
+        update, _private = local_training(world, received, round_, _client(context))
+        return Message(pack_update(update), reply_to=message)
+
+    @app.query("client")
+    def which(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"client": MetricRecord({"number": _client(context)})}), reply_to=message)
+
+    return app
+
+
+def server_app(
+    on_wire: Callable[[WireEntry], None],
+    on_round: Callable[[RoundRecord], None],
+    on_end: Callable[[Tensors], None],
+) -> ServerApp:
+    """Return the ServerApp. It reports observed updates, finished rounds and the final weights."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        world = _world(context)
+        settings = world.scenario.federation
+        strategy = Aggregation(world, _nodes(grid), on_wire)
+
+        def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
+            if round_ > 0:
+                is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
+                loss, accuracy = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else (None, None)
+                on_round(
+                    RoundRecord(
+                        round=round_,
+                        cohort=strategy.tally.cohort,
+                        failures=tuple(strategy.tally.failures),
+                        training_loss=strategy.tally.training_loss,
+                        test_loss=loss,
+                        test_accuracy=accuracy,
+                    )
+                )
+            return None
+
+        first = ArrayRecord(dict(world.first_weights))
+        result = strategy.start(grid, first, num_rounds=settings.rounds, evaluate_fn=evaluate)
+        final = result.arrays if len(result.arrays) else first
+        on_end(final.to_torch_state_dict())
+
+    return app
+
+
+@torch.no_grad()
+def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
+    """Return (mean cross-entropy, accuracy in [0, 1]) of the global model on the test set."""
+    model = world.model_with(weights).eval()
+    test = world.dataset.test
+    outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
+    accuracy = (outputs.argmax(1) == test.labels).double().mean()
+    return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
+
+
+def _nodes(grid: Grid) -> dict[int, int]:
+    """Return the node id of every client number; node ids alone are random and come in any order."""
+    questions = [
+        Message(RecordDict({"config": ConfigRecord()}), dst_node_id=node, message_type="query.client")
+        for node in grid.get_node_ids()
+    ]
+    answers = grid.send_and_receive(questions)
+    return {
+        cast("int", answer.content.metric_records["client"]["number"]): answer.metadata.src_node_id
+        for answer in answers
+    }
+
+
+def _world(context: Context) -> World:
+    return shared(cast("str", context.run_config[SCENARIO_KEY]))
+
+
+def _client(context: Context) -> int:
+    return cast("int", context.node_config["partition-id"])

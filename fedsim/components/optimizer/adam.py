@@ -1,0 +1,49 @@
+"""Adam: w <- w - s m' / (sqrt(v') + e), with bias-corrected running means m' of g and v' of g^2.
+
+Paper: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1. What it may leak: the first step is the sign of the
+gradient, so an update of one step keeps directions and loses magnitudes.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.hooks import Optimizer
+from fedsim.registry import component
+from fedsim.types import Config, Tensors
+
+
+class AdamConfig(Config):
+    """Settings of Adam."""
+
+    learning_rate: float = Field(1e-3, gt=0, description="step size")
+    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of g")
+    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of g squared")
+    epsilon: float = Field(1e-8, gt=0)
+
+
+@final
+@component("adam", hook="optimizer", summary="Adam with bias correction", paper="1412.6980")
+class Adam(Optimizer[AdamConfig]):
+    """Adam whose state lasts one local training."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size, in units of weight."""
+        return self.config.learning_rate
+
+    @torch.no_grad()
+    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Change `parameters` in place; `state` holds the step count and two running means per parameter."""
+        c = self.config
+        count = state["steps"] = state.get("steps", torch.tensor(0.0)) + 1
+        for name, parameter in parameters.items():
+            g = gradient[name]
+            mean = state[f"mean {name}"] = c.beta1 * state.get(f"mean {name}", 0.0) + (1 - c.beta1) * g
+            square = state[f"square {name}"] = c.beta2 * state.get(f"square {name}", 0.0) + (1 - c.beta2) * g * g
+            scale = (square / (1 - c.beta2**count)).sqrt() + c.epsilon
+            parameter.sub_(mean / (1 - c.beta1**count) / scale, alpha=c.learning_rate)

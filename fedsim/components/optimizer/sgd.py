@@ -1,0 +1,44 @@
+"""Stochastic gradient descent: v <- m v + g, w <- w - s v.
+
+Paper: Robbins, Monro 1951; momentum as in Sutskever et al. 2013. What it may leak: one step without momentum
+sends the gradient itself, times the learning rate.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.hooks import Optimizer
+from fedsim.registry import component
+from fedsim.types import Config, Tensors
+
+
+class SgdConfig(Config):
+    """Settings of SGD."""
+
+    learning_rate: float = Field(0.1, gt=0, description="step size")
+    momentum: float = Field(0.0, ge=0, lt=1)
+
+
+@final
+@component("sgd", hook="optimizer", summary="stochastic gradient descent, with momentum")
+class Sgd(Optimizer[SgdConfig]):
+    """SGD without a second of imports that `torch.optim` costs in every fresh process."""
+
+    @property
+    def learning_rate(self) -> float:
+        """Step size, in units of weight per gradient."""
+        return self.config.learning_rate
+
+    @torch.no_grad()
+    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Change `parameters` in place; `state` holds a velocity per parameter."""
+        for name, parameter in parameters.items():
+            direction = gradient[name]
+            if self.config.momentum:
+                direction = state[name] = self.config.momentum * state.get(name, 0.0) + direction
+            parameter.sub_(direction, alpha=self.config.learning_rate)

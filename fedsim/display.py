@@ -1,0 +1,171 @@
+"""What a person sees while a run works: live bars on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.record import Interval, RoundRecord, RunRecord, VictimRecord
+from fedsim.types import OnStep, Step
+
+_LINE_EVERY_SECONDS = 10.0
+_REFRESH_EVERY_STEPS = 20
+
+
+class PlainLines:
+    """A line for every arm, round and attack, and one every ten seconds inside a long attack."""
+
+    def __init__(self, console: Console) -> None:
+        """Write to `console`."""
+        self._console = console
+        self._rounds = 0
+
+    def threat_model(self, sentences: tuple[str, ...]) -> None:
+        """Print the attacker in plain sentences."""
+        self._say("Threat model")
+        for sentence in sentences:
+            self._say(f"  {sentence}")
+
+    def arm(self, name: str, number: int, total: int, rounds: int) -> None:
+        """Print that an arm begins."""
+        self._rounds = rounds
+        self._say(f"Arm {number} of {total}: {name}")
+
+    def round(self, record: RoundRecord) -> None:
+        """Print a round when it was evaluated or somebody was left out."""
+        if record.test_accuracy is not None:
+            self._say(f"  round {record.round} of {self._rounds}: accuracy {record.test_accuracy:.1%}")
+        for failure in record.failures:
+            self._say(f"  round {record.round}: {failure.who} left out: {failure.why}")
+
+    def attack(self, label: str, victim: int, victims: int) -> OnStep:
+        """Return a printer of slow progress."""
+        last = time.monotonic()
+
+        def on_step(step: Step) -> None:
+            nonlocal last
+            if time.monotonic() - last < _LINE_EVERY_SECONDS:
+                return
+            last = time.monotonic()
+            self._say(f"    {label}, victim {victim} of {victims}: iteration {step.iteration}, best {step.best:.2e}")
+
+        return on_step
+
+    def attacked(self, label: str, victim: VictimRecord) -> None:
+        """Print the outcome of one attack."""
+        self._say(f"  {label} on client {victim.client}: {outcome(victim)}")
+
+    def _say(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+
+class LiveBars:
+    """Bars for rounds, victims and iterations; finished attacks scroll past above them."""
+
+    def __init__(self, console: Console, progress: Progress) -> None:
+        """Draw on `progress`, which the caller starts and stops."""
+        self._lines = PlainLines(console)
+        self._progress = progress
+        self._round_bar: TaskID | None = None
+        self._victim_bar = progress.add_task("attack", total=1, visible=False)
+        self._step_bar = progress.add_task("iterations", total=1, visible=False)
+
+    def threat_model(self, sentences: tuple[str, ...]) -> None:
+        """Print the attacker in plain sentences."""
+        self._lines.threat_model(sentences)
+
+    def arm(self, name: str, number: int, total: int, rounds: int) -> None:
+        """Start the bar of the arm's rounds."""
+        self._lines.arm(name, number, total, rounds)
+        if self._round_bar is not None:
+            self._progress.remove_task(self._round_bar)
+        self._round_bar = self._progress.add_task("rounds", total=rounds)
+
+    def round(self, record: RoundRecord) -> None:
+        """Advance the bar of rounds."""
+        if self._round_bar is not None:
+            self._progress.update(self._round_bar, completed=record.round)
+        self._lines.round(record)
+
+    def attack(self, label: str, victim: int, victims: int) -> OnStep:
+        """Return what moves the bar of iterations."""
+        self._progress.update(
+            self._victim_bar, description=label, total=victims, completed=victim - 1, visible=True, refresh=True
+        )
+
+        def on_step(step: Step) -> None:
+            if step.iteration % _REFRESH_EVERY_STEPS == 0:
+                self._progress.update(
+                    self._step_bar,
+                    description=f"iterations, best {step.best:.1e}",
+                    total=step.iterations,
+                    completed=step.iteration,
+                    visible=True,
+                )
+
+        return on_step
+
+    def attacked(self, label: str, victim: VictimRecord) -> None:
+        """Print the outcome of one attack."""
+        self._lines.attacked(label, victim)
+
+
+@contextmanager
+def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
+    """Yield the display that suits the console."""
+    if not console.is_terminal:
+        yield PlainLines(console)
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        yield LiveBars(console, progress)
+
+
+def outcome(victim: VictimRecord) -> str:
+    """Return one line about one attacked update."""
+    if victim.failure is not None:
+        return f"no result: {victim.failure}"
+    psnr = sum(item.psnr for item in victim.scores) / len(victim.scores)
+    ssim = sum(item.ssim for item in victim.scores) / len(victim.scores)
+    return (
+        f"PSNR {psnr:.1f} dB, SSIM {ssim:.2f}, {victim.iterations} iterations, "
+        f"{victim.seconds:.1f} s ({victim.stopped})"
+    )
+
+
+def results(record: RunRecord) -> Table:
+    """Return the table of arms and attacks that ends a run."""
+    table = Table(title=str(record.scenario["title"]), title_justify="left")
+    for heading in ("arm", "attack", "recognised", "median PSNR (dB)", "mean SSIM", "n"):
+        table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
+    for arm in record.arms:
+        for attack in arm.attacks:
+            summary = attack.summary
+            cells: Sequence[str] = ("-",) * 4
+            if summary is not None:
+                cells = (
+                    _percent(summary.success),
+                    _number(summary.psnr_median, 1),
+                    _number(summary.ssim_mean, 2),
+                    str(summary.success.n),
+                )
+            table.add_row(arm.name, attack.label, *cells)
+    return table
+
+
+def _percent(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.0%}"
+    return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+
+
+def _number(interval: Interval, digits: int) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.{digits}f}"
+    return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

@@ -1,0 +1,295 @@
+"""One scenario -> one record: train the federation, observe, attack, score, and keep what was found at every step."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim import apps, seeding
+from fedsim.client import local_training
+from fedsim.engines import local
+from fedsim.environment import environment
+from fedsim.errors import FedsimError
+from fedsim.hooks import Attack
+from fedsim.masks import dropout_sites
+from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.masks import identifiable, score_masks
+from fedsim.metrics.matching import objective_at_truth
+from fedsim.metrics.statistics import summarise
+from fedsim.observe import describe, observe
+from fedsim.record import ArmRecord, AttackRecord, MaskScore, RoundRecord, RunRecord, VictimRecord
+from fedsim.scenario import AttackChoice, Scenario, arms
+from fedsim.server import WireEntry
+from fedsim.store import RunFolder
+from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth
+from fedsim.world import World, cross_entropy, shared
+
+
+class Watcher(Protocol):
+    """Somebody who watches a run: a progress display, a log, a test."""
+
+    def threat_model(self, sentences: tuple[str, ...]) -> None:
+        """The attacker, in plain sentences, before anything runs."""
+
+    def arm(self, name: str, number: int, total: int, rounds: int) -> None:
+        """An arm begins."""
+
+    def round(self, record: RoundRecord) -> None:
+        """A federated round ended."""
+
+    def attack(self, label: str, victim: int, victims: int) -> OnStep:
+        """An attack begins on one victim; returns what to call once an iteration."""
+        ...
+
+    def attacked(self, label: str, victim: VictimRecord) -> None:
+        """That attack ended."""
+
+
+@dataclass
+class Journal:
+    """What the server reports while an arm trains."""
+
+    rounds: list[RoundRecord] = field(default_factory=list)
+    wire: list[WireEntry] = field(default_factory=list)
+    weights: Tensors = field(default_factory=dict)
+
+
+@dataclass
+class _Run:
+    """A run in progress. Its record says interrupted until `finish`, so that a kill leaves the truth behind."""
+
+    folder: RunFolder
+    record: RunRecord
+    arrays: dict[str, np.ndarray]
+    watcher: Watcher
+
+    def keep(self, arm: ArmRecord, number: int) -> None:
+        kept = (*self.record.arms[:number], arm)
+        self.record = self.record.model_copy(update={"arms": kept})
+        self.folder.write_arrays(self.arrays)
+        self.folder.write_record(self.record)
+
+    def finish(self) -> RunRecord:
+        self.record = self.record.model_copy(update={"status": "finished", "ended": _now()})
+        self.folder.write_record(self.record)
+        return self.record
+
+
+def run(scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None) -> RunRecord:
+    """Run every arm of a scenario and leave record, arrays and weights in `folder`.
+
+    Args:
+        scenario: as `fedsim.scenario.load` returns it.
+        folder: an empty run folder, or that of `earlier`.
+        watcher: told of every round, attack and iteration.
+        command: the command line to keep in the record.
+        earlier: an interrupted record of the same scenario whose complete arms are kept.
+
+    Raises:
+        FedsimError: a mistake in the scenario that shows only at work: a missing data set, a client function that
+            always fails, a run folder of another scenario.
+    """
+    torch.set_num_threads(1)
+    digest = scenario_hash(scenario)
+    if earlier is not None and earlier.scenario_hash != digest:
+        raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
+    done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
+    todo = arms(scenario)
+    worlds = [arm.model_dump_json() for _, arm in todo]
+    sentences = describe(shared(worlds[0]))
+    watcher.threat_model(sentences)
+    record = RunRecord(
+        status="interrupted",
+        scenario=scenario.model_dump(mode="json"),
+        scenario_hash=digest,
+        threat_model=sentences,
+        environment=environment(command),
+        started=earlier.started if earlier else _now(),
+        arms=done,
+    )
+    this = _Run(folder, record, folder.read_arrays() if earlier else {}, watcher)
+    for number, ((values, arm), world_json) in enumerate(zip(todo, worlds, strict=True)):
+        if number < len(done):
+            continue
+        name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items()) or "all"
+        watcher.arm(name, number + 1, len(todo), arm.federation.rounds)
+        _run_arm(this, shared(world_json), world_json, number, name, values)
+    return this.finish()
+
+
+def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+    """Run the federation of one arm and return what the server saw."""
+    journal = Journal()
+
+    def keep_round(record: RoundRecord) -> None:
+        journal.rounds.append(record)
+        on_round(record)
+
+    def keep_weights(weights: Tensors) -> None:
+        journal.weights = weights
+
+    server = apps.server_app(journal.wire.append, keep_round, keep_weights)
+    clients = world.scenario.federation.clients
+    local.run(server, apps.client_app(), clients, {apps.SCENARIO_KEY: world_json})
+    return journal
+
+
+def scenario_hash(scenario: Scenario) -> str:
+    """Return the hash that identifies a resolved scenario, seed included."""
+    canonical = json.dumps(scenario.model_dump(mode="json"), sort_keys=True)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
+
+
+def model_hash(weights: Tensors) -> str:
+    """Return a hash of names and bits of a state dict."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        digest.update(name.encode())
+        digest.update(weights[name].contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
+    begin = time.perf_counter()
+    scenario = world.scenario
+    journal = train(world, world_json, this.watcher.round)
+    this.folder.write_weights(number, journal.weights)
+    truths = [_replay(world, entry) for entry in journal.wire]
+    arm = ArmRecord(
+        name=name,
+        values=values,
+        parameters=sum(p.numel() for p in world.new_model().parameters()),
+        model_hash=model_hash(journal.weights),
+        attacked_model=_state_of_model(scenario),
+        rounds=tuple(journal.rounds),
+        replay_matches=all(matches for _, matches in truths),
+        attacks=(),
+        complete=not scenario.attacks,
+    )
+    this.keep(arm, number)
+    for position, choice in enumerate(scenario.attacks):
+        victims = [
+            _attack(this, world, choice, entry, truth, f"arm-{number}/{choice.label or choice.name}", progress)
+            for progress, (entry, (truth, _)) in enumerate(zip(journal.wire, truths, strict=True))
+        ]
+        arm = arm.model_copy(
+            update={
+                "attacks": (*arm.attacks, _summarised(scenario, choice, victims)),
+                "complete": position == len(scenario.attacks) - 1,
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+        this.keep(arm, number)
+
+
+def _replay(world: World, entry: WireEntry) -> tuple[Truth, bool]:
+    """Repeat a client's training to learn its private side; nothing private ever travels.
+
+    The second value says whether the repetition gave the update that was on the wire, bit by bit.
+    """
+    update, truth = local_training(world, entry.received, entry.round, entry.client)
+    sent = entry.update.tensors
+    matches = update.tensors.keys() == sent.keys() and all(torch.equal(update.tensors[n], sent[n]) for n in sent)
+    return truth, matches
+
+
+def _attack(
+    this: _Run, world: World, choice: AttackChoice, entry: WireEntry, truth: Truth, prefix: str, progress: int
+) -> VictimRecord:
+    scenario = world.scenario
+    label = choice.label or choice.name
+    attack: Attack[Any] = choice.make("attack")
+    on_step = this.watcher.attack(label, progress + 1, scenario.threat.victims * len(scenario.threat.rounds))
+    generator = seeding.generator(scenario.seed, f"attack {label}", entry.round, entry.client)
+    begin = time.perf_counter()
+    blank = VictimRecord(round=entry.round, client=entry.client)
+    try:
+        found = attack(observe(world, entry, truth, _knowledge(scenario, choice)), generator, on_step)
+    except FedsimError as error:
+        victim = blank.model_copy(update={"failure": str(error)})
+    except Exception as error:
+        victim = blank.model_copy(update={"failure": f"{type(error).__name__}: {error}"})
+    else:
+        arrays = f"{prefix}/round-{entry.round}/client-{entry.client}"
+        victim = _scored(this, world, entry, truth, found, arrays)
+    victim = victim.model_copy(update={"seconds": time.perf_counter() - begin})
+    this.watcher.attacked(label, victim)
+    return victim
+
+
+def _scored(
+    this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
+) -> VictimRecord:
+    batch, spec = truth.batches[0], world.dataset.spec
+    scores, order = score_items(found, batch, spec)
+    this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
+    this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
+    return VictimRecord(
+        round=entry.round,
+        client=entry.client,
+        scores=scores,
+        masks=_mask_scores(world, entry, truth, found, order),
+        objective=found.objective,
+        objective_at_truth=objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy),
+        iterations=found.iterations,
+        best_iteration=found.best_iteration,
+        stopped=found.stopped,
+        history=found.history,
+        notes=found.notes,
+        arrays=arrays,
+    )
+
+
+def _mask_scores(
+    world: World, entry: WireEntry, truth: Truth, found: Reconstruction, order: Tensor
+) -> tuple[MaskScore, ...]:
+    if found.masks is None:
+        return ()
+    model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
+    sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
+    relevant = identifiable(model, batch, sites, masks, cross_entropy)
+    return score_masks(found.masks, masks, relevant, sites, order)
+
+
+def _summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:
+    scoring = scenario.scoring
+    return AttackRecord(
+        label=choice.label or choice.name,
+        name=choice.name,
+        knows=_knowledge(scenario, choice),
+        settings=choice.settings,
+        victims=tuple(victims),
+        summary=summarise(
+            victims,
+            metric=scoring.metric,
+            threshold=scoring.threshold,
+            confidence=scoring.confidence,
+            resamples=scoring.resamples,
+            seed=seeding.derive(scenario.seed, "bootstrap"),
+        ),
+    )
+
+
+def _knowledge(scenario: Scenario, choice: AttackChoice) -> tuple[Knowledge, ...]:
+    return tuple(sorted({*scenario.threat.knows, *choice.also_knows}))
+
+
+def _state_of_model(scenario: Scenario) -> str:
+    start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
+    earlier = [round_ - 1 for round_ in scenario.threat.rounds]
+    if not any(earlier):
+        return start
+    return f"{start}, then after {', '.join(map(str, earlier))} rounds of training"
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,27 @@
+"""The attacker's objective at the truth: shows whether an attack could have succeeded at all. Scorer side only."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from fedsim.masks import dropout_sites, injected_masks
+from fedsim.types import Loss, Truth, Update
+
+
+def objective_at_truth(model: nn.Module, update: Update, truth: Truth, loss: Loss) -> float | None:
+    """Return 1 - cosine between the update and the gradient of the true batch under the true masks, in [0, 2].
+
+    Without a defense it is 0 up to rounding. None for updates of several steps, which are not one gradient.
+    """
+    if len(truth.batches) != 1:
+        return None
+    batch = truth.batches[0]
+    sites = dropout_sites(model, tuple(batch.inputs.shape[1:]), len(batch))
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    with injected_masks(sites, truth.masks[0]):
+        value = loss(model(batch.inputs), batch.labels)
+    gradient = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
+    ours = torch.cat([g.double().flatten() for g in gradient])
+    theirs = torch.cat([update.tensors[name].double().flatten() for name in parameters])
+    return float(1.0 - torch.dot(ours, theirs) / (ours.norm() * theirs.norm()).clamp_min(1e-30))

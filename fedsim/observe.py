@@ -1,0 +1,100 @@
+"""From the wire to the attacker: the only door. What the threat model does not grant does not pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection
+from dataclasses import replace
+
+from torch import nn
+
+from fedsim.errors import ScenarioError
+from fedsim.masks import dropout_sites
+from fedsim.server import WireEntry
+from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth
+from fedsim.world import World, cross_entropy
+
+_SENTENCES: dict[Knowledge, tuple[str, str]] = {
+    "labels": ("the labels of the batch", "must infer the labels"),
+    "masks": ("the dropout masks the client drew", "does not see the dropout masks"),
+    "batch-size": ("the batch size", "does not know the batch size"),
+    "dropout-rates": ("where and at which rate the model drops out", "does not know the dropout rates"),
+    "input-statistics": ("how inputs are normalised", "does not know how inputs are normalised"),
+    "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
+}
+
+
+def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Knowledge]) -> Observation:
+    """Return what the attacker gets.
+
+    Args:
+        world: for what is public: architecture, loss, input shape, rules of the federation.
+        entry: the update on the wire and the weights that the client received.
+        truth: the client's private side; only granted parts of it are copied.
+        knows: everything granted.
+
+    Raises:
+        ScenarioError: the dropout rates are not granted, but stand in the model's own code, where they cannot be
+            hidden.
+    """
+    federation = world.scenario.federation
+    model = world.new_model()
+    model.load_state_dict(dict(entry.received))
+    batch_size = federation.batch_size if "batch-size" in knows else None
+    sites = dropout_sites(model, world.dataset.spec.shape, batch_size or 1)
+    if "dropout-rates" not in knows:
+        _withhold_rates(model, sites)
+        sites = tuple(replace(site, rate=0.0) for site in sites)
+    update = copy.deepcopy(entry.update)
+    return Observation(
+        threat=ThreatModel(knows=tuple(sorted(knows))),
+        model=model,
+        loss=cross_entropy,
+        update=update if batch_size else replace(update, examples=0),
+        spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
+        local_steps=federation.local_steps,
+        learning_rate=world.optimizer.learning_rate,
+        sites=sites,
+        batch_size=batch_size,
+        labels=truth.batches[0].labels.clone() if "labels" in knows else None,
+        masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
+        public=tuple(d.adaptive_view() for d in world.defenses) if "defenses" in knows else (),
+    )
+
+
+def describe(world: World) -> tuple[str, ...]:
+    """Return the threat model in plain sentences, for the screen, the record and the report."""
+    threat, federation = world.scenario.threat, world.scenario.federation
+    sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {federation.local_steps} steps"
+    rounds = ", ".join(map(str, threat.rounds))
+    known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
+    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
+    return (
+        "The server is honest but curious: it runs the protocol and keeps what it receives.",
+        f"It sees single updates: {sent} of each client, on batches of {federation.batch_size}.",
+        f"It attacks {threat.victims} client{'s' if threat.victims > 1 else ''} in round {rounds}.",
+        "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
+        *(f"It {sentence}." for sentence in unknown),
+    )
+
+
+def _without_statistics(spec: InputSpec) -> InputSpec:
+    channels = spec.shape[0]
+    return replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
+
+
+def _withhold_rates(model: nn.Module, sites: tuple[DropoutSite, ...]) -> None:
+    hidden: set[str] = set()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+            hidden.add(name)
+        if isinstance(module, nn.MultiheadAttention):
+            module.dropout = 0.0
+            hidden.add(name)
+    visible = sorted({site.name for site in sites} - hidden)
+    if visible:
+        raise ScenarioError(
+            f"the dropout rate in '{visible[0]}' stands in the model's code and cannot be withheld from the attacker: "
+            "add 'dropout-rates' to threat.knows."
+        )
