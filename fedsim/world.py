@@ -116,8 +116,8 @@ def _shares(scenario: Scenario, dataset: Dataset) -> tuple[Tensor, ...]:
     shares = partition(
         dataset.train.labels,
         federation.clients,
-        settings.scheme,
         seeding.generator(scenario.seed, "partition"),
+        scheme=settings.scheme,
         alpha=settings.alpha,
         classes_per_client=settings.classes_per_client,
     )
