@@ -97,11 +97,11 @@ class Summary(Config):
     """An attack over all victims of an arm. Units of resampling are victims, not images."""
 
     success: Interval
-    psnr_median: Interval
-    psnr_mean: Interval
-    ssim_mean: Interval
-    mse_mean: Interval
-    label_accuracy: Interval
+    psnr_median: Interval | None
+    psnr_mean: Interval | None
+    ssim_mean: Interval | None
+    mse_mean: Interval | None
+    label_accuracy: Interval | None
     mask_accuracy: Interval | None = None
 
 

@@ -1,0 +1,156 @@
+"""How close a reconstructed image is to its original: MSE, PSNR and SSIM in pixel units.
+
+Scores are taken after de-normalisation and clipping to [0, 1]. PSNR from an error in the model's normalised
+units would be wrong by 20 log10(std) dB, and scaling each image to its own range would hide errors of
+brightness and contrast; neither happens here.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from pytorch_msssim import ssim as _windowed_ssim
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.record import ItemScore
+from fedsim.types import Batch, InputSpec, Reconstruction
+
+PSNR_CAP = 160.0
+SSIM_WINDOW = 11
+SSIM_SIGMA = 1.5
+
+_WORST_MSE = 1.0
+_WORST_SSIM = -1.0
+
+
+class ScoredItems(NamedTuple):
+    """Scores in the order of the originals, and where each came from.
+
+    Attributes:
+        items: one score an original, by index.
+        order: shape (B,), ``order[i]`` is the guess that was matched to original i. Reorders guesses and masks.
+    """
+
+    items: tuple[ItemScore, ...]
+    order: Tensor
+
+
+def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
+    """De-normalise model inputs to pixels.
+
+    Args:
+        inputs: normalised, shape (B, C, H, W).
+        spec: with the per-channel mean and standard deviation that were used to normalise.
+
+    Returns:
+        Pixels clipped to [0, 1], same shape; an entry that is not a number becomes 0.
+    """
+    pixels = inputs * _per_channel(spec.std, inputs) + _per_channel(spec.mean, inputs)
+    return pixels.nan_to_num(nan=0.0).clamp(0.0, 1.0)
+
+
+def mse(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Return the mean squared error of each image, shape (B,), in double precision. Inputs are (B, C, H, W)."""
+    return (guesses.double() - originals.double()).square().flatten(1).mean(1)
+
+
+def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Return the peak signal-to-noise ratio of each image in dB, shape (B,), at most 160 dB.
+
+    Args:
+        guesses: pixels in [0, 1], shape (B, C, H, W).
+        originals: the same.
+    """
+    return -10.0 * torch.log10(mse(guesses, originals).clamp_min(10.0 ** (-PSNR_CAP / 10.0)))
+
+
+def ssim(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Return the structural similarity of each image, shape (B,), in [-1, 1].
+
+    Gaussian window of 11 x 11 with sigma 1.5, data range 1, without padding. Images with a side below 11
+    get the largest odd window that fits.
+
+    Args:
+        guesses: pixels in [0, 1], shape (B, C, H, W) with H, W >= 3.
+        originals: the same.
+
+    Raises:
+        FedsimError: not a batch of images of at least 3 x 3 pixels.
+    """
+    if originals.ndim != 4 or min(originals.shape[-2:]) < 3:  # noqa: PLR2004 - the message says what they mean
+        raise FedsimError(f"SSIM needs images (B, C, H, W) of at least 3 x 3 pixels, got {tuple(originals.shape)}.")
+    side = min(SSIM_WINDOW, *originals.shape[-2:])
+    window = side if side % 2 else side - 1
+    return _windowed_ssim(
+        guesses.double(), originals.double(), data_range=1.0, size_average=False, win_size=window, win_sigma=SSIM_SIGMA
+    )
+
+
+def match(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Assign guesses to originals so that the sum of squared errors is least (Hungarian method).
+
+    A batch comes back in arbitrary order, since the gradient is a sum over its examples; without matching a
+    perfect reconstruction in another order would look like a failed attack.
+
+    Args:
+        guesses: pixels, shape (G, C, H, W) with G >= B; a guess with entries that are not finite is used last.
+        originals: pixels, shape (B, C, H, W).
+
+    Returns:
+        Shape (B,): the guess of each original, each guess at most once.
+
+    Raises:
+        FedsimError: fewer guesses than originals.
+    """
+    if len(guesses) < len(originals):
+        raise FedsimError(f"the attack returned {len(guesses)} examples for a batch of {len(originals)}.")
+    errors = (originals.double().unsqueeze(1) - guesses.double().unsqueeze(0)).square().flatten(2).mean(2)
+    unusable = 1.0 + errors.nan_to_num(nan=0.0, posinf=0.0).max()
+    cost = torch.where(errors.isfinite(), errors, unusable)
+    return torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1])
+
+
+def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -> ScoredItems:
+    """Score every original of a batch against the guess that is matched to it.
+
+    A guess that is not finite gets the worst score instead of an error: MSE 1, PSNR 0 dB, SSIM -1, and the
+    normalised error of a picture at the wrong end of the range everywhere.
+
+    Args:
+        reconstruction: guesses (G, C, H, W), normalised, with G >= B.
+        batch: the originals (B, C, H, W), normalised by `spec`.
+        spec: the true normalisation, also when the attacker did not know it.
+
+    Raises:
+        FedsimError: shapes of guesses and originals differ, or there are fewer guesses than originals.
+    """
+    guesses, originals = reconstruction.inputs.detach(), batch.inputs
+    if guesses.shape[1:] != originals.shape[1:]:
+        raise FedsimError(
+            f"the attack returned examples of shape {tuple(guesses.shape[1:])}, expected {tuple(originals.shape[1:])}."
+        )
+    finite = guesses.flatten(1).isfinite().all(1)
+    pixels, target = to_pixels(guesses, spec), to_pixels(originals, spec)
+    order = match(torch.where(finite[:, None, None, None], pixels, torch.nan), target)
+    usable = finite[order]
+    pixels = pixels[order]
+    worst_normalised = sum(std**-2 for std in spec.std) / len(spec.std)
+    columns = zip(
+        mse(pixels, target).where(usable, _WORST_MSE).tolist(),
+        mse(guesses[order], originals).where(usable, worst_normalised).tolist(),
+        psnr(pixels, target).where(usable, 0.0).tolist(),
+        ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
+        batch.labels.tolist(),
+        reconstruction.labels[order].tolist(),
+        strict=True,
+    )
+    fields = ("mse", "mse_normalised", "psnr", "ssim", "label", "guessed_label")
+    items = tuple(ItemScore(index=i, **dict(zip(fields, row, strict=True))) for i, row in enumerate(columns))
+    return ScoredItems(items, order)
+
+
+def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

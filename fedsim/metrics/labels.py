@@ -1,0 +1,21 @@
+"""How many of a batch's labels an attacker knows or guessed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+
+def label_accuracy(guessed: Iterable[int], true: Iterable[int]) -> float:
+    """Return the share of true labels that were guessed, in [0, 1], whatever their order.
+
+    Size of the intersection of both multisets over the number of true labels: two guesses of a class that occurs
+    once count once.
+
+    Raises:
+        ValueError: there are no true labels.
+    """
+    wanted = Counter(true)
+    if not wanted:
+        raise ValueError("label accuracy needs at least one true label")
+    return (Counter(guessed) & wanted).total() / wanted.total()

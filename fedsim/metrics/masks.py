@@ -1,0 +1,114 @@
+"""How well an attacker estimated dropout masks, over the units whose masks can be seen in a gradient at all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from scipy.stats import rankdata
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedsim.errors import FedsimError
+from fedsim.masks import injected_masks
+from fedsim.record import MaskScore
+from fedsim.seeding import generator
+from fedsim.types import Batch, DropoutSite, Loss, Masks
+
+
+def identifiable(
+    model: nn.Module, batch: Batch, sites: Sequence[DropoutSite], masks: Masks, loss: Loss
+) -> tuple[Tensor, ...]:
+    """Find the mask entries that influence some parameter's gradient at the truth.
+
+    The derivative of <v, g> with respect to the masks, for the batch's gradient g and one random direction v, is
+    exactly zero at an entry without influence and almost surely not zero elsewhere. Entries without influence, for
+    example behind an inactive ReLU or at tokens nobody reads, would make any estimate look like guessing.
+
+    Args:
+        model: at the weights of the update, in the mode the client used; left as it was.
+        batch: the true batch.
+        sites: dropout sites with their true rates.
+        masks: the true masks, in the order of `sites`.
+        loss: ``loss(outputs, labels) -> scalar``.
+
+    Returns:
+        A boolean tensor a site, of its mask's shape.
+    """
+    parameters = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters() if p.requires_grad}
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    leaves = tuple(mask.detach().clone().requires_grad_() for mask in masks)
+    with torch.enable_grad(), injected_masks(sites, leaves):
+        outputs = functional_call(model, {**parameters, **buffers}, (batch.inputs,))
+        gradient = torch.autograd.grad(
+            loss(outputs, batch.labels), list(parameters.values()), create_graph=True, materialize_grads=True
+        )
+    source = generator(0, "identifiable")
+    directions = [torch.randn(g.shape, generator=source, dtype=g.dtype).to(g.device) for g in gradient]
+    projection = torch.stack([(g * v).sum() for g, v in zip(gradient, directions, strict=True)]).sum()
+    if not projection.requires_grad:
+        return tuple(torch.zeros_like(mask, dtype=torch.bool) for mask in masks)
+    influence = torch.autograd.grad(projection, leaves, materialize_grads=True)
+    return tuple(i != 0 for i in influence)
+
+
+def score_masks(
+    sites: Sequence[DropoutSite],
+    estimates: Masks,
+    masks: Masks,
+    visible: Sequence[Tensor],
+    order: Tensor,
+) -> tuple[MaskScore, ...]:
+    """Compare estimated with true masks, site by site, over identifiable units only.
+
+    An estimate that is not finite counts as wrong.
+
+    Args:
+        sites: dropout sites.
+        estimates: values in [0, 1] (1 is kept), in the order of `sites` and of the attacker's guesses.
+        masks: the true masks.
+        visible: result of `identifiable`.
+        order: shape (B,), the guess matched to each original, from `fedsim.metrics.image.score_items`: masks belong
+            to examples, so they are reordered with them.
+
+    Raises:
+        FedsimError: a site without an estimate, or an estimate of another shape.
+    """
+    if len(estimates) != len(sites):
+        raise FedsimError(f"the attack estimated {len(estimates)} masks, expected {len(sites)}, one a dropout site.")
+    return tuple(
+        _score(site.name, _reordered(site.name, estimate.detach(), mask, order), mask, seen)
+        for site, estimate, mask, seen in zip(sites, estimates, masks, visible, strict=True)
+    )
+
+
+def _reordered(site: str, estimate: Tensor, mask: Tensor, order: Tensor) -> Tensor:
+    """Reorder examples; attention may fold its heads into the batch dimension, so an example can own several rows."""
+    rows = mask.shape[0] // len(order)
+    fits = mask.shape[0] % len(order) == 0 and estimate.shape[0] % rows == 0 and estimate.shape[1:] == mask.shape[1:]
+    if not fits or estimate.shape[0] < mask.shape[0]:
+        raise FedsimError(
+            f"the estimated mask of '{site}' has shape {tuple(estimate.shape)}, expected {tuple(mask.shape)}."
+        )
+    examples = estimate.reshape(-1, rows, *mask.shape[1:])
+    return examples[order.to(estimate.device)].reshape(mask.shape)
+
+
+def _score(site: str, estimate: Tensor, mask: Tensor, seen: Tensor) -> MaskScore:
+    kept = mask[seen] > 0.5  # noqa: PLR2004 - halfway between dropped and kept
+    values = estimate[seen].double()
+    values = torch.where(values.isfinite(), values, 1.0 - kept.double())
+    accuracy = float(((values > 0.5) == kept).double().mean()) if len(kept) else None  # noqa: PLR2004
+    return MaskScore(
+        site=site, units=mask.numel(), identifiable=len(kept), accuracy=accuracy, auc=_rank_auc(values, kept)
+    )
+
+
+def _rank_auc(values: Tensor, kept: Tensor) -> float | None:
+    """Return the probability that a kept unit is estimated above a dropped one, ties counted as one half."""
+    positives, negatives = int(kept.sum()), int((~kept).sum())
+    if not positives or not negatives:
+        return None
+    ranks = torch.as_tensor(rankdata(values.cpu().numpy()))
+    wins = float(ranks[kept.cpu()].sum()) - positives * (positives + 1) / 2
+    return wins / (positives * negatives)

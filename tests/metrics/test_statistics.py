@@ -1,0 +1,147 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, bootstrap
+
+from fedsim.metrics.statistics import mean_interval, median_interval, summarise, wilson
+from fedsim.record import ItemScore, MaskScore, VictimRecord
+
+
+def singles(values):
+    return [[float(value)] for value in values]
+
+
+def item(index=0, psnr=20.0, ssim=0.6, label=1, guessed=1) -> ItemScore:
+    return ItemScore(
+        index=index,
+        mse=10 ** (-psnr / 10),
+        mse_normalised=1.0,
+        psnr=psnr,
+        ssim=ssim,
+        label=label,
+        guessed_label=guessed,
+    )
+
+
+def victim(client, *scores, masks=(), failure=None) -> VictimRecord:
+    return VictimRecord(round=1, client=client, scores=scores, masks=masks, failure=failure)
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (64, 128)])
+@pytest.mark.parametrize("confidence", [0.9, 0.95, 0.99])
+def test_wilson_agrees_with_scipy(successes, n, confidence):
+    interval = wilson(successes, n, confidence)
+    reference = binomtest(successes, n).proportion_ci(confidence, "wilson")
+    assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=1e-12)
+
+
+def test_wilson_known_value():
+    interval = wilson(3, 64)
+    assert (interval.value, interval.low, interval.high) == pytest.approx((0.0469, 0.0161, 0.1290), abs=1e-4)
+
+
+@given(st.integers(1, 200), st.floats(0, 1))
+def test_wilson_holds_its_estimate(n, share):
+    interval = wilson(share * n, n)
+    assert 0 <= interval.low <= interval.value <= interval.high <= 1
+
+
+def test_wilson_refuses_nothing():
+    with pytest.raises(ValueError, match="n >= 1"):
+        wilson(0, 0)
+
+
+def test_mean_interval_agrees_with_scipy():
+    values = np.random.default_rng(0).normal(20, 3, 40)
+    interval = mean_interval(singles(values), np.random.default_rng(1), resamples=4000)
+    reference = bootstrap(
+        (values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
+    ).confidence_interval
+    assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=0.15)
+
+
+def test_the_generator_decides():
+    values = singles(range(10))
+    assert median_interval(values, np.random.default_rng(5)) == median_interval(values, np.random.default_rng(5))
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_too_few_victims_have_no_interval(n):
+    interval = median_interval(singles(range(n)), np.random.default_rng(0))
+    assert (interval.low, interval.high, interval.n) == (None, None, n)
+
+
+def test_no_victims_have_no_estimate():
+    with pytest.raises(ValueError, match="at least one victim"):
+        mean_interval([], np.random.default_rng(0))
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.lists(st.floats(0, 100), min_size=1, max_size=4), min_size=3, max_size=8))
+def test_estimates_lie_among_the_values(values):
+    flat = [value for cluster in values for value in cluster]
+    interval = mean_interval(values, np.random.default_rng(0), resamples=100)
+    assert interval.value == pytest.approx(np.mean(flat))
+    assert min(flat) - 1e-9 <= interval.low <= interval.high <= max(flat) + 1e-9
+    assert median_interval(values, np.random.default_rng(0), resamples=100).value == pytest.approx(np.median(flat))
+
+
+def covered(draw, trials=200):
+    source = np.random.default_rng(0)
+    intervals = [mean_interval(draw(source), source, resamples=400) for _ in range(trials)]
+    return np.mean([i.low <= 0.0 <= i.high for i in intervals])
+
+
+def test_the_bootstrap_covers():
+    assert 0.90 <= covered(lambda source: singles(source.normal(0, 1, 40))) <= 0.99
+
+
+def test_clusters_are_resampled_whole():
+    def clustered(source):
+        return (source.normal(0, 1, (20, 1)) + source.normal(0, 0.1, (20, 8))).tolist()
+
+    assert 0.86 <= covered(clustered) <= 0.99
+    assert covered(lambda source: singles(np.ravel(clustered(source)))) < 0.7
+
+
+def test_failures_count_as_no_success_and_have_no_image():
+    victims = [victim(0, item(psnr=30)), victim(1, item(psnr=20, ssim=0.1)), victim(2, failure="diverged")]
+    summary = summarise(victims, "ssim", 0.5, seed=0)
+    assert (summary.success.value, summary.success.n) == (pytest.approx(1 / 3), 3)
+    assert (summary.psnr_median.value, summary.psnr_median.n) == (25.0, 2)
+
+
+def test_only_failures_leave_a_rate():
+    summary = summarise([victim(0, failure="a"), victim(1, failure="b")], "ssim", 0.5, seed=0)
+    assert (summary.success.value, summary.success.n) == (0.0, 2)
+    assert summary.psnr_median is summary.ssim_mean is summary.label_accuracy is summary.mask_accuracy is None
+
+
+def test_several_images_share_their_victims_fate():
+    batch = (item(0, ssim=0.9), item(1, ssim=0.9), item(2, ssim=0.1), item(3, ssim=0.1, guessed=7))
+    summary = summarise([victim(c, *batch) for c in range(4)], "ssim", 0.5, seed=0)
+    assert summary.success == wilson(2, 4)
+    assert (summary.ssim_mean.value, summary.ssim_mean.n) == (pytest.approx(0.5), 4)
+    assert summary.label_accuracy.value == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize(
+    ("metric", "threshold", "rate"), [("psnr", 19.0, 1.0), ("psnr", 20.0, 0.0), ("mse", 0.011, 1.0)]
+)
+def test_success_is_strict_and_knows_its_direction(metric, threshold, rate):
+    assert summarise([victim(0, item())], metric, threshold, seed=0).success.value == rate
+
+
+def test_mask_accuracy_weighs_sites_by_what_can_be_seen():
+    masks = (
+        MaskScore(site="a", units=10, identifiable=8, accuracy=1.0, auc=1.0),
+        MaskScore(site="b", units=10, identifiable=2, accuracy=0.0, auc=None),
+        MaskScore(site="c", units=10, identifiable=0, accuracy=None, auc=None),
+    )
+    assert summarise([victim(0, item(), masks=masks)], "ssim", 0.5, seed=0).mask_accuracy.value == pytest.approx(0.8)
+
+
+def test_the_seed_decides_and_the_values_order_of_fields_does_not():
+    victims = [victim(c, item(psnr=10.0 + c)) for c in range(6)]
+    assert summarise(victims, "ssim", 0.5, seed=3) == summarise(victims, "ssim", 0.5, seed=3)
