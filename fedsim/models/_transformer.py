@@ -1,0 +1,92 @@
+"""The vision transformer of arXiv 2208.06163: pre-norm blocks, explicit softmax, five places of dropout."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.errors import FedsimError
+from fedsim.models._inputs import image_shape
+from fedsim.types import InputSpec
+
+
+class VisionTransformer(nn.Module):
+    """Images (B, C, H, W) to class scores (B, classes), read from the class token.
+
+    Position embeddings and the class token are drawn from N(0, 1); one dropout rate serves all places: after adding
+    positions, and in every block after the softmax, the output projection, the GELU and the second MLP layer.
+
+    Args:
+        spec: shape and number of classes.
+        patch: height and width of a patch in pixels.
+        width: features of a token.
+        blocks: number of blocks.
+        heads: attention heads; each has ``width / heads`` features.
+        hidden: hidden units of a block's MLP.
+        dropout: probability p of dropping an entry.
+
+    Raises:
+        FedsimError: inputs that are no images, or that do not divide into patches.
+    """
+
+    def __init__(
+        self, spec: InputSpec, *, patch: int, width: int, blocks: int, heads: int, hidden: int, dropout: float
+    ) -> None:
+        super().__init__()
+        channels, height, across = image_shape(spec, "vision transformer", patch)
+        if height % patch or across % patch:
+            raise FedsimError(
+                f"a vision transformer cuts images into {patch} x {patch} patches, got {height} x {across} pixels. "
+                f"Set data.size to a multiple of {patch}, for example {math.ceil(height / patch) * patch}."
+            )
+        tokens = 1 + (height // patch) * (across // patch)
+        self.patches = nn.Sequential(nn.Conv2d(channels, width, patch, patch), nn.Flatten(2))
+        self.class_token = nn.Parameter(torch.randn(1, 1, width))
+        self.positions = nn.Parameter(torch.randn(1, tokens, width))
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.Sequential(*(_Block(width, heads, hidden, dropout) for _ in range(blocks)))
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, spec.classes))
+
+    def forward(self, images: Tensor) -> Tensor:
+        patches = self.patches(images).transpose(1, 2)
+        tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
+        return self.head(self.blocks(self.dropout(tokens + self.positions))[:, 0])
+
+
+class _Block(nn.Module):
+    """Attention, then MLP, each on normalised tokens (B, T, width) and added to them."""
+
+    def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = nn.Sequential(nn.LayerNorm(width), _Attention(width, heads, dropout))
+        self.mlp = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, hidden),
+            nn.GELU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, width),
+            nn.Dropout(dropout),
+        )
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.attention(tokens)
+        return tokens + self.mlp(tokens)
+
+
+class _Attention(nn.Module):
+    """Self-attention on tokens (B, T, width); queries, keys and values without biases."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
+        self.dropout = nn.Dropout(dropout)
+        self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        parts = self.queries_keys_values(tokens).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, heads, features)
+        queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, T, features)
+        weights = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(-1)
+        return self.output((self.dropout(weights) @ values).transpose(1, 2).flatten(2))

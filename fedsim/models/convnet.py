@@ -1,0 +1,45 @@
+"""Plain convolutional network: four 3x3 convolutions, two of them with stride 2, dropout, a linear head.
+
+Paper: none; the kind of network that Zhu, Liu, Han 2019, arXiv 1906.08935, started from. What it may leak: without
+pooling every pixel keeps its place in the flattened features; group normalisation hides the scale of an input.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+from torch import nn
+
+from fedsim.models._inputs import image_shape
+from fedsim.registry import model
+from fedsim.types import Config, InputSpec
+
+_GROUPS = 2
+
+
+class ConvnetConfig(Config):
+    """Settings of the plain convolutional network."""
+
+    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
+    width: int = Field(32, ge=2, multiple_of=2, description="channels of the first two convolutions; then twice that")
+    normalisation: Literal["none", "group"] = Field("none", description="group: GroupNorm of 2 groups after each")
+
+
+@model("convnet", summary="four 3x3 convolutions, ReLU, dropout, linear", paper="1906.08935")
+def convnet(config: ConvnetConfig, spec: InputSpec) -> nn.Module:
+    """Build the network for images of any size.
+
+    Raises:
+        FedsimError: inputs that are no images.
+    """
+    channels, height, width = image_shape(spec, "convnet")
+    layers: list[nn.Module] = []
+    for outputs, stride in ((config.width, 1), (config.width, 2), (2 * config.width, 1), (2 * config.width, 2)):
+        layers.append(nn.Conv2d(channels, outputs, 3, stride, padding=1))
+        if config.normalisation == "group":
+            layers.append(nn.GroupNorm(_GROUPS, outputs))
+        layers.append(nn.ReLU())
+        channels, height, width = outputs, -(-height // stride), -(-width // stride)
+    head = nn.Linear(channels * height * width, spec.classes)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(config.dropout), head)
