@@ -165,7 +165,9 @@ def _percent(interval: Interval) -> str:
     return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
 
 
-def _number(interval: Interval, digits: int) -> str:
+def _number(interval: Interval | None, digits: int) -> str:
+    if interval is None:
+        return "-"
     if interval.low is None or interval.high is None:
         return f"{interval.value:.{digits}f}"
     return f"{interval.value:.{digits}f} [{interval.low:.{digits}f}, {interval.high:.{digits}f}]"

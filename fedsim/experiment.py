@@ -257,7 +257,7 @@ def _mask_scores(
     model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
     sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, cross_entropy)
-    return score_masks(found.masks, masks, relevant, sites, order)
+    return score_masks(sites, found.masks, masks, relevant, order)
 
 
 def _summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:
@@ -270,12 +270,14 @@ def _summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRe
         victims=tuple(victims),
         summary=summarise(
             victims,
-            metric=scoring.metric,
-            threshold=scoring.threshold,
+            scoring.metric,
+            scoring.threshold,
+            scenario.seed,
             confidence=scoring.confidence,
             resamples=scoring.resamples,
-            seed=seeding.derive(scenario.seed, "bootstrap"),
-        ),
+        )
+        if victims
+        else None,
     )
 
 

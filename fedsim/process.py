@@ -7,13 +7,13 @@ data and ask for updates.
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 
 _ENVIRONMENT = {
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "OMP_NUM_THREADS": "1",
+    "FLWR_LOG_LEVEL": "WARNING",
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
@@ -26,7 +26,7 @@ _KEEP = 1 << 30
 
 
 def prepare() -> None:
-    """Set environment, allocator and logging; what the user has set stays."""
+    """Set environment and allocator; what the user has set stays."""
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
@@ -36,4 +36,3 @@ def prepare() -> None:
     if mallopt is not None:
         mallopt(_GLIBC_MMAP_THRESHOLD, _KEEP)
         mallopt(_GLIBC_TRIM_THRESHOLD, _KEEP)
-    logging.getLogger("flwr").setLevel(logging.WARNING)
