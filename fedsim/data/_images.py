@@ -35,7 +35,9 @@ class ImageConfig(Config):
     )
     train: int | None = Field(None, ge=1, description="at most this many training examples; all when absent")
     test: int | None = Field(None, ge=1, description="at most this many test examples; all when absent")
-    seed: int = Field(0, ge=0, description="decides the order of the examples, hence which ones a limit keeps")
+    seed: int = Field(
+        0, ge=0, description="order of the examples, hence which ones a limit keeps; apart from the scenario's seed"
+    )
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ def cifar10(config: Cifar10Config) -> Dataset:
 
 def _packed(file: Path, part: str) -> Images:
     try:
-        with np.load(file, allow_pickle=False) as pack:
+        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as pack:
             content, offsets, labels = (pack[f"{part}_{name}"] for name in ("jpeg", "offset", "label"))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise FedsimError(f"cannot read {file} as a pack of CIFAR-10 JPEG files: {error}.") from error

@@ -54,7 +54,7 @@ def partition(
 
 
 def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Generator) -> list[Tensor]:
-    # torch's Dirichlet takes no generator, and underflows to nothing but zeros for a small alpha.
+    # The Dirichlet distribution of torch takes no generator.
     numbers = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     pieces: list[list[Tensor]] = [[] for _ in range(clients)]
     for members in _members(labels, generator).values():
