@@ -1,8 +1,9 @@
 """ResNet-18 with group normalisation (2 groups), and one dropout between the global pooling and the linear head.
 
-Papers: He et al. 2016, arXiv 1512.03385; Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, whose layers follow the same
-group's arXiv 2309.04515: the ImageNet stem, also for 32x32 pixels, where the last feature map is then one pixel.
-Convolutions start from He's initialisation (arXiv 1502.01852), as there; from torch's default, SGD at 0.01 stalls.
+Papers: He et al. 2016, arXiv 1512.03385; Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, which attacks a ResNet but
+does not publish its layers; these follow the same group's arXiv 2309.04515: the ImageNet stem, also for 32x32 pixels,
+where the last feature map is then one pixel. Convolutions start from He's initialisation (arXiv 1502.01852), as
+there; from torch's default, SGD at 0.01 stalls.
 What it may leak: no batch statistics, so nothing but image and mask is unknown; the 512 pooled features can be read
 from the head's gradient at batch size 1.
 """
