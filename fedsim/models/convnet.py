@@ -1,7 +1,7 @@
 """Plain convolutional network: four 3x3 convolutions, two of them with stride 2, dropout, a linear head.
 
-Paper: none; the kind of network that Zhu, Liu, Han 2019, arXiv 1906.08935, started from. What it may leak: without
-pooling every pixel keeps its place in the flattened features; group normalisation hides the scale of an input.
+Source: none (no arXiv id); group normalisation is Wu, He 2018, arXiv 1803.08494. What it may leak: without pooling
+every pixel keeps its place in the flattened features; group normalisation hides the scale of what it normalises.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class ConvnetConfig(Config):
     normalisation: Literal["none", "group"] = Field("none", description="group: GroupNorm of 2 groups after each")
 
 
-@model("convnet", summary="four 3x3 convolutions, ReLU, dropout, linear", paper="1906.08935")
+@model("convnet", summary="four 3x3 convolutions, ReLU, dropout, linear")
 def convnet(config: ConvnetConfig, spec: InputSpec) -> nn.Module:
     """Build the network for images of any size.
 

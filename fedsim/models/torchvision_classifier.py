@@ -20,7 +20,7 @@ from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
 _COLOURS = 3
-# Their auxiliary heads would turn the output into a tuple; their own initialisation takes minutes and warns when unset.
+# Their auxiliary heads would turn the output into a tuple, and they warn when init_weights is left open.
 _WITHOUT_AUXILIARY_HEADS = {"aux_logits": False, "init_weights": False}
 _SPECIAL = {"googlenet": _WITHOUT_AUXILIARY_HEADS, "inception_v3": _WITHOUT_AUXILIARY_HEADS}
 

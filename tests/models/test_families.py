@@ -117,6 +117,14 @@ def test_resnet18_is_the_one_of_torchvision_with_groups() -> None:
         assert torch.allclose(own(images(2, 3, 64, 64)), oracle(images(2, 3, 64, 64)), atol=1e-5)
 
 
+def test_resnet18_starts_from_the_initialisation_of_he() -> None:
+    with seeding.contained(0):
+        model = resnet18(Resnet18Config(), spec(3, 32, 32))
+    for weight in (p for p in model.parameters() if p.ndim == 4):
+        fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]
+        assert float(weight.detach().std() * (fan_out / 2) ** 0.5) == pytest.approx(1, abs=0.05)
+
+
 def test_resnet18_with_the_small_stem_keeps_all_pixels() -> None:
     model = resnet18(Resnet18Config(stem="3x3"), spec(3, 32, 32))
     assert parameters(model) == 11_173_962
