@@ -7,6 +7,7 @@ What it may leak at batch size 1: the first weight gradient has rank one and its
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 from pydantic import Field
 from torch import nn
@@ -29,6 +30,6 @@ def mlp(config: MlpConfig, spec: InputSpec) -> nn.Module:
     """Build the MLP for inputs of any shape."""
     widths = [math.prod(spec.shape), *(config.width for _ in range(config.depth))]
     layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(widths, widths[1:], strict=False):
+    for inputs, outputs in pairwise(widths):
         layers += [nn.Linear(inputs, outputs, bias=config.bias), nn.GELU(), nn.Dropout(config.dropout)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], spec.classes, bias=config.bias))

@@ -1,0 +1,88 @@
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from fedsim import registry
+from fedsim.errors import FedsimError
+
+ROOT = Path(__file__).parent.parent
+
+
+def test_methods_are_found_by_folder() -> None:
+    names = {path.stem for path in (ROOT / "attacks").glob("[!_]*.py")}
+    assert {method.module.rpartition(".")[2] for method in registry.methods("attack").values()} == names
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_method_has_what_list_and_show_need(kind: registry.Kind) -> None:
+    for name, method in registry.methods(kind).items():
+        assert name == method.name
+        assert method.summary
+        assert len(method.doc) > 100, f"{name} does not say what it is"
+        undocumented = [n for n, f in method.config.model_fields.items() if not f.description and f.annotation is float]
+        assert len(undocumented) <= 3, f"{name}: {undocumented}"
+
+
+def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
+    with pytest.raises(FedsimError, match="Did you mean 'dropout-inversion'"):
+        registry.get("attack", "dropout-inversoin")
+
+
+def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_models.py").write_text(
+        "from torch import nn\ndef tiny(spec, width):\n    return nn.Linear(width, spec.classes)\nbroken = 1 \n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    method = registry.get("model", "my_models:tiny")
+    assert method.config.model_validate({"width": 5}).model_dump() == {"width": 5}
+    with pytest.raises(FedsimError, match="has no 'tinny'. Did you mean 'tiny'"):
+        registry.get("model", "my_models:tinny")
+    with pytest.raises(FedsimError, match="cannot import 'no_such_module'"):
+        registry.get("model", "no_such_module:tiny")
+
+
+def test_an_installed_package_adds_an_attack(tmp_path: Path) -> None:
+    """A third-party wheel needs an entry point and nothing else; built here, installed into a folder of its own."""
+    package = tmp_path / "source"
+    (package / "grey_guess").mkdir(parents=True)
+    (package / "pyproject.toml").write_text(
+        textwrap.dedent("""
+        [build-system]
+        requires = ["hatchling"]
+        build-backend = "hatchling.build"
+        [project]
+        name = "grey-guess"
+        version = "1"
+        [project.entry-points."fedsim.attacks"]
+        grey-guess = "grey_guess"
+        """)
+    )
+    (package / "grey_guess" / "__init__.py").write_text(
+        textwrap.dedent('''
+        """Guesses grey, and needs a docstring as long as any other method's docstring to say what it does and why."""
+        from fedsim.hooks import Attack
+        from fedsim.registry import attack
+        from fedsim.types import Config
+        class GreyConfig(Config):
+            pass
+        @attack("grey-guess", summary="guesses grey")
+        class Grey(Attack[GreyConfig]):
+            def search(self, observation, generator, on_step):
+                raise ValueError
+        ''')
+    )
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    subprocess.run([*install, str(package)], check=True, capture_output=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "fedsim.cli", "list", "attacks", "--json"],
+        env={**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert '"grey-guess"' in listed.stdout
