@@ -40,7 +40,8 @@ class Adam(Optimizer[AdamConfig]):
     def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Change `parameters` in place; `state` holds the step count and two running means per parameter."""
         c = self.config
-        count = state["steps"] = state.get("steps", torch.tensor(0.0)) + 1
+        state["steps"] = state.get("steps", torch.tensor(0)) + 1
+        count = int(state["steps"])
         for name, parameter in parameters.items():
             g = gradient[name]
             mean = state[f"mean {name}"] = c.beta1 * state.get(f"mean {name}", 0.0) + (1 - c.beta1) * g
