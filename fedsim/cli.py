@@ -140,14 +140,10 @@ def new(
 def main() -> None:
     """Run the command line."""
     try:
-        app(standalone_mode=False)
+        app()
     except FedsimError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
 
 
 def _entries(group: str) -> list[dict[str, str]]:

@@ -163,11 +163,13 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     scenario = world.scenario
     journal = train(world, world_json, this.watcher.round)
     this.folder.write_weights(number, journal.weights)
+    model = world.new_model()
     truths = [_replay(world, entry) for entry in journal.wire]
     arm = ArmRecord(
         name=name,
         values=values,
-        parameters=sum(p.numel() for p in world.new_model().parameters()),
+        parameters=sum(p.numel() for p in model.parameters()),
+        dropout=tuple(site.rate for site in dropout_sites(model, world.dataset.spec.shape, 1)),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
         rounds=tuple(journal.rounds),

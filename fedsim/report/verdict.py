@@ -106,10 +106,9 @@ class Judge:
         return "masks" in attack.knows or self.is_unprotected(arm)
 
     def is_unprotected(self, arm: ArmRecord) -> bool:
-        """Tell whether an arm has no defense, no component and no dropout rate above 0 in its model's settings."""
+        """Tell whether an arm has no defense, no component and no active dropout."""
         scenario = _with_values(self.scenario, arm.values)
-        rates = [value for key, value in scenario.get("model", {}).items() if "dropout" in key]
-        return not (scenario.get("defenses") or scenario.get("components") or any(rates))
+        return not (scenario.get("defenses") or scenario.get("components") or arm.dropout)
 
     def control_succeeded(self, attack: AttackRecord) -> bool:
         """Tell whether at least half of the control's images were recovered."""

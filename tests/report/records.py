@@ -76,6 +76,7 @@ def arm(name, attacks, **changes):
         "name": name,
         "values": {},
         "parameters": 930_816,
+        "dropout": (0.5, 0.5),
         "model_hash": "feed" * 8,
         "attacked_model": "untrained",
         "rounds": tuple(
@@ -118,7 +119,7 @@ def typical():
     left_out = RoundRecord(
         round=5, cohort=(0, 1), training_loss=1.0, failures=(Failure(who="client 1", why="no data"),)
     )
-    first = arm("model.dropout = 0", [attack("ig", recovered())], values={"model.dropout": 0})
+    first = arm("model.dropout = 0", [attack("ig", recovered())], values={"model.dropout": 0}, dropout=())
     second = arm(
         "model.dropout = 0.5",
         [

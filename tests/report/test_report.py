@@ -196,14 +196,14 @@ def test_a_control_that_fails_raises_the_alarm(report, records):
 
 
 def test_an_unprotected_arm_is_a_control(report, records):
-    arm = records.arm("plain", [records.attack("ig", records.missed())], values={"model.dropout": 0.0})
+    arm = records.arm("plain", [records.attack("ig", records.missed())], dropout=())
     assert banners(report(records.run([arm]))) == ["banner alarm"]
     defended = records.scenario(defenses=[{"name": "noise", "std": 0.1}])
     assert banners(report(records.run([arm], scenario=defended))) == ["banner caution"]
 
 
 def test_one_good_control_is_enough(report, records):
-    plain = records.arm("plain", [records.attack("ig", records.recovered())], values={"model.dropout": 0.0})
+    plain = records.arm("plain", [records.attack("ig", records.recovered())], dropout=())
     hidden = records.arm("hidden", [records.attack("ig", records.missed())])
     page = report(records.run([plain, hidden]))
     assert banners(page) == []
@@ -223,7 +223,7 @@ def test_an_arms_values_may_name_a_list_entry(report, records):
     scenario = records.scenario(
         model={"name": "mlp", "dropout": 0}, defenses=[{"name": "noise"}], arms={"defenses.0.std": [0, 1]}
     )
-    arm = records.arm("std = 1", [records.attack("ig", records.missed())], values={"defenses.0.std": 1})
+    arm = records.arm("std = 1", [records.attack("ig", records.missed())], values={"defenses.0.std": 1}, dropout=())
     assert banners(report(records.run([arm], scenario=scenario))) == ["banner caution"]
 
 
