@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from fedsim.masks import injected_masks
-from fedsim.types import Observation
+from fedsim.types import Masks, Observation
 
 
 def read_masks(observation: Observation) -> dict[int, Tensor]:
@@ -32,28 +33,29 @@ def _linear_behind(observation: Observation) -> dict[int, str]:
 
     Each site in turn gets a mask of zeros: the layer behind it is the first whose input vanishes.
     """
-    example = torch.ones((observation.sites[0].shape[0], *observation.spec.shape)) if observation.sites else None
     found: dict[int, str] = {}
-    for index in range(len(observation.sites)):
-        silent: list[str] = []
-        handles = [
-            module.register_forward_pre_hook(
-                lambda _module, inputs, name=name: silent.append(name) if not inputs[0].any() else None
-            )
-            for name, module in observation.model.named_modules()
-            if isinstance(module, nn.Linear)
-        ]
+    for index, site in enumerate(observation.sites):
         masks = tuple(torch.full(s.shape, float(i != index)) for i, s in enumerate(observation.sites))
-        with injected_masks(observation.sites, masks):
-            observation.model(example)
-        for handle in handles:
-            handle.remove()
-        width = observation.sites[index].shape[1:]
-        if silent and len(width) == 1 and _inputs(observation, silent[0]) == width[0]:
-            found[index] = silent[0]
+        name = _first_silent_linear(observation, masks)
+        if name is not None and observation.update.tensors[f"{name}.weight"].shape[1:] == site.shape[1:]:
+            found[index] = name
     return found
 
 
-def _inputs(observation: Observation, name: str) -> int:
-    layer = observation.model.get_submodule(name)
-    return layer.in_features if isinstance(layer, nn.Linear) else 0
+def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
+    """The first linear layer to be called with nothing but zeros under the given masks."""
+    silent: list[str] = []
+
+    def watch(name: str, module: nn.Module) -> RemovableHandle:
+        return module.register_forward_pre_hook(
+            lambda _module, inputs: silent.append(name) if not bool(inputs[0].any()) else None
+        )
+
+    linear = [(name, m) for name, m in observation.model.named_modules() if isinstance(m, nn.Linear)]
+    handles = [watch(name, module) for name, module in linear]
+    example = torch.ones((observation.sites[0].shape[0], *observation.spec.shape))
+    with injected_masks(observation.sites, masks):
+        observation.model(example)
+    for handle in handles:
+        handle.remove()
+    return silent[0] if silent else None

@@ -45,11 +45,12 @@ def as_json(rows: Sequence[Row]) -> str:
 
 def as_table(rows: Sequence[Row]) -> str:
     """Return a Markdown table."""
-    lines = ["| what | setting | value | min | median | max | n | asked for | holds |", "|---|---|---|---|---|---|---|---|---|"]
+    lines = [
+        "| what | setting | value | min | median | max | n | asked for | holds |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
     for row in rows:
         figures = " | ".join(f"{x:.4g}" for x in (row.minimum, row.median, row.maximum))
-        verdict = "yes" if row.holds else "no"
-        lines.append(
-            f"| {row.name} | {row.setting} | {row.value:.4g} {row.unit} | {figures} | {row.n} | {row.must} | {verdict} |"
-        )
+        cells = (row.name, row.setting, f"{row.value:.4g} {row.unit}", figures, row.n, row.must)
+        lines.append(f"| {' | '.join(map(str, cells))} | {'yes' if row.holds else 'no'} |")
     return "\n".join(lines)

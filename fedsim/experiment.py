@@ -28,9 +28,8 @@ from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
-from fedsim.server import WireEntry
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth
+from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -84,7 +83,9 @@ class _Run:
         return self.record
 
 
-def run(scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None) -> RunRecord:
+def run(
+    scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None
+) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
     Args:

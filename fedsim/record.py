@@ -95,7 +95,7 @@ class VictimRecord(_Part):
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
     failure: str | None = None
-    seconds: float = Field(0.0, description="wall time of the attack; differs between runs")
+    seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""
 
 
@@ -136,9 +136,11 @@ class ArmRecord(_Part):
     model_hash: str
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
-    replay_matches: bool = Field(description="the scorer's replay of each victim gave the update on the wire, bit by bit")
+    replay_matches: bool = Field(
+        description="the scorer's replay of each victim gave the update on the wire, bit by bit"
+    )
     attacks: tuple[AttackRecord, ...]
-    complete: bool = Field(True, description="false while attacks of this arm are outstanding")
+    complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
 
 

@@ -31,6 +31,7 @@ def fedsim(*arguments: str, cwd: Path, path: Path = ROOT) -> subprocess.Complete
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(path), "COLUMNS": "160"},
         capture_output=True,
+        check=False,
         text=True,
         timeout=120,
     )
@@ -110,7 +111,12 @@ def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> 
         "print(sorted(heavy), file=sys.stderr)\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=True,
+        text=True,
     )
     assert done.stderr.strip().endswith("[]")
     entries = json.loads(done.stdout)
@@ -146,10 +152,21 @@ def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: s
     assert "my-method" in listed.stdout
     assert fedsim("new", kind, "my-method", cwd=tmp_path, path=tmp_path).returncode == 2
     contract = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", f"tests/{kind}s/test_contract.py", "-k", "my-method", "-p", "no:cacheprovider"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            f"tests/{kind}s/test_contract.py",
+            "-k",
+            "my-method",
+            "-p",
+            "no:cacheprovider",
+        ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
         capture_output=True,
+        check=False,
         text=True,
     )
     assert contract.returncode == 0, contract.stdout[-2000:]

@@ -13,6 +13,7 @@ from fedsim.types import Tensors
 
 Build = Callable[..., Scenario]
 
+
 def oracle(world: worlds.World, **settings: float) -> Tensors:
     """The same local training with torch's own optimizer and a model of its own."""
     model = world.new_model()
@@ -33,9 +34,7 @@ def oracle(world: worlds.World, **settings: float) -> Tensors:
         ({"learning_rate": 0.1, "momentum": 0.9}, {"lr": 0.1, "momentum": 0.9}),
     ],
 )
-def test_fedavg_equals_a_plain_training_loop(
-    scenario: Build, ours: dict[str, float], theirs: dict[str, float]
-) -> None:
+def test_fedavg_equals_a_plain_training_loop(scenario: Build, ours: dict[str, float], theirs: dict[str, float]) -> None:
     world = worlds.build(
         scenario(
             federation={"algorithm": "fedavg", "local_steps": 5, "batch_size": 8, "optimizer": {"name": "sgd", **ours}}
@@ -53,7 +52,9 @@ def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_mask
     model = world.new_model()
     with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, 0)) as recording:
         loss = F.cross_entropy(model(truth.batches[0].inputs), truth.batches[0].labels)
-    for expected, actual in zip(torch.autograd.grad(loss, list(model.parameters())), update.tensors.values(), strict=True):
+    for expected, actual in zip(
+        torch.autograd.grad(loss, list(model.parameters())), update.tensors.values(), strict=True
+    ):
         assert torch.equal(expected, actual)
     for drawn, kept in zip(recording.masks, truth.masks[0], strict=True):
         assert torch.equal(drawn, kept)

@@ -49,7 +49,9 @@ def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Bui
 
 def test_training_learns_and_reports_every_round(scenario: Build) -> None:
     journal = run(
-        scenario(federation={"algorithm": "fedavg", "rounds": 6, "local_steps": 20, "batch_size": 16, "evaluate_every": 2})
+        scenario(
+            federation={"algorithm": "fedavg", "rounds": 6, "local_steps": 20, "batch_size": 16, "evaluate_every": 2}
+        )
     )
     assert [record.test_accuracy is not None for record in journal.rounds] == [False, True] * 3
     assert journal.rounds[-1].test_accuracy is not None

@@ -1,6 +1,7 @@
 """The search that gradient matching shares, and the Dropout Inversion Attack's own parts."""
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -17,8 +18,7 @@ from fedsim.client import local_training
 from fedsim.masks import drawn_masks, injected_masks, without_dropout
 from fedsim.metrics.image import score_items
 from fedsim.observe import observe
-from fedsim.server import WireEntry
-from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, Truth, Update
+from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, Truth, Update, WireEntry
 from fedsim.world import World, cross_entropy
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -26,7 +26,9 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PLAIN = MatchingConfig(total_variation=0.0)
 
 
-def attack(name: str, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: Any) -> Reconstruction:  # noqa: E501
+def attack(
+    name: str, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: Any
+) -> Reconstruction:
     method = registry.get("attack", name)
     return method.make(method.config.model_validate(settings))(observation, seeding.generator(5, "attack"), on_step)
 
@@ -49,7 +51,15 @@ def test_objective_vanishes_at_the_truth_and_not_without_the_masks(watched: Watc
 @pytest.mark.parametrize("model", ["mlp", "vit-small"])
 def test_gradients_of_the_objective_agree_with_finite_differences(watched: Watched, model: str) -> None:
     small = {"name": "mlp", "width": 6, "depth": 2, "dropout": 0.25}
-    tiny_transformer = {"name": "vit-small", "width": 8, "depth": 1, "heads": 2, "hidden": 8, "patch": 4, "dropout": 0.25}
+    tiny_transformer = {
+        "name": "vit-small",
+        "width": 8,
+        "depth": 1,
+        "heads": 2,
+        "hidden": 8,
+        "patch": 4,
+        "dropout": 0.25,
+    }
     observation, truth, _ = watched(model=small if model == "mlp" else tiny_transformer)
     observation.model.double()
     double = {name: tensor.double() for name, tensor in observation.update.tensors.items()}
@@ -70,12 +80,8 @@ def test_gradients_of_the_objective_agree_with_finite_differences(watched: Watch
 
 
 def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
-    observation, _, _ = watched(
-        model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}, knows=(*KNOWN, "masks")
-    )
-    found = [
-        attack(name, observation, iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")
-    ]
+    observation, _, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}, knows=(*KNOWN, "masks"))
+    found = [attack(name, observation, iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")]
     assert torch.equal(found[0].inputs, found[1].inputs)
     assert torch.equal(found[0].inputs, found[2].inputs)
     assert found[0].history == found[1].history == found[2].history
@@ -140,7 +146,7 @@ def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> Non
     moved: list[torch.Tensor] = []
     settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "iterations": 60, "threshold": 0}
     attack("inverting-gradients", observation, lambda step: moved.append(step.guess.clone()), **settings)
-    jumps = [float((b - a).abs().max()) for a, b in zip(moved, moved[1:], strict=False)]
+    jumps = [float((b - a).abs().max()) for a, b in pairwise(moved)]
     assert jumps[-1] < 0.01 * jumps[0]
 
 
