@@ -225,11 +225,16 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
 
 
 def _settled(scenario: Scenario, source: str) -> Scenario:
-    """Check the settings of every chosen method and fill in its defaults."""
+    """Check the settings of every chosen method and fill in its defaults.
+
+    A method whose name differs between the arms is left to the arms: its settings belong to each of them.
+    """
     raw = scenario.model_dump(mode="json")
     problems: list[str] = []
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
+        if f"{key}.name" in scenario.arms:
+            continue
         try:
             method = registry.get(kind, choice.name)
             _check_hook(method, place)

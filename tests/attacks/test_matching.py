@@ -15,10 +15,12 @@ from attacks._matching import GradientMatching, MatchingConfig, Search, match_gr
 from attacks.dropout_inversion import mask_prior
 from fedsim import registry, seeding
 from fedsim.client import local_training
-from fedsim.masks import drawn_masks, injected_masks, without_dropout
+from fedsim.masks import drawn_masks, injected_masks, recorded_masks, without_dropout
 from fedsim.metrics.image import score_items
+from fedsim.models._transformer import VisionTransformer
+from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.observe import observe
-from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, Truth, Update, WireEntry
+from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, ThreatModel, Truth, Update, WireEntry
 from fedsim.world import World, cross_entropy
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -33,6 +35,30 @@ def attack(
     return method.make(method.config.model_validate(settings))(observation, seeding.generator(5, "attack"), on_step)
 
 
+def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1.0) -> Observation:
+    """An observation of class 1 without any federation, the gradient multiplied by `scale`."""
+    label = torch.tensor([1])
+    with recorded_masks(model, torch.Generator().manual_seed(4)) as recording:
+        loss = cross_entropy(model(x), label)
+    gradient = torch.autograd.grad(loss, list(model.parameters()))
+    return Observation(
+        threat=ThreatModel(knows=KNOWN),
+        model=model,
+        loss=cross_entropy,
+        update=Update(
+            "gradient", {n: scale * g for (n, _), g in zip(model.named_parameters(), gradient, strict=True)}, {}, 1, 0.0
+        ),
+        spec=spec,
+        local_steps=1,
+        learning_rate=0.1,
+        sites=tuple(recording.sites),
+        batch_size=1,
+        labels=label,
+        masks=None,
+        public=(),
+    )
+
+
 def masked(observation: Observation) -> Search:
     return Search(forward=lambda masks: injected_masks(observation.sites, masks))
 
@@ -43,36 +69,28 @@ def test_objective_vanishes_at_the_truth_and_not_without_the_masks(watched: Watc
     observation, truth, _ = watched(model=model, federation={"batch_size": 2})
     inputs, labels = truth.batches[0].inputs, truth.batches[0].labels
     known = GradientMatching(observation, labels, PLAIN, masked(observation))
-    assert float(known.objective(inputs, truth.masks[0])) < 1e-6
+    assert known.objective(inputs, truth.masks[0]).item() < 1e-6
     ignored = GradientMatching(observation, labels, PLAIN, Search(forward=lambda _m: without_dropout()))
-    assert float(ignored.objective(inputs, ())) > least
+    assert ignored.objective(inputs, ()).item() > least
 
 
-@pytest.mark.parametrize("model", ["mlp", "vit-small"])
-def test_gradients_of_the_objective_agree_with_finite_differences(watched: Watched, model: str) -> None:
-    small = {"name": "mlp", "width": 6, "depth": 2, "dropout": 0.25}
-    tiny_transformer = {
-        "name": "vit-small",
-        "width": 8,
-        "depth": 1,
-        "heads": 2,
-        "hidden": 8,
-        "patch": 4,
-        "dropout": 0.25,
-    }
-    observation, truth, _ = watched(model=small if model == "mlp" else tiny_transformer)
-    observation.model.double()
-    double = {name: tensor.double() for name, tensor in observation.update.tensors.items()}
-    observation = Observation(**{**vars(observation), "update": Update("gradient", double, {}, 1, 0.0)})
-    config = MatchingConfig(total_variation=1e-2)
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_gradients_of_the_objective_agree_with_finite_differences(kind: str) -> None:
+    spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
+    with seeding.contained(1):
+        model = {
+            "mlp": lambda: mlp(MlpConfig(width=6, depth=2), spec),
+            "transformer": lambda: VisionTransformer(spec, patch=2, width=8, blocks=1, heads=2, hidden=8, dropout=0.25),
+        }[kind]()
+    numbers = torch.Generator().manual_seed(2)
+    observation = by_hand(model.double(), torch.randn(1, *spec.shape, generator=numbers).double(), spec)
     rates = [site.rate for site in observation.sites]
     search = Search(
         forward=lambda masks: injected_masks(observation.sites, masks),
         prior=lambda masks: 0.1 * mask_prior(masks, rates),
     )
-    matching = GradientMatching(observation, truth.batches[0].labels, config, search)
-    numbers = torch.Generator().manual_seed(2)
-    inputs = torch.randn(1, *observation.spec.shape, generator=numbers, dtype=torch.float64, requires_grad=True)
+    matching = GradientMatching(observation, torch.tensor([1]), MatchingConfig(total_variation=1e-2), search)
+    inputs = torch.randn(1, *spec.shape, generator=numbers, dtype=torch.float64, requires_grad=True)
     masks = tuple(
         torch.rand(site.shape, generator=numbers, dtype=torch.float64, requires_grad=True) for site in observation.sites
     )
@@ -111,7 +129,7 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
     )
     assert observation.labels is not None
     again = GradientMatching(observation, observation.labels, config, search)  # type: ignore[arg-type]
-    assert float(again.objective(found.inputs, found.masks)) == pytest.approx(found.objective, rel=1e-4)
+    assert again.objective(found.inputs, found.masks).item() == pytest.approx(found.objective, rel=1e-4)
 
 
 def test_the_mask_prior_pulls_the_keep_rate_to_its_place() -> None:
@@ -123,8 +141,8 @@ def test_the_mask_prior_pulls_the_keep_rate_to_its_place() -> None:
         optimizer.step()
         with torch.no_grad():
             mask.clamp_(0, 1)
-    assert abs(1 - float(mask.mean()) - 0.25) < 0.03
-    assert float(mask.max() - mask.min()) == 0.0
+    assert abs(1 - mask.mean().item() - 0.25) < 0.03
+    assert (mask.max() - mask.min()).item() == 0.0
 
 
 @pytest.mark.parametrize(
@@ -144,10 +162,10 @@ def test_each_stop_rule(watched: Watched, settings: dict[str, Any], stopped: str
 def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> None:
     observation, _, _ = watched()
     moved: list[torch.Tensor] = []
-    settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "iterations": 60, "threshold": 0}
+    settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "iterations": 200, "threshold": 0}
     attack("inverting-gradients", observation, lambda step: moved.append(step.guess.clone()), **settings)
     jumps = [float((b - a).abs().max()) for a, b in pairwise(moved)]
-    assert jumps[-1] < 0.01 * jumps[0]
+    assert jumps[-1] < 0.05 * jumps[0]
 
 
 def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
@@ -252,25 +270,20 @@ def test_masks_that_can_be_read_are_kept_fixed(watched: Watched) -> None:
         assert torch.equal(mask, true)
 
 
-def test_a_model_with_an_own_loss_scale_is_matched_by_direction() -> None:
-    """The cosine does not see the scale of the gradient: clipping alone protects nothing."""
-    with seeding.contained(1):
-        model = nn.Linear(6, 3)
-    x, y = torch.rand(1, 1, 2, 3), torch.tensor([2])
-    flat = nn.Sequential(nn.Flatten(), model)
-    gradient = torch.autograd.grad(cross_entropy(flat(x), y), list(flat.parameters()))
-    tensors = {name: 0.01 * g for (name, _), g in zip(flat.named_parameters(), gradient, strict=True)}
+def test_the_scale_of_the_gradient_does_not_matter() -> None:
+    """The cosine sees directions: clipping alone protects nothing."""
     spec = InputSpec((1, 2, 3), 3, (0.0,), (1.0,))
-    from fedsim.types import ThreatModel
-
-    observation = Observation(
-        ThreatModel(knows=KNOWN), flat, cross_entropy, Update("gradient", tensors, {}, 1, 0.0), spec, 1, 0.1, (), 1, y,
-        None, (),
-    )  # fmt: skip
+    with seeding.contained(1):
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
+    observation = by_hand(flat, x, spec, scale=0.01)
     found = match_gradients(
-        observation, MatchingConfig(iterations=400, total_variation=0.0), Search(forward=lambda _m: without_dropout()),
-        torch.Generator().manual_seed(0), lambda _s: None,
-    )  # fmt: skip
+        observation,
+        MatchingConfig(iterations=400, total_variation=0.0),
+        Search(forward=lambda _m: without_dropout()),
+        torch.Generator().manual_seed(0),
+        lambda _s: None,
+    )
     assert torch.allclose(found.inputs, x, atol=0.02)
 
 
