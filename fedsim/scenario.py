@@ -220,7 +220,7 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
         values = dict(zip(scenario.arms, combination, strict=True))
         raw = scenario.model_dump(mode="json", exclude={"arms"})
         for key, value in values.items():
-            _put(raw, key, value)
+            _put(raw, key.split("."), value)
         yield values, raw
 
 
@@ -246,7 +246,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
             problems.append(f"{source}: {key}.name: {error}")
         else:
             own = {k: v for k, v in choice.model_dump(mode="json").items() if k not in choice.settings}
-            _put(raw, key, {**own, **settings})
+            _put(raw, [str(part) for part in place], {**own, **settings})
     if problems:
         raise ScenarioError("\n".join(problems))
     return Scenario.model_validate(raw)
@@ -274,20 +274,34 @@ def _check_knowledge(method: Method, choice: Choice, scenario: Scenario) -> None
 
 def _set(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
-    if not equals:
+    path = _path(key)
+    if not equals or not path:
         raise ScenarioError(f"--set {override}: expected key=value, for example attacks.0.iterations=500")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = text
     try:
-        _put(raw, key.strip(), value)
+        _put(raw, path, value)
     except (KeyError, IndexError, ValueError, TypeError) as error:
         raise ScenarioError(f"--set {override}: there is nothing at '{key}' in the scenario.") from error
 
 
-def _put(raw: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
+def _path(key: str) -> list[str]:
+    """The parts of a TOML key, quoted ones whole; empty when it is none."""
+    try:
+        place: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    path: list[str] = []
+    while isinstance(place, dict):
+        ((part, place),) = cast("dict[str, Any]", place).items()
+        path.append(part)
+    return path
+
+
+def _put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    *parents, last = path
     place: Any = raw
     for parent in parents:
         place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})

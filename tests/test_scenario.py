@@ -104,8 +104,10 @@ def test_overrides_are_toml_values_and_bare_words_are_text(tmp_path: Path) -> No
     assert (scenario.title, scenario.federation.clients, scenario.seed) == ("other words", 3, 9)
     with pytest.raises(ScenarioError, match="nothing at 'attacks.7.iterations'"):
         load(path, ["attacks.7.iterations=1"])
-    with pytest.raises(ScenarioError, match="expected key=value"):
-        load(path, ["attacks"])
+    for no_key in ("attacks", "=3", "a b=3"):
+        with pytest.raises(ScenarioError, match="expected key=value"):
+            load(path, [no_key])
+    assert load(path, ['arms."model.dropout"=[0.1]']).arms == {"model.dropout": (0.1,)}
 
 
 def test_a_missing_file_names_its_neighbour(tmp_path: Path) -> None:
