@@ -10,8 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from attacks._layers import inputs_in_order
 from fedsim.masks import injected_masks
-from fedsim.types import Observation
+from fedsim.types import Masks, Observation
 
 
 def read_masks(observation: Observation) -> dict[int, Tensor]:
@@ -20,34 +21,34 @@ def read_masks(observation: Observation) -> dict[int, Tensor]:
     Only sites whose output goes straight into a linear layer on (B, features) can be read.
     """
     masks: dict[int, Tensor] = {}
-    for index, name in _linear_behind(observation).items():
+    for index, name in linear_behind(observation).items():
         kept = (observation.update.tensors[f"{name}.weight"] != 0).any(0)
         masks[index] = kept.to(torch.get_default_dtype()).expand(observation.sites[index].shape).clone()
     return masks
 
 
+def read_all_masks(observation: Observation) -> Masks | None:
+    """Return one mask a site, or None when some cannot be read off."""
+    masks = read_masks(observation)
+    indices = range(len(observation.sites))
+    return tuple(masks[index] for index in indices) if len(masks) == len(indices) else None
+
+
 @torch.no_grad()
-def _linear_behind(observation: Observation) -> dict[int, str]:
+def linear_behind(observation: Observation) -> dict[int, str]:
     """Names of the linear layers whose input is the very output of a dropout site, by index of the site.
 
     Each site in turn gets a mask of zeros: the layer behind it is the first whose input vanishes.
     """
-    example = torch.ones((observation.sites[0].shape[0], *observation.spec.shape)) if observation.sites else None
+    dtype = next(observation.model.parameters()).dtype
+    batch_size = observation.sites[0].shape[0] if observation.sites else 1
+    example = torch.ones((batch_size, *observation.spec.shape), dtype=dtype)
     found: dict[int, str] = {}
     for index in range(len(observation.sites)):
-        silent: list[str] = []
-        handles = [
-            module.register_forward_pre_hook(
-                lambda _module, inputs, name=name: silent.append(name) if not inputs[0].any() else None
-            )
-            for name, module in observation.model.named_modules()
-            if isinstance(module, nn.Linear)
-        ]
         masks = tuple(torch.full(s.shape, float(i != index)) for i, s in enumerate(observation.sites))
-        with injected_masks(observation.sites, masks):
+        with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
             observation.model(example)
-        for handle in handles:
-            handle.remove()
+        silent = [name for name, entries in seen if not entries.any()]
         width = observation.sites[index].shape[1:]
         if silent and len(width) == 1 and _inputs(observation, silent[0]) == width[0]:
             found[index] = silent[0]
