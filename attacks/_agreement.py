@@ -31,8 +31,7 @@ def verdict(
         masks: one a site, or None when some are unknown.
         residual: of the attack's own equations, and its name.
     """
-    are_rates_known = not observation.sites or "dropout-rates" in observation.threat.knows
-    if masks is None or not are_rates_known:
+    if masks is None or not knows_rates(observation):
         return Verdict(residual[0], f"objective: {residual[1]}")
     distance = gradient_distance(observation, inputs, labels, masks)
     return Verdict(distance, "objective: 1 - cosine of the whole gradient")
@@ -55,3 +54,8 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
     ours = torch.cat([part.flatten() for part in gradient])
     theirs = torch.cat([observation.update.tensors[name].double().flatten() for name in parameters])
     return float(1.0 - (ours @ theirs) / (ours.norm() * theirs.norm()).clamp_min(1e-300))
+
+
+def knows_rates(observation: Observation) -> bool:
+    """Say whether the sites carry the true dropout rates, so that the client's forward pass can be repeated."""
+    return not observation.sites or "dropout-rates" in observation.threat.knows

@@ -36,20 +36,23 @@ class Scales:
     identified: Tensor
 
 
-def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, kept: Tensor, span: Tensor) -> Scales:
+def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
     """Search s on a grid for both signs, then refine log |s| by Gauss-Newton steps.
 
     Args:
         inputs: what the next layer sees for outputs of the first one.
         outputs: W u of directions u with root mean square 1, shape (A, width), float64.
-        kept: 1 for units to compare, 0 for dropped ones, shape (A, width).
-        span: orthonormal rows of the row space, restricted to `kept` when that is the same for all, (R, width).
+        compared: 1 for units that are surely kept, 0 for dropped or doubtful ones, shape (A, width).
+        row_space: rows that span the next layer's inputs, shape (R, width).
     """
+    frames = torch.linalg.qr((row_space * compared[:, None]).mT).Q  # (A, width, R)
 
     def residuals(scales: Tensor) -> Tensor:
         """Parts of the unit vectors act(s W u) outside the row space; (A, width) for scales (A,)."""
-        unit = torch.nn.functional.normalize(inputs(scales[:, None] * outputs) * kept, dim=1)
-        return unit - (unit @ span.T) @ span
+        seen = inputs(scales[:, None] * outputs) * compared
+        unit = torch.nn.functional.normalize(seen, dim=1)
+        outside = unit - (frames @ (frames.mT @ unit[:, :, None])).squeeze(2)
+        return torch.where(seen.any(1, keepdim=True), outside, seen.shape[1] ** -0.5)  # silence explains nothing
 
     grid = torch.cat([_GRID, -_GRID])
     sizes = torch.stack([residuals(scale.expand(len(outputs))).norm(dim=1) for scale in grid])

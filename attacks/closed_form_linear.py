@@ -102,9 +102,8 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows"
         seen, _ = right_factor(observation.update.tensors[f"{behind.name}.weight"].double())
         compared = self._compared(seen)
-        span = torch.nn.functional.normalize(seen * compared, dim=0)
         weights = observation.model.get_parameter(f"{layer.name}.weight").detach().double()
-        found = signed_scales(behind.inputs, (weights @ row)[None], compared[None], span[None])
+        found = signed_scales(behind.inputs, (weights @ row)[None], compared[None], seen[None])
         if bool(found.identified):
             return float(found.values), f"scale from layer '{behind.name}', residual {float(found.residuals):.1e}"
         sign = float(found.values.sign())
