@@ -40,21 +40,19 @@ def linear_behind(observation: Observation) -> dict[int, str]:
 
     Each site in turn gets a mask of zeros: the layer behind it is the first whose input vanishes.
     """
-    dtype = next(observation.model.parameters()).dtype
-    batch_size = observation.sites[0].shape[0] if observation.sites else 1
-    example = torch.ones((batch_size, *observation.spec.shape), dtype=dtype)
     found: dict[int, str] = {}
-    for index in range(len(observation.sites)):
+    for index, site in enumerate(observation.sites):
         masks = tuple(torch.full(s.shape, float(i != index)) for i, s in enumerate(observation.sites))
-        with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
-            observation.model(example)
-        silent = [name for name, entries in seen if not entries.any()]
-        width = observation.sites[index].shape[1:]
-        if silent and len(width) == 1 and _inputs(observation, silent[0]) == width[0]:
-            found[index] = silent[0]
+        name = _first_silent_linear(observation, masks)
+        if name is not None and observation.update.tensors[f"{name}.weight"].shape[1:] == site.shape[1:]:
+            found[index] = name
     return found
 
 
-def _inputs(observation: Observation, name: str) -> int:
-    layer = observation.model.get_submodule(name)
-    return layer.in_features if isinstance(layer, nn.Linear) else 0
+def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
+    """The first linear layer to be called with nothing but zeros under the given masks."""
+    dtype = next(observation.model.parameters()).dtype
+    example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
+    with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
+        observation.model(example)
+    return next((name for name, inputs in seen if not bool(inputs.any())), None)

@@ -6,6 +6,7 @@ parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -26,16 +27,20 @@ _HISTORY_POINTS = 400
 class MatchingConfig(Config):
     """Settings of the search. The defaults are those of the Dropout Inversion Attack's reference experiments."""
 
-    iterations: int = Field(20_000, ge=1, description="most iterations of one trial")
-    learning_rate: float = Field(0.1, gt=0, description="Adam's step, in normalised input units and mask units")
-    signed: bool = Field(True, description="use only the sign of the objective's gradient with respect to the inputs")
-    boxed: bool = Field(True, description="keep the dummy inside the pixel range after every step")
-    total_variation: float = Field(1e-5, ge=0, description="weight of the anisotropic total variation (means)")
-    plateau_patience: int = Field(800, ge=1, description="iterations without improvement before the step shrinks")
-    plateau_factor: float = Field(0.1, gt=0, lt=1, description="by how much the step shrinks then")
-    threshold: float = Field(1e-5, ge=0, description="stop when the objective is below")
-    patience: int = Field(4000, ge=1, description="stop after this many iterations without a new best")
-    trials: int = Field(1, ge=1, description="independent starts; the lowest objective wins")
+    iterations: int = Field(default=20_000, ge=1, description="most iterations of one trial")
+    learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
+    signed: bool = Field(
+        default=True, description="use only the sign of the objective's gradient with respect to the inputs"
+    )
+    boxed: bool = Field(default=True, description="keep the dummy inside the pixel range after every step")
+    total_variation: float = Field(default=1e-5, ge=0, description="weight of the anisotropic total variation (means)")
+    plateau_patience: int = Field(
+        default=800, ge=1, description="iterations without improvement before the step shrinks"
+    )
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="by how much the step shrinks then")
+    threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below")
+    patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
+    trials: int = Field(default=1, ge=1, description="independent starts; the lowest objective wins")
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,9 @@ def match_gradients(
     """Search for inputs, and masks where the search has any, and return the best guess of all trials."""
     labels = observation.labels if observation.labels is not None else infer_labels(observation)
     matching = GradientMatching(observation, labels, config, search)
-    trials = [_trial(trial, matching, observation, config, search, generator, on_step) for trial in range(config.trials)]
+    trials = [
+        _trial(trial, matching, observation, config, search, generator, on_step) for trial in range(config.trials)
+    ]
     best, history, stopped = min(trials, key=lambda trial: trial[0].objective)
     return Reconstruction(
         inputs=best.inputs,
@@ -173,7 +180,7 @@ def _trial(
 
 
 def _stop(value: float, iteration: int, best: _Best, config: MatchingConfig) -> str | None:
-    if value != value:
+    if math.isnan(value):
         return "objective is not a number"
     if value < config.threshold:
         return "objective below threshold"

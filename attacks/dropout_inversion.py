@@ -27,12 +27,14 @@ from fedsim.types import DropoutSite, Masks, Observation, OnStep, Reconstruction
 class DropoutInversionConfig(MatchingConfig):
     """Settings of DIA."""
 
-    mask_weight: float = Field(1e-4, ge=0, description="weight l_m of the mask prior")
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior")
     first_masks: Literal["bernoulli", "ones", "mean"] = Field(
-        "bernoulli", description="start of the masks: drawn like the client's, all 1, or all 1 - p"
+        default="bernoulli", description="start of the masks: drawn like the client's, all 1, or all 1 - p"
     )
-    read_out: bool = Field(False, description="one example: fix the masks that zero columns of the gradient give away")
-    assumed_rate: float = Field(0.25, gt=0, lt=1, description="dropout rate p to assume when it is not known")
+    read_out: bool = Field(
+        default=False, description="one example: fix the masks that zero columns of the gradient give away"
+    )
+    assumed_rate: float = Field(default=0.25, gt=0, lt=1, description="dropout rate p to assume when it is not known")
 
 
 @final

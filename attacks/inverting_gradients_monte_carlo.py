@@ -22,7 +22,7 @@ from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
 class InvertingGradientsMonteCarloConfig(MatchingConfig):
     """Settings of IG with averaged masks."""
 
-    draws: int = Field(8, ge=1, description="S, sets of masks an iteration")
+    draws: int = Field(default=8, ge=1, description="S, sets of masks an iteration")
 
 
 @final

@@ -19,7 +19,9 @@ from fedsim.types import Config, PublicKnowledge, Tensors
 class ClippingConfig(Config):
     """Settings of clipping."""
 
-    norm: float = Field(1.0, gt=0, description="largest Euclidean norm over all parameters, in units of the gradient")
+    norm: float = Field(
+        default=1.0, gt=0, description="largest Euclidean norm over all parameters, in units of the gradient"
+    )
 
 
 @final

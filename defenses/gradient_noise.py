@@ -21,7 +21,7 @@ from fedsim.types import Config, PublicKnowledge, Tensors
 class GradientNoiseConfig(Config):
     """Settings of gradient noise."""
 
-    scale: float = Field(1e-3, ge=0, description="standard deviation, in units of the gradient")
+    scale: float = Field(default=1e-3, ge=0, description="standard deviation, in units of the gradient")
     law: Literal["gaussian", "laplace"] = "gaussian"
 
 

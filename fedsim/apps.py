@@ -16,8 +16,8 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim.client import local_training
 from fedsim.record import RoundRecord
-from fedsim.server import Aggregation, WireEntry, pack_update
-from fedsim.types import Tensors
+from fedsim.server import Aggregation, pack_update
+from fedsim.types import Tensors, WireEntry
 from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"

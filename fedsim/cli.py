@@ -12,13 +12,13 @@ from fedsim import process
 
 process.prepare()
 
-import typer  # noqa: E402
-from rich.console import Console  # noqa: E402
-from rich.table import Table  # noqa: E402
-from rich.text import Text  # noqa: E402
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
-from fedsim import registry  # noqa: E402
-from fedsim.errors import FedsimError  # noqa: E402
+from fedsim import registry
+from fedsim.errors import FedsimError
 
 Group = Literal["attacks", "defenses", "components", "models", "data", "scenarios"]
 _KINDS: dict[str, registry.Kind] = {
@@ -40,7 +40,9 @@ _out = Console()
 _err = Console(stderr=True)
 
 
-@app.command(epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.iterations=500 --out results/short")
+@app.command(
+    epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.iterations=500 --out results/short"
+)
 def run(
     scenario: Annotated[Path, typer.Argument(help="a scenario file (TOML)")],
     set_: Annotated[
@@ -140,14 +142,10 @@ def new(
 def main() -> None:
     """Run the command line."""
     try:
-        app(standalone_mode=False)
+        app()
     except FedsimError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
-    except typer.Abort:
-        sys.exit(130)
 
 
 def _entries(group: str) -> list[dict[str, str]]:
@@ -175,7 +173,9 @@ def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
     rows: list[tuple[str, str, str, str]] = []
     properties = method.config.model_json_schema().get("properties", {})
     for name, field in method.config.model_fields.items():
-        default = "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
+        default = (
+            "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
+        )
         rows.append((name, default, _expected(properties.get(name, {})), field.description or ""))
     return rows
 

@@ -66,7 +66,13 @@ def _augmented(world: World, batch: Batch, round_: int, client: int, step: int) 
 
 
 def _gradient(
-    world: World, model: nn.Module, parameters: dict[str, nn.Parameter], batch: Batch, round_: int, client: int, step: int
+    world: World,
+    model: nn.Module,
+    parameters: dict[str, nn.Parameter],
+    batch: Batch,
+    round_: int,
+    client: int,
+    step: int,
 ) -> tuple[float, Tensors, Masks]:
     seed = world.scenario.seed
     with recorded_masks(model, seeding.generator(seed, "dropout", round_, client, step)) as recording:

@@ -28,9 +28,8 @@ from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
-from fedsim.server import WireEntry
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth
+from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -84,7 +83,9 @@ class _Run:
         return self.record
 
 
-def run(scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None) -> RunRecord:
+def run(
+    scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None
+) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
     Args:
@@ -163,11 +164,13 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     scenario = world.scenario
     journal = train(world, world_json, this.watcher.round)
     this.folder.write_weights(number, journal.weights)
+    model = world.new_model()
     truths = [_replay(world, entry) for entry in journal.wire]
     arm = ArmRecord(
         name=name,
         values=values,
-        parameters=sum(p.numel() for p in world.new_model().parameters()),
+        parameters=sum(p.numel() for p in model.parameters()),
+        dropout=tuple(site.rate for site in dropout_sites(model, world.dataset.spec.shape, 1)),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
         rounds=tuple(journal.rounds),

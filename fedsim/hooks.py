@@ -88,7 +88,7 @@ class Optimizer(_Configured[ConfigT]):
         """Step size, in units of weight per gradient."""
 
     @abstractmethod
-    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Change `parameters` in place. `state` starts empty in every local training and is the optimizer's own."""
 
 

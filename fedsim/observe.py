@@ -10,8 +10,7 @@ from torch import nn
 
 from fedsim.errors import ScenarioError
 from fedsim.masks import dropout_sites
-from fedsim.server import WireEntry
-from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth
+from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
 from fedsim.world import World, cross_entropy
 
 _SENTENCES: dict[Knowledge, tuple[str, str]] = {

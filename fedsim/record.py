@@ -8,14 +8,20 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fedsim.types import Config, Knowledge
 
 SCHEMA_VERSION = 1
 
 
-class Interval(Config):
+class _Part(Config):
+    """Numbers that are not finite are written as text, which reads back; JSON has no word for them."""
+
+    model_config = ConfigDict(ser_json_inf_nan="strings")
+
+
+class Interval(_Part):
     """An estimate over n units. `low` and `high` are None when n does not support an interval."""
 
     value: float
@@ -24,14 +30,14 @@ class Interval(Config):
     n: int
 
 
-class Failure(Config):
+class Failure(_Part):
     """Somebody or something that was left out, and why."""
 
     who: str
     why: str
 
 
-class RoundRecord(Config):
+class RoundRecord(_Part):
     """One federated round. Accuracy and loss are those of the new global model on the test set, when evaluated."""
 
     round: int
@@ -42,7 +48,7 @@ class RoundRecord(Config):
     test_accuracy: float | None = None
 
 
-class MaskScore(Config):
+class MaskScore(_Part):
     """Estimated against true dropout mask of one site, over its identifiable units only.
 
     `accuracy` is of (estimate > 0.5); `auc` is None when the true units are all kept or all dropped.
@@ -55,7 +61,7 @@ class MaskScore(Config):
     auc: float | None
 
 
-class ItemScore(Config):
+class ItemScore(_Part):
     """One reconstructed example against its original (matched by least squared error when the batch has several).
 
     `mse` is in pixel units of [0, 1] after clipping, `mse_normalised` in the model's input units, `psnr` in dB.
@@ -70,7 +76,7 @@ class ItemScore(Config):
     guessed_label: int
 
 
-class VictimRecord(Config):
+class VictimRecord(_Part):
     """One attacked update.
 
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order).
@@ -89,11 +95,11 @@ class VictimRecord(Config):
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
     failure: str | None = None
-    seconds: float = Field(0.0, description="wall time of the attack; differs between runs")
+    seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""
 
 
-class Summary(Config):
+class Summary(_Part):
     """An attack over all victims of an arm. Units of resampling are victims, not images."""
 
     success: Interval
@@ -105,7 +111,7 @@ class Summary(Config):
     mask_accuracy: Interval | None = None
 
 
-class AttackRecord(Config):
+class AttackRecord(_Part):
     """One attack on every victim of an arm. `knows` is everything it was granted."""
 
     label: str
@@ -116,25 +122,29 @@ class AttackRecord(Config):
     summary: Summary | None = None
 
 
-class ArmRecord(Config):
+class ArmRecord(_Part):
     """One combination of the scenario's arms, run to its end.
 
+    `dropout` holds the rate of every dropout site of the attacked model; empty means that nothing dropped out.
     `attacked_model` says in which state the model was attacked, for example ``untrained`` or a checkpoint's name.
     """
 
     name: str
     values: dict[str, Any]
     parameters: int
+    dropout: tuple[float, ...]
     model_hash: str
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
-    replay_matches: bool = Field(description="the scorer's replay of each victim gave the update on the wire, bit by bit")
+    replay_matches: bool = Field(
+        description="the scorer's replay of each victim gave the update on the wire, bit by bit"
+    )
     attacks: tuple[AttackRecord, ...]
-    complete: bool = Field(True, description="false while attacks of this arm are outstanding")
+    complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
 
 
-class Environment(Config):
+class Environment(_Part):
     """What a reader needs to run it again."""
 
     command: str
@@ -148,7 +158,7 @@ class Environment(Config):
     git_dirty: bool | None
 
 
-class RunRecord(Config):
+class RunRecord(_Part):
     """One run of a scenario. A record that is being written says ``interrupted``, so that a kill leaves the truth."""
 
     schema_version: Literal[1] = SCHEMA_VERSION

@@ -79,9 +79,7 @@ def _register(
         known = _methods.get((kind, name))
         if known is not None and known.module != make.__module__:
             raise FedsimError(f"two {kind}s are called '{name}': {known.module} and {make.__module__}. Rename one.")
-        _methods[kind, name] = Method(
-            kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__
-        )
+        _methods[kind, name] = Method(kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__)
         return make
 
     return decorate

@@ -54,13 +54,15 @@ class Choice(Config):
 class ModelChoice(Choice):
     """The clients' model, and where its first weights come from."""
 
-    checkpoint: Path | None = Field(None, description="weights to start from: .npz of an earlier run, .pt or .pth")
+    checkpoint: Path | None = Field(
+        default=None, description="weights to start from: .npz of an earlier run, .pt or .pth"
+    )
 
 
 class AttackChoice(Choice):
     """An attack, under which name it is reported, and what it knows beyond the threat model."""
 
-    label: str = Field("", description="name in the report; the attack's name when empty")
+    label: str = Field(default="", description="name in the report; the attack's name when empty")
     also_knows: tuple[Knowledge, ...] = ()
 
 
@@ -68,8 +70,8 @@ class Partition(Config):
     """How the training examples are shared out."""
 
     scheme: Literal["iid", "dirichlet", "by-class"] = "iid"
-    alpha: float = Field(0.5, gt=0, description="dirichlet: concentration, smaller is more uneven")
-    classes_per_client: int = Field(2, ge=1, description="by-class: distinct classes a client owns")
+    alpha: float = Field(default=0.5, gt=0, description="dirichlet: concentration, smaller is more uneven")
+    classes_per_client: int = Field(default=2, ge=1, description="by-class: distinct classes a client owns")
 
 
 class Federation(Config):
@@ -77,17 +79,17 @@ class Federation(Config):
 
     engine: Literal["local"] = "local"
     algorithm: Literal["fedsgd", "fedavg"] = Field(
-        "fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
+        default="fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
     )
-    clients: int = Field(10, ge=1)
-    cohort: int | None = Field(None, ge=1, description="clients a round; all when absent")
-    rounds: int = Field(1, ge=1)
-    batch_size: int = Field(1, ge=1, description="examples a local step")
-    local_steps: int = Field(1, ge=1, description="fedavg: steps a round")
+    clients: int = Field(default=10, ge=1)
+    cohort: int | None = Field(default=None, ge=1, description="clients a round; all when absent")
+    rounds: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=1, ge=1, description="examples a local step")
+    local_steps: int = Field(default=1, ge=1, description="fedavg: steps a round")
     optimizer: Choice = Choice(name="sgd", settings={})
-    server_learning_rate: float = Field(1.0, gt=0, description="step of the server along the mean update")
-    weighted: bool = Field(True, description="weigh updates by their number of examples")
-    evaluate_every: int = Field(1, ge=1, description="rounds between evaluations on the test set")
+    server_learning_rate: float = Field(default=1.0, gt=0, description="step of the server along the mean update")
+    weighted: bool = Field(default=True, description="weigh updates by their number of examples")
+    evaluate_every: int = Field(default=1, ge=1, description="rounds between evaluations on the test set")
 
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
@@ -102,17 +104,17 @@ class Threat(Config):
     """What the curious server knows, and which updates are attacked."""
 
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
-    rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
-    victims: int = Field(1, ge=1, description="clients attacked a round: the first of its cohort, by number")
+    rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    victims: int = Field(default=1, ge=1, description="clients attacked a round: the first of its cohort, by number")
 
 
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
     metric: Literal["psnr", "ssim", "mse"] = "ssim"
-    threshold: float = Field(0.5, description="success: psnr or ssim above, mse below")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
-    resamples: int = Field(2000, ge=100, description="bootstrap resamples of the victims")
+    threshold: float = Field(default=0.5, description="success: psnr or ssim above, mse below")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")
 
 
 class Scenario(Config):
@@ -120,8 +122,8 @@ class Scenario(Config):
 
     title: str = Field(min_length=1)
     description: str = ""
-    minutes: float | None = Field(None, gt=0, description="expected duration on two cores")
-    seed: int = Field(0, ge=0)
+    minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
+    seed: int = Field(default=0, ge=0)
     data: Choice
     partition: Partition = Partition()
     model: ModelChoice
@@ -137,8 +139,9 @@ class Scenario(Config):
     def _consistent(self) -> Scenario:
         late = [r for r in self.threat.rounds if r > self.federation.rounds]
         if late:
-            raise ValueError(f"threat.rounds: round {late[0]} is after the last, federation.rounds = "
-                             f"{self.federation.rounds}")
+            raise ValueError(
+                f"threat.rounds: round {late[0]} is after the last, federation.rounds = {self.federation.rounds}"
+            )
         cohort = self.federation.cohort or self.federation.clients
         if self.threat.victims > cohort:
             raise ValueError(f"threat.victims is {self.threat.victims}, expected at most {cohort}, the cohort")
@@ -222,11 +225,16 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
 
 
 def _settled(scenario: Scenario, source: str) -> Scenario:
-    """Check the settings of every chosen method and fill in its defaults."""
+    """Check the settings of every chosen method and fill in its defaults.
+
+    A method whose name differs between the arms is left to the arms: its settings belong to each of them.
+    """
     raw = scenario.model_dump(mode="json")
     problems: list[str] = []
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
+        if f"{key}.name" in scenario.arms:
+            continue
         try:
             method = registry.get(kind, choice.name)
             _check_hook(method, place)

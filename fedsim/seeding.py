@@ -7,7 +7,7 @@ what ran before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import numpy as np
@@ -33,14 +33,14 @@ def generator(seed: int, purpose: str, *path: int) -> torch.Generator:
 
 
 @contextmanager
-def contained(seed: int) -> Iterator[None]:
+def contained(seed: int) -> Generator[None]:
     """Run foreign code that draws from torch's global CPU generator reproducibly, and leave no trace.
 
     Weight initialisation and user modules have no generator argument; inside this block the global
     generator starts from `seed`, afterwards it is as it was.
     """
     before = torch.random.get_rng_state()
-    torch.random.default_generator.manual_seed(seed)
+    torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
     try:
         yield
     finally:

@@ -15,18 +15,8 @@ from torch import Tensor
 from fedsim import seeding
 from fedsim.errors import FedsimError
 from fedsim.record import Failure
-from fedsim.types import Tensors, Update
+from fedsim.types import Tensors, Update, WireEntry
 from fedsim.world import World
-
-
-@dataclass(frozen=True)
-class WireEntry:
-    """One observed update exactly as it arrived, with the weights it answers."""
-
-    round: int
-    client: int
-    received: Tensors
-    update: Update
 
 
 @dataclass
@@ -105,7 +95,7 @@ class Aggregation(Strategy):
         for reply in sorted(replies, key=lambda reply: self._clients[reply.metadata.src_node_id]):
             client = self._clients[reply.metadata.src_node_id]
             if reply.has_error():
-                self.tally.failures.append(Failure(who=f"client {client}", why=reply.error.reason))
+                self.tally.failures.append(Failure(who=f"client {client}", why=reply.error.reason or "no reason given"))
                 continue
             update = unpack_update(reply.content)
             if not _is_finite(update):

@@ -33,7 +33,7 @@ from fedsim.types import Config, Observation, OnStep, Reconstruction
 class ${camel}Config(Config):
     """Settings of $title."""
 
-    brightness: float = Field(0.5, ge=0, le=1, description="pixel value of the guess")
+    brightness: float = Field(default=0.5, ge=0, le=1, description="pixel value of the guess")
 
 
 @final
@@ -80,7 +80,7 @@ from fedsim.types import Config, PublicKnowledge, Tensors
 class ${camel}Config(Config):
     """Settings of $title."""
 
-    factor: float = Field(1.0, gt=0, description="what every gradient entry is multiplied with")
+    factor: float = Field(default=1.0, gt=0, description="what every gradient entry is multiplied with")
 
 
 @final
@@ -117,7 +117,7 @@ from fedsim.types import Batch, Config
 class ${camel}Config(Config):
     """Settings of $title."""
 
-    probability: float = Field(0.5, ge=0, le=1, description="chance that a batch is mirrored")
+    probability: float = Field(default=0.5, ge=0, le=1, description="chance that a batch is mirrored")
 
 
 @final
@@ -142,7 +142,9 @@ def write_new(kind: NewKind, name: str, root: Path) -> Path:
     """
     words = name.split("-")
     if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):
-        raise FedsimError(f"'{name}' is not a name for a method: use lower-case words joined by hyphens, like my-{kind}.")
+        raise FedsimError(
+            f"'{name}' is not a name for a method: use lower-case words joined by hyphens, like my-{kind}."
+        )
     if not (root / "fedsim").is_dir():
         raise FedsimError(f"{root} is not a checkout of fedsim: run this where the folders fedsim and attacks lie.")
     folder = root / _FOLDERS[kind]

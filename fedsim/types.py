@@ -115,11 +115,21 @@ class Truth:
 
 
 @dataclass(frozen=True)
+class WireEntry:
+    """One observed update exactly as it arrived, with the weights it answers."""
+
+    round: int
+    client: int
+    received: Tensors
+    update: Update
+
+
+@dataclass(frozen=True)
 class PublicKnowledge:
     """What a defense's description tells an attacker who knows that it is in use."""
 
     defense: str
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class ThreatModel(Config):

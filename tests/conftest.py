@@ -32,12 +32,13 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 @pytest.fixture
 def scenario() -> Callable[..., Scenario]:
-    """Build a small scenario on real digits; top-level tables are updated by the keyword arguments."""
+    """Build a small scenario on real digits; a table among the arguments replaces one that names another method."""
 
     def build(**tables: Any) -> Scenario:
         raw = {**BASE}
         for key, value in tables.items():
-            raw[key] = {**raw[key], **value} if isinstance(value, dict) and isinstance(raw.get(key), dict) else value
+            is_update = isinstance(value, dict) and isinstance(raw.get(key), dict) and "name" not in value
+            raw[key] = {**raw[key], **value} if is_update else value
         return parse(raw, "test")
 
     return build

@@ -1,3 +1,4 @@
+import ast
 import os
 import subprocess
 import sys
@@ -15,6 +16,17 @@ ROOT = Path(__file__).parent.parent
 def test_methods_are_found_by_folder() -> None:
     names = {path.stem for path in (ROOT / "attacks").glob("[!_]*.py")}
     assert {method.module.rpartition(".")[2] for method in registry.methods("attack").values()} == names
+
+
+def test_no_method_imports_another() -> None:
+    """Files with an underscore are shared parts; methods stay independent of each other."""
+    for kind in registry.KINDS:
+        modules = {method.module for method in registry.methods(kind).values()}
+        for module in modules:
+            tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text())
+            imported = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+            imported |= {alias.name for n in ast.walk(tree) if isinstance(n, ast.Import) for alias in n.names}
+            assert not imported & (modules - {module}), f"{module} imports another {kind}"
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)

@@ -43,7 +43,10 @@ def test_every_default_is_filled_in_and_survives_a_round_trip(tmp_path: Path) ->
     [
         (("title", "titel"), r"s.toml: titel: there is no such key. Did you mean 'title'"),
         (('name = "mlp"', 'name = "mpl"'), r"s.toml: model.name: there is no model 'mpl'. Did you mean 'mlp'"),
-        (('name = "mlp"', 'name = "mlp"\nwidht = 3'), r"s.toml: model.widht: there is no such key. Did you mean 'width'"),
+        (
+            ('name = "mlp"', 'name = "mlp"\nwidht = 3'),
+            r"s.toml: model.widht: there is no such key. Did you mean 'width'",
+        ),
         (('name = "mlp"', 'name = "mlp"\ndropout = 1.0'), r"s.toml: model.dropout: .*less than 1, got 1.0"),
         (('["masks"]', "[]"), r"s.toml: attacks.0.name: 'wiig' needs masks, .* also_knows = \['masks'\]"),
         (('["masks"]', '["mask"]'), r"s.toml: attacks.0.also_knows.0: .*'masks'.*got 'mask'"),
@@ -79,6 +82,13 @@ def test_values_out_of_range_name_the_bound(table: dict[str, Any], expected: str
     raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp"}, **table}
     with pytest.raises(ScenarioError, match=expected):
         parse(raw, "s.toml")
+
+
+def test_arms_may_differ_in_the_method_itself() -> None:
+    raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp", "dropout": 0.1}}
+    scenario = parse({**raw, "arms": {"model.name": ["mlp", "vit-small"]}}, "s")
+    assert [arm.model.settings["dropout"] for _, arm in arms(scenario)] == [0.1, 0.1]
+    assert ["width" in arm.model.settings for _, arm in arms(scenario)] == [True, False]
 
 
 def test_all_problems_are_reported_at_once() -> None:

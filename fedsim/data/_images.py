@@ -28,15 +28,17 @@ class ImageConfig(Config):
     """Settings of every image set."""
 
     size: int | None = Field(
-        None,
+        default=None,
         ge=1,
         description="height and width in pixels: smaller images are padded with black, larger ones shrunk to the "
         "shorter side and cropped at the centre; as stored when absent",
     )
-    train: int | None = Field(None, ge=1, description="at most this many training examples; all when absent")
-    test: int | None = Field(None, ge=1, description="at most this many test examples; all when absent")
+    train: int | None = Field(default=None, ge=1, description="at most this many training examples; all when absent")
+    test: int | None = Field(default=None, ge=1, description="at most this many test examples; all when absent")
     seed: int = Field(
-        0, ge=0, description="order of the examples, hence which ones a limit keeps; apart from the scenario's seed"
+        default=0,
+        ge=0,
+        description="order of the examples, hence which ones a limit keeps; apart from the scenario's seed",
     )
 
 

@@ -19,7 +19,7 @@ from fedsim.types import Dataset
 class DigitsConfig(ImageConfig):
     """Settings of digits."""
 
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
 
 
 @dataset("digits", summary="1,797 digits from scikit-learn, 8x8 grey: for fast runs", extra="data")

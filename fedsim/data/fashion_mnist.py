@@ -29,7 +29,7 @@ class FashionMnistConfig(ImageConfig):
     """Settings of Fashion-MNIST."""
 
     path: Path = Field(
-        Path("/usr/share/datasets/fashion-mnist"),
+        default=Path("/usr/share/datasets/fashion-mnist"),
         description="folder of the four IDX files (gzipped or not), or a torchvision root with FashionMNIST/raw",
     )
 

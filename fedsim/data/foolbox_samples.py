@@ -27,7 +27,7 @@ class FoolboxSamplesConfig(ImageConfig):
     """Settings of foolbox-samples; the size of ImageNet images is 224 when absent."""
 
     collection: Literal["cifar10", "cifar100", "mnist", "fashionMNIST", "imagenet"] = Field(
-        "cifar10", description="where the twenty images come from"
+        default="cifar10", description="where the twenty images come from"
     )
 
 

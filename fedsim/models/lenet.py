@@ -23,7 +23,7 @@ _SMALLEST = 29
 class LenetConfig(Config):
     """Settings of LeNet."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
 
 
 @model("lenet", summary="three 5x5 convolutions of stride 2, ReLU, dropout, linear", paper="2208.06163")

@@ -19,10 +19,10 @@ from fedsim.types import Config, InputSpec
 class MlpConfig(Config):
     """Settings of the MLP."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a hidden unit")
-    width: int = Field(512, ge=1, description="units a hidden layer")
-    depth: int = Field(3, ge=1, description="hidden layers")
-    bias: bool = Field(False, description="biases in all linear layers")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a hidden unit")
+    width: int = Field(default=512, ge=1, description="units a hidden layer")
+    depth: int = Field(default=3, ge=1, description="hidden layers")
+    bias: bool = Field(default=False, description="biases in all linear layers")
 
 
 @model("mlp", summary="linear, GELU, dropout; three hidden layers without biases", paper="2208.06163")

@@ -26,9 +26,9 @@ _GROUPS = 2
 class Resnet18Config(Config):
     """Settings of ResNet-18."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping a pooled feature")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a pooled feature")
     stem: Literal["7x7", "3x3"] = Field(
-        "7x7",
+        default="7x7",
         description="7x7: stride 2 and max pooling, as for ImageNet; 3x3: stride 1 and no pooling, four times the "
         "resolution for about 16 times the work",
     )

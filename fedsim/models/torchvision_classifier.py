@@ -28,9 +28,9 @@ _SPECIAL = {"googlenet": _WITHOUT_AUXILIARY_HEADS, "inception_v3": _WITHOUT_AUXI
 class TorchvisionConfig(Config):
     """Settings of a torchvision classifier."""
 
-    classifier: str = Field("squeezenet1_1", min_length=1, description="name for torchvision.models.get_model")
+    classifier: str = Field(default="squeezenet1_1", min_length=1, description="name for torchvision.models.get_model")
     dropout: float | None = Field(
-        None, ge=0, lt=1, description="probability p of dropping an entry; the architecture's own when absent"
+        default=None, ge=0, lt=1, description="probability p of dropping an entry; the architecture's own when absent"
     )
 
 

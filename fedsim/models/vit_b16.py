@@ -18,7 +18,7 @@ from fedsim.types import Config, InputSpec
 class VitB16Config(Config):
     """Settings of ViT-B/16."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping an entry, at all 49 places")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping an entry, at all 49 places")
 
 
 @model("vit-b16", summary="vision transformer of 86.5 M parameters, 16x16 patches", paper="2208.06163")

@@ -18,7 +18,7 @@ from fedsim.types import Config, InputSpec
 class VitSmallConfig(Config):
     """Settings of the small vision transformer."""
 
-    dropout: float = Field(0.25, ge=0, lt=1, description="probability p of dropping an entry, at all 17 places")
+    dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping an entry, at all 17 places")
 
 
 @model("vit-small", summary="vision transformer of 1.6 M parameters, 4x4 patches", paper="2208.06163")

@@ -21,7 +21,9 @@ from fedsim.types import Config
 class DropoutConfig(Config):
     """Settings of dropout."""
 
-    rate: float = Field(0.25, ge=0, lt=1, description="probability p of dropping an entry, at every dropout layer")
+    rate: float = Field(
+        default=0.25, ge=0, lt=1, description="probability p of dropping an entry, at every dropout layer"
+    )
 
 
 @final

@@ -20,10 +20,10 @@ from fedsim.types import Config, Tensors
 class AdamConfig(Config):
     """Settings of Adam."""
 
-    learning_rate: float = Field(1e-3, gt=0, description="step size")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of g")
-    beta2: float = Field(0.999, ge=0, lt=1, description="decay of the mean of g squared")
-    epsilon: float = Field(1e-8, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0, description="step size")
+    beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of g")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of g squared")
+    epsilon: float = Field(default=1e-8, gt=0)
 
 
 @final
@@ -37,10 +37,11 @@ class Adam(Optimizer[AdamConfig]):
         return self.config.learning_rate
 
     @torch.no_grad()
-    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Change `parameters` in place; `state` holds the step count and two running means per parameter."""
         c = self.config
-        count = state["steps"] = state.get("steps", torch.tensor(0.0)) + 1
+        state["steps"] = state.get("steps", torch.tensor(0)) + 1
+        count = int(state["steps"])
         for name, parameter in parameters.items():
             g = gradient[name]
             mean = state[f"mean {name}"] = c.beta1 * state.get(f"mean {name}", 0.0) + (1 - c.beta1) * g

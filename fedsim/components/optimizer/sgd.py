@@ -20,8 +20,8 @@ from fedsim.types import Config, Tensors
 class SgdConfig(Config):
     """Settings of SGD."""
 
-    learning_rate: float = Field(0.1, gt=0, description="step size")
-    momentum: float = Field(0.0, ge=0, lt=1)
+    learning_rate: float = Field(default=0.1, gt=0, description="step size")
+    momentum: float = Field(default=0.0, ge=0, lt=1)
 
 
 @final
@@ -35,7 +35,7 @@ class Sgd(Optimizer[SgdConfig]):
         return self.config.learning_rate
 
     @torch.no_grad()
-    def step(self, parameters: dict[str, Tensor], gradient: Tensors, state: dict[str, Tensor]) -> None:
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Change `parameters` in place; `state` holds a velocity per parameter."""
         for name, parameter in parameters.items():
             direction = gradient[name]

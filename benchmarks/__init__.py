@@ -1,0 +1,1 @@
+"""Measurements, each a command that prints rows: ``python -m benchmarks.NAME [--json] [--full]``."""

@@ -1,0 +1,92 @@
+"""Quality of the Dropout Inversion Attack beside its two references, on real images.
+
+Without ``--full``: 8 MNIST victims on the MLP at p = 0.25 (about two minutes). With it: 4 CIFAR-10 victims on the
+small vision transformer at p = 0.25 as well (about 30 minutes on one core).
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import sys  # noqa: E402
+import tempfile  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+from rich.console import Console  # noqa: E402
+
+from benchmarks._rows import Row, main  # noqa: E402
+from fedsim import display, experiment  # noqa: E402
+from fedsim.record import AttackRecord  # noqa: E402
+from fedsim.scenario import load  # noqa: E402
+from fedsim.store import RunFolder  # noqa: E402
+
+SCENARIOS = Path(__file__).parent.parent / "scenarios"
+MLP_MUST = {"DIA": 40.0, "WIIG": 45.0, "IG": -25.0}
+
+
+def mlp_on_mnist() -> list[Row]:
+    """Return the median PSNR of each attacker: DIA above 40 dB, WIIG above 45, IG below 25."""
+    overrides = [
+        "threat.victims=8",
+        'arms={"model.dropout"=[0.25]}',
+        "federation.rounds=1",
+        "attacks.0.iterations=3000",
+    ]
+    attacks = _attacked("00_quickstart.toml", overrides)
+    return [_row("MLP, MNIST, p = 0.25, B = 1", attack, MLP_MUST[attack.label]) for attack in attacks]
+
+
+def transformer_on_cifar10() -> list[Row]:
+    """Return the median PSNR of each attacker; DIA must lie above 25 dB and IG below 10."""
+    overrides = [
+        "threat.victims=4",
+        'arms={"model.name"=["vit-small"],"model.dropout"=[0.25]}',
+        "attacks.1.iterations=5000",
+        *(f"attacks.{index}.total_variation=1e-5" for index in range(3)),
+        *(f"attacks.{index}.plateau_patience=800" for index in range(3)),
+    ]
+    attacks = _attacked("10_dropout_vs_inversion.toml", overrides)
+    must = {"DIA": 25.0, "WIIG": 30.0, "IG": -10.0}
+    return [_row("small ViT, CIFAR-10, p = 0.25, B = 1", attack, must[attack.label]) for attack in attacks]
+
+
+def measure(full: bool) -> Sequence[Row]:
+    """Return the rows of the short or the long version."""
+    return [*mlp_on_mnist(), *(transformer_on_cifar10() if full else [])]
+
+
+def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackRecord, ...]:
+    with tempfile.TemporaryDirectory() as folder, display.watching(Console(file=sys.stderr)) as watcher:
+        run = RunFolder(Path(folder) / "run")
+        run.create(overwrite=False)
+        loaded = load(SCENARIOS / scenario, overrides)
+        return experiment.run(loaded, run, watcher, command="benchmark", earlier=None).arms[0].attacks
+
+
+def _row(setting: str, attack: AttackRecord, bound: float) -> Row:
+    """`bound` is a lower bound in dB, or an upper one when it is negative."""
+    psnr = [item.psnr for victim in attack.victims for item in victim.scores]
+    median = float(np.median(psnr))
+    assert attack.summary is not None
+    interval = attack.summary.psnr_median
+    shown = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval and interval.low and interval.high else ""
+    return Row(
+        name=attack.label,
+        setting=f"{setting}, median with 95% interval{shown}",
+        value=median,
+        unit="dB",
+        minimum=min(psnr),
+        median=median,
+        maximum=max(psnr),
+        n=len(psnr),
+        must=f"> {bound:g} dB" if bound > 0 else f"< {-bound:g} dB",
+        holds=median > bound if bound > 0 else median < -bound,
+    )
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,280 @@
+"""The report's pictures, each with the numbers behind it.
+
+Colours are those of Okabe and Ito, which colour-blind readers can tell apart; line styles repeat the
+distinction for print in grey. The same attack has the same colour in every figure.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.report.verdict import Judge
+from fedsim.report.wall import Wall, data_address
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+DASHES = ("-", "--", "-.", ":")
+
+_Rows = Sequence[tuple[Any, ...]]
+_Styles = dict[str, tuple[str, str]]
+
+_SIZE = (5.0, 3.2)
+_STYLE: dict[Any, Any] = {
+    "font.size": 10,
+    "font.family": "sans-serif",
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#555555",
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "legend.frameon": False,
+    "svg.hashsalt": "fedsim",
+    "figure.constrained_layout.use": True,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as files and as part of the page.
+
+    Attributes:
+        name: file name without ending.
+        arm: the arm it belongs to, empty for all arms.
+        alt: what a reader who cannot see it should know.
+        png: for `figures/`.
+        svg: the same for the page, scales without blur.
+        columns: names of the data columns.
+        rows: the data that is drawn.
+    """
+
+    name: str
+    arm: str
+    alt: str
+    png: bytes
+    svg: bytes
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    @property
+    def source(self) -> str:
+        """The picture as a data address."""
+        return data_address("image/svg+xml", self.svg)
+
+
+@contextmanager
+def _styled() -> Iterator[None]:
+    from matplotlib import rc_context  # noqa: PLC0415 - half a second that reading a record need not pay
+
+    with rc_context(_STYLE):
+        yield
+
+
+class _Limits(NamedTuple):
+    """Axes that every arm's curves share."""
+
+    iterations: float
+    lowest: float
+    highest: float
+
+
+@_styled()
+def attack_curves(record: RunRecord) -> list[Picture]:
+    """Return one picture an arm: every search's objective over iterations, a line a victim, all on the same axes."""
+    points = {number: _curve_points(arm) for number, arm in enumerate(record.arms, 1)}
+    every = [point for of_arm in points.values() for point in of_arm]
+    if not every:
+        return []
+    limits = _Limits(max(p[4] for p in every), min(p[5] for p in every), max(p[5] for p in every))
+    styles = _styles(record)
+    return [
+        _curves_of(record.arms[number - 1].name, number, of_arm, styles, limits)
+        for number, of_arm in points.items()
+        if of_arm
+    ]
+
+
+@_styled()
+def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
+    """Return one picture an arm: the share of images whose PSNR is above t, over t, for every attack."""
+    by_number = {
+        number: arm for number, arm in enumerate(record.arms, 1) if any(_psnr(attack) for attack in arm.attacks)
+    }
+    if not by_number:
+        return []
+    highest = max(value for arm in by_number.values() for attack in arm.attacks for value in _psnr(attack))
+    styles = _styles(record)
+    return [_exceedance_of(arm, number, styles, highest, judge) for number, arm in by_number.items()]
+
+
+@_styled()
+def accuracy(record: RunRecord) -> list[Picture]:
+    """Return the picture of test accuracy over rounds, a line an arm; none when no round was evaluated."""
+    figure, axes = _canvas()
+    rows: list[tuple[Any, ...]] = []
+    for index, arm in enumerate(record.arms):
+        line = [(entry.round, entry.test_accuracy) for entry in arm.rounds if entry.test_accuracy is not None]
+        if not line:
+            continue
+        colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
+        numbers, percent = [number for number, _ in line], [100 * value for _, value in line]
+        axes.plot(numbers, percent, dash, color=colour, marker="o", ms=4, label=arm.name)
+        rows += [(arm.name, number, value) for number, value in line]
+    if not rows:
+        return []
+    axes.set(xlabel="round", ylabel="test accuracy (%)", ylim=(0, 102))
+    axes.locator_params(axis="x", integer=True)
+    axes.legend()
+    last = {arm: (number, value) for arm, number, value in rows}
+    alt = "Test accuracy over rounds. " + " ".join(
+        f"{arm}: {value:.1%} after round {number}." for arm, (number, value) in last.items()
+    )
+    return [_picture("accuracy", figure, arm="", alt=alt, columns=("arm", "round", "test_accuracy"), rows=rows)]
+
+
+@_styled()
+def wall_sheet(wall: Wall, number: int) -> Picture:
+    """Return a wall as one sheet for slides; the page shows its pictures one by one."""
+    figure = _blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
+    grid = figure.subplots(len(wall.rows), len(wall.columns), squeeze=False)
+    rows: list[tuple[Any, ...]] = []
+    for row, places in zip(wall.rows, grid, strict=True):
+        for cell, axes in zip(row.cells, places, strict=True):
+            axes.set(xticks=[], yticks=[])
+            axes.grid(visible=False)
+            if cell.pixels is not None:
+                axes.imshow(cell.pixels, interpolation="nearest")
+            if cell.psnr is not None:
+                axes.set_xlabel(f"{cell.psnr:.1f} dB  {cell.ssim:.2f}", fontsize=8)
+            rows.append((wall.arm, row.label, *cell.key, cell.psnr, cell.ssim, cell.recovered))
+        places[0].set_ylabel(row.label)
+    figure.suptitle(wall.arm, fontsize=10)
+    alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."
+    columns = ("arm", "row", "round", "client", "image", "psnr_db", "ssim", "success")
+    name = f"wall-{number}-{_slug(wall.arm)}"
+    return _picture(name, figure, arm=wall.arm, alt=alt, columns=columns, rows=rows)
+
+
+def _curves_of(arm: str, number: int, points: _Rows, styles: _Styles, limits: _Limits) -> Picture:
+    figure, axes = _canvas()
+    ends: list[str] = []
+    for label, lines in _by_attack(points).items():
+        colour, dash = styles[label]
+        for index, line in enumerate(lines):
+            name = label if index == 0 else f"_{label}"
+            axes.plot(*zip(*line, strict=True), dash, color=colour, lw=1.3, alpha=0.8, marker=_marker(line), label=name)
+        last = [line[-1][1] for line in lines]
+        ends.append(f"{label} ends between {min(last):.1e} and {max(last):.1e}.")
+    axes.set_yscale("log")
+    axes.set(xlabel="iteration", ylabel="objective", title=arm)
+    axes.set(xlim=(0, limits.iterations * 1.02), ylim=(limits.lowest / 2, limits.highest * 2))
+    axes.legend()
+    return _picture(
+        f"curves-{number}-{_slug(arm)}",
+        figure,
+        arm=arm,
+        alt=f"Objective over iterations in arm {arm}, one line a victim. {' '.join(ends)}",
+        columns=("arm", "attack", "round", "client", "iteration", "objective"),
+        rows=points,
+    )
+
+
+def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: Judge) -> Picture:
+    figure, axes = _canvas()
+    rows: list[tuple[Any, ...]] = []
+    best: list[str] = []
+    for attack in arm.attacks:
+        values = _psnr(attack)
+        if not values:
+            continue
+        steps = _shares_above(values, judge.count(attack).images)
+        colour, dash = styles[attack.label]
+        axes.step(*zip(*steps, strict=True), dash, where="post", color=colour, lw=1.8, label=attack.label)
+        rows += [(arm.name, attack.label, threshold, share) for threshold, share in steps]
+        best.append(f"The best image of {attack.label} has {max(values):.1f} dB.")
+    if judge.scoring.metric == "psnr":
+        axes.axvline(judge.scoring.threshold, color="#555555", lw=1, ls=(0, (1, 2)))
+    axes.set(xlabel="t (dB)", ylabel="share of images with PSNR > t", title=arm.name)
+    axes.set(xlim=(0, highest * 1.05 or 1.0), ylim=(-0.02, 1.04))
+    axes.legend()
+    return _picture(
+        f"exceedance-{number}-{_slug(arm.name)}",
+        figure,
+        arm=arm.name,
+        alt=f"Share of images with PSNR above t in arm {arm.name}. {' '.join(best)}",
+        columns=("arm", "attack", "t_db", "share_above"),
+        rows=rows,
+    )
+
+
+def _styles(record: RunRecord) -> _Styles:
+    labels = dict.fromkeys(attack.label for arm in record.arms for attack in arm.attacks)
+    return {label: (PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)]) for i, label in enumerate(labels)}
+
+
+def _curve_points(arm: ArmRecord) -> _Rows:
+    """Return (arm, attack, round, client, iteration, objective) of what a logarithmic axis can show."""
+    return [
+        (arm.name, attack.label, victim.round, victim.client, iteration, objective)
+        for attack in arm.attacks
+        for victim in attack.victims
+        for iteration, objective in victim.history
+        if math.isfinite(objective) and objective > 0
+    ]
+
+
+def _by_attack(points: _Rows) -> dict[str, list[list[tuple[float, float]]]]:
+    """Return the lines of each attack, one a victim."""
+    lines: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
+    for _, label, number, client, iteration, objective in points:
+        lines.setdefault(label, {}).setdefault((number, client), []).append((iteration, objective))
+    return {label: list(of_attack.values()) for label, of_attack in lines.items()}
+
+
+def _psnr(attack: AttackRecord) -> list[float]:
+    return [item.psnr for victim in attack.victims if victim.failure is None for item in victim.scores]
+
+
+def _shares_above(values: Sequence[float], images: int) -> list[tuple[float, float]]:
+    """Return (t, share above t) at 0 and at every value; an image that an attack failed on is above nothing."""
+    if not values:
+        return []
+    return [(t, sum(value > t for value in values) / images) for t in sorted({0.0, *values})]
+
+
+def _marker(line: Sequence[Any]) -> str:
+    return "o" if len(line) < 3 else ""  # noqa: PLR2004 - a line of one point would be invisible
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    figure = _blank(*_SIZE)
+    return figure, figure.subplots()
+
+
+def _blank(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
+
+    return Figure(figsize=(width, height))
+
+
+def _picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: _Rows) -> Picture:
+    png, svg = io.BytesIO(), io.BytesIO()
+    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.savefig(svg, format="svg", metadata={"Date": None})
+    return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"

@@ -1,0 +1,272 @@
+"""Rows of the report's tables and of `scores.csv`: formatted text for people, plain values for programs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from fedsim.metrics.statistics import succeeded
+from fedsim.record import ArmRecord, AttackRecord, Interval, RunRecord, VictimRecord
+from fedsim.report.verdict import Judge, bounds, has_result, knowledge
+
+SCORE_COLUMNS = (
+    "arm",
+    "attack",
+    "round",
+    "client",
+    "image",
+    "label",
+    "guessed_label",
+    "mse",
+    "mse_normalised",
+    "psnr_db",
+    "ssim",
+    "success",
+    "objective",
+    "objective_at_truth",
+    "iterations",
+    "stopped",
+    "seconds",
+    "failure",
+)
+
+NOTHING = "\N{EN DASH}"
+
+_CLOSE_TO_TRUTH = 1.05
+_NEGLIGIBLE = 1e-6
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and its interval, as text; a dash when there is no number."""
+
+    value: str
+    interval: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One attack in one arm."""
+
+    attack: str
+    is_control: bool
+    n: int
+    recovered: str
+    success: Estimate
+    psnr: Estimate
+    ssim: Estimate
+    labels: Estimate
+    masks: Estimate
+    seconds: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All attacks of one arm, with what the arm costs in accuracy."""
+
+    arm: str
+    model: str
+    accuracy: str
+    rows: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How one search ended."""
+
+    attack: str
+    victim: str
+    objective: str
+    at_truth: str
+    iterations: str
+    stopped: str
+    reading: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Somebody or something that is missing from the numbers, and why."""
+
+    where: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """What an attack is called, is, knows and was set to."""
+
+    label: str
+    name: str
+    knows: str
+    settings: str
+
+
+def results(record: RunRecord, judge: Judge) -> list[Results]:
+    """Return the table of attacks by arms."""
+    return [
+        Results(arm.name, _model(arm), _accuracy(arm), tuple(_result(arm, attack, judge) for attack in arm.attacks))
+        for arm in record.arms
+    ]
+
+
+def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
+    """Return (arm, rows) for every arm with at least one search that ended."""
+    by_arm = [
+        (arm.name, [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure])
+        for arm in record.arms
+    ]
+    return [(name, rows) for name, rows in by_arm if rows]
+
+
+def left_out(record: RunRecord) -> list[LeftOut]:
+    """Return everything that failed or did not apply, none dropped silently."""
+    rows = [LeftOut("run", failure.who, failure.why) for failure in record.failures]
+    for arm in record.arms:
+        for entry in arm.rounds:
+            where = f"{arm.name}, round {entry.round}"
+            rows += [LeftOut(where, failure.who, failure.why) for failure in entry.failures]
+        for attack in arm.attacks:
+            rows += _failed_attacks(arm, attack)
+    return rows
+
+
+def attackers(record: RunRecord) -> list[Attacker]:
+    """Return every attack once, in order of appearance; one whose settings differ between arms appears for each."""
+    seen: dict[Attacker, None] = {}
+    for arm in record.arms:
+        for attack in arm.attacks:
+            settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items())
+            seen[Attacker(attack.label, attack.name, knowledge(attack), settings or "none")] = None
+    return list(seen)
+
+
+def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
+    """Yield the rows of `scores.csv`: one an arm, attack, victim and image; one without scores where it failed."""
+    for arm in record.arms:
+        for attack in arm.attacks:
+            for victim in attack.victims:
+                yield from _score_rows(arm, attack, victim, judge)
+
+
+def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
+    start = (arm.name, attack.label, victim.round, victim.client)
+    end = (
+        victim.objective,
+        victim.objective_at_truth,
+        victim.iterations,
+        victim.stopped,
+        victim.seconds,
+        victim.failure,
+    )
+    if victim.failure is not None or not victim.scores:
+        yield (*start, *(None,) * 7, False, *end)
+        return
+    for item in victim.scores:
+        is_success = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
+        scored = (item.index, item.label, item.guessed_label, item.mse, item.mse_normalised, item.psnr, item.ssim)
+        yield (*start, *scored, is_success, *end)
+
+
+def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
+    summary = judge.summary(attack)
+    count = judge.count(attack)
+    if summary is None or not has_result(attack):
+        reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
+        return _no_result(arm, attack, judge, "; ".join(reasons) or "no victim was attacked")
+    return Result(
+        attack=attack.label,
+        is_control=judge.is_control(arm, attack),
+        n=count.victims,
+        recovered=f"{count.recovered} of {count.images}",
+        success=_estimate(summary.success, 100, 0, "%"),
+        psnr=_estimate(summary.psnr_median, 1, 1, " dB"),
+        ssim=_estimate(summary.ssim_mean, 1, 2),
+        labels=_estimate(summary.label_accuracy, 100, 0, "%"),
+        masks=_estimate(summary.mask_accuracy, 100, 1, "%"),
+        seconds=_duration(sum(victim.seconds for victim in attack.victims) / count.victims),
+        reason="",
+    )
+
+
+def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) -> Result:
+    none = Estimate(NOTHING)
+    return Result(
+        attack=attack.label,
+        is_control=judge.is_control(arm, attack),
+        n=len(attack.victims),
+        recovered=NOTHING,
+        success=none,
+        psnr=none,
+        ssim=none,
+        labels=none,
+        masks=none,
+        seconds=NOTHING,
+        reason=reason,
+    )
+
+
+def _estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> Estimate:
+    if interval is None:
+        return Estimate(NOTHING)
+    return Estimate(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))
+
+
+def _model(arm: ArmRecord) -> str:
+    return f"{arm.attacked_model} model, {arm.parameters:,} parameters"
+
+
+def _accuracy(arm: ArmRecord) -> str:
+    evaluated = [entry for entry in arm.rounds if entry.test_accuracy is not None]
+    if not evaluated:
+        return "accuracy not evaluated"
+    return f"test accuracy {evaluated[-1].test_accuracy:.1%} after round {evaluated[-1].round}"
+
+
+def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:
+    return Diagnosis(
+        attack=attack.label,
+        victim=f"round {victim.round}, client {victim.client}",
+        objective=_scientific(victim.objective),
+        at_truth=_scientific(victim.objective_at_truth),
+        iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
+        stopped=victim.stopped,
+        reading=_reading(victim, judge),
+        notes=victim.notes,
+    )
+
+
+def _reading(victim: VictimRecord, judge: Judge) -> str:
+    """Tell a search that gave up from an objective that does not know the image."""
+    recovered = judge.recovered(victim)
+    if victim.scores and recovered == len(victim.scores):
+        return "recovered"
+    part = f"{recovered} of {len(victim.scores)} recovered; " if recovered else ""
+    if victim.objective is None or victim.objective_at_truth is None:
+        return f"{recovered} of {len(victim.scores)} recovered"
+    if victim.objective > _CLOSE_TO_TRUTH * victim.objective_at_truth + _NEGLIGIBLE:
+        return f"{part}ended above the truth's objective: the search or its knowledge fell short"
+    return f"{part}as low as the truth with another image: the objective does not identify it"
+
+
+def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[LeftOut]:
+    """Return one row a reason and round, so that an attack that never applied does not fill the page."""
+    clients: dict[tuple[int, str], list[int]] = {}
+    for victim in attack.victims:
+        if victim.failure is not None:
+            clients.setdefault((victim.round, victim.failure), []).append(victim.client)
+    return [
+        LeftOut(f"{arm.name}, round {number}, attack {attack.label}", f"client {', '.join(map(str, who))}", why)
+        for (number, why), who in clients.items()
+    ]
+
+
+def _scientific(value: float | None) -> str:
+    return NOTHING if value is None else f"{value:.2e}"
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.1f} min"  # noqa: PLR2004 - three digits at most

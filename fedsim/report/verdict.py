@@ -1,0 +1,255 @@
+"""What a run shows, in sentences that claim no more than the numbers do.
+
+An attack that fails proves little by itself: it may be weak or badly tuned. So every run needs a control that
+ought to succeed, an attack that was granted the dropout masks or any attack where nothing protects the client.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from fedsim.metrics.statistics import succeeded, summarise
+from fedsim.record import ArmRecord, AttackRecord, Interval, RunRecord, Summary, VictimRecord
+from fedsim.scenario import Scoring
+
+CONTROL_SUCCEEDS = 0.5
+
+_KNOWLEDGE = {
+    "labels": "the labels",
+    "masks": "the dropout masks",
+    "batch-size": "the batch size",
+    "dropout-rates": "the dropout rates",
+    "input-statistics": "the input statistics",
+    "defenses": "the defenses in use",
+}
+
+
+@dataclass(frozen=True)
+class Banner:
+    """A warning above everything else."""
+
+    level: Literal["alarm", "caution"]
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """The verdict on one arm: the finding stands between what it depends on and how it was measured."""
+
+    arm: str
+    before: str
+    finding: str
+    after: str
+    recovered: bool
+
+
+class Count(NamedTuple):
+    """Recovered images among all images of the victims, those of failed attacks included."""
+
+    recovered: int
+    images: int
+    victims: int
+
+
+@dataclass(frozen=True)
+class Judge:
+    """The record's own rule of success, applied to attacks and arms."""
+
+    scoring: Scoring
+    seed: int
+    scenario: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, record: RunRecord) -> Judge:
+        """Read the rule from the record's scenario; what it lacks has the scenario's defaults."""
+        scoring = Scoring.model_validate(record.scenario.get("scoring", {}))
+        return cls(scoring, int(record.scenario.get("seed", 0)), record.scenario)
+
+    @property
+    def rule(self) -> str:
+        """The rule in words, for example ``SSIM > 0.5``."""
+        sign = "<" if self.scoring.metric == "mse" else ">"
+        unit = " dB" if self.scoring.metric == "psnr" else ""
+        return f"{self.scoring.metric.upper()} {sign} {self.scoring.threshold:g}{unit}"
+
+    def summary(self, attack: AttackRecord) -> Summary | None:
+        """Return the attack's summary, made now if the run ended before; None without victims."""
+        if attack.summary is not None or not attack.victims:
+            return attack.summary
+        return summarise(
+            attack.victims,
+            self.scoring.metric,
+            self.scoring.threshold,
+            self.seed,
+            confidence=self.scoring.confidence,
+            resamples=self.scoring.resamples,
+        )
+
+    def recovered(self, victim: VictimRecord) -> int:
+        """Return how many of a victim's images count as recovered."""
+        if victim.failure is not None:
+            return 0
+        return sum(succeeded(item, self.scoring.metric, self.scoring.threshold) for item in victim.scores)
+
+    def count(self, attack: AttackRecord) -> Count:
+        """Count images; a victim without scores has as many as the largest batch among the others, at least one."""
+        batch = max([1, *(len(victim.scores) for victim in attack.victims)])
+        images = sum(len(v.scores) if v.failure is None and v.scores else batch for v in attack.victims)
+        return Count(sum(map(self.recovered, attack.victims)), images, len(attack.victims))
+
+    def is_control(self, arm: ArmRecord, attack: AttackRecord) -> bool:
+        """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
+        return "masks" in attack.knows or self.is_unprotected(arm)
+
+    def is_unprotected(self, arm: ArmRecord) -> bool:
+        """Tell whether an arm has no defense, no component and no active dropout."""
+        scenario = _with_values(self.scenario, arm.values)
+        return not (scenario.get("defenses") or scenario.get("components") or arm.dropout)
+
+    def control_succeeded(self, attack: AttackRecord) -> bool:
+        """Tell whether at least half of the control's images were recovered."""
+        count = self.count(attack)
+        return count.images > 0 and count.recovered >= CONTROL_SUCCEEDS * count.images
+
+
+def has_result(attack: AttackRecord) -> bool:
+    """Tell whether the attack gave a guess for at least one victim."""
+    return any(victim.failure is None and victim.scores for victim in attack.victims)
+
+
+def knowledge(attack: AttackRecord) -> str:
+    """Return what an attack was granted, in words."""
+    return _listed([_KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
+
+
+def banners(record: RunRecord, judge: Judge) -> list[Banner]:
+    """Return the warnings a reader must see first."""
+    return [*_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+
+
+def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
+    """Return one sentence an arm."""
+    return [_sentence(arm, judge) for arm in record.arms]
+
+
+def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
+    """Return ``low to high``, or an empty text when n does not support an interval."""
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
+
+
+def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
+    attacked = [(arm, attack) for arm in record.arms for attack in arm.attacks if attack.victims]
+    controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
+    if any(judge.control_succeeded(attack) for _, attack in controls):
+        return
+    if controls:
+        tried = "; ".join(f"{attack.label} in {arm.name}, {_of(judge.count(attack))}" for arm, attack in controls)
+        yield Banner(
+            "alarm",
+            "This report shows nothing about privacy",
+            f"A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
+            f"the client. None did ({tried} images). The attacks below may fail because they are weak or wrongly set, "
+            "not because the clients are protected.",
+        )
+    elif attacked:
+        yield Banner(
+            "caution",
+            "No control was run",
+            "No attack was granted the masks, and every arm has dropout, a component or a defense. An attack that "
+            "fails here cannot be told from an attack that is weak. Add an arm without protection.",
+        )
+
+
+def _about_status(record: RunRecord) -> Iterator[Banner]:
+    if record.status == "interrupted":
+        yield Banner("caution", "This run was interrupted", "The report shows what had been recorded until then.")
+    if record.status == "failed":
+        why = "; ".join(f"{failure.who}: {failure.why}" for failure in record.failures)
+        yield Banner("caution", "This run failed", f"The report shows what had been recorded until then. {why}".strip())
+
+
+def _about_replay(record: RunRecord) -> Iterator[Banner]:
+    names = [arm.name for arm in record.arms if arm.attacks and not arm.replay_matches]
+    if names:
+        yield Banner(
+            "caution",
+            "The scores may be against the wrong truth",
+            f"Replaying the victims did not give the update on the wire, bit by bit, in {_listed(names)}.",
+        )
+
+
+def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
+    if not any(attack.victims for attack in arm.attacks):
+        return Sentence(arm.name, "", "No attack was tried", ", so nothing can be said about its privacy.", False)
+    tried = [attack for attack in arm.attacks if has_result(attack)]
+    if not tried:
+        labels = _listed([attack.label for attack in arm.attacks])
+        return Sentence(arm.name, "", "No attack gave a result", f" ({labels}); the reasons are listed below.", False)
+    uninformed = [attack for attack in tried if "masks" not in attack.knows]
+    strongest = max(uninformed or tried, key=lambda attack: _strength(attack, judge))
+    count = judge.count(strongest)
+    before = f"Under an honest-but-curious server that knows {knowledge(strongest)}, "
+    control = "" if strongest not in uninformed else _control_clause(arm, judge)
+    if not count.recovered:
+        labels = _listed([attack.label for attack in uninformed or tried])
+        after = f" ({labels}; {_measured(strongest, judge)}), which is no guarantee.{control}"
+        images = "the one image was not" if count.images == 1 else f"none of {_images(count)} was"
+        return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
+    verb = "is" if count.recovered == 1 else "are"
+    finding = f"{count.recovered} of {_images(count)} {verb} recognisable"
+    after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{control}"
+    return Sentence(arm.name, before, finding, after, True)
+
+
+def _control_clause(arm: ArmRecord, judge: Judge) -> str:
+    """Say how an attack that knew the masks did: it tells hidden information from information that is gone."""
+    informed = [attack for attack in arm.attacks if "masks" in attack.knows and has_result(attack)]
+    if not informed:
+        return ""
+    best = max(informed, key=lambda attack: _strength(attack, judge))
+    clause = f" Granted the masks, attack {best.label} recovers {_of(judge.count(best))}."
+    return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
+
+
+def _measured(attack: AttackRecord, judge: Judge) -> str:
+    summary = judge.summary(attack)
+    interval = "" if summary is None else bounds(summary.success, 100, 0)
+    return f"{judge.rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else judge.rule
+
+
+def _strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
+    summary = judge.summary(attack)
+    if summary is None or summary.psnr_median is None:
+        return (0.0, 0.0)
+    return (summary.success.value, summary.psnr_median.value)
+
+
+def _of(count: Count) -> str:
+    return f"{count.recovered} of {count.images}"
+
+
+def _images(count: Count) -> str:
+    noun = "image" if count.images == 1 else "images"
+    return f"{count.images} {noun}" + (f" of {count.victims} updates" if count.images != count.victims else "")
+
+
+def _listed(words: list[str]) -> str:
+    return words[0] if len(words) == 1 else " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def _with_values(scenario: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the scenario with an arm's dotted keys filled in."""
+    filled = copy.deepcopy(dict(scenario))
+    for key, value in values.items():
+        *parents, last = key.split(".")
+        place: Any = filled
+        for parent in parents:
+            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    return filled

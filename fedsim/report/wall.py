@@ -1,0 +1,164 @@
+"""The wall: originals beside every attack's reconstruction of them, chosen by rule and never by hand."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedsim.metrics.statistics import succeeded
+from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
+from fedsim.report.verdict import Judge
+
+MOST = 8
+PERCENTILES = (0, 25, 50, 75, 100)
+
+Arrays = Mapping[str, np.ndarray]
+Key = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One picture, or a text where there is none. `pixels` has shape (H, W, 3) and values in [0, 1]."""
+
+    key: Key
+    pixels: np.ndarray | None
+    alt: str
+    psnr: float | None = None
+    ssim: float | None = None
+    recovered: bool = False
+    text: str = ""
+
+    @property
+    def source(self) -> str:
+        """The picture as a data address."""
+        return data_address("image/png", encode(self.pixels)) if self.pixels is not None else ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The originals, or one attack's guesses."""
+
+    label: str
+    attack: str
+    cells: tuple[Cell, ...]
+
+
+@dataclass(frozen=True)
+class Wall:
+    """The pictures of one arm, the same examples in every row."""
+
+    arm: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+    shown: int
+    of: int
+
+
+def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
+    """Return a wall for every arm that has pictures.
+
+    The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
+    """
+    preferred = next((keys for arm in record.arms if (keys := choose(arm))), ())
+    built = (_wall(arm, preferred, arrays, judge) for arm in record.arms)
+    return [wall for wall in built if wall is not None]
+
+
+def choose(arm: ArmRecord) -> tuple[Key, ...]:
+    """Choose (round, client, index) of the examples to show.
+
+    All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's PSNR.
+    """
+    for attack in arm.attacks:
+        scores = _scores(attack)
+        if len(scores) > MOST:
+            ranked = sorted(scores, key=lambda key: (scores[key][1].psnr, key))
+            return tuple(ranked[round(p / 100 * (len(ranked) - 1))] for p in PERCENTILES)
+        if scores:
+            return tuple(scores)
+    return ()
+
+
+def encode(pixels: np.ndarray) -> bytes:
+    """Return a PNG of pixels (H, W, 3) in [0, 1]."""
+    from PIL import Image  # noqa: PLC0415 - keeps the import of the report cheap
+
+    file = io.BytesIO()
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG", optimize=True)
+    return file.getvalue()
+
+
+def data_address(kind: str, content: bytes) -> str:
+    """Return `content` as a ``data:`` address, so that the page needs no other file."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge) -> Wall | None:
+    scores = [_scores(attack) for attack in arm.attacks]
+    known = dict.fromkeys(key for of_attack in scores for key in of_attack)
+    keys = [key for key in preferred if key in known] or list(choose(arm))
+    first: dict[Key, tuple[VictimRecord, ItemScore]] = {}
+    for of_attack in reversed(scores):
+        first |= of_attack
+    originals = tuple(_original(key, *first[key], arrays) for key in keys)
+    if not any(cell.pixels is not None for cell in originals):
+        return None
+    rows = [Row("original", "", originals)]
+    for attack, of_attack in zip(arm.attacks, scores, strict=True):
+        cells = tuple(_guess(key, attack, of_attack, arrays, judge) for key in keys)
+        rows.append(Row(attack.label, attack.label, cells))
+    several = any(key[2] for key in known)
+    columns = tuple(_column(key, first[key][1].label, several) for key in keys)
+    return Wall(arm.name, columns, tuple(rows), len(keys), len(known))
+
+
+def _scores(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
+    return {
+        (victim.round, victim.client, item.index): (victim, item)
+        for victim in attack.victims
+        if victim.failure is None
+        for item in victim.scores
+    }
+
+
+def _column(key: Key, label: int, several: bool) -> str:
+    example = f", image {key[2]}" if several else ""
+    return f"round {key[0]}, client {key[1]}{example}, class {label}"
+
+
+def _original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> Cell:
+    pixels = _pixels(arrays, f"{victim.arrays}/originals", item.index)
+    alt = f"Original of round {key[0]}, client {key[1]}, image {key[2]}, class {item.label}"
+    return Cell(key, pixels, alt, text="not stored")
+
+
+def _guess(
+    key: Key,
+    attack: AttackRecord,
+    scores: Mapping[Key, tuple[VictimRecord, ItemScore]],
+    arrays: Arrays,
+    judge: Judge,
+) -> Cell:
+    if key not in scores:
+        return Cell(key, None, "", text="no result")
+    victim, item = scores[key]
+    is_recovered = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
+    alt = (
+        f"Guess of attack {attack.label} for round {key[0]}, client {key[1]}, image {key[2]}: "
+        f"{item.psnr:.1f} dB, SSIM {item.ssim:.2f}"
+    )
+    pixels = _pixels(arrays, f"{victim.arrays}/guesses", item.index)
+    return Cell(key, pixels, alt, item.psnr, item.ssim, is_recovered, "not stored")
+
+
+def _pixels(arrays: Arrays, name: str, index: int) -> np.ndarray | None:
+    """Return one picture as (H, W, 3); pictures with neither 1 nor 3 channels show their first channel in grey."""
+    if name not in arrays or arrays[name].ndim != 4 or index >= len(arrays[name]):  # noqa: PLR2004 - (B, C, H, W)
+        return None
+    image = np.clip(np.nan_to_num(arrays[name][index]), 0.0, 1.0)
+    channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)  # noqa: PLR2004 - red, green, blue
+    return channels.transpose(1, 2, 0)

@@ -1,0 +1,117 @@
+"""What every attack promises. Driven by the registry: a new file is covered without a change here."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim import registry, seeding
+from fedsim.errors import FedsimError, NotApplicable
+from fedsim.hooks import Attack
+from fedsim.types import Observation, Reconstruction, Step, Truth, Update
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+ATTACKS = registry.methods("attack")
+ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses")
+
+
+def short(name: str) -> Attack[Any]:
+    """The attack with few iterations, where it has any."""
+    method = ATTACKS[name]
+    few = {"iterations": 20} if "iterations" in method.config.model_fields else {}
+    return method.make(method.config.model_validate(few))
+
+
+def attacked(name: str, observation: Observation, seed: int = 1) -> Reconstruction:
+    try:
+        return short(name)(observation, seeding.generator(seed, "attack"))
+    except NotApplicable as reason:
+        pytest.skip(f"does not apply to a small MLP: {reason}")
+
+
+@pytest.fixture(params=[1, 2], ids=["one", "two"])
+def observation(request: pytest.FixtureRequest, watched: Watched) -> Observation:
+    return watched(knows=ALL, federation={"batch_size": request.param})[0]
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_returns_a_guess_of_the_right_shape_inside_the_pixel_range(name: str, observation: Observation) -> None:
+    guess = attacked(name, observation)
+    assert guess.inputs.shape == (observation.batch_size, *observation.spec.shape)
+    assert guess.labels.shape == (observation.batch_size,)
+    assert torch.isfinite(guess.inputs).all()
+    assert not guess.inputs.requires_grad
+    assert guess.stopped
+    if guess.masks is not None:
+        assert [tuple(mask.shape) for mask in guess.masks] == [site.shape for site in observation.sites]
+        assert all(bool(((mask >= 0) & (mask <= 1)).all()) for mask in guess.masks)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_the_same_seed_gives_the_same_bytes_on_the_same_model_object(name: str, observation: Observation) -> None:
+    first, second = attacked(name, observation), attacked(name, observation)
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.objective == second.objective or first.objective != first.objective
+    assert first.history == second.history
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_leaves_observed_weights_and_update_alone(name: str, observation: Observation) -> None:
+    weights = {key: value.clone() for key, value in observation.model.state_dict().items()}
+    sent = {key: value.clone() for key, value in observation.update.tensors.items()}
+    attacked(name, observation)
+    assert all(torch.equal(value, weights[key]) for key, value in observation.model.state_dict().items())
+    assert all(torch.equal(value, sent[key]) for key, value in observation.update.tensors.items())
+    assert all(parameter.grad is None for parameter in observation.model.parameters())
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_reports_progress_in_order(name: str, observation: Observation) -> None:
+    steps: list[Step] = []
+    try:
+        short(name)(observation, seeding.generator(1, "attack"), steps.append)
+    except NotApplicable as reason:
+        pytest.skip(f"does not apply to a small MLP: {reason}")
+    assert [step.iteration for step in steps] == sorted(step.iteration for step in steps)
+    assert all(step.iteration <= step.iterations for step in steps)
+
+
+@pytest.mark.parametrize("name", [n for n, m in ATTACKS.items() if m.make.needs])  # type: ignore[attr-defined]
+def test_it_refuses_to_run_without_the_knowledge_it_needs(name: str, watched: Watched) -> None:
+    observation, _, _ = watched(knows=("labels",))
+    with pytest.raises(NotApplicable, match="needs the threat model to grant"):
+        short(name)(observation, seeding.generator(1, "attack"))
+
+
+def tampered(update: Update, **changes: torch.Tensor | None) -> Update:
+    tensors = {key.replace(".", "_"): key for key in update.tensors}
+    new = dict(update.tensors)
+    for key, value in changes.items():
+        if value is None:
+            del new[tensors[key]]
+        else:
+            new[tensors[key]] = value
+    return replace(update, tensors=new)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"1_weight": None}, "lacks 1 tensors of the model, first '1.weight'"),
+        ({"1_weight": torch.zeros(2, 2)}, r"'1.weight' has shape \(2, 2\), expected"),
+        ({"1_weight": torch.full((24, 64), torch.nan)}, "'1.weight' of the update holds values that are not finite"),
+        ({n: torch.zeros(s) for n, s in (("1_weight", (24, 64)), ("4_weight", (24, 24)), ("7_weight", (10, 24)))},
+         "every tensor of the update is zero"),
+    ],
+)  # fmt: skip
+def test_a_malformed_update_is_one_clear_sentence(
+    name: str, change: dict[str, torch.Tensor | None], message: str, watched: Watched
+) -> None:
+    observation, _, _ = watched(knows=ALL)
+    bad = replace(observation, update=tampered(observation.update, **change))
+    with pytest.raises(FedsimError, match=message):
+        short(name)(bad, seeding.generator(1, "attack"))

@@ -1,0 +1,293 @@
+"""The search that gradient matching shares, and the Dropout Inversion Attack's own parts."""
+
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks._masks import read_masks
+from attacks._matching import GradientMatching, MatchingConfig, Search, match_gradients, pixel_box, total_variation
+from attacks.dropout_inversion import mask_prior
+from fedsim import registry, seeding
+from fedsim.client import local_training
+from fedsim.masks import drawn_masks, injected_masks, recorded_masks, without_dropout
+from fedsim.metrics.image import score_items
+from fedsim.models._transformer import VisionTransformer
+from fedsim.models.mlp import MlpConfig, mlp
+from fedsim.observe import observe
+from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, ThreatModel, Truth, Update, WireEntry
+from fedsim.world import World, cross_entropy
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+PLAIN = MatchingConfig(total_variation=0.0)
+
+
+def attack(
+    name: str, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: Any
+) -> Reconstruction:
+    method = registry.get("attack", name)
+    return method.make(method.config.model_validate(settings))(observation, seeding.generator(5, "attack"), on_step)
+
+
+def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1.0) -> Observation:
+    """An observation of class 1 without any federation, the gradient multiplied by `scale`."""
+    label = torch.tensor([1])
+    with recorded_masks(model, torch.Generator().manual_seed(4)) as recording:
+        loss = cross_entropy(model(x), label)
+    gradient = torch.autograd.grad(loss, list(model.parameters()))
+    return Observation(
+        threat=ThreatModel(knows=KNOWN),
+        model=model,
+        loss=cross_entropy,
+        update=Update(
+            "gradient", {n: scale * g for (n, _), g in zip(model.named_parameters(), gradient, strict=True)}, {}, 1, 0.0
+        ),
+        spec=spec,
+        local_steps=1,
+        learning_rate=0.1,
+        sites=tuple(recording.sites),
+        batch_size=1,
+        labels=label,
+        masks=None,
+        public=(),
+    )
+
+
+def masked(observation: Observation) -> Search:
+    return Search(forward=lambda masks: injected_masks(observation.sites, masks))
+
+
+@pytest.mark.parametrize(("rate", "least"), [(0.25, 0.1), (0.5, 0.3)])
+def test_objective_vanishes_at_the_truth_and_not_without_the_masks(watched: Watched, rate: float, least: float) -> None:
+    model = {"name": "mlp", "width": 64, "depth": 3, "dropout": rate}
+    observation, truth, _ = watched(model=model, federation={"batch_size": 2})
+    inputs, labels = truth.batches[0].inputs, truth.batches[0].labels
+    known = GradientMatching(observation, labels, PLAIN, masked(observation))
+    assert known.objective(inputs, truth.masks[0]).item() < 1e-6
+    ignored = GradientMatching(observation, labels, PLAIN, Search(forward=lambda _m: without_dropout()))
+    assert ignored.objective(inputs, ()).item() > least
+
+
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])
+def test_gradients_of_the_objective_agree_with_finite_differences(kind: str) -> None:
+    spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
+    with seeding.contained(1):
+        model = {
+            "mlp": lambda: mlp(MlpConfig(width=6, depth=2), spec),
+            "transformer": lambda: VisionTransformer(spec, patch=2, width=8, blocks=1, heads=2, hidden=8, dropout=0.25),
+        }[kind]()
+    numbers = torch.Generator().manual_seed(2)
+    observation = by_hand(model.double(), torch.randn(1, *spec.shape, generator=numbers).double(), spec)
+    rates = [site.rate for site in observation.sites]
+    search = Search(
+        forward=lambda masks: injected_masks(observation.sites, masks),
+        prior=lambda masks: 0.1 * mask_prior(masks, rates),
+    )
+    matching = GradientMatching(observation, torch.tensor([1]), MatchingConfig(total_variation=1e-2), search)
+    inputs = torch.randn(1, *spec.shape, generator=numbers, dtype=torch.float64, requires_grad=True)
+    masks = tuple(
+        torch.rand(site.shape, generator=numbers, dtype=torch.float64, requires_grad=True) for site in observation.sites
+    )
+    assert torch.autograd.gradcheck(lambda x, *m: matching.objective(x, m), (inputs, *masks), eps=1e-6, atol=1e-6)
+
+
+def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
+    observation, _, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}, knows=(*KNOWN, "masks"))
+    found = [attack(name, observation, iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")]
+    assert torch.equal(found[0].inputs, found[1].inputs)
+    assert torch.equal(found[0].inputs, found[2].inputs)
+    assert found[0].history == found[1].history == found[2].history
+    assert found[2].masks is None
+
+
+def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_minimum(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 2})
+    low, high = pixel_box(observation)
+    seen: list[Step] = []
+
+    def check(step: Step) -> None:
+        seen.append(step)
+        if step.iteration > 1:
+            assert bool(((step.guess >= low) & (step.guess <= high)).all())
+
+    found = attack("dropout-inversion", observation, check, iterations=80)
+    objectives = [step.objective for step in seen]
+    assert found.objective == min(objectives) == seen[-1].best
+    assert found.best_iteration == 1 + objectives.index(min(objectives))
+    assert found.masks is not None
+    assert all(bool(((mask >= 0) & (mask <= 1)).all()) for mask in found.masks)
+    config = registry.get("attack", "dropout-inversion").config.model_validate({})
+    rates = [site.rate for site in observation.sites]
+    search = Search(
+        forward=lambda masks: injected_masks(observation.sites, masks), prior=lambda m: 1e-4 * mask_prior(m, rates)
+    )
+    assert observation.labels is not None
+    again = GradientMatching(observation, observation.labels, config, search)  # type: ignore[arg-type]
+    assert again.objective(found.inputs, found.masks).item() == pytest.approx(found.objective, rel=1e-4)
+
+
+def test_the_mask_prior_pulls_the_keep_rate_to_its_place() -> None:
+    mask = torch.ones(1, 200, requires_grad=True)
+    optimizer = torch.optim.Adam([mask], lr=0.1)
+    for _ in range(200):
+        optimizer.zero_grad()
+        mask_prior((mask,), [0.25]).backward()
+        optimizer.step()
+        with torch.no_grad():
+            mask.clamp_(0, 1)
+    assert abs(1 - mask.mean().item() - 0.25) < 0.03
+    assert (mask.max() - mask.min()).item() == 0.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "stopped"),
+    [
+        ({"iterations": 5}, "iterations used up"),
+        ({"threshold": 10.0}, "objective below threshold"),
+        ({"patience": 3, "learning_rate": 1e3, "boxed": False}, "no improvement"),
+    ],
+)
+def test_each_stop_rule(watched: Watched, settings: dict[str, Any], stopped: str) -> None:
+    observation, _, _ = watched()
+    found = attack("inverting-gradients", observation, **{"iterations": 400, **settings})
+    assert found.stopped == stopped
+
+
+def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> None:
+    observation, _, _ = watched()
+    moved: list[torch.Tensor] = []
+    settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "iterations": 200, "threshold": 0}
+    attack("inverting-gradients", observation, lambda step: moved.append(step.guess.clone()), **settings)
+    jumps = [float((b - a).abs().max()) for a, b in pairwise(moved)]
+    assert jumps[-1] < 0.05 * jumps[0]
+
+
+def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
+    observation, _, _ = watched()
+    lows: dict[int, float] = {}
+    found = attack(
+        "inverting-gradients", observation, lambda s: lows.update({s.restart: s.best}), iterations=15, trials=3
+    )
+    assert len(set(lows.values())) == 3
+    assert found.objective == min(lows.values())
+    assert found.iterations == 45
+
+
+def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched) -> None:
+    observation, truth, world = watched(federation={"batch_size": 4})
+    guess = attack("dropout-inversion", observation, iterations=5)
+    swapped = guess.inputs[[1, 0, 2, 3]]
+    batch = Batch(truth.batches[0].inputs, torch.tensor([1, 1, 2, 3]))
+    labels = batch.labels.clone()
+    before = score_items(Reconstruction(**{**vars(guess), "labels": labels}), batch, world.dataset.spec)
+    after = score_items(
+        Reconstruction(**{**vars(guess), "labels": labels, "inputs": swapped}), batch, world.dataset.spec
+    )
+    assert [item.psnr for item in before.items] == [item.psnr for item in after.items]
+
+
+@given(st.integers(2, 5), st.integers(2, 5))
+@settings(max_examples=10, deadline=None)
+def test_total_variation_is_the_mean_of_absolute_differences(height: int, width: int) -> None:
+    image = torch.rand(2, 3, height, width)
+    across = sum(float((image[..., j + 1] - image[..., j]).abs().sum()) for j in range(width - 1))
+    down = sum(float((image[..., i + 1, :] - image[..., i, :]).abs().sum()) for i in range(height - 1))
+    expected = across / (6 * height * (width - 1)) + down / (6 * width * (height - 1))
+    assert float(total_variation(image)) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_zero_columns_are_the_units_dropped_in_every_example(watched: Watched, batch_size: int) -> None:
+    observation, truth, _ = watched(
+        model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}, federation={"batch_size": batch_size}
+    )
+    read = read_masks(observation)
+    assert sorted(read) == [0, 1, 2]
+    for index, mask in read.items():
+        assert torch.equal(mask[0], truth.masks[0][index].amax(0))
+
+
+def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them(
+    scenario: Callable[..., Any],
+) -> None:
+    from fedsim import world as worlds
+
+    world = worlds.build(scenario())
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    garbage = Truth(truth.batches, tuple(tuple(torch.full_like(m, 9.0) for m in step) for step in truth.masks))
+    entry = WireEntry(1, 0, world.first_weights, update)
+    for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):
+        honest = attack(name, observe(world, entry, truth, KNOWN), iterations=10)
+        blind = attack(name, observe(world, entry, garbage, KNOWN), iterations=10)
+        assert torch.equal(honest.inputs, blind.inputs)
+
+
+def test_ig_after_wiig_on_the_same_model_object_is_as_on_a_fresh_one(watched: Watched) -> None:
+    fresh, _, _ = watched(knows=(*KNOWN, "masks"))
+    used, _, _ = watched(knows=(*KNOWN, "masks"))
+    attack("wiig", used, iterations=10)
+    attack("dropout-inversion", used, iterations=10)
+    after = attack("inverting-gradients", used, iterations=10)
+    assert torch.equal(after.inputs, attack("inverting-gradients", fresh, iterations=10).inputs)
+
+
+def test_updates_of_several_steps_are_refused_with_the_reason(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 3})
+    with pytest.raises(Exception, match="holds 3 local steps"):
+        attack("dropout-inversion", observation, iterations=5)
+
+
+def test_one_sgd_step_of_fedavg_is_attacked_like_a_gradient(watched: Watched) -> None:
+    gradient, _, _ = watched()
+    delta, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 1})
+    one = attack("inverting-gradients", gradient, iterations=30)
+    other = attack("inverting-gradients", delta, iterations=30)
+    assert torch.allclose(one.inputs, other.inputs, atol=0.3)
+    assert other.objective == pytest.approx(one.objective, abs=0.02)
+
+
+def test_unknown_rates_are_assumed(watched: Watched) -> None:
+    observation, _, _ = watched(knows=("labels", "batch-size", "input-statistics"))
+    assert all(site.rate == 0 for site in observation.sites)
+    found = attack("dropout-inversion", observation, iterations=10, assumed_rate=0.4, first_masks="mean")
+    assert found.masks is not None
+    started = attack("dropout-inversion", observation, iterations=1, assumed_rate=0.4, first_masks="mean")
+    assert started.masks is not None
+    assert float(started.masks[0].mean()) == pytest.approx(0.6)
+
+
+def test_masks_that_can_be_read_are_kept_fixed(watched: Watched) -> None:
+    observation, truth, _ = watched()
+    found = attack("dropout-inversion", observation, iterations=10, read_out=True)
+    assert found.masks is not None
+    for mask, true in zip(found.masks, truth.masks[0], strict=True):
+        assert torch.equal(mask, true)
+
+
+def test_the_scale_of_the_gradient_does_not_matter() -> None:
+    """The cosine sees directions: clipping alone protects nothing."""
+    spec = InputSpec((1, 2, 3), 3, (0.0,), (1.0,))
+    with seeding.contained(1):
+        flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+    x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
+    observation = by_hand(flat, x, spec, scale=0.01)
+    found = match_gradients(
+        observation,
+        MatchingConfig(iterations=400, total_variation=0.0),
+        Search(forward=lambda _m: without_dropout()),
+        torch.Generator().manual_seed(0),
+        lambda _s: None,
+    )
+    assert torch.allclose(found.inputs, x, atol=0.02)
+
+
+def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 3})
+    masks = drawn_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
+    assert [mask.shape for mask in masks] == [(3, 24), (3, 24)]

@@ -1,0 +1,76 @@
+"""What every component promises. Driven by the registry: a new file is covered without a change here."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim import registry
+from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Optimizer
+from fedsim.masks import dropout_sites
+from fedsim.types import Batch
+
+COMPONENTS = registry.methods("component")
+OF_HOOK: dict[str, type] = {
+    "augment": Augmentation,
+    "layer": ModelComponent,
+    "adapter": ModelComponent,
+    "bottleneck": ModelComponent,
+    "token_reducer": ModelComponent,
+    "loss": LossTerm,
+    "optimizer": Optimizer,
+}
+
+
+def here(seed: int = 0) -> Here:
+    return Here(1, 0, 0, torch.Generator().manual_seed(seed))
+
+
+def network() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 3))
+
+
+def make(name: str) -> Any:
+    return COMPONENTS[name].make(COMPONENTS[name].config())
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_it_is_what_its_hook_says_and_lies_in_its_folder(name: str) -> None:
+    method = COMPONENTS[name]
+    assert method.hook is not None
+    assert isinstance(make(name), OF_HOOK[method.hook])
+    if method.module.startswith("fedsim."):
+        assert method.module.split(".")[2] == method.hook
+
+
+@pytest.mark.parametrize("name", [n for n, m in COMPONENTS.items() if OF_HOOK.get(m.hook or "") is ModelComponent])
+def test_a_prepared_model_trains_and_its_weights_travel(name: str) -> None:
+    model = make(name).prepare(network(), torch.Generator().manual_seed(0))
+    x = torch.rand(2, 3, 2, 2)
+    model(x).sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
+    twin = make(name).prepare(network(), torch.Generator().manual_seed(1))
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(model.eval()(x), twin.eval()(x))
+
+
+@pytest.mark.parametrize("name", [n for n, m in COMPONENTS.items() if m.hook == "augment"])
+def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(name: str) -> None:
+    batch = Batch(torch.rand(4, 3, 8, 8), torch.arange(4))
+    first, second = make(name).augment(batch, here()), make(name).augment(batch, here())
+    assert first.inputs.shape == batch.inputs.shape
+    assert torch.equal(first.inputs, second.inputs)
+    assert torch.equal(first.labels, second.labels)
+
+
+def test_dropout_sets_the_rate_everywhere_and_refuses_models_without() -> None:
+    method = registry.get("component", "dropout")
+    component = method.make(method.config.model_validate({"rate": 0.4}))
+    generator = torch.Generator()
+    model = component.prepare(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)), generator)
+    assert [site.rate for site in dropout_sites(model, (2,), 1)] == [0.4]
+    encoder = component.prepare(nn.TransformerEncoderLayer(4, 2, 8, batch_first=True), generator)
+    assert {site.rate for site in dropout_sites(encoder, (3, 4), 1)} == {0.4}
+    with pytest.raises(Exception, match="no dropout layer"):
+        component.prepare(nn.Linear(2, 2), generator)

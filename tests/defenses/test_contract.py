@@ -1,0 +1,77 @@
+"""What every defense promises. Driven by the registry: a new file is covered without a change here."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim import registry
+from fedsim.hooks import Defense, Here
+from fedsim.types import Tensors, Update
+
+DEFENSES = registry.methods("defense")
+
+
+def here(seed: int = 0) -> Here:
+    return Here(1, 0, 0, torch.Generator().manual_seed(seed))
+
+
+def gradient() -> Tensors:
+    numbers = torch.Generator().manual_seed(4)
+    return {
+        "weight": torch.randn(5, 4, generator=numbers),
+        "bias": torch.randn(5, generator=numbers),
+        "scale": torch.tensor(3.0),
+    }
+
+
+def make(name: str, **settings: Any) -> Defense[Any]:
+    return DEFENSES[name].make(DEFENSES[name].config.model_validate(settings))
+
+
+def applied(defense: Defense[Any], tensors: Tensors, seed: int = 0) -> Tensors:
+    changed = defense.on_gradient(tensors, here(seed))
+    return defense.on_upload(Update("gradient", changed, {}, 1, 0.0), here(seed + 1)).tensors
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_it_keeps_names_and_shapes_and_stays_finite(name: str) -> None:
+    before = {key: value.clone() for key, value in gradient().items()}
+    after = applied(make(name), gradient())
+    assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert all(torch.isfinite(v).all() for v in applied(make(name), {k: v * 0 for k, v in before.items()}).values())
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_it_never_changes_its_input_and_depends_on_its_generator_alone(name: str) -> None:
+    tensors = gradient()
+    first, second = applied(make(name), tensors), applied(make(name), tensors)
+    assert all(torch.equal(tensors[key], gradient()[key]) for key in tensors)
+    assert all(torch.equal(first[key], second[key]) for key in tensors)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_it_tells_an_informed_attacker_what_is_public(name: str) -> None:
+    view = make(name).adaptive_view()
+    assert view.defense == name
+    assert view.facts
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace"])
+def test_noise_has_the_stated_scale_and_none_at_zero(law: str) -> None:
+    tensors = {"w": torch.zeros(200_000)}
+    noise = applied(make("gradient-noise", scale=0.5, law=law), tensors)["w"]
+    assert float(noise.std()) == pytest.approx(0.5, rel=0.02)
+    assert float(noise.mean()) == pytest.approx(0.0, abs=0.01)
+    kurtosis = float((noise / noise.std()).pow(4).mean())
+    assert kurtosis == pytest.approx({"gaussian": 3.0, "laplace": 6.0}[law], rel=0.1)
+    assert torch.equal(applied(make("gradient-noise", scale=0.0, law=law), gradient())["bias"], gradient()["bias"])
+
+
+def test_clipping_bounds_the_norm_scalars_included_and_leaves_short_gradients() -> None:
+    clipped = applied(make("clipping", norm=0.5), gradient())
+    assert float(torch.stack([g.norm() for g in clipped.values()]).norm()) == pytest.approx(0.5, rel=1e-5)
+    assert float(clipped["scale"]) < 3.0
+    long = applied(make("clipping", norm=1e6), gradient())
+    assert all(torch.equal(long[key], gradient()[key]) for key in long)

@@ -1,0 +1,160 @@
+"""Runs that never happened, for the report to render."""
+
+import numpy as np
+
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    Environment,
+    Failure,
+    ItemScore,
+    MaskScore,
+    RoundRecord,
+    RunRecord,
+    VictimRecord,
+)
+
+ENVIRONMENT = Environment(
+    command="fedsim run scenarios/dropout.toml",
+    versions={"torch": "2.13.0", "numpy": "2.1.0"},
+    python="3.11.7",
+    platform="Linux 6.1 x86_64",
+    processor="Example CPU",
+    cores=2,
+    torch_threads=1,
+    git_commit="0123456789abcdef",
+    git_dirty=True,
+)
+
+
+def scenario(**changes):
+    return {
+        "title": "Dropout",
+        "description": "Does dropout hide the image?",
+        "seed": 3,
+        "model": {"name": "mlp", "checkpoint": None, "dropout": 0.5},
+        "defenses": [],
+        "components": [],
+        "scoring": {"metric": "ssim", "threshold": 0.5, "confidence": 0.95, "resamples": 200},
+        **changes,
+    }
+
+
+def item(index=0, *, psnr, ssim, label=1):
+    return ItemScore(
+        index=index, mse=10 ** (-psnr / 10), mse_normalised=0.5, psnr=psnr, ssim=ssim, label=label, guessed_label=label
+    )
+
+
+def victim(client, scores, *, arrays="", objective=1e-6, **changes):
+    settings = {
+        "round": 1,
+        "client": client,
+        "scores": tuple(scores),
+        "objective": objective,
+        "objective_at_truth": 1e-7,
+        "iterations": 300,
+        "best_iteration": 290,
+        "stopped": "iterations used up",
+        "history": tuple((i, objective + 0.5 * 0.97**i) for i in range(1, 300, 10)),
+        "seconds": 12.5,
+        "arrays": arrays,
+    }
+    return VictimRecord(**{**settings, **changes})
+
+
+def failed(client, why="diverged"):
+    return VictimRecord(round=1, client=client, failure=why)
+
+
+def attack(label, victims, *, knows=("labels", "batch-size")):
+    return AttackRecord(label=label, name=label, knows=knows, settings={"iterations": 300}, victims=tuple(victims))
+
+
+def arm(name, attacks, **changes):
+    settings = {
+        "name": name,
+        "values": {},
+        "parameters": 930_816,
+        "dropout": (0.5, 0.5),
+        "model_hash": "feed" * 8,
+        "attacked_model": "untrained",
+        "rounds": tuple(
+            RoundRecord(round=r, cohort=(0, 1), training_loss=1.0, test_loss=1.0, test_accuracy=0.4 + 0.1 * r)
+            for r in range(1, 5)
+        ),
+        "replay_matches": True,
+        "attacks": tuple(attacks),
+        "seconds": 60.0,
+    }
+    return ArmRecord(**{**settings, **changes})
+
+
+def run(arms, **changes):
+    settings = {
+        "status": "finished",
+        "scenario": scenario(),
+        "scenario_hash": "cafe" * 8,
+        "threat_model": ("The server follows the protocol and is curious.", "It sees one update of one client."),
+        "environment": ENVIRONMENT,
+        "started": "2026-01-01T10:00:00Z",
+        "ended": "2026-01-01T10:05:00Z",
+        "arms": tuple(arms),
+    }
+    return RunRecord(**{**settings, **changes})
+
+
+def recovered(clients=4, batch=1):
+    return [victim(c, [item(i, psnr=30.0 + c, ssim=0.95) for i in range(batch)]) for c in range(clients)]
+
+
+def missed(clients=4, batch=1):
+    return [victim(c, [item(i, psnr=8.0 + c, ssim=0.05) for i in range(batch)], objective=0.4) for c in range(clients)]
+
+
+def typical():
+    """Two arms: without dropout the attack succeeds, with dropout only the one that knows or finds the masks."""
+    masks = (MaskScore(site="2", units=512, identifiable=512, accuracy=0.99, auc=1.0),)
+    informed = ("labels", "batch-size", "masks")
+    left_out = RoundRecord(
+        round=5, cohort=(0, 1), training_loss=1.0, failures=(Failure(who="client 1", why="no data"),)
+    )
+    first = arm("model.dropout = 0", [attack("ig", recovered())], values={"model.dropout": 0}, dropout=())
+    second = arm(
+        "model.dropout = 0.5",
+        [
+            attack("ig", missed()),
+            attack("dia", [v.model_copy(update={"masks": masks}) for v in recovered(3)] + [failed(3)]),
+            attack("wiig", recovered(), knows=informed),
+        ],
+        values={"model.dropout": 0.5},
+    )
+    return run([first, second.model_copy(update={"rounds": (*second.rounds, left_out)})])
+
+
+def with_arrays(record, shape=(1, 12, 12), seed=0):
+    """Give every scored victim random pictures; return the record and its arrays."""
+    source = np.random.default_rng(seed)
+    arrays = {}
+    arms = []
+    for a, one_arm in enumerate(record.arms):
+        attacks = []
+        for b, one_attack in enumerate(one_arm.attacks):
+            victims = []
+            for v, one in enumerate(one_attack.victims):
+                name = f"{a}/{b}/{v}"
+                if one.scores:
+                    arrays[f"{name}/originals"] = source.random((len(one.scores), *shape), dtype=np.float32)
+                    arrays[f"{name}/guesses"] = source.random((len(one.scores), *shape), dtype=np.float32)
+                victims.append(one.model_copy(update={"arrays": name}))
+            attacks.append(one_attack.model_copy(update={"victims": tuple(victims)}))
+        arms.append(one_arm.model_copy(update={"attacks": tuple(attacks)}))
+    return record.model_copy(update={"arms": tuple(arms)}), arrays
+
+
+def save(folder, record, arrays=None):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "record.json").write_text(record.model_dump_json(indent=2), encoding="utf-8")
+    if arrays is not None:
+        np.savez_compressed(folder / "arrays.npz", **arrays)
+    return folder

@@ -1,0 +1,100 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedsim import seeding
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.masks import recorded_masks
+from fedsim.scenario import Scenario
+from fedsim.types import Tensors
+
+Build = Callable[..., Scenario]
+
+
+def oracle(world: worlds.World, **settings: float) -> Tensors:
+    """The same local training with torch's own optimizer and a model of its own."""
+    model = world.new_model()
+    descent = torch.optim.SGD(model.parameters(), **settings)
+    for step, batch in enumerate(world.batches(1, 0)):
+        with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, step)):
+            loss = F.cross_entropy(model(batch.inputs), batch.labels)
+        descent.zero_grad()
+        loss.backward()
+        descent.step()
+    return model.state_dict()
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ({"learning_rate": 0.2}, {"lr": 0.2}),
+        ({"learning_rate": 0.1, "momentum": 0.9}, {"lr": 0.1, "momentum": 0.9}),
+    ],
+)
+def test_fedavg_equals_a_plain_training_loop(scenario: Build, ours: dict[str, float], theirs: dict[str, float]) -> None:
+    world = worlds.build(
+        scenario(
+            federation={"algorithm": "fedavg", "local_steps": 5, "batch_size": 8, "optimizer": {"name": "sgd", **ours}}
+        )
+    )
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    expected = oracle(world, **theirs)
+    for parameter, delta in update.tensors.items():
+        assert torch.allclose(world.first_weights[parameter] - delta, expected[parameter], atol=1e-6)
+
+
+def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_masks(scenario: Build) -> None:
+    world = worlds.build(scenario(federation={"batch_size": 3}))
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    model = world.new_model()
+    with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, 0)) as recording:
+        loss = F.cross_entropy(model(truth.batches[0].inputs), truth.batches[0].labels)
+    for expected, actual in zip(
+        torch.autograd.grad(loss, list(model.parameters())), update.tensors.values(), strict=True
+    ):
+        assert torch.equal(expected, actual)
+    for drawn, kept in zip(recording.masks, truth.masks[0], strict=True):
+        assert torch.equal(drawn, kept)
+    assert update.examples == 3
+    assert update.loss == pytest.approx(float(loss.detach()))
+
+
+def test_repetition_gives_the_same_bits_whatever_ran_between(scenario: Build) -> None:
+    world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 3, "batch_size": 4}))
+    first, _ = local_training(world, world.first_weights, 2, 1)
+    local_training(world, world.first_weights, 1, 3)
+    torch.rand(5)
+    second, _ = local_training(world, world.first_weights, 2, 1)
+    assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
+    other, _ = local_training(world, world.first_weights, 3, 1)
+    assert any(not torch.equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
+
+
+def test_local_steps_pass_over_the_share_before_they_repeat(scenario: Build) -> None:
+    world = worlds.build(
+        scenario(federation={"clients": 100, "algorithm": "fedavg", "local_steps": 6, "batch_size": 4})
+    )
+    share = len(world.shares[0])
+    seen = [tuple(row.flatten().tolist()) for batch in world.batches(1, 0) for row in batch.inputs]
+    one_pass = seen[: share - share % 4]
+    assert len(set(one_pass)) == len(one_pass)
+
+
+def test_batch_norm_statistics_travel_as_buffers(scenario: Build) -> None:
+    world = worlds.build(
+        scenario(
+            data={"name": "digits", "size": 32},
+            model={"name": "torchvision", "classifier": "resnet18"},
+            federation={"batch_size": 2},
+        )
+    )
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    changed = world.model_with(world.first_weights)
+    changed(next(world.batches(1, 0)).inputs)
+    for name, buffer in changed.named_buffers():
+        if buffer.is_floating_point():
+            assert torch.equal(world.first_weights[name] - update.buffers[name], buffer)
+    assert any("running_mean" in name for name in update.buffers)

@@ -1,0 +1,192 @@
+"""From scenario to record and report, on real digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsim import experiment, report
+from fedsim.errors import FedsimError
+from fedsim.record import RoundRecord, RunRecord, VictimRecord
+from fedsim.scenario import Scenario
+from fedsim.store import RunFolder, read_record
+from fedsim.types import OnStep
+
+ROOT = Path(__file__).parent.parent
+Build = Callable[..., Scenario]
+SHORT = {
+    "federation": {"clients": 4, "rounds": 2},
+    "threat": {"victims": 2},
+    "attacks": [
+        {"name": "inverting-gradients", "label": "IG", "iterations": 8},
+        {"name": "wiig", "label": "WIIG", "iterations": 8, "also_knows": ["masks"]},
+    ],
+    "arms": {"model.dropout": [0.0, 0.25]},
+}
+
+
+class Silent:
+    """Watches nothing, and can stop the run at a chosen attack."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.stop_at = stop_at
+        self.attacks: list[str] = []
+
+    def threat_model(self, sentences: tuple[str, ...]) -> None:
+        self.sentences = sentences
+
+    def arm(self, name: str, number: int, total: int, rounds: int) -> None:
+        self.name = name
+
+    def round(self, record: RoundRecord) -> None:
+        self.last = record
+
+    def attack(self, label: str, victim: int, victims: int) -> OnStep:
+        if self.stop_at == len(self.attacks):
+            raise KeyboardInterrupt
+        self.attacks.append(f"{self.name}: {label} {victim}/{victims}")
+        return lambda _step: None
+
+    def attacked(self, label: str, victim: VictimRecord) -> None:
+        self.victim = victim
+
+
+def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: RunRecord | None = None) -> RunRecord:
+    folder = RunFolder(path)
+    if earlier is None:
+        folder.create(overwrite=False)
+    return experiment.run(scenario, folder, watcher or Silent(), command="test", earlier=earlier)
+
+
+def results(record: RunRecord) -> Any:
+    """Everything that may depend on scenario and seed alone."""
+    dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
+    for arm in dumped["arms"]:
+        del arm["seconds"]
+        for attack in arm["attacks"]:
+            for victim in attack["victims"]:
+                del victim["seconds"]
+    return dumped
+
+
+def test_same_seed_same_bytes_other_seed_other_bytes(scenario: Build, tmp_path: Path) -> None:
+    first = run(scenario(**SHORT), tmp_path / "a")
+    second = run(scenario(**SHORT), tmp_path / "b")
+    assert json.dumps(results(first)) == json.dumps(results(second))
+    assert (tmp_path / "a" / "arrays.npz").read_bytes() == (tmp_path / "b" / "arrays.npz").read_bytes()
+    other = run(scenario(**SHORT, seed=4), tmp_path / "c")
+    assert {arm.model_hash for arm in other.arms}.isdisjoint(arm.model_hash for arm in first.arms)
+
+
+def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> None:
+    record = run(scenario(**SHORT), tmp_path / "run")
+    assert record == read_record(tmp_path / "run")
+    assert record.status == "finished"
+    assert [arm.name for arm in record.arms] == ["dropout 0.0", "dropout 0.25"]
+    assert [arm.dropout for arm in record.arms] == [(), (0.25, 0.25)]
+    assert all(arm.replay_matches and arm.complete for arm in record.arms)
+    attack = record.arms[1].attacks[1]
+    assert "masks" in attack.knows
+    assert "masks" not in record.arms[1].attacks[0].knows
+    assert [victim.client for victim in attack.victims] == [0, 1]
+    assert attack.summary is not None
+    assert attack.summary.success.n == 2
+    for arm in record.arms:
+        for victim in arm.attacks[0].victims:
+            assert victim.objective_at_truth is not None
+            assert abs(victim.objective_at_truth) < 1e-6
+    stored = RunFolder(tmp_path / "run").read_arrays()
+    assert stored[f"{attack.victims[0].arrays}/guesses"].shape == (1, 1, 8, 8)
+
+
+def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(scenario: Build, tmp_path: Path) -> None:
+    whole = run(scenario(**SHORT), tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(scenario(**SHORT), tmp_path / "cut", Silent(stop_at=5))
+    left = read_record(tmp_path / "cut")
+    assert left.status == "interrupted"
+    assert [arm.complete for arm in left.arms] == [True, False]
+    page = report.build(tmp_path / "cut").read_text()
+    assert "interrupted" in page
+    rest = Silent()
+    resumed = run(scenario(**SHORT), tmp_path / "cut", rest, earlier=left)
+    assert len(rest.attacks) == 4
+    assert results(resumed) == results(whole)
+    assert (tmp_path / "cut" / "arrays.npz").read_bytes() == (tmp_path / "whole" / "arrays.npz").read_bytes()
+
+
+def test_another_scenarios_run_is_not_resumed(scenario: Build, tmp_path: Path) -> None:
+    record = run(scenario(**SHORT), tmp_path / "run")
+    with pytest.raises(FedsimError, match="another scenario or seed"):
+        run(scenario(**SHORT, seed=8), tmp_path / "run", earlier=record)
+
+
+def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug in the attack")
+
+    monkeypatch.setattr("attacks.inverting_gradients.InvertingGradients.search", broken)
+    arm = run(scenario(**SHORT), tmp_path / "run").arms[1]
+    assert [victim.failure for victim in arm.attacks[0].victims] == ["ZeroDivisionError: a bug in the attack"] * 2
+    assert [victim.failure for victim in arm.attacks[1].victims] == [None, None]
+    assert arm.attacks[0].summary is not None
+    assert arm.attacks[0].summary.success.value == 0.0
+
+
+def test_an_attack_that_does_not_apply_says_why(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(
+        federation={"algorithm": "fedavg", "local_steps": 2, "clients": 2},
+        attacks=[{"name": "dropout-inversion", "iterations": 5}],
+    )
+    (victim,) = run(built, tmp_path / "run").arms[0].attacks[0].victims
+    assert victim.failure is not None
+    assert "2 local steps" in victim.failure
+
+
+def test_trained_weights_can_be_attacked(scenario: Build, tmp_path: Path) -> None:
+    plain = {k: v for k, v in SHORT.items() if k != "arms"}
+    first = run(scenario(**plain), tmp_path / "first")
+    model = {"name": "mlp", "width": 24, "depth": 2, "checkpoint": str(tmp_path / "first" / "weights" / "arm-0.npz")}
+    again = run(scenario(**{**plain, "model": model}), tmp_path / "again")
+    assert again.arms[0].attacked_model == "weights of arm-0.npz"
+    assert first.arms[0].attacked_model == "untrained"
+    wrong = scenario(**{**plain, "model": {**model, "width": 25}})
+    with pytest.raises(FedsimError, match=r"arm-0.npz does not fit the model"):
+        run(wrong, tmp_path / "wrong")
+
+
+def test_a_share_smaller_than_a_batch_names_the_bound(scenario: Build, tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match=r"batch_size is 500, but client \d owns \d+"):
+        run(scenario(federation={"batch_size": 500}), tmp_path / "run")
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "s.toml").write_text(
+        'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'
+        '[[attacks]]\nname="inverting-gradients"\niterations=1000000\nthreshold=0.0\npatience=1000000\n'
+    )
+    command = [sys.executable, "-m", "fedsim.cli", "run", "s.toml", "--out", "out"]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, stderr=subprocess.PIPE, text=True
+    )
+    record = tmp_path / "out" / "record.json"
+    deadline = time.monotonic() + 60
+    while not record.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(how)
+    _, errors = process.communicate(timeout=60)
+    assert read_record(tmp_path / "out").status == "interrupted"
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "add --resume to go on" in errors
+        assert "Traceback" not in errors

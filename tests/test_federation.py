@@ -1,0 +1,179 @@
+"""Server, apps and the local engine together: the same app that runs on real Flower nodes."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedsim import apps
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.engines.local import LocalGrid
+from fedsim.errors import FedsimError
+from fedsim.experiment import Journal, model_hash, train
+from fedsim.record import RoundRecord
+from fedsim.scenario import Scenario
+from fedsim.server import pack_update, unpack_update
+from fedsim.types import Tensors, Update
+
+Build = Callable[..., Scenario]
+
+
+def run(scenario: Scenario) -> Journal:
+    world_json = scenario.model_dump_json()
+    return train(worlds.shared(world_json), world_json, lambda _record: None)
+
+
+def by_hand(world: worlds.World, rounds: int) -> Tensors:
+    """FedSGD or FedAvg as a bare loop over all clients."""
+    settings = world.scenario.federation
+    weights = dict(world.first_weights)
+    for round_ in range(1, rounds + 1):
+        updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
+        total = sum(update.examples for update in updates)
+        for name in updates[0].tensors:
+            mean = sum(update.tensors[name] * (update.examples / total) for update in updates)
+            weights[name] = weights[name] - settings.server_learning_rate * mean
+    return weights
+
+
+@pytest.mark.parametrize("algorithm", [{"algorithm": "fedsgd"}, {"algorithm": "fedavg", "local_steps": 3}])
+def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Build, algorithm: dict) -> None:
+    built = scenario(federation={"rounds": 3, "batch_size": 4, **algorithm})
+    journal = run(built)
+    assert model_hash(journal.weights) == model_hash(by_hand(worlds.build(built), 3))
+
+
+def test_training_learns_and_reports_every_round(scenario: Build) -> None:
+    journal = run(
+        scenario(
+            federation={"algorithm": "fedavg", "rounds": 6, "local_steps": 20, "batch_size": 16, "evaluate_every": 2}
+        )
+    )
+    assert [record.test_accuracy is not None for record in journal.rounds] == [False, True] * 3
+    assert journal.rounds[-1].test_accuracy is not None
+    assert journal.rounds[-1].test_accuracy > 0.8
+    assert journal.rounds[-1].training_loss < journal.rounds[0].training_loss
+
+
+def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
+    journal = run(
+        scenario(federation={"clients": 6, "cohort": 3, "rounds": 4}, threat={"rounds": [2, 4], "victims": 2})
+    )
+    assert [(entry.round, entry.client) for entry in journal.wire] == [
+        (round_, client) for round_ in (2, 4) for client in journal.rounds[round_ - 1].cohort[:2]
+    ]
+    assert all(len(record.cohort) == 3 for record in journal.rounds)
+    assert len({record.cohort for record in journal.rounds}) > 1
+
+
+def test_the_wire_carries_the_clients_update_unchanged(scenario: Build) -> None:
+    built = scenario(federation={"rounds": 2, "batch_size": 2}, threat={"rounds": [2]})
+    (entry,) = run(built).wire
+    update, _ = local_training(worlds.build(built), entry.received, entry.round, entry.client)
+    assert all(torch.equal(update.tensors[name], entry.update.tensors[name]) for name in update.tensors)
+    assert (update.kind, update.examples, update.loss) == (entry.update.kind, entry.update.examples, entry.update.loss)
+
+
+def test_packing_keeps_every_field() -> None:
+    update = Update("delta", {"w": torch.rand(3, 2), "s": torch.tensor(2.0)}, {"b": torch.rand(2)}, 7, 1.25)
+    copy = unpack_update(pack_update(update))
+    assert (copy.kind, copy.examples, copy.loss) == ("delta", 7, 1.25)
+    assert all(torch.equal(copy.tensors[name], update.tensors[name]) for name in update.tensors)
+    assert torch.equal(copy.buffers["b"], update.buffers["b"])
+
+
+DIVERGING = """
+import torch
+from torch import nn
+class Diverging(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.linear = nn.Linear(64, classes)
+    def forward(self, x):
+        x = x.flatten(1)
+        poison = torch.where(x.sum(1, keepdim=True) > {bound}, torch.inf, 1.0)
+        return self.linear(x) * poison
+def make(spec):
+    return Diverging(spec.classes)
+class Raising(Diverging):
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("my layer is broken")
+        return super().forward(x)
+def broken(spec):
+    return Raising(spec.classes)
+"""
+
+
+@pytest.fixture
+def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_models.py").write_text(DIVERGING.format(bound=2.0))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.mark.usefixtures("own_models")
+def test_an_update_that_is_not_finite_is_reported_and_left_out(scenario: Build) -> None:
+    built = scenario(model={"name": "own_models:make"}, federation={"clients": 8, "rounds": 2}, threat={"victims": 8})
+    journal = run(built)
+    left_out = [failure.who for record in journal.rounds for failure in record.failures]
+    assert left_out
+    assert len(left_out) < 16
+    assert all(torch.isfinite(tensor).all() for tensor in journal.weights.values())
+    assert {entry.client for entry in journal.wire}.isdisjoint(
+        int(failure.who.split()[1]) for failure in journal.rounds[0].failures
+    )
+
+
+@pytest.mark.usefixtures("own_models")
+def test_a_user_model_that_always_fails_is_one_clear_error(scenario: Build) -> None:
+    with pytest.raises(FedsimError, match=r"every client of the round failed.*my layer is broken \(own_models.py"):
+        run(scenario(model={"name": "own_models:broken"}))
+
+
+def test_a_clients_state_is_committed_only_when_it_answered() -> None:
+    app = ClientApp()
+
+    @app.query()
+    def count(message: Message, context: Context) -> Message:
+        memory = context.state.setdefault("memory", ConfigRecord({"calls": 0}))
+        memory["calls"] = int(memory["calls"]) + 1  # type: ignore[arg-type]
+        if message.content.config_records["ask"]["fail"]:
+            raise RuntimeError("crash after the change")
+        return Message(RecordDict({"calls": MetricRecord({"n": int(memory["calls"])})}), reply_to=message)  # type: ignore[arg-type]
+
+    grid = LocalGrid(app, 2, {})
+
+    def ask(fail: bool) -> Message:
+        content = RecordDict({"ask": ConfigRecord({"fail": fail})})
+        (reply,) = grid.send_and_receive([Message(content, dst_node_id=1, message_type="query")])
+        return reply
+
+    assert ask(False).content.metric_records["calls"]["n"] == 1
+    failed = ask(True)
+    assert failed.has_error()
+    assert "crash after the change" in str(failed.error.reason)
+    assert ask(False).content.metric_records["calls"]["n"] == 2
+
+
+def test_flowers_internals_that_the_grid_uses_are_where_they_were() -> None:
+    from flwr.supercore.run import Run
+    from flwr.supercore.task_identity import TaskIdentity
+
+    assert Run.create_empty(run_id=1).run_id == 1
+    TaskIdentity.task_id = 1
+    assert TaskIdentity.task_id == 1
+    message = Message(RecordDict(), dst_node_id=1, message_type="query")
+    assert "_message_id" in message.metadata.__dict__
+
+
+def test_server_reports_rounds_in_order(scenario: Build) -> None:
+    built = scenario(federation={"rounds": 3})
+    world_json = built.model_dump_json()
+    seen: list[RoundRecord] = []
+    train(worlds.shared(world_json), world_json, seen.append)
+    assert [record.round for record in seen] == [1, 2, 3]
+    assert apps.evaluate_model(worlds.shared(world_json), worlds.shared(world_json).first_weights)[1] < 0.5

@@ -1,0 +1,135 @@
+"""The attacker cannot cheat: nothing private is reachable from an observation unless it was granted."""
+
+import gc
+import types
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.errors import ScenarioError
+from fedsim.observe import describe
+from fedsim.types import Observation, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses")
+SHARED_BY_ALL_CODE = (types.ModuleType, type, types.BuiltinFunctionType)
+
+
+def reachable(root: object) -> Iterator[object]:
+    """Every object that a chain of references leads to, through attributes, containers, closures and defaults.
+
+    Modules, classes and the globals of functions are not followed: they belong to every piece of code alike.
+    """
+    seen: set[int] = set()
+    todo = [root]
+    while todo:
+        item = todo.pop()
+        if id(item) in seen or isinstance(item, SHARED_BY_ALL_CODE):
+            continue
+        seen.add(id(item))
+        yield item
+        if isinstance(item, types.FunctionType):
+            cells = [cell.cell_contents for cell in item.__closure__ or ()]
+            todo += [*cells, *(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values(), item.__dict__]
+            continue
+        todo += gc.get_referents(item)
+        if isinstance(item, torch.Tensor) and item.grad_fn is not None:
+            todo.append(item.grad_fn)
+
+
+def tensors(root: object) -> list[torch.Tensor]:
+    return [item.detach() for item in reachable(root) if isinstance(item, torch.Tensor)]
+
+
+def holds(found: list[torch.Tensor], secret: torch.Tensor) -> bool:
+    storages = {tensor.untyped_storage().data_ptr() for tensor in found}
+    if secret.untyped_storage().data_ptr() in storages:
+        return True
+    same_size = (tensor for tensor in found if tensor.numel() == secret.numel() and tensor.dtype == secret.dtype)
+    return any(torch.equal(tensor.flatten(), secret.flatten()) for tensor in same_size)
+
+
+@pytest.mark.parametrize("algorithm", [{}, {"algorithm": "fedavg", "local_steps": 3, "batch_size": 2}])
+def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dict) -> None:
+    observation, truth, world = watched(federation=algorithm)
+    found = tensors(observation)
+    assert found, "the walk found nothing at all: it proves nothing"
+    assert holds(found, observation.update.tensors["1.weight"])
+    for batch in truth.batches:
+        assert not holds(found, batch.inputs)
+        assert not any(holds(found, row) for row in batch.inputs)
+    for mask in (mask for step in truth.masks for mask in step):
+        assert not holds(found, mask)
+    assert not holds(found, world.dataset.train.inputs)
+
+
+def test_the_walk_finds_what_is_granted_and_what_is_hidden_in_a_closure(watched: Watched) -> None:
+    observation, truth, _ = watched(knows=ALL)
+    assert holds(tensors(observation), truth.masks[0][0])
+    assert not holds(tensors(observation), truth.batches[0].inputs)
+    secret = torch.rand(7)
+    assert holds(tensors(lambda: secret + 1), secret)
+
+
+def test_granted_knowledge_is_a_copy(watched: Watched) -> None:
+    observation, truth, _ = watched(knows=ALL)
+    assert observation.masks is not None
+    observation.masks[0][0].fill_(7.0)
+    assert not bool((truth.masks[0][0] == 7.0).any())
+
+
+@pytest.mark.parametrize("withheld", ALL)
+def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> None:
+    knows = tuple(k for k in ALL if k != withheld)
+    observation, _, world = watched(
+        knows=knows,
+        federation={"batch_size": 2},
+        defenses=[{"name": "gradient-noise"}],
+    )
+    granted = {
+        "labels": observation.labels is not None,
+        "masks": observation.masks is not None,
+        "batch-size": observation.batch_size == 2 and observation.update.examples == 2,
+        "dropout-rates": all(site.rate > 0 for site in observation.sites),
+        "input-statistics": observation.spec == world.dataset.spec,
+        "defenses": bool(observation.public),
+    }
+    assert {name for name, passed in granted.items() if not passed} == {withheld}
+    assert observation.threat.knows == tuple(sorted(knows))
+
+
+def test_withheld_rates_do_not_stand_in_the_model(watched: Watched) -> None:
+    observation, _, _ = watched(knows=("labels", "batch-size"))
+    assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == [0.0, 0.0]
+    assert len(observation.sites) == 2
+
+
+def test_rates_that_cannot_be_withheld_are_refused(
+    watched: Watched, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pathlib import Path
+
+    (Path(str(tmp_path)) / "own_net.py").write_text(
+        "import torch.nn.functional as F\nfrom torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, classes):\n"
+        "        super().__init__()\n"
+        "        self.linear = nn.Linear(64, classes)\n"
+        "    def forward(self, x):\n"
+        "        return F.dropout(self.linear(x.flatten(1)), 0.3, self.training)\n"
+        "def make(spec):\n    return Net(spec.classes)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ScenarioError, match="add 'dropout-rates' to threat.knows"):
+        watched(model={"name": "own_net:make"}, knows=("labels",))
+
+
+def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
+    _, _, world = watched(threat={"knows": ("labels",)})
+    text = " ".join(describe(world))
+    assert "the labels of the batch" in text
+    assert "does not see the dropout masks" in text
+    assert "does not know the dropout rates" in text
