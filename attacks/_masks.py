@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
+from attacks._layers import inputs_in_order
 from fedsim.masks import injected_masks
 from fedsim.types import Masks, Observation
 
@@ -21,14 +21,21 @@ def read_masks(observation: Observation) -> dict[int, Tensor]:
     Only sites whose output goes straight into a linear layer on (B, features) can be read.
     """
     masks: dict[int, Tensor] = {}
-    for index, name in _linear_behind(observation).items():
+    for index, name in linear_behind(observation).items():
         kept = (observation.update.tensors[f"{name}.weight"] != 0).any(0)
         masks[index] = kept.to(torch.get_default_dtype()).expand(observation.sites[index].shape).clone()
     return masks
 
 
+def read_all_masks(observation: Observation) -> Masks | None:
+    """Return one mask a site, or None when some cannot be read off."""
+    masks = read_masks(observation)
+    indices = range(len(observation.sites))
+    return tuple(masks[index] for index in indices) if len(masks) == len(indices) else None
+
+
 @torch.no_grad()
-def _linear_behind(observation: Observation) -> dict[int, str]:
+def linear_behind(observation: Observation) -> dict[int, str]:
     """Names of the linear layers whose input is the very output of a dropout site, by index of the site.
 
     Each site in turn gets a mask of zeros: the layer behind it is the first whose input vanishes.
@@ -44,18 +51,8 @@ def _linear_behind(observation: Observation) -> dict[int, str]:
 
 def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
     """The first linear layer to be called with nothing but zeros under the given masks."""
-    silent: list[str] = []
-
-    def watch(name: str, module: nn.Module) -> RemovableHandle:
-        return module.register_forward_pre_hook(
-            lambda _module, inputs: silent.append(name) if not bool(inputs[0].any()) else None
-        )
-
-    linear = [(name, m) for name, m in observation.model.named_modules() if isinstance(m, nn.Linear)]
-    handles = [watch(name, module) for name, module in linear]
-    example = torch.ones((observation.sites[0].shape[0], *observation.spec.shape))
-    with injected_masks(observation.sites, masks):
+    dtype = next(observation.model.parameters()).dtype
+    example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
+    with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
         observation.model(example)
-    for handle in handles:
-        handle.remove()
-    return silent[0] if silent else None
+    return next((name for name, inputs in seen if not bool(inputs.any())), None)

@@ -1,0 +1,82 @@
+"""Scale and sign of an input that is known up to a factor, from what the next linear layer saw.
+
+A layer without bias gives away the direction u of its input only. But act(s W u), with the dropped units left out,
+must lie in the row space of the next weight gradient, and a curved activation does so for one real s alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks._matching import pixel_box
+from fedsim.types import Observation
+
+_GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
+_NEWTON_STEPS = 12
+_DIFFERENCE = 1e-4
+_FLAT = 1e-6
+
+
+@dataclass(frozen=True)
+class Scales:
+    """One entry a direction.
+
+    Attributes:
+        values: signed factors s, shape (A,).
+        residuals: sine of the angle between act(s W u) and the row space, shape (A,).
+        identified: False where the residual does not depend on |s|, as with ReLU; shape (A,).
+    """
+
+    values: Tensor
+    residuals: Tensor
+    identified: Tensor
+
+
+def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
+    """Search s on a grid for both signs, then refine log |s| by Gauss-Newton steps.
+
+    Args:
+        inputs: what the next layer sees for outputs of the first one.
+        outputs: W u of directions u with root mean square 1, shape (A, width), float64.
+        compared: 1 for units that are surely kept, 0 for dropped or doubtful ones, shape (A, width).
+        row_space: rows that span the next layer's inputs, shape (R, width).
+    """
+    frames = torch.linalg.qr((row_space * compared[:, None]).mT).Q  # (A, width, R)
+
+    def residuals(scales: Tensor) -> Tensor:
+        """Parts of the unit vectors act(s W u) outside the row space; (A, width) for scales (A,)."""
+        seen = inputs(scales[:, None] * outputs) * compared
+        unit = torch.nn.functional.normalize(seen, dim=1)
+        outside = unit - (frames @ (frames.mT @ unit[:, :, None])).squeeze(2)
+        return torch.where(seen.any(1, keepdim=True), outside, seen.shape[1] ** -0.5)  # silence explains nothing
+
+    grid = torch.cat([_GRID, -_GRID])
+    sizes = torch.stack([residuals(scale.expand(len(outputs))).norm(dim=1) for scale in grid])
+    scales = grid[sizes.argmin(0)]
+    for _ in range(_NEWTON_STEPS):
+        slopes = _slopes(residuals, scales)
+        curvature = slopes.square().sum(1).clamp_min(1e-300)
+        steps = -(slopes * residuals(scales)).sum(1) / curvature
+        steps = torch.where(curvature.sqrt() > _FLAT, steps.clamp(-0.3, 0.3), 0.0)
+        scales = scales * steps.exp()
+    return Scales(scales, residuals(scales).norm(dim=1), _slopes(residuals, scales).norm(dim=1) > _FLAT)
+
+
+def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
+    """Derivative of the residuals with respect to log |s|, by central differences."""
+    return (residuals(scales * (1 + _DIFFERENCE)) - residuals(scales * (1 - _DIFFERENCE))) / (2 * _DIFFERENCE)
+
+
+def largest_in_range(examples: Tensor, observation: Observation) -> Tensor:
+    """Return the largest positive factors, shape (A,), that keep examples (A, *shape) inside the pixel range.
+
+    A factor of 1 where the range does not hold the value 0, for example when the normalisation is unknown.
+    """
+    low, high = (bound.double() for bound in pixel_box(observation))
+    limits = torch.where(examples > 0, high, low) / torch.where(examples == 0, torch.nan, examples)
+    factors = limits.nan_to_num(nan=torch.inf).flatten(1).amin(1)
+    return torch.where((factors > 0) & factors.isfinite(), factors, 1.0)

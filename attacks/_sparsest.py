@@ -1,0 +1,124 @@
+"""Sparsest vectors of a subspace: find q with U q mostly exact zeros, for U (h, R) with orthonormal columns.
+
+Dictionary learning by many starts of a smoothed l1 descent on the sphere, then reweighted least squares, which turns
+the zeros that the descent leaves near zero into exact ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+_DESCENT_STEPS = 200
+_FIRST_SMOOTHING, _LAST_SMOOTHING = 0.3, 0.03
+_FIRST_STEP = 0.5
+_NORM_FLOOR = 0.3
+_SAME_START = 0.9
+_SAME_VECTOR = 0.999
+_REFINEMENTS = 40
+ZERO = 1e-5
+_INDEPENDENT = 1e-3
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Vectors found so far, most zeros first.
+
+    Attributes:
+        vectors: unit vectors q, shape (k, R).
+        zero_shares: share of the entries of U q that are exactly zero, shape (k,).
+    """
+
+    vectors: Tensor
+    zero_shares: Tensor
+
+
+def nothing_found(rank: int) -> Sparse:
+    """Return an empty list of vectors for a subspace of dimension R."""
+    return Sparse(torch.empty(0, rank, dtype=torch.float64), torch.empty(0, dtype=torch.float64))
+
+
+def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generator) -> Sparse:
+    """Add what one round of starts finds, at most R independent vectors in all.
+
+    Args:
+        basis: U without its zero rows, shape (h, R), float64.
+        known: result of earlier rounds.
+        starts: random points on the sphere.
+        generator: for the starts.
+    """
+    height, rank = basis.shape
+    preconditioner, rows = _preconditioned(basis)
+    first = F.normalize(torch.randn((starts, rank), generator=generator, dtype=torch.float64), dim=1)
+    candidates = _descended(rows, first)
+    score = (candidates @ rows.T).square().add(_LAST_SMOOTHING**2).sqrt().mean(1)
+    chosen = _distinct(candidates[score.argsort()], _SAME_START, rank + rank // 2 + 4)
+    directions = F.normalize(basis, dim=1)
+    refined = _refined(directions, F.normalize(chosen @ preconditioner.T, dim=1))
+    found = torch.cat([known.vectors, refined])
+    zero_shares = (entries(basis, found).abs() < ZERO).double().mean(1)
+    order = zero_shares.argsort(descending=True)
+    order = order[zero_shares[order] >= (rank + 8) / height]
+    kept = order[_independent(found[order])]
+    return Sparse(found[kept], zero_shares[kept])
+
+
+def entries(basis: Tensor, vectors: Tensor) -> Tensor:
+    """Return U q, each entry in units of the norm of its row of U, shape (k, h)."""
+    return vectors @ F.normalize(basis, dim=1).T
+
+
+def _preconditioned(basis: Tensor) -> tuple[Tensor, Tensor]:
+    """C and the rows (h, R) to search on: short rows are damped as noise, then all are made white by C."""
+    norms = basis.norm(dim=1, keepdim=True)
+    damped = basis / (norms + _NORM_FLOOR * norms.median())
+    root = torch.linalg.cholesky(damped.T @ damped / len(damped))
+    whitening = torch.linalg.inv(root).T
+    return whitening, damped @ whitening
+
+
+def _descended(rows: Tensor, first: Tensor) -> Tensor:
+    """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, while mu falls."""
+    points = first
+    for smoothing in torch.logspace(0, 1, _DESCENT_STEPS, base=_LAST_SMOOTHING / _FIRST_SMOOTHING).tolist():
+        mu = _FIRST_SMOOTHING * smoothing
+        values = points @ rows.T
+        slope = (values / (values.square() + mu**2).sqrt()) @ rows / len(rows)
+        tangent = slope - (slope * points).sum(1, keepdim=True) * points
+        points = F.normalize(points - _FIRST_STEP * smoothing**0.75 * tangent, dim=1)
+    return points
+
+
+def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
+    """Walk through unit vectors and keep those whose |cosine| with all kept ones is below `same`."""
+    kept: list[Tensor] = []
+    while len(vectors) and len(kept) < limit:
+        kept.append(vectors[0])
+        vectors = vectors[(vectors @ vectors[0]).abs() < same]
+    return torch.stack(kept)
+
+
+def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
+    """Reweighted least squares: the smallest eigenvector under weights that grow where an entry is near zero."""
+    unit = vectors.shape[1] ** -0.5
+    for smoothing in torch.logspace(-0.824, -6, _REFINEMENTS, dtype=torch.float64).tolist():
+        weights = 1.0 / ((vectors @ directions.T).square() + (smoothing * unit) ** 2)  # (k, h)
+        gram = torch.einsum("kh,hr,hs->krs", weights, directions, directions)
+        vectors = torch.linalg.eigh(gram).eigenvectors[:, :, 0]
+    return vectors
+
+
+def _independent(vectors: Tensor) -> Tensor:
+    """Indices of a maximal independent list, greedily from the first one on."""
+    kept: list[int] = []
+    frame = torch.empty(0, vectors.shape[1], dtype=vectors.dtype)
+    for index, vector in enumerate(vectors):
+        rest = vector - (frame @ vector) @ frame
+        is_new = not kept or (vectors[kept] @ vector).abs().max() < _SAME_VECTOR
+        if is_new and rest.norm() > _INDEPENDENT:
+            kept.append(index)
+            frame = torch.cat([frame, F.normalize(rest, dim=0)[None]])
+    return torch.tensor(kept, dtype=torch.long)

@@ -1,0 +1,130 @@
+"""Closed form for one example: the weight gradient of the first linear layer is an outer product with the input.
+
+For z = W x + b the gradients are dW = dz x^T and db = dz, so x = dW^T db / |db|^2 (Geiping et al. 2020, arXiv
+2003.14053, proposition 3.1). Without a bias, dW gives x up to a factor; the factor and its sign follow from the next
+linear layer, whose weight gradient holds m * act(s W u) / (1 - p) up to a factor. Dropout behind the first layer does
+not help: it removes rows of dW, and one row is enough.
+
+Threat model: honest-but-curious server, one gradient of one example, labels given or inferred.
+Fails for several examples (the answer is a mixture), when the first layer sees no raw pixels, and in scale, not in
+shape, when there is no bias and the activation is as scale-free as ReLU. Noise on the gradient costs little: the sums
+over all rows average it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._agreement import verdict
+from attacks._labels import infer_labels
+from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
+from attacks._masks import read_all_masks
+from attacks._matching import one_gradient_only
+from attacks._scale import largest_in_range, signed_scales
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+
+class ClosedFormLinearConfig(Config):
+    """Settings of the closed form."""
+
+    compared_share: float = Field(
+        0.45, gt=0, le=1, description="largest share of units compared to find the scale; below 1 - p under noise"
+    )
+
+
+@dataclass(frozen=True)
+class _Found:
+    input: Tensor  # (1, *shape)
+    residual: float
+    notes: tuple[str, ...]
+
+
+@final
+@attack("closed-form-linear", summary="exact input of a first linear layer, one example", paper="2003.14053")
+class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
+    """Rank-one factor of the first weight gradient, scaled by the bias or by the next layer."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps, several examples, and models whose first linear layer sees no flattened pixels."""
+        if (observation.batch_size or 1) > 1:
+            return f"the update mixes {observation.batch_size} examples; a closed form for this layer needs one"
+        if first_linear(observation) is None:
+            return "no linear layer sees the flattened input"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve for the input, then compare the gradient it produces with the observed one."""
+        layer = first_linear(observation)
+        assert layer is not None
+        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        found = self._input(observation, layer)
+        masks = read_all_masks(observation)
+        residual = (found.residual, "rank-one residual of the first weight gradient")
+        objective, meaning = verdict(observation, found.input, labels, masks, residual)
+        on_step(Step(0, 1, 1, objective, objective, found.input))
+        return Reconstruction(
+            inputs=found.input,
+            labels=labels.clone(),
+            masks=masks or None,
+            objective=objective,
+            iterations=1,
+            best_iteration=1,
+            history=((1, objective),),
+            stopped="solved in closed form",
+            notes=(f"layer '{layer.name}' sees the pixels", *found.notes, meaning),
+        )
+
+    def _input(self, observation: Observation, layer: PixelLayer) -> _Found:
+        weight = observation.update.tensors[f"{layer.name}.weight"].double()
+        bias = observation.update.tensors.get(f"{layer.name}.bias")
+        if bias is not None and bool(bias.any()):
+            row = weight.T @ bias.double() / bias.double().square().sum()
+            residual = float((weight - torch.outer(bias.double(), row)).norm() / weight.norm())
+            return _Found(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
+        row, residual = right_factor(weight)
+        scale, note = self._scale(observation, layer, row)
+        found = examples_from(scale * row[None], layer, observation)
+        return _Found(found, residual, (_residual_note(residual), note))
+
+    def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str]:
+        """Signed factor of a row (pixels,) with root mean square 1, and where it comes from."""
+        behind = layer_behind(observation, layer.name)
+        if behind is None:
+            factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
+            return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows"
+        seen, _ = right_factor(observation.update.tensors[f"{behind.name}.weight"].double())
+        compared = self._compared(seen)
+        weights = observation.model.get_parameter(f"{layer.name}.weight").detach().double()
+        found = signed_scales(behind.inputs, (weights @ row)[None], compared[None], seen[None])
+        if bool(found.identified):
+            return float(found.values), f"scale from layer '{behind.name}', residual {float(found.residuals):.1e}"
+        sign = float(found.values.sign())
+        factor = largest_in_range(examples_from(sign * row[None], layer, observation).double(), observation)
+        return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free"
+
+    def _compared(self, seen: Tensor) -> Tensor:
+        """Return 1 for units that are surely kept: the largest that the next layer saw. Needs no exact zeros."""
+        count = max(2, round(self.config.compared_share * len(seen)))
+        compared = torch.zeros_like(seen)
+        compared[seen.abs().topk(min(count, len(seen))).indices] = 1.0
+        return compared * (seen != 0)
+
+
+def right_factor(weight: Tensor) -> tuple[Tensor, float]:
+    """Return r with root mean square 1, shape (n,), of the best W = l r^T to a matrix (m, n), and |W - l r^T| / |W|."""
+    left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
+    row = left @ weight
+    residual = float((weight - torch.outer(left, row)).norm() / weight.norm())
+    return row * (math.sqrt(len(row)) / row.norm()), residual
+
+
+def _residual_note(residual: float) -> str:
+    return f"rank-one residual {residual:.1e}"

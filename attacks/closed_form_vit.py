@@ -1,0 +1,109 @@
+"""Closed form for one image and a vision transformer that adds a learned position embedding to its patches.
+
+A token is z_t = E x_t + b + pos_t, so its gradient is dL/dpos_t, whatever comes behind. Hence dL/dE = G^T X with
+G = dL/dpos (N tokens, d features) and X the patches (N, entries): d equations for N unknowns an entry, solved by least
+squares. After APRIL (Lu et al. 2022, arXiv 2112.14087), which reads G in the same place but solves the attention behind
+it and so needs a model without residual connections and normalisation; the projection needs neither.
+
+Dropout right behind the embedding multiplies z_t and with it dL/dpos_t: the equation still holds, the zeros of G show
+the mask, and its rows become more independent, so that more dropout gives a sharper image.
+Threat model: honest-but-curious server, one gradient of one image, labels given or inferred.
+Fails for several images (tokens of all are summed into G), fixed or frozen position embeddings, more patches than
+features, and noise: at 1 % of the gradient's norm only a coarse image is left.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, final
+
+import torch
+from torch import Tensor
+
+from attacks._agreement import verdict
+from attacks._labels import infer_labels
+from attacks._matching import one_gradient_only
+from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+
+class ClosedFormVitConfig(Config):
+    """The closed form has no settings."""
+
+
+class _Solution(NamedTuple):
+    patches: Tensor  # (N, entries)
+    residual: float
+    condition: float
+
+
+@final
+@attack("closed-form-vit", summary="exact image from the position embedding's gradient, one image", paper="2112.14087")
+class ClosedFormVit(Attack[ClosedFormVitConfig]):
+    """Least squares for the patches."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps or images, and models whose position embedding does not give the tokens' gradients."""
+        if (observation.batch_size or 1) > 1:
+            return f"the position embedding sums the tokens of {observation.batch_size} images; a closed form needs one"
+        patches = patch_projection(observation)
+        if patches is None:
+            return "no layer projects patches of the image"
+        positions = position_embedding(observation, patches)
+        if positions is None:
+            return f"no learned position embedding is added to the output of '{patches.name}'"
+        return _unsolvable(observation, patches, positions) or one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve for the patches and put them together."""
+        patches = patch_projection(observation)
+        assert patches is not None
+        positions = position_embedding(observation, patches)
+        assert positions is not None
+        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        embedding = observation.update.tensors[positions.name]
+        tokens = rows_of(embedding.double(), patches, positions.first)
+        solution = _solve(tokens, observation.update.tensors[f"{patches.name}.weight"].double().flatten(1))
+        image = patches.joined(solution.patches, observation.spec.shape)
+        image = image.to(next(observation.model.parameters()).dtype)
+        masks = None if observation.sites else ()
+        residual = (solution.residual, "relative residual of the least squares")
+        objective, meaning = verdict(observation, image, labels, masks, residual)
+        on_step(Step(0, 1, 1, objective, objective, image))
+        return Reconstruction(
+            inputs=image,
+            labels=labels.clone(),
+            masks=None,
+            objective=objective,
+            iterations=1,
+            best_iteration=1,
+            history=((1, objective),),
+            stopped="solved in closed form",
+            notes=(
+                f"position embedding '{positions.name}', patch projection '{patches.name}'",
+                f"condition number {solution.condition:.1f}, residual {solution.residual:.1e}",
+                f"{int((embedding == 0).sum())} of {embedding.numel()} embedding entries read off as dropped",
+                meaning,
+            ),
+        )
+
+
+def _unsolvable(observation: Observation, patches: Patches, positions: Positions) -> str | None:
+    if not positions.is_trained:
+        return f"the position embedding '{positions.name}' is frozen: its gradient is not sent"
+    if f"{patches.name}.weight" not in observation.update.tensors:
+        return f"the patch projection '{patches.name}' is frozen: its gradient is not sent"
+    if len(patches.pixels) > patches.width:
+        return f"{len(patches.pixels)} patches for {patches.width} features a token: fewer equations than unknowns"
+    if not bool(rows_of(observation.update.tensors[positions.name], patches, positions.first).any()):
+        return f"the gradient of the position embedding '{positions.name}' is zero"
+    return None
+
+
+def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
+    """Least squares for X in tokens^T X = weight; tokens (N, d), weight (d, entries), float64."""
+    found = torch.linalg.lstsq(tokens.T, weight, driver="gelsd")
+    residual = float((tokens.T @ found.solution - weight).norm() / weight.norm())
+    singular = torch.linalg.svdvals(tokens)
+    return _Solution(found.solution, residual, float(singular[0] / singular[-1].clamp_min(1e-300)))
