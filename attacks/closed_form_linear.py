@@ -36,7 +36,10 @@ class ClosedFormLinearConfig(Config):
     """Settings of the closed form."""
 
     compared_share: float = Field(
-        0.45, gt=0, le=1, description="largest share of units compared to find the scale; below 1 - p under noise"
+        default=0.45,
+        gt=0,
+        le=1,
+        description="largest share of units compared to find the scale; below 1 - p under noise",
     )
 
 

@@ -41,10 +41,10 @@ _MATCHES = 1e-5
 class SparseDictionaryConfig(Config):
     """Settings of the search. A round of 1,024 starts takes about half a second on one core for 512 units."""
 
-    rounds: int = Field(4, ge=1, description="most rounds before giving up")
-    starts: int = Field(1024, ge=1, description="random starts a round")
+    rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
+    starts: int = Field(default=1024, ge=1, description="random starts a round")
     rank_tolerance: float = Field(
-        1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
 
 

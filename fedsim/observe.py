@@ -74,6 +74,11 @@ def describe(world: World) -> tuple[str, ...]:
         f"It attacks {threat.victims} client{'s' if threat.victims > 1 else ''} in round {rounds}.",
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *(f"It {sentence}." for sentence in unknown),
+        *(
+            f"Attack '{attack.label or attack.name}' is granted more: {', '.join(_SENTENCES[k][0] for k in granted)}."
+            for attack in world.scenario.attacks
+            if (granted := [k for k in _SENTENCES if k in attack.also_knows and k not in threat.knows])
+        ),
     )
 
 

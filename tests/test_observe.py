@@ -128,8 +128,10 @@ def test_rates_that_cannot_be_withheld_are_refused(
 
 
 def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
-    _, _, world = watched(threat={"knows": ("labels",)})
+    attacks = [{"name": "wiig", "label": "W", "also_knows": ["masks", "dropout-rates", "labels"]}]
+    _, _, world = watched(threat={"knows": ("labels",)}, attacks=attacks)
     text = " ".join(describe(world))
+    assert "Attack 'W' is granted more: the dropout masks the client drew, where and at which rate" in text
     assert "the labels of the batch" in text
     assert "does not see the dropout masks" in text
     assert "does not know the dropout rates" in text

@@ -88,7 +88,7 @@ def test_arms_may_differ_in_the_method_itself() -> None:
     raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp", "dropout": 0.1}}
     scenario = parse({**raw, "arms": {"model.name": ["mlp", "vit-small"]}}, "s")
     assert [arm.model.settings["dropout"] for _, arm in arms(scenario)] == [0.1, 0.1]
-    assert ["width" in arm.model.settings for _, arm in arms(scenario)] == [True, False]
+    assert ["bias" in arm.model.settings for _, arm in arms(scenario)] == [True, False]
 
 
 def test_all_problems_are_reported_at_once() -> None:
