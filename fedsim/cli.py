@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -68,8 +72,8 @@ def run(
     command = shlex.join(["fedsim", *sys.argv[1:]])
     _say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
     try:
-        with display.watching(_out) as watcher:
-            record = experiment.run(loaded, folder, watcher, command=command, earlier=earlier)
+        with _asked_to_stop() as stop, display.watching(_out) as watcher:
+            record = experiment.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
     except KeyboardInterrupt:
         _complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None
@@ -146,6 +150,27 @@ def main() -> None:
     except FedsimError as error:
         _complain(str(error))
         sys.exit(error.exit_code)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[threading.Event]:
+    """Yield what Ctrl-C or a termination sets; the second one does not wait for the end of a step.
+
+    An interrupt that is raised just anywhere can be lost: code that Python calls back from C swallows it.
+    """
+    event = threading.Event()
+
+    def handle(_number: int, _frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _entries(group: str) -> list[dict[str, str]]:

@@ -29,7 +29,7 @@ from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Tensors, Truth, WireEntry
+from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -70,6 +70,12 @@ class _Run:
     record: RunRecord
     arrays: dict[str, np.ndarray]
     watcher: Watcher
+    should_stop: Callable[[], bool]
+
+    def look_up(self) -> None:
+        """Stop here, between two steps, if somebody asked for it."""
+        if self.should_stop():
+            raise KeyboardInterrupt
 
     def keep(self, arm: ArmRecord, number: int) -> None:
         kept = (*self.record.arms[:number], arm)
@@ -84,7 +90,13 @@ class _Run:
 
 
 def run(
-    scenario: Scenario, folder: RunFolder, watcher: Watcher, *, command: str, earlier: RunRecord | None
+    scenario: Scenario,
+    folder: RunFolder,
+    watcher: Watcher,
+    *,
+    command: str,
+    earlier: RunRecord | None,
+    should_stop: Callable[[], bool] = lambda: False,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -94,6 +106,7 @@ def run(
         watcher: told of every round, attack and iteration.
         command: the command line to keep in the record.
         earlier: an interrupted record of the same scenario whose complete arms are kept.
+        should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
 
     Raises:
         FedsimError: a mistake in the scenario that shows only at work: a missing data set, a client function that
@@ -117,7 +130,7 @@ def run(
         started=earlier.started if earlier else _now(),
         arms=done,
     )
-    this = _Run(folder, record, folder.read_arrays() if earlier else {}, watcher)
+    this = _Run(folder, record, folder.read_arrays() if earlier else {}, watcher, should_stop)
     for number, ((values, arm), world_json) in enumerate(zip(todo, worlds, strict=True)):
         if number < len(done):
             continue
@@ -162,7 +175,12 @@ def model_hash(weights: Tensors) -> str:
 def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
     begin = time.perf_counter()
     scenario = world.scenario
-    journal = train(world, world_json, this.watcher.round)
+
+    def on_round(record: RoundRecord) -> None:
+        this.watcher.round(record)
+        this.look_up()
+
+    journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
     truths = [_replay(world, entry) for entry in journal.wire]
@@ -211,7 +229,12 @@ def _attack(
     scenario = world.scenario
     label = choice.label or choice.name
     attack: Attack[Any] = choice.make("attack")
-    on_step = this.watcher.attack(label, progress + 1, scenario.threat.victims * len(scenario.threat.rounds))
+    watch = this.watcher.attack(label, progress + 1, scenario.threat.victims * len(scenario.threat.rounds))
+
+    def on_step(step: Step) -> None:
+        watch(step)
+        this.look_up()
+
     generator = seeding.generator(scenario.seed, f"attack {label}", entry.round, entry.client)
     begin = time.perf_counter()
     blank = VictimRecord(round=entry.round, client=entry.client)

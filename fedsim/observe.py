@@ -77,7 +77,7 @@ def describe(world: World) -> tuple[str, ...]:
         *(
             f"Attack '{attack.label or attack.name}' is granted more: {', '.join(_SENTENCES[k][0] for k in granted)}."
             for attack in world.scenario.attacks
-            if (granted := [k for k in _SENTENCES if k in attack.also_knows and k not in threat.knows])
+            if (granted := [k for k in attack.also_knows if k not in threat.knows])
         ),
     )
 
