@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from torch import nn
 
 from fedsim.errors import ScenarioError
 from fedsim.masks import dropout_sites
+from fedsim.scenario import Scenario
 from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
 from fedsim.world import World, cross_entropy
 
@@ -74,12 +75,16 @@ def describe(world: World) -> tuple[str, ...]:
         f"It attacks {threat.victims} client{'s' if threat.victims > 1 else ''} in round {rounds}.",
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *(f"It {sentence}." for sentence in unknown),
-        *(
-            f"Attack '{attack.label or attack.name}' is granted more: {', '.join(_SENTENCES[k][0] for k in granted)}."
-            for attack in world.scenario.attacks
-            if (granted := [k for k in attack.also_knows if k not in threat.knows])
-        ),
+        *_further_grants(world.scenario),
     )
+
+
+def _further_grants(scenario: Scenario) -> Iterator[str]:
+    for attack in scenario.attacks:
+        granted = [knowledge for knowledge in attack.also_knows if knowledge not in scenario.threat.knows]
+        if granted:
+            words = ", ".join(_SENTENCES[knowledge][0] for knowledge in granted)
+            yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
 
 
 def _without_statistics(spec: InputSpec) -> InputSpec:
