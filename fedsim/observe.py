@@ -81,7 +81,9 @@ def describe(world: World) -> tuple[str, ...]:
 
 def _further_grants(scenario: Scenario) -> Iterator[str]:
     for attack in scenario.attacks:
-        granted = [knowledge for knowledge in attack.also_knows if knowledge not in scenario.threat.knows]
+        granted: list[Knowledge] = [
+            knowledge for knowledge in attack.also_knows if knowledge not in scenario.threat.knows
+        ]
         if granted:
             words = ", ".join(_SENTENCES[knowledge][0] for knowledge in granted)
             yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
