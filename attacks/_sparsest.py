@@ -104,7 +104,7 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
 def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
     """Reweighted least squares: the smallest eigenvector under weights that grow where an entry is near zero."""
     unit = vectors.shape[1] ** -0.5
-    for smoothing in torch.logspace(-0.824, -6, _REFINEMENTS, dtype=torch.float64).tolist():
+    for smoothing in torch.logspace(-0.824, -7, _REFINEMENTS, dtype=torch.float64).tolist():
         weights = 1.0 / ((vectors @ directions.T).square() + (smoothing * unit) ** 2)  # (k, h)
         gram = torch.einsum("kh,hr,hs->krs", weights, directions, directions)
         vectors = torch.linalg.eigh(gram).eigenvectors[:, :, 0]

@@ -8,7 +8,8 @@ finds it by dictionary learning. Dropout behind any activation supplies the same
 instead of hiding them. Scale and sign come from the bias or, without one, from the next layer's row space; the masks of
 all layers and the labels follow layer by layer.
 
-Threat model: honest-but-curious server, one exact gradient; labels and batch size help nothing and may be unknown.
+Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known. Without the
+dropout rates the images are as exact, but only the masks of the first layer would be, so none are returned.
 Fails without zeros (GELU without dropout), with too few of them for the batch (p = 0.1 beyond about 4 of 512 units),
 and under noise, which leaves no exact zero; it then says so and returns grey images. With ReLU, sparse mixtures may
 pass for examples: the objective tells.

@@ -1,0 +1,87 @@
+"""Observations of small networks built in the test itself, in float64 and with masks that are really drawn."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from fedsim import registry
+from fedsim.hooks import Attack
+from fedsim.masks import recorded_masks
+from fedsim.metrics.image import score_items
+from fedsim.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
+
+KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
+
+
+@pytest.fixture(scope="session")
+def attack_named() -> Callable[..., Attack]:
+    def build(name: str, **settings: object) -> Attack:
+        method = registry.get("attack", name)
+        return method.make(method.config.model_validate(settings))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def toy() -> Callable[..., tuple[Observation, Truth]]:
+    """Observe one exact gradient of a model on random inputs."""
+
+    def build(
+        model: nn.Module, shape: tuple[int, ...], batch_size: int, *, classes: int = 4, seed: int = 0
+    ) -> tuple[Observation, Truth]:
+        generator = torch.Generator().manual_seed(seed)
+        model = model.double().train()
+        batch = Batch(
+            torch.randn((batch_size, *shape), generator=generator, dtype=torch.float64),
+            torch.randint(classes, (batch_size,), generator=generator),
+        )
+        with recorded_masks(model, generator) as drawn:
+            loss = F.cross_entropy(model(batch.inputs), batch.labels)
+        trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
+        tensors = dict(zip(trained, gradients, strict=True))
+        spec = InputSpec(shape, classes, (0.5,) * shape[0], (0.2,) * shape[0])
+        observation = Observation(
+            threat=ThreatModel(knows=KNOWN),
+            model=model,
+            loss=F.cross_entropy,
+            update=Update("gradient", tensors, {}, batch_size, float(loss.detach())),
+            spec=spec,
+            local_steps=1,
+            learning_rate=0.1,
+            sites=tuple(drawn.sites),
+            batch_size=batch_size,
+            labels=batch.labels.clone(),
+            masks=None,
+            public=(),
+        )
+        return observation, Truth((batch,), (tuple(drawn.masks),))
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def psnr_of() -> Callable[..., list[float]]:
+    def score(guess: Reconstruction, truth: Truth, spec: InputSpec) -> list[float]:
+        return [item.psnr for item in score_items(guess, truth.batches[0], spec).items]
+
+    return score
+
+
+@pytest.fixture(scope="session")
+def without_information() -> Callable[[Observation], Observation]:
+    """Replace the gradient by noise of the same shapes: an attack that still finds the image has seen it elsewhere."""
+
+    def blind(observation: Observation) -> Observation:
+        generator = torch.Generator().manual_seed(1)
+        tensors = {
+            name: torch.randn(tensor.shape, generator=generator).to(tensor.dtype)
+            for name, tensor in observation.update.tensors.items()
+        }
+        return replace(observation, update=replace(observation.update, tensors=tensors))
+
+    return blind

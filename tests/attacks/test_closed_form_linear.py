@@ -1,0 +1,143 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks.closed_form_linear import right_factor
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "closed-form-linear"
+UNLABELLED = ("batch-size", "dropout-rates", "input-statistics")
+
+
+def dense(pixels: int, width: int, *, bias: bool, rate: float, activation: type[nn.Module] = nn.GELU) -> nn.Module:
+    with seeding.contained(2):
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(pixels, width, bias=bias),
+            activation(),
+            nn.Dropout(rate),
+            nn.Linear(width, width, bias=bias),
+            nn.GELU(),
+            nn.Linear(width, 4, bias=bias),
+        )
+
+
+class ChannelsLast(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(48, 20, bias=False), nn.GELU(), nn.Linear(20, 4, bias=False))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x.permute(0, 2, 3, 1).flatten(1))
+
+
+def solve(attack_named, observation, **config):
+    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(3, 5), st.integers(3, 5)),
+    width=st.integers(24, 40),
+    bias=st.booleans(),
+    rate=st.sampled_from([0.0, 0.1, 0.25, 0.5]),
+    seed=st.integers(0, 50),
+)
+def test_recovers_the_input_of_any_shape(toy, attack_named, shape, width, bias, rate, seed):
+    pixels = shape[0] * shape[1] * shape[2]
+    observation, truth = toy(dense(pixels, width, bias=bias, rate=rate), shape, 1, seed=seed)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
+    assert guess.objective < 1e-12
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.25, 0.5])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    "data", [{"name": "mnist5k", "train": 40, "test": 10}, {"name": "foolbox-samples", "collection": "cifar10"}]
+)
+def test_real_images_come_back_exactly_without_labels(watched, attack_named, psnr_of, data, bias, rate):
+    model = {"name": "mlp", "width": 512, "depth": 3, "bias": bias, "dropout": rate}
+    observation, truth, world = watched(data=data, model=model, knows=UNLABELLED)
+    guess = solve(attack_named, observation)
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > 120
+    assert torch.equal(guess.labels, truth.batches[0].labels)
+    assert guess.objective < 1e-9
+    assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
+
+
+def test_pixels_may_be_flattened_in_another_order(toy, attack_named):
+    with seeding.contained(0):
+        observation, truth = toy(ChannelsLast(), (3, 4, 4), 1)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])
+def test_a_scale_free_activation_leaves_the_scale_a_guess(toy, attack_named, activation):
+    observation, truth = toy(dense(27, 30, bias=False, rate=0.25, activation=activation), (3, 3, 3), 1)
+    guess = solve(attack_named, observation)
+    direction = nn.functional.cosine_similarity(guess.inputs.flatten(), truth.batches[0].inputs.flatten(), dim=0)
+    assert float(direction) == pytest.approx(1.0, abs=1e-9)
+    assert any("guessed from the pixel range" in note for note in guess.notes)
+    pixels = guess.inputs * 0.2 + 0.5
+    assert float(pixels.min()) >= 0
+    assert float(pixels.max()) <= 1
+    assert min(float(pixels.min()), 1 - float(pixels.max())) == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("knows", [("batch-size",), ()])
+def test_needs_no_knowledge(watched, attack_named, psnr_of, knows):
+    observation, truth, world = watched(knows=knows)
+    guess = solve(attack_named, observation)
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert any("rank-one residual" in note for note in guess.notes)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named, psnr_of, bias):
+    observation, truth, world = watched(
+        model={"name": "mlp", "width": 512, "depth": 3, "bias": bias},
+        defenses=[{"name": "gradient-noise", "scale": 1e-4}],
+    )
+    guess = solve(attack_named, observation)
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > 45
+
+
+def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named, psnr_of, without_information):
+    observation, truth, world = watched()
+    guess = solve(attack_named, without_information(observation))
+    grey = replace(guess, inputs=torch.zeros_like(guess.inputs))
+    assert psnr_of(guess, truth, world.dataset.spec) < psnr_of(grey, truth, world.dataset.spec)
+
+
+def test_the_model_keeps_its_weights_and_mode(watched, attack_named):
+    observation, _, _ = watched()
+    before = {name: tensor.clone() for name, tensor in observation.model.state_dict().items()}
+    solve(attack_named, observation)
+    assert observation.model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in observation.model.state_dict().items())
+
+
+def test_refuses_with_the_reason(watched, toy, attack_named):
+    several, _, _ = watched(federation={"batch_size": 2})
+    in_front = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(27, 8), nn.GELU(), nn.Linear(8, 4))
+    masked, _ = toy(in_front, (3, 3, 3), 1)
+    steps = replace(toy(dense(27, 8, bias=True, rate=0.0), (3, 3, 3), 1)[0], local_steps=3)
+    for observation, reason in ((several, "mixes 2 examples"), (masked, "no linear layer"), (steps, "3 local steps")):
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, observation)
+
+
+@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 1000))
+def test_right_factor_agrees_with_the_singular_value_decomposition(rows, columns, seed):
+    weight = torch.randn((rows, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    factor, residual = right_factor(weight)
+    _, singular, right = torch.linalg.svd(weight)
+    assert abs(float(nn.functional.cosine_similarity(factor, right[0], dim=0))) == pytest.approx(1.0, abs=1e-6)
+    assert residual == pytest.approx(float(singular[1:].norm() / singular.norm()), abs=1e-6)
