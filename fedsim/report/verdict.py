@@ -148,7 +148,15 @@ def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
     controls = [(arm, attack) for arm, attack in attacked if judge.is_control(arm, attack)]
     if any(judge.control_succeeded(attack) for _, attack in controls):
         return
-    if controls:
+    if controls and any(judge.control_succeeded(attack) for _, attack in attacked):
+        yield Banner(
+            "caution",
+            "No control succeeded",
+            "A control ought to succeed: an attack that was granted the masks, or any attack where nothing protects "
+            "the client. None did, although attacks succeeded elsewhere. Where they failed, this report cannot tell "
+            "protection from an attack that does not fit.",
+        )
+    elif controls:
         tried = "; ".join(f"{attack.label} in {arm.name}, {_of(judge.count(attack))}" for arm, attack in controls)
         yield Banner(
             "alarm",

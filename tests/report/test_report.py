@@ -202,6 +202,14 @@ def test_an_unprotected_arm_is_a_control(report, records):
     assert banners(report(records.run([arm], scenario=defended))) == ["banner caution"]
 
 
+def test_a_success_elsewhere_softens_a_failed_control(report, records):
+    plain = records.arm("plain", [records.attack("sparse", records.missed())], dropout=())
+    dropped = records.arm("dropped", [records.attack("sparse", records.recovered())])
+    page = report(records.run([plain, dropped]))
+    assert banners(page) == ["banner caution"]
+    assert "No control succeeded" in page.text
+
+
 def test_one_good_control_is_enough(report, records):
     plain = records.arm("plain", [records.attack("ig", records.recovered())], dropout=())
     hidden = records.arm("hidden", [records.attack("ig", records.missed())])
