@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class FedsimError(Exception):
@@ -25,6 +27,12 @@ class MissingExtra(FedsimError):
 
     def __init__(self, what: str, install: str) -> None:
         super().__init__(f"{what} is not installed. Get it with:\n  {install}")
+
+
+def told(error: Exception) -> str:
+    """Return kind, message and place of an exception that somebody else's code raised."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -18,7 +18,7 @@ from fedsim import apps, seeding
 from fedsim.client import local_training
 from fedsim.engines import local
 from fedsim.environment import environment
-from fedsim.errors import FedsimError
+from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
 from fedsim.masks import dropout_sites
 from fedsim.metrics.image import score_items, to_pixels
@@ -26,7 +26,7 @@ from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
-from fedsim.record import ArmRecord, AttackRecord, MaskScore, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackRecord, Failure, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
@@ -83,6 +83,14 @@ class _Run:
         self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)
 
+    def fail(self, error: Exception) -> None:
+        """Say in the record of an earlier arm why there are no further ones."""
+        if not self.record.arms:
+            return
+        failure = Failure(who="run", why=str(error))
+        self.record = self.record.model_copy(update={"status": "failed", "failures": (failure,), "ended": _now()})
+        self.folder.write_record(self.record)
+
     def finish(self) -> RunRecord:
         self.record = self.record.model_copy(update={"status": "finished", "ended": _now()})
         self.folder.write_record(self.record)
@@ -136,7 +144,11 @@ def run(
             continue
         name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items()) or "all"
         watcher.arm(name, number + 1, len(todo), arm.federation.rounds)
-        _run_arm(this, shared(world_json), world_json, number, name, values)
+        try:
+            _run_arm(this, shared(world_json), world_json, number, name, values)
+        except Exception as error:
+            this.fail(error)
+            raise
     return this.finish()
 
 
@@ -243,7 +255,7 @@ def _attack(
     except FedsimError as error:
         victim = blank.model_copy(update={"failure": str(error)})
     except Exception as error:
-        victim = blank.model_copy(update={"failure": f"{type(error).__name__}: {error}"})
+        victim = blank.model_copy(update={"failure": told(error)})
     else:
         arrays = f"{prefix}/round-{entry.round}/client-{entry.client}"
         victim = _scored(this, world, entry, truth, found, arrays)

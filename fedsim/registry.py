@@ -17,7 +17,7 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from fedsim.errors import FedsimError, nearest
+from fedsim.errors import FedsimError, nearest, told
 from fedsim.types import Config
 
 Kind = Literal["attack", "defense", "component", "dataset", "model"]
@@ -194,6 +194,11 @@ def _foreign(kind: Kind, name: str) -> Method:
         raise FedsimError(f"importing '{module_name}' for {kind} '{name}' failed: {error!r}.") from error
 
     def make(config: OpenConfig, *context: Any) -> Any:
-        return cast("Callable[..., Any]", function)(*context, **(config.model_extra or {}))
+        try:
+            return cast("Callable[..., Any]", function)(*context, **(config.model_extra or {}))
+        except FedsimError:
+            raise
+        except Exception as error:
+            raise FedsimError(f"{kind} '{name}' failed: {told(error)}.") from error
 
     return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, module_name)

@@ -51,6 +51,8 @@ def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.syspath_prepend(str(tmp_path))
     method = registry.get("model", "my_models:tiny")
     assert method.config.model_validate({"width": 5}).model_dump() == {"width": 5}
+    with pytest.raises(FedsimError, match=r"model 'my_models:tiny' failed: TypeError: .*'colour'"):
+        method.make(method.config.model_validate({"colour": 1}), None)
     with pytest.raises(FedsimError, match="has no 'tinny'. Did you mean 'tiny'"):
         registry.get("model", "my_models:tinny")
     with pytest.raises(FedsimError, match="cannot import 'no_such_module'"):

@@ -5,7 +5,6 @@ It is Flower's Grid interface over plain calls, so the same apps run here and on
 
 from __future__ import annotations
 
-import traceback
 import uuid
 from collections.abc import Iterable
 
@@ -14,6 +13,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
+
+from fedsim.errors import told
 
 _CLIENT_FAILED = 2
 _RUN_ID = 1
@@ -82,7 +83,7 @@ class LocalGrid(Grid):
             reply = self._app(message=own, context=context)
             self._state[node] = context.state
         except Exception as error:
-            reply = Message(Error(code=_CLIENT_FAILED, reason=_reason(error)), reply_to=message)
+            reply = Message(Error(code=_CLIENT_FAILED, reason=told(error)), reply_to=message)
         reply.metadata.__dict__["_message_id"] = str(uuid.uuid4())
         return reply
 
@@ -102,8 +103,3 @@ def run(server_app: ServerApp, client_app: ClientApp, clients: int, run_config: 
     grid = LocalGrid(client_app, clients, run_config)
     context = Context(run_id=_RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config))
     server_app(grid=grid, context=context)
-
-
-def _reason(error: Exception) -> str:
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    return f"{type(error).__name__}: {error} ({last.filename.rpartition('/')[2]}, line {last.lineno}, in {last.name})"
