@@ -54,11 +54,11 @@ class RunFolder:
 
     def write_record(self, record: RunRecord) -> None:
         """Write `record.json`."""
-        _write(self.path / RECORD, record.model_dump_json(indent=1).encode())
+        write_whole(self.path / RECORD, record.model_dump_json(indent=1).encode())
 
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Write `arrays.npz`."""
-        _write(self.path / ARRAYS, _npz(arrays))
+        write_whole(self.path / ARRAYS, _npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
         """Return what `arrays.npz` holds, nothing when it does not exist."""
@@ -72,7 +72,7 @@ class RunFolder:
         """Write the final weights of an arm as ``weights/arm-N.npz``, which `model.checkpoint` accepts."""
         folder = self.path / "weights"
         folder.mkdir(exist_ok=True)
-        _write(folder / f"arm-{arm}.npz", _npz({name: tensor.numpy() for name, tensor in weights.items()}))
+        write_whole(folder / f"arm-{arm}.npz", _npz({name: tensor.numpy() for name, tensor in weights.items()}))
 
     def _make(self) -> None:
         try:
@@ -105,7 +105,8 @@ def _npz(arrays: dict[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def _write(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file so that a reader sees the old one or the new one, never a part, also after a crash."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fedsim-")
     try:
         with os.fdopen(handle, "wb") as file:

@@ -28,7 +28,8 @@ class VisionTransformer(nn.Module):
         dropout: probability p of dropping an entry.
 
     Raises:
-        FedsimError: inputs that are no images, or that do not divide into patches.
+        FedsimError: inputs that are no images or do not divide into patches, or a width that does not divide into
+            heads.
     """
 
     def __init__(
@@ -41,6 +42,8 @@ class VisionTransformer(nn.Module):
                 f"a vision transformer cuts images into {patch} x {patch} patches, got {height} x {across} pixels. "
                 f"Set data.size to a multiple of {patch}, for example {math.ceil(height / patch) * patch}."
             )
+        if width % heads:
+            raise FedsimError(f"a vision transformer's width must be a multiple of its {heads} heads, got {width}.")
         tokens = 1 + (height // patch) * (across // patch)
         self.patches = nn.Sequential(nn.Conv2d(channels, width, patch, patch), nn.Flatten(2))
         self.class_token = nn.Parameter(torch.randn(1, 1, width))

@@ -5,17 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pydantic import ValidationError
-
-from fedsim.errors import FedsimError
 from fedsim.record import RunRecord
 from fedsim.report import figures, tables, verdict, wall
+from fedsim.store import RunFolder, read_record, write_whole
 
 __all__ = ["build"]
 
@@ -36,9 +32,9 @@ def build(run_dir: Path) -> Path:
     Raises:
         FedsimError: the record is missing or does not follow the schema.
     """
-    record = _read_record(run_dir / "record.json")
+    record = read_record(run_dir)
     judge = verdict.Judge.of(record)
-    walls = wall.walls(record, _read_arrays(run_dir / "arrays.npz"), judge)
+    walls = wall.walls(record, RunFolder(run_dir).read_arrays(), judge)
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
     accuracy = figures.accuracy(record)
@@ -46,11 +42,12 @@ def build(run_dir: Path) -> Path:
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
     for picture in (*curves, *exceedance, *accuracy, *sheets):
-        _write(folder / f"{picture.name}.png", picture.png)
-        _write(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
-    _write(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
+        write_whole(folder / f"{picture.name}.png", picture.png)
+        write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
+    write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
     page = _page(record, judge, walls=walls, sheets=sheets, curves=curves, exceedance=exceedance, accuracy=accuracy)
-    return _write(run_dir / "report.html", page.encode())
+    write_whole(run_dir / "report.html", page.encode())
+    return run_dir / "report.html"
 
 
 def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
@@ -80,36 +77,9 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
     )
 
 
-def _read_record(path: Path) -> RunRecord:
-    try:
-        return RunRecord.model_validate_json(path.read_bytes())
-    except FileNotFoundError as error:
-        raise FedsimError(f"there is no {path.name} in {path.parent}: is it the folder of a run?") from error
-    except ValidationError as error:
-        raise FedsimError(f"{path} does not follow the record's schema: {error}") from error
-
-
-def _read_arrays(path: Path) -> wall.Arrays:
-    if not path.exists():
-        return {}
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
-
-
 def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows(rows)
     return text.getvalue().encode()
-
-
-def _write(path: Path, content: bytes) -> Path:
-    """Write a file so that a reader sees the old one or the new one, never a part."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        unfinished.write_bytes(content)
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
-    return path

@@ -189,3 +189,8 @@ def test_dropout_is_the_one_of_torch(build: Callable[[], nn.Module]) -> None:
     drops = [module for module in build().modules() if "Dropout" in type(module).__name__]
     assert drops
     assert all(type(module) is nn.Dropout for module in drops)
+
+
+def test_a_width_that_does_not_divide_into_heads_is_refused() -> None:
+    with pytest.raises(FedsimError, match="multiple of its 3 heads, got 8"):
+        vit_small(VitSmallConfig(width=8, heads=3), spec(1, 28, 28))
