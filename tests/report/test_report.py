@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +9,6 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-import fedsim.report
 from fedsim.errors import FedsimError
 from fedsim.metrics.statistics import summarise
 from fedsim.record import Failure
@@ -364,7 +364,7 @@ def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):
     def refuse(*_):
         raise OSError("disk full")
 
-    monkeypatch.setattr(fedsim.report.os, "replace", refuse)
+    monkeypatch.setattr(os, "fsync", refuse)
     with pytest.raises(OSError, match="disk full"):
         build(folder)
     assert (folder / "report.html").read_bytes() == page
