@@ -142,7 +142,7 @@ def run(
     for number, ((values, arm), world_json) in enumerate(zip(todo, worlds, strict=True)):
         if number < len(done):
             continue
-        name = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in values.items()) or "all"
+        name = ", ".join(f"{_short(key)} {value}" for key, value in values.items()) or "all"
         watcher.arm(name, number + 1, len(todo), arm.federation.rounds)
         try:
             _run_arm(this, shared(world_json), world_json, number, name, values)
@@ -329,6 +329,11 @@ def _state_of_model(scenario: Scenario) -> str:
     if not any(earlier):
         return start
     return f"{start}, then after {', '.join(map(str, earlier))} rounds of training"
+
+
+def _short(key: str) -> str:
+    """The last word of a dotted key that says something: ``model`` for ``model.name``."""
+    return key.removesuffix(".name").rpartition(".")[2]
 
 
 def _now() -> str:
