@@ -211,8 +211,17 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
     finding = f"{count.recovered} of {_images(count)} {verb} recognisable"
-    after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{control}"
+    fooled = _fooled_clause(uninformed, judge)
+    after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
     return Sentence(arm.name, before, finding, after, True)
+
+
+def _fooled_clause(uninformed: list[AttackRecord], judge: Judge) -> str:
+    """Name the attacks that recovered nothing although another did: to trust them is false security."""
+    failed = [attack.label for attack in uninformed if not judge.count(attack).recovered]
+    if not failed:
+        return ""
+    return f" {_listed(failed)} alone recovered none: its failure would have passed for protection."
 
 
 def _control_clause(arm: ArmRecord, judge: Judge) -> str:

@@ -74,7 +74,8 @@ def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
     _, _, page = typical
     assert (
         "Under an honest-but-curious server that knows the labels and the batch size, 3 of 4 images are recognisable "
-        "(SSIM > 0.5, 95% interval 30 to 95%) with attack dia. Granted the masks, attack wiig recovers 4 of 4."
+        "(SSIM > 0.5, 95% interval 30 to 95%) with attack dia. ig alone recovered none: its failure would "
+        "have passed for protection. Granted the masks, attack wiig recovers 4 of 4."
     ) in page.text
     assert "safe" not in page.text.lower()
     assert banners(page) == []
@@ -208,6 +209,12 @@ def test_a_success_elsewhere_softens_a_failed_control(report, records):
     page = report(records.run([plain, dropped]))
     assert banners(page) == ["banner caution"]
     assert "No control succeeded" in page.text
+
+
+def test_an_attack_that_was_fooled_beside_one_that_was_not_is_named(report, records):
+    attacks = [records.attack("ig", records.missed()), records.attack("dia", records.recovered())]
+    page = report(records.run([records.arm("a", attacks)]))
+    assert "with attack dia. ig alone recovered none: its failure would have passed for protection." in page.text
 
 
 def test_one_good_control_is_enough(report, records):
