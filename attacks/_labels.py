@@ -6,6 +6,8 @@ in front of the layer changes p only, so the rules hold.
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -16,10 +18,14 @@ from fedsim.types import Observation
 _PROBES = 64
 
 
-def infer_labels(observation: Observation) -> Tensor:
+LabelRule = Literal["counting", "distinct"]
+
+
+def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tensor:
     """Return one label an example, in ascending order for several examples.
 
-    A single example: the sign rule. Several: the counting rule, with mean probabilities from noise inputs.
+    A single example: the sign rule. Several: by counting, with mean probabilities from noise inputs, or by the rule
+    for batches without a repeated class.
 
     Raises:
         NotApplicable: the model has no linear layer with one output a class.
@@ -30,6 +36,8 @@ def infer_labels(observation: Observation) -> Tensor:
     batch_size = observation.batch_size or 1
     if batch_size == 1:
         return label_of_one(weight, bias)
+    if rule == "distinct":
+        return distinct_labels(weight, batch_size)
     probabilities, feature_sum = _probe(observation, layer)
     logit_gradient = bias if bias is not None else weight.sum(1) / feature_sum
     return count_labels(logit_gradient, probabilities, batch_size)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.optim import Adam
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from attacks._labels import infer_labels
+from attacks._labels import LabelRule, infer_labels
 from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 _EPSILON = 1e-8
@@ -40,6 +40,9 @@ class MatchingConfig(Config):
     plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="by how much the step shrinks then")
     threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below")
     patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
+    label_rule: LabelRule = Field(
+        default="counting", description="how unknown labels of several examples are inferred; distinct: no class twice"
+    )
     trials: int = Field(default=1, ge=1, description="independent starts; the lowest objective wins")
 
 
@@ -107,7 +110,7 @@ def match_gradients(
     observation: Observation, config: MatchingConfig, search: Search, generator: torch.Generator, on_step: OnStep
 ) -> Reconstruction:
     """Search for inputs, and masks where the search has any, and return the best guess of all trials."""
-    labels = observation.labels if observation.labels is not None else infer_labels(observation)
+    labels = observation.labels if observation.labels is not None else infer_labels(observation, config.label_rule)
     matching = GradientMatching(observation, labels, config, search)
     trials = [
         _trial(trial, matching, observation, config, search, generator, on_step) for trial in range(config.trials)

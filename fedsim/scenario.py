@@ -124,7 +124,7 @@ class Scenario(Config):
     description: str = ""
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
-    data: Choice
+    data: Choice = Choice(name="mnist5k", settings={})
     partition: Partition = Partition()
     model: ModelChoice
     federation: Federation = Federation()

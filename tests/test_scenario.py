@@ -84,6 +84,10 @@ def test_values_out_of_range_name_the_bound(table: dict[str, Any], expected: str
         parse(raw, "s.toml")
 
 
+def test_the_data_default_to_real_digits_that_a_package_ships() -> None:
+    assert parse({"title": "t", "model": {"name": "mlp"}}, "s").data.name == "mnist5k"
+
+
 def test_arms_may_differ_in_the_method_itself() -> None:
     raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp", "dropout": 0.1}}
     scenario = parse({**raw, "arms": {"model.name": ["mlp", "vit-small"]}}, "s")

@@ -59,6 +59,18 @@ def test_the_label_of_a_real_client_is_inferred_through_dropout(
         assert torch.equal(infer_labels(observation), truth.batches[0].labels)
 
 
+def test_distinct_labels_of_a_real_client(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+    model = {"name": "mlp", "width": 64, "depth": 2, "bias": True}
+    distinct = 0
+    for client in range(4):
+        observation, truth, _ = watched(client=client, model=model, federation={"batch_size": 3}, knows=("batch-size",))
+        true = truth.batches[0].labels.sort().values
+        if len(true.unique()) == len(true):
+            distinct += 1
+            assert torch.equal(infer_labels(observation, "distinct"), true)
+    assert distinct
+
+
 def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
     model = {"name": "mlp", "width": 64, "depth": 2, "bias": True}
     observation, truth, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size",))
