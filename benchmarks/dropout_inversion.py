@@ -10,19 +10,15 @@ from fedsim import process
 
 process.prepare()
 
-import sys  # noqa: E402
-import tempfile  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
-from rich.console import Console  # noqa: E402
 
 from benchmarks._rows import Row, main  # noqa: E402
-from fedsim import display, experiment  # noqa: E402
+from benchmarks._runs import arms_of  # noqa: E402
 from fedsim.record import AttackRecord  # noqa: E402
 from fedsim.scenario import load  # noqa: E402
-from fedsim.store import RunFolder  # noqa: E402
 
 SCENARIOS = Path(__file__).parent.parent / "scenarios"
 MLP_MUST = {"DIA": 40.0, "WIIG": 45.0, "IG": -25.0, "closed form": 100.0}
@@ -60,11 +56,7 @@ def measure(full: bool) -> Sequence[Row]:
 
 
 def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackRecord, ...]:
-    with tempfile.TemporaryDirectory() as folder, display.watching(Console(file=sys.stderr)) as watcher:
-        run = RunFolder(Path(folder) / "run")
-        run.create(overwrite=False)
-        loaded = load(SCENARIOS / scenario, overrides)
-        return experiment.run(loaded, run, watcher, command="benchmark", earlier=None).arms[0].attacks
+    return arms_of(load(SCENARIOS / scenario, overrides))[0].attacks
 
 
 def _row(setting: str, attack: AttackRecord, bound: float) -> Row:

@@ -9,20 +9,15 @@ from fedsim import process
 
 process.prepare()
 
-import sys  # noqa: E402
-import tempfile  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
-from pathlib import Path  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
-from rich.console import Console  # noqa: E402
 
 from benchmarks._rows import Row, main  # noqa: E402
-from fedsim import display, experiment  # noqa: E402
+from benchmarks._runs import arms_of  # noqa: E402
 from fedsim.record import ArmRecord  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.store import RunFolder  # noqa: E402
 
 WORST = 60.0  # dB
 RATES = [0.0, 0.1, 0.25, 0.5]
@@ -73,10 +68,7 @@ def _run(
         },
         "benchmark",
     )
-    with tempfile.TemporaryDirectory() as folder, display.watching(Console(file=sys.stderr)) as watcher:
-        run = RunFolder(Path(folder) / "run")
-        run.create(overwrite=False)
-        return experiment.run(scenario, run, watcher, command="benchmark", earlier=None).arms
+    return arms_of(scenario)
 
 
 def _rows(setting: str, arm: ArmRecord, must_median: float) -> Iterator[Row]:

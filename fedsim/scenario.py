@@ -6,6 +6,7 @@ and the nearest valid name.
 
 from __future__ import annotations
 
+import copy
 import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -218,10 +219,15 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
     """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``."""
     for combination in itertools.product(*scenario.arms.values()):
         values = dict(zip(scenario.arms, combination, strict=True))
-        raw = scenario.model_dump(mode="json", exclude={"arms"})
-        for key, value in values.items():
-            _put(raw, key.split("."), value)
-        yield values, raw
+        yield values, with_values(scenario.model_dump(mode="json", exclude={"arms"}), values)
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a raw scenario with an arm's values, by dotted key, filled in."""
+    filled = copy.deepcopy(dict(raw))
+    for key, value in values.items():
+        _put(filled, key.split("."), value)
+    return filled
 
 
 def _settled(scenario: Scenario, source: str) -> Scenario:

@@ -6,14 +6,13 @@ ought to succeed, an attack that was granted the dropout masks or any attack whe
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.record import ArmRecord, AttackRecord, Interval, RunRecord, Summary, VictimRecord
-from fedsim.scenario import Scoring
+from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
 
@@ -107,7 +106,7 @@ class Judge:
 
     def is_unprotected(self, arm: ArmRecord) -> bool:
         """Tell whether an arm has no defense, no component and no active dropout."""
-        scenario = _with_values(self.scenario, arm.values)
+        scenario = with_values(self.scenario, arm.values)
         return not (scenario.get("defenses") or scenario.get("components") or arm.dropout)
 
     def control_succeeded(self, attack: AttackRecord) -> bool:
@@ -258,15 +257,3 @@ def _images(count: Count) -> str:
 
 def _listed(words: list[str]) -> str:
     return words[0] if len(words) == 1 else " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _with_values(scenario: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the scenario with an arm's dotted keys filled in."""
-    filled = copy.deepcopy(dict(scenario))
-    for key, value in values.items():
-        *parents, last = key.split(".")
-        place: Any = filled
-        for parent in parents:
-            place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
-        place[int(last) if isinstance(place, list) else last] = value
-    return filled
