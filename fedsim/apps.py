@@ -15,9 +15,10 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.client import local_training
+from fedsim.journal import Journal
 from fedsim.record import RoundRecord
 from fedsim.server import Aggregation, pack_update
-from fedsim.types import Tensors, WireEntry
+from fedsim.types import Tensors
 from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"
@@ -43,25 +44,21 @@ def client_app() -> ClientApp:
     return app
 
 
-def server_app(
-    on_wire: Callable[[WireEntry], None],
-    on_round: Callable[[RoundRecord], None],
-    on_end: Callable[[Tensors], None],
-) -> ServerApp:
-    """Return the ServerApp. It reports observed updates, finished rounds and the final weights."""
+def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
+    """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        world = _world(context)
+        world, journal = _world(context), open_journal(context)
         settings = world.scenario.federation
-        strategy = Aggregation(world, _nodes(grid), on_wire)
+        strategy = Aggregation(world, _nodes(grid), journal.wire)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
                 loss, accuracy = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else (None, None)
-                on_round(
+                journal.round(
                     RoundRecord(
                         round=round_,
                         cohort=strategy.tally.cohort,
@@ -76,7 +73,7 @@ def server_app(
         first = ArrayRecord(dict(world.first_weights))
         result = strategy.start(grid, first, num_rounds=settings.rounds, evaluate_fn=evaluate)
         final = result.arrays if len(result.arrays) else first
-        on_end(final.to_torch_state_dict())
+        journal.end(final.to_torch_state_dict())
 
     return app
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from fedsim.engines import local
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
+from fedsim.journal import MemoryJournal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.masks import identifiable, score_masks
@@ -51,15 +52,6 @@ class Watcher(Protocol):
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
-
-
-@dataclass
-class Journal:
-    """What the server reports while an arm trains."""
-
-    rounds: list[RoundRecord] = field(default_factory=list)
-    wire: list[WireEntry] = field(default_factory=list)
-    weights: Tensors = field(default_factory=dict)
 
 
 @dataclass
@@ -152,18 +144,10 @@ def run(
     return this.finish()
 
 
-def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
     """Run the federation of one arm and return what the server saw."""
-    journal = Journal()
-
-    def keep_round(record: RoundRecord) -> None:
-        journal.rounds.append(record)
-        on_round(record)
-
-    def keep_weights(weights: Tensors) -> None:
-        journal.weights = weights
-
-    server = apps.server_app(journal.wire.append, keep_round, keep_weights)
+    journal = MemoryJournal(on_round)
+    server = apps.server_app(lambda _context: journal)
     clients = world.scenario.federation.clients
     local.run(server, apps.client_app(), clients, {apps.SCENARIO_KEY: world_json})
     return journal
@@ -195,7 +179,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
-    truths = [_replay(world, entry) for entry in journal.wire]
+    truths = [_replay(world, entry) for entry in journal.entries]
     arm = ArmRecord(
         name=name,
         values=values,
@@ -212,7 +196,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     for position, choice in enumerate(scenario.attacks):
         victims = [
             _attack(this, world, choice, entry, truth, f"arm-{number}/{choice.label or choice.name}", progress)
-            for progress, (entry, (truth, _)) in enumerate(zip(journal.wire, truths, strict=True))
+            for progress, (entry, (truth, _)) in enumerate(zip(journal.entries, truths, strict=True))
         ]
         arm = arm.model_copy(
             update={

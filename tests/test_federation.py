@@ -13,7 +13,8 @@ from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
-from fedsim.experiment import Journal, model_hash, train
+from fedsim.experiment import model_hash, train
+from fedsim.journal import MemoryJournal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.server import pack_update, unpack_update
@@ -22,7 +23,7 @@ from fedsim.types import Tensors, Update
 Build = Callable[..., Scenario]
 
 
-def run(scenario: Scenario) -> Journal:
+def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
     return train(worlds.shared(world_json), world_json, lambda _record: None)
 
@@ -63,7 +64,7 @@ def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
     journal = run(
         scenario(federation={"clients": 6, "cohort": 3, "rounds": 4}, threat={"rounds": [2, 4], "victims": 2})
     )
-    assert [(entry.round, entry.client) for entry in journal.wire] == [
+    assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (2, 4) for client in journal.rounds[round_ - 1].cohort[:2]
     ]
     assert all(len(record.cohort) == 3 for record in journal.rounds)
@@ -72,7 +73,7 @@ def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
 
 def test_the_wire_carries_the_clients_update_unchanged(scenario: Build) -> None:
     built = scenario(federation={"rounds": 2, "batch_size": 2}, threat={"rounds": [2]})
-    (entry,) = run(built).wire
+    (entry,) = run(built).entries
     update, _ = local_training(worlds.build(built), entry.received, entry.round, entry.client)
     assert all(torch.equal(update.tensors[name], entry.update.tensors[name]) for name in update.tensors)
     assert (update.kind, update.examples, update.loss) == (entry.update.kind, entry.update.examples, entry.update.loss)
@@ -123,7 +124,7 @@ def test_an_update_that_is_not_finite_is_reported_and_left_out(scenario: Build) 
     assert left_out
     assert len(left_out) < 16
     assert all(torch.isfinite(tensor).all() for tensor in journal.weights.values())
-    assert {entry.client for entry in journal.wire}.isdisjoint(
+    assert {entry.client for entry in journal.entries}.isdisjoint(
         int(failure.who.split()[1]) for failure in journal.rounds[0].failures
     )
 
