@@ -30,7 +30,7 @@ from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, Failure, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
+from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -184,7 +184,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         name=name,
         values=values,
         parameters=sum(p.numel() for p in model.parameters()),
-        dropout=tuple(site.rate for site in dropout_sites(model, world.dataset.spec.shape, 1)),
+        dropout=tuple(site.rate for site in world.sites),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
         rounds=tuple(journal.rounds),
@@ -211,9 +211,13 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
 def _replay(world: World, entry: WireEntry) -> tuple[Truth, bool]:
     """Repeat a client's training to learn its private side; nothing private ever travels.
 
-    The second value says whether the repetition gave the update that was on the wire, bit by bit.
+    A client that remembers is followed through the earlier rounds that counted. The second value says whether the
+    repetition gave the update that was on the wire, bit by bit.
     """
-    update, truth = local_training(world, entry.received, entry.round, entry.client)
+    memory: Memory = {}
+    for round_, received in entry.earlier:
+        local_training(world, received, round_, entry.client, memory)
+    update, truth = local_training(world, entry.received, entry.round, entry.client, memory)
     sent = entry.update.tensors
     matches = update.tensors.keys() == sent.keys() and all(torch.equal(update.tensors[n], sent[n]) for n in sent)
     return truth, matches

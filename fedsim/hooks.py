@@ -6,6 +6,7 @@
     gradient   each gradient, before the optimizer       defenses
     step       the weights, from the gradient            components: optimizer
     upload     the update, before it is sent             defenses
+    aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
@@ -14,7 +15,8 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar, final
 
 import torch
@@ -24,6 +26,7 @@ from fedsim.errors import FedsimError, NotApplicable
 from fedsim.types import (
     Batch,
     Config,
+    Contribution,
     Knowledge,
     Observation,
     OnStep,
@@ -38,15 +41,25 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 @dataclass(frozen=True)
 class Here:
-    """Where in a run something happens, and its own source of randomness."""
+    """Where in a run something happens, its own source of randomness, and its own memory.
+
+    Attributes:
+        received: the weights that the client received this round.
+        memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
+            class says that it `remembers`, and only then, and only if the client's update counted.
+    """
 
     round: int
     client: int
     step: int
     generator: torch.Generator
+    received: Tensors = field(default_factory=dict[str, Tensor])
+    memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class _Configured(ABC, Generic[ConfigT]):
+    remembers: ClassVar[bool] = False
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
@@ -106,6 +119,31 @@ class Defense(_Configured[ConfigT]):
     @abstractmethod
     def adaptive_view(self) -> PublicKnowledge:
         """Return what an attacker who knows the defense's description knows."""
+
+
+class Aggregator(_Configured[ConfigT]):
+    """Hook aggregate: combines the updates of a round. An instance lives for one run.
+
+    The server hands the result to its optimizer in place of a gradient, which subtracts a step along it from the
+    weights.
+
+    Attributes:
+        needs_single_updates: whether the rule compares the updates of single clients, which secure aggregation
+            hides from the server.
+    """
+
+    needs_single_updates: ClassVar[bool]
+
+    @abstractmethod
+    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+        """Return one vector, shape (P,), of the contributions' dtype. Their vectors stay as they are.
+
+        Args:
+            contributions: at least one, in the order of client numbers; may be readable only once.
+
+        Raises:
+            FedsimError: the rule's settings do not fit the number of contributions.
+        """
 
 
 class Attack(_Configured[ConfigT]):

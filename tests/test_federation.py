@@ -17,8 +17,8 @@ from fedsim.experiment import model_hash, train
 from fedsim.journal import MemoryJournal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.server import pack_update, unpack_update
-from fedsim.types import Tensors, Update
+from fedsim.server import pack, unpack
+from fedsim.types import Tensors
 
 Build = Callable[..., Scenario]
 
@@ -36,8 +36,10 @@ def by_hand(world: worlds.World, rounds: int) -> Tensors:
         updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
         total = sum(update.examples for update in updates)
         for name in updates[0].tensors:
-            mean = sum(update.tensors[name] * (update.examples / total) for update in updates)
-            weights[name] = weights[name] - settings.server_learning_rate * mean
+            summed = updates[0].tensors[name] * updates[0].examples
+            for update in updates[1:]:
+                summed.add_(update.tensors[name], alpha=update.examples)
+            weights[name] = weights[name] - summed / total
     return weights
 
 
@@ -62,7 +64,9 @@ def test_training_learns_and_reports_every_round(scenario: Build) -> None:
 
 def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
     journal = run(
-        scenario(federation={"clients": 6, "cohort": 3, "rounds": 4}, threat={"rounds": [2, 4], "victims": 2})
+        scenario(
+            federation={"clients": 6, "rounds": 4}, participation={"cohort": 3}, threat={"rounds": [2, 4], "victims": 2}
+        )
     )
     assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (2, 4) for client in journal.rounds[round_ - 1].cohort[:2]
@@ -79,12 +83,13 @@ def test_the_wire_carries_the_clients_update_unchanged(scenario: Build) -> None:
     assert (update.kind, update.examples, update.loss) == (entry.update.kind, entry.update.examples, entry.update.loss)
 
 
-def test_packing_keeps_every_field() -> None:
-    update = Update("delta", {"w": torch.rand(3, 2), "s": torch.tensor(2.0)}, {"b": torch.rand(2)}, 7, 1.25)
-    copy = unpack_update(pack_update(update))
-    assert (copy.kind, copy.examples, copy.loss) == ("delta", 7, 1.25)
-    assert all(torch.equal(copy.tensors[name], update.tensors[name]) for name in update.tensors)
-    assert torch.equal(copy.buffers["b"], update.buffers["b"])
+def test_packing_keeps_every_bit() -> None:
+    vector = torch.rand(9, generator=torch.Generator().manual_seed(1))
+    grid_side = Message(RecordDict(), dst_node_id=4, message_type="train")
+    reply = unpack(Message(pack(vector, 7, 1.25), reply_to=grid_side), 3)
+    assert (reply.client, reply.examples, reply.loss, reply.failure) == (3, 7, 1.25, None)
+    assert reply.vector is not None
+    assert torch.equal(reply.vector, vector)
 
 
 DIVERGING = """
