@@ -86,7 +86,7 @@ class ClientRound:
         if not self.world.sites:
             loss = self._loss(model, batch, step)
             return loss.item(), _gradient(loss, parameters), ()
-        with kept_masks(self._generator("dropout", step)) as masks:
+        with kept_masks(self.generator("dropout", step)) as masks:
             loss = self._loss(model, batch, step)
         return loss.item(), _gradient(loss, parameters), tuple(masks)
 
@@ -107,6 +107,10 @@ class ClientRound:
         keeps = self.world.scenario.federation.keep_optimizer_state
         return (self.memory if keeps else self._brief).setdefault("optimizer", {})
 
+    def generator(self, purpose: str, step: int) -> torch.Generator:
+        """Return this client's generator for one purpose at one step."""
+        return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
+
     def _loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         outputs = model(batch.inputs)
         loss = cross_entropy(outputs, batch.labels)
@@ -116,10 +120,7 @@ class ClientRound:
 
     def _at(self, owner: str, hook: Augmentation | LossTerm | Defense, step: int) -> Here:
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
-        return Here(self.round, self.client, step, self._generator(owner, step), self.received, memory)
-
-    def _generator(self, purpose: str, step: int) -> torch.Generator:
-        return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
+        return Here(self.round, self.client, step, self.generator(owner, step), self.received, memory)
 
 
 def _gradient(loss: Tensor, parameters: dict[str, nn.Parameter]) -> Tensors:

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import apps, seeding
+from fedsim import seeding
 from fedsim.client import local_training
-from fedsim.engines import local
+from fedsim.engines import local, vectorized
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
@@ -32,6 +32,8 @@ from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
+
+_ENGINES = {"local": local.run, "vectorized": vectorized.run}
 
 
 class Watcher(Protocol):
@@ -147,9 +149,8 @@ def run(
 def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
     """Run the federation of one arm and return what the server saw."""
     journal = MemoryJournal(on_round)
-    server = apps.server_app(lambda _context: journal)
-    clients = world.scenario.federation.clients
-    local.run(server, apps.client_app(), clients, {apps.SCENARIO_KEY: world_json})
+    federation = world.scenario.federation
+    _ENGINES[federation.engine](world_json, federation.clients, journal)
     return journal
 
 

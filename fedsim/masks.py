@@ -46,7 +46,7 @@ def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Rec
     """
     where: list[str] = []
     _refuse_recurrent_dropout(model)
-    with _named(model, where), _drawing(generator, where) as recording:
+    with named_calls(model, where), _drawing(generator, where) as recording:
         yield recording
 
 
@@ -244,7 +244,7 @@ def _refuse_recurrent_dropout(model: nn.Module) -> None:
 
 
 @contextmanager
-def _named(model: nn.Module, where: list[str]) -> Iterator[None]:
+def named_calls(model: nn.Module, where: list[str]) -> Iterator[None]:
     """Keep the names of the modules that are being called in `where`, innermost last."""
     handles = []
     for name, module in model.named_modules():

@@ -103,24 +103,28 @@ class World:
         return settings.local_epochs * math.ceil(len(self.shares[client]) / settings.batch_size)
 
     def batches(self, round_: int, client: int) -> Iterator[Batch]:
-        """Yield the batch of every local step: random passes over the client's share.
+        """Yield the batch of every local step."""
+        train = self.dataset.train
+        for chosen in self.choices(client, seeding.generator(self.scenario.seed, "batches", round_, client)):
+            yield Batch(train.inputs[chosen], train.labels[chosen])
+
+    def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the numbers of the training examples of every local step: random passes over the client's share.
 
         With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own.
         """
-        settings, train = self.scenario.federation, self.dataset.train
-        share, size = self.shares[client], settings.batch_size
-        generator = seeding.generator(self.scenario.seed, "batches", round_, client)
+        settings, share = self.scenario.federation, self.shares[client]
         if settings.local_epochs is not None:
-            passes = (torch.randperm(len(share), generator=generator) for _ in range(settings.local_epochs))
-            for chosen in (share[part] for order in passes for part in order.split(size)):
-                yield Batch(train.inputs[chosen], train.labels[chosen])
+            for _ in range(settings.local_epochs):
+                order = share[torch.randperm(share.shape[0], generator=generator)]
+                yield from (order,) if order.shape[0] <= settings.batch_size else order.split(settings.batch_size)
             return
         order = torch.empty(0, dtype=torch.long)
         for _ in range(settings.local_steps):
-            if len(order) < size:
-                order = torch.randperm(len(share), generator=generator)
-            chosen, order = share[order[:size]], order[size:]
-            yield Batch(train.inputs[chosen], train.labels[chosen])
+            if order.shape[0] < settings.batch_size:
+                order = torch.randperm(share.shape[0], generator=generator)
+            chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+            yield share[chosen]
 
 
 def build(scenario: Scenario) -> World:

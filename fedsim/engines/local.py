@@ -14,7 +14,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedsim import apps
 from fedsim.errors import told
+from fedsim.journal import Journal
 
 _CLIENT_FAILED = 2
 _RUN_ID = 1
@@ -108,9 +110,15 @@ class LocalGrid(Grid):
             run_config=dict(self._run_config),
         )
 
+    def serve(self, server_app: ServerApp) -> None:
+        """Run the ServerApp to its end."""
+        server_app(
+            self,
+            Context(run_id=_RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config={**self._run_config}),
+        )
 
-def run(server_app: ServerApp, client_app: ClientApp, clients: int, run_config: dict[str, str]) -> None:
-    """Run the federation to its end in this process."""
-    grid = LocalGrid(client_app, clients, run_config)
-    context = Context(run_id=_RUN_ID, node_id=0, node_config={}, state=RecordDict(), run_config=dict(run_config))
-    server_app(grid=grid, context=context)
+
+def run(world_json: str, clients: int, journal: Journal) -> None:
+    """Run the federation to its end in this process, one client after the other."""
+    grid = LocalGrid(apps.client_app(), clients, {apps.SCENARIO_KEY: world_json})
+    grid.serve(apps.server_app(lambda _context: journal))

@@ -1,0 +1,216 @@
+"""Many clients' rounds as one computation: weights, batches and masks are stacked, and one gradient call serves all.
+
+The same batches, dropout masks and hooks as in `fedsim.client.local_training`, client by client. The result is equal
+to it within float32 rounding, not bit by bit: sums of products are taken in another order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from fedsim import seeding
+from fedsim.client import ClientRound, local_training
+from fedsim.errors import FedsimError, told
+from fedsim.masks import drawn_masks, dropout_sites, injected_masks, named_calls
+from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
+from fedsim.world import World
+
+_TOLERANCE = 1e-4
+_PROBE = 3
+_ADVICE = "Use engine = 'local'."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """Updates of several clients: one row of `vectors` (n, P), one number of examples and one mean loss each."""
+
+    vectors: Tensor
+    examples: tuple[int, ...]
+    losses: tuple[float, ...]
+
+    def rows(self) -> Iterator[tuple[Tensor, int, float]]:
+        """Return vector, number of examples and loss of each client."""
+        return zip(self.vectors.unbind(), self.examples, self.losses, strict=True)
+
+
+def cohort_training(
+    world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
+) -> Trained:
+    """Train on the batches of several clients at once.
+
+    Args:
+        world: the scenario made real; `check` accepted it.
+        received: the global state dict of this round.
+        round_: from 1.
+        clients: their numbers.
+        memories: what each remembers of earlier rounds; changed in place.
+
+    Returns:
+        What each client sends, in the order of `clients`.
+    """
+    return _Cohort(world, received, round_, clients, memories).trained()
+
+
+def check(world: World) -> None:
+    """Try two clients both ways.
+
+    Raises:
+        FedsimError: the model or a component cannot be trained for several clients at once; the message names it.
+    """
+    if world.loss_terms:
+        term = type(world.loss_terms[0]).__name__
+        raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term}. {_ADVICE}")
+    model = world.new_model()
+    for site in dropout_sites(model, world.dataset.spec.shape, _PROBE):
+        if site.shape[0] != _PROBE:
+            raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise FedsimError(
+                f"engine 'vectorized' cannot train '{name}' ({type(module).__name__}): it mixes the examples of a "
+                f"batch, of which clients have different numbers. {_ADVICE}"
+            )
+    clients = range(min(2, world.scenario.federation.clients))
+    where: list[str] = []
+    try:
+        with named_calls(world.model_with(world.first_weights), where):
+            together = cohort_training(world, world.first_weights, 1, clients, [{} for _ in clients])
+    except Exception as error:
+        raise FedsimError(
+            f"engine 'vectorized' cannot train '{where[-1] if where else 'model'}': {told(error)}. {_ADVICE}"
+        ) from error
+    for client, vector in zip(clients, together.vectors, strict=True):
+        alone, _ = local_training(world, world.first_weights, 1, client)
+        expected = world.layout.flat(alone.tensors, alone.buffers)
+        if not torch.dist(vector, expected) <= _TOLERANCE * expected.norm():
+            raise FedsimError(
+                f"engine 'vectorized' trains this model differently: the update of client {client} is off by "
+                f"{torch.dist(vector, expected) / expected.norm():.1g} of its norm. {_ADVICE}"
+            )
+
+
+class _Cohort:
+    """One call of `cohort_training`. Clients are ordered by falling number of steps: the active ones come first."""
+
+    def __init__(
+        self, world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
+    ) -> None:
+        generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
+        choices = [list(world.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
+        self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
+        self._choices = [choices[i] for i in self._order]
+        self._rounds = [ClientRound(world, received, round_, clients[i], memories[i]) for i in self._order]
+        self._world, self._received = world, received
+        self._model = world.model_with(received)
+        self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
+        self._parameters = {
+            name: received[name].expand(len(clients), *p.shape).clone()
+            for name, p in self._model.named_parameters()
+            if p.requires_grad
+        }
+        self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
+        self._state: dict[str, Tensor] = {}
+        self._gradient: dict[str, Tensor] = {}
+
+    def trained(self) -> Trained:
+        losses = torch.zeros(len(self._rounds))
+        for step in range(len(self._choices[0])):
+            active = sum(len(own) > step for own in self._choices)
+            losses[:active] += self._step(step, active)
+        losses /= torch.tensor([len(own) for own in self._choices])
+        examples = [sum(map(len, own)) for own in self._choices]
+        vectors = self._uploads(examples, losses.tolist())
+        places = sorted(range(len(self._order)), key=self._order.__getitem__)
+        return Trained(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
+
+    def _step(self, step: int, active: int) -> Tensor:
+        parameters = {name: p[:active] for name, p in self._parameters.items()}
+        choices = [own[step] for own in self._choices[:active]]
+        with seeding.contained(0):
+            gradient, losses = self._gradients(parameters, self._batch(step, choices), self._masks(step, choices))
+        if self._world.defenses or self._world.scenario.federation.keep_optimizer_state:
+            self._one_by_one(parameters, gradient, step)
+        elif self._is_fedsgd:
+            self._gradient = gradient
+        else:
+            self._state = {key: t[:active] if t.dim() else t for key, t in self._state.items()}
+            self._world.optimizer.step(parameters, gradient, self._state)
+        return losses
+
+    def _batch(self, step: int, choices: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """Return inputs, labels and the share of each example in its client's mean loss, zero for padding."""
+        train = self._world.dataset.train
+        chosen = pad_sequence(choices, batch_first=True)
+        counts = torch.tensor([len(own) for own in choices]).unsqueeze(1)
+        shares = (torch.arange(chosen.shape[1]) < counts) / counts
+        if not self._world.augmentations:
+            return train.inputs[chosen], train.labels[chosen], shares
+        own = [
+            place.augmented(Batch(train.inputs[part], train.labels[part]), step)
+            for place, part in zip(self._rounds, choices, strict=False)
+        ]
+        inputs = pad_sequence([batch.inputs for batch in own], batch_first=True)
+        return inputs, pad_sequence([batch.labels for batch in own], batch_first=True), shares
+
+    def _gradients(
+        self, parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor, Tensor], masks: tuple[Tensor, ...]
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        sites = self._world.sites
+
+        def loss(own: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, drawn: Masks) -> Tensor:
+            with injected_masks(sites, drawn):
+                outputs = torch.func.functional_call(self._model, (own, self._fixed), (x,))
+            return (F.cross_entropy(outputs, y, reduction="none") * share).sum()
+
+        both = cast("Callable[..., Any]", torch.func.vmap(torch.func.grad_and_value(loss)))
+        return both(parameters, *batch, masks)
+
+    def _masks(self, step: int, choices: list[Tensor]) -> tuple[Tensor, ...]:
+        """Draw what each client would draw alone: all masks of a step from one generator, in call order."""
+        if not self._world.sites:
+            return ()
+        like = self._world.dataset.train.inputs
+        places = [(place.round, place.client, step) for place in self._rounds[: len(choices)]]
+        generators = seeding.generators(self._world.scenario.seed, "dropout", places)
+        drawn = [
+            drawn_masks(_sites(self._world, len(own)), generator, like)
+            for own, generator in zip(choices, generators, strict=True)
+        ]
+        return tuple(pad_sequence(list(site), batch_first=True) for site in zip(*drawn, strict=True))
+
+    def _one_by_one(self, parameters: dict[str, Tensor], gradient: dict[str, Tensor], step: int) -> None:
+        """Let each client's own hooks change its gradient and take its step."""
+        defended: list[Tensors] = []
+        for index in range(len(next(iter(parameters.values())))):
+            own = self._rounds[index]
+            defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step))
+            if not self._is_fedsgd:
+                weights = {name: p[index] for name, p in parameters.items()}
+                self._world.optimizer.step(weights, defended[-1], own.optimizer_state())
+        if self._is_fedsgd:
+            self._gradient = {name: torch.stack([own[name] for own in defended]) for name in gradient}
+
+    def _uploads(self, examples: list[int], losses: list[float]) -> Tensor:
+        tensors = self._gradient if self._is_fedsgd else {n: self._received[n] - p for n, p in self._parameters.items()}
+        count, layout = len(self._rounds), self._world.layout
+        flat = torch.cat([t.reshape(count, -1) for t in tensors.values()], dim=1)
+        vectors = F.pad(flat, (0, layout.size - layout.parameters))
+        if not self._world.defenses:
+            return vectors
+        kind = "gradient" if self._is_fedsgd else "delta"
+        for index, own in enumerate(self._rounds):
+            raw = Update(kind, *layout.named(vectors[index]), examples[index], losses[index])
+            sent = own.uploaded(raw, len(self._choices[index]))
+            vectors[index] = layout.flat(sent.tensors, sent.buffers)
+        return vectors
+
+
+def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
+    return tuple(replace(site, shape=(examples, *site.shape[1:])) for site in world.sites)
