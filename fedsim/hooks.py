@@ -6,6 +6,7 @@
     gradient   each gradient, before the optimizer       defenses
     step       the weights, from the gradient            components: optimizer
     upload     the update, before it is sent             defenses
+    aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
@@ -14,6 +15,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Generic, TypeVar, final
 
@@ -24,6 +26,7 @@ from fedsim.errors import FedsimError, NotApplicable
 from fedsim.types import (
     Batch,
     Config,
+    Contribution,
     Knowledge,
     Observation,
     OnStep,
@@ -106,6 +109,31 @@ class Defense(_Configured[ConfigT]):
     @abstractmethod
     def adaptive_view(self) -> PublicKnowledge:
         """Return what an attacker who knows the defense's description knows."""
+
+
+class Aggregator(_Configured[ConfigT]):
+    """Hook aggregate: combines the updates of a round. An instance lives for one run.
+
+    The server hands the result to its optimizer in place of a gradient, which subtracts a step along it from the
+    weights.
+
+    Attributes:
+        needs_single_updates: whether the rule compares the updates of single clients, which secure aggregation
+            hides from the server.
+    """
+
+    needs_single_updates: ClassVar[bool]
+
+    @abstractmethod
+    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+        """Return one vector, shape (P,), of the contributions' dtype. Their vectors stay as they are.
+
+        Args:
+            contributions: at least one, in the order of client numbers; may be readable only once.
+
+        Raises:
+            FedsimError: the rule's settings do not fit the number of contributions.
+        """
 
 
 class Attack(_Configured[ConfigT]):

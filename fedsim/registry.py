@@ -1,8 +1,8 @@
 """Methods are discovered, never listed: a file with a decorator in the right folder is enough.
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
-point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.datasets``
-or ``fedsim.models`` that names the module to import.
+point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
+``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from fedsim.errors import FedsimError, nearest, told
 from fedsim.types import Config
 
-Kind = Literal["attack", "defense", "component", "dataset", "model"]
+Kind = Literal["attack", "defense", "component", "aggregator", "dataset", "model"]
 Hook = Literal[
     "augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer", "decoder", "probe", "sampler"
 ]
@@ -30,6 +30,7 @@ _FOLDERS: dict[Kind, str] = {
     "attack": "attacks",
     "defense": "defenses",
     "component": "fedsim.components",
+    "aggregator": "fedsim.aggregators",
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
@@ -98,6 +99,11 @@ def defense(name: str, *, summary: str, paper: str = "", extra: str | None = Non
 def component(name: str, *, hook: Hook, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
     """Register a component for one hook of a client: a final subclass of a class in `fedsim.hooks`."""
     return _register("component", name, summary, paper, extra, hook)
+
+
+def aggregator(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register an aggregator: a final subclass of `fedsim.hooks.Aggregator`."""
+    return _register("aggregator", name, summary, paper, extra, None)
 
 
 def dataset(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:

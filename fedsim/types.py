@@ -102,6 +102,21 @@ class Update:
 
 
 @dataclass(frozen=True)
+class Contribution:
+    """One client's update as an aggregator gets it.
+
+    Attributes:
+        client: number of the client.
+        vector: every tensor of the update, flattened and joined in one order for all clients, shape (P,), floating.
+        examples: number of examples behind the update.
+    """
+
+    client: int
+    vector: Tensor
+    examples: int
+
+
+@dataclass(frozen=True)
 class Truth:
     """A client's private side of one update: kept for scoring, never shown to an attack.
 

@@ -1,0 +1,1 @@
+"""Rules by which the server makes one update of many, one rule a file."""

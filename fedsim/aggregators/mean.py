@@ -1,0 +1,55 @@
+"""Mean: (sum over clients of n_k u_k) / (sum of n_k), with n_k the examples of client k, or 1 for every client.
+
+Paper: McMahan et al. 2017, arXiv 1602.05629 (FedAvg). Not robust: one client moves it as far as it likes. It needs
+the sum alone, so it works behind secure aggregation, where no single update is seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, final
+
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.hooks import Aggregator
+from fedsim.registry import aggregator
+from fedsim.types import Config, Contribution
+
+
+class MeanConfig(Config):
+    """Settings of the mean."""
+
+    weighted: bool = Field(default=True, description="count each update by its number of examples")
+
+
+@final
+@aggregator("mean", summary="mean of the updates, as in FedAvg and FedSGD", paper="1602.05629")
+class Mean(Aggregator[MeanConfig]):
+    """A running sum in the dtype of the updates, divided once: memory of one vector for any number of clients.
+
+    In float32 the relative rounding error is below 6e-8 times the number of contributions, relative to the mean of
+    the updates' absolute values; in practice it grows with the square root of that number.
+    """
+
+    needs_single_updates: ClassVar[bool] = False
+
+    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+        """Return the mean.
+
+        Raises:
+            FedsimError: it is weighted, and no contribution has an example.
+        """
+        total: Tensor | None = None
+        weight = 0
+        for contribution in contributions:
+            share = contribution.examples if self.config.weighted else 1
+            weight += share
+            if total is None:
+                total = contribution.vector * share
+            else:
+                total.add_(contribution.vector, alpha=share)
+        if total is None or not weight:
+            raise FedsimError("aggregation: no update counts any example. Set aggregation.weighted = false.")
+        return total.div_(weight)
