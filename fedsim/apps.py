@@ -6,7 +6,7 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -14,10 +14,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
+from fedsim import participation
 from fedsim.client import local_training
+from fedsim.journal import Journal
+from fedsim.memory import recall, remember
 from fedsim.record import RoundRecord
-from fedsim.server import Aggregation, pack_update
-from fedsim.types import Tensors, WireEntry
+from fedsim.server import Aggregation, Nodes, lost, pack
+from fedsim.types import Tensors
 from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"
@@ -30,11 +33,19 @@ def client_app() -> ClientApp:
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        world = _world(context)
-        received = message.content.array_records["arrays"].to_torch_state_dict()
-        round_ = cast("int", message.content.config_records["config"]["round"])
-        update, _private = local_training(world, received, round_, _client(context))
-        return Message(pack_update(update), reply_to=message)
+        world, client = _world(context), _client(context)
+        order = message.content.config_records["config"]
+        round_, counted = cast("int", order["round"]), cast("int", order["counted"])
+        fate = participation.fate(world.scenario, round_, client, world.steps(client))
+        if fate is not None and fate.cause == "crash":
+            raise RuntimeError(fate.why)
+        if fate is not None:
+            return Message(lost(fate), reply_to=message)
+        memory = recall(context.state, counted)
+        update, _private = local_training(world, _received(message), round_, client, memory)
+        remember(context.state, round_, memory)
+        vector = world.layout.flat(update.tensors, update.buffers)
+        return Message(pack(vector, update.examples, update.loss), reply_to=message)
 
     @app.query("client")
     def which(message: Message, context: Context) -> Message:
@@ -43,25 +54,21 @@ def client_app() -> ClientApp:
     return app
 
 
-def server_app(
-    on_wire: Callable[[WireEntry], None],
-    on_round: Callable[[RoundRecord], None],
-    on_end: Callable[[Tensors], None],
-) -> ServerApp:
-    """Return the ServerApp. It reports observed updates, finished rounds and the final weights."""
+def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
+    """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        world = _world(context)
+        world, journal = _world(context), open_journal(context)
         settings = world.scenario.federation
-        strategy = Aggregation(world, _nodes(grid), on_wire)
+        strategy = Aggregation(world, _nodes(grid), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
                 loss, accuracy = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else (None, None)
-                on_round(
+                journal.round(
                     RoundRecord(
                         round=round_,
                         cohort=strategy.tally.cohort,
@@ -74,9 +81,10 @@ def server_app(
             return None
 
         first = ArrayRecord(dict(world.first_weights))
-        result = strategy.start(grid, first, num_rounds=settings.rounds, evaluate_fn=evaluate)
+        timeout = world.scenario.participation.timeout
+        result = strategy.start(grid, first, num_rounds=settings.rounds, timeout=timeout, evaluate_fn=evaluate)
         final = result.arrays if len(result.arrays) else first
-        on_end(final.to_torch_state_dict())
+        journal.end(final.to_torch_state_dict())
 
     return app
 
@@ -91,8 +99,18 @@ def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
     return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
 
 
-def _nodes(grid: Grid) -> dict[int, int]:
+@runtime_checkable
+class _KnowsItsNodes(Protocol):
+    """A grid whose node ids follow from the client numbers."""
+
+    @property
+    def nodes(self) -> Nodes: ...
+
+
+def _nodes(grid: Grid) -> Nodes:
     """Return the node id of every client number; node ids alone are random and come in any order."""
+    if isinstance(grid, _KnowsItsNodes):
+        return grid.nodes
     questions = [
         Message(RecordDict({"config": ConfigRecord()}), dst_node_id=node, message_type="query.client")
         for node in grid.get_node_ids()
@@ -102,6 +120,27 @@ def _nodes(grid: Grid) -> dict[int, int]:
         cast("int", answer.content.metric_records["client"]["number"]): answer.metadata.src_node_id
         for answer in answers
     }
+
+
+class _Decoded:
+    """The weights that this process decoded last: a round sends the same ones to every client."""
+
+    def __init__(self) -> None:
+        self._data: tuple[bytes, ...] = ()
+        self._weights: Tensors = {}
+
+    def weights(self, record: ArrayRecord) -> Tensors:
+        data = tuple(array.data for array in record.values())
+        if data != self._data:
+            self._data, self._weights = data, record.to_torch_state_dict()
+        return self._weights
+
+
+_decoded = _Decoded()
+
+
+def _received(message: Message) -> Tensors:
+    return _decoded.weights(message.content.array_records["arrays"])
 
 
 def _world(context: Context) -> World:

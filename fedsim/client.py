@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
+
 import torch
 from torch import Tensor, nn
 
 from fedsim import seeding
-from fedsim.hooks import Here
-from fedsim.masks import recorded_masks
-from fedsim.types import Batch, Masks, Tensors, Truth, Update
+from fedsim.hooks import Augmentation, Defense, Here, LossTerm
+from fedsim.masks import kept_masks
+from fedsim.types import Batch, Masks, Memory, Tensors, Truth, Update
 from fedsim.world import World, cross_entropy
 
 
-def local_training(world: World, received: Tensors, round_: int, client: int) -> tuple[Update, Truth]:
+def local_training(
+    world: World, received: Tensors, round_: int, client: int, memory: Memory | None = None
+) -> tuple[Update, Truth]:
     """Train on one client's batches.
 
     Args:
@@ -20,76 +24,104 @@ def local_training(world: World, received: Tensors, round_: int, client: int) ->
         received: the global state dict of this round.
         round_: from 1.
         client: number of the client's share, from 0.
+        memory: what the client remembers of its earlier rounds; changed in place. Nothing when absent.
 
     Returns:
         What the client sends, and its private side for the scorer. Both depend on the arguments alone: calling
         it again gives the same bits.
     """
-    seed = world.scenario.seed
+    here = ClientRound(world, received, round_, client, {} if memory is None else memory)
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
-    with seeding.contained(seeding.derive(seed, "foreign", round_, client)):
+    with seeding.contained(seeding.derive(world.scenario.seed, "foreign", round_, client)):
         model = world.model_with(received)
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        state: dict[str, Tensor] = {}
+        state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
         masks: list[Masks] = []
         losses: list[float] = []
 
         for step, drawn in enumerate(world.batches(round_, client)):
-            batch = _augmented(world, drawn, round_, client, step)
-            loss, gradient, step_masks = _gradient(world, model, parameters, batch, round_, client, step)
-            gradient = _defended(world, gradient, round_, client, step)
+            batch = here.augmented(drawn, step)
+            loss, gradient, step_masks = here.gradient(model, parameters, batch, step)
+            gradient = here.defended(gradient, step)
             if not is_fedsgd:
                 world.optimizer.step(parameters, gradient, state)
             batches.append(batch)
             masks.append(step_masks)
             losses.append(loss)
 
-        update = Update(
+        raw = Update(
             kind="gradient" if is_fedsgd else "delta",
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
             buffers={n: received[n] - b for n, b in model.named_buffers() if n in received and b.is_floating_point()},
             examples=sum(len(batch) for batch in batches),
             loss=sum(losses) / len(losses),
         )
-        for index, defense in enumerate(world.defenses):
-            update = defense.on_upload(update, _here(seed, f"defense {index}", round_, client, len(batches)))
-    return update, Truth(tuple(batches), tuple(masks))
+        update = here.uploaded(raw, len(batches))
+    return update, Truth(tuple(batches), tuple(masks), raw)
 
 
-def _augmented(world: World, batch: Batch, round_: int, client: int, step: int) -> Batch:
-    for index, augmentation in enumerate(world.augmentations):
-        here = _here(world.scenario.seed, f"augment {index}", round_, client, step)
-        batch = augmentation.augment(batch, here)
-    return batch
+@dataclass(frozen=True)
+class ClientRound:
+    """One client in one round: runs its hooks in their order, each with its own randomness and memory."""
 
+    world: World
+    received: Tensors
+    round: int
+    client: int
+    memory: Memory
+    _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
-def _gradient(
-    world: World,
-    model: nn.Module,
-    parameters: dict[str, nn.Parameter],
-    batch: Batch,
-    round_: int,
-    client: int,
-    step: int,
-) -> tuple[float, Tensors, Masks]:
-    seed = world.scenario.seed
-    with recorded_masks(model, seeding.generator(seed, "dropout", round_, client, step)) as recording:
+    def augmented(self, batch: Batch, step: int) -> Batch:
+        """Return the batch as the model sees it."""
+        for index, augmentation in enumerate(self.world.augmentations):
+            batch = augmentation.augment(batch, self._at(f"augment {index}", augmentation, step))
+        return batch
+
+    def gradient(
+        self, model: nn.Module, parameters: dict[str, nn.Parameter], batch: Batch, step: int
+    ) -> tuple[float, Tensors, Masks]:
+        """Return loss, gradient by parameter, and the dropout masks that were drawn."""
+        if not self.world.sites:
+            loss = self._loss(model, batch, step)
+            return loss.item(), _gradient(loss, parameters), ()
+        with kept_masks(self._generator("dropout", step)) as masks:
+            loss = self._loss(model, batch, step)
+        return loss.item(), _gradient(loss, parameters), tuple(masks)
+
+    def defended(self, gradient: Tensors, step: int) -> Tensors:
+        """Return the gradient that the optimizer gets."""
+        for index, defense in enumerate(self.world.defenses):
+            gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step))
+        return gradient
+
+    def uploaded(self, update: Update, steps: int) -> Update:
+        """Return the update that goes onto the wire."""
+        for index, defense in enumerate(self.world.defenses):
+            update = defense.on_upload(update, self._at(f"defense {index}", defense, steps))
+        return update
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """Return the optimizer's state: that of earlier rounds if the scenario keeps it, else an empty one."""
+        keeps = self.world.scenario.federation.keep_optimizer_state
+        return (self.memory if keeps else self._brief).setdefault("optimizer", {})
+
+    def _loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
         outputs = model(batch.inputs)
         loss = cross_entropy(outputs, batch.labels)
-        for index, term in enumerate(world.loss_terms):
-            loss = loss + term.loss(model, batch, outputs, _here(seed, f"loss {index}", round_, client, step))
+        for index, term in enumerate(self.world.loss_terms):
+            loss = loss + term.loss(model, batch, outputs, self._at(f"loss {index}", term, step))
+        return loss
+
+    def _at(self, owner: str, hook: Augmentation | LossTerm | Defense, step: int) -> Here:
+        memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
+        return Here(self.round, self.client, step, self._generator(owner, step), self.received, memory)
+
+    def _generator(self, purpose: str, step: int) -> torch.Generator:
+        return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
+
+
+def _gradient(loss: Tensor, parameters: dict[str, nn.Parameter]) -> Tensors:
     tensors = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    return float(loss.detach()), dict(zip(parameters, tensors, strict=True)), tuple(recording.masks)
-
-
-def _defended(world: World, gradient: Tensors, round_: int, client: int, step: int) -> Tensors:
-    for index, defense in enumerate(world.defenses):
-        here = _here(world.scenario.seed, f"defense {index}", round_, client, step)
-        gradient = defense.on_gradient(gradient, here)
-    return gradient
-
-
-def _here(seed: int, purpose: str, round_: int, client: int, step: int) -> Here:
-    return Here(round_, client, step, seeding.generator(seed, purpose, round_, client, step))
+    return dict(zip(parameters, tensors, strict=True))

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from fedsim.engines import local
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
+from fedsim.journal import MemoryJournal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.masks import identifiable, score_masks
@@ -29,7 +30,7 @@ from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, Failure, MaskScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
+from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -51,15 +52,6 @@ class Watcher(Protocol):
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
-
-
-@dataclass
-class Journal:
-    """What the server reports while an arm trains."""
-
-    rounds: list[RoundRecord] = field(default_factory=list)
-    wire: list[WireEntry] = field(default_factory=list)
-    weights: Tensors = field(default_factory=dict)
 
 
 @dataclass
@@ -152,18 +144,10 @@ def run(
     return this.finish()
 
 
-def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
     """Run the federation of one arm and return what the server saw."""
-    journal = Journal()
-
-    def keep_round(record: RoundRecord) -> None:
-        journal.rounds.append(record)
-        on_round(record)
-
-    def keep_weights(weights: Tensors) -> None:
-        journal.weights = weights
-
-    server = apps.server_app(journal.wire.append, keep_round, keep_weights)
+    journal = MemoryJournal(on_round)
+    server = apps.server_app(lambda _context: journal)
     clients = world.scenario.federation.clients
     local.run(server, apps.client_app(), clients, {apps.SCENARIO_KEY: world_json})
     return journal
@@ -195,12 +179,12 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
-    truths = [_replay(world, entry) for entry in journal.wire]
+    truths = [_replay(world, entry) for entry in journal.entries]
     arm = ArmRecord(
         name=name,
         values=values,
         parameters=sum(p.numel() for p in model.parameters()),
-        dropout=tuple(site.rate for site in dropout_sites(model, world.dataset.spec.shape, 1)),
+        dropout=tuple(site.rate for site in world.sites),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
         rounds=tuple(journal.rounds),
@@ -212,7 +196,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     for position, choice in enumerate(scenario.attacks):
         victims = [
             _attack(this, world, choice, entry, truth, f"arm-{number}/{choice.label or choice.name}", progress)
-            for progress, (entry, (truth, _)) in enumerate(zip(journal.wire, truths, strict=True))
+            for progress, (entry, (truth, _)) in enumerate(zip(journal.entries, truths, strict=True))
         ]
         arm = arm.model_copy(
             update={
@@ -227,9 +211,13 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
 def _replay(world: World, entry: WireEntry) -> tuple[Truth, bool]:
     """Repeat a client's training to learn its private side; nothing private ever travels.
 
-    The second value says whether the repetition gave the update that was on the wire, bit by bit.
+    A client that remembers is followed through the earlier rounds that counted. The second value says whether the
+    repetition gave the update that was on the wire, bit by bit.
     """
-    update, truth = local_training(world, entry.received, entry.round, entry.client)
+    memory: Memory = {}
+    for round_, received in entry.earlier:
+        local_training(world, received, round_, entry.client, memory)
+    update, truth = local_training(world, entry.received, entry.round, entry.client, memory)
     sent = entry.update.tensors
     matches = update.tensors.keys() == sent.keys() and all(torch.equal(update.tensors[n], sent[n]) for n in sent)
     return truth, matches

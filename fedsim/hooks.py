@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar, final
 
 import torch
@@ -41,15 +41,25 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 
 @dataclass(frozen=True)
 class Here:
-    """Where in a run something happens, and its own source of randomness."""
+    """Where in a run something happens, its own source of randomness, and its own memory.
+
+    Attributes:
+        received: the weights that the client received this round.
+        memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
+            class says that it `remembers`, and only then, and only if the client's update counted.
+    """
 
     round: int
     client: int
     step: int
     generator: torch.Generator
+    received: Tensors = field(default_factory=dict[str, Tensor])
+    memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 class _Configured(ABC, Generic[ConfigT]):
+    remembers: ClassVar[bool] = False
+
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 

@@ -36,7 +36,7 @@ class Recording:
 
 @contextmanager
 def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recording]:
-    """Draw every active dropout mask of `model` from `generator` and keep it.
+    """Draw every active dropout mask of `model` from `generator` and keep it, with the place it belongs to.
 
     Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is kept, so an activation
     that is zero for another reason is not mistaken for a dropped one.
@@ -44,8 +44,22 @@ def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Rec
     Raises:
         FedsimError: a dropout rate outside [0, 1), or a kind of dropout that is not a mask.
     """
-    recording = Recording()
     where: list[str] = []
+    _refuse_recurrent_dropout(model)
+    with _named(model, where), _drawing(generator, where) as recording:
+        yield recording
+
+
+@contextmanager
+def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
+    """Draw and keep the same masks as `recorded_masks`, for a model whose sites are known already."""
+    with _drawing(generator, []) as recording:
+        yield recording.masks
+
+
+@contextmanager
+def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[Recording]:
+    recording = Recording()
 
     def rule(call: int, rate: float, activation: Tensor, shape: tuple[int, ...]) -> Tensor:
         if rate == 0.0:
@@ -59,8 +73,7 @@ def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Rec
         recording.masks.append(mask)
         return _masked(activation, mask, rate)
 
-    _refuse_recurrent_dropout(model)
-    with _named(model, where), _DropoutCalls(rule):
+    with _DropoutCalls(rule):
         yield recording
 
 

@@ -37,10 +37,9 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         ScenarioError: the dropout rates are not granted, but stand in the model's own code, where they cannot be
             hidden.
     """
-    federation = world.scenario.federation
     model = world.new_model()
     model.load_state_dict(dict(entry.received))
-    batch_size = federation.batch_size if "batch-size" in knows else None
+    batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     sites = dropout_sites(model, world.dataset.spec.shape, batch_size or 1)
     if "dropout-rates" not in knows:
         _withhold_rates(model, sites)
@@ -52,7 +51,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         loss=cross_entropy,
         update=update if batch_size else replace(update, examples=0),
         spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
-        local_steps=federation.local_steps,
+        local_steps=len(truth.batches),
         learning_rate=world.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,

@@ -30,11 +30,15 @@ class Interval(_Part):
     n: int
 
 
+Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply"]
+
+
 class Failure(_Part):
-    """Somebody or something that was left out, and why."""
+    """Somebody or something that was left out, and why. `error` covers what nobody declared."""
 
     who: str
     why: str
+    cause: Cause = "error"
 
 
 class RoundRecord(_Part):

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BaseModel, Field, ValidationError, model_serializer, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from fedsim import registry
 from fedsim.errors import FedsimError, ScenarioError, nearest
@@ -21,6 +21,7 @@ from fedsim.registry import Kind, Method
 from fedsim.types import Config, Knowledge
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Choice(Config):
@@ -76,29 +77,84 @@ class Partition(Config):
 
 
 class Federation(Config):
-    """Who trains, how long, and how the server combines what it gets."""
+    """Who trains, and how long."""
 
-    engine: Literal["local"] = "local"
+    engine: Literal["local", "vectorized"] = "local"
     algorithm: Literal["fedsgd", "fedavg"] = Field(
         default="fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
     )
     clients: int = Field(default=10, ge=1)
-    cohort: int | None = Field(default=None, ge=1, description="clients a round; all when absent")
     rounds: int = Field(default=1, ge=1)
     batch_size: int = Field(default=1, ge=1, description="examples a local step")
-    local_steps: int = Field(default=1, ge=1, description="fedavg: steps a round")
+    local_steps: int = Field(default=1, ge=1, description="fedavg: steps a round; short rests of a pass are left out")
+    local_epochs: int | None = Field(
+        default=None, ge=1, description="fedavg: passes over the client's examples a round, instead of local_steps"
+    )
     optimizer: Choice = Choice(name="sgd", settings={})
-    server_learning_rate: float = Field(default=1.0, gt=0, description="step of the server along the mean update")
-    weighted: bool = Field(default=True, description="weigh updates by their number of examples")
+    keep_optimizer_state: bool = Field(
+        default=False, description="the optimizer's state of a client survives rounds, as if it had never stopped"
+    )
     evaluate_every: int = Field(default=1, ge=1, description="rounds between evaluations on the test set")
 
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
-        if self.cohort is not None and self.cohort > self.clients:
-            raise ValueError(f"cohort is {self.cohort}, expected at most clients = {self.clients}")
-        if self.algorithm == "fedsgd" and self.local_steps != 1:
+        if self.algorithm == "fedsgd" and (self.local_steps != 1 or self.local_epochs is not None):
             raise ValueError("fedsgd sends one gradient: local_steps must be 1 (or choose algorithm = 'fedavg')")
+        if self.local_steps != 1 and self.local_epochs is not None:
+            raise ValueError("local_steps and local_epochs exclude each other: set one of them")
         return self
+
+
+class Participation(Config):
+    """Who takes part in a round, and what happens to clients: a declared process, seeded and recorded."""
+
+    sampling: Literal["fixed", "poisson"] = Field(
+        default="fixed", description="fixed: a cohort of given size; poisson: each client independently"
+    )
+    cohort: int | None = Field(default=None, ge=1, description="clients a round (poisson: expected); all when absent")
+    fraction: Fraction | None = Field(default=None, description="share of the clients a round, instead of cohort")
+    availability: Fraction = Field(default=1.0, description="probability that a client can be asked in a round")
+    drop_before: Probability = Field(default=0.0, description="probability of dropping out before training")
+    drop_during: Probability = Field(default=0.0, description="probability of dropping out during training")
+    drop_after: Probability = Field(default=0.0, description="probability that the trained update is lost")
+    crash: Probability = Field(default=0.0, description="probability that a client's program raises an error")
+    crashing: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="clients that always crash")
+    step_seconds: float = Field(default=1.0, gt=0, description="simulated seconds a local step")
+    jitter: float = Field(default=0.25, ge=0, description="standard deviation of the logarithm of the duration")
+    slow: Probability = Field(default=0.0, description="share of the clients that are slow in every round")
+    slow_factor: float = Field(default=10.0, ge=1, description="how many times slower they are")
+    deadline: float | None = Field(default=None, gt=0, description="simulated seconds until late updates are left out")
+    timeout: float = Field(default=600.0, gt=0, description="real seconds until the server stops waiting")
+
+    @property
+    def is_eventful(self) -> bool:
+        """Whether anything can happen to a client that was asked."""
+        chances = (self.drop_before, self.drop_during, self.drop_after, self.crash)
+        return any(chances) or self.deadline is not None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Participation:
+        if self.cohort is not None and self.fraction is not None:
+            raise ValueError("cohort and fraction exclude each other: set one of them")
+        total = self.drop_before + self.drop_during + self.drop_after + self.crash
+        if total > 1:
+            raise ValueError(f"drop_before, drop_during, drop_after and crash add up to {total:g}, expected at most 1")
+        return self
+
+
+class Aggregation(Choice):
+    """The rule that combines updates, and the server optimizer that steps along the result."""
+
+    name: str = "mean"
+    optimizer: Choice = Choice(name="sgd", settings={"learning_rate": 1.0})
+
+    @field_validator("optimizer")
+    @classmethod
+    def _full_steps(cls, optimizer: Choice) -> Choice:
+        """A server that says nothing takes the whole step; a client's default would be a tenth of it."""
+        if optimizer.name != "sgd":
+            return optimizer
+        return Choice(name="sgd", settings={"learning_rate": 1.0, **optimizer.settings})
 
 
 class Threat(Config):
@@ -106,7 +162,12 @@ class Threat(Config):
 
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
     rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
-    victims: int = Field(default=1, ge=1, description="clients attacked a round: the first of its cohort, by number")
+    victims: int = Field(
+        default=1, ge=1, description="clients attacked a round: the first whose updates count, by number"
+    )
+    keep_updates: bool = Field(
+        default=True, description="store the attacked updates, on the wire and before the defenses that change uploads"
+    )
 
 
 class Scoring(Config):
@@ -129,6 +190,8 @@ class Scenario(Config):
     partition: Partition = Partition()
     model: ModelChoice
     federation: Federation = Federation()
+    participation: Participation = Participation()
+    aggregation: Aggregation = Aggregation()
     components: tuple[Choice, ...] = ()
     defenses: tuple[Choice, ...] = ()
     threat: Threat = Threat()
@@ -143,20 +206,39 @@ class Scenario(Config):
             raise ValueError(
                 f"threat.rounds: round {late[0]} is after the last, federation.rounds = {self.federation.rounds}"
             )
-        cohort = self.federation.cohort or self.federation.clients
-        if self.threat.victims > cohort:
-            raise ValueError(f"threat.victims is {self.threat.victims}, expected at most {cohort}, the cohort")
+        cohort, clients = self.participation.cohort, self.federation.clients
+        if cohort is not None and cohort > clients:
+            raise ValueError(f"participation.cohort is {cohort}, expected at most federation.clients = {clients}")
+        if self.threat.victims > self.cohort_size:
+            raise ValueError(
+                f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"
+            )
         labels = [attack.label or attack.name for attack in self.attacks]
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label.")
         return self
 
+    @property
+    def cohort_size(self) -> int:
+        """Clients the server asks a round: exactly (fixed) or on average (poisson)."""
+        settings, clients = self.participation, self.federation.clients
+        if settings.fraction is not None:
+            return max(1, round(settings.fraction * clients))
+        return settings.cohort or clients
+
+    @property
+    def sampling_rate(self) -> float:
+        """Probability that an available client is asked in a round, under Poisson sampling."""
+        return self.participation.fraction or self.cohort_size / self.federation.clients
+
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
         """Yield (place in the file, kind, choice) of every method the scenario names."""
         yield ("data",), "dataset", self.data
         yield ("model",), "model", self.model
         yield ("federation", "optimizer"), "component", self.federation.optimizer
+        yield ("aggregation",), "aggregator", self.aggregation
+        yield ("aggregation", "optimizer"), "component", self.aggregation.optimizer
         for index, choice in enumerate(self.components):
             yield ("components", index), "component", choice
         for index, choice in enumerate(self.defenses):
@@ -260,7 +342,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
 
 def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
     is_optimizer = method.hook == "optimizer"
-    if place == ("federation", "optimizer") and not is_optimizer:
+    if place[-1] == "optimizer" and not is_optimizer:
         raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an optimizer.")
     if place[0] == "components" and is_optimizer:
         raise FedsimError(f"'{method.name}' is an optimizer: set federation.optimizer instead.")

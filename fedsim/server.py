@@ -2,21 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import cast
 
+import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim import participation
 from fedsim.errors import FedsimError
-from fedsim.record import Failure
-from fedsim.types import Tensors, Update, WireEntry
+from fedsim.journal import Journal
+from fedsim.record import Cause, Failure
+from fedsim.types import Contribution, Tensors, Update, WireEntry
+from fedsim.vectors import Layout
 from fedsim.world import World
+
+Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
+_CAUSES: dict[int, Cause] = {701: "dropout", 702: "late"}
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What came of asking one client: its update as one flat vector, or why there is none."""
+
+    client: int
+    vector: Tensor | None = None
+    examples: int = 0
+    loss: float = float("nan")
+    failure: Failure | None = None
+
+
+@dataclass(frozen=True)
+class Orders(Iterable[Message]):
+    """The messages of one round, made one by one. An engine that trains the cohort at once reads the fields."""
+
+    round: int
+    arrays: ArrayRecord
+    weights: Tensors
+    cohort: tuple[int, ...]
+    nodes: Nodes
+    counted: Mapping[int, int]
+
+    def __iter__(self) -> Iterator[Message]:
+        """Yield a message to each client: the weights, the round, and which of its rounds counted last."""
+        for client in self.cohort:
+            config = ConfigRecord({"round": self.round, "counted": self.counted.get(client, 0)})
+            content = RecordDict({"arrays": self.arrays, "config": config})
+            yield Message(content, dst_node_id=self.nodes[client], message_type="train")
 
 
 @dataclass
@@ -25,23 +61,34 @@ class Tally:
 
     cohort: tuple[int, ...] = ()
     failures: list[Failure] = field(default_factory=list)
-    training_loss: float = float("nan")
+    counted: int = 0
+    examples: int = 0
+    loss: float = 0.0
+
+    @property
+    def training_loss(self) -> float:
+        """Mean training loss over the examples of the updates that counted."""
+        return self.loss / self.examples if self.examples else float("nan")
 
 
 class Aggregation(Strategy):
-    """FedSGD and FedAvg: new weights = old weights - server learning rate * mean update.
+    """Combines the updates of a round by the scenario's rule, and steps along the result.
 
-    Cohorts are drawn by client number from the scenario's seed, replies are added in the order of client numbers,
+    Cohorts are drawn by client number from the scenario's seed, replies are combined in the order of client numbers,
     and an update that is not finite is reported and left out: the result depends on neither node ids nor timing.
+    Where replies come in order, each is combined and forgotten before the next is asked for.
     """
 
-    def __init__(self, world: World, nodes: dict[int, int], on_wire: Callable[[WireEntry], None]) -> None:
+    def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
         """Take the node id of every client number, and where to put observed updates."""
         self._world = world
         self._nodes = nodes
-        self._clients = {node: client for client, node in nodes.items()}
-        self._on_wire = on_wire
+        self._journal = journal
+        self._rule = world.new_aggregator()
+        self._optimizer_state: dict[str, Tensor] = {}
         self._weights: Tensors = {}
+        self._history: dict[int, Tensors] = {}
+        self._counted: dict[int, list[int]] = {}
         self.tally = Tally()
 
     def configure_train(
@@ -49,23 +96,24 @@ class Aggregation(Strategy):
     ) -> Iterable[Message]:
         """Send the weights to this round's cohort."""
         self._weights = arrays.to_torch_state_dict()
-        self.tally = Tally(cohort=self._cohort(server_round))
-        content = RecordDict({"arrays": arrays, "config": ConfigRecord({"round": server_round})})
-        return [Message(content, dst_node_id=self._nodes[c], message_type="train") for c in self.tally.cohort]
+        self.tally = Tally(cohort=participation.cohort(self._world.scenario, server_round))
+        if self._world.remembers and server_round < max(self._world.scenario.threat.rounds):
+            self._history[server_round] = self._weights
+        counted = {client: self._counted[client][-1] for client in self.tally.cohort if client in self._counted}
+        return Orders(server_round, arrays, self._weights, self.tally.cohort, self._nodes, counted)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        """Return the new weights, or None when no usable update came."""
-        updates = self._usable(list(replies))
-        for client in self._victims(server_round):
-            if client in updates:
-                self._on_wire(WireEntry(server_round, client, self._weights, updates[client]))
-        if not updates:
+        """Return the new weights, or None when no update counted."""
+        contributions = self._contributions(server_round, self._in_order(replies))
+        first = next(contributions, None)
+        if first is None:
             return None, None
-        ordered = [updates[client] for client in sorted(updates)]
-        self.tally.training_loss = sum(u.loss * u.examples for u in ordered) / sum(u.examples for u in ordered)
-        return ArrayRecord(self._stepped(ordered)), None
+        step = self._rule.combine(_chained(first, contributions))
+        for _ in contributions:
+            raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
+        return ArrayRecord(self._stepped(step)), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -80,73 +128,97 @@ class Aggregation(Strategy):
     def summary(self) -> None:
         """Log nothing: the display and the record tell the story."""
 
-    def _cohort(self, round_: int) -> tuple[int, ...]:
-        settings = self._world.scenario.federation
-        size = settings.cohort or settings.clients
-        generator = seeding.generator(self._world.scenario.seed, "cohort", round_)
-        return tuple(sorted(torch.randperm(settings.clients, generator=generator)[:size].tolist()))
+    def _in_order(self, replies: Iterable[Message]) -> Iterator[Reply]:
+        """Yield replies in the order of client numbers, as early as that allows, and a failure for each missing."""
+        clients = {self._nodes[client]: client for client in self.tally.cohort}
+        waiting: dict[int, Reply] = {}
+        outstanding = iter(self.tally.cohort)
+        due = next(outstanding, None)
+        for message in replies:
+            reply = message if isinstance(message, Reply) else unpack(message, clients[message.metadata.src_node_id])
+            waiting[reply.client] = reply
+            while due in waiting:
+                yield waiting.pop(due)
+                due = next(outstanding, None)
+        while due is not None:
+            missing = Failure(who=f"client {due}", why="no reply", cause="no reply")
+            yield waiting.pop(due, None) or Reply(due, failure=missing)
+            due = next(outstanding, None)
 
-    def _victims(self, round_: int) -> tuple[int, ...]:
-        threat = self._world.scenario.threat
-        return self.tally.cohort[: threat.victims] if round_ in threat.rounds else ()
-
-    def _usable(self, replies: list[Message]) -> dict[int, Update]:
-        updates: dict[int, Update] = {}
-        for reply in sorted(replies, key=lambda reply: self._clients[reply.metadata.src_node_id]):
-            client = self._clients[reply.metadata.src_node_id]
-            if reply.has_error():
-                self.tally.failures.append(Failure(who=f"client {client}", why=reply.error.reason or "no reason given"))
+    def _contributions(self, round_: int, replies: Iterable[Reply]) -> Iterator[Contribution]:
+        tally, threat = self.tally, self._world.scenario.threat
+        is_watched = round_ in threat.rounds
+        for reply in replies:
+            failure = reply.failure or _unusable(reply, self._world.layout)
+            if reply.vector is None or failure is not None:
+                tally.failures.append(failure or Failure(who=f"client {reply.client}", why="no update"))
                 continue
-            update = unpack_update(reply.content)
-            if not _is_finite(update):
-                self.tally.failures.append(Failure(who=f"client {client}", why="the update is not finite"))
-                continue
-            updates[client] = update
-        answered = {self._clients[reply.metadata.src_node_id] for reply in replies}
-        self.tally.failures += [
-            Failure(who=f"client {c}", why="no reply") for c in self.tally.cohort if c not in answered
-        ]
-        if replies and all(reply.has_error() for reply in replies):
-            raise FedsimError(f"every client of the round failed, the first with: {replies[0].error.reason}")
-        return updates
+            if is_watched and tally.counted < threat.victims:
+                self._journal.wire(self._observed(round_, reply, reply.vector))
+            tally.counted += 1
+            tally.examples += reply.examples
+            tally.loss += reply.loss * reply.examples
+            if self._world.remembers:
+                self._counted.setdefault(reply.client, []).append(round_)
+            yield Contribution(reply.client, reply.vector, reply.examples)
+        undeclared = [f for f in tally.failures if f.cause == "error"]
+        if tally.cohort and len(undeclared) == len(tally.cohort):
+            raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
 
-    def _stepped(self, updates: list[Update]) -> dict[str, Tensor]:
-        settings = self._world.scenario.federation
-        shares = [float(u.examples) if settings.weighted else 1.0 for u in updates]
-        total = sum(shares)
+    def _observed(self, round_: int, reply: Reply, vector: Tensor) -> WireEntry:
+        tensors, buffers = self._world.layout.named(vector)
+        kind = "gradient" if self._world.scenario.federation.algorithm == "fedsgd" else "delta"
+        update = Update(kind, tensors, buffers, reply.examples, reply.loss)
+        earlier = tuple((r, self._history[r]) for r in self._counted.get(reply.client, ()))
+        return WireEntry(round_, reply.client, self._weights, update, earlier)
+
+    def _stepped(self, step: Tensor) -> dict[str, Tensor]:
+        direction, buffers = self._world.layout.named(step)
         new = dict(self._weights)
-        for name in updates[0].tensors:
-            mean = sum(u.tensors[name] * (s / total) for u, s in zip(updates, shares, strict=True))
-            new[name] = new[name] - settings.server_learning_rate * mean
-        for name in updates[0].buffers:
-            new[name] = new[name] - sum(u.buffers[name] * (s / total) for u, s in zip(updates, shares, strict=True))
-        return new
+        trained = {name: self._weights[name].clone() for name in direction}
+        self._world.server_optimizer.step(trained, direction, self._optimizer_state)
+        return {**new, **trained, **{name: new[name] - change for name, change in buffers.items()}}
 
 
-def pack_update(update: Update) -> RecordDict:
-    """Return the update as it travels."""
+def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:
+    """Return an update as it travels: one flat vector, and what Flower calls metrics."""
     return RecordDict(
         {
-            "tensors": ArrayRecord(dict(update.tensors)),
-            "buffers": ArrayRecord(dict(update.buffers)),
-            "metrics": MetricRecord({"num-examples": update.examples, "loss": update.loss}),
-            "about": ConfigRecord({"kind": update.kind}),
+            "update": ArrayRecord({"vector": Array(vector.numpy())}),
+            "metrics": MetricRecord({"num-examples": examples, "loss": loss}),
         }
     )
 
 
-def unpack_update(content: RecordDict) -> Update:
-    """Return the update that arrived."""
-    metrics = content.metric_records["metrics"]
-    return Update(
-        kind="gradient" if content.config_records["about"]["kind"] == "gradient" else "delta",
-        tensors=dict(content.array_records["tensors"].to_torch_state_dict()),
-        buffers=dict(content.array_records["buffers"].to_torch_state_dict()),
-        examples=cast("int", metrics["num-examples"]),
-        loss=cast("float", metrics["loss"]),
-    )
+def lost(loss: participation.Loss) -> Error:
+    """Return the reply of a client whose round does not count, for a declared reason."""
+    codes = {cause: code for code, cause in _CAUSES.items()}
+    return Error(code=codes[loss.cause], reason=loss.why)
 
 
-def _is_finite(update: Update) -> bool:
-    everything = (*update.tensors.values(), *update.buffers.values())
-    return all(bool(torch.isfinite(tensor).all()) for tensor in everything)
+def unpack(message: Message, client: int) -> Reply:
+    """Return what a message says."""
+    if message.has_error():
+        error = message.error
+        why, cause = error.reason or "no reason given", _CAUSES.get(error.code, "error")
+        return Reply(client, failure=Failure(who=f"client {client}", why=why, cause=cause))
+    metrics = message.content.metric_records["metrics"]
+    vector = cast("np.ndarray", message.content.array_records["update"]["vector"].numpy())
+    examples, loss = cast("int", metrics["num-examples"]), cast("float", metrics["loss"])
+    return Reply(client, torch.from_numpy(vector), examples, loss)
+
+
+def _unusable(reply: Reply, layout: Layout) -> Failure | None:
+    if reply.vector is None:
+        return None
+    if reply.vector.shape != (layout.size,):
+        why = f"the update has shape {tuple(reply.vector.shape)}, expected ({layout.size},)"
+        return Failure(who=f"client {reply.client}", why=why)
+    if not bool(torch.isfinite(reply.vector).all()):
+        return Failure(who=f"client {reply.client}", why="the update is not finite", cause="not finite")
+    return None
+
+
+def _chained(first: Contribution, others: Iterator[Contribution]) -> Iterator[Contribution]:
+    yield first
+    yield from others

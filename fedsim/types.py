@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 Tensors = Mapping[str, Tensor]
 Masks = tuple[Tensor, ...]
+Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
 
@@ -123,20 +124,28 @@ class Truth:
     Attributes:
         batches: the batch of every local step, as the model saw it.
         masks: the dropout masks of every local step, in call order.
+        raw: the update before the defenses that change uploads.
     """
 
     batches: tuple[Batch, ...]
     masks: tuple[Masks, ...]
+    raw: Update
 
 
 @dataclass(frozen=True)
 class WireEntry:
-    """One observed update exactly as it arrived, with the weights it answers."""
+    """One observed update exactly as it arrived, with the weights it answers.
+
+    Attributes:
+        earlier: (round, received weights) of the rounds before in which an update of this client counted, for
+            clients that remember; empty otherwise.
+    """
 
     round: int
     client: int
     received: Tensors
     update: Update
+    earlier: tuple[tuple[int, Tensors], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -16,9 +17,11 @@ from torch import Tensor, nn
 from fedsim import seeding
 from fedsim.data.partition import partition
 from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Augmentation, Defense, LossTerm, ModelComponent, Optimizer
+from fedsim.hooks import Aggregator, Augmentation, Defense, LossTerm, ModelComponent, Optimizer
+from fedsim.masks import dropout_sites
 from fedsim.scenario import Choice, Scenario
-from fedsim.types import Batch, Dataset, Loss, Tensors
+from fedsim.types import Batch, Dataset, DropoutSite, Loss, Tensors
+from fedsim.vectors import Layout
 
 cross_entropy: Loss = F.cross_entropy
 
@@ -29,12 +32,23 @@ class World:
 
     scenario: Scenario
     dataset: Dataset
-    shares: tuple[Tensor, ...]
+    shares: Sequence[Tensor]
     model_components: tuple[ModelComponent[Any], ...]
     augmentations: tuple[Augmentation[Any], ...]
     loss_terms: tuple[LossTerm[Any], ...]
     defenses: tuple[Defense[Any], ...]
     optimizer: Optimizer[Any]
+    server_optimizer: Optimizer[Any]
+
+    def new_aggregator(self) -> Aggregator[Any]:
+        """Return the aggregation rule of one run; it may keep what it needs from round to round."""
+        return self.scenario.aggregation.make("aggregator")
+
+    @property
+    def remembers(self) -> bool:
+        """Whether what a client sends depends on earlier rounds of its own."""
+        hooks = (*self.augmentations, *self.loss_terms, *self.defenses)
+        return self.scenario.federation.keep_optimizer_state or any(hook.remembers for hook in hooks)
 
     def new_model(self) -> nn.Module:
         """Return the model with its first weights, in training mode: the same in every process."""
@@ -55,32 +69,66 @@ class World:
         return {name: t.detach().clone() for name, t in self.new_model().state_dict().items()}
 
     @cached_property
+    def sites(self) -> tuple[DropoutSite, ...]:
+        """Where the model drops out, for a batch of one example; of two if clients train on more than one."""
+        examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
+        return dropout_sites(self.new_model(), self.dataset.spec.shape, examples)
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Names and shapes of what an update carries."""
+        return Layout.of(self._workspace)
+
+    @cached_property
     def _workspace(self) -> nn.Module:
         return self.new_model()
 
+    @cached_property
+    def _slots(self) -> dict[str, Tensor]:
+        return dict(self._workspace.state_dict())
+
     def model_with(self, weights: Tensors) -> nn.Module:
         """Return this process's one training model, holding `weights`. The next call overwrites it."""
-        self._workspace.load_state_dict(dict(weights))
-        return self._workspace.train()
+        if weights.keys() != self._slots.keys():
+            self._workspace.load_state_dict(dict(weights))
+        for name, slot in self._slots.items():
+            slot.copy_(weights[name])
+        return self._workspace if self._workspace.training else self._workspace.train()
+
+    def steps(self, client: int) -> int:
+        """Return the number of local steps that a client takes in a round."""
+        settings = self.scenario.federation
+        if settings.local_epochs is None:
+            return settings.local_steps
+        return settings.local_epochs * math.ceil(len(self.shares[client]) / settings.batch_size)
 
     def batches(self, round_: int, client: int) -> Iterator[Batch]:
-        """Yield the batch of every local step: random passes over the client's share, short rests left out."""
-        settings = self.scenario.federation
-        share = self.shares[client]
+        """Yield the batch of every local step: random passes over the client's share.
+
+        With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own.
+        """
+        settings, train = self.scenario.federation, self.dataset.train
+        share, size = self.shares[client], settings.batch_size
         generator = seeding.generator(self.scenario.seed, "batches", round_, client)
+        if settings.local_epochs is not None:
+            passes = (torch.randperm(len(share), generator=generator) for _ in range(settings.local_epochs))
+            for chosen in (share[part] for order in passes for part in order.split(size)):
+                yield Batch(train.inputs[chosen], train.labels[chosen])
+            return
         order = torch.empty(0, dtype=torch.long)
         for _ in range(settings.local_steps):
-            if len(order) < settings.batch_size:
+            if len(order) < size:
                 order = torch.randperm(len(share), generator=generator)
-            chosen, order = share[order[: settings.batch_size]], order[settings.batch_size :]
-            yield Batch(self.dataset.train.inputs[chosen], self.dataset.train.labels[chosen])
+            chosen, order = share[order[:size]], order[size:]
+            yield Batch(train.inputs[chosen], train.labels[chosen])
 
 
 def build(scenario: Scenario) -> World:
     """Return the world of one arm.
 
     Raises:
-        FedsimError: the data set is missing or malformed, or a client would own fewer examples than a batch.
+        FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
+            fewer examples than a local step takes.
     """
     dataset = _dataset(scenario.data.model_dump_json())
     components = [choice.make("component") for choice in scenario.components]
@@ -93,6 +141,7 @@ def build(scenario: Scenario) -> World:
         loss_terms=tuple(c for c in components if isinstance(c, LossTerm)),
         defenses=tuple(choice.make("defense") for choice in scenario.defenses),
         optimizer=scenario.federation.optimizer.make("component"),
+        server_optimizer=scenario.aggregation.optimizer.make("component"),
     )
 
 
@@ -111,7 +160,7 @@ def _dataset(choice_json: str) -> Dataset:
     return dataset
 
 
-def _shares(scenario: Scenario, dataset: Dataset) -> tuple[Tensor, ...]:
+def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:
     settings, federation = scenario.partition, scenario.federation
     shares = partition(
         dataset.train.labels,
@@ -121,13 +170,19 @@ def _shares(scenario: Scenario, dataset: Dataset) -> tuple[Tensor, ...]:
         alpha=settings.alpha,
         classes_per_client=settings.classes_per_client,
     )
-    smallest = min(range(len(shares)), key=lambda client: len(shares[client]))
-    if len(shares[smallest]) < federation.batch_size:
-        raise ScenarioError(
-            f"federation.batch_size is {federation.batch_size}, but client {smallest} owns {len(shares[smallest])} "
-            f"examples. Expected at most that, or fewer clients, or a more even partition."
-        )
+    if federation.local_epochs is None:
+        _check_batch(federation.batch_size, shares)
     return shares
+
+
+def _check_batch(batch_size: int, shares: Sequence[Tensor]) -> None:
+    sizes = [len(share) for share in shares] if isinstance(shares, tuple) else [len(shares[0])]  # drawn ones are equal
+    smallest = min(range(len(sizes)), key=sizes.__getitem__)
+    if sizes[smallest] < batch_size:
+        raise ScenarioError(
+            f"federation.batch_size is {batch_size}, but client {smallest} owns {sizes[smallest]} examples. "
+            "Expected at most that, or fewer clients, a more even partition, or local_epochs instead of local_steps."
+        )
 
 
 def _load_checkpoint(model: nn.Module, path: Path) -> None:

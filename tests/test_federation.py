@@ -13,16 +13,17 @@ from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
-from fedsim.experiment import Journal, model_hash, train
+from fedsim.experiment import model_hash, train
+from fedsim.journal import MemoryJournal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.server import pack_update, unpack_update
-from fedsim.types import Tensors, Update
+from fedsim.server import pack, unpack
+from fedsim.types import Tensors
 
 Build = Callable[..., Scenario]
 
 
-def run(scenario: Scenario) -> Journal:
+def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
     return train(worlds.shared(world_json), world_json, lambda _record: None)
 
@@ -35,8 +36,10 @@ def by_hand(world: worlds.World, rounds: int) -> Tensors:
         updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
         total = sum(update.examples for update in updates)
         for name in updates[0].tensors:
-            mean = sum(update.tensors[name] * (update.examples / total) for update in updates)
-            weights[name] = weights[name] - settings.server_learning_rate * mean
+            summed = updates[0].tensors[name] * updates[0].examples
+            for update in updates[1:]:
+                summed.add_(update.tensors[name], alpha=update.examples)
+            weights[name] = weights[name] - summed / total
     return weights
 
 
@@ -61,9 +64,11 @@ def test_training_learns_and_reports_every_round(scenario: Build) -> None:
 
 def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
     journal = run(
-        scenario(federation={"clients": 6, "cohort": 3, "rounds": 4}, threat={"rounds": [2, 4], "victims": 2})
+        scenario(
+            federation={"clients": 6, "rounds": 4}, participation={"cohort": 3}, threat={"rounds": [2, 4], "victims": 2}
+        )
     )
-    assert [(entry.round, entry.client) for entry in journal.wire] == [
+    assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (2, 4) for client in journal.rounds[round_ - 1].cohort[:2]
     ]
     assert all(len(record.cohort) == 3 for record in journal.rounds)
@@ -72,18 +77,19 @@ def test_only_watched_rounds_and_clients_are_kept(scenario: Build) -> None:
 
 def test_the_wire_carries_the_clients_update_unchanged(scenario: Build) -> None:
     built = scenario(federation={"rounds": 2, "batch_size": 2}, threat={"rounds": [2]})
-    (entry,) = run(built).wire
+    (entry,) = run(built).entries
     update, _ = local_training(worlds.build(built), entry.received, entry.round, entry.client)
     assert all(torch.equal(update.tensors[name], entry.update.tensors[name]) for name in update.tensors)
     assert (update.kind, update.examples, update.loss) == (entry.update.kind, entry.update.examples, entry.update.loss)
 
 
-def test_packing_keeps_every_field() -> None:
-    update = Update("delta", {"w": torch.rand(3, 2), "s": torch.tensor(2.0)}, {"b": torch.rand(2)}, 7, 1.25)
-    copy = unpack_update(pack_update(update))
-    assert (copy.kind, copy.examples, copy.loss) == ("delta", 7, 1.25)
-    assert all(torch.equal(copy.tensors[name], update.tensors[name]) for name in update.tensors)
-    assert torch.equal(copy.buffers["b"], update.buffers["b"])
+def test_packing_keeps_every_bit() -> None:
+    vector = torch.rand(9, generator=torch.Generator().manual_seed(1))
+    grid_side = Message(RecordDict(), dst_node_id=4, message_type="train")
+    reply = unpack(Message(pack(vector, 7, 1.25), reply_to=grid_side), 3)
+    assert (reply.client, reply.examples, reply.loss, reply.failure) == (3, 7, 1.25, None)
+    assert reply.vector is not None
+    assert torch.equal(reply.vector, vector)
 
 
 DIVERGING = """
@@ -123,7 +129,7 @@ def test_an_update_that_is_not_finite_is_reported_and_left_out(scenario: Build) 
     assert left_out
     assert len(left_out) < 16
     assert all(torch.isfinite(tensor).all() for tensor in journal.weights.values())
-    assert {entry.client for entry in journal.wire}.isdisjoint(
+    assert {entry.client for entry in journal.entries}.isdisjoint(
         int(failure.who.split()[1]) for failure in journal.rounds[0].failures
     )
 

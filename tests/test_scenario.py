@@ -64,7 +64,10 @@ def test_a_mistake_is_named_with_file_key_and_nearest_name(
     ("table", "expected"),
     [
         ({"federation": {"clients": 0}}, r"federation.clients: .*greater than or equal to 1, got 0"),
-        ({"federation": {"clients": 2, "cohort": 3}}, r"cohort is 3, expected at most clients = 2"),
+        (
+            {"federation": {"clients": 2}, "participation": {"cohort": 3}},
+            r"cohort is 3, expected at most federation.clients = 2",
+        ),
         ({"federation": {"local_steps": 2}}, r"fedsgd sends one gradient"),
         ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),

@@ -5,7 +5,7 @@ It is Flower's Grid interface over plain calls, so the same apps run here and on
 
 from __future__ import annotations
 
-import uuid
+import itertools
 from collections.abc import Iterable
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -23,7 +23,8 @@ _RUN_ID = 1
 class LocalGrid(Grid):
     """Calls the ClientApp for every message, one after the other.
 
-    A client's context is committed only when it answered: what an exception left half-done is forgotten.
+    Replies come one by one, each computed when it is asked for, so a server that adds them up needs no memory for
+    the others. A client's context is committed only when it answered: what an exception left half-done is forgotten.
     """
 
     def __init__(self, client_app: ClientApp, clients: int, run_config: dict[str, str]) -> None:
@@ -33,6 +34,7 @@ class LocalGrid(Grid):
         self._run_config = run_config
         self._state: dict[int, RecordDict] = {}
         self._replies: dict[str, Message] = {}
+        self._numbers = itertools.count(1)
         self._run = Run.create_empty(run_id=_RUN_ID)
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = _RUN_ID
 
@@ -53,7 +55,7 @@ class LocalGrid(Grid):
 
     def get_node_ids(self) -> Iterable[int]:
         """Return the node ids in the order of client numbers."""
-        return range(1, self._clients + 1)
+        return self.nodes
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """Have every message answered, and return the ids to pull the replies with."""
@@ -64,16 +66,22 @@ class LocalGrid(Grid):
         return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Return the reply to every message; calls are synchronous, so `timeout` has no effect."""
-        return self.pull_messages(self.push_messages(messages))
+        """Yield the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
+        return map(self._answer, messages)
+
+    @property
+    def nodes(self) -> range:
+        """The node id of every client number."""
+        return range(1, self._clients + 1)
 
     def _push(self, message: Message) -> str:
-        message_id = message.metadata.__dict__["_message_id"] = str(uuid.uuid4())
-        self._replies[message_id] = self._answer(message)
-        return message_id
+        reply = self._answer(message)
+        self._replies[message.metadata.message_id] = reply
+        return message.metadata.message_id
 
     def _answer(self, message: Message) -> Message:
         node = message.metadata.dst_node_id
+        self._number(message)
         context = self._context(node)
         # Mods may take records out of what they receive: every client gets records of its own.
         content = RecordDict({key: record.copy() for key, record in message.content.items()})
@@ -84,8 +92,11 @@ class LocalGrid(Grid):
             self._state[node] = context.state
         except Exception as error:
             reply = Message(Error(code=_CLIENT_FAILED, reason=told(error)), reply_to=message)
-        reply.metadata.__dict__["_message_id"] = str(uuid.uuid4())
+        self._number(reply)
         return reply
+
+    def _number(self, message: Message) -> None:
+        message.metadata.__dict__["_message_id"] = str(next(self._numbers))
 
     def _context(self, node: int) -> Context:
         state = self._state.get(node, RecordDict())

@@ -1,0 +1,46 @@
+"""What the server tells about a run: observed updates, finished rounds, the final weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fedsim.record import RoundRecord
+from fedsim.types import Tensors, WireEntry
+
+
+class Journal(Protocol):
+    """Somewhere to put it: memory where the server runs in this process, a folder where it does not."""
+
+    def wire(self, entry: WireEntry) -> None:
+        """Keep an observed update, as it arrived."""
+
+    def round(self, record: RoundRecord) -> None:
+        """Keep a finished round."""
+
+    def end(self, weights: Tensors) -> None:
+        """Keep the final weights."""
+
+
+@dataclass
+class MemoryJournal:
+    """Keeps everything, and hands every finished round on."""
+
+    on_round: Callable[[RoundRecord], None]
+    rounds: list[RoundRecord] = field(default_factory=list)
+    entries: list[WireEntry] = field(default_factory=list)
+    weights: Tensors = field(default_factory=dict)
+
+    def wire(self, entry: WireEntry) -> None:
+        """Keep an observed update."""
+        self.entries.append(entry)
+
+    def round(self, record: RoundRecord) -> None:
+        """Keep a finished round and hand it on."""
+        self.rounds.append(record)
+        self.on_round(record)
+
+    def end(self, weights: Tensors) -> None:
+        """Keep the final weights."""
+        self.weights = weights

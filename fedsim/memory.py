@@ -1,0 +1,48 @@
+"""What a client remembers between rounds, in Flower's `Context.state`.
+
+A client cannot know whether its update counted: it may have been late, lost, or refused. So what it learned in a
+round is kept as pending, and becomes its memory when the server says, in its next message, that the round counted.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+
+from fedsim.types import Memory
+
+_KEPT, _PENDING, _ROUND = "memory", "pending", "pending-round"
+_SEPARATOR = " / "
+
+
+def recall(state: RecordDict, counted: int) -> Memory:
+    """Return a copy of the client's memory, and settle what was pending.
+
+    Args:
+        state: Flower's state of the client; changed.
+        counted: the last round in which an update of this client counted, 0 when none did.
+    """
+    if _PENDING in state:
+        if state.config_records[_ROUND]["round"] == counted:
+            state[_KEPT] = state[_PENDING]
+        del state[_PENDING], state[_ROUND]
+    return _unpacked(state.array_records[_KEPT]) if _KEPT in state else {}
+
+
+def remember(state: RecordDict, round_: int, memory: Memory) -> None:
+    """Keep a client's memory after a round as pending; an empty one needs no place."""
+    if not memory:
+        return
+    state[_PENDING] = ArrayRecord(
+        {f"{owner}{_SEPARATOR}{name}": t for owner, own in memory.items() for name, t in own.items()}
+    )
+    state[_ROUND] = ConfigRecord({"round": round_})
+
+
+def _unpacked(record: ArrayRecord) -> Memory:
+    memory: Memory = {}
+    for key, tensor in record.to_torch_state_dict().items():
+        owner, _, name = cast("str", key).partition(_SEPARATOR)
+        memory.setdefault(owner, {})[name] = tensor
+    return memory
