@@ -24,11 +24,12 @@ from rich.text import Text
 from fedsim import registry
 from fedsim.errors import FedsimError
 
-Group = Literal["attacks", "defenses", "components", "models", "data", "scenarios"]
+Group = Literal["attacks", "defenses", "components", "aggregators", "models", "data", "scenarios"]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
     "defenses": "defense",
     "components": "component",
+    "aggregators": "aggregator",
     "models": "model",
     "data": "dataset",
 }
@@ -87,7 +88,7 @@ def list_(
     group: Annotated[Group | None, typer.Argument(help="what to list; everything when absent")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, models, data sets and scenarios."""
+    """List attacks, defenses, components, aggregators, models, data sets and scenarios."""
     groups = [group] if group else [*_KINDS, "scenarios"]
     entries = [entry for name in groups for entry in _entries(name)]
     if as_json:

@@ -52,6 +52,23 @@ class RoundRecord(_Part):
     test_accuracy: float | None = None
 
 
+class PartitionRecord(_Part):
+    """Who owns how much of which class.
+
+    Sizes are those of `clients_measured` clients, the first by number: all of them, or a part where every client's
+    share is drawn for itself. `class_counts` holds (client, examples of each class) of the first clients.
+    """
+
+    scheme: str
+    clients: int
+    clients_measured: int
+    examples_min: int
+    examples_median: float
+    examples_max: int
+    class_counts: tuple[tuple[int, tuple[int, ...]], ...]
+    class_names: tuple[str, ...]
+
+
 class MaskScore(_Part):
     """Estimated against true dropout mask of one site, over its identifiable units only.
 
@@ -144,6 +161,7 @@ class ArmRecord(_Part):
         description="the scorer's replay of each victim gave the update on the wire, bit by bit"
     )
     attacks: tuple[AttackRecord, ...]
+    partition: PartitionRecord | None = None
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
 

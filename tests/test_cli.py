@@ -121,9 +121,11 @@ def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> 
     assert done.stderr.strip().endswith("[]")
     entries = json.loads(done.stdout)
     assert {entry["group"] for entry in entries} == {
-        "attacks", "defenses", "components", "models", "data", "scenarios",
+        "attacks", "defenses", "components", "aggregators", "models", "data", "scenarios",
     }  # fmt: skip
-    assert {"dropout-inversion", "wiig", "inverting-gradients", "mnist5k", "vit-small"} <= {e["name"] for e in entries}
+    assert {"dropout-inversion", "wiig", "inverting-gradients", "krum", "mnist5k", "vit-small"} <= {
+        e["name"] for e in entries
+    }
 
 
 def test_show_gives_paper_settings_bounds_and_meaning(tmp_path: Path) -> None:

@@ -1,19 +1,26 @@
-"""Sharing one data set out among clients: evenly, with uneven classes, or a few classes each.
+"""Sharing one data set out among clients: evenly, by class, user or size, or drawn anew for every client.
 
-Dirichlet: Hsu, Qi, Brown 2019, arXiv 1909.06335. By class: McMahan et al. 2017, arXiv 1602.05629.
+Dirichlet: Hsu, Qi, Brown 2019, arXiv 1909.06335. By class: McMahan et al. 2017, arXiv 1602.05629. Quantity skew: Li,
+Diao, Chen, He 2022, arXiv 2102.02079.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
+from typing import Literal, final, overload
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim import seeding
 from fedsim.errors import FedsimError
+from fedsim.record import PartitionRecord
 
-Scheme = Literal["iid", "dirichlet", "by-class"]
+Scheme = Literal["iid", "dirichlet", "by-class", "by-user", "quantity-skew", "resampled"]
+
+_CLIENTS_MEASURED = 1000
+_CLIENTS_SHOWN = 40
 
 
 def partition(
@@ -24,8 +31,10 @@ def partition(
     scheme: Scheme = "iid",
     alpha: float = 0.5,
     classes_per_client: int = 2,
-) -> tuple[Tensor, ...]:
-    """Return the indices of each client's examples, in random order; no example has two owners.
+    examples_per_client: int = 10,
+    users: Tensor | None = None,
+) -> Sequence[Tensor]:
+    """Return the indices of each client's examples, in random order; no example has two owners, but for ``resampled``.
 
     Args:
         labels: class of each example, shape (N,).
@@ -34,13 +43,22 @@ def partition(
         scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is cut in
             proportions drawn from Dirichlet(alpha); a client left without examples gets one of the client that has
             most. ``by-class``: a client owns `classes_per_client` classes and shares each evenly with its other
-            owners; classes without an owner stay unused.
-        alpha: concentration of ``dirichlet``, smaller is more uneven.
+            owners; classes without an owner stay unused. ``by-user``: users are dealt out to the clients in equal
+            numbers (up to one), each with all of his or her examples. ``quantity-skew``: shares of a size in
+            proportions drawn from Dirichlet(alpha), classes left to chance; a client left without examples gets one
+            of the client that has most. ``resampled``: every client draws `examples_per_client` distinct examples of
+            all, whatever the others drew, so that clients may outnumber the examples. Such a share is drawn again at
+            every access and takes no memory.
+        alpha: concentration of ``dirichlet`` and ``quantity-skew``, smaller is more uneven.
         classes_per_client: distinct classes of a client in ``by-class``.
+        examples_per_client: size of a share in ``resampled``.
+        users: owner of each example for ``by-user``, shape (N,), or None when the data set names no users.
 
     Raises:
-        FedsimError: there are too few examples or classes.
+        FedsimError: there are too few examples, classes or users.
     """
+    if scheme == "resampled":
+        return _Resampled(len(labels), clients, examples_per_client, generator)
     if len(labels) < clients:
         raise FedsimError(f"{len(labels)} training examples for {clients} clients: expected at least one for each.")
     match scheme:
@@ -50,7 +68,91 @@ def partition(
             shares = _refilled(_dirichlet(labels, clients, alpha, generator))
         case "by-class":
             shares = _by_class(labels, clients, classes_per_client, generator)
+        case "by-user":
+            shares = _by_user(users, clients, generator)
+        case "quantity-skew":
+            # One class for all, cut by the same law.
+            shares = _refilled(_dirichlet(torch.zeros_like(labels), clients, alpha, generator))
     return tuple(_shuffled(share, generator) for share in shares)
+
+
+def describe_partition(
+    shares: Sequence[Tensor], labels: Tensor, *, scheme: Scheme, class_names: tuple[str, ...]
+) -> PartitionRecord:
+    """Return how large the shares of a partition are, and how many examples of each class its first clients own.
+
+    Args:
+        shares: what `partition` returned.
+        labels: class of each example, shape (N,).
+        scheme: the scheme it was made by.
+        class_names: name of each class, in the order of the labels.
+    """
+    measured = shares[:_CLIENTS_MEASURED] if isinstance(shares, _Resampled) else shares
+    sizes = torch.tensor([len(share) for share in measured], dtype=torch.float64)
+    counts = (labels[share].bincount(minlength=len(class_names)).tolist() for share in shares[:_CLIENTS_SHOWN])
+    return PartitionRecord(
+        scheme=scheme,
+        clients=len(shares),
+        clients_measured=len(measured),
+        examples_min=int(sizes.min()),
+        examples_median=float(sizes.quantile(0.5)),
+        examples_max=int(sizes.max()),
+        class_counts=tuple((client, tuple(row)) for client, row in enumerate(counts)),
+        class_names=class_names,
+    )
+
+
+@final
+class _Resampled(Sequence[Tensor]):
+    """Shares that are a function of the client's number."""
+
+    def __init__(self, examples: int, clients: int, examples_per_client: int, generator: torch.Generator) -> None:
+        if examples_per_client > examples:
+            raise FedsimError(
+                f"partition.examples_per_client is {examples_per_client}, expected at most {examples}, the training "
+                "examples: a client draws each at most once."
+            )
+        self._examples = examples
+        self._clients = range(clients)
+        self._size = examples_per_client
+        self._seed = int(torch.randint(2**63 - 1, (), generator=generator))
+
+    def __len__(self) -> int:
+        return len(self._clients)
+
+    @overload
+    def __getitem__(self, index: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Tensor, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Tensor | tuple[Tensor, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self._share, self._clients[index]))
+        return self._share(self._clients[index])
+
+    def _share(self, client: int) -> Tensor:
+        # A permutation of torch takes time and memory for all examples, a choice of numpy for those that are drawn.
+        numbers = np.random.default_rng(seeding.derive(self._seed, "share", client))
+        return torch.from_numpy(numbers.choice(self._examples, self._size, replace=False))
+
+
+def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> list[Tensor]:
+    if users is None:
+        raise FedsimError(
+            "partition.scheme is 'by-user', but the data set does not say which user an example belongs to. "
+            "Choose another scheme, or data whose Dataset has users."
+        )
+    names, user = users.unique(return_inverse=True)
+    if len(names) < clients:
+        raise FedsimError(
+            f"{len(names)} users for {clients} clients: expected at least one for each. Lower federation.clients."
+        )
+    owner = torch.empty(len(names), dtype=torch.long)
+    for client, own in enumerate(torch.randperm(len(names), generator=generator).tensor_split(clients)):
+        owner[own] = client
+    of_example = owner[user]
+    return list(of_example.argsort(stable=True).split(of_example.bincount(minlength=clients).tolist()))
 
 
 def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Generator) -> list[Tensor]:

@@ -38,14 +38,26 @@ def build(run_dir: Path) -> Path:
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
     accuracy = figures.accuracy(record)
+    ownerships = tables.ownerships(record)
+    ownership = figures.ownership(ownerships)
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for picture in (*curves, *exceedance, *accuracy, *sheets):
+    for picture in (*curves, *exceedance, *ownership, *accuracy, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
-    page = _page(record, judge, walls=walls, sheets=sheets, curves=curves, exceedance=exceedance, accuracy=accuracy)
+    page = _page(
+        record,
+        judge,
+        walls=walls,
+        sheets=sheets,
+        curves=curves,
+        exceedance=exceedance,
+        ownerships=ownerships,
+        ownership=ownership,
+        accuracy=accuracy,
+    )
     write_whole(run_dir / "report.html", page.encode())
     return run_dir / "report.html"
 

@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
+from fedsim.report.tables import Ownership
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Wall, data_address
 
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 DASHES = ("-", "--", "-.", ":")
+HATCHES = ("", "////", "....")
 
 _Rows = Sequence[tuple[Any, ...]]
 _Styles = dict[str, tuple[str, str]]
+
+_OTHERS = ("other classes", "#999999")
+_MOST_CLASSES = len(PALETTE) * len(HATCHES) - 1
 
 _SIZE = (5.0, 3.2)
 _STYLE: dict[Any, Any] = {
@@ -145,6 +150,12 @@ def accuracy(record: RunRecord) -> list[Picture]:
 
 
 @_styled()
+def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
+    """Return one picture a partition: how many examples of each class its first clients own, a bar a client."""
+    return [_ownership_of(owned, number) for number, owned in enumerate(ownerships, 1)]
+
+
+@_styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
     """Return a wall as one sheet for slides; the page shows its pictures one by one."""
     figure = _blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
@@ -217,6 +228,51 @@ def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float,
         columns=("arm", "attack", "t_db", "share_above"),
         rows=rows,
     )
+
+
+def _ownership_of(owned: Ownership, number: int) -> Picture:
+    partition = owned.partition
+    clients = [client for client, _ in partition.class_counts]
+    segments = _segments(partition)
+    figure = _blank(_SIZE[0], max(0.9 + 0.12 * len(clients), 0.5 + 0.18 * len(segments)))
+    axes = figure.subplots()
+    starts = [0] * len(clients)
+    for index, (name, counts) in enumerate(segments):
+        colour, hatch = PALETTE[index % len(PALETTE)], HATCHES[index // len(PALETTE) % len(HATCHES)]
+        if name == _OTHERS[0]:
+            colour, hatch = _OTHERS[1], ""
+        axes.barh(
+            clients, counts, left=starts, height=0.84, color=colour, hatch=hatch, edgecolor="white", lw=0.2, label=name
+        )
+        starts = [start + count for start, count in zip(starts, counts, strict=True)]
+    axes.grid(visible=False, axis="y")
+    axes.set_axisbelow(True)
+    axes.set(xlabel="examples", ylabel="client", ylim=(clients[-1] + 0.6, clients[0] - 0.6))
+    axes.locator_params(axis="y", integer=True)
+    figure.legend(loc="outside right upper", title="class", fontsize=8, title_fontsize=8)
+    return _picture(
+        f"partition-{number}-{_slug(owned.arm)}",
+        figure,
+        arm=owned.arm,
+        alt=f"Examples of each class that the first {len(clients)} clients own. {owned.sentence}",
+        columns=("client", "class", "examples"),
+        rows=[
+            (client, name, count)
+            for client, counts in partition.class_counts
+            for name, count in zip(partition.class_names, counts, strict=True)
+        ],
+    )
+
+
+def _segments(partition: PartitionRecord) -> list[tuple[str, list[int]]]:
+    """Return (class, examples of every client) of as many classes as can be told apart, the rarest ones added up."""
+    by_class = list(zip(*(counts for _, counts in partition.class_counts), strict=True))
+    ranked = sorted(range(len(by_class)), key=lambda label: -sum(by_class[label]))
+    shown, rest = sorted(ranked[:_MOST_CLASSES]), ranked[_MOST_CLASSES:]
+    segments = [(partition.class_names[label], list(by_class[label])) for label in shown]
+    if not rest:
+        return segments
+    return [*segments, (_OTHERS[0], [sum(column) for column in zip(*(by_class[r] for r in rest), strict=True)])]
 
 
 def _styles(record: RunRecord) -> _Styles:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedsim.metrics.statistics import succeeded
-from fedsim.record import ArmRecord, AttackRecord, Interval, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackRecord, Interval, PartitionRecord, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge, bounds, has_result, knowledge
 
 SCORE_COLUMNS = (
@@ -105,6 +105,15 @@ class Attacker:
     settings: str
 
 
+@dataclass(frozen=True)
+class Ownership:
+    """Who owns what, in a sentence and as it was recorded; `arm` names every arm that shares the data out so."""
+
+    arm: str
+    sentence: str
+    partition: PartitionRecord
+
+
 def results(record: RunRecord, judge: Judge) -> list[Results]:
     """Return the table of attacks by arms."""
     return [
@@ -142,6 +151,15 @@ def attackers(record: RunRecord) -> list[Attacker]:
             settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items())
             seen[Attacker(attack.label, attack.name, knowledge(attack), settings or "none")] = None
     return list(seen)
+
+
+def ownerships(record: RunRecord) -> list[Ownership]:
+    """Return every partition among several clients once, in order of appearance."""
+    names: dict[PartitionRecord, list[str]] = {}
+    for arm in record.arms:
+        if arm.partition is not None and arm.partition.clients > 1:
+            names.setdefault(arm.partition, []).append(arm.name)
+    return [Ownership("; ".join(arms), _owned(partition), partition) for partition, arms in names.items()]
 
 
 def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
@@ -250,6 +268,21 @@ def _reading(victim: VictimRecord, judge: Judge) -> str:
     if victim.objective > _CLOSE_TO_TRUTH * victim.objective_at_truth + _NEGLIGIBLE:
         return f"{part}ended above the truth's objective: the search or its knowledge fell short"
     return f"{part}as low as the truth with another image: the objective does not identify it"
+
+
+def _owned(partition: PartitionRecord) -> str:
+    sizes = f"between {partition.examples_min:,} and {partition.examples_max:,} examples, median "
+    sizes += f"{partition.examples_median:,g}"
+    if partition.examples_min == partition.examples_max:
+        sizes = _counted(partition.examples_min, "example")
+    measured = f"the first {partition.clients_measured:,} own"
+    if partition.clients_measured == partition.clients:
+        measured = "each owns"
+    return f"{partition.clients:,} clients, scheme {partition.scheme}: {measured} {sizes}."
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[LeftOut]:

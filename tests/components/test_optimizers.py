@@ -31,3 +31,16 @@ def test_thirty_steps_equal_torchs_own_over_fifteen_orders_of_magnitude(name: st
         twin.grad = gradient.clone()
         oracle.step()
     assert torch.allclose(parameter, twin, rtol=1e-9, atol=1e-12)
+
+
+def test_adam_without_bias_correction_keeps_the_means_as_they_are() -> None:
+    method = registry.get("component", "adam")
+    plain = method.make(method.config.model_validate({"learning_rate": 0.1, "bias_correction": False}))
+    parameter, mean, square = torch.zeros(8), torch.zeros(8), torch.zeros(8)
+    expected, state = torch.zeros(8), {}
+    for step in range(1, 6):
+        gradient = torch.arange(8.0) - step
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        expected -= 0.1 * mean / (square.sqrt() + 1e-8)
+        plain.step({"w": parameter}, {"w": gradient}, state)
+    assert torch.allclose(parameter, expected, rtol=1e-5)

@@ -9,6 +9,7 @@ from fedsim.record import (
     Failure,
     ItemScore,
     MaskScore,
+    PartitionRecord,
     RoundRecord,
     RunRecord,
     VictimRecord,
@@ -110,6 +111,22 @@ def recovered(clients=4, batch=1):
 
 def missed(clients=4, batch=1):
     return [victim(c, [item(i, psnr=8.0 + c, ssim=0.05) for i in range(batch)], objective=0.4) for c in range(clients)]
+
+
+def partition(counts, **changes):
+    """A partition whose every client's class counts are given."""
+    sizes = [sum(row) for row in counts]
+    settings = {
+        "scheme": "dirichlet",
+        "clients": len(counts),
+        "clients_measured": len(counts),
+        "examples_min": min(sizes),
+        "examples_median": float(np.median(sizes)),
+        "examples_max": max(sizes),
+        "class_counts": tuple((client, tuple(row)) for client, row in enumerate(counts[:40])),
+        "class_names": tuple(f"class {label}" for label in range(len(counts[0]))),
+    }
+    return PartitionRecord(**{**settings, **changes})
 
 
 def typical():

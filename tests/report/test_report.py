@@ -12,7 +12,7 @@ import pytest
 from fedsim.errors import FedsimError
 from fedsim.metrics.statistics import summarise
 from fedsim.record import Failure
-from fedsim.report import build
+from fedsim.report import build, figures
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
 
@@ -277,6 +277,56 @@ def test_no_round_was_evaluated(report, records, tmp_path):
     page = report(records.run([records.arm("a", [records.attack("ig", records.recovered())], rounds=())]))
     assert "No round was evaluated" in page.text
     assert not (tmp_path / "figures" / "accuracy.png").exists()
+
+
+def owning(records, *partitions):
+    return records.run([
+        records.arm(f"arm {index}", [records.attack("ig", records.recovered(1))], partition=partition)
+        for index, partition in enumerate(partitions)
+    ])  # fmt: skip
+
+
+def test_who_owns_what_is_shown_once_for_all_arms_that_share(report, records, tmp_path):
+    partition = records.partition([[3, 0, 7], [1, 1, 0], [0, 0, 25]])
+    page = report(owning(records, partition, partition))
+    assert "Who owns what" in page.text
+    assert "3 clients, scheme dirichlet: each owns between 2 and 25 examples, median 10." in page.text
+    assert "The picture shows the first" not in page.text
+    (picture,) = [image for image in page.images if image["alt"].startswith("Examples of each class")]
+    assert "each owns between 2 and 25 examples" in picture["alt"]
+    rows = read_csv(tmp_path / "figures" / "partition-1-arm-0-arm-1.csv")
+    assert [(row["client"], row["class"], row["examples"]) for row in rows[:4]] == [
+        ("0", "class 0", "3"), ("0", "class 1", "0"), ("0", "class 2", "7"), ("1", "class 0", "1"),
+    ]  # fmt: skip
+    assert len(rows) == 9
+
+
+def test_arms_that_share_data_out_differently_are_told_apart(report, records):
+    page = report(owning(records, records.partition([[5, 5]] * 2), records.partition([[1, 0]] * 2, scheme="iid")))
+    assert "arm 0: 2 clients, scheme dirichlet: each owns 10 examples." in page.text.replace(" :", ":")
+    assert "arm 1: 2 clients, scheme iid: each owns 1 example." in page.text.replace(" :", ":")
+
+
+def test_of_a_large_population_the_first_are_shown(report, records):
+    partition = records.partition([[5, 5]] * 60, scheme="resampled", clients=1_000_000, clients_measured=1000)
+    page = report(owning(records, partition))
+    sentence = "1,000,000 clients, scheme resampled: the first 1,000 own 10 examples. The picture shows the first 40."
+    assert sentence in page.text
+
+
+def test_the_rarest_of_many_classes_are_added_up(records):
+    counts = [[client + 100 * (label % 50 == 7) for label in range(100)] for client in range(1, 4)]
+    segments = dict(figures._segments(records.partition(counts)))
+    assert len(segments) == 21
+    assert segments["class 7"] == [101, 102, 103]
+    assert segments["class 57"] == [101, 102, 103]
+    assert segments["other classes"] == [80, 160, 240]
+
+
+@pytest.mark.parametrize("partition", [None, [[3, 4]]])
+def test_one_client_or_an_earlier_record_owns_without_a_section(report, records, partition):
+    page = report(owning(records, partition and records.partition(partition)))
+    assert "Who owns what" not in page.text
 
 
 def test_attacks_that_never_applied_have_a_reason_instead_of_numbers(report, records):

@@ -1,7 +1,10 @@
 """Adam: w <- w - s m' / (sqrt(v') + e), with bias-corrected running means m' of g and v' of g^2.
 
-Paper: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1. What it may leak: the first step is the sign of the
-gradient, so an update of one step keeps directions and loses magnitudes.
+Paper: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1. Without bias correction, at a server whose g is the mean
+update, it is FedAdam (Reddi et al. 2020, arXiv 2003.00295, algorithm 2) with e for tau and v from 0.
+
+What it may leak: the first step is the sign of the gradient, so an update of one step keeps directions and loses
+magnitudes.
 """
 
 from __future__ import annotations
@@ -24,10 +27,11 @@ class AdamConfig(Config):
     beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of g")
     beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of g squared")
     epsilon: float = Field(default=1e-8, gt=0)
+    bias_correction: bool = Field(default=True, description="divide out that both means start at 0")
 
 
 @final
-@component("adam", hook="optimizer", summary="Adam with bias correction", paper="1412.6980")
+@component("adam", hook="optimizer", summary="Adam, with bias correction or without", paper="1412.6980")
 class Adam(Optimizer[AdamConfig]):
     """Adam whose state lasts one local training."""
 
@@ -46,5 +50,6 @@ class Adam(Optimizer[AdamConfig]):
             g = gradient[name]
             mean = state[f"mean {name}"] = c.beta1 * state.get(f"mean {name}", 0.0) + (1 - c.beta1) * g
             square = state[f"square {name}"] = c.beta2 * state.get(f"square {name}", 0.0) + (1 - c.beta2) * g * g
-            scale = (square / (1 - c.beta2**count)).sqrt() + c.epsilon
-            parameter.sub_(mean / (1 - c.beta1**count) / scale, alpha=c.learning_rate)
+            if c.bias_correction:
+                mean, square = mean / (1 - c.beta1**count), square / (1 - c.beta2**count)
+            parameter.sub_(mean / (square.sqrt() + c.epsilon), alpha=c.learning_rate)

@@ -1,0 +1,78 @@
+"""Krum: the update whose n - f - 2 nearest others are nearest; multi-Krum: the mean of the several best such updates.
+
+Paper: Blanchard et al. 2017, NeurIPS, arXiv 1703.02757. A score is the sum of squared distances to the nearest
+n - f - 2 of the n - 1 other updates; f clients that send anything are tolerated when n > 2 f + 2. Equal scores go to
+the smaller client number, as in the paper.
+
+Not Flower's Krum and MultiKrum (1.42): they accept any f, so that two colluding clients of four are chosen; they
+expand squared distances in the dtype of the updates, where close ones drown in rounding and become negative; they
+weigh the chosen updates by the numbers of examples that the clients state; and equal scores fall in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.hooks import Aggregator
+from fedsim.registry import aggregator
+from fedsim.types import Config, Contribution
+
+_BLOCK = 1 << 16
+
+
+class KrumConfig(Config):
+    """Settings of Krum."""
+
+    byzantine: int = Field(default=1, ge=0, description="clients that may send anything, f; needs n > 2 f + 2")
+    keep: int = Field(default=1, ge=1, description="updates that are averaged: 1 is Krum, more is multi-Krum")
+
+
+@final
+@aggregator("krum", summary="the updates nearest to their neighbours (Krum, multi-Krum)", paper="1703.02757")
+class Krum(Aggregator[KrumConfig]):
+    """Holds the updates of a round in memory; time grows with the square of their number."""
+
+    needs_single_updates: ClassVar[bool] = True
+
+    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+        """Return the mean of the `keep` updates of the lowest scores, every one counting the same.
+
+        Raises:
+            FedsimError: there are too few contributions for `byzantine` or `keep`.
+        """
+        vectors = [contribution.vector for contribution in contributions]
+        self._check(len(vectors))
+        distances = _squared_distances(vectors).fill_diagonal_(torch.inf)
+        neighbours = len(vectors) - self.config.byzantine - 2
+        scores = distances.sort(dim=1).values[:, :neighbours].sum(dim=1)
+        best = scores.argsort(stable=True)[: self.config.keep].sort().values
+        return torch.stack([vectors[index] for index in best.tolist()]).mean(dim=0)
+
+    def _check(self, count: int) -> None:
+        byzantine, keep = self.config.byzantine, self.config.keep
+        if count <= 2 * byzantine + 2:
+            raise FedsimError(
+                f"aggregation.byzantine is {byzantine}, for which Krum needs at least {2 * byzantine + 3} updates a "
+                f"round; {count} arrived. Lower aggregation.byzantine or let more clients take part."
+            )
+        if keep > count - byzantine:
+            raise FedsimError(
+                f"aggregation.keep is {keep}, expected at most {count - byzantine}, the {count} updates of the round "
+                f"without aggregation.byzantine = {byzantine}: more would include one of those."
+            )
+
+
+def _squared_distances(vectors: list[Tensor]) -> Tensor:
+    """Return all squared distances, shape (n, n), as sums of squared differences in double precision."""
+    total = torch.zeros(len(vectors), len(vectors), dtype=torch.float64, device=vectors[0].device)
+    for block in zip(*(vector.split(_BLOCK) for vector in vectors), strict=True):
+        rows = torch.stack(block).double()
+        for index in range(1, len(rows)):
+            total[index, :index] += (rows[:index] - rows[index]).square_().sum(dim=1)
+    return total + total.T
