@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedsim import seeding
 from fedsim.client import local_training
+from fedsim.data.partition import describe_partition
 from fedsim.engines import local, vectorized
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
@@ -188,6 +189,12 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         dropout=tuple(site.rate for site in world.sites),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
+        partition=describe_partition(
+            world.shares,
+            world.dataset.train.labels,
+            scheme=scenario.partition.scheme,
+            class_names=world.dataset.class_names,
+        ),
         rounds=tuple(journal.rounds),
         replay_matches=all(matches for _, matches in truths),
         attacks=(),

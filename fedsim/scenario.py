@@ -71,9 +71,12 @@ class AttackChoice(Choice):
 class Partition(Config):
     """How the training examples are shared out."""
 
-    scheme: Literal["iid", "dirichlet", "by-class"] = "iid"
-    alpha: float = Field(default=0.5, gt=0, description="dirichlet: concentration, smaller is more uneven")
+    scheme: Literal["iid", "dirichlet", "by-class", "by-user", "quantity-skew", "resampled"] = "iid"
+    alpha: float = Field(
+        default=0.5, gt=0, description="dirichlet, quantity-skew: concentration, smaller is more uneven"
+    )
     classes_per_client: int = Field(default=2, ge=1, description="by-class: distinct classes a client owns")
+    examples_per_client: int = Field(default=10, ge=1, description="resampled: examples each client draws for itself")
 
 
 class Federation(Config):

@@ -173,6 +173,8 @@ def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:
         scheme=settings.scheme,
         alpha=settings.alpha,
         classes_per_client=settings.classes_per_client,
+        examples_per_client=settings.examples_per_client,
+        users=dataset.users,
     )
     if federation.local_epochs is None:
         _check_batch(federation.batch_size, shares)
