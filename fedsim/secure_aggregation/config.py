@@ -1,0 +1,51 @@
+"""Settings of secure aggregation."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+from typing import Literal
+
+from pydantic import Field
+
+from fedsim.secure_aggregation.quantisation import Quantisation
+
+
+class SecureAggregation(Quantisation):
+    """How the cohort's updates are summed so that the server sees no single one."""
+
+    mode: Literal["ideal", "masked"] = Field(
+        default="ideal",
+        description="'masked' runs the cryptographic protocol; 'ideal' computes the same integers without it",
+    )
+    threshold: float = Field(
+        default=2 / 3,
+        gt=0.5,
+        le=1,
+        description="share of the cohort, and of every neighbourhood, that must answer, else the round is aborted; "
+        "above one half, so that no two disjoint groups can each open a secret",
+    )
+    neighbours: int | None = Field(
+        default=None,
+        ge=2,
+        multiple_of=2,
+        description="clients with whom each client shares masks and secrets (SecAgg+), an even number; "
+        "without it all others (SecAgg)",
+    )
+
+    def survivors_needed(self, cohort: int) -> int:
+        """Return how many clients of a cohort of this size must answer at every stage."""
+        return self._share_of(cohort)
+
+    def neighbourhood(self, cohort: int) -> int:
+        """Return how many clients hold shares of one client's secrets, itself included."""
+        others = cohort - 1
+        return 1 + (others if self.neighbours is None else min(self.neighbours, others))
+
+    def holders_needed(self, cohort: int) -> int:
+        """Return how many of a neighbourhood must answer to open a secret: the t of t-of-n sharing."""
+        return self._share_of(self.neighbourhood(cohort))
+
+    def _share_of(self, size: int) -> int:
+        # The decimal number that was written, not its binary neighbour: 0.55 of 100 is 55, not 56.
+        return math.ceil(Fraction(str(self.threshold)) * size)

@@ -1,0 +1,68 @@
+"""Keys of clients: where they come from, how two clients agree on one, how a message is sealed with it.
+
+X25519 key agreement (RFC 7748), HKDF with SHA-256 (RFC 5869), ChaCha20-Poly1305 (RFC 8439).
+"""
+
+from __future__ import annotations
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fedsim.errors import FedsimError
+
+_KEY_BYTES = 32
+_NONCE = bytes(12)
+
+
+def derived_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
+    """Return 32 bytes for one purpose of one client in one round.
+
+    A simulation's choice: the run can be repeated, and whoever knows the scenario's seed knows every secret. In a
+    deployment each client draws its secrets from its operating system.
+    """
+    return _expand(str(seed).encode(), f"{purpose}/{round_}/{client}")
+
+
+def public_key(private: bytes) -> bytes:
+    """Return the X25519 public key, 32 bytes, of a private key of 32 bytes."""
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+def agreed_key(private: bytes, public: bytes, purpose: str) -> bytes:
+    """Return the 32 bytes that both owners of a pair of keys get, and nobody else.
+
+    Raises:
+        FedsimError: a public key that leads to no secret.
+    """
+    try:
+        secret = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError as error:
+        raise FedsimError(f"not a usable X25519 public key: {public.hex()}. Leave its owner out.") from error
+    return _expand(secret, purpose)
+
+
+def sealed(key: bytes, plaintext: bytes) -> bytes:
+    """Return the plaintext, encrypted and authenticated. A key may seal one plaintext only: the nonce is constant."""
+    return ChaCha20Poly1305(key).encrypt(_NONCE, plaintext, None)
+
+
+def opened(key: bytes, ciphertext: bytes) -> bytes:
+    """Return the plaintext.
+
+    Raises:
+        FedsimError: the ciphertext was changed or sealed with another key.
+    """
+    try:
+        return ChaCha20Poly1305(key).decrypt(_NONCE, ciphertext, None)
+    except InvalidTag as error:
+        raise FedsimError(
+            "a sealed share does not open: it was changed, or it is from another client or round."
+        ) from error
+
+
+def _expand(secret: bytes, purpose: str) -> bytes:
+    info = f"fedsim secure aggregation/{purpose}".encode()
+    return HKDF(algorithm=SHA256(), length=_KEY_BYTES, salt=None, info=info).derive(secret)

@@ -1,0 +1,117 @@
+"""The messages of the protocol, and what a client remembers between them: numbers and bytes only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
+
+ConfigValue = int | bytes | list[int] | list[bytes]
+
+
+@dataclass(frozen=True)
+class _Message:
+    """A message; fields are ints, bytes, tuples of client numbers, or bytes by client number."""
+
+    def to_config(self) -> dict[str, ConfigValue]:
+        """Return the message as a flat mapping that a Flower ConfigRecord takes."""
+        config: dict[str, ConfigValue] = {}
+        for name, value in vars(self).items():
+            if isinstance(value, Mapping):
+                config[f"{name}.clients"] = list(value)
+                config[f"{name}.values"] = list(value.values())
+            else:
+                config[name] = list(value) if isinstance(value, tuple) else value
+        return config
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Return the message behind `to_config`."""
+        return cls(**{each.name: _field(each.name, config) for each in fields(cls)})
+
+
+def _field(name: str, config: Mapping[str, Any]) -> Any:
+    if name in config:
+        value = config[name]
+        return tuple(value) if isinstance(value, list) else value
+    return dict(zip(config[f"{name}.clients"], config[f"{name}.values"], strict=True))
+
+
+@dataclass(frozen=True)
+class PublicKeys(_Message):
+    """Stage 0, client to server.
+
+    Attributes:
+        client: whose keys they are.
+        mask_key: X25519 public key for pairwise masks.
+        seal_key: X25519 public key for sealing shares.
+    """
+
+    client: int
+    mask_key: bytes
+    seal_key: bytes
+
+
+@dataclass(frozen=True)
+class NeighbourKeys(_Message):
+    """Stage 1, server to client: both public keys of each of its neighbours."""
+
+    mask_keys: Mapping[int, bytes]
+    seal_keys: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class SealedShares(_Message):
+    """Stage 1, client to server: for each neighbour a sealed share of both secrets of `client`."""
+
+    client: int
+    sealed: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class ForwardedShares(_Message):
+    """Stage 2, server to client: the sealed shares for it, by the neighbour they come from."""
+
+    sealed: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class UnmaskRequest(_Message):
+    """Stage 3, server to client: who of its neighbourhood, itself included, uploaded, and who shared but did not."""
+
+    survivors: tuple[int, ...]
+    dropped: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class RevealedShares(_Message):
+    """Stage 3, client to server.
+
+    Attributes:
+        client: who reveals.
+        self_masks: shares of the seed of the self-mask, by survivor.
+        mask_keys: shares of the private key for pairwise masks, by client that dropped out.
+    """
+
+    client: int
+    self_masks: Mapping[int, bytes]
+    mask_keys: Mapping[int, bytes]
+
+
+@dataclass(frozen=True)
+class Memory(_Message):
+    """What a client keeps between the stages of a round.
+
+    Attributes:
+        round: the round it belongs to.
+        stage: the stage that comes next, from 0.
+        mask_keys: its neighbours' public keys for pairwise masks.
+        seal_keys: its neighbours' public keys for sealing.
+        sealed: the sealed shares it received.
+    """
+
+    round: int
+    stage: int = 0
+    mask_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
+    seal_keys: Mapping[int, bytes] = field(default_factory=dict[int, bytes])
+    sealed: Mapping[int, bytes] = field(default_factory=dict[int, bytes])

@@ -1,0 +1,48 @@
+"""How a secure aggregation ends: with a sum, or aborted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation.config import SecureAggregation
+
+_FEWEST_CLIENTS = 2
+
+
+class Aborted(FedsimError):
+    """Too few clients answered: the round has no sum."""
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """All that the server learns.
+
+    Attributes:
+        total: sum of the participants' vectors modulo 2**modulus_bits, int64.
+        participants: whose vectors are in it, ascending.
+    """
+
+    total: Tensor
+    participants: tuple[int, ...]
+
+
+def check_cohort(cohort: int) -> None:
+    """Raise FedsimError for a cohort whose sum hides nobody."""
+    if cohort < _FEWEST_CLIENTS:
+        raise FedsimError(
+            f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got {cohort}: a sum of one is "
+            "the update itself."
+        )
+
+
+def check_survivors(survivors: int, cohort: int, config: SecureAggregation, deed: str) -> None:
+    """Raise Aborted when fewer clients than the threshold have done their `deed`."""
+    needed = config.survivors_needed(cohort)
+    if survivors < needed:
+        raise Aborted(
+            f"secure aggregation aborted: {survivors} of {cohort} clients {deed}, but at least {needed} must. "
+            f"Lower the threshold ({config.threshold:g}, above 0.5) or let fewer clients drop out."
+        )

@@ -1,0 +1,326 @@
+"""The two sides of SecAgg and SecAgg+: four stages between a `MaskingClient` each and one `UnmaskingServer`.
+
+    stage  client                        server
+    0      advertise   public keys    -> introduce   who is whose neighbour
+    1      share       sealed shares  -> forward     to the neighbours
+    2      upload      masked vector  -> ask         who uploaded, who did not
+    3      reveal      shares         -> unmask      the sum
+
+Client i uploads, modulo 2**modulus_bits,
+
+    x_i + PRG(b_i) + sum over j > i of PRG(s_ij) - sum over j < i of PRG(s_ij),
+
+where j runs over the neighbours that sent shares. The pairwise masks cancel in the sum. Survivors' neighbours reveal
+shares of b_i; for a client that dropped out before its upload they reveal shares of its mask key, with which its
+pairwise masks are computed and taken out. Nobody reveals both for one client: together they would unmask an upload
+that is only late.
+
+Papers: Bonawitz et al. 2017 (ePrint 2017/281), Bell et al. 2020 (ePrint 2020/704).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from fedsim import seeding
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation import shamir
+from fedsim.secure_aggregation.config import SecureAggregation
+from fedsim.secure_aggregation.graph import neighbourhoods
+from fedsim.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.secure_aggregation.masks import mask
+from fedsim.secure_aggregation.messages import (
+    ForwardedShares,
+    Memory,
+    NeighbourKeys,
+    PublicKeys,
+    RevealedShares,
+    SealedShares,
+    UnmaskRequest,
+)
+from fedsim.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
+from fedsim.secure_aggregation.ring import check_element, modular_sum, reduced
+
+_STAGES = ("advertise", "share", "upload", "reveal")
+
+
+class MaskingClient:
+    """One client in one round. Its secrets follow from (seed, round, client), all else is in `memory`.
+
+    Every method is one stage, answers once, and raises FedsimError when it is asked out of turn or for something that
+    would endanger this or another client's vector.
+    """
+
+    def __init__(
+        self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
+    ) -> None:
+        """Take a place in a cohort of `cohort` clients, with the memory of the stages before.
+
+        What is left in the memory from another round, which this client did not finish, is forgotten.
+        """
+        check_cohort(cohort)
+        self._round = round_
+        self._client = client
+        self._config = config
+        self._neighbourhood = config.neighbourhood(cohort)
+        self._holders_needed = config.holders_needed(cohort)
+        self._mask_key = derived_secret(seed, "mask key", round_, client)
+        self._seal_key = derived_secret(seed, "seal key", round_, client)
+        self._self_mask = derived_secret(seed, "self-mask", round_, client)
+        self._mask_key_polynomial = derived_secret(seed, "polynomial of the mask key", round_, client)
+        self._self_mask_polynomial = derived_secret(seed, "polynomial of the self-mask", round_, client)
+        self.memory = memory if memory and memory.round == round_ else Memory(round_)
+
+    def advertise(self) -> PublicKeys:
+        """Stage 0: return both public keys."""
+        self._check_turn("advertise")
+        self.memory = replace(self.memory, stage=1)
+        return PublicKeys(self._client, public_key(self._mask_key), public_key(self._seal_key))
+
+    def share(self, neighbours: NeighbourKeys) -> SealedShares:
+        """Stage 1: return, sealed for each neighbour, shares of the self-mask's seed and of the mask key."""
+        self._check_turn("share")
+        self._check_neighbours(neighbours)
+        points = [_point(neighbour) for neighbour in neighbours.seal_keys]
+        self_mask = shamir.shares(self._self_mask, self._holders_needed, points, self._self_mask_polynomial)
+        mask_key = shamir.shares(self._mask_key, self._holders_needed, points, self._mask_key_polynomial)
+        shares = {
+            neighbour: sealed(self._channel(self._client, neighbour, public), self_mask[point] + mask_key[point])
+            for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
+        }
+        self.memory = Memory(self._round, 2, neighbours.mask_keys, neighbours.seal_keys)
+        return SealedShares(self._client, shares)
+
+    def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
+        """Stage 2: return the vector, masked.
+
+        Args:
+            vector: int64, shape (P,), entries in [0, 2**modulus_bits).
+            forwarded: the sealed shares of the neighbours that are still there.
+        """
+        self._check_turn("upload")
+        check_element(vector, self._config.modulus_bits)
+        strangers = set(forwarded.sealed) - set(self.memory.seal_keys)
+        if strangers:
+            raise self._refusal(f"shares came from clients {sorted(strangers)}, which are no neighbours")
+        self._check_holders(len(forwarded.sealed) + 1)
+        bits = self._config.modulus_bits
+        masked = reduced(vector + mask(self._self_mask, len(vector), bits), bits)
+        for neighbour in forwarded.sealed:
+            seed = _pairwise_seed(
+                self._mask_key, self.memory.mask_keys[neighbour], self._round, self._client, neighbour
+            )
+            masked = reduced(masked + _sign(self._client, neighbour) * mask(seed, len(vector), bits), bits)
+        self.memory = replace(self.memory, stage=3, sealed=forwarded.sealed)
+        return masked
+
+    def reveal(self, request: UnmaskRequest) -> RevealedShares:
+        """Stage 3: return the shares of the survivors' self-masks and of the dropped neighbours' mask keys."""
+        self._check_turn("reveal")
+        self._check_request(request)
+        halves = {sender: self._opened(sender) for sender in self.memory.sealed}
+        own = shamir.shares(self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial)
+        self_masks = {self._client: own[_point(self._client)]}
+        self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
+        self.memory = Memory(self._round, stage=len(_STAGES))
+        return RevealedShares(self._client, self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
+
+    def _opened(self, sender: int) -> tuple[bytes, bytes]:
+        plaintext = opened(
+            self._channel(sender, self._client, self.memory.seal_keys[sender]), self.memory.sealed[sender]
+        )
+        return plaintext[: shamir.SHARE_BYTES], plaintext[shamir.SHARE_BYTES :]
+
+    def _channel(self, sender: int, recipient: int, public: bytes) -> bytes:
+        # One key a direction and round, which therefore seals one message.
+        return agreed_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
+
+    def _check_turn(self, stage: str) -> None:
+        due = _STAGES[self.memory.stage] if self.memory.stage < len(_STAGES) else "nothing more"
+        if due != stage:
+            raise self._refusal(f"it was asked for '{stage}' when '{due}' is next")
+
+    def _check_neighbours(self, neighbours: NeighbourKeys) -> None:
+        if set(neighbours.mask_keys) != set(neighbours.seal_keys) or self._client in neighbours.mask_keys:
+            raise self._refusal("it needs both keys of every neighbour, and none of its own")
+        public = [*neighbours.mask_keys.values(), *neighbours.seal_keys.values()]
+        if len(set(public)) != len(public):
+            raise self._refusal("two of its neighbours' public keys are the same")
+        holders = len(neighbours.seal_keys) + 1
+        if holders > self._neighbourhood:
+            # More holders, and two disjoint groups of them could open both secrets.
+            raise self._refusal(f"{holders} clients would hold its secrets, expected at most {self._neighbourhood}")
+        self._check_holders(holders)
+
+    def _check_request(self, request: UnmaskRequest) -> None:
+        survivors, dropped = set(request.survivors), set(request.dropped)
+        if survivors & dropped:
+            raise self._refusal(f"clients {sorted(survivors & dropped)} cannot both have uploaded and dropped out")
+        if self._client not in survivors:
+            raise self._refusal("it uploaded, but is not among the survivors")
+        known = {self._client, *self.memory.sealed}
+        if survivors | dropped != known:
+            raise self._refusal(
+                f"the request speaks of clients {sorted(survivors | dropped)}, but shares were exchanged with "
+                f"{sorted(known)}"
+            )
+        self._check_holders(len(survivors))
+
+    def _check_holders(self, holders: int) -> None:
+        if holders < self._holders_needed:
+            raise self._refusal(
+                f"{holders} clients of its neighbourhood are left, fewer than the {self._holders_needed} that are "
+                "needed to open a secret"
+            )
+
+    def _refusal(self, why: str) -> FedsimError:
+        return FedsimError(f"client {self._client} refuses to go on with the secure aggregation: {why}.")
+
+
+class UnmaskingServer:
+    """The server in one round. Methods are called in the order of the stages, with what arrived in time."""
+
+    def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
+        """Take the numbers of the clients that are asked; the seed draws who is whose neighbour."""
+        check_cohort(len(cohort))
+        self._seed = seed
+        self._round = round_
+        self._cohort = tuple(cohort)
+        self._config = config
+        self._keys: dict[int, PublicKeys] = {}
+        self._neighbours: dict[int, tuple[int, ...]] = {}
+        self._shared: set[int] = set()
+        self._uploaded: set[int] = set()
+        self._masked_total: Tensor | None = None
+
+    def introduce(self, advertised: Iterable[PublicKeys]) -> dict[int, NeighbourKeys]:
+        """Stage 0 to 1: return for every client that advertised its neighbours' keys.
+
+        Raises:
+            Aborted: fewer clients than the threshold.
+            FedsimError: keys of a client outside the cohort.
+        """
+        self._keys = {keys.client: keys for keys in advertised}
+        self._check_known(self._keys, self._cohort)
+        self._check_survivors(self._keys, "advertised keys")
+        generator = seeding.generator(self._seed, "secure-aggregation-graph", self._round)
+        self._neighbours = neighbourhoods(sorted(self._keys), self._config.neighbours, generator)
+        return {
+            client: NeighbourKeys(
+                {n: self._keys[n].mask_key for n in neighbours}, {n: self._keys[n].seal_key for n in neighbours}
+            )
+            for client, neighbours in self._neighbours.items()
+        }
+
+    def forward(self, shared: Iterable[SealedShares]) -> dict[int, ForwardedShares]:
+        """Stage 1 to 2: return for every client that shared the sealed shares meant for it.
+
+        Raises:
+            Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
+            FedsimError: shares of a client that advertised no keys.
+        """
+        sent = {message.client: message.sealed for message in shared}
+        self._check_known(sent, self._keys)
+        self._shared = set(sent)
+        self._check_survivors(self._shared, "shared their secrets")
+        self._check_neighbourhoods(self._shared, self._shared)
+        return {
+            client: ForwardedShares({n: sent[n][client] for n in self._neighbours[client] if n in sent})
+            for client in sorted(sent)
+        }
+
+    def ask(self, uploads: Mapping[int, Tensor]) -> dict[int, UnmaskRequest]:
+        """Stage 2 to 3: return for every client that uploaded whose shares it shall reveal.
+
+        Raises:
+            Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
+            FedsimError: uploads that cannot be added, or of a client that sent no shares.
+        """
+        self._check_known(uploads, self._shared)
+        self._check_survivors(uploads, "uploaded")
+        self._uploaded = set(uploads)
+        self._check_neighbourhoods(self._shared, self._uploaded)
+        for upload in uploads.values():
+            check_element(upload, self._config.modulus_bits)
+        self._masked_total = modular_sum(uploads.values(), self._config.modulus_bits)
+        return {client: self._request(client) for client in sorted(uploads)}
+
+    def unmask(self, revealed: Iterable[RevealedShares]) -> Aggregate:
+        """Stage 3: return the sum.
+
+        Raises:
+            Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
+            FedsimError: shares that do not open a secret, or of a client that did not upload.
+        """
+        answers = {message.client: message for message in revealed}
+        if self._masked_total is None:
+            raise FedsimError("there is no sum to unmask: collect the uploads first, with `ask`.")
+        self._check_known(answers, self._uploaded)
+        self._check_survivors(answers, "revealed shares")
+        self._check_neighbourhoods(self._shared, set(answers))
+        total, bits = self._masked_total, self._config.modulus_bits
+        for survivor in sorted(self._uploaded):
+            seed = self._secret({c: answer.self_masks for c, answer in answers.items()}, survivor)
+            total = reduced(total - mask(seed, len(total), bits), bits)
+        for dropped in sorted(self._shared - self._uploaded):
+            total = self._without_pairwise_masks(
+                total, dropped, self._secret({c: answer.mask_keys for c, answer in answers.items()}, dropped)
+            )
+        return Aggregate(total, tuple(sorted(self._uploaded)))
+
+    def _request(self, client: int) -> UnmaskRequest:
+        known = sorted({client, *self._neighbours[client]} & self._shared)
+        return UnmaskRequest(
+            tuple(c for c in known if c in self._uploaded), tuple(c for c in known if c not in self._uploaded)
+        )
+
+    def _secret(self, given: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
+        shares = [shamir.Share(_point(holder), values[owner]) for holder, values in given.items() if owner in values]
+        return shamir.reconstructed(shares, self._config.holders_needed(len(self._cohort)))
+
+    def _without_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
+        if public_key(mask_key) != self._keys[dropped].mask_key:
+            raise FedsimError(f"the revealed shares give a mask key that client {dropped} never advertised.")
+        bits = self._config.modulus_bits
+        for survivor in self._uploaded.intersection(self._neighbours[dropped]):
+            seed = _pairwise_seed(mask_key, self._keys[survivor].mask_key, self._round, dropped, survivor)
+            total = reduced(total - _sign(survivor, dropped) * mask(seed, len(total), bits), bits)
+        return total
+
+    def _check_known(self, senders: Iterable[int], expected: Iterable[int]) -> None:
+        strangers = set(senders) - set(expected)
+        if strangers:
+            raise FedsimError(
+                f"secure aggregation got an answer of clients {sorted(strangers)}, which take no part in this stage."
+            )
+
+    def _check_survivors(self, survivors: Iterable[int], deed: str) -> None:
+        check_survivors(len(set(survivors)), len(self._cohort), self._config, deed)
+
+    def _check_neighbourhoods(self, owners: Iterable[int], holders: set[int]) -> None:
+        needed = self._config.holders_needed(len(self._cohort))
+        for owner in sorted(owners):
+            left = len(holders.intersection((owner, *self._neighbours[owner])))
+            if left < needed:
+                raise Aborted(
+                    f"secure aggregation aborted: {left} clients of the neighbourhood of client {owner} are left, but "
+                    f"{needed} are needed to open its secrets. Raise 'neighbours' ({self._config.neighbours}), lower "
+                    f"the threshold ({self._config.threshold:g}, above 0.5), or let fewer clients drop out."
+                )
+
+
+def _point(client: int) -> int:
+    # 0 is where the secret lies.
+    return client + 1
+
+
+def _sign(client: int, neighbour: int) -> int:
+    return 1 if neighbour > client else -1
+
+
+def _pairwise_seed(private: bytes, public: bytes, round_: int, client: int, neighbour: int) -> bytes:
+    low, high = sorted((client, neighbour))
+    return agreed_key(private, public, f"mask/{round_}/{low}/{high}")

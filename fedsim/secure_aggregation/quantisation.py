@@ -1,0 +1,147 @@
+"""Updates as integers, and modular sums of integers as weighted means.
+
+A coordinate v becomes an integer q with E[q] = (clip(v) + c) / step and |q - E[q]| < 1, where c is the clipping range
+and step = 2c / (levels - 1). A client with weight w sends w * q and, as one more coordinate, w itself: the sum over
+the cohort holds all that a weighted mean needs, and no client's own weight is seen. Then
+
+    mean = step * sum(w q) / sum(w) - c,    |mean - true mean of the clipped vectors| < step,
+
+whatever the weights and the number of clients, because a mean of errors below one step is below one step.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation.ring import check_element
+from fedsim.types import Config
+
+_MOST_BITS = 62
+_FEWEST_CLIENTS = 2
+
+
+class Quantisation(Config):
+    """How a coordinate becomes an integer."""
+
+    clipping_range: float = Field(
+        default=8.0, gt=0, description="coordinates are clipped to [-clipping_range, clipping_range]"
+    )
+    levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers a coordinate is mapped to")
+    modulus_bits: int = Field(
+        default=32,
+        ge=2,
+        le=_MOST_BITS,
+        description="sums are taken modulo 2**modulus_bits; every coordinate travels with that many bits",
+    )
+
+    @model_validator(mode="after")
+    def _holds_a_sum(self) -> Quantisation:
+        if self.max_total_weight < _FEWEST_CLIENTS:
+            raise ValueError(
+                f"modulus_bits = {self.modulus_bits} cannot hold the sum of two clients with {self.levels} levels. "
+                f"Set modulus_bits to at least {_bits_for(self.levels, _FEWEST_CLIENTS)}, or lower levels."
+            )
+        return self
+
+    @property
+    def step(self) -> float:
+        """The distance of two neighbouring levels, which also bounds the error of every coordinate of a mean."""
+        return 2.0 * self.clipping_range / (self.levels - 1)
+
+    @property
+    def max_total_weight(self) -> int:
+        """The largest total weight of a cohort whose sum does not wrap around."""
+        return ((1 << self.modulus_bits) - 1) // (self.levels - 1)
+
+
+@dataclass(frozen=True)
+class WeightedMean:
+    """What a sum says.
+
+    Attributes:
+        mean: weighted mean of the clipped vectors, float64, shape (P,).
+        weight: total weight of those who took part.
+    """
+
+    mean: Tensor
+    weight: int
+
+
+def quantised(vector: Tensor, quantisation: Quantisation, generator: torch.Generator) -> Tensor:
+    """Return a vector (P,) as int64 levels in [0, levels), rounded up or down at random without bias.
+
+    Raises:
+        FedsimError: not a vector, or with entries that are not finite, which would spoil the sum unseen.
+    """
+    if vector.dim() != 1 or not bool(torch.isfinite(vector).all()):
+        raise FedsimError(
+            f"expected a finite vector to quantise, got shape {tuple(vector.shape)} with "
+            f"{int((~torch.isfinite(vector)).sum())} entries that are not finite. Leave this client out of the round."
+        )
+    bound = quantisation.clipping_range
+    position = (vector.detach().cpu().double().clamp(-bound, bound) + bound) / quantisation.step
+    position = position.clamp(0.0, quantisation.levels - 1.0)
+    below = position.floor()
+    goes_up = torch.rand(position.shape, dtype=torch.float64, generator=generator) < position - below
+    return below.long() + goes_up
+
+
+def weighted(levels: Tensor, weight: int, quantisation: Quantisation) -> Tensor:
+    """Return (weight * levels, weight), shape (P + 1,), int64: what a client adds to the sum.
+
+    Args:
+        levels: from `quantised`, shape (P,).
+        weight: number of examples, or 1.
+        quantisation: holds levels and modulus.
+
+    Raises:
+        FedsimError: weight below 1, or too large for the modulus.
+    """
+    check_total_weight(weight, quantisation)
+    return torch.cat((levels * weight, torch.tensor([weight])))
+
+
+def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
+    """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weighted` vectors.
+
+    The total weight travels modulo 2**modulus_bits as well; it betrays every sum that wrapped around as long as the
+    cohort is smaller than the number of levels.
+
+    Raises:
+        FedsimError: a total weight for which the sum may have wrapped around.
+    """
+    check_element(total, quantisation.modulus_bits)
+    weight = int(total[-1])
+    check_total_weight(weight, quantisation)
+    return WeightedMean(total[:-1].double() / weight * quantisation.step - quantisation.clipping_range, weight)
+
+
+def check_total_weight(weight: int, quantisation: Quantisation) -> None:
+    """Raise FedsimError unless a sum with this total weight fits the modulus.
+
+    A server that knows the largest possible total weight can ask before the first round.
+    """
+    if weight < 1:
+        raise FedsimError(f"the weight of a client is a whole number of at least 1, got {weight}.")
+    if weight <= quantisation.max_total_weight:
+        return
+    needed = _bits_for(quantisation.levels, weight)
+    advice = (
+        f"Set modulus_bits to at least {needed} (at most {_MOST_BITS})"
+        if needed <= _MOST_BITS
+        else "Lower levels, for no modulus_bits is enough"
+    )
+    raise FedsimError(
+        f"a total weight of {weight} does not fit: with levels = {quantisation.levels} and modulus_bits = "
+        f"{quantisation.modulus_bits} it may be at most {quantisation.max_total_weight}. {advice}, lower levels, "
+        "or give every client the weight 1."
+    )
+
+
+def _bits_for(levels: int, weight: int) -> int:
+    return ((levels - 1) * weight).bit_length()

@@ -1,0 +1,43 @@
+"""Arithmetic modulo 2**bits on int64 tensors, without overflow for up to 62 bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+
+
+def reduced(integers: Tensor, modulus_bits: int) -> Tensor:
+    """Return int64 `integers`, which may be negative, modulo 2**modulus_bits: in [0, 2**modulus_bits)."""
+    return integers & ((1 << modulus_bits) - 1)
+
+
+def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
+    """Return the sum of at least one vector with entries in [0, 2**modulus_bits), modulo 2**modulus_bits.
+
+    Raises:
+        FedsimError: vectors of different length.
+    """
+    first, *others = vectors
+    total = first.clone()
+    for vector in others:
+        if vector.shape != total.shape:
+            raise FedsimError(
+                f"secure aggregation adds vectors of one length, but got {len(total)} and {len(vector)} entries. "
+                "All clients of a round must train the same parameters."
+            )
+        total = reduced(total + vector, modulus_bits)
+    return total
+
+
+def check_element(vector: Tensor, modulus_bits: int) -> None:
+    """Raise FedsimError unless this is a vector of int64 in [0, 2**modulus_bits)."""
+    is_vector = vector.dtype == torch.int64 and vector.dim() == 1
+    if not is_vector or not torch.equal(vector, reduced(vector, modulus_bits)):
+        raise FedsimError(
+            f"expected a one-dimensional int64 vector with entries in [0, 2**{modulus_bits}), got "
+            f"{tuple(vector.shape)} of {vector.dtype}. Use fedsim.secure_aggregation.quantisation.weighted."
+        )

@@ -1,0 +1,83 @@
+"""Keys, sealing and masks, with the published vectors of their standards."""
+
+import pytest
+import torch
+from scipy.stats import chisquare
+
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.secure_aggregation.masks import mask
+
+
+@pytest.mark.parametrize(
+    ("private", "public"),
+    [
+        (
+            "77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a",
+            "8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a",
+        ),
+        (
+            "5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb",
+            "de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f",
+        ),
+    ],
+)
+def test_public_keys_are_those_of_the_standard(private, public):
+    """RFC 7748, section 6.1."""
+    assert public_key(bytes.fromhex(private)).hex() == public
+
+
+def test_both_sides_agree_and_nobody_else():
+    secrets = [derived_secret(3, "mask key", 1, client) for client in range(3)]
+    public = [public_key(secret) for secret in secrets]
+    assert agreed_key(secrets[0], public[1], "p") == agreed_key(secrets[1], public[0], "p")
+    others = {agreed_key(secrets[i], public[j], "p") for i, j in ((0, 1), (0, 2), (1, 2))}
+    assert len(others) == 3
+    assert agreed_key(secrets[0], public[1], "p") != agreed_key(secrets[0], public[1], "q")
+
+
+def test_secrets_differ_by_seed_purpose_round_and_client():
+    places = [(1, "a", 1, 1), (2, "a", 1, 1), (1, "b", 1, 1), (1, "a", 2, 1), (1, "a", 1, 2), (1, "a", 11, 1)]
+    secrets = {derived_secret(*place) for place in places}
+    assert len(secrets) == len(places)
+    assert {len(secret) for secret in secrets} == {32}
+    assert derived_secret(*places[0]) in secrets
+
+
+def test_a_public_key_without_a_secret_is_refused():
+    with pytest.raises(FedsimError, match="not a usable X25519 public key"):
+        agreed_key(derived_secret(1, "a", 1, 1), bytes(32), "p")
+
+
+def test_what_was_sealed_opens_only_with_its_key_and_unchanged():
+    ciphertext = sealed(bytes(32), b"two shares")
+    assert b"shares" not in ciphertext
+    assert opened(bytes(32), ciphertext) == b"two shares"
+    changed = bytes([ciphertext[0] ^ 1]) + ciphertext[1:]
+    for key, text in ((bytes([1] * 32), ciphertext), (bytes(32), changed)):
+        with pytest.raises(FedsimError, match="does not open"):
+            opened(key, text)
+
+
+def test_masks_are_the_stream_of_the_standard():
+    """RFC 8439, appendix A.1, test vector 1: key, counter and nonce 0."""
+    stream = bytes.fromhex("76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7")
+    words = [int.from_bytes(stream[i : i + 4], "little") for i in range(0, 32, 4)]
+    assert mask(bytes(32), 8, 32).tolist() == words
+    assert mask(bytes(32), 8, 20).tolist() == [word % 2**20 for word in words]
+    long_words = [int.from_bytes(stream[i : i + 8], "little") for i in range(0, 32, 8)]
+    assert mask(bytes(32), 4, 62).tolist() == [word % 2**62 for word in long_words]
+
+
+def test_the_whole_key_counts():
+    """Two keys that are the same after an XOR of their words, as Flower folds them to 32 bits."""
+    first = bytes(range(32))
+    swapped = first[4:8] + first[:4] + first[8:]
+    assert not torch.equal(mask(first, 50, 32), mask(swapped, 50, 32))
+
+
+@pytest.mark.parametrize("bits", [8, 32, 33, 62])
+def test_masks_are_uniform(bits):
+    values = mask(derived_secret(3, "self-mask", 1, 1), 64_000, bits)
+    assert chisquare(torch.bincount(values >> (bits - 6), minlength=64).numpy()).pvalue > 1e-3
+    assert chisquare(torch.bincount(values & 63, minlength=64).numpy()).pvalue > 1e-3

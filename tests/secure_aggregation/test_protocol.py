@@ -1,0 +1,336 @@
+"""The masked protocol against the plain sum and the ideal functionality, with drop-outs, and what clients refuse."""
+
+import math
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+import torch
+from flwr.app import ConfigRecord
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from scipy.stats import chisquare
+
+from fedsim import seeding
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation.config import SecureAggregation
+from fedsim.secure_aggregation.ideal import ideal_aggregate
+from fedsim.secure_aggregation.messages import ForwardedShares, Memory, NeighbourKeys, RevealedShares, UnmaskRequest
+from fedsim.secure_aggregation.outcome import Aborted
+from fedsim.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from fedsim.secure_aggregation.quantisation import quantised, weighted, weighted_mean
+
+N = 7
+T = 5  # two thirds of seven, rounded up
+STAGES = range(4)
+
+
+def in_the_sum(vectors, silent):
+    """Clients that uploaded: silent neither before nor at stage 2."""
+    gone = set().union(*(who for since, who in silent.items() if since <= 2))
+    return {client: vector for client, vector in vectors.items() if client not in gone}
+
+
+@pytest.mark.parametrize("gone", range(N - T + 1))
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("bits", [32, 62])
+def test_the_sum_is_exact_with_as_many_drop_outs_as_the_threshold_allows(federation, stage, gone, bits):
+    config = SecureAggregation(modulus_bits=bits)
+    vectors = federation.random_vectors(range(N), 30, bits)
+    silent = {stage: set(range(1, 1 + gone))}
+    result = federation.Federation(vectors, config, silent).run()
+    there = in_the_sum(vectors, silent)
+    assert result.participants == tuple(sorted(there))
+    assert result.total.tolist() == federation.plain_sum(there.values(), bits)
+    ideal = ideal_aggregate(there, N, config)
+    assert torch.equal(ideal.total, result.total)
+    assert ideal.participants == result.participants
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_below_the_threshold_there_is_no_sum(federation, stage):
+    vectors = federation.random_vectors(range(N), 3, 32)
+    silent = {stage: set(range(N - T + 1))}
+    with pytest.raises(Aborted, match=r"4 of 7 clients .*, but at least 5 must"):
+        federation.Federation(vectors, SecureAggregation(), silent).run()
+
+
+def test_the_ideal_functionality_aborts_on_the_same_uploads(federation):
+    vectors = federation.random_vectors(range(T - 1), 3, 32)
+    with pytest.raises(Aborted, match="4 of 7 clients uploaded, but at least 5 must"):
+        ideal_aggregate(vectors, N, SecureAggregation())
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    clients=st.lists(st.integers(0, 10**6), min_size=4, max_size=12, unique=True),
+    threshold=st.floats(0.51, 1.0),
+    bits=st.sampled_from([23, 32, 40, 62]),
+    data=st.data(),
+)
+def test_drop_outs_over_several_stages(federation, clients, threshold, bits, data):
+    config = SecureAggregation(threshold=threshold, modulus_bits=bits)
+    order = data.draw(st.permutations(clients))
+    spare = len(clients) - config.survivors_needed(len(clients))
+    silent = {stage: set() for stage in STAGES}
+    for client in order[: data.draw(st.integers(0, spare))]:
+        silent[data.draw(st.sampled_from(STAGES))].add(client)
+    vectors = federation.random_vectors(clients, 5, bits)
+    result = federation.Federation(vectors, config, silent).run()
+    assert result.total.tolist() == federation.plain_sum(in_the_sum(vectors, silent).values(), bits)
+
+
+@pytest.mark.parametrize("silent", [{}, {0: {3}}, {1: {3}}, {2: {3, 11}}, {3: {3}}, {0: {0}, 1: {6}, 2: {12}, 3: {18}}])
+def test_a_ring_of_neighbours_gives_the_same_sum(federation, silent):
+    config = SecureAggregation(neighbours=6, threshold=0.55)
+    vectors = federation.random_vectors(range(20), 10, 32)
+    result = federation.Federation(vectors, config, silent).run()
+    assert result.total.tolist() == federation.plain_sum(in_the_sum(vectors, silent).values(), 32)
+
+
+def test_a_ring_aborts_when_one_neighbourhood_is_gone(federation):
+    config = SecureAggregation(neighbours=2, threshold=0.6)
+    server = UnmaskingServer(federation.SEED, federation.ROUND, range(20), config)
+    clients = [MaskingClient(federation.SEED, federation.ROUND, c, 20, config) for c in range(20)]
+    keys = server.introduce([client.advertise() for client in clients])
+    gone = {7, *keys[7].mask_keys}
+    vectors = federation.random_vectors(range(20), 3, 32)
+    with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
+        federation.Federation(vectors, config, {2: gone}).run()
+
+
+def test_masks_cancel_and_hide(federation):
+    """Without drop-outs the uploads add up to the sum and the self-masks; each upload alone is another vector."""
+    vectors = federation.random_vectors(range(N), 40, 32)
+    round_ = federation.Federation(vectors, SecureAggregation())
+    result = round_.run()
+    assert result.total.tolist() == federation.plain_sum(vectors.values(), 32)
+    for client, vector in vectors.items():
+        assert (round_.uploads[client] == vector).float().mean() < 0.1
+    assert federation.plain_sum(round_.uploads.values(), 32) != result.total.tolist()
+
+
+def test_one_masked_upload_is_uniform(federation):
+    """Top bits of the upload of the same constant vector by everybody; the vector itself fails the test."""
+    constant = torch.full((30_000,), 5)
+    round_ = federation.Federation(dict.fromkeys(range(4), constant), SecureAggregation())
+    round_.run()
+
+    def pvalue(vector):
+        return chisquare(torch.bincount(vector >> 26, minlength=64).numpy()).pvalue
+
+    assert pvalue(constant) < 1e-9
+    for upload in round_.uploads.values():
+        assert pvalue(upload) > 1e-3
+
+
+def test_uploads_differ_by_round(federation):
+    """A mask that returned in the next round would cancel in the difference of two uploads."""
+    uploads = []
+    for round_ in (1, 2):
+        clients, server, keys = introduced(federation, round_=round_)
+        sealed = server.forward([client.share(keys[c]) for c, client in clients.items()])
+        uploads.append(clients[0].upload(torch.zeros(50, dtype=torch.int64), sealed[0]))
+    assert (uploads[0] == uploads[1]).float().mean() < 0.1
+
+
+def test_the_weighted_mean_of_a_round_is_within_one_step(federation):
+    config = SecureAggregation(clipping_range=1.0, levels=2**16, modulus_bits=32)
+    weights = {client: 10 + 7 * client for client in range(N)}
+    updates = {c: torch.randn(200, generator=seeding.generator(1, "update", c)).double() * 0.5 for c in range(N)}
+    vectors = {
+        c: weighted(quantised(updates[c], config, seeding.generator(1, "rounding", c)), weights[c], config)
+        for c in range(N)
+    }
+    result = weighted_mean(federation.Federation(vectors, config, {2: {4}}).run().total, config)
+    there = [c for c in range(N) if c != 4]
+    total = sum(weights[c] for c in there)
+    expected = sum(updates[c].clamp(-1, 1) * weights[c] for c in there) / total
+    assert result.weight == total
+    assert (result.mean - expected).abs().max() <= config.step
+
+
+def introduced(federation, clients=4, round_=None, **settings_):
+    """Clients and server after stage 0."""
+    config = SecureAggregation(**settings_)
+    round_ = federation.ROUND if round_ is None else round_
+    server = UnmaskingServer(federation.SEED, round_, range(clients), config)
+    sides = {c: MaskingClient(federation.SEED, round_, c, clients, config) for c in range(clients)}
+    return sides, server, server.introduce([side.advertise() for side in sides.values()])
+
+
+def uploaded(federation, silent=(), **settings_):
+    """Clients and the server's requests after stage 2; `silent` shared but did not upload."""
+    sides, server, keys = introduced(federation, **settings_)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    vector = torch.tensor([1, 2, 3])
+    there = {c: side for c, side in sides.items() if c not in silent}
+    requests = server.ask({c: side.upload(vector, sealed[c]) for c, side in there.items()})
+    return there, server, requests
+
+
+@pytest.mark.parametrize(
+    ("survivors", "dropped", "why"),
+    [
+        ((0, 1, 2, 3), (3,), "cannot both have uploaded and dropped out"),
+        ((1, 2, 3), (0,), "is not among the survivors"),
+        ((0, 1, 2), (), "shares were exchanged with"),
+        ((0, 1, 2), (3, 9), "shares were exchanged with"),
+        ((0, 1), (2, 3), "fewer than the 3 that are needed"),
+    ],
+)
+def test_a_client_refuses_an_inconsistent_request(federation, survivors, dropped, why):
+    sides, _, _ = uploaded(federation)
+    with pytest.raises(FedsimError, match=why):
+        sides[0].reveal(UnmaskRequest(survivors, dropped))
+
+
+def test_a_client_does_not_reveal_the_other_secret_later(federation):
+    sides, _, requests = uploaded(federation)
+    revealed = sides[0].reveal(requests[0])
+    assert (set(revealed.self_masks), set(revealed.mask_keys)) == ({0, 1, 2, 3}, set())
+    with pytest.raises(FedsimError, match="asked for 'reveal' when 'nothing more' is next"):
+        sides[0].reveal(UnmaskRequest((0, 1, 2), (3,)))
+
+
+def test_no_two_groups_of_a_neighbourhood_can_both_open_a_secret():
+    """So a server that tells two groups two stories about a client does not get both of its secrets."""
+    for cohort in range(2, 60):
+        for threshold in (0.51, 2 / 3, 0.9, 1.0):
+            for neighbours in (None, 2, 12):
+                config = SecureAggregation(threshold=threshold, neighbours=neighbours)
+                assert 2 * config.holders_needed(cohort) > config.neighbourhood(cohort)
+
+
+def test_a_revealed_share_is_of_one_secret_a_client(federation):
+    sides, server, requests = uploaded(federation, silent={3})
+    answers = [side.reveal(requests[c]) for c, side in sides.items()]
+    for answer in answers:
+        assert (set(answer.self_masks), set(answer.mask_keys)) == ({0, 1, 2}, {3})
+    assert server.unmask(answers).total.tolist() == [3, 6, 9]
+
+
+def test_stages_are_answered_once_and_in_order(federation):
+    sides, _, keys = introduced(federation)
+    with pytest.raises(FedsimError, match="asked for 'advertise' when 'share' is next"):
+        sides[0].advertise()
+    with pytest.raises(FedsimError, match="asked for 'upload' when 'share' is next"):
+        sides[0].upload(torch.zeros(3, dtype=torch.int64), ForwardedShares({}))
+    sides[0].share(keys[0])
+    with pytest.raises(FedsimError, match="asked for 'share' when 'upload' is next"):
+        sides[0].share(keys[0])
+
+
+def test_a_client_refuses_unfit_neighbours(federation):
+    sides, _, keys = introduced(federation, clients=4)
+    mask_keys, seal_keys = dict(keys[0].mask_keys), dict(keys[0].seal_keys)
+    for bad, why in [
+        (NeighbourKeys({}, {}), "1 clients of its neighbourhood are left"),
+        (NeighbourKeys(mask_keys, {1: seal_keys[1]}), "both keys of every neighbour"),
+        (NeighbourKeys({0: b"k" * 32}, {0: b"l" * 32}), "none of its own"),
+        (NeighbourKeys(mask_keys | {1: mask_keys[2]}, seal_keys), "public keys are the same"),
+        (NeighbourKeys(mask_keys | {8: b"k" * 32}, seal_keys | {8: b"l" * 32}), "5 clients would hold its secrets"),
+    ]:
+        with pytest.raises(FedsimError, match=why):
+            sides[0].share(bad)
+
+
+def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
+    sides, server, keys = introduced(federation)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    vector = torch.zeros(3, dtype=torch.int64)
+    with pytest.raises(FedsimError, match="2 clients of its neighbourhood are left"):
+        sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed[1]}))
+    with pytest.raises(FedsimError, match=r"clients \[9\], which are no neighbours"):
+        sides[0].upload(vector, ForwardedShares({**sealed[0].sealed, 9: b""}))
+    for bad in (torch.tensor([0.5]), torch.tensor([-1]), torch.tensor([2**32]), torch.tensor([[1]])):
+        with pytest.raises(FedsimError, match="one-dimensional int64 vector with entries in"):
+            sides[0].upload(bad, sealed[0])
+
+
+def test_shares_do_not_open_when_they_were_swapped(federation):
+    sides, server, keys = introduced(federation)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    vector = torch.zeros(3, dtype=torch.int64)
+    mixed = {**sealed[0].sealed, 1: sealed[0].sealed[2]}
+    sides[0].upload(vector, ForwardedShares(mixed))
+    with pytest.raises(FedsimError, match="does not open"):
+        sides[0].reveal(UnmaskRequest((0, 1, 2, 3), ()))
+
+
+def test_the_server_notices_wrong_shares_of_a_mask_key(federation):
+    sides, server, requests = uploaded(federation, silent={3})
+    answers = [side.reveal(requests[c]) for c, side in sides.items()]
+    # The shares of a survivor's seed are valid shares of another secret.
+    swapped = [replace(answer, mask_keys={3: answer.self_masks[1]}) for answer in answers]
+    with pytest.raises(FedsimError, match="a mask key that client 3 never advertised"):
+        server.unmask(swapped)
+
+
+def test_the_server_takes_answers_of_its_cohort_only(federation):
+    _, server, _ = uploaded(federation)
+    with pytest.raises(FedsimError, match=r"clients \[9\], which take no part"):
+        server.unmask([RevealedShares(9, {}, {})])
+    fresh = UnmaskingServer(1, 1, range(3), SecureAggregation())
+    with pytest.raises(FedsimError, match="there is no sum to unmask"):
+        fresh.unmask([])
+
+
+@pytest.mark.parametrize("cohort", [0, 1])
+def test_a_sum_of_one_is_refused(cohort):
+    config = SecureAggregation()
+    for start in (
+        lambda: UnmaskingServer(1, 1, range(cohort), config),
+        lambda: MaskingClient(1, 1, 0, cohort, config),
+        lambda: ideal_aggregate({}, cohort, config),
+    ):
+        with pytest.raises(FedsimError, match="a sum of one is the update itself"):
+            start()
+
+
+def test_messages_survive_a_flower_record(federation):
+    sides, server, keys = introduced(federation)
+    shared = [side.share(keys[c]) for c, side in sides.items()]
+    sealed = server.forward(shared)
+    requests = server.ask({c: sides[c].upload(torch.tensor([1]), sealed[c]) for c in range(3)})
+    remembered = sides[0].memory
+    messages = [keys[0], shared[0], sealed[0], requests[0], remembered, sides[0].reveal(requests[0])]
+    messages += [UnmaskRequest((1, 2), ()), Memory(3), RevealedShares(1, {}, {}), ForwardedShares({})]
+    for message in messages:
+        assert type(message).from_config(ConfigRecord(message.to_config())) == message
+
+
+def test_a_client_forgets_a_round_that_it_did_not_finish(federation):
+    sides, _, _ = introduced(federation, round_=1)
+    later = MaskingClient(federation.SEED, 2, 0, 4, SecureAggregation(), sides[0].memory)
+    assert later.memory == Memory(2)
+    first = MaskingClient(federation.SEED, 1, 0, 4, SecureAggregation())
+    assert later.advertise().mask_key != first.advertise().mask_key
+
+
+def test_a_client_remembers_no_secret_of_its_own(federation):
+    """After each stage the memory holds what it received; the secrets follow from the seed."""
+    sides, _, _ = uploaded(federation)
+    other = MaskingClient(federation.SEED + 1, federation.ROUND, 0, 4, SecureAggregation(), sides[0].memory)
+    with pytest.raises(FedsimError, match="does not open"):
+        other.reveal(UnmaskRequest((0, 1, 2, 3), ()))
+
+
+@given(threshold=st.floats(0.5, 1.0, exclude_min=True), cohort=st.integers(2, 500))
+def test_the_threshold_is_the_ceiling_of_the_written_share(threshold, cohort):
+    needed = SecureAggregation(threshold=threshold).survivors_needed(cohort)
+    assert needed - 1 < Fraction(str(threshold)) * cohort <= needed
+    assert cohort / 2 < needed <= cohort
+
+
+def test_the_threshold_of_decimal_numbers():
+    assert SecureAggregation(threshold=0.55).survivors_needed(100) == 55 != math.ceil(0.55 * 100)
+    assert [SecureAggregation().survivors_needed(n) for n in (3, 4, 6, 7, 20, 100)] == [2, 3, 4, 5, 14, 67]
+    assert SecureAggregation(neighbours=12).holders_needed(100) == 9
+
+
+@pytest.mark.parametrize("bad", [{"threshold": 0.5}, {"threshold": 1.1}, {"neighbours": 3}, {"neighbours": 0}])
+def test_settings_are_bounded(bad):
+    with pytest.raises(ValidationError):
+        SecureAggregation(**bad)

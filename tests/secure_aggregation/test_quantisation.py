@@ -1,0 +1,137 @@
+"""Quantisation against exact fractions, and the bound on a weighted mean."""
+
+import math
+from fractions import Fraction
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from fedsim import seeding
+from fedsim.errors import FedsimError
+from fedsim.secure_aggregation.quantisation import Quantisation, check_total_weight, quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.ring import modular_sum
+
+
+def generator(place=0) -> torch.Generator:
+    return seeding.generator(3, "quantisation", place)
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    values=st.lists(st.floats(-20, 20), min_size=1, max_size=20),
+    bound=st.floats(0.01, 10),
+    levels=st.integers(2, 2**22),
+    seed=st.integers(0, 1000),
+)
+def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed):
+    settings_ = Quantisation(clipping_range=bound, levels=levels, modulus_bits=40)
+    got = quantised(torch.tensor(values, dtype=torch.float64), settings_, generator(seed))
+    assert got.dtype == torch.int64
+    for value, level in zip(values, got.tolist(), strict=True):
+        exact = (Fraction(min(max(value, -bound), bound)) + Fraction(bound)) / Fraction(2 * bound) * (levels - 1)
+        # Double precision may put a value within 1e-9 of a level on the other side of it.
+        assert math.floor(exact - Fraction(1e-9)) <= level <= math.ceil(exact + Fraction(1e-9))
+        assert 0 <= level < levels
+
+
+def test_ends_and_levels_are_exact():
+    settings_ = Quantisation(clipping_range=1.0, levels=5)
+    vector = torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0])
+    assert quantised(vector, settings_, generator()).tolist() == [0, 0, 1, 2, 3, 4, 4]
+
+
+@pytest.mark.parametrize("value", [-0.93, -0.25, 0.1, 0.777])
+def test_rounding_is_unbiased(value):
+    draws = 40_000
+    settings_ = Quantisation(clipping_range=1.0, levels=4)
+    position = (value + 1.0) / settings_.step
+    levels = quantised(torch.full((draws,), value, dtype=torch.float64), settings_, generator()).double()
+    part = position % 1
+    assert abs(levels.mean() - position) < 3 * math.sqrt(part * (1 - part) / draws)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    weights=st.lists(st.integers(1, 60), min_size=1, max_size=15),
+    bound=st.floats(0.1, 8),
+    levels=st.integers(2, 2**22),
+    seed=st.integers(0, 1000),
+)
+def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels, seed):
+    settings_ = Quantisation(clipping_range=bound, levels=levels, modulus_bits=32)
+    vectors = torch.randn((len(weights), 50), generator=generator(seed), dtype=torch.float64) * bound
+    total = modular_sum(
+        [
+            weighted(quantised(vector, settings_, generator(client)), weight, settings_)
+            for client, (vector, weight) in enumerate(zip(vectors, weights, strict=True))
+        ],
+        settings_.modulus_bits,
+    )
+    result = weighted_mean(total, settings_)
+    shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
+    true_mean = shares @ vectors.clamp(-bound, bound)
+    assert result.weight == sum(weights)
+    assert (result.mean - true_mean).abs().max() <= settings_.step
+
+
+def test_the_weight_travels_as_the_last_coordinate():
+    settings_ = Quantisation(levels=11, modulus_bits=32)
+    assert weighted(torch.tensor([0, 3, 10]), 7, settings_).tolist() == [0, 21, 70, 7]
+
+
+def test_the_largest_total_weight_fits_and_the_next_does_not():
+    settings_ = Quantisation(levels=2**22, modulus_bits=32)
+    top = torch.tensor([settings_.levels - 1])
+    half = settings_.max_total_weight // 2
+    fits = modular_sum([weighted(top, half, settings_), weighted(top, half, settings_)], 32)
+    assert weighted_mean(fits, settings_).mean.item() == pytest.approx(settings_.clipping_range, abs=1e-12)
+    wraps = modular_sum([weighted(top, half, settings_), weighted(top, half + 1, settings_)], 32)
+    with pytest.raises(FedsimError, match=r"total weight of 1025 .* may be at most 1024.*modulus_bits to at least 33"):
+        weighted_mean(wraps, settings_)
+
+
+def test_the_advice_of_the_overflow_error_helps():
+    tight = Quantisation(levels=2**22, modulus_bits=32)
+    with pytest.raises(FedsimError, match="Set modulus_bits to at least 35"):
+        check_total_weight(5000, tight)
+    check_total_weight(5000, Quantisation(levels=2**22, modulus_bits=35))
+    with pytest.raises(FedsimError, match="at least 35"):
+        check_total_weight(5000, Quantisation(levels=2**22, modulus_bits=34))
+
+
+def test_no_modulus_is_enough_for_everything():
+    with pytest.raises(FedsimError, match="no modulus_bits is enough"):
+        check_total_weight(2**32, Quantisation(levels=2**32, modulus_bits=62))
+
+
+def test_sixty_two_bits_do_not_overflow():
+    settings_ = Quantisation(levels=2**32, modulus_bits=62)
+    vector = weighted(torch.tensor([settings_.levels - 1, 0]), settings_.max_total_weight // 3, settings_)
+    mean = weighted_mean(modular_sum([vector] * 3, 62), settings_).mean
+    assert mean.tolist() == pytest.approx([8.0, -8.0], abs=1e-9)
+
+
+@pytest.mark.parametrize("weight", [0, -3])
+def test_weights_count_examples(weight):
+    with pytest.raises(FedsimError, match="at least 1"):
+        weighted(torch.tensor([1]), weight, Quantisation())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_values_that_are_not_finite_are_refused(bad):
+    with pytest.raises(FedsimError, match="1 entries that are not finite"):
+        quantised(torch.tensor([0.0, bad]), Quantisation(), generator())
+
+
+def test_vectors_have_one_length():
+    with pytest.raises(FedsimError, match="2 and 3 entries"):
+        modular_sum([torch.zeros(2, dtype=torch.int64), torch.zeros(3, dtype=torch.int64)], 32)
+
+
+def test_a_modulus_holds_the_sum_of_two():
+    with pytest.raises(ValidationError, match="modulus_bits to at least 23"):
+        Quantisation(levels=2**22, modulus_bits=22)
+    assert Quantisation(levels=2**22, modulus_bits=23).max_total_weight == 2
