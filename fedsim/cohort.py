@@ -111,9 +111,7 @@ class _Cohort:
         self._model = world.model_with(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
-            name: received[name].expand(len(clients), *p.shape).clone()
-            for name, p in self._model.named_parameters()
-            if p.requires_grad
+            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.parameters.items()
         }
         self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}

@@ -77,11 +77,21 @@ class World:
     @cached_property
     def layout(self) -> Layout:
         """Names and shapes of what an update carries."""
-        return Layout.of(self._workspace)
+        return Layout(self._workspace)
 
     @cached_property
     def _workspace(self) -> nn.Module:
         return self.new_model()
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters of the model that `model_with` returns."""
+        return {name: p for name, p in self._workspace.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """The floating-point buffers of that model that travel with an update."""
+        return {name: b for name, b in self._workspace.named_buffers() if name in self.layout.buffers}
 
     @cached_property
     def _slots(self) -> dict[str, Tensor]:
