@@ -5,6 +5,7 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -15,6 +16,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fedsim.client import local_training
+from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.record import RoundRecord
 from fedsim.server import Aggregation, pack_update
@@ -22,7 +24,10 @@ from fedsim.types import Tensors
 from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"
+ROUND_TIMEOUT = 3600.0
 _EVALUATION_BATCH = 512
+_START_TIMEOUT = 300.0
+_POLL_INTERVAL = 0.1
 
 
 def client_app() -> ClientApp:
@@ -44,15 +49,18 @@ def client_app() -> ClientApp:
     return app
 
 
-def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
-    """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights."""
+def server_app(open_journal: Callable[[Context], Journal], timeout: float = ROUND_TIMEOUT) -> ServerApp:
+    """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights.
+
+    A client that has not answered `timeout` seconds after its round began is a failure of that round.
+    """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         world, journal = _world(context), open_journal(context)
         settings = world.scenario.federation
-        strategy = Aggregation(world, _nodes(grid), journal.wire)
+        strategy = Aggregation(world, _nodes(grid, settings.clients), journal.wire)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if round_ > 0:
@@ -71,7 +79,7 @@ def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
             return None
 
         first = ArrayRecord(dict(world.first_weights))
-        result = strategy.start(grid, first, num_rounds=settings.rounds, evaluate_fn=evaluate)
+        result = strategy.start(grid, first, num_rounds=settings.rounds, timeout=timeout, evaluate_fn=evaluate)
         final = result.arrays if len(result.arrays) else first
         journal.end(final.to_torch_state_dict())
 
@@ -88,17 +96,40 @@ def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
     return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
 
 
-def _nodes(grid: Grid) -> dict[int, int]:
+def _nodes(grid: Grid, clients: int) -> dict[int, int]:
     """Return the node id of every client number; node ids alone are random and come in any order."""
     questions = [
         Message(RecordDict({"config": ConfigRecord()}), dst_node_id=node, message_type="query.client")
-        for node in grid.get_node_ids()
+        for node in _registered(grid, clients)
     ]
-    answers = grid.send_and_receive(questions)
-    return {
-        cast("int", answer.content.metric_records["client"]["number"]): answer.metadata.src_node_id
-        for answer in answers
-    }
+    nodes: dict[int, int] = {}
+    for answer in grid.send_and_receive(questions, timeout=_START_TIMEOUT):
+        if answer.has_error():
+            raise FedsimError(f"a node cannot say which client it is: {answer.error.reason}")
+        number = cast("int", answer.content.metric_records["client"]["number"])
+        if number in nodes:
+            raise FedsimError(f"two nodes say that they are client {number}. Give every node its own partition-id.")
+        nodes[number] = answer.metadata.src_node_id
+    missing = [client for client in range(clients) if client not in nodes]
+    if missing:
+        raise FedsimError(
+            f"no node is client {missing[0]}, but the scenario has {clients} clients. "
+            f"Expected one node for every partition-id from 0 to {clients - 1}."
+        )
+    return {client: nodes[client] for client in range(clients)}
+
+
+def _registered(grid: Grid, clients: int) -> list[int]:
+    """Wait until enough nodes have registered: the ServerApp may start before they do."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        if time.monotonic() > deadline:
+            raise FedsimError(
+                f"{len(nodes)} of {clients} nodes registered within {_START_TIMEOUT:g} seconds. "
+                "Start the missing ones, or lower federation.clients."
+            )
+        time.sleep(_POLL_INTERVAL)
+    return nodes
 
 
 def _world(context: Context) -> World:

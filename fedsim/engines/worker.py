@@ -1,0 +1,59 @@
+"""The apps as another process loads them: a Ray actor, or the client process of a SuperNode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedsim import apps
+from fedsim.errors import FedsimError, told
+
+_CLIENT_FAILED = 2
+
+
+class WorkerApp(ClientApp):
+    """The ClientApp on one torch thread. An exception becomes an error reply that reads as on the local engine.
+
+    A client's state is committed only when it answered: what an exception left half-done is forgotten.
+    """
+
+    def __init__(self, run_config: Mapping[str, str] | None = None) -> None:
+        """Take the run configuration where the runtime gives none."""
+        super().__init__()
+        self._app = apps.client_app()
+        self._run_config = run_config
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Return the reply to one message."""
+        torch.set_num_threads(1)
+        own = Context(
+            run_id=context.run_id,
+            node_id=context.node_id,
+            node_config=context.node_config,
+            state=RecordDict({key: record.copy() for key, record in context.state.items()}),
+            run_config=context.run_config if self._run_config is None else dict(self._run_config),
+        )
+        try:
+            reply = self._app(message=message, context=own)
+        except Exception as error:
+            return Message(Error(code=_CLIENT_FAILED, reason=told(error)), reply_to=message)
+        context.state = own.state
+        return reply
+
+
+def _refusing() -> ServerApp:
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        raise FedsimError("fedsim runs the ServerApp itself: start the SuperLink with --isolation process.")
+
+    return app
+
+
+client = WorkerApp()
+server = _refusing()
