@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -91,19 +92,20 @@ def _caught(server: ServerApp, run_config: dict[str, str], raised: list[BaseExce
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence Flower's and Ray's notices, and undo what they do to this process's environment."""
+    """Silence the notices of Flower and Ray, and keep what they write out of the home folder and the environment."""
     log = logging.getLogger("flwr")
-    level, search_path = log.level, os.environ.get("PYTHONPATH")
+    level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", "PYTHONPATH")}
     log.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
+        with tempfile.TemporaryDirectory(prefix="fedsim-") as folder, warnings.catch_warnings():
+            os.environ["FLWR_HOME"] = folder
             warnings.simplefilter("ignore")
             yield
     finally:
         log.setLevel(level)
-        os.environ.pop("PYTHONPATH", None)
-        if search_path is not None:
-            os.environ["PYTHONPATH"] = search_path
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            os.environ.update({} if value is None else {name: value})
 
 
 def _first_cause(error: BaseException) -> BaseException:
