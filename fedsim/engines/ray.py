@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import signal
+import socket
+import sys
 import tempfile
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from flwr.app import Context, RecordDict
@@ -20,7 +24,12 @@ from fedsim.engines.worker import WorkerApp
 from fedsim.errors import FedsimError, MissingExtra
 from fedsim.journal import Journal
 
-_THIS_MACHINE = "127.0.0.1"
+if TYPE_CHECKING:
+    from flwr.server.superlink.fleet.vce.backend import BackendConfig
+
+_CONNECT_TIMEOUT = 5.0
+# Ray's name for it; off means that it listens on the loopback interface alone, on every system.
+_LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 
 def run(
@@ -52,23 +61,65 @@ def run(
     run_config = {apps.SCENARIO_KEY: world_json}
     raised: list[BaseException] = []
     server = _caught(apps.server_app(lambda _context: journal, timeout), run_config, raised)
-    try:
-        with _quiet():
-            # The import takes a second and starts nothing; Flower's own check of Ray would end the process.
-            from flwr.simulation import run_simulation  # noqa: PLC0415
+    backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
+    with _quiet(), _cluster(address, cpus):
+        # Imported late: it takes a second, and without Ray it would end the process.
+        from flwr.simulation import run_simulation  # noqa: PLC0415
 
-            run_simulation(server, WorkerApp(run_config), clients, backend_config=_backend(address, cpus))
-    except Exception as error:
-        if not raised:
-            raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error
+        try:
+            run_simulation(server, WorkerApp(run_config), clients, backend_config=backend)
+        except Exception as error:
+            if not raised:
+                raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error
     if raised:
         raise raised[0]
 
 
-def _backend(address: str | None, cpus: float) -> dict[str, Any]:
-    init: dict[str, Any] = {"include_dashboard": False}
-    init |= {"_node_ip_address": _THIS_MACHINE} if address is None else {"address": address}
-    return {"init_args": init, "client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
+@contextmanager
+def _cluster(address: str | None, cpus: float) -> Iterator[None]:
+    """Connect to a cluster, or start Ray here; Flower uses the Ray that it finds. Disconnect or end it again."""
+    if address is None:
+        os.environ.setdefault(_LISTENS_OUTSIDE, "0")
+    else:
+        _check_address(address)
+    import ray  # noqa: PLC0415
+
+    if ray.is_initialized():
+        raise FedsimError("this process uses Ray already. Call ray.shutdown() first, or choose engine = 'local'.")
+    search_path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    on_termination = signal.getsignal(signal.SIGTERM)
+    try:
+        # "local" is not the default: without it Ray waits for a cluster that once ran on this machine.
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": {"PYTHONPATH": search_path}},
+        )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)
+        largest = max(float(node["Resources"].get("CPU", 0.0)) for node in ray.nodes())
+    except Exception as error:
+        ray.shutdown()
+        raise FedsimError(f"Ray could not start or connect: {_first_cause(error)}") from error
+    try:
+        if largest < cpus:
+            raise FedsimError(f"a client takes {cpus:g} CPUs, but no machine of the Ray cluster has over {largest:g}.")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise FedsimError(
+            f"no Ray cluster answers at '{address}': {error}. Expected HOST:PORT, as `ray start --head` prints it."
+        ) from error
 
 
 def _caught(server: ServerApp, run_config: dict[str, str], raised: list[BaseException]) -> ServerApp:
@@ -94,7 +145,7 @@ def _caught(server: ServerApp, run_config: dict[str, str], raised: list[BaseExce
 def _quiet() -> Iterator[None]:
     """Silence the notices of Flower and Ray, and keep what they write out of the home folder and the environment."""
     log = logging.getLogger("flwr")
-    level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", "PYTHONPATH")}
+    level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", _LISTENS_OUTSIDE)}
     log.setLevel(logging.CRITICAL)
     try:
         with tempfile.TemporaryDirectory(prefix="fedsim-") as folder, warnings.catch_warnings():
@@ -105,7 +156,8 @@ def _quiet() -> Iterator[None]:
         log.setLevel(level)
         for name, value in before.items():
             os.environ.pop(name, None)
-            os.environ.update({} if value is None else {name: value})
+            if value is not None:
+                os.environ[name] = value
 
 
 def _first_cause(error: BaseException) -> BaseException:

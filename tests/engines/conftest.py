@@ -1,122 +1,44 @@
-"""One small federation that every engine must end with the same bits, and a look at what an engine leaves behind."""
+"""Engines that every test starts in the same way, and that no test leaves behind."""
 
-import json
+import importlib.util
 import os
-import pickle
 import signal
-import subprocess
 import sys
-import time
-import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 
-from fedsim import world as worlds
-from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
 from fedsim.scenario import Scenario
 
-RUNNER = """
-import importlib, json, pickle, sys
-from pathlib import Path
-from fedsim import process
-process.prepare()
-import torch
-from fedsim.errors import FedsimError
-from fedsim.journal import MemoryJournal
-engine, clients, settings, scenario, result = sys.argv[1:]
-torch.set_num_threads(1)
-journal = MemoryJournal(lambda record: print("round", record.round, flush=True))
-try:
-    run = importlib.import_module(f"fedsim.engines.{engine}").run
-    run(Path(scenario).read_text(), int(clients), journal, **json.loads(settings))
-    error = None
-except FedsimError as caught:
-    error = str(caught)
-except KeyboardInterrupt:
-    error = "interrupted"
-Path(result).write_bytes(pickle.dumps((error, journal.rounds, journal.entries, journal.weights)))
-"""
 
-
-@dataclass
-class Engine:
-    """An engine at work in a process of its own, whose descendants carry a mark in their environment."""
-
-    process: subprocess.Popen[str]
-    mark: str
-    home: Path
-    result: Path
-
-    def next_line(self) -> str:
-        assert self.process.stdout is not None
-        return self.process.stdout.readline().strip()
-
-    def end(self, timeout: float) -> tuple[str | None, MemoryJournal]:
-        """Wait for the end, look at what is left, and return the error and the journal."""
-        try:
-            output, _ = self.process.communicate(timeout=timeout)
-        finally:
-            self.process.kill()
-        assert self.process.returncode == 0, output
-        assert self._left() == {}
-        assert not (self.home / ".flwr").exists()
-        error, rounds, entries, weights = pickle.loads(self.result.read_bytes())
-        return error, MemoryJournal(lambda _record: None, rounds, entries, weights)
-
-    def _left(self) -> dict[int, str]:
-        """Return what still runs after a grace period: the last of Ray's actors ends after its driver."""
-        deadline = time.monotonic() + 15
-        while (left := self.descendants()) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        return left
-
-    def descendants(self) -> dict[int, str]:
-        """Return id and command line of every process that the engine started and that has not ended."""
-        found = {}
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                is_ours = self.mark.encode() in (folder / "environ").read_bytes()
-                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if is_ours and int(folder.name) != self.process.pid:
-                found[int(folder.name)] = command
-        return found
-
-
-Start = Callable[..., Engine]
+@pytest.fixture(scope="session")
+def running() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("engines_running", Path(__file__).with_name("running.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Any:
+def start(tmp_path: Path, running: ModuleType) -> Iterator[Callable[..., Any]]:
     """Start an engine on a scenario; what still runs at the end of the test is killed by its id."""
-    engines: list[Engine] = []
+    engines: list[Any] = []
 
-    def begin(name: str, scenario: Scenario, **settings: Any) -> Engine:
-        home, mark = tmp_path / "home", f"fedsim-test-{uuid.uuid4()}"
-        home.mkdir()
-        written, result = tmp_path / "scenario.json", tmp_path / "result.pickle"
-        written.write_text(scenario.model_dump_json())
-        clients = str(scenario.federation.clients)
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUNNER, name, clients, json.dumps(settings), written, result],
-            env={**os.environ, "HOME": str(home), "FEDSIM_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        engines.append(Engine(process, mark, home, result))
+    def begin(name: str, scenario: Scenario, **settings: Any) -> Any:
+        engines.append(running.Engine.start(tmp_path, name, scenario, settings))
         return engines[-1]
 
     yield begin
     for engine in engines:
         engine.process.kill()
+        engine.process.wait()
+        engine.process.stdout.close()
         for left in engine.descendants():
             os.kill(left, signal.SIGKILL)
 
@@ -127,22 +49,3 @@ def small(scenario: Callable[..., Scenario]) -> Scenario:
         federation={"clients": 4, "rounds": 3, "batch_size": 4, "algorithm": "fedavg", "local_steps": 3},
         threat={"rounds": [1, 3], "victims": 2},
     )
-
-
-def assert_same(journal: MemoryJournal, scenario: Scenario) -> None:
-    """Compare everything that a journal holds with the local engine's, bit by bit."""
-    world_json = scenario.model_dump_json()
-    local = train(worlds.shared(world_json), world_json, lambda _record: None)
-    assert model_hash(journal.weights) == model_hash(local.weights)
-    assert journal.rounds == local.rounds
-    assert len(journal.entries) == len(local.entries) > 0
-    for ours, theirs in zip(journal.entries, local.entries, strict=True):
-        assert (ours.round, ours.client, ours.update.kind) == (theirs.round, theirs.client, theirs.update.kind)
-        assert (ours.update.examples, ours.update.loss) == (theirs.update.examples, theirs.update.loss)
-        for mine, other in (
-            (ours.received, theirs.received),
-            (ours.update.tensors, theirs.update.tensors),
-            (ours.update.buffers, theirs.update.buffers),
-        ):
-            assert mine.keys() == other.keys()
-            assert all(torch.equal(mine[name], other[name]) for name in mine)
