@@ -16,6 +16,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -148,12 +149,14 @@ class _Process:
             )
         return cls(name, log, process)
 
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
     def check(self) -> None:
-        code = self.process.poll()
-        if code is None:
+        if self.is_alive():
             return
         tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
-        raise FedsimError(f"{self.name} ended with exit code {code}. The end of its log:\n{tail}")
+        raise FedsimError(f"{self.name} ended with exit code {self.process.returncode}. The end of its log:\n{tail}")
 
     def signal(self, number: int) -> None:
         # The group may outlive its leader, and the leader may be gone already.
@@ -236,7 +239,9 @@ def _free_ports(count: int) -> list[int]:
 
 def _submit(address: str, world_json: str) -> int:
     """Register a run of an app that holds nothing but the names of fedsim's two apps; return its id."""
-    content, _ = build_fab_from_files({"pyproject.toml": _APP.encode()})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
+        content, _ = build_fab_from_files({"pyproject.toml": _APP.encode()})
     request = StartRunRequest(
         fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
         override_config=user_config_to_proto({apps.SCENARIO_KEY: world_json}),
@@ -305,7 +310,11 @@ class _NodeGrid(HttpGrid):
         self._deployment = deployment
         # Flower's own would interrupt this process when the run was stopped.
         self._retry_invoker = RetryInvoker(
-            lambda: exponential(max_delay=2), httpx.TransportError, max_tries=None, max_time=_RECONNECT_TIMEOUT
+            lambda: exponential(max_delay=2),
+            httpx.TransportError,
+            max_tries=None,
+            max_time=_RECONNECT_TIMEOUT,
+            should_giveup=lambda _error: deployment.link is not None and not deployment.link.is_alive(),
         )
 
     def begin(self, run_id: int) -> None:
