@@ -5,6 +5,7 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Protocol, cast, runtime_checkable
 
@@ -16,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fedsim import participation
 from fedsim.client import local_training
+from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
 from fedsim.record import RoundRecord
@@ -25,6 +27,8 @@ from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"
 _EVALUATION_BATCH = 512
+_START_TIMEOUT = 300.0
+_POLL_INTERVAL = 0.1
 
 
 def client_app() -> ClientApp:
@@ -62,7 +66,7 @@ def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         world, journal = _world(context), open_journal(context)
         settings = world.scenario.federation
-        strategy = Aggregation(world, _nodes(grid), journal)
+        strategy = Aggregation(world, _nodes(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if round_ > 0:
@@ -107,19 +111,42 @@ class _KnowsItsNodes(Protocol):
     def nodes(self) -> Nodes: ...
 
 
-def _nodes(grid: Grid) -> Nodes:
+def _nodes(grid: Grid, clients: int) -> Nodes:
     """Return the node id of every client number; node ids alone are random and come in any order."""
     if isinstance(grid, _KnowsItsNodes):
         return grid.nodes
     questions = [
         Message(RecordDict({"config": ConfigRecord()}), dst_node_id=node, message_type="query.client")
-        for node in grid.get_node_ids()
+        for node in _registered(grid, clients)
     ]
-    answers = grid.send_and_receive(questions)
-    return {
-        cast("int", answer.content.metric_records["client"]["number"]): answer.metadata.src_node_id
-        for answer in answers
-    }
+    nodes: dict[int, int] = {}
+    for answer in grid.send_and_receive(questions, timeout=_START_TIMEOUT):
+        if answer.has_error():
+            raise FedsimError(f"a node cannot say which client it is: {answer.error.reason}")
+        number = cast("int", answer.content.metric_records["client"]["number"])
+        if number in nodes:
+            raise FedsimError(f"two nodes say that they are client {number}. Give every node its own partition-id.")
+        nodes[number] = answer.metadata.src_node_id
+    missing = [client for client in range(clients) if client not in nodes]
+    if missing:
+        raise FedsimError(
+            f"no node is client {missing[0]}, but the scenario has {clients} clients. "
+            f"Expected one node for every partition-id from 0 to {clients - 1}."
+        )
+    return {client: nodes[client] for client in range(clients)}
+
+
+def _registered(grid: Grid, clients: int) -> list[int]:
+    """Wait until enough nodes have registered: the ServerApp may start before they do."""
+    deadline = time.monotonic() + _START_TIMEOUT
+    while len(nodes := list(grid.get_node_ids())) < clients:
+        if time.monotonic() > deadline:
+            raise FedsimError(
+                f"{len(nodes)} of {clients} nodes registered within {_START_TIMEOUT:g} seconds. "
+                "Start the missing ones, or lower federation.clients."
+            )
+        time.sleep(_POLL_INTERVAL)
+    return nodes
 
 
 class _Decoded:

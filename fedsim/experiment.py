@@ -14,10 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim import engines, seeding
 from fedsim.client import local_training
 from fedsim.data.partition import describe_partition
-from fedsim.engines import local, vectorized
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
@@ -33,8 +32,6 @@ from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
-
-_ENGINES = {"local": local.run, "vectorized": vectorized.run}
 
 
 class Watcher(Protocol):
@@ -150,8 +147,7 @@ def run(
 def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
     """Run the federation of one arm and return what the server saw."""
     journal = MemoryJournal(on_round)
-    federation = world.scenario.federation
-    _ENGINES[federation.engine](world_json, federation.clients, journal)
+    engines.run(world_json, journal)
     return journal
 
 

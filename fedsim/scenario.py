@@ -82,7 +82,12 @@ class Partition(Config):
 class Federation(Config):
     """Who trains, and how long."""
 
-    engine: Literal["local", "vectorized"] = "local"
+    engine: Literal["local", "vectorized", "ray", "superlink"] = Field(
+        default="local", description="how clients are run: docs/federation.md compares the engines"
+    )
+    address: str | None = Field(
+        default=None, description="ray, superlink: HOST:PORT of one that runs already; started here when absent"
+    )
     algorithm: Literal["fedsgd", "fedavg"] = Field(
         default="fedsgd", description="fedsgd: clients send one gradient; fedavg: the change of their weights"
     )
@@ -104,6 +109,10 @@ class Federation(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
+        if self.address is not None and self.engine not in ("ray", "superlink"):
+            raise ValueError(
+                f"engine '{self.engine}' runs in this process: leave address out, or choose ray or superlink"
+            )
         if self.algorithm == "fedsgd" and (self.local_steps != 1 or self.local_epochs is not None):
             raise ValueError("fedsgd sends one gradient: local_steps must be 1 (or choose algorithm = 'fedavg')")
         if self.local_steps != 1 and self.local_epochs is not None:

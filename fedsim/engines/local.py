@@ -16,7 +16,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim import apps
-from fedsim.engines._pool import RUN_ID, Pool, answered
+from fedsim.engines._pool import RUN_ID, Pool
+from fedsim.engines.worker import answered
 from fedsim.journal import Journal
 from fedsim.world import shared
 
@@ -110,8 +111,8 @@ class LocalGrid(Grid):
 
     def _answer(self, message: Message) -> Message:
         context = self._context(message.metadata.dst_node_id)
-        reply, state = answered(self._app, self._delivered(message), context)
-        return self._committed(reply, context.node_id, state)
+        reply = answered(self._app, self._delivered(message), context)
+        return self._committed(reply, context.node_id, context.state)
 
     def _delivered(self, message: Message) -> Message:
         """Return the message with records of its own: mods may take some out of what they receive."""
@@ -120,7 +121,7 @@ class LocalGrid(Grid):
         # The overload that keeps the metadata is not among Flower's declared ones.
         return Message(content, metadata=message.metadata)  # pyright: ignore[reportCallIssue]
 
-    def _committed(self, reply: Message, node: int, state: RecordDict | None) -> Message:
+    def _committed(self, reply: Message, node: int, state: RecordDict) -> Message:
         if state:
             self._state[node] = state
         self._number(reply)
@@ -130,12 +131,11 @@ class LocalGrid(Grid):
         message.metadata.__dict__["_message_id"] = str(next(self._numbers))
 
     def _context(self, node: int) -> Context:
-        state = self._state.get(node, RecordDict())
         return Context(
             run_id=RUN_ID,
             node_id=node,
             node_config={"partition-id": node - 1, "num-partitions": self._clients},
-            state=RecordDict({key: record.copy() for key, record in state.items()}),
+            state=self._state.get(node) or RecordDict(),
             run_config=dict(self._run_config),
         )
 

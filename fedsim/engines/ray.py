@@ -1,0 +1,164 @@
+"""Flower's simulation engine: clients are trained by a pool of Ray actors, here or on an existing cluster."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import sys
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from flwr.app import Context, RecordDict
+from flwr.serverapp import Grid, ServerApp
+
+from fedsim import apps
+from fedsim.engines.worker import WorkerApp
+from fedsim.errors import FedsimError, MissingExtra
+from fedsim.journal import Journal
+
+if TYPE_CHECKING:
+    from flwr.server.superlink.fleet.vce.backend import BackendConfig
+
+_CONNECT_TIMEOUT = 5.0
+# Ray's name for it; off means that it listens on the loopback interface alone, on every system.
+_LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+def run(
+    world_json: str,
+    clients: int,
+    journal: Journal,
+    *,
+    address: str | None = None,
+    cpus: float = 1.0,
+) -> None:
+    """Run the federation to its end on Ray.
+
+    Args:
+        world_json: the resolved scenario.
+        clients: number of simulated nodes.
+        journal: told of observed updates, rounds and the final weights, from another thread of this process.
+        address: of a running Ray cluster, whose machines have fedsim installed; None starts Ray on this machine
+            for the time of the run.
+        cpus: CPUs that a client takes; their quotient is the number of clients that train at a time.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        FedsimError: Ray could not run it, or what the ServerApp raised.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
+    run_config = {apps.SCENARIO_KEY: world_json}
+    raised: list[BaseException] = []
+    server = _caught(apps.server_app(lambda _context: journal), run_config, raised)
+    backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
+    with _quiet(), _cluster(address, cpus):
+        # Imported late: it takes a second, and without Ray it would end the process.
+        from flwr.simulation import run_simulation  # noqa: PLC0415
+
+        try:
+            run_simulation(server, WorkerApp(run_config), clients, backend_config=backend)
+        except Exception as error:
+            if not raised:
+                raise FedsimError(f"Ray could not run the federation: {_first_cause(error)}") from error
+    if raised:
+        raise raised[0]
+
+
+@contextmanager
+def _cluster(address: str | None, cpus: float) -> Iterator[None]:
+    """Connect to a cluster, or start Ray here; Flower uses the Ray that it finds. Disconnect or end it again."""
+    if address is None:
+        os.environ.setdefault(_LISTENS_OUTSIDE, "0")
+    else:
+        _check_address(address)
+    import ray  # noqa: PLC0415
+
+    if ray.is_initialized():
+        raise FedsimError("this process uses Ray already. Call ray.shutdown() first, or choose engine = 'local'.")
+    search_path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path)
+    on_termination = signal.getsignal(signal.SIGTERM)
+    try:
+        # "local" is not the default: without it Ray waits for a cluster that once ran on this machine.
+        ray.init(
+            address=address or "local",
+            include_dashboard=None if address else False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+            runtime_env={"env_vars": {"PYTHONPATH": search_path}},
+        )
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)
+        largest = max(float(node["Resources"].get("CPU", 0.0)) for node in ray.nodes())
+    except Exception as error:
+        ray.shutdown()
+        raise FedsimError(f"Ray could not start or connect: {_first_cause(error)}") from error
+    try:
+        if largest < cpus:
+            raise FedsimError(f"a client takes {cpus:g} CPUs, but no machine of the Ray cluster has over {largest:g}.")
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), _CONNECT_TIMEOUT).close()
+    except (OSError, ValueError) as error:
+        raise FedsimError(
+            f"no Ray cluster answers at '{address}': {error}. Expected HOST:PORT, as `ray start --head` prints it."
+        ) from error
+
+
+def _caught(server: ServerApp, run_config: dict[str, str], raised: list[BaseException]) -> ServerApp:
+    """Return the ServerApp with this run configuration, keeping what it raises.
+
+    Flower runs it in a thread of its own, where it would lose a KeyboardInterrupt.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        torch.set_num_threads(1)
+        own = Context(run_id=context.run_id, node_id=0, node_config={}, state=RecordDict(), run_config={**run_config})
+        try:
+            server(grid=grid, context=own)
+        except BaseException as error:
+            raised.append(error)
+
+    return app
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the notices of Flower and Ray, and keep what they write out of the home folder and the environment."""
+    log = logging.getLogger("flwr")
+    level, before = log.level, {name: os.environ.get(name) for name in ("FLWR_HOME", _LISTENS_OUTSIDE)}
+    log.setLevel(logging.CRITICAL)
+    try:
+        with tempfile.TemporaryDirectory(prefix="fedsim-") as folder, warnings.catch_warnings():
+            os.environ["FLWR_HOME"] = folder
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _first_cause(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error

@@ -1,0 +1,357 @@
+"""Real Flower nodes: a SuperLink and SuperNodes that this engine starts on 127.0.0.1, or that somebody else runs.
+
+The SuperLink runs with ``--isolation process``: it leaves the ServerApp to a process outside, and that is this one.
+So the journal stays in memory, and what the ServerApp raises arrives as on the local engine.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.serde import fab_to_proto, user_config_to_proto
+from flwr.proto.control_pb2 import StartRunRequest
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control.control_http_client import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.retry import RetryInvoker, exponential
+from flwr.supercore.run import Run
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from fedsim import apps
+from fedsim.errors import FedsimError
+from fedsim.journal import Journal
+
+_HOST = "127.0.0.1"
+_POLL_INTERVAL = 0.2
+_START_TIMEOUT = 60.0
+_HANDOVER_TIMEOUT = 15.0
+_RECONNECT_TIMEOUT = 20.0
+_STOP_TIMEOUT = 10.0
+_LOG_LINES = 15
+
+_APP = f"""\
+[project]
+name = "fedsim-run"
+version = "1.0.0"
+
+[tool.flwr.app]
+publisher = "fedsim"
+
+[tool.flwr.app.components]
+serverapp = "fedsim.engines.worker:server"
+clientapp = "fedsim.engines.worker:client"
+
+[tool.flwr.app.config]
+{apps.SCENARIO_KEY} = ""
+"""
+
+
+def run(world_json: str, clients: int, journal: Journal, *, address: str | None = None) -> None:
+    """Run the federation to its end on real nodes, with the ServerApp in this process.
+
+    Args:
+        world_json: the resolved scenario; it travels to the nodes, which have fedsim and the data installed.
+        clients: number of nodes.
+        journal: told of observed updates, rounds and the final weights.
+        address: host and port of a running SuperLink with its own nodes; None starts a SuperLink and one SuperNode
+            a client on this machine for the time of the run.
+
+    Raises:
+        FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
+            raised.
+    """
+    server = apps.server_app(lambda _context: journal)
+    with contextlib.nullcontext(_Deployment(address)) if address else _started(clients) as deployment:
+        try:
+            run_id = _submit(deployment.address, world_json)
+            with _serving(deployment, run_id) as grid:
+                context = Context(
+                    run_id=run_id,
+                    node_id=SUPERLINK_NODE_ID,
+                    node_config={},
+                    state=RecordDict(),
+                    run_config={apps.SCENARIO_KEY: world_json},
+                )
+                server(grid=grid, context=context)
+        except httpx.HTTPError as error:
+            deployment.check_link()
+            raise FedsimError(
+                f"the SuperLink at {deployment.address} does not answer as expected: {_reason(error)}. "
+                "Look at its log, or start one; docs/federation.md has the commands."
+            ) from error
+
+
+@dataclass(frozen=True)
+class _Process:
+    """A process that leads a group of its own: what it starts ends with it."""
+
+    name: str
+    log: Path
+    process: subprocess.Popen[bytes]
+
+    @classmethod
+    def start(cls, name: str, arguments: list[str], folder: Path) -> _Process:
+        folder.mkdir()
+        scripts = sysconfig.get_path("scripts")
+        environment = {
+            **os.environ,
+            "FLWR_HOME": str(folder),
+            "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": str(_POLL_INTERVAL),
+            "PATH": os.pathsep.join([scripts, os.environ.get("PATH", os.defpath)]),
+            "PYTHONPATH": os.pathsep.join(str(Path(entry).resolve()) for entry in sys.path),
+        }
+        log = folder / "log.txt"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [str(Path(scripts) / arguments[0]), *arguments[1:]],
+                env=environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        return cls(name, log, process)
+
+    def is_alive(self) -> bool:
+        return self.process.poll() is None
+
+    def check(self) -> None:
+        if self.is_alive():
+            return
+        tail = "\n".join(self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:])
+        raise FedsimError(f"{self.name} ended with exit code {self.process.returncode}. The end of its log:\n{tail}")
+
+    def signal(self, number: int) -> None:
+        # The group may outlive its leader, and the leader may be gone already.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, number)
+
+
+@dataclass
+class _Deployment:
+    """A SuperLink's address, and the processes behind it when they are ours."""
+
+    address: str
+    link: _Process | None = None
+    nodes: list[_Process] = field(default_factory=list)
+
+    def check_link(self) -> None:
+        """Raise when our SuperLink has died."""
+        if self.link is not None:
+            self.link.check()
+
+    def check(self) -> None:
+        """Raise when one of our processes has died."""
+        self.check_link()
+        for node in self.nodes:
+            node.check()
+
+    def stop(self) -> None:
+        """End every process of ours: first politely, then for certain."""
+        processes = [*self.nodes, *([self.link] if self.link else [])]
+        for process in processes:
+            process.signal(signal.SIGTERM)
+        deadline = time.monotonic() + _STOP_TIMEOUT
+        for process in processes:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.process.wait(max(0.0, deadline - time.monotonic()))
+            process.signal(signal.SIGKILL)
+            process.process.wait()
+
+
+@contextmanager
+def _started(clients: int) -> Iterator[_Deployment]:
+    """Start a SuperLink and one SuperNode a client; end them, and remove what they wrote, whatever happens."""
+    with tempfile.TemporaryDirectory(prefix="fedsim-") as name:
+        folder = Path(name)
+        port, *node_ports = _free_ports(clients + 1)
+        deployment = _Deployment(f"{_HOST}:{port}")
+        try:
+            link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", _HOST, "--port", str(port)]
+            deployment.link = _Process.start("the SuperLink", link, folder / "superlink")
+            _await_port(deployment, port)
+            for client, node_port in enumerate(node_ports):
+                node = ["flower-supernode", "--insecure", "--superlink", deployment.address]
+                node += ["--host", _HOST, "--port", str(node_port)]
+                node += ["--node-config", f"partition-id={client} num-partitions={clients}"]
+                started = _Process.start(f"the SuperNode of client {client}", node, folder / f"supernode-{client}")
+                deployment.nodes.append(started)
+            yield deployment
+        finally:
+            deployment.stop()
+
+
+def _await_port(deployment: _Deployment, port: int) -> None:
+    deadline = time.monotonic() + _START_TIMEOUT
+    while True:
+        deployment.check_link()
+        with contextlib.suppress(OSError), socket.create_connection((_HOST, port), timeout=1.0):
+            return
+        if time.monotonic() > deadline:
+            raise FedsimError(f"the SuperLink did not open port {port} within {_START_TIMEOUT:g} seconds.")
+        time.sleep(_POLL_INTERVAL)
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind((_HOST, 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def _submit(address: str, world_json: str) -> int:
+    """Register a run of an app that holds nothing but the names of fedsim's two apps; return its id."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a package that Flower uses
+        content, _ = build_fab_from_files({"pyproject.toml": _APP.encode()})
+    request = StartRunRequest(
+        fab=fab_to_proto(Fab(hashlib.sha256(content).hexdigest(), content, {})),
+        override_config=user_config_to_proto({apps.SCENARIO_KEY: world_json}),
+    )
+    client = ControlHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("flwr CLI")]
+    )
+    with contextlib.closing(client):
+        response = client.StartRun(request)
+    if not response.HasField("run_id"):
+        raise FedsimError(f"the SuperLink at {address} refused the run. Its log says why.")
+    return response.run_id
+
+
+@contextmanager
+def _serving(deployment: _Deployment, run_id: int) -> Iterator[_NodeGrid]:
+    """Take the run's ServerApp over from the SuperLink, and tell it how that ended."""
+    grid = _NodeGrid(deployment, _acquire(deployment.address, run_id))
+    heartbeat = HeartbeatSender(grid.beat)
+    try:
+        grid.begin(run_id)
+        heartbeat.start()
+        yield grid
+        grid.finish(SubStatus.COMPLETED, "")
+    except BaseException as error:
+        with contextlib.suppress(httpx.HTTPError):
+            grid.finish(SubStatus.FAILED, str(error))
+        raise
+    finally:
+        if heartbeat.is_running:
+            heartbeat.stop()
+        grid.close()
+
+
+def _acquire(address: str, run_id: int) -> str:
+    """Return the token of the run's ServerApp."""
+    client = RuntimeHttpClient.from_server_address(
+        address, insecure=True, root_certificates=None, interceptors=[RuntimeVersionHttpInterceptor("SuperExec")]
+    )
+    deadline = time.monotonic() + _HANDOVER_TIMEOUT
+    with contextlib.closing(client):
+        while time.monotonic() < deadline:
+            answer = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+            if answer.token and answer.task.run_id != run_id:
+                raise FedsimError(
+                    f"run {answer.task.run_id} was waiting at the SuperLink at {address} and is lost now. "
+                    "Use a SuperLink that serves fedsim alone, and run again."
+                )
+            if answer.token:
+                return answer.token
+            time.sleep(_POLL_INTERVAL)
+    raise FedsimError(
+        f"the SuperLink at {address} did not hand over the run within {_HANDOVER_TIMEOUT:g} seconds. "
+        "Start it with --isolation process."
+    )
+
+
+class _NodeGrid(HttpGrid):
+    """Flower's grid, in which every reply comes from the node that was asked, and a dead SuperLink is an error.
+
+    For a node that is gone the SuperLink answers in its own name; nobody could tell which client that was.
+    """
+
+    def __init__(self, deployment: _Deployment, token: str) -> None:
+        super().__init__(deployment.address, insecure=True, token=token)
+        self._deployment = deployment
+        # Flower's own would interrupt this process when the run was stopped.
+        self._retry_invoker = RetryInvoker(
+            lambda: exponential(max_delay=2),
+            httpx.TransportError,
+            max_tries=None,
+            max_time=_RECONNECT_TIMEOUT,
+            should_giveup=lambda _error: deployment.link is not None and not deployment.link.is_alive(),
+        )
+
+    def begin(self, run_id: int) -> None:
+        """Say that the ServerApp runs."""
+        task = self._runtime_client.PullTaskInput(PullTaskInputRequest())
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = task.task_id, run_id, SUPERLINK_NODE_ID
+        self.set_run(Run.create_empty(run_id))
+
+    def beat(self) -> bool:
+        """Say that it still does."""
+        try:
+            self._runtime_client.SendTaskHeartbeat(SendTaskHeartbeatRequest())
+        except httpx.HTTPError:
+            return False
+        return True
+
+    def finish(self, status: str, details: str) -> None:
+        """Say how it ended, without waiting for a SuperLink that is gone."""
+        self._retry_invoker.max_tries = 1
+        self._runtime_client.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the ids of the nodes that are there."""
+        self._deployment.check()
+        return super().get_node_ids()
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        """Return the replies that came within `timeout` seconds."""
+        deadline = time.monotonic() + (float("inf") if timeout is None else timeout)
+        asked = list(messages)
+        ids = list(self.push_messages(asked))
+        waiting = {identity: message for identity, message in zip(ids, asked, strict=True) if identity}
+        gone = Error(ErrorCode.NODE_UNAVAILABLE, "the SuperLink knows no such node any more")
+        replies = [Message(gone, reply_to=m) for i, m in zip(ids, asked, strict=True) if not i]
+        while waiting and time.monotonic() < deadline:
+            for reply in self.pull_messages(list(waiting)):
+                question = waiting.pop(reply.metadata.reply_to_message_id)
+                is_from_node = reply.metadata.src_node_id == question.metadata.dst_node_id
+                replies.append(reply if is_from_node else Message(reply.error, reply_to=question))
+            self._deployment.check_link()
+            time.sleep(_POLL_INTERVAL if waiting else 0.0)
+        return replies
+
+
+def _reason(error: httpx.HTTPError) -> str:
+    if isinstance(error, httpx.HTTPStatusError):
+        return f"status {error.response.status_code}, {error.response.text}"
+    return f"{type(error).__name__}: {error}"

@@ -1,0 +1,66 @@
+"""The apps as another process loads them: a Ray actor, or the client process of a SuperNode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from fedsim import apps
+from fedsim.errors import FedsimError, told
+
+_CLIENT_FAILED = 2
+
+
+def answered(app: ClientApp, message: Message, context: Context) -> Message:
+    """Return a client's reply; an exception becomes an error reply that reads the same on every engine.
+
+    The client's state is committed only when it answered: what an exception left half-done is forgotten.
+    """
+    own = Context(
+        run_id=context.run_id,
+        node_id=context.node_id,
+        node_config=context.node_config,
+        state=RecordDict({key: record.copy() for key, record in context.state.items()}),
+        run_config=context.run_config,
+    )
+    try:
+        reply = app(message=message, context=own)
+    except Exception as error:
+        return Message(Error(code=_CLIENT_FAILED, reason=told(error)), reply_to=message)
+    context.state = own.state
+    return reply
+
+
+class WorkerApp(ClientApp):
+    """The ClientApp on one torch thread."""
+
+    def __init__(self, run_config: Mapping[str, str] | None = None) -> None:
+        """Take the run configuration where the runtime gives none."""
+        super().__init__()
+        self._app = apps.client_app()
+        self._run_config = run_config
+
+    def __call__(self, message: Message, context: Context) -> Message:
+        """Return the reply to one message."""
+        torch.set_num_threads(1)
+        if self._run_config is not None:
+            context.run_config = dict(self._run_config)
+        return answered(self._app, message, context)
+
+
+def _refusing() -> ServerApp:
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        raise FedsimError("fedsim runs the ServerApp itself: start the SuperLink with --isolation process.")
+
+    return app
+
+
+client = WorkerApp()
+server = _refusing()

@@ -1,0 +1,122 @@
+"""An engine at work in a process of its own, and the comparison of what it tells with the local engine."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fedsim import world as worlds
+from fedsim.experiment import model_hash, train
+from fedsim.journal import MemoryJournal
+from fedsim.scenario import Scenario
+
+RUNNER = """
+import importlib, json, pickle, sys
+from pathlib import Path
+from fedsim import process
+process.prepare()
+import torch
+from fedsim.errors import FedsimError
+from fedsim.journal import MemoryJournal
+engine, clients, settings, scenario, result = sys.argv[1:]
+torch.set_num_threads(1)
+journal = MemoryJournal(lambda record: print("round", record.round, flush=True))
+try:
+    run = importlib.import_module(f"fedsim.engines.{engine}").run
+    run(Path(scenario).read_text(), int(clients), journal, **json.loads(settings))
+    error = None
+except FedsimError as caught:
+    error = str(caught)
+except KeyboardInterrupt:
+    error = "interrupted"
+Path(result).write_bytes(pickle.dumps((error, journal.rounds, journal.entries, journal.weights)))
+"""
+
+
+@dataclass
+class Engine:
+    """An engine at work; everything that it starts inherits a mark in its environment, by which it is found."""
+
+    process: subprocess.Popen[str]
+    mark: str
+    home: Path
+    result: Path
+
+    @classmethod
+    def start(cls, folder: Path, name: str, scenario: Scenario, settings: dict[str, Any]) -> "Engine":
+        home, mark = folder / "home", f"fedsim-test-{uuid.uuid4()}"
+        home.mkdir()
+        written, result = folder / "scenario.json", folder / "result.pickle"
+        written.write_text(scenario.model_dump_json())
+        arguments = [name, str(scenario.federation.clients), json.dumps(settings), str(written), str(result)]
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUNNER, *arguments],
+            env={**os.environ, "HOME": str(home), "FEDSIM_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        return cls(process, mark, home, result)
+
+    def next_line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline().strip()
+
+    def end(self, timeout: float) -> tuple[str | None, MemoryJournal]:
+        """Wait for the end, look at what is left, and return the error and the journal."""
+        try:
+            output, _ = self.process.communicate(timeout=timeout)
+        finally:
+            self.process.kill()
+        assert self.process.returncode == 0, output
+        assert self._left() == {}
+        assert not (self.home / ".flwr").exists()
+        error, rounds, entries, weights = pickle.loads(self.result.read_bytes())
+        return error, MemoryJournal(lambda _record: None, rounds, entries, weights)
+
+    def _left(self) -> dict[int, str]:
+        """Return what still runs after a grace period: the last of Ray's actors ends after its driver."""
+        deadline = time.monotonic() + 15
+        while (left := self.descendants()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return left
+
+    def descendants(self) -> dict[int, str]:
+        """Return id and command line of every process that the engine started and that has not ended."""
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                is_ours = self.mark.encode() in (folder / "environ").read_bytes()
+                command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if is_ours and int(folder.name) != self.process.pid:
+                found[int(folder.name)] = command
+        return found
+
+
+def assert_same(journal: MemoryJournal, scenario: Scenario) -> None:
+    """Compare everything that a journal holds with the local engine's, bit by bit."""
+    world_json = scenario.model_dump_json()
+    local = train(worlds.shared(world_json), world_json, lambda _record: None)
+    assert model_hash(journal.weights) == model_hash(local.weights)
+    assert journal.rounds == local.rounds
+    assert len(journal.entries) == len(local.entries) > 0
+    for ours, theirs in zip(journal.entries, local.entries, strict=True):
+        assert (ours.round, ours.client, ours.update.kind) == (theirs.round, theirs.client, theirs.update.kind)
+        assert (ours.update.examples, ours.update.loss) == (theirs.update.examples, theirs.update.loss)
+        for mine, other in (
+            (ours.received, theirs.received),
+            (ours.update.tensors, theirs.update.tensors),
+            (ours.update.buffers, theirs.update.buffers),
+        ):
+            assert mine.keys() == other.keys()
+            assert all(torch.equal(mine[name], other[name]) for name in mine)

@@ -1,0 +1,78 @@
+"""The apps on Ray: the same bits as on the local engine, the same errors, nothing left behind."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fedsim.engines import ray
+from fedsim.errors import FedsimError, MissingExtra
+from fedsim.journal import MemoryJournal
+from fedsim.scenario import Scenario
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+
+BROKEN = """
+from torch import nn
+class Broken(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        self.linear = nn.Linear(64, classes)
+    def forward(self, x):
+        if self.training:
+            raise RuntimeError("my layer is broken")
+        return self.linear(x.flatten(1))
+def make(spec):
+    return Broken(spec.classes)
+"""
+
+
+@needs_ray
+def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
+    start: Callable[..., Any], small: Scenario, running: ModuleType
+) -> None:
+    error, journal = start("ray", small).end(timeout=180)
+    assert error is None
+    running.assert_same(journal, small)
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, r"every client of the round failed, the first with: RuntimeError: my layer is broken \(own_models.py"),
+        ({"cpus": 4096}, r"a client takes 4096 CPUs, but no machine of the Ray cluster has over"),
+    ],
+)
+def test_errors_are_those_of_the_local_engine(
+    start: Callable[..., Any],
+    scenario: Callable[..., Scenario],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    settings: dict[str, Any],
+    message: str,
+) -> None:
+    (tmp_path / "own_models.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    engine = start("ray", scenario(model={"name": "own_models:make"}), **settings)
+    error, journal = engine.end(timeout=180)
+    assert journal.rounds == []
+    with pytest.raises(FedsimError, match=message):
+        raise FedsimError(error)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, small: Scenario) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"):
+        ray.run(small.model_dump_json(), 4, MemoryJournal(lambda _record: None))
+
+
+@needs_ray
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1", "cluster"])
+def test_an_address_without_a_cluster_is_told_at_once(small: Scenario, address: str) -> None:
+    with pytest.raises(FedsimError, match=f"no Ray cluster answers at '{address}'.*HOST:PORT"):
+        ray.run(small.model_dump_json(), 4, MemoryJournal(lambda _record: None), address=address)

@@ -1,0 +1,158 @@
+"""The apps on real nodes: the same bits as on the local engine, losses that are recorded, nothing left behind."""
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from fedsim.engines import superlink
+from fedsim.errors import FedsimError
+from fedsim.journal import MemoryJournal
+from fedsim.record import Failure
+from fedsim.scenario import Scenario
+
+Start = Callable[..., Any]
+
+
+def ports_of(commands: dict[int, str]) -> set[int]:
+    """Return every port that a command line opens."""
+    words = [command.split() for command in commands.values()]
+    return {int(after) for line in words for word, after in itertools.pairwise(line) if word == "--port"}
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def the_one(commands: dict[int, str], *words: str) -> int:
+    """Return the id of the one process whose command line holds these words."""
+    (found,) = [process for process, command in commands.items() if all(word in command for word in words)]
+    return found
+
+
+@pytest.mark.slow
+def test_real_nodes_give_the_bits_of_the_local_engine_and_leave_nothing(
+    start: Start, small: Scenario, running: ModuleType
+) -> None:
+    engine = start("superlink", small)
+    assert engine.next_line() == "round 1"
+    ports = ports_of(engine.descendants())
+    assert len(ports) == 1 + 4
+    assert all(is_open(port) for port in ports)
+    error, journal = engine.end(timeout=300)
+    assert error is None
+    running.assert_same(journal, small)
+    assert not any(is_open(port) for port in ports)
+
+
+@pytest.mark.slow
+def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes_on(
+    start: Start, scenario: Callable[..., Scenario]
+) -> None:
+    built = scenario(
+        federation={"clients": 3, "rounds": 3},
+        participation={"timeout": 40},
+        threat={"rounds": [1, 2, 3], "victims": 3},
+    )
+    engine = start("superlink", built)
+    assert engine.next_line() == "round 1"
+    os.kill(the_one(engine.descendants(), "flower-supernode", "partition-id=1"), signal.SIGKILL)
+    error, journal = engine.end(timeout=400)
+    assert error is None
+    assert [record.failures for record in journal.rounds[:2]] == [
+        (),
+        (Failure(who="client 1", why="no reply", cause="no reply"),),
+    ]
+    (failure,) = journal.rounds[2].failures
+    assert failure.who == "client 1"
+    assert [(entry.round, entry.client) for entry in journal.entries] == [
+        (round_, client) for round_ in (1, 2, 3) for client in range(3) if round_ == 1 or client != 1
+    ]
+
+
+@pytest.mark.slow
+def test_a_superlink_that_dies_is_an_error_with_the_end_of_its_log(
+    start: Start, scenario: Callable[..., Scenario]
+) -> None:
+    engine = start("superlink", scenario(federation={"clients": 1, "rounds": 50}))
+    assert engine.next_line() == "round 1"
+    os.kill(the_one(engine.descendants(), "flower-superlink"), signal.SIGKILL)
+    error, journal = engine.end(timeout=120)
+    assert "the SuperLink ended with exit code -9. The end of its log:\n" in error
+    assert len(journal.rounds) < 50
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_every_process(start: Start, scenario: Callable[..., Scenario]) -> None:
+    engine = start("superlink", scenario(federation={"clients": 1, "rounds": 50}))
+    assert engine.next_line() == "round 1"
+    engine.process.send_signal(signal.SIGINT)
+    error, journal = engine.end(timeout=60)
+    assert error == "interrupted"
+    assert len(journal.rounds) < 50
+
+
+@pytest.fixture
+def somebody_elses(tmp_path: Path) -> Iterator[str]:
+    """A SuperLink and two nodes, started as docs/federation.md says; yields its address."""
+    link, *nodes = superlink._free_ports(3)
+    scripts, address = Path(sysconfig.get_path("scripts")), f"127.0.0.1:{link}"
+    common = ["--insecure", "--host", "127.0.0.1", "--port"]
+    commands = [["flower-superlink", "--isolation", "process", *common, str(link)]]
+    for number, port in enumerate(nodes):
+        about = f"partition-id={number} num-partitions=2"
+        commands += [["flower-supernode", "--superlink", address, "--node-config", about, *common, str(port)]]
+    with contextlib.ExitStack() as stack:
+        for number, (program, *arguments) in enumerate(commands):
+            environment = {
+                **os.environ,
+                "FLWR_HOME": str(tmp_path / f"site-{number}"),
+                "PATH": os.pathsep.join([str(scripts), os.environ["PATH"]]),
+                "PYTHONPATH": str(Path(superlink.__file__).parents[2]),
+            }
+            process = subprocess.Popen(
+                [str(scripts / program), *arguments],
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            stack.callback(process.wait, 30)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)
+            if number == 0:
+                wait_for(link)
+        yield address
+
+
+def wait_for(port: int) -> None:
+    deadline = time.monotonic() + 60
+    while not is_open(port):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+@pytest.mark.slow
+def test_nodes_of_somebody_else_give_the_bits_of_the_local_engine_and_go_on_running(
+    start: Start, somebody_elses: str, scenario: Callable[..., Scenario], running: ModuleType
+) -> None:
+    built = scenario(federation={"clients": 2, "rounds": 1})
+    error, journal = start("superlink", built, address=somebody_elses).end(timeout=180)
+    assert error is None
+    running.assert_same(journal, built)
+    assert is_open(int(somebody_elses.rpartition(":")[2]))
+
+
+def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
+    with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
+        superlink.run(small.model_dump_json(), 4, MemoryJournal(lambda _record: None), address="127.0.0.1:1")
