@@ -15,17 +15,20 @@ from fedsim.errors import FedsimError, told
 _CLIENT_FAILED = 2
 
 
-def answered(app: ClientApp, message: Message, context: Context) -> Message:
+def answered(
+    app: ClientApp, message: Message, context: Context, run_config: Mapping[str, str] | None = None
+) -> Message:
     """Return a client's reply; an exception becomes an error reply that reads the same on every engine.
 
-    The client's state is committed only when it answered: what an exception left half-done is forgotten.
+    The client's state is committed only when it answered: what an exception left half-done is forgotten. `run_config`
+    stands in where the runtime gives none.
     """
     own = Context(
         run_id=context.run_id,
         node_id=context.node_id,
         node_config=context.node_config,
         state=RecordDict({key: record.copy() for key, record in context.state.items()}),
-        run_config=context.run_config,
+        run_config=context.run_config if run_config is None else dict(run_config),
     )
     try:
         reply = app(message=message, context=own)
@@ -47,9 +50,7 @@ class WorkerApp(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Return the reply to one message."""
         torch.set_num_threads(1)
-        if self._run_config is not None:
-            context.run_config = dict(self._run_config)
-        return answered(self._app, message, context)
+        return answered(self._app, message, context, self._run_config)
 
 
 def _refusing() -> ServerApp:
