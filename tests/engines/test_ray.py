@@ -44,7 +44,7 @@ def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, r"every client of the round failed, the first with: RuntimeError: my layer is broken \(own_models.py"),
+        ({}, r"every client of the round failed, the first with: RuntimeError: my layer is broken \(models_on_ray.py"),
         ({"cpus": 4096}, r"a client takes 4096 CPUs, but no machine of the Ray cluster has over"),
     ],
 )
@@ -56,9 +56,9 @@ def test_errors_are_those_of_the_local_engine(
     settings: dict[str, Any],
     message: str,
 ) -> None:
-    (tmp_path / "own_models.py").write_text(BROKEN)
+    (tmp_path / "models_on_ray.py").write_text(BROKEN)
     monkeypatch.syspath_prepend(str(tmp_path))
-    engine = start("ray", scenario(model={"name": "own_models:make"}), **settings)
+    engine = start("ray", scenario(model={"name": "models_on_ray:make"}), **settings)
     error, journal = engine.end(timeout=180)
     assert journal.rounds == []
     with pytest.raises(FedsimError, match=message):
