@@ -158,7 +158,8 @@ class ArmRecord(_Part):
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
     replay_matches: bool = Field(
-        description="the scorer's replay of each victim gave the update on the wire, bit by bit"
+        description="the scorer's replay of each victim gave the update on the wire: bit by bit, or on the engine "
+        "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
     )
     attacks: tuple[AttackRecord, ...]
     partition: PartitionRecord | None = None

@@ -59,7 +59,7 @@ def told(strategy: Aggregation, replies: Iterable[Message]) -> tuple[list[bytes]
 
 
 @given(order=st.permutations(range(7)), lost=st.sets(st.integers(0, 6), max_size=3))
-@settings(deadline=None, max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_replies_in_any_order_give_the_same_bits_and_the_same_record(
     scenario: Build, order: list[int], lost: set[int]
 ) -> None:
