@@ -117,7 +117,7 @@ class _Cohort:
             for name, p in self._model.named_parameters()
             if p.requires_grad
         }
-        self._fixed = {name: tensor.clone() for name, tensor in received.items() if name not in self._parameters}
+        self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}
         self._gradient: dict[str, Tensor] = {}
 
