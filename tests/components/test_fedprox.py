@@ -23,9 +23,10 @@ def fedprox(mu: float) -> Any:
 
 
 def test_value_and_gradient_are_those_of_the_formula() -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2, dtype=torch.float32))
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     model[2].bias.requires_grad_(False)
-    received = {name: t + 0.1 * torch.randn_like(t) for name, t in model.named_parameters()}
+    generator = torch.Generator().manual_seed(1)
+    received = {name: torch.randn(t.shape, generator=generator) for name, t in model.named_parameters()}
     here = Here(1, 0, 0, torch.Generator(), received)
     term = fedprox(0.3).loss(model, Batch(torch.zeros(1, 3), torch.zeros(1)), torch.zeros(1, 2), here)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
