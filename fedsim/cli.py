@@ -79,7 +79,8 @@ def run(
         _complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None
     page = report.build(folder.path)
-    _out.print(display.results(record))
+    if any(arm.attacks for arm in record.arms):
+        _out.print(display.results(record))
     _say(f"Report: {page}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -120,7 +121,12 @@ class ClientRound:
 
     def _at(self, owner: str, hook: Augmentation | LossTerm | Defense, step: int) -> Here:
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
-        return Here(self.round, self.client, step, self.generator(owner, step), self.received, memory)
+        return Here(self.round, self.client, step, self.generator(owner, step), self._shown, memory)
+
+    @cached_property
+    def _shown(self) -> Tensors:
+        """The received weights for hooks: a copy, since those that came in belong to every client of the process."""
+        return {name: tensor.clone() for name, tensor in self.received.items()}
 
 
 def _gradient(loss: Tensor, parameters: dict[str, nn.Parameter]) -> Tensors:

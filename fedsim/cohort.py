@@ -22,7 +22,9 @@ from fedsim.masks import drawn_masks, dropout_sites, injected_masks, named_calls
 from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.world import World
 
-_TOLERANCE = 1e-4
+ROUNDING = 1e-4
+"""Largest distance between an update trained in a cohort and the same trained alone, relative to the latter's norm."""
+
 _PROBE = 3
 _ADVICE = "Use engine = 'local'."
 
@@ -89,7 +91,7 @@ def check(world: World) -> None:
     for client, vector in zip(clients, together.vectors, strict=True):
         alone, _ = local_training(world, world.first_weights, 1, client)
         expected = world.layout.flat(alone.tensors, alone.buffers)
-        if not torch.dist(vector, expected) <= _TOLERANCE * expected.norm():
+        if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
             raise FedsimError(
                 f"engine 'vectorized' trains this model differently: the update of client {client} is off by "
                 f"{torch.dist(vector, expected) / expected.norm():.1g} of its norm. {_ADVICE}"

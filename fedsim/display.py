@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -11,9 +12,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.record import Interval, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import Cause, Interval, RoundRecord, RunRecord, VictimRecord
 from fedsim.types import OnStep, Step
 
+_DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 _LINE_EVERY_SECONDS = 10.0
 _REFRESH_EVERY_STEPS = 20
 
@@ -38,11 +40,15 @@ class PlainLines:
         self._say(f"Arm {number} of {total}: {name}")
 
     def round(self, record: RoundRecord) -> None:
-        """Print a round when it was evaluated or somebody was left out."""
+        """Print a round when it was evaluated or somebody was left out; what nobody declared with its reason."""
+        told = turnout(record)
         if record.test_accuracy is not None:
-            self._say(f"  round {record.round} of {self._rounds}: accuracy {record.test_accuracy:.1%}")
+            told.append(f"accuracy {record.test_accuracy:.1%}")
+        if told:
+            self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
         for failure in record.failures:
-            self._say(f"  round {record.round}: {failure.who} left out: {failure.why}")
+            if failure.cause not in _DECLARED:
+                self._say(f"  round {record.round}: {failure.who} left out: {failure.why}")
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a printer of slow progress."""
@@ -125,6 +131,18 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield LiveBars(console, progress)
+
+
+def turnout(record: RoundRecord) -> list[str]:
+    """Return how many updates of a round counted and what became of the others; nothing when all counted."""
+    if record.cohort and not record.failures:
+        return []
+    lost = Counter(failure.cause for failure in record.failures)
+    counted = len(record.cohort) - len(record.failures)
+    return [
+        f"{counted} of {len(record.cohort)} counted",
+        *(f"{number} {cause}" for cause, number in sorted(lost.items())),
+    ]
 
 
 def outcome(victim: VictimRecord) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from fedsim import engines, seeding
 from fedsim.client import local_training
+from fedsim.cohort import ROUNDING
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
@@ -27,11 +28,22 @@ from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
-from fedsim.record import ArmRecord, AttackRecord, Failure, MaskScore, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    Failure,
+    KeptUpdate,
+    MaskScore,
+    RoundRecord,
+    RunRecord,
+    VictimRecord,
+)
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
+from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
 from fedsim.world import World, cross_entropy, shared
+
+_ROUNDING = ("vectorized",)
 
 
 class Watcher(Protocol):
@@ -52,6 +64,21 @@ class Watcher(Protocol):
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
+
+
+@dataclass(frozen=True)
+class _Replay:
+    """A client's training, repeated: its private side, and how it compares.
+
+    Attributes:
+        matches: the repetition gave the update on the wire: bit by bit, or up to the rounding of an engine that adds
+            up in another order.
+        raw_is_wire: no defense changed a bit of the upload.
+    """
+
+    truth: Truth
+    matches: bool
+    raw_is_wire: bool
 
 
 @dataclass
@@ -177,7 +204,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
-    truths = [_replay(world, entry) for entry in journal.entries]
+    replays = [_replay(world, entry) for entry in journal.entries]
     arm = ArmRecord(
         name=name,
         values=values,
@@ -192,15 +219,16 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
             class_names=world.dataset.class_names,
         ),
         rounds=tuple(journal.rounds),
-        replay_matches=all(matches for _, matches in truths),
+        replay_matches=all(replay.matches for replay in replays),
         attacks=(),
+        updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
         complete=not scenario.attacks,
     )
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
         victims = [
-            _attack(this, world, choice, entry, truth, f"arm-{number}/{choice.label or choice.name}", progress)
-            for progress, (entry, (truth, _)) in enumerate(zip(journal.entries, truths, strict=True))
+            _attack(this, world, choice, entry, replay.truth, f"arm-{number}/{choice.label or choice.name}", progress)
+            for progress, (entry, replay) in enumerate(zip(journal.entries, replays, strict=True))
         ]
         arm = arm.model_copy(
             update={
@@ -212,19 +240,43 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.keep(arm, number)
 
 
-def _replay(world: World, entry: WireEntry) -> tuple[Truth, bool]:
+def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[_Replay]) -> tuple[KeptUpdate, ...]:
+    """Store the attacked updates of an arm, and return where they lie."""
+    if not entries:
+        return ()
+    arrays: dict[str, np.ndarray] = {}
+    for entry, replay in zip(entries, replays, strict=True):
+        place = f"round-{entry.round}/client-{entry.client}"
+        arrays.update(_by_name(f"{place}/wire", entry.update))
+        if not replay.raw_is_wire:
+            arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
+    file = this.folder.write_updates(arm, arrays)
+    return tuple(
+        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
+        for entry, replay in zip(entries, replays, strict=True)
+    )
+
+
+def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
+    return {f"{place}/{name}": t.detach().numpy() for name, t in {**update.tensors, **update.buffers}.items()}
+
+
+def _replay(world: World, entry: WireEntry) -> _Replay:
     """Repeat a client's training to learn its private side; nothing private ever travels.
 
-    A client that remembers is followed through the earlier rounds that counted. The second value says whether the
-    repetition gave the update that was on the wire, bit by bit.
+    A client that remembers is followed through the earlier rounds that counted.
     """
     memory: Memory = {}
     for round_, received in entry.earlier:
         local_training(world, received, round_, entry.client, memory)
     update, truth = local_training(world, entry.received, entry.round, entry.client, memory)
-    sent = entry.update.tensors
-    matches = update.tensors.keys() == sent.keys() and all(torch.equal(update.tensors[n], sent[n]) for n in sent)
-    return truth, matches
+    expected = world.layout.flat(update.tensors, update.buffers)
+    sent = world.layout.flat(entry.update.tensors, entry.update.buffers)
+    matches = torch.equal(sent, expected)
+    if world.scenario.federation.engine in _ROUNDING:
+        matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
+    raw = world.layout.flat(truth.raw.tensors, truth.raw.buffers)
+    return _Replay(truth, matches, raw_is_wire=torch.equal(raw, expected))
 
 
 def _attack(

@@ -245,11 +245,17 @@ def _refuse_recurrent_dropout(model: nn.Module) -> None:
 
 @contextmanager
 def named_calls(model: nn.Module, where: list[str]) -> Iterator[None]:
-    """Keep the names of the modules that are being called in `where`, innermost last."""
+    """Keep the names of the modules that are being called in `where`, innermost last; also those that failed."""
+
+    def leave(name: str) -> None:
+        while where.pop() != name:  # a module inside that failed, where this one went on
+            pass
+
     handles = []
-    for name, module in model.named_modules():
-        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: where.append(name or "model")))
-        handles.append(module.register_forward_hook(lambda _m, _i, _o: where.pop() and None, always_call=True))
+    for path, module in model.named_modules():
+        name = path or "model"
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: where.append(name)))
+        handles.append(module.register_forward_hook(lambda _m, _i, _o, name=name: leave(name)))
     try:
         yield
     finally:

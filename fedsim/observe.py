@@ -64,7 +64,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
 def describe(world: World) -> tuple[str, ...]:
     """Return the threat model in plain sentences, for the screen, the record and the report."""
     threat, federation = world.scenario.threat, world.scenario.federation
-    sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {federation.local_steps} steps"
+    sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
     rounds = ", ".join(map(str, threat.rounds))
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
@@ -76,6 +76,14 @@ def describe(world: World) -> tuple[str, ...]:
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
     )
+
+
+def _training(world: World) -> str:
+    federation = world.scenario.federation
+    if federation.local_epochs is None:
+        return f"{federation.local_steps} steps"
+    passes = "1 pass" if federation.local_epochs == 1 else f"{federation.local_epochs} passes"
+    return f"{passes} over its examples"
 
 
 def _further_grants(scenario: Scenario) -> Iterator[str]:

@@ -143,6 +143,20 @@ class AttackRecord(_Part):
     summary: Summary | None = None
 
 
+class KeptUpdate(_Part):
+    """An attacked update in a file of the run folder.
+
+    The file holds ``round-R/client-C/wire/NAME``, what travelled, for every tensor and buffer by name, and
+    ``round-R/client-C/raw/NAME``, the same before the defenses that change uploads; `raw_is_wire` says that these
+    changed no bit, so that the second is left out.
+    """
+
+    round: int
+    client: int
+    file: str
+    raw_is_wire: bool
+
+
 class ArmRecord(_Part):
     """One combination of the scenario's arms, run to its end.
 
@@ -158,9 +172,11 @@ class ArmRecord(_Part):
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
     replay_matches: bool = Field(
-        description="the scorer's replay of each victim gave the update on the wire, bit by bit"
+        description="the scorer's replay of each victim gave the update on the wire: bit by bit, or on the engine "
+        "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
     )
     attacks: tuple[AttackRecord, ...]
+    updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0

@@ -224,6 +224,11 @@ class Scenario(Config):
         cohort, clients = self.participation.cohort, self.federation.clients
         if cohort is not None and cohort > clients:
             raise ValueError(f"participation.cohort is {cohort}, expected at most federation.clients = {clients}")
+        strangers = [client for client in self.participation.crashing if client >= clients]
+        if strangers:
+            raise ValueError(
+                f"participation.crashing: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
+            )
         if self.threat.victims > self.cohort_size:
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"

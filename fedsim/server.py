@@ -24,6 +24,7 @@ from fedsim.world import World
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
 _CAUSES: dict[int, Cause] = {701: "dropout", 702: "late"}
+_DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 
 
 @dataclass(frozen=True)
@@ -150,7 +151,7 @@ class Aggregation(Strategy):
         tally, threat = self.tally, self._world.scenario.threat
         is_watched = round_ in threat.rounds
         for reply in replies:
-            failure = reply.failure or _unusable(reply, self._world.layout)
+            failure = self._failure(round_, reply)
             if reply.vector is None or failure is not None:
                 tally.failures.append(failure or Failure(who=f"client {reply.client}", why="no update"))
                 continue
@@ -162,9 +163,20 @@ class Aggregation(Strategy):
             if self._world.remembers:
                 self._counted.setdefault(reply.client, []).append(round_)
             yield Contribution(reply.client, reply.vector, reply.examples)
-        undeclared = [f for f in tally.failures if f.cause == "error"]
-        if tally.cohort and len(undeclared) == len(tally.cohort):
-            raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
+        undeclared = [f for f in tally.failures if f.cause not in _DECLARED]
+        errors = [f for f in undeclared if f.cause == "error"]
+        if errors and not tally.counted and len(errors) == len(undeclared):
+            raise FedsimError(f"every client of the round failed, the first with: {errors[0].why}")
+
+    def _failure(self, round_: int, reply: Reply) -> Failure | None:
+        """Return why a reply does not count. A declared crash is a plain error on the wire, as a real one would be."""
+        failure = reply.failure or _unusable(reply, self._world.layout)
+        if failure is None or failure.cause != "error":
+            return failure
+        fate = participation.fate(self._world.scenario, round_, reply.client, self._world.steps(reply.client))
+        if fate is None or fate.cause != "crash":
+            return failure
+        return Failure(who=failure.who, why=fate.why, cause=fate.cause)
 
     def _observed(self, round_: int, reply: Reply, vector: Tensor) -> WireEntry:
         tensors, buffers = self._world.layout.named(vector)

@@ -18,7 +18,8 @@ from fedsim.types import Tensors
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
-_OURS = (RECORD, ARRAYS, "report.html", "scores.csv", "figures", "weights")
+UPDATES = "updates"
+_OURS = (RECORD, ARRAYS, "report.html", "scores.csv", "figures", "weights", UPDATES)
 
 
 class RunFolder:
@@ -73,6 +74,13 @@ class RunFolder:
         folder = self.path / "weights"
         folder.mkdir(exist_ok=True)
         write_whole(folder / f"arm-{arm}.npz", _npz({name: tensor.numpy() for name, tensor in weights.items()}))
+
+    def write_updates(self, arm: int, arrays: dict[str, np.ndarray]) -> str:
+        """Write the attacked updates of an arm as ``updates/arm-N.npz`` and return that path within the folder."""
+        folder = self.path / UPDATES
+        folder.mkdir(exist_ok=True)
+        write_whole(folder / f"arm-{arm}.npz", _npz(arrays))
+        return f"{UPDATES}/arm-{arm}.npz"
 
     def _make(self) -> None:
         try:

@@ -5,17 +5,20 @@ from fedsim import process
 process.prepare()
 
 from collections.abc import Callable  # noqa: E402
-from typing import Any  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from typing import Any, ClassVar  # noqa: E402
 
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
+from fedsim import registry  # noqa: E402
 from fedsim import world as worlds  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
+from fedsim.hooks import Defense, Here  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.server import WireEntry  # noqa: E402
-from fedsim.types import Observation, Truth  # noqa: E402
+from fedsim.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -57,3 +60,62 @@ def watched(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observatio
         return observe(world, entry, truth, knows), truth, world
 
     return build
+
+
+class CountingConfig(Config):
+    """Settings of the counter."""
+
+    refused: tuple[tuple[int, int], ...] = ()
+    crashes: tuple[tuple[int, int], ...] = ()
+
+
+class Counting(Defense[CountingConfig]):
+    """Counts a client's rounds; at (round, client) sends what the server refuses, or crashes after training."""
+
+    remembers: ClassVar[bool] = True
+    seen: ClassVar[list[tuple[int, int, int]]] = []
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        here.memory["rounds"] = here.memory.get("rounds", torch.tensor(0)) + 1
+        self.seen.append((here.round, here.client, int(here.memory["rounds"])))
+        if (here.round, here.client) in self.config.crashes:
+            raise RuntimeError("crashed after training")
+        if (here.round, here.client) in self.config.refused:
+            return replace(update, tensors={name: t * torch.nan for name, t in update.tensors.items()})
+        return update
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("counting")
+
+
+class ErrorFeedbackConfig(Config):
+    """No settings."""
+
+
+class ErrorFeedback(Defense[ErrorFeedbackConfig]):
+    """Sends the entries above the mean magnitude, and adds what it held back to the next update that counts."""
+
+    remembers: ClassVar[bool] = True
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        sent = {}
+        for name, tensor in update.tensors.items():
+            whole = tensor + here.memory.get(name, torch.zeros_like(tensor))
+            sent[name] = whole * (whole.abs() > whole.abs().mean())
+            here.memory[name] = whole - sent[name]
+        return replace(update, tensors=sent)
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("error-feedback")
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
+    """The defenses 'counting' and 'error-feedback', for one test; returns the first, whose `seen` is empty."""
+    for kind in registry.KINDS:
+        registry.methods(kind)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    registry.defense("counting", summary="counts a client's rounds")(Counting)
+    registry.defense("error-feedback", summary="sends large entries, keeps the rest")(ErrorFeedback)
+    monkeypatch.setattr(Counting, "seen", [])
+    return Counting

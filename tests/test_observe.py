@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from fedsim import world as worlds
 from fedsim.errors import ScenarioError
 from fedsim.observe import describe
+from fedsim.scenario import Scenario
 from fedsim.types import Observation, Truth
 from fedsim.world import World
 
@@ -53,6 +55,15 @@ def holds(found: list[torch.Tensor], secret: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("algorithm", [{}, {"algorithm": "fedavg", "local_steps": 3, "batch_size": 2}])
+def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
+    for settings, words in (
+        ({"local_steps": 3}, "the change after 3 steps of each client"),
+        ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
+    ):
+        world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
+        assert any(words in sentence for sentence in describe(world))
+
+
 def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dict) -> None:
     observation, truth, world = watched(federation=algorithm)
     found = tensors(observation)

@@ -40,10 +40,12 @@ def build(run_dir: Path) -> Path:
     accuracy = figures.accuracy(record)
     ownerships = tables.ownerships(record)
     ownership = figures.ownership(ownerships)
+    attendances = tables.attendances(record)
+    participation = figures.participation(attendances)
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for picture in (*curves, *exceedance, *ownership, *accuracy, *sheets):
+    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
@@ -56,6 +58,8 @@ def build(run_dir: Path) -> Path:
         exceedance=exceedance,
         ownerships=ownerships,
         ownership=ownership,
+        attendances=attendances,
+        participation=participation,
         accuracy=accuracy,
     )
     write_whole(run_dir / "report.html", page.encode())

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
-from fedsim.report.tables import Ownership
+from fedsim.report.tables import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Wall, data_address
 
@@ -156,6 +156,12 @@ def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
 
 
 @_styled()
+def participation(attendances: Sequence[Attendance]) -> list[Picture]:
+    """Return one picture an arm: how many updates counted and were lost, by cause, a bar a round."""
+    return [_participation_of(attended, number) for number, attended in enumerate(attendances, 1)]
+
+
+@_styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
     """Return a wall as one sheet for slides; the page shows its pictures one by one."""
     figure = _blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
@@ -261,6 +267,37 @@ def _ownership_of(owned: Ownership, number: int) -> Picture:
             for client, counts in partition.class_counts
             for name, count in zip(partition.class_names, counts, strict=True)
         ],
+    )
+
+
+def _participation_of(attended: Attendance, number: int) -> Picture:
+    figure = _blank(*_SIZE)
+    axes = figure.subplots()
+    rounds = [turnout.round for turnout in attended.rounds]
+    heights = [turnout.counted for turnout in attended.rounds]
+    axes.bar(rounds, heights, width=0.84, color=PALETTE[0], label="counted")
+    for index, cause in enumerate(CAUSES):
+        lost = [turnout.lost[index] for turnout in attended.rounds]
+        if not any(lost):
+            continue
+        colour, hatch = PALETTE[1 + index % (len(PALETTE) - 1)], HATCHES[1 + index % (len(HATCHES) - 1)]
+        axes.bar(
+            rounds, lost, bottom=heights, width=0.84, color=colour, hatch=hatch, edgecolor="white", lw=0.2, label=cause
+        )
+        heights = [height + count for height, count in zip(heights, lost, strict=True)]
+    axes.grid(visible=False, axis="x")
+    axes.set_axisbelow(True)
+    axes.set(xlabel="round", ylabel="clients asked", title=attended.arm)
+    axes.locator_params(integer=True)
+    figure.legend(loc="outside right upper", fontsize=8)
+    return _picture(
+        f"participation-{number}-{_slug(attended.arm)}",
+        figure,
+        arm=attended.arm,
+        alt=f"Updates that counted and that were lost, by cause, in every round of arm {attended.arm}. "
+        f"{attended.sentence}",
+        columns=("arm", "round", "asked", "counted", *(cause.replace(" ", "_") for cause in CAUSES)),
+        rows=[(attended.arm, t.round, t.asked, t.counted, *t.lost) for t in attended.rounds],
     )
 
 

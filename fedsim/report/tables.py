@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from fedsim.metrics.statistics import succeeded
-from fedsim.record import ArmRecord, AttackRecord, Interval, PartitionRecord, RunRecord, VictimRecord
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    Cause,
+    Interval,
+    PartitionRecord,
+    RoundRecord,
+    RunRecord,
+    VictimRecord,
+)
 from fedsim.report.verdict import Judge, bounds, has_result, knowledge
 
 SCORE_COLUMNS = (
@@ -30,6 +40,8 @@ SCORE_COLUMNS = (
     "seconds",
     "failure",
 )
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 NOTHING = "\N{EN DASH}"
 
@@ -114,6 +126,25 @@ class Ownership:
     partition: PartitionRecord
 
 
+@dataclass(frozen=True)
+class Turnout:
+    """How many clients were asked in a round, how many updates counted, and how many were lost to each of CAUSES."""
+
+    round: int
+    asked: int
+    counted: int
+    lost: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Who took part in an arm, in a sentence and round by round."""
+
+    arm: str
+    sentence: str
+    rounds: tuple[Turnout, ...]
+
+
 def results(record: RunRecord, judge: Judge) -> list[Results]:
     """Return the table of attacks by arms."""
     return [
@@ -137,7 +168,7 @@ def left_out(record: RunRecord) -> list[LeftOut]:
     for arm in record.arms:
         for entry in arm.rounds:
             where = f"{arm.name}, round {entry.round}"
-            rows += [LeftOut(where, failure.who, failure.why) for failure in entry.failures]
+            rows += [LeftOut(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
     return rows
@@ -160,6 +191,16 @@ def ownerships(record: RunRecord) -> list[Ownership]:
         if arm.partition is not None and arm.partition.clients > 1:
             names.setdefault(arm.partition, []).append(arm.name)
     return [Ownership("; ".join(arms), _owned(partition), partition) for partition, arms in names.items()]
+
+
+def attendances(record: RunRecord) -> list[Attendance]:
+    """Return who took part, of every arm in which the server asked different numbers of clients or lost an update."""
+    by_arm = [(arm.name, tuple(_turnout(entry) for entry in arm.rounds)) for arm in record.arms]
+    return [
+        Attendance(name, _attended(rounds), rounds)
+        for name, rounds in by_arm
+        if len({turnout.asked for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
+    ]
 
 
 def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
@@ -268,6 +309,30 @@ def _reading(victim: VictimRecord, judge: Judge) -> str:
     if victim.objective > _CLOSE_TO_TRUTH * victim.objective_at_truth + _NEGLIGIBLE:
         return f"{part}ended above the truth's objective: the search or its knowledge fell short"
     return f"{part}as low as the truth with another image: the objective does not identify it"
+
+
+def _turnout(entry: RoundRecord) -> Turnout:
+    lost = Counter(failure.cause for failure in entry.failures)
+    asked = len(entry.cohort)
+    return Turnout(entry.round, asked, asked - lost.total(), tuple(lost[cause] for cause in CAUSES))
+
+
+def _attended(rounds: tuple[Turnout, ...]) -> str:
+    asked, counted = sum(turnout.asked for turnout in rounds), sum(turnout.counted for turnout in rounds)
+    totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
+    lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]
+    blank = sum(turnout.counted == 0 for turnout in rounds)
+    sentence = f"Of {_counted(asked, 'update')} that the server asked for in {_counted(len(rounds), 'round')}, "
+    sentence += f"{counted:,} counted" + (f"; lost: {', '.join(lost)}." if lost else ".")
+    return sentence + (f" Nobody counted in {_counted(blank, 'round')}, which kept the weights." if blank else "")
+
+
+def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:
+    """Return who was left out of a round by reason, so that many drop-outs do not fill the page."""
+    reasons: dict[str, list[str]] = {}
+    for failure in entry.failures:
+        reasons.setdefault(failure.why, []).append(failure.who)
+    return reasons
 
 
 def _owned(partition: PartitionRecord) -> str:

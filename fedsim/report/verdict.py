@@ -187,7 +187,8 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
         yield Banner(
             "caution",
             "The scores may be against the wrong truth",
-            f"Replaying the victims did not give the update on the wire, bit by bit, in {_listed(names)}.",
+            f"Replaying the victims did not give the update on the wire in {_listed(names)}: neither bit by bit nor, "
+            "on the engine 'vectorized', up to its rounding.",
         )
 
 

@@ -64,6 +64,22 @@ def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(name: s
     assert torch.equal(first.labels, second.labels)
 
 
+@pytest.mark.parametrize("name", [n for n, m in COMPONENTS.items() if m.hook == "loss"])
+def test_a_loss_term_is_a_finite_scalar_that_changes_neither_weights_nor_global_randomness(name: str) -> None:
+    model, batch = network(), Batch(torch.rand(2, 3, 2, 2), torch.arange(2))
+    received = {key: t.detach().clone() + 0.1 for key, t in model.state_dict().items()}
+    before, state = {key: t.clone() for key, t in model.state_dict().items()}, torch.random.get_rng_state()
+    place = Here(1, 0, 0, torch.Generator().manual_seed(0), received)
+    outputs = model.eval()(batch.inputs)
+    term = make(name).loss(model, batch, outputs, place)
+    assert term.shape == ()
+    assert torch.isfinite(term)
+    gradients = torch.autograd.grad(term, list(model.parameters()), allow_unused=True)
+    assert any(g is not None and bool(g.any()) for g in gradients)
+    assert all(torch.equal(before[key], t) for key, t in model.state_dict().items())
+    assert torch.equal(state, torch.random.get_rng_state())
+
+
 def test_dropout_sets_the_rate_everywhere_and_refuses_models_without() -> None:
     method = registry.get("component", "dropout")
     component = method.make(method.config.model_validate({"rate": 0.4}))

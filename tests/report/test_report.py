@@ -11,7 +11,7 @@ import pytest
 
 from fedsim.errors import FedsimError
 from fedsim.metrics.statistics import summarise
-from fedsim.record import Failure
+from fedsim.record import Failure, RoundRecord
 from fedsim.report import build, figures
 
 VOID = {"meta", "img", "input", "br", "link", "hr"}
@@ -84,7 +84,7 @@ def test_says_what_was_recovered_by_whom_and_how_sure_that_is(typical):
 def test_sections_come_in_the_readers_order(typical):
     _, _, page = typical
     ids = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
-    expected = "verdict threat wall results exceedance curves accuracy failures diagnosis reproduce"
+    expected = "verdict threat wall results exceedance curves participation accuracy failures diagnosis reproduce"
     assert ids == expected.split()
     assert page.headings[0] == "h1"
     assert page.headings.count("h1") == 1
@@ -140,7 +140,7 @@ def test_each_picture_stands_beside_its_data(typical):
     record, folder, _ = typical
     pictures = sorted(path.stem for path in (folder / "figures").glob("*.png"))
     assert pictures == sorted(path.stem for path in (folder / "figures").glob("*.csv"))
-    assert {name.split("-")[0] for name in pictures} == {"accuracy", "curves", "exceedance", "wall"}
+    assert {name.split("-")[0] for name in pictures} == {"accuracy", "curves", "exceedance", "participation", "wall"}
     curve = read_csv(folder / "figures" / "curves-1-model-dropout-0.csv")
     assert len(curve) == sum(len(victim.history) for victim in record.arms[0].attacks[0].victims)
     shares = read_csv(folder / "figures" / "exceedance-2-model-dropout-0-5.csv")
@@ -312,6 +312,36 @@ def test_of_a_large_population_the_first_are_shown(report, records):
     page = report(owning(records, partition))
     sentence = "1,000,000 clients, scheme resampled: the first 1,000 own 10 examples. The picture shows the first 40."
     assert sentence in page.text
+
+
+def losing(records, *rounds):
+    """An arm whose rounds have (clients asked, causes of those that did not count)."""
+    return records.arm("a", [], rounds=tuple(
+        RoundRecord(round=number, cohort=tuple(range(asked)), training_loss=1.0, failures=tuple(
+            Failure(who=f"client {client}", why=f"why {cause}", cause=cause) for client, cause in enumerate(causes)
+        ))
+        for number, (asked, causes) in enumerate(rounds, 1)
+    ))  # fmt: skip
+
+
+def test_who_took_part_is_told_by_round_and_cause(report, records, tmp_path):
+    arm = losing(records, (4, ["dropout", "dropout"]), (5, []), (3, ["crash", "late", "no reply"]), (0, []))
+    page = report(records.run([arm]))
+    assert (
+        "Of 12 updates that the server asked for in 4 rounds, 7 counted; lost: 1 crash, 2 dropout, 1 late, 1 no reply. "
+        "Nobody counted in 2 rounds, which kept the weights."
+    ) in page.text
+    assert "client 0, client 1 why dropout" in page.text
+    rows = read_csv(tmp_path / "figures" / "participation-1-a.csv")
+    assert [(row["asked"], row["counted"], row["dropout"], row["no_reply"]) for row in rows] == [
+        ("4", "2", "2", "0"), ("5", "5", "0", "0"), ("3", "0", "0", "1"), ("0", "0", "0", "0"),
+    ]  # fmt: skip
+    (picture,) = [image for image in page.images if image["alt"].startswith("Updates that counted")]
+    assert "2 dropout" in picture["alt"]
+
+
+def test_a_run_in_which_everybody_took_part_says_nothing_about_it(report, records):
+    assert "Who took part" not in report(records.run([losing(records, (4, []), (4, []))])).text
 
 
 def test_the_rarest_of_many_classes_are_added_up(records):

@@ -1,0 +1,39 @@
+"""FedProx: loss + mu / 2 ||w - w_received||^2 over the trainable weights.
+
+Paper: Li et al. 2018, arXiv 1812.06127, algorithm 2, with a fixed number of local steps for the inexact solver. What
+it may leak: the gradient at the received weights is unchanged, so an update of one step leaks what it leaks without;
+longer ones stay closer to the received weights, where attacks know the model.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.hooks import Here, LossTerm
+from fedsim.registry import component
+from fedsim.types import Batch, Config
+
+
+class FedProxConfig(Config):
+    """Settings of the proximal term."""
+
+    mu: float = Field(default=0.01, ge=0, description="weight of the term, in units of loss per squared weight")
+
+
+@final
+@component("fedprox", hook="loss", summary="keeps local training near the received weights", paper="1812.06127")
+class FedProx(LossTerm[FedProxConfig]):
+    """The proximal term, which limits how far clients with uneven data drift apart."""
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+        """Return mu / 2 times the squared distance to the received weights, a scalar."""
+        distances = [
+            (weight - here.received[name]).square().sum()
+            for name, weight in model.named_parameters()
+            if weight.requires_grad
+        ]
+        return 0.5 * self.config.mu * torch.stack(distances).sum()

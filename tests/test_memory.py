@@ -1,0 +1,225 @@
+"""What clients remember: only rounds that counted, on every engine, and the replay follows it bit by bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import RecordDict
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim import experiment
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.experiment import model_hash, train
+from fedsim.journal import MemoryJournal
+from fedsim.memory import recall, remember
+from fedsim.record import RoundRecord, RunRecord
+from fedsim.scenario import Scenario
+from fedsim.store import RunFolder
+from fedsim.types import Memory, Tensors
+
+Build = Callable[..., Scenario]
+ENGINES = ["local", "vectorized"]
+NAMES = st.text(st.characters(categories=["L", "N", "P", "Zs"]), min_size=1, max_size=8)
+TENSORS = st.builds(
+    lambda shape, dtype, seed: (torch.randn(shape, generator=torch.Generator().manual_seed(seed)) * 99).to(dtype),
+    st.lists(st.integers(0, 3), max_size=3),
+    st.sampled_from([torch.float32, torch.float64, torch.int64, torch.uint8, torch.bool]),
+    st.integers(0, 99),
+)
+MEMORIES = st.dictionaries(
+    st.sampled_from(["optimizer", "defense 0", "loss 1"]), st.dictionaries(NAMES, TENSORS, min_size=1, max_size=3)
+)
+
+
+def run(scenario: Scenario) -> MemoryJournal:
+    world_json = scenario.model_dump_json()
+    return train(worlds.shared(world_json), world_json, lambda _record: None)
+
+
+def recorded(scenario: Scenario, path: Path) -> RunRecord:
+    class Silent:
+        def __getattr__(self, _name: str) -> Callable[..., Any]:
+            return lambda *_: lambda *_: None
+
+    folder = RunFolder(path)
+    folder.create(overwrite=False)
+    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
+
+
+def who_counted(record: RoundRecord) -> list[int]:
+    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
+    return [client for client in record.cohort if client not in lost]
+
+
+def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
+    """A bare loop that keeps a memory for each client: a copy that becomes the memory if the round counts."""
+    world = worlds.build(scenario)
+    weights = dict(world.first_weights)
+    memories: dict[int, Memory] = {}
+    for record in rounds:
+        updates = []
+        for client in who_counted(record):
+            updates.append(local_training(world, weights, record.round, client, memories.setdefault(client, {}))[0])
+        total = sum(update.examples for update in updates)
+        for name in updates[0].tensors:
+            summed = updates[0].tensors[name] * updates[0].examples
+            for update in updates[1:]:
+                summed.add_(update.tensors[name], alpha=update.examples)
+            weights[name] = weights[name] - summed / total
+    return weights
+
+
+def same(first: Memory, second: Memory) -> bool:
+    return first.keys() == second.keys() and all(
+        first[owner].keys() == second[owner].keys()
+        and all(
+            first[owner][name].dtype == tensor.dtype and torch.equal(first[owner][name], tensor)
+            for name, tensor in second[owner].items()
+        )
+        for owner in first
+    )
+
+
+@given(MEMORIES)
+def test_what_counted_is_recalled_bit_by_bit_and_is_the_clients_own_copy(memory: Memory) -> None:
+    state = RecordDict()
+    remember(state, 3, memory)
+    assert same(recall(state, 3), memory)
+    again = recall(state, 3)
+    for own in again.values():
+        for tensor in own.values():
+            tensor.fill_(1)
+    assert same(recall(state, 3), memory)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), max_size=8))
+def test_memory_is_that_of_the_last_round_that_counted(fortune: list[tuple[bool, bool]]) -> None:
+    state = RecordDict()
+    counted = expected = 0
+    for round_, (is_asked, counts) in enumerate(fortune, 1):
+        if not is_asked:
+            continue
+        memory = recall(state, counted)
+        assert int(memory.get("owner", {}).get("n", torch.tensor(0))) == expected
+        remember(state, round_, {"owner": {"n": torch.tensor(expected + 1)}})
+        if counts:
+            counted, expected = round_, expected + 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_counter_counts_rounds(scenario: Build, counting: Any, engine: str) -> None:
+    journal = run(scenario(federation={"clients": 2, "rounds": 3, "engine": engine}, defenses=[{"name": "counting"}]))
+    assert len(journal.rounds) == 3
+    assert counting.seen[-6:] == [(1, 0, 1), (1, 1, 1), (2, 0, 2), (2, 1, 2), (3, 0, 3), (3, 1, 3)]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_an_update_that_the_server_refused_does_not_advance_the_memory(
+    scenario: Build, counting: Any, engine: str
+) -> None:
+    built = scenario(
+        federation={"clients": 3, "rounds": 4, "engine": engine},
+        defenses=[{"name": "counting", "refused": [[2, 0], [3, 1], [1, 2]]}],
+    )
+    journal = run(built)
+    assert [[f.cause for f in record.failures] for record in journal.rounds] == [["not finite"]] * 3 + [[]]
+    counts = [[n for _, client, n in counting.seen[-12:] if client == own] for own in range(3)]
+    assert counts == [[1, 2, 2, 3], [1, 2, 3, 3], [1, 1, 2, 3]]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_declared_loss_does_not_advance_the_memory(scenario: Build, counting: Any, engine: str) -> None:
+    built = scenario(
+        federation={"clients": 6, "rounds": 6, "engine": engine},
+        participation={"drop_before": 0.15, "drop_after": 0.15, "crash": 0.15, "fraction": 0.7},
+        defenses=[{"name": "counting"}],
+    )
+    rounds = run(built).rounds
+    expected = [
+        (record.round, client, sum(client in who_counted(earlier) for earlier in rounds[: record.round]))
+        for record in rounds
+        for client in who_counted(record)
+    ]
+    assert counting.seen[-len(expected) :] == expected
+    assert any(record.failures for record in rounds)
+
+
+def test_a_crash_after_training_does_not_advance_the_memory(scenario: Build, counting: Any) -> None:
+    built = scenario(
+        federation={"clients": 2, "rounds": 4}, defenses=[{"name": "counting", "crashes": [[2, 0], [3, 1]]}]
+    )
+    journal = run(built)
+    assert [[(f.who, f.cause) for f in r.failures] for r in journal.rounds] == [
+        [], [("client 0", "error")], [("client 1", "error")], [],
+    ]  # fmt: skip
+    assert [n for _, client, n in counting.seen if client == 0] == [1, 2, 2, 3]
+    assert [n for _, client, n in counting.seen if client == 1] == [1, 2, 3, 3]
+
+
+MEMORABLE = {"clients": 5, "rounds": 5, "algorithm": "fedavg", "local_steps": 3, "batch_size": 4}
+LOSSES = {"drop_before": 0.2, "crash": 0.1, "fraction": 0.8}
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [{"name": "sgd", "learning_rate": 0.1, "momentum": 0.9}, {"name": "adam", "learning_rate": 0.003}],
+)
+def test_kept_optimizer_states_equal_a_bare_loop_that_keeps_them(scenario: Build, optimizer: dict[str, Any]) -> None:
+    federation = {**MEMORABLE, "optimizer": optimizer}
+    built = scenario(federation={**federation, "keep_optimizer_state": True}, participation=LOSSES)
+    journal = run(built)
+    assert any(record.failures for record in journal.rounds)
+    assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
+    forgetful = run(scenario(federation=federation, participation=LOSSES))
+    assert model_hash(forgetful.weights) != model_hash(journal.weights)
+
+
+def test_a_kept_optimizer_of_one_client_equals_torchs_that_never_stopped(scenario: Build) -> None:
+    federation = {**MEMORABLE, "clients": 1, "optimizer": {"name": "adam"}, "keep_optimizer_state": True}
+    built = scenario(federation=federation, model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0})
+    journal = run(built)
+    world = worlds.build(built)
+    model = world.new_model()
+    adam = torch.optim.Adam(model.parameters(), lr=1e-3)
+    for round_ in range(1, 6):
+        for batch in world.batches(round_, 0):
+            adam.zero_grad()
+            torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
+            adam.step()
+    for name, tensor in model.state_dict().items():
+        assert torch.allclose(journal.weights[name], tensor, atol=2e-6)
+
+
+def test_error_feedback_equals_a_bare_loop(scenario: Build, counting: Any) -> None:
+    assert counting.remembers
+    built = scenario(federation=MEMORABLE, participation=LOSSES, defenses=[{"name": "error-feedback"}])
+    journal = run(built)
+    assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_the_replay_of_a_victim_that_remembers_gives_what_was_on_the_wire(
+    scenario: Build, counting: Any, tmp_path: Path, engine: str
+) -> None:
+    assert counting.remembers
+    built = scenario(
+        federation={**MEMORABLE, "engine": engine, "optimizer": {"name": "adam"}, "keep_optimizer_state": True},
+        participation=LOSSES,
+        defenses=[{"name": "error-feedback"}],
+        threat={"rounds": [3, 5], "victims": 3},
+    )
+    (arm,) = recorded(built, tmp_path / "run").arms
+    assert arm.replay_matches
+    journal = run(built)
+    assert any(entry.earlier for entry in journal.entries)
+    world = worlds.build(built)
+    for entry in journal.entries:
+        earlier = [r.round for r in journal.rounds[: entry.round - 1] if entry.client in who_counted(r)]
+        assert [round_ for round_, _ in entry.earlier] == earlier
+        amnesiac, _ = local_training(world, entry.received, entry.round, entry.client)
+        matches = all(torch.equal(amnesiac.tensors[n], entry.update.tensors[n]) for n in amnesiac.tensors)
+        assert engine == "vectorized" or matches == (not earlier)

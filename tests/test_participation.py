@@ -1,0 +1,264 @@
+"""Declared participation: the process against its probabilities, and runs against a bare loop over who counted."""
+
+import math
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import binom, norm
+
+from fedsim import participation
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.experiment import model_hash, train
+from fedsim.journal import MemoryJournal
+from fedsim.record import RoundRecord
+from fedsim.scenario import Scenario
+from fedsim.types import Tensors
+
+Build = Callable[..., Scenario]
+PLACES = [(round_, client) for round_ in range(1, 41) for client in range(100)]
+
+
+def run(scenario: Scenario) -> MemoryJournal:
+    world_json = scenario.model_dump_json()
+    return train(worlds.shared(world_json), world_json, lambda _record: None)
+
+
+def likely(count: int, n: int, probability: float) -> bool:
+    """Whether a count lies where all but one of a hundred thousand binomial counts lie."""
+    low, high = binom.interval(1 - 1e-5, n, probability)
+    return low <= count <= high
+
+
+def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participation.Loss | None]:
+    return {place: participation.fate(scenario, *place, steps) for place in PLACES}
+
+
+def who_counted(record: RoundRecord) -> list[int]:
+    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
+    return [client for client in record.cohort if client not in lost]
+
+
+def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
+    """FedSGD or FedAvg as a bare loop over the clients that counted."""
+    world = worlds.build(scenario)
+    weights = dict(world.first_weights)
+    for record in rounds:
+        updates = [local_training(world, weights, record.round, client)[0] for client in who_counted(record)]
+        if not updates:
+            continue
+        total = sum(update.examples for update in updates)
+        for name in updates[0].tensors:
+            summed = updates[0].tensors[name] * updates[0].examples
+            for update in updates[1:]:
+                summed.add_(update.tensors[name], alpha=update.examples)
+            weights[name] = weights[name] - summed / total
+    return weights
+
+
+def test_a_fixed_cohort_has_its_size_no_client_twice_and_every_client_alike(scenario: Build) -> None:
+    built = scenario(federation={"clients": 20}, participation={"cohort": 5})
+    cohorts = [participation.cohort(built, round_) for round_ in range(1, 1001)]
+    assert all(len(set(cohort)) == len(cohort) == 5 and tuple(sorted(cohort)) == cohort for cohort in cohorts)
+    asked = Counter(client for cohort in cohorts for client in cohort)
+    assert all(likely(asked[client], 1000, 0.25) for client in range(20))
+
+
+def test_a_fraction_is_rounded_to_at_least_one_client(scenario: Build) -> None:
+    sizes = {
+        fraction: len(
+            participation.cohort(scenario(federation={"clients": 20}, participation={"fraction": fraction}), 1)
+        )
+        for fraction in (0.001, 0.3, 0.52, 1.0)
+    }
+    assert sizes == {0.001: 1, 0.3: 6, 0.52: 10, 1.0: 20}
+
+
+@pytest.mark.parametrize(("size", "rate"), [({"fraction": 0.13}, 0.13), ({"cohort": 30}, 0.3)])
+def test_poisson_cohorts_follow_the_rate_independently(scenario: Build, size: dict[str, Any], rate: float) -> None:
+    built = scenario(federation={"clients": 100}, participation={"sampling": "poisson", **size})
+    cohorts = [participation.cohort(built, round_) for round_ in range(1, 201)]
+    assert built.sampling_rate == rate
+    assert likely(sum(map(len, cohorts)), 100 * 200, rate)
+    together = sum(0 in cohort and 1 in cohort for cohort in cohorts)
+    assert likely(together, 200, rate**2)
+    sizes = torch.tensor([float(len(cohort)) for cohort in cohorts])
+    assert 0.7 < sizes.var().item() / (100 * rate * (1 - rate)) < 1.4  # chi-squared, 199 degrees: 99.99% inside
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "poisson"])
+def test_only_available_clients_are_asked(scenario: Build, sampling: str) -> None:
+    built = scenario(federation={"clients": 100}, participation={"availability": 0.4, "sampling": sampling})
+    cohorts = [participation.cohort(built, round_) for round_ in range(1, 101)]
+    assert likely(sum(map(len, cohorts)), 100 * 100, 0.4)
+    few = scenario(federation={"clients": 100}, participation={"availability": 0.4, "cohort": 10})
+    assert all(
+        len(participation.cohort(few, r)) == 10 and set(participation.cohort(few, r)) <= set(cohorts[r - 1])
+        for r in range(1, 101)
+    )
+
+
+def test_every_kind_of_loss_has_its_declared_frequency(scenario: Build) -> None:
+    built = scenario(
+        federation={"clients": 100},
+        participation={"drop_before": 0.1, "drop_during": 0.2, "drop_after": 0.05, "crash": 0.15},
+    )
+    drawn = Counter(None if loss is None else (loss.cause, loss.why) for loss in fates(built).values())
+    expected: dict[tuple[str, str] | None, float] = {
+        ("dropout", "dropped out before training"): 0.1,
+        ("dropout", "dropped out during training"): 0.2,
+        ("dropout", "dropped out after training"): 0.05,
+        ("crash", "crashed"): 0.15,
+        None: 0.5,
+    }
+    assert drawn.keys() == expected.keys()
+    assert all(likely(drawn[kind], len(PLACES), probability) for kind, probability in expected.items())
+
+
+def test_named_clients_crash_in_every_round_and_no_other_does(scenario: Build) -> None:
+    built = scenario(federation={"clients": 100}, participation={"crashing": [3, 77]})
+    crashed = {place for place, loss in fates(built).items() if loss is not None and loss.cause == "crash"}
+    assert crashed == {(round_, client) for round_, client in PLACES if client in (3, 77)}
+
+
+def test_durations_are_log_normal_and_slow_clients_stay_slow(scenario: Build) -> None:
+    built = scenario(
+        federation={"clients": 100},
+        participation={"step_seconds": 2.0, "jitter": 0.3, "slow": 0.2, "slow_factor": 1000.0},
+    )
+    seconds = {place: participation.duration(built, *place, 5) for place in PLACES}
+    slow = {place for place, value in seconds.items() if value > 300}
+    slow_clients = {client for _, client in slow}
+    assert slow == {(round_, client) for round_, client in PLACES if client in slow_clients}
+    assert likely(len(slow_clients), 100, 0.2)
+    logs = torch.tensor([math.log(v / 10 / (1000 if place in slow else 1)) for place, v in seconds.items()])
+    for quantile in (0.05, 0.5, 0.9):
+        below = int((logs <= 0.3 * norm.ppf(quantile)).sum())
+        assert likely(below, len(PLACES), quantile)
+
+
+def test_late_updates_follow_the_law_of_the_durations(scenario: Build) -> None:
+    built = scenario(federation={"clients": 100}, participation={"jitter": 0.5, "deadline": 4.0})
+    late = [loss for loss in fates(built, steps=3).values() if loss is not None]
+    assert {loss.cause for loss in late} == {"late"}
+    assert likely(len(late), len(PLACES), norm.sf(math.log(4 / 3) / 0.5))
+    assert "the deadline is 4" in late[0].why
+    punctual = scenario(federation={"clients": 100}, participation={"jitter": 0.0, "deadline": 3.0})
+    assert set(fates(punctual, steps=3).values()) == {None}
+    assert None not in fates(punctual, steps=4).values()
+
+
+def test_decisions_depend_on_neither_the_order_of_calls_nor_on_others(scenario: Build) -> None:
+    settings = {"drop_before": 0.3, "crash": 0.2, "deadline": 1.2}
+    built = scenario(federation={"clients": 100}, participation=settings)
+    expected = fates(built)
+    order = torch.randperm(len(PLACES), generator=torch.Generator().manual_seed(1)).tolist()
+    assert all(participation.fate(built, *PLACES[i], 1) == expected[PLACES[i]] for i in order)
+    fewer = scenario(federation={"clients": 10}, participation={**settings, "cohort": 2, "crashing": [9]})
+    assert all(participation.fate(fewer, r, c, 1) == expected[r, c] for r, c in PLACES if c < 9)
+    other = scenario(seed=4, federation={"clients": 100}, participation=settings)
+    assert fates(other) != expected
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"cohort": 2, "fraction": 0.5}, "cohort and fraction exclude each other"),
+        ({"drop_before": 0.6, "crash": 0.5}, "add up to 1.1, expected at most 1"),
+        ({"drop_during": 1.5}, r"participation.drop_during: .*less than or equal to 1"),
+        ({"availability": 0}, r"participation.availability: .*greater than 0"),
+        ({"deadline": 0}, r"participation.deadline: .*greater than 0"),
+        ({"slow_factor": 0.5}, r"participation.slow_factor: .*greater than or equal to 1"),
+        ({"cohort": 5}, "participation.cohort is 5, expected at most federation.clients = 4"),
+        ({"crashing": [1, 4]}, "participation.crashing: there is no client 4, expected numbers from 0 to 3"),
+        ({"droppout": 0.1}, "participation.droppout: there is no such key"),
+    ],
+)
+def test_what_cannot_be_is_refused(scenario: Build, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ScenarioError, match=why):
+        scenario(participation=settings)
+
+
+EVENTFUL = {
+    "drop_before": 0.1,
+    "drop_during": 0.1,
+    "drop_after": 0.1,
+    "crash": 0.1,
+    "crashing": [2],
+    "deadline": 6.0,
+    "slow": 0.2,
+}
+
+
+@pytest.mark.parametrize("engine", ["local", "vectorized"])
+def test_who_is_lost_is_declared_and_recorded_alike_on_every_engine(scenario: Build, engine: str) -> None:
+    federation = {"clients": 12, "rounds": 6, "algorithm": "fedavg", "local_steps": 4, "batch_size": 4}
+    built = scenario(federation={**federation, "engine": engine}, participation={**EVENTFUL, "fraction": 0.75})
+    rounds = run(built).rounds
+    for record in rounds:
+        expected = {c: participation.fate(built, record.round, c, 4) for c in record.cohort}
+        lost = [(f"client {c}", loss.cause, loss.why) for c, loss in expected.items() if loss is not None]
+        assert [(failure.who, failure.cause, failure.why) for failure in record.failures] == lost
+    assert {failure.cause for record in rounds for failure in record.failures} == {"dropout", "crash", "late"}
+
+
+@pytest.mark.parametrize("sampling", ["fixed", "poisson"])
+def test_a_run_equals_a_bare_loop_over_those_who_counted_bit_by_bit(scenario: Build, sampling: str) -> None:
+    built = scenario(
+        federation={"clients": 8, "rounds": 5, "algorithm": "fedavg", "local_steps": 4, "batch_size": 4},
+        participation={**EVENTFUL, "fraction": 0.6, "sampling": sampling},
+    )
+    journal = run(built)
+    assert any(record.failures for record in journal.rounds)
+    assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
+    again = run(built)
+    assert model_hash(again.weights) == model_hash(journal.weights)
+    assert [r.model_dump_json() for r in again.rounds] == [r.model_dump_json() for r in journal.rounds]
+
+
+@pytest.mark.parametrize("engine", ["local", "vectorized"])
+def test_rounds_in_which_nobody_counts_keep_the_weights_and_the_run_goes_on(scenario: Build, engine: str) -> None:
+    built = scenario(
+        federation={"clients": 3, "rounds": 12, "engine": engine},
+        participation={"sampling": "poisson", "fraction": 0.3, "drop_before": 0.4},
+        threat={"rounds": [1, 2, 3]},
+    )
+    journal = run(built)
+    counted = [len(who_counted(record)) for record in journal.rounds]
+    assert [len(record.cohort) for record in journal.rounds].count(0) > 0
+    assert any(record.cohort and not who_counted(record) for record in journal.rounds)
+    assert any(counted)
+    losses = [record.test_loss for record in journal.rounds]
+    for before, after, count in zip(losses, losses[1:], counted[1:], strict=False):
+        assert (before == after) == (count == 0)
+    assert math.isnan(journal.rounds[counted.index(0)].training_loss)
+    if engine == "local":
+        assert model_hash(journal.weights) == model_hash(by_hand(built, journal.rounds))
+
+
+@pytest.mark.parametrize("engine", ["local", "vectorized"])
+def test_a_run_in_which_nobody_ever_counts_ends_with_its_first_weights(scenario: Build, engine: str) -> None:
+    built = scenario(
+        federation={"clients": 3, "rounds": 2, "engine": engine}, participation={"crash": 0.5, "drop_after": 0.5}
+    )
+    journal = run(built)
+    assert [len(record.failures) for record in journal.rounds] == [3, 3]
+    assert model_hash(journal.weights) == model_hash(worlds.build(built).first_weights)
+    assert journal.entries == []
+
+
+def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("my bug")
+
+    monkeypatch.setattr("fedsim.apps.local_training", broken)
+    with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
+        run(scenario(federation={"rounds": 2}))
+    with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
+        run(scenario(federation={"rounds": 2}, participation={"crashing": [0]}))
