@@ -59,7 +59,7 @@ class PlainLines:
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of one attack."""
-        self._say(f"  {label} on client {victim.client}: {outcome(victim)}")
+        self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)

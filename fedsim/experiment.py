@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from fedsim import seeding
-from fedsim.client import local_training
 from fedsim.data.partition import describe_partition
 from fedsim.engines import local, vectorized
 from fedsim.environment import environment
@@ -29,9 +28,10 @@ from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
 from fedsim.record import ArmRecord, AttackRecord, Failure, MaskScore, RoundRecord, RunRecord, VictimRecord
+from fedsim.replay import check_union, replay
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
+from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 _ENGINES = {"local": local.run, "vectorized": vectorized.run}
@@ -178,10 +178,12 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.watcher.round(record)
         this.look_up()
 
+    if scenario.threat.sees == "sum" and scenario.attacks:
+        check_union(world)
     journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
-    truths = [_replay(world, entry) for entry in journal.entries]
+    truths = [replay(world, entry) for entry in journal.entries]
     arm = ArmRecord(
         name=name,
         values=values,
@@ -216,21 +218,6 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.keep(arm, number)
 
 
-def _replay(world: World, entry: WireEntry) -> tuple[Truth, bool]:
-    """Repeat a client's training to learn its private side; nothing private ever travels.
-
-    A client that remembers is followed through the earlier rounds that counted. The second value says whether the
-    repetition gave the update that was on the wire, bit by bit.
-    """
-    memory: Memory = {}
-    for round_, received in entry.earlier:
-        local_training(world, received, round_, entry.client, memory)
-    update, truth = local_training(world, entry.received, entry.round, entry.client, memory)
-    sent = entry.update.tensors
-    matches = update.tensors.keys() == sent.keys() and all(torch.equal(update.tensors[n], sent[n]) for n in sent)
-    return truth, matches
-
-
 def _attack(
     this: _Run, world: World, choice: AttackChoice, entry: WireEntry, truth: Truth, prefix: str, progress: int
 ) -> VictimRecord:
@@ -245,7 +232,7 @@ def _attack(
 
     generator = seeding.generator(scenario.seed, f"attack {label}", entry.round, entry.client)
     begin = time.perf_counter()
-    blank = VictimRecord(round=entry.round, client=entry.client)
+    blank = VictimRecord(round=entry.round, client=entry.client, clients=entry.clients)
     try:
         found = attack(observe(world, entry, truth, _knowledge(scenario, choice)), generator, on_step)
     except FedsimError as error:
@@ -253,7 +240,7 @@ def _attack(
     except Exception as error:
         victim = blank.model_copy(update={"failure": told(error)})
     else:
-        arrays = f"{prefix}/round-{entry.round}/client-{entry.client}"
+        arrays = f"{prefix}/round-{entry.round}/{'sum' if entry.clients else f'client-{entry.client}'}"
         victim = _scored(this, world, entry, truth, found, arrays)
     victim = victim.model_copy(update={"seconds": time.perf_counter() - begin})
     this.watcher.attacked(label, victim)
@@ -270,6 +257,7 @@ def _scored(
     return VictimRecord(
         round=entry.round,
         client=entry.client,
+        clients=entry.clients,
         scores=scores,
         masks=_mask_scores(world, entry, truth, found, order),
         objective=found.objective,

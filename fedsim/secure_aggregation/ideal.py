@@ -15,9 +15,7 @@ from fedsim.secure_aggregation.outcome import Aggregate, check_cohort, check_sur
 from fedsim.secure_aggregation.ring import check_element, modular_sum
 
 
-def ideal_aggregate(
-    uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation
-) -> Aggregate:
+def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:
     """Return the modular sum of the uploaded vectors and who took part.
 
     Args:
