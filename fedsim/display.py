@@ -42,7 +42,8 @@ class PlainLines:
         if record.test_accuracy is not None:
             self._say(f"  round {record.round} of {self._rounds}: accuracy {record.test_accuracy:.1%}")
         for failure in record.failures:
-            self._say(f"  round {record.round}: {failure.who} left out: {failure.why}")
+            what = failure.why if failure.cause == "aborted" else f"{failure.who} left out: {failure.why}"
+            self._say(f"  round {record.round}: {what}")
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a printer of slow progress."""
