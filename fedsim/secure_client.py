@@ -50,7 +50,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     """
     settings = secure_settings(world)
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
-    if math.isnan(scaled) or not bool(torch.isfinite(vector).all()):
+    if not math.isfinite(scaled) or not bool(torch.isfinite(vector).all()):
         return None
     whole = torch.cat((vector, vector.new_tensor([scaled])))
     levels = quantised(whole, settings, seeding.generator(world.scenario.seed, "rounding", round_, client))
