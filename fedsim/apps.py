@@ -36,7 +36,7 @@ def client_app() -> ClientApp:
     @app.train()
     def train(message: Message, context: Context) -> Message:
         world, client = _world(context), _client(context)
-        order = message.content.config_records["config"]
+        order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
         fate = participation.fate(world.scenario, round_, client, world.steps(client))
         if fate is not None and fate.cause == "crash":
@@ -160,7 +160,7 @@ _decoded = _Decoded()
 
 
 def _received(message: Message) -> Tensors:
-    return _decoded.weights(message.content.array_records["arrays"])
+    return _decoded.weights(cast("ArrayRecord", message.content["arrays"]))
 
 
 def _world(context: Context) -> World:

@@ -34,7 +34,7 @@ def local_training(
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     with seeding.contained(seeding.derive(world.scenario.seed, "foreign", round_, client)):
         model = world.model_with(received)
-        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        parameters = world.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
@@ -54,7 +54,7 @@ def local_training(
         raw = Update(
             kind="gradient" if is_fedsgd else "delta",
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in model.named_buffers() if n in received and b.is_floating_point()},
+            buffers={n: received[n] - b for n, b in world.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=sum(losses) / len(losses),
         )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -111,9 +111,7 @@ class _Cohort:
         self._model = world.model_with(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
-            name: received[name].expand(len(clients), *p.shape).clone()
-            for name, p in self._model.named_parameters()
-            if p.requires_grad
+            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.parameters.items()
         }
         self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}
@@ -169,8 +167,11 @@ class _Cohort:
                 outputs = torch.func.functional_call(self._model, (own, self._fixed), (x,))
             return (F.cross_entropy(outputs, y, reduction="none") * share).sum()
 
-        both = cast("Callable[..., Any]", torch.func.vmap(torch.func.grad_and_value(loss)))
-        return both(parameters, *batch, masks)
+        leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
+        losses = cast("Callable[..., Tensor]", torch.func.vmap(loss))(leaves, *batch, masks)
+        # No client's loss depends on another's weights: the gradient of the sum holds each client's own.
+        tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+        return dict(zip(leaves, tensors, strict=True)), losses.detach()
 
     def _masks(self, step: int, choices: list[Tensor]) -> tuple[Tensor, ...]:
         """Draw what each client would draw alone: all masks of a step from one generator, in call order."""

@@ -99,6 +99,9 @@ class Federation(Config):
     keep_optimizer_state: bool = Field(
         default=False, description="the optimizer's state of a client survives rounds, as if it had never stopped"
     )
+    workers: int = Field(
+        default=1, ge=1, description="local: processes that train clients, once a client's round takes over 50 ms"
+    )
     evaluate_every: int = Field(default=1, ge=1, description="rounds between evaluations on the test set")
 
     @model_validator(mode="after")

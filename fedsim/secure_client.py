@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
 import torch
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
 from fedsim import seeding
@@ -91,7 +91,7 @@ def answered(stage: Stage, world: World, client: int, content: RecordDict, state
 
 
 def upload(world: World, own: Tensor, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
-    """Return a summand as it travels: masked, or, in ideal mode, as it is for the trusted party.
+    """Return a summand as it travels, as raw bytes: masked, or, in ideal mode, as it is for the trusted party.
 
     Args:
         world: the scenario made real, with secure aggregation.
@@ -166,4 +166,4 @@ def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> 
 
 
 def _packed(vector: Tensor) -> RecordDict:
-    return RecordDict({UPLOAD: ArrayRecord({VECTOR: Array(vector.numpy())})})
+    return RecordDict({UPLOAD: ConfigRecord({VECTOR: vector.contiguous().numpy().tobytes()})})

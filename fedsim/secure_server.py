@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import cast, final
 
-import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
@@ -224,5 +223,5 @@ class _MaskedSum(_Adder):
 def _unpack(message: Message, client: int) -> Reply:
     if message.has_error():
         return unpack(message, client)
-    vector = cast("np.ndarray", message.content.array_records[UPLOAD][VECTOR].numpy())
-    return Reply(client, torch.from_numpy(vector))
+    data = cast("bytes", message.content.config_records[UPLOAD][VECTOR])
+    return Reply(client, torch.frombuffer(bytearray(data), dtype=torch.int64))

@@ -58,7 +58,7 @@ def contained(seed: int) -> Generator[None]:
     generator starts from `seed`, afterwards it is as it was.
     """
     before = torch.random.get_rng_state()
-    torch.random.set_rng_state(torch.Generator().manual_seed(seed).get_state())
+    torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:

@@ -77,11 +77,21 @@ class World:
     @cached_property
     def layout(self) -> Layout:
         """Names and shapes of what an update carries."""
-        return Layout.of(self._workspace)
+        return Layout(self._workspace)
 
     @cached_property
     def _workspace(self) -> nn.Module:
         return self.new_model()
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters of the model that `model_with` returns."""
+        return {name: p for name, p in self._workspace.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """The floating-point buffers of that model that travel with an update."""
+        return {name: b for name, b in self._workspace.named_buffers() if name in self.layout.buffers}
 
     @cached_property
     def _slots(self) -> dict[str, Tensor]:
@@ -106,7 +116,7 @@ class World:
         """Yield the batch of every local step."""
         train = self.dataset.train
         for chosen in self.choices(client, seeding.generator(self.scenario.seed, "batches", round_, client)):
-            yield Batch(train.inputs[chosen], train.labels[chosen])
+            yield Batch(train.inputs.index_select(0, chosen), train.labels.index_select(0, chosen))
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step: random passes over the client's share.
@@ -116,7 +126,7 @@ class World:
         settings, share = self.scenario.federation, self.shares[client]
         if settings.local_epochs is not None:
             for _ in range(settings.local_epochs):
-                order = share[torch.randperm(share.shape[0], generator=generator)]
+                order = share.index_select(0, torch.randperm(share.shape[0], generator=generator))
                 yield from (order,) if order.shape[0] <= settings.batch_size else order.split(settings.batch_size)
             return
         order = torch.empty(0, dtype=torch.long)

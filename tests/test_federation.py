@@ -50,6 +50,15 @@ def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Bui
     assert model_hash(journal.weights) == model_hash(by_hand(worlds.build(built), 3))
 
 
+def test_worker_processes_give_the_same_bits(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.engines.local._WORTH_A_PROCESS", 0.0)
+    settings = {"rounds": 2, "batch_size": 4, "algorithm": "fedavg", "local_steps": 2}
+    alone = run(scenario(federation=settings))
+    together = run(scenario(federation={**settings, "workers": 2}))
+    assert model_hash(together.weights) == model_hash(alone.weights)
+    assert [record.training_loss for record in together.rounds] == [record.training_loss for record in alone.rounds]
+
+
 def test_training_learns_and_reports_every_round(scenario: Build) -> None:
     journal = run(
         scenario(

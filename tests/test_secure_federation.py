@@ -172,7 +172,7 @@ def tapped(scenario: Scenario) -> Tapped:
 
 
 def vector(upload: Message) -> torch.Tensor:
-    return torch.from_numpy(upload.content.array_records["update"]["vector"].numpy())
+    return torch.frombuffer(bytearray(upload.content.config_records["update"]["vector"]), dtype=torch.int64)
 
 
 def top_bits_pvalue(numbers: torch.Tensor, bits: int) -> float:
@@ -547,3 +547,13 @@ def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float)
     assert found == pytest.approx(min(loss, 64.0), abs=2 * 64.0 / (2**22 - 1) + 1e-5)
     assert float(mean.abs().max()) <= 2 * 0.01 / (2**22 - 1)
     assert summand(world, torch.zeros(world.layout.size), 7, math.nan, 1, 0) is None
+
+
+def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.engines.local._WORTH_A_PROCESS", 0.0)
+    federation = {"clients": 6, "rounds": 2}
+    tables: dict[str, Any] = {"threat": SUM, "secure_aggregation": {"mode": "masked"}}
+    alone = run(scenario(**tables, federation=federation))
+    together = run(scenario(**tables, federation={**federation, "workers": 2}))
+    assert failures(together) == []
+    assert model_hash(together.weights) == model_hash(alone.weights)

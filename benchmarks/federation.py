@@ -1,0 +1,274 @@
+"""How fast is a federated round, and how much memory does it take?
+
+Engines beside a bare PyTorch loop, pfl-research, and Flower's simulation on Ray: the same tiny MLP on digits, one local
+epoch in batches of 32. Passes alternate, each ratio is of medians over the rounds after a run's first one.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import itertools  # noqa: E402
+import json  # noqa: E402
+import os  # noqa: E402
+import statistics  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
+import sysconfig  # noqa: E402
+import tempfile  # noqa: E402
+import time  # noqa: E402
+import venv  # noqa: E402
+from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Literal  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from benchmarks import federation_peers  # noqa: E402
+from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks.federation_peers.loop import federated_averaging  # noqa: E402
+from fedsim import experiment  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.world import build, shared  # noqa: E402
+
+Engine = Literal["local", "vectorized"]
+_Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
+
+_PFL = "pfl==0.6.0"
+_ROUNDS = 12
+_BATCH = 32
+_SETTLING = 1
+_MANY = 100
+_DIGITS = {"data": {"name": "digits"}, "model": {"name": "mlp", "width": 32, "depth": 1, "bias": True, "dropout": 0.0}}
+_LENET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "lenet"}}
+_POOL = {"scheme": "resampled", "examples_per_client": 15}
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a program of `benchmarks.federation_peers` printed."""
+
+    seconds_to_first: float
+    rounds: tuple[float, ...]
+    peak_mb: float
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more passes."""
+    torch.set_num_threads(1)
+    passes = 7 if full else 3
+    rows: list[Row] = []
+    for clients in (4, 20, 100, 500):
+        rows += _against_loop(clients, passes)
+    for clients in (20, 100):
+        rows += _against_peers(clients, passes)
+    return [*rows, *_lenet(), *_memory()]
+
+
+def _against_loop(clients: int, passes: int) -> list[Row]:
+    limits = {4: "<= 1.3", 20: "<= 1.3", 100: "<= 1.5"}
+    loop, local, vectorized = [], [], []
+    for _ in range(passes):
+        loop.append(_loop(_DIGITS, clients, _ROUNDS))
+        local.append(_engine("local", _DIGITS, clients, _ROUNDS))
+        vectorized.append(_engine("vectorized", _DIGITS, clients, _ROUNDS))
+    return [
+        _ratio("local / loop", f"MLP, n={clients}", local, loop, limits.get(clients, "")),
+        _ratio("loop / vectorized", f"MLP, n={clients}", loop, vectorized, ">= 8" if clients >= _MANY else ""),
+    ]
+
+
+def _against_peers(clients: int, passes: int) -> list[Row]:
+    with tempfile.TemporaryDirectory() as folder:
+        shares = Path(folder) / "shares.npz"
+        _write_shares(clients, shares)
+        pfl, flower, local, vectorized = [], [], [], []
+        for _ in range(passes):
+            pfl.append(_pfl(clients, shares))
+            local.append(_fedsim("local", _DIGITS, clients))
+            vectorized.append(_fedsim("vectorized", _DIGITS, clients))
+        for _ in range(max(1, passes // 3)):
+            flower.append(_flower(clients, shares))
+    setting = f"MLP, n={clients}"
+    first_flower, first_local = ([run.seconds_to_first for run in runs] for runs in (flower, local))
+    return [
+        _ratio("pfl / local", setting, _rounds(pfl), _rounds(local), ">= 1"),
+        _ratio("pfl / vectorized", setting, _rounds(pfl), _rounds(vectorized), ">= 5"),
+        _ratio("Flower on Ray / local", setting, _rounds(flower), _rounds(local), ">= 8"),
+        _ratio("Flower on Ray / vectorized", setting, _rounds(flower), _rounds(vectorized), ">= 30"),
+        _row("first result: Flower on Ray / local", setting, _pairs(first_flower, first_local), "times", ">= 5"),
+    ]
+
+
+def _lenet() -> list[Row]:
+    loop, local = _loop(_LENET, 100, 10), _engine("local", _LENET, 100, 10)
+    vectorized = _engine("vectorized", _LENET, 100, 10)
+    return [
+        _ratio("local / loop", "LeNet on mnist5k, n=100", [local], [loop], ""),
+        _ratio("loop / vectorized", "LeNet on mnist5k, n=100", [loop], [vectorized], ""),
+    ]
+
+
+def _memory() -> list[Row]:
+    rows: list[Row] = []
+    for engine in ("local", "vectorized"):
+        small = _fedsim(engine, _DIGITS, 100, rounds=3, partition=_POOL).peak_mb
+        many = _fedsim(engine, _DIGITS, 10_000, rounds=3, partition=_POOL)
+        population = _fedsim(engine, _DIGITS, 1_000_000, rounds=3, partition=_POOL, cohort=100)
+        for setting, run in (("10,000 clients a round", many), ("100 of 1,000,000 clients a round", population)):
+            rows.append(
+                _row(f"{engine}: peak memory beyond 100 clients", setting, [run.peak_mb - small], "MB", "<= 300")
+            )
+            rows.append(_row(f"{engine}: seconds a round", setting, run.rounds[_SETTLING:], "s", ""))
+    return rows
+
+
+def _loop(task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
+    world = build(parse(_scenario("local", task, clients, rounds), "benchmark"))
+    train = world.dataset.train
+    marks = [time.perf_counter()]
+    federated_averaging(
+        world.new_model(),
+        [(train.inputs[share], train.labels[share]) for share in world.shares],
+        rounds,
+        _BATCH,
+        0.1,
+        lambda: marks.append(time.perf_counter()),
+    )
+    return _gaps(marks)
+
+
+def _engine(engine: Engine, task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
+    world_json = parse(_scenario(engine, task, clients, rounds), "benchmark").model_dump_json()
+    marks = [time.perf_counter()]
+    experiment.train(shared(world_json), world_json, lambda _record: marks.append(time.perf_counter()))
+    return _gaps(marks)
+
+
+def _fedsim(engine: str, task: Mapping[str, Any], clients: int, rounds: int = _ROUNDS, **further: Any) -> Program:
+    scenario = json.dumps(_scenario(engine, task, clients, rounds, **further))
+    return _program([sys.executable, "-m", "benchmarks.federation_peers.fedsim_engine", scenario])
+
+
+def _flower(clients: int, shares: Path) -> Program:
+    module = "benchmarks.federation_peers.flower_ray"
+    return _program([sys.executable, "-m", module, str(clients), str(_ROUNDS), str(shares)])
+
+
+def _pfl(clients: int, shares: Path) -> Program:
+    program = Path(federation_peers.__path__[0]) / "pfl_simulation.py"
+    return _program([str(_pfl_python()), str(program), str(clients), str(_ROUNDS), str(shares)])
+
+
+def _pfl_python() -> Path:
+    """Return the interpreter of pfl's own environment, made once in the cache folder.
+
+    pfl needs an older dp-accounting than Flower. Everything else, torch above all, it finds in this environment.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    folder = cache / "fedsim" / _PFL / f"python{sysconfig.get_python_version()}"
+    python, done = folder / "bin" / "python", folder / ".installed"
+    if done.exists() and done.read_text() == sysconfig.get_path("purelib"):
+        return python
+    venv.create(folder, with_pip=True, clear=True)
+    own = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
+    (own / "shared.pth").write_text(sysconfig.get_path("purelib"))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _PFL], check=True)
+    done.write_text(sysconfig.get_path("purelib"))
+    return python
+
+
+def _program(command: Sequence[str]) -> Program:
+    begin = time.time()
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[:4])} failed:\n{done.stderr[-2000:]}")
+    printed = json.loads(done.stdout.strip().splitlines()[-1])
+    return Program(printed["first"] - begin, tuple(printed["rounds"]), printed["peak_mb"])
+
+
+def _scenario(
+    engine: str,
+    task: Mapping[str, Any],
+    clients: int,
+    rounds: int,
+    *,
+    partition: Mapping[str, Any] | None = None,
+    cohort: int | None = None,
+) -> dict[str, Any]:
+    return {
+        "title": "benchmark",
+        **task,
+        "partition": dict(partition or {}),
+        "participation": {"cohort": cohort} if cohort else {},
+        "federation": {
+            "engine": engine,
+            "algorithm": "fedavg",
+            "clients": clients,
+            "rounds": rounds,
+            "batch_size": _BATCH,
+            "local_epochs": 1,
+            "evaluate_every": 10_000,
+        },
+    }
+
+
+def _write_shares(clients: int, path: Path) -> None:
+    world = build(parse(_scenario("local", _DIGITS, clients, 1), "benchmark"))
+    arrays: dict[str, np.ndarray] = {}
+    for number, share in enumerate(world.shares):
+        arrays[f"x{number}"] = world.dataset.train.inputs[share].numpy()
+        arrays[f"y{number}"] = world.dataset.train.labels[share].numpy()
+    np.savez(path, allow_pickle=False, **arrays)
+
+
+def _rounds(runs: Sequence[Program]) -> list[list[float]]:
+    return [list(run.rounds) for run in runs]
+
+
+def _gaps(marks: Sequence[float]) -> list[float]:
+    return [end - begin for begin, end in itertools.pairwise(marks)]
+
+
+def _ratio(
+    name: str, setting: str, over: Sequence[Sequence[float]], under: Sequence[Sequence[float]], must: str
+) -> Row:
+    """Return a row of one ratio a pass: medians of the rounds after the first."""
+    medians = ([statistics.median(rounds[_SETTLING:]) for rounds in runs] for runs in (over, under))
+    return _row(name, setting, _pairs(*medians), "times", must)
+
+
+def _pairs(over: Sequence[float], under: Sequence[float]) -> list[float]:
+    return [a / b for a, b in zip(over, under, strict=False)]
+
+
+def _row(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
+    median = statistics.median(values)
+    return Row(
+        name,
+        setting,
+        median,
+        unit,
+        min(values),
+        median,
+        max(values),
+        len(values),
+        must or "reported",
+        _holds(median, must),
+    )
+
+
+def _holds(value: float, must: str) -> bool:
+    if not must:
+        return True
+    sign, bound = must.split()
+    checks: dict[str, Callable[[float, float], bool]] = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
+    return checks[sign](value, float(bound))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,30 @@
+"""The same federation in fedsim, as a program of its own, to see its start and its memory."""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import json  # noqa: E402
+import sys  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks.federation_peers._report import Stopwatch  # noqa: E402
+from fedsim import experiment  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.world import shared  # noqa: E402
+
+
+def main() -> None:
+    """Run a scenario given as JSON on the command line."""
+    torch.set_num_threads(1)
+    stopwatch = Stopwatch()
+    world_json = parse(json.loads(sys.argv[1]), "command line").model_dump_json()
+    experiment.train(shared(world_json), world_json, lambda _record: stopwatch())
+    stopwatch.report()
+
+
+if __name__ == "__main__":
+    main()
