@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -21,7 +21,7 @@ from attacks._matching import MatchingConfig, Search, match_gradients, one_gradi
 from fedsim.hooks import Attack
 from fedsim.masks import drawn_masks, injected_masks, without_dropout
 from fedsim.registry import attack
-from fedsim.types import DropoutSite, Masks, Observation, OnStep, Reconstruction
+from fedsim.types import DropoutSite, Masks, Observation, OnStep, Reconstruction, View
 
 
 class DropoutInversionConfig(MatchingConfig):
@@ -41,6 +41,8 @@ class DropoutInversionConfig(MatchingConfig):
 @attack("dropout-inversion", summary="optimises dropout masks jointly with the data (DIA)", paper="2208.06163")
 class DropoutInversion(Attack[DropoutInversionConfig]):
     """Forward passes with the masks being optimised."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps."""

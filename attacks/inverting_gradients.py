@@ -7,7 +7,7 @@ minimises the wrong function: even the true image has a large objective. That lo
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -15,7 +15,7 @@ from attacks._matching import MatchingConfig, Search, match_gradients, one_gradi
 from fedsim.hooks import Attack
 from fedsim.masks import without_dropout
 from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction
+from fedsim.types import Observation, OnStep, Reconstruction, View
 
 
 class InvertingGradientsConfig(MatchingConfig):
@@ -26,6 +26,8 @@ class InvertingGradientsConfig(MatchingConfig):
 @attack("inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053")
 class InvertingGradients(Attack[InvertingGradientsConfig]):
     """Forward passes in evaluation mode."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates of several steps."""

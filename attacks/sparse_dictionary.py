@@ -17,7 +17,7 @@ pass for examples: the objective tells.
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
@@ -32,7 +32,7 @@ from attacks._scale import largest_in_range, signed_scales
 from attacks._sparsest import ZERO, Sparse, entries, nothing_found, searched
 from fedsim.hooks import Attack
 from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _SURELY_KEPT = 1e-3
 _UNITS_PER_EXAMPLE = 4
@@ -59,6 +59,8 @@ class _Factors(NamedTuple):
 @attack("sparse-dictionary", summary="exact batches from zeros of dropout or ReLU (SPEAR++)", paper="2510.24200")
 class SparseDictionary(Attack[SparseDictionaryConfig]):
     """Sparsest basis of the column space of the first weight gradient."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
 import torch
@@ -15,12 +16,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedsim import participation
+from fedsim import participation, secure_client
 from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
 from fedsim.record import RoundRecord
+from fedsim.secure_server import SecureSum
 from fedsim.server import Aggregation, Nodes, lost, pack
 from fedsim.types import Tensors
 from fedsim.world import World, shared
@@ -49,12 +51,19 @@ def client_app() -> ClientApp:
         update, _private = local_training(world, _received(message), round_, client, memory)
         remember(context.state, round_, memory)
         vector = world.layout.flat(update.tensors, update.buffers)
-        return Message(pack(vector, update.examples, update.loss), reply_to=message)
+        if world.scenario.secure_aggregation is None:
+            return Message(pack(vector, update.examples, update.loss), reply_to=message)
+        own = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
+        if own is None:
+            return Message(lost(secure_client.NOT_FINITE), reply_to=message)
+        return Message(secure_client.upload(world, own, client, message.content, context.state), reply_to=message)
 
     @app.query("client")
     def which(message: Message, context: Context) -> Message:
         return Message(RecordDict({"client": MetricRecord({"number": _client(context)})}), reply_to=message)
 
+    for stage in secure_client.STAGES:
+        app.query(stage)(partial(_answer, stage))
     return app
 
 
@@ -66,7 +75,8 @@ def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
     def main(grid: Grid, context: Context) -> None:
         world, journal = _world(context), open_journal(context)
         settings = world.scenario.federation
-        strategy = Aggregation(world, _nodes(grid, settings.clients), journal)
+        server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
+        strategy = server(world, _nodes(grid, settings.clients), journal)
 
         def evaluate(round_: int, arrays: ArrayRecord) -> MetricRecord | None:
             if round_ > 0:
@@ -101,6 +111,16 @@ def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
     outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
     accuracy = (outputs.argmax(1) == test.labels).double().mean()
     return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
+
+
+def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:
+    """Answer one stage of the masked protocol, unless this client is gone before the round begins."""
+    world, client = _world(context), _client(context)
+    round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
+    fate = participation.fate(world.scenario, round_, client, world.steps(client))
+    if fate is not None and fate.is_absent:
+        return Message(lost(fate), reply_to=message)
+    return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)
 
 
 @runtime_checkable

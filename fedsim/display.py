@@ -48,7 +48,8 @@ class PlainLines:
             self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
-                self._say(f"  round {record.round}: {failure.who} left out: {failure.why}")
+                what = failure.why if failure.cause == "aborted" else f"{failure.who} left out: {failure.why}"
+                self._say(f"  round {record.round}: {what}")
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a printer of slow progress."""
@@ -65,7 +66,7 @@ class PlainLines:
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of one attack."""
-        self._say(f"  {label} on client {victim.client}: {outcome(victim)}")
+        self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)

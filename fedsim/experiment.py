@@ -15,8 +15,6 @@ import torch
 from torch import Tensor
 
 from fedsim import engines, seeding
-from fedsim.client import local_training
-from fedsim.cohort import ROUNDING
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
@@ -38,12 +36,11 @@ from fedsim.record import (
     RunRecord,
     VictimRecord,
 )
+from fedsim.replay import Replay, check_union, replay
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, Memory, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
+from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
 from fedsim.world import World, cross_entropy, shared
-
-_ROUNDING = ("vectorized",)
 
 
 class Watcher(Protocol):
@@ -64,21 +61,6 @@ class Watcher(Protocol):
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
-
-
-@dataclass(frozen=True)
-class _Replay:
-    """A client's training, repeated: its private side, and how it compares.
-
-    Attributes:
-        matches: the repetition gave the update on the wire: bit by bit, or up to the rounding of an engine that adds
-            up in another order.
-        raw_is_wire: no defense changed a bit of the upload.
-    """
-
-    truth: Truth
-    matches: bool
-    raw_is_wire: bool
 
 
 @dataclass
@@ -201,10 +183,12 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.watcher.round(record)
         this.look_up()
 
+    if scenario.threat.sees == "sum" and scenario.attacks:
+        check_union(world)
     journal = train(world, world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
-    replays = [_replay(world, entry) for entry in journal.entries]
+    replays = [replay(world, entry) for entry in journal.entries]
     arm = ArmRecord(
         name=name,
         values=values,
@@ -219,7 +203,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
             class_names=world.dataset.class_names,
         ),
         rounds=tuple(journal.rounds),
-        replay_matches=all(replay.matches for replay in replays),
+        replay_matches=all(own.matches for own in replays),
         attacks=(),
         updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
         complete=not scenario.attacks,
@@ -227,8 +211,8 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
         victims = [
-            _attack(this, world, choice, entry, replay.truth, f"arm-{number}/{choice.label or choice.name}", progress)
-            for progress, (entry, replay) in enumerate(zip(journal.entries, replays, strict=True))
+            _attack(this, world, choice, entry, own.truth, f"arm-{number}/{choice.label or choice.name}", progress)
+            for progress, (entry, own) in enumerate(zip(journal.entries, replays, strict=True))
         ]
         arm = arm.model_copy(
             update={
@@ -240,43 +224,25 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.keep(arm, number)
 
 
-def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[_Replay]) -> tuple[KeptUpdate, ...]:
+def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]) -> tuple[KeptUpdate, ...]:
     """Store the attacked updates of an arm, and return where they lie."""
     if not entries:
         return ()
     arrays: dict[str, np.ndarray] = {}
-    for entry, replay in zip(entries, replays, strict=True):
-        place = f"round-{entry.round}/client-{entry.client}"
+    for entry, own in zip(entries, replays, strict=True):
+        place = f"round-{entry.round}/" + ("sum" if entry.clients else f"client-{entry.client}")
         arrays.update(_by_name(f"{place}/wire", entry.update))
-        if not replay.raw_is_wire:
-            arrays.update(_by_name(f"{place}/raw", replay.truth.raw))
+        if not own.raw_is_wire:
+            arrays.update(_by_name(f"{place}/raw", own.truth.raw))
     file = this.folder.write_updates(arm, arrays)
     return tuple(
-        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=replay.raw_is_wire)
-        for entry, replay in zip(entries, replays, strict=True)
+        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=own.raw_is_wire)
+        for entry, own in zip(entries, replays, strict=True)
     )
 
 
 def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
     return {f"{place}/{name}": t.detach().numpy() for name, t in {**update.tensors, **update.buffers}.items()}
-
-
-def _replay(world: World, entry: WireEntry) -> _Replay:
-    """Repeat a client's training to learn its private side; nothing private ever travels.
-
-    A client that remembers is followed through the earlier rounds that counted.
-    """
-    memory: Memory = {}
-    for round_, received in entry.earlier:
-        local_training(world, received, round_, entry.client, memory)
-    update, truth = local_training(world, entry.received, entry.round, entry.client, memory)
-    expected = world.layout.flat(update.tensors, update.buffers)
-    sent = world.layout.flat(entry.update.tensors, entry.update.buffers)
-    matches = torch.equal(sent, expected)
-    if world.scenario.federation.engine in _ROUNDING:
-        matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
-    raw = world.layout.flat(truth.raw.tensors, truth.raw.buffers)
-    return _Replay(truth, matches, raw_is_wire=torch.equal(raw, expected))
 
 
 def _attack(
@@ -293,7 +259,7 @@ def _attack(
 
     generator = seeding.generator(scenario.seed, f"attack {label}", entry.round, entry.client)
     begin = time.perf_counter()
-    blank = VictimRecord(round=entry.round, client=entry.client)
+    blank = VictimRecord(round=entry.round, client=entry.client, clients=entry.clients)
     try:
         found = attack(observe(world, entry, truth, _knowledge(scenario, choice)), generator, on_step)
     except FedsimError as error:
@@ -301,7 +267,7 @@ def _attack(
     except Exception as error:
         victim = blank.model_copy(update={"failure": told(error)})
     else:
-        arrays = f"{prefix}/round-{entry.round}/client-{entry.client}"
+        arrays = f"{prefix}/round-{entry.round}/{'sum' if entry.clients else f'client-{entry.client}'}"
         victim = _scored(this, world, entry, truth, found, arrays)
     victim = victim.model_copy(update={"seconds": time.perf_counter() - begin})
     this.watcher.attacked(label, victim)
@@ -318,6 +284,7 @@ def _scored(
     return VictimRecord(
         round=entry.round,
         client=entry.client,
+        clients=entry.clients,
         scores=scores,
         masks=_mask_scores(world, entry, truth, found, order),
         objective=found.objective,

@@ -34,6 +34,7 @@ from fedsim.types import (
     Reconstruction,
     Tensors,
     Update,
+    View,
 )
 
 ConfigT = TypeVar("ConfigT", bound=Config)
@@ -134,6 +135,14 @@ class Aggregator(_Configured[ConfigT]):
 
     needs_single_updates: ClassVar[bool]
 
+    def weight(self, examples: int) -> int:
+        """Return what an update of so many examples counts in the sum behind secure aggregation.
+
+        There the rule gets one contribution: the mean of all updates, with their total weight as its examples, and
+        the first participant as its client.
+        """
+        return examples
+
     @abstractmethod
     def combine(self, contributions: Iterable[Contribution]) -> Tensor:
         """Return one vector, shape (P,), of the contributions' dtype. Their vectors stay as they are.
@@ -147,9 +156,15 @@ class Aggregator(_Configured[ConfigT]):
 
 
 class Attack(_Configured[ConfigT]):
-    """Turns an observation into a guess of the client's data. Authors write `search`."""
+    """Turns an observation into a guess of the client's data. Authors write `search`.
+
+    Attributes:
+        needs: what the threat model must grant.
+        views: what the attack works on: updates of single clients, or also the mean of a round's updates.
+    """
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    views: ClassVar[frozenset[View]] = frozenset({"single-update"})
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Return the reason why this attack does not fit the observation, or None when it does."""
@@ -172,6 +187,10 @@ class Attack(_Configured[ConfigT]):
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             raise NotApplicable(f"needs the threat model to grant {', '.join(missing)}")
+        if observation.threat.sees not in self.views:
+            raise NotApplicable(
+                f"works on {', '.join(sorted(self.views))}, but the server sees {observation.threat.sees}"
+            )
         _check_update(observation)
         reason = self.not_applicable(observation)
         if reason is not None:

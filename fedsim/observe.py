@@ -29,8 +29,8 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
 
     Args:
         world: for what is public: architecture, loss, input shape, rules of the federation.
-        entry: the update on the wire and the weights that the client received.
-        truth: the client's private side; only granted parts of it are copied.
+        entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
+        truth: the private side of it; only granted parts of it are copied.
         knows: everything granted.
 
     Raises:
@@ -44,12 +44,12 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
     if "dropout-rates" not in knows:
         _withhold_rates(model, sites)
         sites = tuple(replace(site, rate=0.0) for site in sites)
-    update = copy.deepcopy(entry.update)
+    examples = sum(len(batch) for batch in truth.batches) if batch_size else 0
     return Observation(
-        threat=ThreatModel(knows=tuple(sorted(knows))),
+        threat=ThreatModel(sees="sum" if entry.clients else "single-update", knows=tuple(sorted(knows))),
         model=model,
         loss=cross_entropy,
-        update=update if batch_size else replace(update, examples=0),
+        update=replace(copy.deepcopy(entry.update), examples=examples),
         spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
         local_steps=len(truth.batches),
         learning_rate=world.optimizer.learning_rate,
@@ -70,8 +70,8 @@ def describe(world: World) -> tuple[str, ...]:
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
     return (
         "The server is honest but curious: it runs the protocol and keeps what it receives.",
-        f"It sees single updates: {sent} of each client, on batches of {federation.batch_size}.",
-        f"It attacks {threat.victims} client{'s' if threat.victims > 1 else ''} in round {rounds}.",
+        *_view(world.scenario, sent),
+        f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
@@ -84,6 +84,28 @@ def _training(world: World) -> str:
         return f"{federation.local_steps} steps"
     passes = "1 pass" if federation.local_epochs == 1 else f"{federation.local_epochs} passes"
     return f"{passes} over its examples"
+
+
+def _view(scenario: Scenario, sent: str) -> Iterator[str]:
+    """Say what arrives at the server, and what keeps the rest from it."""
+    size, secure = scenario.federation.batch_size, scenario.secure_aggregation
+    if scenario.threat.sees == "single-update":
+        yield f"It sees single updates: {sent} of each client, on batches of {size}."
+        return
+    yield (
+        f"It sees one sum a round: the mean of what about {scenario.cohort_size} clients send, {sent} of each client "
+        f"on batches of {size}, and who took part."
+    )
+    if secure is None:
+        yield "That it sees no single update is taken for granted: nothing in the scenario hides them."
+    elif secure.mode == "ideal":
+        yield "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."
+    else:
+        yield "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."
+
+
+def _target(victims: int) -> str:
+    return "1 client" if victims == 1 else f"{victims} clients"
 
 
 def _further_grants(scenario: Scenario) -> Iterator[str]:

@@ -18,10 +18,15 @@ from fedsim.scenario import Participation, Scenario
 
 @dataclass(frozen=True)
 class Loss:
-    """Why a client's update does not count in a round."""
+    """Why a client's update does not count in a round.
+
+    Attributes:
+        is_absent: whether the client is gone before it says anything in that round.
+    """
 
     cause: Cause
     why: str
+    is_absent: bool = False
 
 
 def cohort(scenario: Scenario, round_: int) -> tuple[int, ...]:
@@ -80,7 +85,7 @@ def _available(settings: Participation, seed: int, clients: int, round_: int) ->
 
 def _events(settings: Participation) -> tuple[tuple[float, Loss], ...]:
     return (
-        (settings.drop_before, Loss("dropout", "dropped out before training")),
+        (settings.drop_before, Loss("dropout", "dropped out before training", is_absent=True)),
         (settings.drop_during, Loss("dropout", "dropped out during training")),
         (settings.drop_after, Loss("dropout", "dropped out after training")),
         (settings.crash, Loss("crash", "crashed")),

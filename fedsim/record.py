@@ -30,11 +30,14 @@ class Interval(_Part):
     n: int
 
 
-Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply"]
+Cause = Literal["error", "crash", "dropout", "late", "not finite", "no reply", "aborted"]
 
 
 class Failure(_Part):
-    """Somebody or something that was left out, and why. `error` covers what nobody declared."""
+    """Somebody or something that was left out, and why.
+
+    `error` covers what nobody declared; `aborted` is a whole round, `who` then being ``round``.
+    """
 
     who: str
     why: str
@@ -98,14 +101,16 @@ class ItemScore(_Part):
 
 
 class VictimRecord(_Part):
-    """One attacked update.
+    """One attacked update, or the attacked mean of a round's updates.
 
+    `clients` holds all participants of a mean, of which `client` is the first; it is empty for a single update.
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order).
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
     """
 
     round: int
     client: int
+    clients: tuple[int, ...] = ()
     scores: tuple[ItemScore, ...] = ()
     masks: tuple[MaskScore, ...] = ()
     objective: float | None = None
@@ -118,6 +123,13 @@ class VictimRecord(_Part):
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""
+
+    @property
+    def who(self) -> str:
+        """Whose data were attacked, for people."""
+        if not self.clients:
+            return f"client {self.client}"
+        return "sum of 1 client" if len(self.clients) == 1 else f"sum of {len(self.clients)} clients"
 
 
 class Summary(_Part):
@@ -172,7 +184,7 @@ class ArmRecord(_Part):
     attacked_model: str
     rounds: tuple[RoundRecord, ...]
     replay_matches: bool = Field(
-        description="the scorer's replay of each victim gave the update on the wire: bit by bit, or on the engine "
+        description="the scorer's replay of each victim gave what the server saw: bit by bit, or on the engine "
         "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
     )
     attacks: tuple[AttackRecord, ...]

@@ -18,10 +18,12 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_s
 from fedsim import registry
 from fedsim.errors import FedsimError, ScenarioError, nearest
 from fedsim.registry import Kind, Method
-from fedsim.types import Config, Knowledge
+from fedsim.secure_aggregation.config import SecureAggregation
+from fedsim.types import Config, Knowledge, View
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
+_FEWEST_IN_A_SUM = 2
 
 
 class Choice(Config):
@@ -173,12 +175,17 @@ class Aggregation(Choice):
 
 
 class Threat(Config):
-    """What the curious server knows, and which updates are attacked."""
+    """What the curious server sees and knows, and which updates are attacked."""
 
+    sees: View = Field(
+        default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
+    )
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
     rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     victims: int = Field(
-        default=1, ge=1, description="clients attacked a round: the first whose updates count, by number"
+        default=1,
+        ge=1,
+        description="clients attacked a round: the first whose updates count, by number; 1 when the server sees sums",
     )
     keep_updates: bool = Field(
         default=True, description="store the attacked updates, on the wire and before the defenses that change uploads"
@@ -207,6 +214,7 @@ class Scenario(Config):
     federation: Federation = Federation()
     participation: Participation = Participation()
     aggregation: Aggregation = Aggregation()
+    secure_aggregation: SecureAggregation | None = None
     components: tuple[Choice, ...] = ()
     defenses: tuple[Choice, ...] = ()
     threat: Threat = Threat()
@@ -238,6 +246,45 @@ class Scenario(Config):
         if twice:
             raise ValueError(f"attacks: two are reported as '{twice[0]}'. Give one a label.")
         return self
+
+    @model_validator(mode="after")
+    def _sums_consistent(self) -> Scenario:
+        if self.threat.sees == "sum":
+            self._check_sums()
+        if self.secure_aggregation is not None:
+            self._check_secure_aggregation(self.secure_aggregation)
+        return self
+
+    def _check_sums(self) -> None:
+        if self.threat.victims > 1:
+            raise ValueError(
+                f"threat.victims is {self.threat.victims}, expected 1: with threat.sees = 'sum' there is one sum a "
+                "round, which holds every participant"
+            )
+        if self.attacks and self.federation.algorithm != "fedsgd":
+            raise ValueError(
+                "attacks: with threat.sees = 'sum' they need federation.algorithm = 'fedsgd'. The mean of gradients at "
+                "the same weights is the gradient of all participants' examples; the mean of changes after local "
+                "training is no gradient of anything"
+            )
+
+    def _check_secure_aggregation(self, settings: SecureAggregation) -> None:
+        if self.threat.sees != "sum":
+            raise ValueError(
+                f"threat.sees is '{self.threat.sees}', but behind secure aggregation the server sees no client's "
+                "update, only their sum. Set threat.sees = 'sum', or leave out secure_aggregation"
+            )
+        if settings.mode == "masked" and self.federation.engine == "vectorized":
+            raise ValueError(
+                "secure_aggregation.mode is 'masked', but the engine 'vectorized' trains clients together without "
+                "messages, so there is nobody to exchange keys. Set mode = 'ideal', which gives the same sums, or "
+                "federation.engine = 'local'"
+            )
+        if self.cohort_size < _FEWEST_IN_A_SUM:
+            raise ValueError(
+                "secure_aggregation: a round asks 1 client, and a sum of one is the update itself. Expected at least "
+                "2: raise federation.clients, or the cohort in participation"
+            )
 
     @property
     def cohort_size(self) -> int:
@@ -347,6 +394,8 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
             method = registry.get(kind, choice.name)
             _check_hook(method, place)
             _check_knowledge(method, choice, scenario)
+            _check_view(method, choice, scenario)
+            _check_rule(method, scenario)
             settings = method.config.model_validate(choice.settings).model_dump(mode="json")
         except ValidationError as error:
             problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
@@ -377,6 +426,34 @@ def _check_knowledge(method: Method, choice: Choice, scenario: Scenario) -> None
         raise FedsimError(
             f"'{choice.name}' needs {', '.join(missing)}, which the threat model does not grant. "
             f"Add also_knows = {missing} to this attack, or to threat.knows."
+        )
+
+
+def _check_view(method: Method, choice: Choice, scenario: Scenario) -> None:
+    if not isinstance(choice, AttackChoice):
+        return
+    views: frozenset[View] = getattr(method.make, "views", frozenset())
+    if scenario.threat.sees not in views:
+        raise FedsimError(
+            f"'{choice.name}' works on {', '.join(sorted(views))}, but threat.sees = '{scenario.threat.sees}': the "
+            "server sees one sum a round, in which the examples of all participants are mixed. Use an attack that "
+            "separates them, or leave it out."
+        )
+
+
+def _check_rule(method: Method, scenario: Scenario) -> None:
+    if method.kind != "aggregator" or not getattr(method.make, "needs_single_updates", True):
+        return
+    if scenario.secure_aggregation is not None:
+        raise FedsimError(
+            f"'{method.name}' compares the updates of single clients, and behind secure aggregation the server has "
+            "none: it sees their sum. Given one mean in place of all updates, the rule would return it, and nobody "
+            "would notice that it tolerates no attacker any more. Use 'mean', or leave out secure_aggregation."
+        )
+    if scenario.threat.sees == "sum" and scenario.attacks:
+        raise FedsimError(
+            f"'{method.name}' gives no mean of the updates, and attacks with threat.sees = 'sum' take what the server "
+            "sees for the mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
         )
 
 
@@ -412,7 +489,9 @@ def _put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
     *parents, last = path
     place: Any = raw
     for parent in parents:
-        place = place[int(parent)] if isinstance(place, list) else place.setdefault(parent, {})
+        if isinstance(place, dict) and place.get(parent) is None:
+            place[parent] = {}
+        place = place[int(parent)] if isinstance(place, list) else place[parent]
     if isinstance(place, list):
         place[int(last)] = value
     else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import cast
 
 import torch
@@ -23,7 +23,7 @@ from fedsim.world import World
 
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}
-_CAUSES: dict[int, Cause] = {701: "dropout", 702: "late"}
+_CAUSES: dict[int, Cause] = {701: "dropout", 702: "late", 703: "not finite"}
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 
 
@@ -63,9 +63,14 @@ class Tally:
 
     cohort: tuple[int, ...] = ()
     failures: list[Failure] = field(default_factory=list)
-    counted: int = 0
+    participants: list[int] = field(default_factory=list)
     examples: int = 0
     loss: float = 0.0
+
+    @property
+    def counted(self) -> int:
+        """Number of updates that counted."""
+        return len(self.participants)
 
     @property
     def training_loss(self) -> float:
@@ -115,6 +120,7 @@ class Aggregation(Strategy):
         step = self._rule.combine(_chained(first, contributions))
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
+        self._watch_sum(server_round, step)
         return ArrayRecord(self._stepped(step)), None
 
     def configure_evaluate(
@@ -149,24 +155,20 @@ class Aggregation(Strategy):
 
     def _contributions(self, round_: int, replies: Iterable[Reply]) -> Iterator[Contribution]:
         tally, threat = self.tally, self._world.scenario.threat
-        is_watched = round_ in threat.rounds
+        is_watched = threat.sees == "single-update" and round_ in threat.rounds
         for reply in replies:
             failure = self._failure(round_, reply)
             if reply.vector is None or failure is not None:
                 tally.failures.append(failure or Failure(who=f"client {reply.client}", why="no update"))
                 continue
             if is_watched and tally.counted < threat.victims:
-                self._journal.wire(self._observed(round_, reply, reply.vector))
-            tally.counted += 1
+                self._journal.wire(self._observed(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
+            tally.participants.append(reply.client)
             tally.examples += reply.examples
             tally.loss += reply.loss * reply.examples
-            if self._world.remembers:
-                self._counted.setdefault(reply.client, []).append(round_)
+            self._note_counted(round_, reply.client)
             yield Contribution(reply.client, reply.vector, reply.examples)
-        undeclared = [f for f in tally.failures if f.cause not in _DECLARED]
-        errors = [f for f in undeclared if f.cause == "error"]
-        if errors and not tally.counted and len(errors) == len(undeclared):
-            raise FedsimError(f"every client of the round failed, the first with: {errors[0].why}")
+        self._check_failures()
 
     def _failure(self, round_: int, reply: Reply) -> Failure | None:
         """Return why a reply does not count. A declared crash is a plain error on the wire, as a real one would be."""
@@ -178,12 +180,35 @@ class Aggregation(Strategy):
             return failure
         return Failure(who=failure.who, why=fate.why, cause=fate.cause)
 
-    def _observed(self, round_: int, reply: Reply, vector: Tensor) -> WireEntry:
+    def _check_failures(self) -> None:
+        undeclared = [f for f in self.tally.failures if f.cause not in _DECLARED]
+        errors = [f for f in undeclared if f.cause == "error"]
+        if errors and not self.tally.counted and len(errors) == len(undeclared):
+            raise FedsimError(f"every client of the round failed, the first with: {errors[0].why}")
+
+    def _note_counted(self, round_: int, client: int) -> None:
+        if self._world.remembers:
+            self._counted.setdefault(client, []).append(round_)
+
+    def _watch_sum(self, round_: int, mean: Tensor) -> None:
+        """Keep the mean of the round's updates, where that is what the threat model watches."""
+        threat, tally = self._world.scenario.threat, self.tally
+        if threat.sees != "sum" or round_ not in threat.rounds:
+            return
+        clients = tuple(tally.participants)
+        entry = self._observed(round_, clients, mean.clone(), tally.examples, tally.training_loss)
+        self._journal.wire(replace(entry, clients=clients))
+
+    def _observed(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
         tensors, buffers = self._world.layout.named(vector)
         kind = "gradient" if self._world.scenario.federation.algorithm == "fedsgd" else "delta"
-        update = Update(kind, tensors, buffers, reply.examples, reply.loss)
-        earlier = tuple((r, self._history[r]) for r in self._counted.get(reply.client, ()))
-        return WireEntry(round_, reply.client, self._weights, update, earlier)
+        update = Update(kind, tensors, buffers, examples, loss)
+        earlier = {
+            client: tuple((r, self._history[r]) for r in self._counted[client] if r < round_)
+            for client in clients
+            if client in self._counted
+        }
+        return WireEntry(round_, clients[0], self._weights, update, earlier=earlier)
 
     def _stepped(self, step: Tensor) -> dict[str, Tensor]:
         direction, buffers = self._world.layout.named(step)

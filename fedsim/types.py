@@ -14,6 +14,7 @@ Masks = tuple[Tensor, ...]
 Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
+View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
 
 class Config(BaseModel):
@@ -119,7 +120,9 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Truth:
-    """A client's private side of one update: kept for scoring, never shown to an attack.
+    """The private side of an update: kept for scoring, never shown to an attack.
+
+    Of a mean, batches and masks are those of all participants one after the other, step by step.
 
     Attributes:
         batches: the batch of every local step, as the model saw it.
@@ -134,10 +137,14 @@ class Truth:
 
 @dataclass(frozen=True)
 class WireEntry:
-    """One observed update exactly as it arrived, with the weights it answers.
+    """What the server saw at once: one client's update exactly as it arrived, or the mean of a round's updates.
 
     Attributes:
-        earlier: (round, received weights) of the rounds before in which an update of this client counted, for
+        client: whose update it is; of a mean, the first participant.
+        received: the weights it answers.
+        update: of a mean, its examples are the total weight that the server learned.
+        clients: all participants, ascending, when it is a mean; empty otherwise.
+        earlier: by client, (round, received weights) of the rounds before in which an update of it counted, for
             clients that remember; empty otherwise.
     """
 
@@ -145,7 +152,10 @@ class WireEntry:
     client: int
     received: Tensors
     update: Update
-    earlier: tuple[tuple[int, Tensors], ...] = ()
+    clients: tuple[int, ...] = ()
+    earlier: Mapping[int, tuple[tuple[int, Tensors], ...]] = field(
+        default_factory=dict[int, tuple[tuple[int, Tensors], ...]]
+    )
 
 
 @dataclass(frozen=True)
@@ -160,7 +170,7 @@ class ThreatModel(Config):
     """Who the attacker is and what he knows. Printed before a run and stored with it."""
 
     server: Literal["honest-but-curious"] = "honest-but-curious"
-    sees: Literal["single-update"] = "single-update"
+    sees: View = "single-update"
     knows: tuple[Knowledge, ...] = ()
 
 
@@ -175,15 +185,16 @@ class Observation:
         threat: the threat model it was built under.
         model: the architecture with the weights the client received, in training mode.
         loss: the client's loss, ``loss(outputs, labels) -> scalar``.
-        update: the update as it was on the wire; its number of examples is 0 unless the ``batch-size`` is known.
+        update: the update as it was on the wire, or the mean of a round's updates when the server sees only that; its
+            number of examples is 0 unless the ``batch-size`` is known.
         spec: shape and number of classes; mean 0 and standard deviation 1 unless the
             ``input-statistics`` are known.
         local_steps: number of local steps behind the update.
         learning_rate: the client's step size, for updates of kind ``"delta"``.
         sites: where the model drops out, for the known batch size or one example; rates are 0 unless
             ``dropout-rates`` are known.
-        batch_size: examples a step, or None.
-        labels: labels of the batch, or None.
+        batch_size: examples a step, or None; of a mean, those of all participants.
+        labels: labels of the batch, or None; of a mean, those of all participants, one after the other.
         masks: the true masks of every local step, or None.
         public: descriptions of the defenses in use, empty unless ``defenses`` are known.
     """

@@ -35,6 +35,10 @@ class Mean(Aggregator[MeanConfig]):
 
     needs_single_updates: ClassVar[bool] = False
 
+    def weight(self, examples: int) -> int:
+        """Return the examples, or 1 when every client counts the same."""
+        return examples if self.config.weighted else 1
+
     def combine(self, contributions: Iterable[Contribution]) -> Tensor:
         """Return the mean.
 
@@ -44,7 +48,7 @@ class Mean(Aggregator[MeanConfig]):
         total: Tensor | None = None
         weight = 0
         for contribution in contributions:
-            share = contribution.examples if self.config.weighted else 1
+            share = self.weight(contribution.examples)
             weight += share
             if total is None:
                 total = contribution.vector * share

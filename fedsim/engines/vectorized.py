@@ -10,8 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from flwr.app import Message, RecordDict
+from torch import Tensor
 
-from fedsim import apps, participation
+from fedsim import apps, participation, secure_client
 from fedsim.cohort import check, cohort_training
 from fedsim.engines.local import LocalGrid
 from fedsim.journal import Journal
@@ -56,9 +57,19 @@ class VectorizedGrid(LocalGrid):
         rows = iter(trained.rows() if trained else ())
         for client, fate in fates.items():
             if fate is None:
-                yield Reply(client, *next(rows))
+                yield self._reply(orders.round, client, *next(rows))
             else:
                 yield Reply(client, failure=Failure(who=f"client {client}", why=fate.why, cause=fate.cause))
+
+    def _reply(self, round_: int, client: int, vector: Tensor, examples: int, loss: float) -> Reply:
+        """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""
+        if self._world.scenario.secure_aggregation is None:
+            return Reply(client, vector, examples, loss)
+        own = secure_client.summand(self._world, vector, examples, loss, round_, client)
+        if own is not None:
+            return Reply(client, own)
+        why = secure_client.NOT_FINITE
+        return Reply(client, failure=Failure(who=f"client {client}", why=why.why, cause=why.cause))
 
     def _recalled(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
         if not self._world.remembers:

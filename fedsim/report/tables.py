@@ -212,7 +212,7 @@ def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
 
 
 def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
-    start = (arm.name, attack.label, victim.round, victim.client)
+    start = (arm.name, attack.label, victim.round, "+".join(map(str, victim.clients)) or victim.client)
     end = (
         victim.objective,
         victim.objective_at_truth,
@@ -288,7 +288,7 @@ def _accuracy(arm: ArmRecord) -> str:
 def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:
     return Diagnosis(
         attack=attack.label,
-        victim=f"round {victim.round}, client {victim.client}",
+        victim=f"round {victim.round}, {victim.who}",
         objective=_scientific(victim.objective),
         at_truth=_scientific(victim.objective_at_truth),
         iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
@@ -352,14 +352,21 @@ def _counted(number: int, noun: str) -> str:
 
 def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[LeftOut]:
     """Return one row a reason and round, so that an attack that never applied does not fill the page."""
-    clients: dict[tuple[int, str], list[int]] = {}
+    victims: dict[tuple[int, str], list[VictimRecord]] = {}
     for victim in attack.victims:
         if victim.failure is not None:
-            clients.setdefault((victim.round, victim.failure), []).append(victim.client)
+            victims.setdefault((victim.round, victim.failure), []).append(victim)
     return [
-        LeftOut(f"{arm.name}, round {number}, attack {attack.label}", f"client {', '.join(map(str, who))}", why)
-        for (number, why), who in clients.items()
+        LeftOut(f"{arm.name}, round {number}, attack {attack.label}", _names(of_round), why)
+        for (number, why), of_round in victims.items()
     ]
+
+
+def _names(victims: list[VictimRecord]) -> str:
+    """Return who these victims are; of one round there are either single clients or one sum."""
+    if victims[0].clients:
+        return victims[0].who
+    return f"client {', '.join(str(victim.client) for victim in victims)}"
 
 
 def _scientific(value: float | None) -> str:

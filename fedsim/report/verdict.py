@@ -105,9 +105,10 @@ class Judge:
         return "masks" in attack.knows or self.is_unprotected(arm)
 
     def is_unprotected(self, arm: ArmRecord) -> bool:
-        """Tell whether an arm has no defense, no component and no active dropout."""
+        """Tell whether an arm has no defense, no component and no active dropout, and shows single updates."""
         scenario = with_values(self.scenario, arm.values)
-        return not (scenario.get("defenses") or scenario.get("components") or arm.dropout)
+        is_mixed = scenario.get("threat", {}).get("sees") == "sum"
+        return not (scenario.get("defenses") or scenario.get("components") or arm.dropout or is_mixed)
 
     def control_succeeded(self, attack: AttackRecord) -> bool:
         """Tell whether at least half of the control's images were recovered."""

@@ -112,7 +112,7 @@ def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge
         cells = tuple(_guess(key, attack, of_attack, arrays, judge) for key in keys)
         rows.append(Row(attack.label, attack.label, cells))
     several = any(key[2] for key in known)
-    columns = tuple(_column(key, first[key][1].label, several) for key in keys)
+    columns = tuple(_column(key, *first[key], several) for key in keys)
     return Wall(arm.name, columns, tuple(rows), len(keys), len(known))
 
 
@@ -125,14 +125,14 @@ def _scores(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
     }
 
 
-def _column(key: Key, label: int, several: bool) -> str:
+def _column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> str:
     example = f", image {key[2]}" if several else ""
-    return f"round {key[0]}, client {key[1]}{example}, class {label}"
+    return f"round {victim.round}, {victim.who}{example}, class {item.label}"
 
 
 def _original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> Cell:
     pixels = _pixels(arrays, f"{victim.arrays}/originals", item.index)
-    alt = f"Original of round {key[0]}, client {key[1]}, image {key[2]}, class {item.label}"
+    alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
     return Cell(key, pixels, alt, text="not stored")
 
 
@@ -148,7 +148,7 @@ def _guess(
     victim, item = scores[key]
     is_recovered = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
     alt = (
-        f"Guess of attack {attack.label} for round {key[0]}, client {key[1]}, image {key[2]}: "
+        f"Guess of attack {attack.label} for round {victim.round}, {victim.who}, image {item.index}: "
         f"{item.psnr:.1f} dB, SSIM {item.ssim:.2f}"
     )
     pixels = _pixels(arrays, f"{victim.arrays}/guesses", item.index)

@@ -6,7 +6,7 @@ it may also abort when too many of one neighbourhood are gone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
@@ -15,21 +15,28 @@ from fedsim.secure_aggregation.outcome import Aggregate, check_cohort, check_sur
 from fedsim.secure_aggregation.ring import check_element, modular_sum
 
 
-def ideal_aggregate(uploads: Mapping[int, Tensor], cohort: int, config: SecureAggregation) -> Aggregate:
+def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:
     """Return the modular sum of the uploaded vectors and who took part.
 
     Args:
-        uploads: int64 vectors of one length with entries in [0, 2**modulus_bits), by client.
+        uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of one length with entries
+            in [0, 2**modulus_bits). Each is added and forgotten before the next is asked for.
         cohort: number of clients that were asked.
         config: holds the threshold and the modulus.
 
     Raises:
-        Aborted: fewer uploads than the threshold.
-        FedsimError: a cohort of one, or vectors that cannot be added.
+        Aborted: a cohort of one, or fewer uploads than the threshold.
+        FedsimError: vectors that cannot be added.
     """
     check_cohort(cohort)
-    check_survivors(len(uploads), cohort, config, "uploaded")
-    for vector in uploads.values():
-        check_element(vector, config.modulus_bits)
-    participants = tuple(sorted(uploads))
-    return Aggregate(modular_sum((uploads[c] for c in participants), config.modulus_bits), participants)
+    participants: list[int] = []
+
+    def checked() -> Iterator[Tensor]:
+        for client, vector in uploads:
+            check_element(vector, config.modulus_bits)
+            participants.append(client)
+            yield vector
+
+    total = modular_sum(checked(), config.modulus_bits)
+    check_survivors(len(participants), cohort, config, "uploaded")
+    return Aggregate(total, tuple(sorted(participants)))

@@ -30,9 +30,9 @@ class Aggregate:
 
 
 def check_cohort(cohort: int) -> None:
-    """Raise FedsimError for a cohort whose sum hides nobody."""
+    """Raise Aborted for a cohort whose sum hides nobody."""
     if cohort < _FEWEST_CLIENTS:
-        raise FedsimError(
+        raise Aborted(
             f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got {cohort}: a sum of one is "
             "the update itself."
         )

@@ -33,7 +33,7 @@ class Quantisation(Config):
     )
     levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers a coordinate is mapped to")
     modulus_bits: int = Field(
-        default=32,
+        default=40,
         ge=2,
         le=_MOST_BITS,
         description="sums are taken modulo 2**modulus_bits; every coordinate travels with that many bits",

@@ -16,14 +16,14 @@ def reduced(integers: Tensor, modulus_bits: int) -> Tensor:
 
 
 def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
-    """Return the sum of at least one vector with entries in [0, 2**modulus_bits), modulo 2**modulus_bits.
+    """Return the sum of vectors with entries in [0, 2**modulus_bits), modulo 2**modulus_bits; empty when there is none.
 
     Raises:
         FedsimError: vectors of different length.
     """
-    first, *others = vectors
-    total = first.clone()
-    for vector in others:
+    remaining = iter(vectors)
+    total = next(remaining, torch.empty(0, dtype=torch.int64)).clone()
+    for vector in remaining:
         if vector.shape != total.shape:
             raise FedsimError(
                 f"secure aggregation adds vectors of one length, but got {len(total)} and {len(vector)} entries. "

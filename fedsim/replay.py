@@ -1,0 +1,138 @@
+"""The scorer's truth: what clients did is repeated after the federation has ended, since nothing private travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.client import local_training
+from fedsim.cohort import ROUNDING
+from fedsim.errors import FedsimError
+from fedsim.masks import dropout_sites
+from fedsim.secure_aggregation.ring import modular_sum
+from fedsim.secure_client import mean_of, secure_settings, summand
+from fedsim.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
+from fedsim.world import World
+
+_PROBE = 3
+_ROUNDING_ENGINES = ("vectorized",)
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    client: int
+    update: Update
+    truth: Truth
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What led to an observed update.
+
+    Attributes:
+        truth: the private side of it.
+        matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
+            adds up in another order.
+        raw_is_wire: whether no defense changed the update on its way, bit by bit.
+    """
+
+    truth: Truth
+    matches: bool
+    raw_is_wire: bool
+
+
+def replay(world: World, entry: WireEntry) -> Replay:
+    """Repeat what led to an observed update, and return the private side of it.
+
+    A client that remembers is followed through the earlier rounds that counted. Of a mean every participant is
+    repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
+    """
+    replayed = [_repeated(world, entry, client) for client in entry.clients or (entry.client,)]
+    expected = _observed_vector(world, entry, replayed)
+    sent = _flat(world, entry.update)
+    matches = torch.equal(sent, expected)
+    if world.scenario.federation.engine in _ROUNDING_ENGINES:
+        matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
+    truth = _union(world, replayed) if entry.clients else replayed[0].truth
+    return Replay(truth, matches, raw_is_wire=torch.equal(_flat(world, truth.raw), expected))
+
+
+def check_union(world: World) -> None:
+    """Say before the first round whether a mean gradient is the gradient of all participants' examples.
+
+    Raises:
+        FedsimError: a layer mixes the examples of a batch, or a dropout mask has another dimension before them.
+    """
+    model = world.new_model()
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise FedsimError(
+                f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
+                f"'{name}' ({type(module).__name__}) mixes the examples of each client's batch. Use a model without "
+                "batch normalisation, or leave the attacks out."
+            )
+    for site in dropout_sites(model, world.dataset.spec.shape, _PROBE):
+        if site.shape[0] != _PROBE:
+            raise FedsimError(
+                f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "
+                f"'{site.name}' have shape {site.shape} for {_PROBE} examples, not examples first. Use another model, "
+                "or leave the attacks out."
+            )
+
+
+def _repeated(world: World, entry: WireEntry, client: int) -> _Replayed:
+    memory: Memory = {}
+    for round_, received in entry.earlier.get(client, ()):
+        local_training(world, received, round_, client, memory)
+    return _Replayed(client, *local_training(world, entry.received, entry.round, client, memory))
+
+
+def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:
+    updates = {one.client: one.update for one in replayed}
+    if not entry.clients:
+        return _flat(world, updates[entry.client])
+    if world.scenario.secure_aggregation is None:
+        return _mean(world, updates)
+    summands = [
+        summand(world, _flat(world, update), update.examples, update.loss, entry.round, client)
+        for client, update in updates.items()
+    ]
+    total = modular_sum([own for own in summands if own is not None], secure_settings(world).modulus_bits)
+    return mean_of(world, total)[0]
+
+
+def _union(world: World, replayed: list[_Replayed]) -> Truth:
+    """Put the batches and masks of several clients side by side, step by step."""
+    batches = zip_longest(*(one.truth.batches for one in replayed))
+    masks = zip_longest(*(one.truth.masks for one in replayed))
+    raw = {one.client: one.truth.raw for one in replayed}
+    examples = sum(update.examples for update in raw.values())
+    loss = sum(update.loss * update.examples for update in raw.values()) / examples
+    mean = Update(replayed[0].truth.raw.kind, *world.layout.named(_mean(world, raw)), examples, loss)
+    return Truth(
+        tuple(_joined([own for own in step if own is not None]) for step in batches),
+        tuple(_side_by_side([own for own in step if own is not None]) for step in masks),
+        mean,
+    )
+
+
+def _mean(world: World, updates: Mapping[int, Update]) -> Tensor:
+    return world.new_aggregator().combine(
+        Contribution(client, _flat(world, update), update.examples) for client, update in updates.items()
+    )
+
+
+def _flat(world: World, update: Update) -> Tensor:
+    return world.layout.flat(update.tensors, update.buffers)
+
+
+def _joined(batches: list[Batch]) -> Batch:
+    return Batch(torch.cat([own.inputs for own in batches]), torch.cat([own.labels for own in batches]))
+
+
+def _side_by_side(masks: list[Masks]) -> Masks:
+    return tuple(torch.cat(site) for site in zip(*masks, strict=True))

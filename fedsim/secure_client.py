@@ -1,0 +1,169 @@
+"""The client's side of secure aggregation: what it adds to the sum, and how it answers the stages of the protocol.
+
+What a client keeps between the stages of a round lives in Flower's `Context.state`, so the stages may be answered by
+different processes.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Sequence
+from typing import Literal, Protocol, cast
+
+import torch
+from flwr.app import ConfigRecord, RecordDict
+from torch import Tensor
+
+from fedsim import seeding
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.participation import Loss
+from fedsim.secure_aggregation.config import SecureAggregation
+from fedsim.secure_aggregation.messages import ConfigValue, ForwardedShares, Memory, NeighbourKeys, UnmaskRequest
+from fedsim.secure_aggregation.protocol import MaskingClient
+from fedsim.secure_aggregation.quantisation import check_total_weight, quantised, weighted, weighted_mean
+from fedsim.world import World
+
+Stage = Literal["advertise", "share", "reveal"]
+STAGES: tuple[Stage, ...] = ("advertise", "share", "reveal")  # the upload is the reply to a train message
+PROTOCOL, ROUND, UPLOAD, VECTOR = "protocol", "config", "update", "vector"
+NOT_FINITE = Loss("not finite", "the update is not finite")
+_STATE = "secure-aggregation"
+_LARGEST_LOSS = 64.0
+
+
+def summand(world: World, vector: Tensor, examples: int, loss: float, round_: int, client: int) -> Tensor | None:
+    """Return what a client adds to the sum, shape (P + 2,), int64: weighted levels of update and loss, and the weight.
+
+    The loss is one more coordinate, scaled so that losses up to 64 fit whatever the clipping range.
+
+    Args:
+        world: the scenario made real, with secure aggregation.
+        vector: the update, shape (P,).
+        examples: number of examples behind it.
+        loss: mean training loss.
+        round_: from 1.
+        client: its number; round and client seed the rounding.
+
+    Returns:
+        None for an update that is not finite: it would spoil the sum, and only its client can notice.
+    """
+    settings = secure_settings(world)
+    scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
+    if not math.isfinite(scaled) or not bool(torch.isfinite(vector).all()):
+        return None
+    whole = torch.cat((vector, vector.new_tensor([scaled])))
+    levels = quantised(whole, settings, seeding.generator(world.scenario.seed, "rounding", round_, client))
+    return weighted(levels, world.new_aggregator().weight(examples), settings)
+
+
+def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
+    """Return what a sum of summands says: mean update (P,), float64, total weight and mean training loss."""
+    settings = secure_settings(world)
+    result = weighted_mean(total, settings)
+    loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
+    return result.mean[:-1], result.weight, loss
+
+
+def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    """Return the client's answer to one stage of the masked protocol.
+
+    Args:
+        stage: which one.
+        world: the scenario made real, with secure aggregation.
+        client: its number.
+        content: what the server sent.
+        state: Flower's state of the client; changed.
+
+    Raises:
+        FedsimError: asked out of turn, or for something that would endanger a client's vector.
+    """
+    side = _side(world, client, content, state)
+    received = content.config_records.get(PROTOCOL, ConfigRecord())
+    if stage == "advertise":
+        answer = side.advertise()
+    elif stage == "share":
+        answer = side.share(NeighbourKeys.from_config(received))
+    else:
+        answer = side.reveal(UnmaskRequest.from_config(received))
+    state[_STATE] = as_record(side.memory)
+    return RecordDict({PROTOCOL: as_record(answer)})
+
+
+def upload(world: World, own: Tensor, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
+    """Return a summand as it travels, as raw bytes: masked, or, in ideal mode, as it is for the trusted party.
+
+    Args:
+        world: the scenario made real, with secure aggregation.
+        own: from `summand`.
+        client: its number.
+        content: the train message; in masked mode it holds the shares of the neighbours.
+        state: Flower's state of the client; changed in masked mode.
+    """
+    if secure_settings(world).mode == "ideal":
+        return _packed(own)
+    side = _side(world, client, content, state)
+    masked = side.upload(own, ForwardedShares.from_config(content.config_records[PROTOCOL]))
+    state[_STATE] = as_record(side.memory)
+    return _packed(masked)
+
+
+def check_largest_sum(world: World) -> None:
+    """Say before the first round whether the sums fit.
+
+    Raises:
+        ScenarioError: the largest total weight of a round does not fit the modulus.
+    """
+    scenario = world.scenario
+    clients = scenario.federation.clients
+    most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
+    rule = world.new_aggregator()
+    total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _examples(world)))
+    try:
+        check_total_weight(total, secure_settings(world))
+    except FedsimError as error:
+        raise ScenarioError(
+            f"secure_aggregation.modulus_bits: {error} Weights are numbers of examples unless aggregation.weighted = "
+            f"false; here up to {most} clients a round."
+        ) from error
+
+
+class Sent(Protocol):
+    """A message of the protocol, or what a client remembers."""
+
+    def to_config(self) -> dict[str, ConfigValue]:
+        """Return it as a flat mapping."""
+        ...
+
+
+def as_record(message: Sent) -> ConfigRecord:
+    """Return a message of the protocol as it travels, or a client's memory as it is kept."""
+    return ConfigRecord({**message.to_config()})
+
+
+def secure_settings(world: World) -> SecureAggregation:
+    """Return the settings of a scenario that has secure aggregation."""
+    settings = world.scenario.secure_aggregation
+    assert settings is not None, "called for secure aggregation only"
+    return settings
+
+
+def _examples(world: World) -> Sequence[int]:
+    """Return the number of examples behind each client's update."""
+    settings, clients = world.scenario.federation, world.scenario.federation.clients
+    if settings.local_epochs is None:
+        return [settings.local_steps * settings.batch_size] * clients
+    shares = world.shares
+    sizes = [len(share) for share in shares] if isinstance(shares, tuple) else [len(shares[0])] * clients
+    return [settings.local_epochs * size for size in sizes]
+
+
+def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> MaskingClient:
+    order = content.config_records[ROUND]
+    memory = Memory.from_config(state.config_records[_STATE]) if _STATE in state else None
+    round_, cohort = cast("int", order["round"]), cast("int", order["cohort"])
+    return MaskingClient(world.scenario.seed, round_, client, cohort, secure_settings(world), memory)
+
+
+def _packed(vector: Tensor) -> RecordDict:
+    return RecordDict({UPLOAD: ConfigRecord({VECTOR: vector.contiguous().numpy().tobytes()})})

@@ -1,0 +1,227 @@
+"""The server behind secure aggregation: it learns a round's sum and who took part, and sees no update of one client.
+
+In ideal mode the uploads go to a trusted party, in masked mode through the protocol: keys and shares are exchanged by
+query messages before the weights are sent, and the sum is unmasked by query messages after the uploads have come.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import cast, final
+
+import torch
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
+from torch import Tensor
+
+from fedsim.journal import Journal
+from fedsim.record import Failure
+from fedsim.secure_aggregation.ideal import ideal_aggregate
+from fedsim.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
+from fedsim.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
+from fedsim.secure_aggregation.protocol import UnmaskingServer
+from fedsim.secure_client import (
+    PROTOCOL,
+    ROUND,
+    UPLOAD,
+    VECTOR,
+    Sent,
+    Stage,
+    as_record,
+    check_largest_sum,
+    mean_of,
+    secure_settings,
+)
+from fedsim.server import Aggregation, Nodes, Orders, Reply, unpack
+from fedsim.types import Contribution
+from fedsim.world import World
+
+Uploads = Iterable[tuple[int, Tensor]]
+
+
+class SecureSum(Aggregation):
+    """Steps along what the rule makes of the mean of a round's updates; a round below the threshold changes nothing."""
+
+    def __init__(self, world: World, nodes: Nodes, journal: Journal) -> None:
+        """Take the node id of every client number, and where to put observed sums.
+
+        Raises:
+            ScenarioError: the largest total weight of a round does not fit the modulus.
+        """
+        super().__init__(world, nodes, journal)
+        check_largest_sum(world)
+        self._adder: _Adder | None = None
+        self._lost: dict[int, Failure] = {}
+
+    def configure_train(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
+    ) -> Iterable[Message]:
+        """Prepare the sum, and send the weights to those who can take part in it."""
+        orders = cast("Orders", super().configure_train(server_round, arrays, config, grid))
+        self._lost = {}
+        try:
+            check_cohort(len(orders.cohort))
+            self._adder = self._new_adder(orders, grid)
+            return self._adder.orders()
+        except Aborted as error:
+            self._abort(error)
+            return []
+
+    def aggregate_train(
+        self, server_round: int, replies: Iterable[Message]
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """Return the new weights, or None when the round was aborted."""
+        if self._adder is None:
+            return None, None
+        try:
+            aggregate = self._adder.total(self._uploads(server_round, self._adder.asked, replies))
+        except Aborted as error:
+            self._abort(error)
+            return None, None
+        self._settle()
+        mean, weight, loss = mean_of(self._world, aggregate.total)
+        self.tally.participants = list(aggregate.participants)
+        self.tally.examples, self.tally.loss = weight, loss * weight
+        self._watch_sum(server_round, mean)
+        for client in aggregate.participants:
+            self._note_counted(server_round, client)
+        step = self._rule.combine([Contribution(aggregate.participants[0], mean, weight)])
+        return ArrayRecord(self._stepped(step)), None
+
+    def _new_adder(self, orders: Orders, grid: Grid) -> _Adder:
+        if secure_settings(self._world).mode == "ideal":
+            return _TrustedParty(self._world, orders)
+        return _MaskedSum(self._world, orders, grid, lambda reply: self._lose(orders.round, reply))
+
+    def _uploads(self, round_: int, asked: tuple[int, ...], replies: Iterable[Message]) -> Iterator[tuple[int, Tensor]]:
+        """Yield uploads as they come, for the adder alone, and note who sent none."""
+        clients = {self._nodes[client]: client for client in asked}
+        missing = set(asked)
+        for message in replies:
+            reply = message if isinstance(message, Reply) else _unpack(message, clients[message.metadata.src_node_id])
+            missing.discard(reply.client)
+            if reply.vector is None:
+                self._lose(round_, reply)
+            else:
+                yield reply.client, reply.vector
+        for client in missing:
+            self._lost[client] = Failure(who=f"client {client}", why="no reply", cause="no reply")
+
+    def _lose(self, round_: int, reply: Reply) -> None:
+        self._lost[reply.client] = self._failure(round_, reply) or Failure(
+            who=f"client {reply.client}", why="no upload"
+        )
+
+    def _settle(self) -> None:
+        self.tally.failures = [self._lost[client] for client in sorted(self._lost)]
+
+    def _abort(self, error: Aborted) -> None:
+        """Leave the weights as they are. That every client failed for a reason nobody declared is no abort."""
+        self._adder = None
+        self._settle()
+        if len(self._lost) == len(self.tally.cohort):
+            self._check_failures()
+        self.tally.failures.append(Failure(who="round", why=str(error), cause="aborted"))
+
+
+class _Adder(ABC):
+    """Makes one sum of the uploads of a round.
+
+    Attributes:
+        asked: the clients that are asked for an upload, once `orders` has returned.
+    """
+
+    asked: tuple[int, ...]
+
+    @abstractmethod
+    def orders(self) -> Iterable[Message]:
+        """Return the messages that ask for uploads."""
+
+    @abstractmethod
+    def total(self, uploads: Uploads) -> Aggregate:
+        """Return the sum of the uploads; raise Aborted when there are too few."""
+
+
+@final
+class _TrustedParty(_Adder):
+    """The ideal functionality: uploads go in, the sum comes out."""
+
+    def __init__(self, world: World, orders: Orders) -> None:
+        self._settings = secure_settings(world)
+        self._orders = orders
+        self.asked = orders.cohort
+
+    def orders(self) -> Iterable[Message]:
+        return self._orders
+
+    def total(self, uploads: Uploads) -> Aggregate:
+        return ideal_aggregate(uploads, len(self._orders.cohort), self._settings)
+
+
+@final
+class _MaskedSum(_Adder):
+    """Runs the server's side of the protocol over a grid."""
+
+    def __init__(self, world: World, orders: Orders, grid: Grid, lose: Callable[[Reply], None]) -> None:
+        """Take whom to ask and how, and whom to tell when a client falls silent before its upload."""
+        self._server = UnmaskingServer(world.scenario.seed, orders.round, orders.cohort, secure_settings(world))
+        self._timeout = world.scenario.participation.timeout
+        self._orders = orders
+        self._grid = grid
+        self._lose = lose
+        self._where = ConfigRecord({"round": orders.round, "cohort": len(orders.cohort)})
+
+    def orders(self) -> Iterable[Message]:
+        advertised = self._exchange("advertise", dict.fromkeys(self._orders.cohort), self._lose)
+        keys = self._server.introduce(PublicKeys.from_config(answer) for answer in advertised.values())
+        shared = self._exchange("share", keys, self._lose)
+        forwarded = self._server.forward(SealedShares.from_config(answer) for answer in shared.values())
+        self.asked = tuple(forwarded)
+        return self._with_shares(forwarded)
+
+    def total(self, uploads: Uploads) -> Aggregate:
+        requests = self._server.ask(dict(uploads))
+        # Who uploaded is in the sum, whether or not it reveals anything.
+        revealed = self._exchange("reveal", requests, lambda _reply: None)
+        return self._server.unmask(RevealedShares.from_config(answer) for answer in revealed.values())
+
+    def _with_shares(self, forwarded: Mapping[int, Sent]) -> Iterator[Message]:
+        orders = replace(self._orders, cohort=self.asked)
+        for message, shares in zip(orders, forwarded.values(), strict=True):
+            message.content.config_records[ROUND]["cohort"] = len(self._orders.cohort)
+            message.content[PROTOCOL] = as_record(shares)
+            yield message
+
+    def _exchange(
+        self, stage: Stage, messages: Mapping[int, Sent | None], lose: Callable[[Reply], None]
+    ) -> dict[int, ConfigRecord]:
+        """Send each client its message, and return the answers by client, in the order of client numbers."""
+        nodes = {self._orders.nodes[client]: client for client in messages}
+        sent = [self._message(stage, client, message) for client, message in messages.items()]
+        answers: dict[int, ConfigRecord] = {}
+        silent = set(messages)
+        for message in self._grid.send_and_receive(sent, timeout=self._timeout):
+            client = nodes[message.metadata.src_node_id]
+            silent.discard(client)
+            if message.has_error():
+                lose(unpack(message, client))
+            else:
+                answers[client] = message.content.config_records[PROTOCOL]
+        for client in silent:
+            lose(Reply(client, failure=Failure(who=f"client {client}", why="no reply", cause="no reply")))
+        return dict(sorted(answers.items()))
+
+    def _message(self, stage: Stage, client: int, message: Sent | None) -> Message:
+        content = RecordDict({ROUND: ConfigRecord(dict(self._where))})
+        if message is not None:
+            content[PROTOCOL] = as_record(message)
+        return Message(content, dst_node_id=self._orders.nodes[client], message_type=f"query.{stage}")
+
+
+def _unpack(message: Message, client: int) -> Reply:
+    if message.has_error():
+        return unpack(message, client)
+    data = cast("bytes", message.content.config_records[UPLOAD][VECTOR])
+    return Reply(client, torch.frombuffer(bytearray(data), dtype=torch.int64))
