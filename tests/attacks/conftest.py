@@ -59,7 +59,7 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
             masks=None,
             public=(),
         )
-        return observation, Truth((batch,), (tuple(drawn.masks),))
+        return observation, Truth((batch,), (tuple(drawn.masks),), observation.update)
 
     return build
 
