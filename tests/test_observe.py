@@ -55,15 +55,6 @@ def holds(found: list[torch.Tensor], secret: torch.Tensor) -> bool:
 
 
 @pytest.mark.parametrize("algorithm", [{}, {"algorithm": "fedavg", "local_steps": 3, "batch_size": 2}])
-def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
-    for settings, words in (
-        ({"local_steps": 3}, "the change after 3 steps of each client"),
-        ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
-    ):
-        world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
-        assert any(words in sentence for sentence in describe(world))
-
-
 def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dict) -> None:
     observation, truth, world = watched(federation=algorithm)
     found = tensors(observation)
@@ -146,3 +137,12 @@ def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
     assert "the labels of the batch" in text
     assert "does not see the dropout masks" in text
     assert "does not know the dropout rates" in text
+
+
+def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
+    for settings, words in (
+        ({"local_steps": 3}, "the change after 3 steps of each client"),
+        ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
+    ):
+        world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
+        assert any(words in sentence for sentence in describe(world))
