@@ -176,16 +176,21 @@ class _Deployment:
             node.check()
 
     def stop(self) -> None:
-        """End every process of ours: first politely, then for certain."""
-        processes = [*self.nodes, *([self.link] if self.link else [])]
-        for process in processes:
-            process.signal(signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        for process in processes:
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.process.wait(max(0.0, deadline - time.monotonic()))
-            process.signal(signal.SIGKILL)
-            process.process.wait()
+        """End every process of ours, the nodes while their SuperLink still answers."""
+        _stop(self.nodes)
+        _stop([self.link] if self.link else [])
+
+
+def _stop(processes: list[_Process]) -> None:
+    """End processes and what they started: first politely, then for certain."""
+    for process in processes:
+        process.signal(signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT
+    for process in processes:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.process.wait(max(0.0, deadline - time.monotonic()))
+        process.signal(signal.SIGKILL)
+        process.process.wait()
 
 
 @contextmanager

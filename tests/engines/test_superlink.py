@@ -76,6 +76,7 @@ def test_a_node_that_dies_in_a_round_is_a_failure_of_that_round_and_the_run_goes
     ]
     (failure,) = journal.rounds[2].failures
     assert failure.who == "client 1"
+    assert "Node Unavailable" in failure.why
     assert [(entry.round, entry.client) for entry in journal.entries] == [
         (round_, client) for round_ in (1, 2, 3) for client in range(3) if round_ == 1 or client != 1
     ]
@@ -151,6 +152,13 @@ def test_nodes_of_somebody_else_give_the_bits_of_the_local_engine_and_go_on_runn
     assert error is None
     running.assert_same(journal, built)
     assert is_open(int(somebody_elses.rpartition(":")[2]))
+
+
+def test_a_node_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: Path) -> None:
+    node = superlink._Process.start("the SuperNode of client 0", ["flower-supernode", "--nonsense"], tmp_path / "node")
+    assert node.process.wait(60) != 0
+    with pytest.raises(FedsimError, match=r"(?s)SuperNode of client 0 ended with exit code 2.*arguments: --nonsense"):
+        superlink._Deployment("127.0.0.1:1", nodes=[node]).check()
 
 
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
