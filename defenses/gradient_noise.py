@@ -39,8 +39,10 @@ class GradientNoise(Defense[GradientNoiseConfig]):
         return PublicKnowledge("gradient-noise", {"law": self.config.law, "scale": self.config.scale})
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
+        # Not empty_like: it would follow the gradient's layout in memory, and so would the order of the draws.
+        blank = torch.empty(like.shape, dtype=like.dtype)
         if self.config.law == "gaussian":
-            return self.config.scale * torch.empty_like(like).normal_(generator=generator)
-        magnitude = torch.empty_like(like).exponential_(generator=generator)
-        sign = 2.0 * torch.empty_like(like).bernoulli_(0.5, generator=generator) - 1.0
+            return self.config.scale * blank.normal_(generator=generator)
+        magnitude = blank.clone().exponential_(generator=generator)
+        sign = 2.0 * blank.bernoulli_(0.5, generator=generator) - 1.0
         return self.config.scale / 2**0.5 * sign * magnitude

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsim import seeding
 from fedsim.client import ClientRound, local_training
 from fedsim.errors import FedsimError, told
-from fedsim.masks import drawn_masks, dropout_sites, injected_masks, named_calls
+from fedsim.masks import drawn_masks, dropout_sites, injected_masks, named_calls, without_dropout
 from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.world import World
 
@@ -79,6 +79,7 @@ def check(world: World) -> None:
                 f"engine 'vectorized' cannot train '{name}' ({type(module).__name__}): it mixes the examples of a "
                 f"batch, of which clients have different numbers. {_ADVICE}"
             )
+    _check_buffers(model, world.dataset.spec.shape)
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
@@ -95,6 +96,19 @@ def check(world: World) -> None:
             raise FedsimError(
                 f"engine 'vectorized' trains this model differently: the update of client {client} is off by "
                 f"{torch.dist(vector, expected) / expected.norm():.1g} of its norm. {_ADVICE}"
+            )
+
+
+def _check_buffers(model: nn.Module, shape: Sequence[int]) -> None:
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad(), without_dropout():
+        model(torch.zeros(_PROBE, *shape))
+    for name, buffer in model.named_buffers():
+        if not torch.equal(buffer, before[name]):
+            owner, _, own_name = name.rpartition(".")
+            raise FedsimError(
+                f"engine 'vectorized' cannot train '{owner or 'model'}': it changes its buffer '{own_name}' in "
+                f"training, and clients must not share it. {_ADVICE}"
             )
 
 

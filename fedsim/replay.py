@@ -52,7 +52,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
     """
     replayed = [_repeated(world, entry, client) for client in entry.clients or (entry.client,)]
-    expected = _observed_vector(world, entry, replayed)
+    expected = world.layout.flat(*world.layout.named(_observed_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
     if world.scenario.federation.engine in _ROUNDING_ENGINES:

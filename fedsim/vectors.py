@@ -43,6 +43,8 @@ class Layout:
 
     def flat(self, tensors: Tensors, buffers: Tensors) -> Tensor:
         """Return tensors by name as one vector, in the widest of their types and at least single precision."""
+        if not self._parts:
+            return torch.empty(0)
         together = {**tensors, **buffers}
         vector = torch.cat([together[part.name].reshape(-1) for part in self._parts])
         return vector.to(torch.promote_types(vector.dtype, torch.float32))

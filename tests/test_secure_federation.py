@@ -357,9 +357,9 @@ def test_a_stateful_client_is_followed_through_the_rounds_whose_sums_it_was_in(
     assert any(len(of_client) < 3 for of_client in rounds.values()), "everybody counted always: it proves nothing"
     assert any(of_client for of_client in rounds.values())
     world = worlds.build(built)
-    assert replay(world, entry)[1]
+    assert replay(world, entry).matches
     forgotten = WireEntry(entry.round, entry.client, entry.received, entry.update, entry.clients)
-    assert not replay(world, forgotten)[1]
+    assert not replay(world, forgotten).matches
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
@@ -496,9 +496,9 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     built = scenario(federation={"clients": 3, "batch_size": 2}, threat=SUM)
     (entry,) = run(built).entries
     world = worlds.build(built)
-    truth, matches = replay(world, entry)
-    assert matches
-    seen = observe(world, entry, truth, ("labels", "masks", "batch-size", "dropout-rates"))
+    replayed = replay(world, entry)
+    assert replayed.matches
+    seen = observe(world, entry, replayed.truth, ("labels", "masks", "batch-size", "dropout-rates"))
     assert seen.masks is not None
     assert [mask.shape for mask in seen.masks[0]] == [site.shape for site in seen.sites]
     assert (seen.threat.sees, seen.batch_size, seen.update.examples) == ("sum", 6, 6)

@@ -38,7 +38,7 @@ def same(first: dict[str, Tensor], second: dict[str, Tensor]) -> bool:
 @settings(deadline=None)
 def test_flat_and_named_are_inverse_bit_by_bit(parts: list[tuple[list[int], torch.dtype, str]], seed: int) -> None:
     model = model_of(parts, seed)
-    layout = Layout.of(model)
+    layout = Layout(model)
     trainable = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     buffers = {name: b for name, b in model.named_buffers() if name.startswith("b")}
     vector = layout.flat(trainable, buffers)
@@ -52,7 +52,7 @@ def test_flat_and_named_are_inverse_bit_by_bit(parts: list[tuple[list[int], torc
 
 def test_the_vector_begins_with_the_trainable_values_in_the_models_order() -> None:
     model = nn.Sequential(nn.BatchNorm1d(2), nn.Linear(2, 1))
-    layout = Layout.of(model)
+    layout = Layout(model)
     tensors = {name: p.detach() for name, p in model.named_parameters()}
     buffers = {name: b for name, b in model.named_buffers() if b.is_floating_point()}
     expected = [t.reshape(-1) for t in model.parameters()] + [torch.zeros(2), torch.ones(2)]
