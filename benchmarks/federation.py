@@ -33,7 +33,7 @@ from benchmarks._rows import Row, main  # noqa: E402
 from benchmarks.federation_peers.loop import federated_averaging  # noqa: E402
 from fedsim import experiment  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.world import build, shared  # noqa: E402
+from fedsim.world import build  # noqa: E402
 
 Engine = Literal["local", "vectorized"]
 _Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
@@ -145,7 +145,7 @@ def _loop(task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
 def _engine(engine: Engine, task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
     world_json = parse(_scenario(engine, task, clients, rounds), "benchmark").model_dump_json()
     marks = [time.perf_counter()]
-    experiment.train(shared(world_json), world_json, lambda _record: marks.append(time.perf_counter()))
+    experiment.train(world_json, lambda _record: marks.append(time.perf_counter()))
     return _gaps(marks)
 
 

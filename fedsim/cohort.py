@@ -7,6 +7,7 @@ to it within float32 rounding, not bit by bit: sums of products are taken in ano
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -139,8 +140,10 @@ class _Cohort:
             active = sum(len(own) > step for own in self._choices)
             losses[:active] += self._step(step, active)
         losses /= torch.tensor([len(own) for own in self._choices])
-        examples = [sum(map(len, own)) for own in self._choices]
+        examples = [sum(chosen.shape[0] for chosen in own) for own in self._choices]
         vectors = self._uploads(examples, losses.tolist())
+        if self._order == sorted(self._order):
+            return Trained(vectors, tuple(examples), tuple(losses.tolist()))
         places = sorted(range(len(self._order)), key=self._order.__getitem__)
         return Trained(vectors[places], tuple(examples[i] for i in places), tuple(losses[places].tolist()))
 
@@ -179,7 +182,7 @@ class _Cohort:
         sites = self._world.sites
 
         def loss(own: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, drawn: Masks) -> Tensor:
-            with injected_masks(sites, drawn):
+            with injected_masks(sites, drawn) if sites else nullcontext():
                 outputs = torch.func.functional_call(self._model, (own, self._fixed), (x,))
             return (F.cross_entropy(outputs, y, reduction="none") * share).sum()
 
@@ -218,7 +221,7 @@ class _Cohort:
         tensors = self._gradient if self._is_fedsgd else {n: self._received[n] - p for n, p in self._parameters.items()}
         count, layout = len(self._rounds), self._world.layout
         flat = torch.cat([t.reshape(count, -1) for t in tensors.values()], dim=1)
-        vectors = F.pad(flat, (0, layout.size - layout.parameters))
+        vectors = F.pad(flat, (0, layout.size - layout.parameters)) if layout.buffers else flat
         if not self._world.defenses:
             return vectors
         kind = "gradient" if self._is_fedsgd else "delta"

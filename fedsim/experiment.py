@@ -153,7 +153,7 @@ def run(
     return this.finish()
 
 
-def train(world: World, world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
+def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
     """Run the federation of one arm and return what the server saw."""
     journal = MemoryJournal(on_round)
     engines.run(world_json, journal)
@@ -185,7 +185,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
 
     if scenario.threat.sees == "sum" and scenario.attacks:
         check_union(world)
-    journal = train(world, world_json, on_round)
+    journal = train(world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
     replays = [replay(world, entry) for entry in journal.entries]

@@ -88,7 +88,7 @@ class SecureSum(Aggregation):
         for client in aggregate.participants:
             self._note_counted(server_round, client)
         step = self._rule.combine([Contribution(aggregate.participants[0], mean, weight)])
-        return ArrayRecord(self._stepped(step)), None
+        return self._stepped(step), None
 
     def _new_adder(self, orders: Orders, grid: Grid) -> _Adder:
         if secure_settings(self._world).mode == "ideal":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
@@ -27,8 +27,7 @@ _CAUSES: dict[int, Cause] = {701: "dropout", 702: "late", 703: "not finite"}
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """What came of asking one client: its update as one flat vector, or why there is none."""
 
     client: int
@@ -94,6 +93,7 @@ class Aggregation(Strategy):
         self._rule = world.new_aggregator()
         self._optimizer_state: dict[str, Tensor] = {}
         self._weights: Tensors = {}
+        self._encoded: ArrayRecord | None = None
         self._history: dict[int, Tensors] = {}
         self._counted: dict[int, list[int]] = {}
         self.tally = Tally()
@@ -102,7 +102,8 @@ class Aggregation(Strategy):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Send the weights to this round's cohort."""
-        self._weights = arrays.to_torch_state_dict()
+        if arrays is not self._encoded:  # what this server made itself it need not decode
+            self._weights = arrays.to_torch_state_dict()
         self.tally = Tally(cohort=participation.cohort(self._world.scenario, server_round))
         if self._world.remembers and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights
@@ -121,7 +122,7 @@ class Aggregation(Strategy):
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
         self._watch_sum(server_round, step)
-        return ArrayRecord(self._stepped(step)), None
+        return self._stepped(step), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -210,12 +211,15 @@ class Aggregation(Strategy):
         }
         return WireEntry(round_, clients[0], self._weights, update, earlier=earlier)
 
-    def _stepped(self, step: Tensor) -> dict[str, Tensor]:
+    def _stepped(self, step: Tensor) -> ArrayRecord:
+        """Take the server's step, and return the new weights as they travel."""
         direction, buffers = self._world.layout.named(step)
-        new = dict(self._weights)
         trained = {name: self._weights[name].clone() for name in direction}
         self._world.server_optimizer.step(trained, direction, self._optimizer_state)
-        return {**new, **trained, **{name: new[name] - change for name, change in buffers.items()}}
+        changed = {name: self._weights[name] - change for name, change in buffers.items()}
+        self._weights = {**self._weights, **trained, **changed}
+        self._encoded = ArrayRecord(dict(self._weights))
+        return self._encoded
 
 
 def pack(vector: Tensor, examples: int, loss: float) -> RecordDict:

@@ -25,7 +25,7 @@ Build = Callable[..., Scenario]
 
 def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
-    return train(worlds.shared(world_json), world_json, lambda _record: None)
+    return train(world_json, lambda _record: None)
 
 
 def by_hand(world: worlds.World, rounds: int) -> Tensors:
@@ -189,6 +189,6 @@ def test_server_reports_rounds_in_order(scenario: Build) -> None:
     built = scenario(federation={"rounds": 3})
     world_json = built.model_dump_json()
     seen: list[RoundRecord] = []
-    train(worlds.shared(world_json), world_json, seen.append)
+    train(world_json, seen.append)
     assert [record.round for record in seen] == [1, 2, 3]
     assert apps.evaluate_model(worlds.shared(world_json), worlds.shared(world_json).first_weights)[1] < 0.5

@@ -37,7 +37,7 @@ MEMORIES = st.dictionaries(
 
 def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
-    return train(worlds.shared(world_json), world_json, lambda _record: None)
+    return train(world_json, lambda _record: None)
 
 
 def recorded(scenario: Scenario, path: Path) -> RunRecord:

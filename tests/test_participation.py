@@ -25,7 +25,7 @@ PLACES = [(round_, client) for round_ in range(1, 41) for client in range(100)]
 
 def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
-    return train(worlds.shared(world_json), world_json, lambda _record: None)
+    return train(world_json, lambda _record: None)
 
 
 def likely(count: int, n: int, probability: float) -> bool:

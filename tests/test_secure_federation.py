@@ -52,7 +52,7 @@ class Feedback(Defense[FeedbackConfig]):
 
 def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
-    return train(worlds.shared(world_json), world_json, lambda _record: None)
+    return train(world_json, lambda _record: None)
 
 
 def plain(scenario: Scenario) -> Scenario:

@@ -46,7 +46,7 @@ def test_what_travelled_is_kept_for_the_watched_clients_alone(scenario: Build, t
     ]
     arrays = stored(tmp_path / "run" / "updates" / "arm-0.npz")
     world_json = built.model_dump_json()
-    entries = train(worlds.shared(world_json), world_json, lambda _record: None).entries
+    entries = train(world_json, lambda _record: None).entries
     expected = {
         f"round-{entry.round}/client-{entry.client}/wire/{name}": tensor.numpy()
         for entry in entries

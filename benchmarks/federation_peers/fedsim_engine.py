@@ -14,7 +14,6 @@ import torch  # noqa: E402
 from benchmarks.federation_peers._report import Stopwatch  # noqa: E402
 from fedsim import experiment  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.world import shared  # noqa: E402
 
 
 def main() -> None:
@@ -22,7 +21,7 @@ def main() -> None:
     torch.set_num_threads(1)
     stopwatch = Stopwatch()
     world_json = parse(json.loads(sys.argv[1]), "command line").model_dump_json()
-    experiment.train(shared(world_json), world_json, lambda _record: stopwatch())
+    experiment.train(world_json, lambda _record: stopwatch())
     stopwatch.report()
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from fedsim import world as worlds
 from fedsim.experiment import model_hash, train
 from fedsim.journal import MemoryJournal
 from fedsim.scenario import Scenario
@@ -106,7 +105,7 @@ class Engine:
 def assert_same(journal: MemoryJournal, scenario: Scenario) -> None:
     """Compare everything that a journal holds with the local engine's, bit by bit."""
     world_json = scenario.model_dump_json()
-    local = train(worlds.shared(world_json), world_json, lambda _record: None)
+    local = train(world_json, lambda _record: None)
     assert model_hash(journal.weights) == model_hash(local.weights)
     assert journal.rounds == local.rounds
     assert len(journal.entries) == len(local.entries) > 0

@@ -31,7 +31,7 @@ ADAM = {"name": "adam", "learning_rate": 0.002, "epsilon": 1e-4}
 
 def run(scenario: Scenario) -> MemoryJournal:
     world_json = scenario.model_dump_json()
-    return train(worlds.shared(world_json), world_json, lambda _record: None)
+    return train(world_json, lambda _record: None)
 
 
 def on_both(scenario: Build, **tables: Any) -> tuple[MemoryJournal, MemoryJournal, Tensors]:
