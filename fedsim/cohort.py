@@ -179,15 +179,17 @@ class _Cohort:
     def _gradients(
         self, parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor, Tensor], masks: tuple[Tensor, ...]
     ) -> tuple[dict[str, Tensor], Tensor]:
+        inputs, labels, shares = batch
         sites = self._world.sites
 
-        def loss(own: dict[str, Tensor], x: Tensor, y: Tensor, share: Tensor, drawn: Masks) -> Tensor:
+        def outputs(own: dict[str, Tensor], x: Tensor, drawn: Masks) -> Tensor:
             with injected_masks(sites, drawn) if sites else nullcontext():
-                outputs = torch.func.functional_call(self._model, (own, self._fixed), (x,))
-            return (F.cross_entropy(outputs, y, reduction="none") * share).sum()
+                return torch.func.functional_call(self._model, (own, self._fixed), (x,))
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        losses = cast("Callable[..., Tensor]", torch.func.vmap(loss))(leaves, *batch, masks)
+        predicted = cast("Callable[..., Tensor]", torch.func.vmap(outputs))(leaves, inputs, masks)
+        each = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(shares)
+        losses = (each * shares).sum(1)
         # No client's loss depends on another's weights: the gradient of the sum holds each client's own.
         tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
         return dict(zip(leaves, tensors, strict=True)), losses.detach()

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import torch
 from pytorch_msssim import ssim as _windowed_ssim
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fedsim.errors import FedsimError
@@ -110,6 +109,8 @@ def match(guesses: Tensor, originals: Tensor) -> Tensor:
     errors = (originals.double().unsqueeze(1) - guesses.double().unsqueeze(0)).square().flatten(2).mean(2)
     unusable = 1.0 + errors.nan_to_num(nan=0.0, posinf=0.0).max()
     cost = torch.where(errors.isfinite(), errors, unusable)
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
+
     return torch.as_tensor(linear_sum_assignment(cost.cpu().numpy())[1])
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -109,6 +108,8 @@ def _rank_auc(values: Tensor, kept: Tensor) -> float | None:
     positives, negatives = int(kept.sum()), int((~kept).sum())
     if not positives or not negatives:
         return None
+    from scipy.stats import rankdata  # noqa: PLC0415 - a run without attacks need not wait for SciPy
+
     ranks = torch.as_tensor(rankdata(values.cpu().numpy()))
     wins = float(ranks[kept.cpu()].sum()) - positives * (positives + 1) / 2
     return wins / (positives * negatives)

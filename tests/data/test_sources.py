@@ -37,7 +37,6 @@ def need(package: str) -> None:
 @pytest.fixture
 def nothing_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
-    monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
 
 
 def test_mnist5k_has_its_official_shape_and_nearly_the_statistics_of_mnist() -> None:
@@ -49,6 +48,21 @@ def test_mnist5k_has_its_official_shape_and_nearly_the_statistics_of_mnist() -> 
     assert dataset.test.labels.bincount().tolist() == [100] * 10
     assert abs(dataset.train.inputs.mean()) < 0.01
     assert abs(dataset.train.inputs.std() - 1) < 0.01
+
+
+def test_digits_are_those_that_scikit_learn_loads_without_its_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    need("sklearn")
+    monkeypatch.delitem(sys.modules, "sklearn", raising=False)
+    dataset = digits(DigitsConfig())
+    assert "sklearn" not in sys.modules
+    from sklearn.datasets import load_digits
+
+    theirs, labels = load_digits(return_X_y=True)
+    spec = dataset.spec
+    ours = torch.cat([dataset.train.inputs, dataset.test.inputs]) * spec.std[0] + spec.mean[0]
+    levels = sorted(map(tuple, (ours * 16).round().int().flatten(1).tolist()))
+    assert levels == sorted(map(tuple, theirs.astype(int).tolist()))
+    assert len(dataset.train) + len(dataset.test) == len(labels)
 
 
 def test_mnist5k_does_not_import_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
