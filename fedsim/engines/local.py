@@ -19,6 +19,7 @@ from fedsim import apps
 from fedsim.engines._pool import RUN_ID, Pool
 from fedsim.engines.worker import answered
 from fedsim.journal import Journal
+from fedsim.server import Orders
 from fedsim.world import shared
 
 _WORTH_A_PROCESS = 0.05
@@ -81,7 +82,8 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Yield the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
-        return self._timed(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
+        replies = self._timed(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
+        return replies if isinstance(messages, Orders) else list(replies)  # Flower's own workflows read them twice
 
     def serve(self, server_app: ServerApp) -> None:
         """Run the ServerApp to its end."""
