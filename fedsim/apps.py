@@ -6,7 +6,6 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from typing import Protocol, cast, runtime_checkable
 
@@ -67,13 +66,13 @@ def client_app() -> ClientApp:
     return app
 
 
-def server_app(open_journal: Callable[[Context], Journal]) -> ServerApp:
+def server_app(journal: Journal) -> ServerApp:
     """Return the ServerApp. It tells the journal of its run about observed updates, rounds and the final weights."""
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
-        world, journal = _world(context), open_journal(context)
+        world = _world(context)
         settings = world.scenario.federation
         server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)

@@ -53,7 +53,7 @@ def local_training(
             losses.append(loss)
 
         raw = Update(
-            kind="gradient" if is_fedsgd else "delta",
+            kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
             buffers={n: received[n] - b for n, b in world.buffers.items()},
             examples=sum(len(batch) for batch in batches),

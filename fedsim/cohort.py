@@ -19,7 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsim import seeding
 from fedsim.client import ClientRound, local_training
 from fedsim.errors import FedsimError, told
-from fedsim.masks import drawn_masks, dropout_sites, injected_masks, named_calls, without_dropout
+from fedsim.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.world import World
 
@@ -71,15 +71,15 @@ def check(world: World) -> None:
         term = type(world.loss_terms[0]).__name__
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term}. {_ADVICE}")
     model = world.new_model()
-    for site in dropout_sites(model, world.dataset.spec.shape, _PROBE):
-        if site.shape[0] != _PROBE:
-            raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise FedsimError(
-                f"engine 'vectorized' cannot train '{name}' ({type(module).__name__}): it mixes the examples of a "
-                f"batch, of which clients have different numbers. {_ADVICE}"
-            )
+    site = mask_not_batch_first(model, world.dataset.spec.shape)
+    if site is not None:
+        raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
+    mixing = world.mixing_module
+    if mixing is not None:
+        raise FedsimError(
+            f"engine 'vectorized' cannot train {mixing}: it mixes the examples of a batch, of which clients have "
+            f"different numbers. {_ADVICE}"
+        )
     _check_buffers(model, world.dataset.spec.shape)
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
@@ -226,7 +226,7 @@ class _Cohort:
         vectors = F.pad(flat, (0, layout.size - layout.parameters)) if layout.buffers else flat
         if not self._world.defenses:
             return vectors
-        kind = "gradient" if self._is_fedsgd else "delta"
+        kind = self._world.scenario.federation.sends
         for index, own in enumerate(self._rounds):
             raw = Update(kind, *layout.named(vectors[index]), examples[index], losses[index])
             sent = own.uploaded(raw, len(self._choices[index]))

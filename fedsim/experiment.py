@@ -19,7 +19,7 @@ from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
-from fedsim.journal import MemoryJournal
+from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.masks import identifiable, score_masks
@@ -153,9 +153,9 @@ def run(
     return this.finish()
 
 
-def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> MemoryJournal:
+def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
     """Run the federation of one arm and return what the server saw."""
-    journal = MemoryJournal(on_round)
+    journal = Journal(on_round)
     engines.run(world_json, journal)
     return journal
 
@@ -230,7 +230,7 @@ def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[
         return ()
     arrays: dict[str, np.ndarray] = {}
     for entry, own in zip(entries, replays, strict=True):
-        place = f"round-{entry.round}/" + ("sum" if entry.clients else f"client-{entry.client}")
+        place = _place(entry)
         arrays.update(_by_name(f"{place}/wire", entry.update))
         if not own.raw_is_wire:
             arrays.update(_by_name(f"{place}/raw", own.truth.raw))
@@ -239,6 +239,11 @@ def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[
         KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=own.raw_is_wire)
         for entry, own in zip(entries, replays, strict=True)
     )
+
+
+def _place(entry: WireEntry) -> str:
+    """Return where what belongs to an observed update is stored."""
+    return f"round-{entry.round}/{'sum' if entry.clients else f'client-{entry.client}'}"
 
 
 def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
@@ -267,8 +272,7 @@ def _attack(
     except Exception as error:
         victim = blank.model_copy(update={"failure": told(error)})
     else:
-        arrays = f"{prefix}/round-{entry.round}/{'sum' if entry.clients else f'client-{entry.client}'}"
-        victim = _scored(this, world, entry, truth, found, arrays)
+        victim = _scored(this, world, entry, truth, found, f"{prefix}/{_place(entry)}")
     victim = victim.model_copy(update={"seconds": time.perf_counter() - begin})
     this.watcher.attacked(label, victim)
     return victim

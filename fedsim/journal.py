@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from fedsim.record import RoundRecord
 from fedsim.types import Tensors, WireEntry
 
 
-class Journal(Protocol):
-    """Somewhere to put it: memory where the server runs in this process, a folder where it does not."""
-
-    def wire(self, entry: WireEntry) -> None:
-        """Keep an observed update, as it arrived."""
-
-    def round(self, record: RoundRecord) -> None:
-        """Keep a finished round."""
-
-    def end(self, weights: Tensors) -> None:
-        """Keep the final weights."""
-
-
 @dataclass
-class MemoryJournal:
+class Journal:
     """Keeps everything, and hands every finished round on."""
 
     on_round: Callable[[RoundRecord], None]

@@ -23,6 +23,7 @@ from torch.overrides import TorchFunctionMode
 from fedsim.errors import FedsimError
 from fedsim.types import DropoutSite, Masks
 
+_PROBE = 3  # examples of a batch that no other dimension is likely to equal
 _Rule = Callable[[int, float, Tensor, tuple[int, ...]], Tensor]
 
 
@@ -127,6 +128,11 @@ def dropout_sites(model: nn.Module, shape: Sequence[int], batch_size: int) -> tu
             buffer.copy_(buffers[name])
     model.train(was_training)
     return tuple(recording.sites)
+
+
+def mask_not_batch_first(model: nn.Module, shape: Sequence[int]) -> DropoutSite | None:
+    """Return a site whose mask does not begin with the examples, or None: such masks cannot be put side by side."""
+    return next((site for site in dropout_sites(model, shape, _PROBE) if site.shape[0] != _PROBE), None)
 
 
 def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:

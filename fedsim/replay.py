@@ -7,18 +7,17 @@ from dataclasses import dataclass
 from itertools import zip_longest
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedsim.client import local_training
 from fedsim.cohort import ROUNDING
 from fedsim.errors import FedsimError
-from fedsim.masks import dropout_sites
+from fedsim.masks import mask_not_batch_first
 from fedsim.secure_aggregation.ring import modular_sum
 from fedsim.secure_client import mean_of, secure_settings, summand
 from fedsim.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
 from fedsim.world import World
 
-_PROBE = 3
 _ROUNDING_ENGINES = ("vectorized",)
 
 
@@ -67,21 +66,19 @@ def check_union(world: World) -> None:
     Raises:
         FedsimError: a layer mixes the examples of a batch, or a dropout mask has another dimension before them.
     """
-    model = world.new_model()
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise FedsimError(
-                f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
-                f"'{name}' ({type(module).__name__}) mixes the examples of each client's batch. Use a model without "
-                "batch normalisation, or leave the attacks out."
-            )
-    for site in dropout_sites(model, world.dataset.spec.shape, _PROBE):
-        if site.shape[0] != _PROBE:
-            raise FedsimError(
-                f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "
-                f"'{site.name}' have shape {site.shape} for {_PROBE} examples, not examples first. Use another model, "
-                "or leave the attacks out."
-            )
+    mixing = world.mixing_module
+    if mixing is not None:
+        raise FedsimError(
+            f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
+            f"{mixing} mixes the examples of each client's batch. Use a model without batch normalisation, or leave "
+            "the attacks out."
+        )
+    site = mask_not_batch_first(world.new_model(), world.dataset.spec.shape)
+    if site is not None:
+        raise FedsimError(
+            f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "
+            f"'{site.name}' have shape {site.shape}, not examples first. Use another model, or leave the attacks out."
+        )
 
 
 def _repeated(world: World, entry: WireEntry, client: int) -> _Replayed:

@@ -109,6 +109,11 @@ class Federation(Config):
     )
     evaluate_every: int = Field(default=1, ge=1, description="rounds between evaluations on the test set")
 
+    @property
+    def sends(self) -> Literal["gradient", "delta"]:
+        """The kind of a client's update."""
+        return "gradient" if self.algorithm == "fedsgd" else "delta"
+
     @model_validator(mode="after")
     def _consistent(self) -> Federation:
         if self.address is not None and self.engine not in ("ray", "superlink"):

@@ -34,7 +34,7 @@ from fedsim.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.server import Aggregation, Nodes, Orders, Reply, unpack
+from fedsim.server import Aggregation, Nodes, Orders, Reply, silent, unpack
 from fedsim.types import Contribution
 from fedsim.world import World
 
@@ -107,7 +107,7 @@ class SecureSum(Aggregation):
             else:
                 yield reply.client, reply.vector
         for client in missing:
-            self._lost[client] = Failure(who=f"client {client}", why="no reply", cause="no reply")
+            self._lose(round_, silent(client))
 
     def _lose(self, round_: int, reply: Reply) -> None:
         self._lost[reply.client] = self._failure(round_, reply) or Failure(
@@ -201,16 +201,16 @@ class _MaskedSum(_Adder):
         nodes = {self._orders.nodes[client]: client for client in messages}
         sent = [self._message(stage, client, message) for client, message in messages.items()]
         answers: dict[int, ConfigRecord] = {}
-        silent = set(messages)
+        missing = set(messages)
         for message in self._grid.send_and_receive(sent, timeout=self._timeout):
             client = nodes[message.metadata.src_node_id]
-            silent.discard(client)
+            missing.discard(client)
             if message.has_error():
                 lose(unpack(message, client))
             else:
                 answers[client] = message.content.config_records[PROTOCOL]
-        for client in silent:
-            lose(Reply(client, failure=Failure(who=f"client {client}", why="no reply", cause="no reply")))
+        for client in missing:
+            lose(silent(client))
         return dict(sorted(answers.items()))
 
     def _message(self, stage: Stage, client: int, message: Sent | None) -> Message:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -35,6 +36,16 @@ class Reply(NamedTuple):
     examples: int = 0
     loss: float = float("nan")
     failure: Failure | None = None
+
+
+def failed(client: int, why: str, cause: Cause = "error") -> Reply:
+    """Return that a client sent no update, and why."""
+    return Reply(client, failure=Failure(who=f"client {client}", why=why, cause=cause))
+
+
+def silent(client: int) -> Reply:
+    """Return that a client sent nothing at all."""
+    return failed(client, "no reply", "no reply")
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ class Aggregation(Strategy):
         first = next(contributions, None)
         if first is None:
             return None, None
-        step = self._rule.combine(_chained(first, contributions))
+        step = self._rule.combine(itertools.chain((first,), contributions))
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
         self._watch_sum(server_round, step)
@@ -150,8 +161,7 @@ class Aggregation(Strategy):
                 yield waiting.pop(due)
                 due = next(outstanding, None)
         while due is not None:
-            missing = Failure(who=f"client {due}", why="no reply", cause="no reply")
-            yield waiting.pop(due, None) or Reply(due, failure=missing)
+            yield waiting.pop(due, None) or silent(due)
             due = next(outstanding, None)
 
     def _contributions(self, round_: int, replies: Iterable[Reply]) -> Iterator[Contribution]:
@@ -202,8 +212,7 @@ class Aggregation(Strategy):
 
     def _observed(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
         tensors, buffers = self._world.layout.named(vector)
-        kind = "gradient" if self._world.scenario.federation.algorithm == "fedsgd" else "delta"
-        update = Update(kind, tensors, buffers, examples, loss)
+        update = Update(self._world.scenario.federation.sends, tensors, buffers, examples, loss)
         earlier = {
             client: tuple((r, self._history[r]) for r in self._counted[client] if r < round_)
             for client in clients
@@ -244,11 +253,11 @@ def unpack(message: Message, client: int) -> Reply:
     if message.has_error():
         error = message.error
         why, cause = error.reason or "no reason given", _CAUSES.get(error.code, "error")
-        return Reply(client, failure=Failure(who=f"client {client}", why=why, cause=cause))
+        return failed(client, why, cause)
     entries = cast("ConfigRecord", message.content["update"])
     data, dtype = cast("bytes", entries["vector"]), _DTYPES.get(str(entries["type"]))
     if dtype is None or len(data) % dtype.itemsize:
-        return Reply(client, failure=Failure(who=f"client {client}", why="the update is no vector of numbers"))
+        return failed(client, "the update is no vector of numbers")
     examples, loss = cast("int", entries["examples"]), cast("float", entries["loss"])
     return Reply(client, torch.frombuffer(bytearray(data), dtype=dtype), examples, loss)
 
@@ -262,8 +271,3 @@ def _unusable(reply: Reply, layout: Layout) -> Failure | None:
     if not math.isfinite(reply.vector.sum()) and not bool(torch.isfinite(reply.vector).all()):
         return Failure(who=f"client {reply.client}", why="the update is not finite", cause="not finite")
     return None
-
-
-def _chained(first: Contribution, others: Iterator[Contribution]) -> Iterator[Contribution]:
-    yield first
-    yield from others

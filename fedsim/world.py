@@ -74,6 +74,14 @@ class World:
         examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
         return dropout_sites(self.new_model(), self.dataset.spec.shape, examples)
 
+    @property
+    def mixing_module(self) -> str | None:
+        """Name and class of a module that mixes the examples of a batch, for people; None when there is none."""
+        for name, module in self._workspace.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                return f"'{name}' ({type(module).__name__})"
+        return None
+
     @cached_property
     def layout(self) -> Layout:
         """Names and shapes of what an update carries."""

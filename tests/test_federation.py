@@ -14,18 +14,13 @@ from fedsim.client import local_training
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
 from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.server import pack, unpack
 from fedsim.types import Tensors
+from tests.federating import run, stepped
 
 Build = Callable[..., Scenario]
-
-
-def run(scenario: Scenario) -> MemoryJournal:
-    world_json = scenario.model_dump_json()
-    return train(world_json, lambda _record: None)
 
 
 def by_hand(world: worlds.World, rounds: int) -> Tensors:
@@ -34,12 +29,7 @@ def by_hand(world: worlds.World, rounds: int) -> Tensors:
     weights = dict(world.first_weights)
     for round_ in range(1, rounds + 1):
         updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
-        total = sum(update.examples for update in updates)
-        for name in updates[0].tensors:
-            summed = updates[0].tensors[name] * updates[0].examples
-            for update in updates[1:]:
-                summed.add_(update.tensors[name], alpha=update.examples)
-            weights[name] = weights[name] - summed / total
+        weights = stepped(weights, updates)
     return weights
 
 

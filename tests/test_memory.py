@@ -10,16 +10,14 @@ from flwr.app import RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import experiment
 from fedsim import world as worlds
 from fedsim.client import local_training
-from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
+from fedsim.experiment import model_hash
 from fedsim.memory import recall, remember
-from fedsim.record import RoundRecord, RunRecord
+from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
 from fedsim.types import Memory, Tensors
+from tests.federating import recorded, run, stepped, who_counted
 
 Build = Callable[..., Scenario]
 ENGINES = ["local", "vectorized"]
@@ -35,26 +33,6 @@ MEMORIES = st.dictionaries(
 )
 
 
-def run(scenario: Scenario) -> MemoryJournal:
-    world_json = scenario.model_dump_json()
-    return train(world_json, lambda _record: None)
-
-
-def recorded(scenario: Scenario, path: Path) -> RunRecord:
-    class Silent:
-        def __getattr__(self, _name: str) -> Callable[..., Any]:
-            return lambda *_: lambda *_: None
-
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
-
-
-def who_counted(record: RoundRecord) -> list[int]:
-    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
-    return [client for client in record.cohort if client not in lost]
-
-
 def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
     """A bare loop that keeps a memory for each client: a copy that becomes the memory if the round counts."""
     world = worlds.build(scenario)
@@ -64,12 +42,7 @@ def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
         updates = []
         for client in who_counted(record):
             updates.append(local_training(world, weights, record.round, client, memories.setdefault(client, {}))[0])
-        total = sum(update.examples for update in updates)
-        for name in updates[0].tensors:
-            summed = updates[0].tensors[name] * updates[0].examples
-            for update in updates[1:]:
-                summed.add_(update.tensors[name], alpha=update.examples)
-            weights[name] = weights[name] - summed / total
+        weights = stepped(weights, updates)
     return weights
 
 

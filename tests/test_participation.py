@@ -13,19 +13,14 @@ from fedsim import participation
 from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.errors import FedsimError, ScenarioError
-from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
+from fedsim.experiment import model_hash
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.types import Tensors
+from tests.federating import run, stepped, who_counted
 
 Build = Callable[..., Scenario]
 PLACES = [(round_, client) for round_ in range(1, 41) for client in range(100)]
-
-
-def run(scenario: Scenario) -> MemoryJournal:
-    world_json = scenario.model_dump_json()
-    return train(world_json, lambda _record: None)
 
 
 def likely(count: int, n: int, probability: float) -> bool:
@@ -38,11 +33,6 @@ def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participa
     return {place: participation.fate(scenario, *place, steps) for place in PLACES}
 
 
-def who_counted(record: RoundRecord) -> list[int]:
-    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
-    return [client for client in record.cohort if client not in lost]
-
-
 def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
     """FedSGD or FedAvg as a bare loop over the clients that counted."""
     world = worlds.build(scenario)
@@ -51,12 +41,7 @@ def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
         updates = [local_training(world, weights, record.round, client)[0] for client in who_counted(record)]
         if not updates:
             continue
-        total = sum(update.examples for update in updates)
-        for name in updates[0].tensors:
-            summed = updates[0].tensors[name] * updates[0].examples
-            for update in updates[1:]:
-                summed.add_(update.tensors[name], alpha=update.examples)
-            weights[name] = weights[name] - summed / total
+        weights = stepped(weights, updates)
     return weights
 
 

@@ -11,21 +11,21 @@ import torch
 from flwr.app import Message
 from scipy.stats import chisquare
 
-from fedsim import apps, experiment, report, seeding
+from fedsim import apps, report, seeding
 from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
+from fedsim.experiment import model_hash
+from fedsim.journal import Journal
 from fedsim.observe import describe, observe
 from fedsim.participation import fate
-from fedsim.record import RunRecord, VictimRecord
 from fedsim.replay import replay
 from fedsim.scenario import Scenario, arms
 from fedsim.secure_client import mean_of, summand
 from fedsim.store import RunFolder
-from fedsim.types import OnStep, WireEntry
+from fedsim.types import WireEntry
+from tests.federating import recorded, run
 
 Build = Callable[..., Scenario]
 SUM = {"sees": "sum"}
@@ -50,16 +50,11 @@ class Feedback(Defense[FeedbackConfig]):
 """
 
 
-def run(scenario: Scenario) -> MemoryJournal:
-    world_json = scenario.model_dump_json()
-    return train(world_json, lambda _record: None)
-
-
 def plain(scenario: Scenario) -> Scenario:
     return scenario.model_copy(update={"secure_aggregation": None})
 
 
-def failures(journal: MemoryJournal) -> list[tuple[int, str, str]]:
+def failures(journal: Journal) -> list[tuple[int, str, str]]:
     return [(record.round, lost.who, lost.cause) for record in journal.rounds for lost in record.failures]
 
 
@@ -167,7 +162,7 @@ class Tapped(LocalGrid):
 
 def tapped(scenario: Scenario) -> Tapped:
     grid = Tapped(scenario)
-    grid.serve(apps.server_app(lambda _context: MemoryJournal(lambda _record: None)))
+    grid.serve(apps.server_app(Journal(lambda _record: None)))
     return grid
 
 
@@ -439,21 +434,6 @@ def test_the_threat_model_says_who_hides_single_updates(
     assert "It sees one sum a round: the mean of what about 4 clients send" in text
     assert sentence in text
     assert "It attacks the sum in round 1." in text
-
-
-class Silent:
-    def threat_model(self, sentences: tuple[str, ...]) -> None: ...
-    def arm(self, name: str, number: int, total: int, rounds: int) -> None: ...
-    def round(self, record: object) -> None: ...
-    def attacked(self, label: str, victim: VictimRecord) -> None: ...
-    def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        return lambda _step: None
-
-
-def recorded(scenario: Scenario, path: Path) -> RunRecord:
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
 @pytest.mark.parametrize("secure", [None, {"mode": "masked"}])

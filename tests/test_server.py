@@ -17,7 +17,7 @@ from fedsim.aggregators.mean import Mean
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
 from fedsim.experiment import train
-from fedsim.journal import MemoryJournal
+from fedsim.journal import Journal
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.server import Aggregation, Reply
@@ -31,10 +31,10 @@ class _NoGrid(LocalGrid):
         pass
 
 
-def server(scenario: Scenario) -> tuple[Aggregation, MemoryJournal, worlds.World]:
+def server(scenario: Scenario) -> tuple[Aggregation, Journal, worlds.World]:
     """A server in its first round."""
     world = worlds.build(scenario)
-    journal = MemoryJournal(lambda _record: None)
+    journal = Journal(lambda _record: None)
     strategy = Aggregation(world, range(scenario.federation.clients), journal)
     first = ArrayRecord(dict(world.first_weights))
     assert strategy.configure_train(1, first, ConfigRecord(), _NoGrid())

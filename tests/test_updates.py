@@ -8,29 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim import experiment
 from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.experiment import train
-from fedsim.record import RunRecord
 from fedsim.scenario import Scenario
 from fedsim.store import RunFolder, read_record
+from tests.federating import recorded
 
 Build = Callable[..., Scenario]
 WATCHED = {"federation": {"clients": 4, "rounds": 3}, "threat": {"rounds": [1, 3], "victims": 2}}
-
-
-class Silent:
-    """Watches nothing."""
-
-    def __getattr__(self, _name: str) -> Callable[..., Any]:
-        return lambda *_: lambda *_: None
-
-
-def recorded(scenario: Scenario, path: Path) -> RunRecord:
-    folder = RunFolder(path)
-    folder.create(overwrite=False)
-    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
 def stored(path: Path) -> dict[str, np.ndarray]:

@@ -16,7 +16,6 @@ from benchmarks.federation_peers._report import Stopwatch, main
 
 
 def _model() -> nn.Module:
-    torch.manual_seed(0)
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 10))
 
 

@@ -19,16 +19,16 @@ def run(world_json: str, journal: Journal) -> None:
         case "local":
             from fedsim.engines import local  # noqa: PLC0415
 
-            local.run(world_json, federation.clients, journal)
+            local.run(world_json, journal)
         case "vectorized":
             from fedsim.engines import vectorized  # noqa: PLC0415
 
-            vectorized.run(world_json, federation.clients, journal)
+            vectorized.run(world_json, journal)
         case "ray":
             from fedsim.engines import ray  # noqa: PLC0415
 
-            ray.run(world_json, federation.clients, journal, address=federation.address)
+            ray.run(world_json, journal, address=federation.address)
         case "superlink":
             from fedsim.engines import superlink  # noqa: PLC0415
 
-            superlink.run(world_json, federation.clients, journal, address=federation.address)
+            superlink.run(world_json, journal, address=federation.address)

@@ -28,8 +28,8 @@ _WORTH_A_PROCESS = 0.05
 class LocalGrid(Grid):
     """Calls the ClientApp for every message, one after the other.
 
-    Replies come one by one, each computed when it is asked for, so a server that adds them up needs no memory for
-    the others. A client's context is committed only when it answered: what an exception left half-done is forgotten.
+    Replies to our own server come one by one, each computed when it is asked for, so it needs no memory for the
+    others. A client's context is committed only when it answered: what an exception left half-done is forgotten.
 
     With several workers, and once a client's round takes longer than 50 ms, clients are called in processes. They
     depend on what they receive alone, and replies keep their order: the bits are the same.
@@ -81,7 +81,7 @@ class LocalGrid(Grid):
         return [self._replies.pop(i) for i in list(message_ids) if i in self._replies]
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Yield the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
+        """Return the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
         replies = self._timed(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
         return replies if isinstance(messages, Orders) else list(replies)  # Flower's own workflows read them twice
 
@@ -142,8 +142,8 @@ class LocalGrid(Grid):
         )
 
 
-def run(world_json: str, clients: int, journal: Journal) -> None:
+def run(world_json: str, journal: Journal) -> None:
     """Run the federation to its end on this machine, one client after the other, or several in processes."""
-    workers = shared(world_json).scenario.federation.workers
-    grid = LocalGrid(apps.client_app(), clients, {apps.SCENARIO_KEY: world_json}, workers)
-    grid.serve(apps.server_app(lambda _context: journal))
+    federation = shared(world_json).scenario.federation
+    grid = LocalGrid(apps.client_app(), federation.clients, {apps.SCENARIO_KEY: world_json}, federation.workers)
+    grid.serve(apps.server_app(journal))

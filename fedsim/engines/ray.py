@@ -23,6 +23,7 @@ from fedsim import apps
 from fedsim.engines.worker import WorkerApp
 from fedsim.errors import FedsimError, MissingExtra
 from fedsim.journal import Journal
+from fedsim.world import shared
 
 if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig
@@ -34,7 +35,6 @@ _LISTENS_OUTSIDE = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 
 def run(
     world_json: str,
-    clients: int,
     journal: Journal,
     *,
     address: str | None = None,
@@ -44,7 +44,6 @@ def run(
 
     Args:
         world_json: the resolved scenario.
-        clients: number of simulated nodes.
         journal: told of observed updates, rounds and the final weights, from another thread of this process.
         address: of a running Ray cluster, whose machines have fedsim installed; None starts Ray on this machine
             for the time of the run.
@@ -57,8 +56,9 @@ def run(
     if importlib.util.find_spec("ray") is None:
         raise MissingExtra("Ray, which the engine 'ray' needs,", "pip install 'fedsim-privacy[flower-sim]'")
     run_config = {apps.SCENARIO_KEY: world_json}
+    clients = shared(world_json).scenario.federation.clients
     raised: list[BaseException] = []
-    server = _caught(apps.server_app(lambda _context: journal), run_config, raised)
+    server = _caught(apps.server_app(journal), run_config, raised)
     backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
     with _quiet(), _cluster(address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.

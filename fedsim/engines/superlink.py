@@ -48,6 +48,7 @@ from flwr.superlink.grid import HttpGrid
 from fedsim import apps
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
+from fedsim.world import shared
 
 _HOST = "127.0.0.1"
 _POLL_INTERVAL = 0.2
@@ -74,12 +75,11 @@ clientapp = "fedsim.engines.worker:client"
 """
 
 
-def run(world_json: str, clients: int, journal: Journal, *, address: str | None = None) -> None:
+def run(world_json: str, journal: Journal, *, address: str | None = None) -> None:
     """Run the federation to its end on real nodes, with the ServerApp in this process.
 
     Args:
         world_json: the resolved scenario; it travels to the nodes, which have fedsim and the data installed.
-        clients: number of nodes.
         journal: told of observed updates, rounds and the final weights.
         address: host and port of a running SuperLink with its own nodes; None starts a SuperLink and one SuperNode
             a client on this machine for the time of the run.
@@ -88,7 +88,8 @@ def run(world_json: str, clients: int, journal: Journal, *, address: str | None 
         FedsimError: no SuperLink answers, it died, a node died before the training began, or what the ServerApp
             raised.
     """
-    server = apps.server_app(lambda _context: journal)
+    server = apps.server_app(journal)
+    clients = shared(world_json).scenario.federation.clients
     with contextlib.nullcontext(_Deployment(address)) if address else _started(clients) as deployment:
         try:
             run_id = _submit(deployment.address, world_json)

@@ -17,8 +17,7 @@ from fedsim.cohort import check, cohort_training
 from fedsim.engines.local import LocalGrid
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
-from fedsim.record import Failure
-from fedsim.server import Orders, Reply
+from fedsim.server import Orders, Reply, failed
 from fedsim.types import Memory
 from fedsim.world import World, shared
 
@@ -29,9 +28,9 @@ _MOST_VALUES = 1 << 24
 class VectorizedGrid(LocalGrid):
     """Trains the clients of a round together, some at a time, so that memory does not grow with the cohort."""
 
-    def __init__(self, world: World, clients: int, run_config: dict[str, str]) -> None:
+    def __init__(self, world: World, run_config: dict[str, str]) -> None:
         """Take the world that every client lives in."""
-        super().__init__(apps.client_app(), clients, run_config)
+        super().__init__(apps.client_app(), world.scenario.federation.clients, run_config)
         self._world = world
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
@@ -59,7 +58,7 @@ class VectorizedGrid(LocalGrid):
             if fate is None:
                 yield self._reply(orders.round, client, *next(rows))
             else:
-                yield Reply(client, failure=Failure(who=f"client {client}", why=fate.why, cause=fate.cause))
+                yield failed(client, fate.why, fate.cause)
 
     def _reply(self, round_: int, client: int, vector: Tensor, examples: int, loss: float) -> Reply:
         """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""
@@ -69,7 +68,7 @@ class VectorizedGrid(LocalGrid):
         if own is not None:
             return Reply(client, own)
         why = secure_client.NOT_FINITE
-        return Reply(client, failure=Failure(who=f"client {client}", why=why.why, cause=why.cause))
+        return failed(client, why.why, why.cause)
 
     def _recalled(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
         if not self._world.remembers:
@@ -77,7 +76,7 @@ class VectorizedGrid(LocalGrid):
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]
 
 
-def run(world_json: str, clients: int, journal: Journal) -> None:
+def run(world_json: str, journal: Journal) -> None:
     """Run the federation to its end in this process, a cohort's training at a time.
 
     Raises:
@@ -85,5 +84,5 @@ def run(world_json: str, clients: int, journal: Journal) -> None:
     """
     world = shared(world_json)
     check(world)
-    grid = VectorizedGrid(world, clients, {apps.SCENARIO_KEY: world_json})
-    grid.serve(apps.server_app(lambda _context: journal))
+    grid = VectorizedGrid(world, {apps.SCENARIO_KEY: world_json})
+    grid.serve(apps.server_app(journal))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from fedsim.experiment import model_hash, train
-from fedsim.journal import MemoryJournal
+from fedsim.journal import Journal
 from fedsim.scenario import Scenario
 
 RUNNER = """
@@ -24,13 +24,13 @@ from fedsim import process
 process.prepare()
 import torch
 from fedsim.errors import FedsimError
-from fedsim.journal import MemoryJournal
-engine, clients, settings, scenario, result = sys.argv[1:]
+from fedsim.journal import Journal
+engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
-journal = MemoryJournal(lambda record: print("round", record.round, flush=True))
+journal = Journal(lambda record: print("round", record.round, flush=True))
 try:
     run = importlib.import_module(f"fedsim.engines.{engine}").run
-    run(Path(scenario).read_text(), int(clients), journal, **json.loads(settings))
+    run(Path(scenario).read_text(), journal, **json.loads(settings))
     error = None
 except FedsimError as caught:
     error = str(caught)
@@ -55,7 +55,7 @@ class Engine:
         home.mkdir()
         written, result = folder / "scenario.json", folder / "result.pickle"
         written.write_text(scenario.model_dump_json())
-        arguments = [name, str(scenario.federation.clients), json.dumps(settings), str(written), str(result)]
+        arguments = [name, json.dumps(settings), str(written), str(result)]
         process = subprocess.Popen(
             [sys.executable, "-c", RUNNER, *arguments],
             env={**os.environ, "HOME": str(home), "FEDSIM_TEST_MARK": mark, "PYTHONPATH": os.pathsep.join(sys.path)},
@@ -69,7 +69,7 @@ class Engine:
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
-    def end(self, timeout: float) -> tuple[str | None, MemoryJournal]:
+    def end(self, timeout: float) -> tuple[str | None, Journal]:
         """Wait for the end, look at what is left, and return the error and the journal."""
         try:
             output, _ = self.process.communicate(timeout=timeout)
@@ -79,7 +79,7 @@ class Engine:
         assert self._left() == {}
         assert not (self.home / ".flwr").exists()
         error, rounds, entries, weights = pickle.loads(self.result.read_bytes())
-        return error, MemoryJournal(lambda _record: None, rounds, entries, weights)
+        return error, Journal(lambda _record: None, rounds, entries, weights)
 
     def _left(self) -> dict[int, str]:
         """Return what still runs after a grace period: the last of Ray's actors ends after its driver."""
@@ -102,7 +102,7 @@ class Engine:
         return found
 
 
-def assert_same(journal: MemoryJournal, scenario: Scenario) -> None:
+def assert_same(journal: Journal, scenario: Scenario) -> None:
     """Compare everything that a journal holds with the local engine's, bit by bit."""
     world_json = scenario.model_dump_json()
     local = train(world_json, lambda _record: None)

@@ -17,7 +17,7 @@ import pytest
 
 from fedsim.engines import superlink
 from fedsim.errors import FedsimError
-from fedsim.journal import MemoryJournal
+from fedsim.journal import Journal
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 
@@ -163,4 +163,4 @@ def test_a_node_that_cannot_start_is_an_error_with_the_end_of_its_log(tmp_path: 
 
 def test_an_address_without_a_superlink_is_told_at_once(small: Scenario) -> None:
     with pytest.raises(FedsimError, match=r"the SuperLink at 127.0.0.1:1 .*docs/federation.md"):
-        superlink.run(small.model_dump_json(), 4, MemoryJournal(lambda _record: None), address="127.0.0.1:1")
+        superlink.run(small.model_dump_json(), Journal(lambda _record: None), address="127.0.0.1:1")

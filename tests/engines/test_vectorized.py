@@ -11,10 +11,10 @@ from fedsim import world as worlds
 from fedsim.cohort import cohort_training
 from fedsim.engines import vectorized
 from fedsim.errors import FedsimError
-from fedsim.experiment import train
-from fedsim.journal import MemoryJournal
+from fedsim.journal import Journal
 from fedsim.scenario import Scenario
 from fedsim.types import Tensors
+from tests.federating import run
 
 Build = Callable[..., Scenario]
 
@@ -29,12 +29,7 @@ UNEVEN = {"algorithm": "fedavg", "local_epochs": 2, "batch_size": 16, "optimizer
 ADAM = {"name": "adam", "learning_rate": 0.002, "epsilon": 1e-4}
 
 
-def run(scenario: Scenario) -> MemoryJournal:
-    world_json = scenario.model_dump_json()
-    return train(world_json, lambda _record: None)
-
-
-def on_both(scenario: Build, **tables: Any) -> tuple[MemoryJournal, MemoryJournal, Tensors]:
+def on_both(scenario: Build, **tables: Any) -> tuple[Journal, Journal, Tensors]:
     """Run on both engines; return what each saw, and the weights that both began with."""
     federation = {"clients": 6, "rounds": 3, "batch_size": 8, **tables.pop("federation", {})}
     local, fast = (

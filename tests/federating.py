@@ -1,0 +1,46 @@
+"""What several tests of the federation do: train, keep a record, and take the server's step by hand."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsim import experiment
+from fedsim.journal import Journal
+from fedsim.record import RoundRecord, RunRecord
+from fedsim.scenario import Scenario
+from fedsim.store import RunFolder
+from fedsim.types import Tensors, Update
+
+
+def run(scenario: Scenario) -> Journal:
+    return experiment.train(scenario.model_dump_json(), lambda _record: None)
+
+
+class Silent:
+    """A watcher that says nothing."""
+
+    def __getattr__(self, _name: str) -> Callable[..., Any]:
+        return lambda *_: lambda *_: None
+
+
+def recorded(scenario: Scenario, path: Path) -> RunRecord:
+    folder = RunFolder(path)
+    folder.create(overwrite=False)
+    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
+
+
+def who_counted(record: RoundRecord) -> list[int]:
+    lost = {int(failure.who.removeprefix("client ")) for failure in record.failures}
+    return [client for client in record.cohort if client not in lost]
+
+
+def stepped(weights: Tensors, updates: Sequence[Update]) -> Tensors:
+    """Return the weights after the mean of the updates, each counted by its examples, in the server's order of sums."""
+    total = sum(update.examples for update in updates)
+    new = dict(weights)
+    for name in updates[0].tensors:
+        summed = updates[0].tensors[name] * updates[0].examples
+        for update in updates[1:]:
+            summed.add_(update.tensors[name], alpha=update.examples)
+        new[name] = weights[name] - summed / total
+    return new
