@@ -47,7 +47,7 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
         masks: one a site.
     """
     model = copy.deepcopy(observation.model).double().train()
-    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    parameters = {name: p for name, p in model.named_parameters() if name in observation.update.tensors}
     with injected_masks(observation.sites, tuple(mask.double() for mask in masks)):
         loss = observation.loss(model(inputs.double()), labels)
     gradient = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)

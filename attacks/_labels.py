@@ -85,6 +85,8 @@ def _head(observation: Observation) -> tuple[str, nn.Linear]:
     ]
     if not heads:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row a class")
+    if f"{heads[-1][0]}.weight" in observation.hidden:
+        raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{heads[-1][0]}' is hidden")
     return heads[-1]
 
 

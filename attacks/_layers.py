@@ -54,9 +54,9 @@ def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
-    """Return the linear layer that sees the flattened example, in whatever order of the pixels."""
+    """Return the linear layer that sees the flattened example, in whatever order of the pixels, if it is shared."""
     count = math.prod(observation.spec.shape)
-    layers = layers_on_pixels(observation)
+    layers = (layer for layer in layers_on_pixels(observation) if f"{layer.name}.weight" in observation.update.tensors)
     flat = (layer for layer in layers if isinstance(layer.module, nn.Linear) and layer.pixels.shape == (1, count))
     return next(flat, None)
 
@@ -106,7 +106,8 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
     start = next(index for index, (name, _) in enumerate(calls) if name == first)
     fitting = (index for index in range(start + 1, len(calls)) if calls[index][1].shape == (1, width))
     index = next(fitting, None)
-    return None if index is None else Behind(calls[index][0], lambda outputs: run(outputs)[index][1])
+    is_shared = index is not None and f"{calls[index][0]}.weight" in observation.update.tensors
+    return None if index is None or not is_shared else Behind(calls[index][0], lambda outputs: run(outputs)[index][1])
 
 
 @contextmanager

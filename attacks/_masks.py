@@ -44,7 +44,8 @@ def linear_behind(observation: Observation) -> dict[int, str]:
     for index, site in enumerate(observation.sites):
         masks = tuple(torch.full(s.shape, float(i != index)) for i, s in enumerate(observation.sites))
         name = _first_silent_linear(observation, masks)
-        if name is not None and observation.update.tensors[f"{name}.weight"].shape[1:] == site.shape[1:]:
+        gradient = observation.update.tensors.get(f"{name}.weight")
+        if name is not None and gradient is not None and gradient.shape[1:] == site.shape[1:]:
             found[index] = name
     return found
 

@@ -83,7 +83,7 @@ class GradientMatching:
         self._loss = observation.loss
         self._labels = labels
         self._model = observation.model.train(search.training_mode)
-        parameters = {n: p for n, p in self._model.named_parameters() if p.requires_grad}
+        parameters = {n: p for n, p in self._model.named_parameters() if n in observation.update.tensors}
         self._parameters = list(parameters.values())
         self._target = [observation.update.tensors[name] for name in parameters]
         self._target_norm = _norm(self._target)

@@ -53,7 +53,7 @@ def peeled(observation: Observation, examples: Tensor) -> Peeled:
     deltas = torch.zeros(0)
     for position, name in enumerate(names):
         inputs = _linear_inputs(model, observation, examples, masks)[position][1]
-        if inputs.ndim != 2:  # noqa: PLR2004 - one vector an example
+        if inputs.ndim != 2 or f"{name}.weight" in observation.hidden:  # noqa: PLR2004 - one vector an example
             return Peeled(None, None)
         gradient = observation.update.tensors[f"{name}.weight"].double()
         if name in site_before:

@@ -93,8 +93,10 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
 def _unsolvable(observation: Observation, patches: Patches, positions: Positions) -> str | None:
     if not positions.is_trained:
         return f"the position embedding '{positions.name}' is frozen: its gradient is not sent"
+    if positions.name in observation.hidden:
+        return f"the gradient of the position embedding '{positions.name}' is hidden"
     if f"{patches.name}.weight" not in observation.update.tensors:
-        return f"the patch projection '{patches.name}' is frozen: its gradient is not sent"
+        return f"the patch projection '{patches.name}' is frozen or hidden: its gradient is not sent"
     if len(patches.pixels) > patches.width:
         return f"{len(patches.pixels)} patches for {patches.width} features a token: fewer equations than unknowns"
     if not bool(rows_of(observation.update.tensors[positions.name], patches, positions.first).any()):

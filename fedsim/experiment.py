@@ -298,6 +298,7 @@ def _scored(
         stopped=found.stopped,
         history=found.history,
         notes=found.notes,
+        facts=dict(found.facts),
         arrays=arrays,
     )
 

@@ -22,8 +22,9 @@ from typing import ClassVar, Generic, TypeVar, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError, NotApplicable
+from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.types import (
+    Applicability,
     Batch,
     Config,
     Contribution,
@@ -184,26 +185,46 @@ class Attack(_Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
-        missing = sorted(self.needs - set(observation.threat.knows))
-        if missing:
-            raise NotApplicable(f"needs the threat model to grant {', '.join(missing)}")
-        if observation.threat.sees not in self.views:
-            raise NotApplicable(
-                f"works on {', '.join(sorted(self.views))}, but the server sees {observation.threat.sees}"
-            )
-        _check_update(observation)
-        reason = self.not_applicable(observation)
-        if reason is not None:
-            raise NotApplicable(reason)
+        verdict = self.applicable(observation)
+        if not verdict.holds:
+            raise NotApplicable(verdict.reason)
         return self.search(observation, generator, on_step)
 
+    @final
+    def applicable(self, observation: Observation) -> Applicability:
+        """Say whether the attack fits the observation and the threat model, and if not, why.
 
-def _check_update(observation: Observation) -> None:
-    expected = {name: p.shape for name, p in observation.model.named_parameters() if p.requires_grad}
-    tensors = {n: t for n, t in observation.update.tensors.items() if n in expected}
-    absent = [name for name in expected if name not in tensors]
+        Raises:
+            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
+        """
+        missing = sorted(self.needs - set(observation.threat.knows))
+        if missing:
+            return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
+        if observation.threat.sees not in self.views:
+            views = ", ".join(sorted(self.views))
+            return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
+        check_update(observation)
+        reason = self.not_applicable(observation)
+        return Applicability(reason is None, reason or "")
+
+
+def check_update(observation: Observation) -> None:
+    """Check the update against the model before anything expensive runs.
+
+    Raises:
+        FedsimError: tensors are missing, extra, mis-shaped, not finite or all zero; or a label is out of range.
+    """
+    expected = {n: p.shape for n, p in observation.model.named_parameters() if p.requires_grad}
+    tensors = observation.update.tensors
+    absent = [name for name in expected if name not in tensors and name not in observation.hidden]
     if absent:
         raise FedsimError(f"the update lacks {len(absent)} tensors of the model, first '{absent[0]}'.")
+    extra = [name for name in tensors if name not in expected]
+    if extra:
+        raise FedsimError(
+            f"the update holds {len(extra)} tensors that the model does not train, first '{extra[0]}'."
+            f"{nearest(extra[0], expected)}"
+        )
     for name, tensor in tensors.items():
         if tensor.shape != expected[name]:
             raise FedsimError(f"'{name}' has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}.")
@@ -211,3 +232,15 @@ def _check_update(observation: Observation) -> None:
             raise FedsimError(f"'{name}' of the update holds values that are not finite.")
     if not any(bool(tensor.any()) for tensor in tensors.values()):
         raise FedsimError("every tensor of the update is zero: there is nothing to match.")
+    _check_labels(observation)
+
+
+def _check_labels(observation: Observation) -> None:
+    labels, classes = observation.labels, observation.spec.classes
+    if labels is None:
+        return
+    if observation.batch_size is not None and len(labels) != observation.batch_size:
+        raise FedsimError(f"{len(labels)} labels were given for a batch of {observation.batch_size}.")
+    strangers = labels[(labels < 0) | (labels >= classes)]
+    if len(strangers):
+        raise FedsimError(f"label {int(strangers[0])} is out of range, expected 0 to {classes - 1}.")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import fnmatch
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from torch import nn
 
-from fedsim.errors import ScenarioError
+from fedsim.errors import ScenarioError, nearest
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
 from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
 from fedsim.world import World, cross_entropy
+
+_HIGHEST_RATE = 0.95
 
 _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "labels": ("the labels of the batch", "must infer the labels"),
@@ -41,15 +44,22 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     sites = dropout_sites(model, world.dataset.spec.shape, batch_size or 1)
-    if "dropout-rates" not in knows:
+    rate_error = world.scenario.threat.rate_error
+    if "dropout-rates" not in knows or rate_error:
         _withhold_rates(model, sites)
-        sites = tuple(replace(site, rate=0.0) for site in sites)
+        sites = tuple(_misjudged(site, rate_error) if "dropout-rates" in knows else _unknown(site) for site in sites)
+    shared = _shared(model, world.scenario.threat.shares)
     examples = sum(len(batch) for batch in truth.batches) if batch_size else 0
     return Observation(
         threat=ThreatModel(sees="sum" if entry.clients else "single-update", knows=tuple(sorted(knows))),
         model=model,
         loss=cross_entropy,
-        update=replace(copy.deepcopy(entry.update), examples=examples),
+        update=replace(
+            entry.update,
+            tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},
+            buffers=copy.deepcopy(entry.update.buffers),
+            examples=examples,
+        ),
         spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
         local_steps=len(truth.batches),
         learning_rate=world.optimizer.learning_rate,
@@ -58,6 +68,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         labels=truth.batches[0].labels.clone() if "labels" in knows else None,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=tuple(d.adaptive_view() for d in world.defenses) if "defenses" in knows else (),
+        hidden=frozenset(entry.update.tensors.keys() - shared),
     )
 
 
@@ -71,11 +82,41 @@ def describe(world: World) -> tuple[str, ...]:
     return (
         "The server is honest but curious: it runs the protocol and keeps what it receives.",
         *_view(world.scenario, sent),
+        *_limits(world.scenario),
         f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
     )
+
+
+def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
+    """Names of the trained parameters that match one of the patterns.
+
+    Raises:
+        ScenarioError: a pattern matches none.
+    """
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for pattern in patterns:
+        if not fnmatch.filter(names, pattern):
+            raise ScenarioError(f"threat.shares: no parameter matches '{pattern}'.{nearest(pattern, names)}")
+    return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+
+
+def _misjudged(site: DropoutSite, error: float) -> DropoutSite:
+    return replace(site, rate=min(max(site.rate + error, 0.0), _HIGHEST_RATE))
+
+
+def _unknown(site: DropoutSite) -> DropoutSite:
+    return replace(site, rate=0.0)
+
+
+def _limits(scenario: Scenario) -> Iterator[str]:
+    threat = scenario.threat
+    if threat.shares != ("*",):
+        yield f"Of each update it sees only the parameters that match {', '.join(threat.shares)}."
+    if threat.rate_error and "dropout-rates" in threat.knows:
+        yield f"Its dropout rates are wrong by {threat.rate_error:+g}."
 
 
 def _training(world: World) -> str:

@@ -106,6 +106,7 @@ class VictimRecord(_Part):
     `clients` holds all participants of a mean, of which `client` is the first; it is empty for a single update.
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order).
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
+    `facts` are figures that explain the result, by name, as the attack gave them.
     """
 
     round: int
@@ -120,6 +121,7 @@ class VictimRecord(_Part):
     stopped: str = ""
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
+    facts: dict[str, float] = Field(default_factory=dict)
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""

@@ -186,6 +186,12 @@ class Threat(Config):
         default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
     )
     knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
+    shares: tuple[str, ...] = Field(
+        default=("*",), min_length=1, description="patterns of the parameters whose tensors the server sees"
+    )
+    rate_error: float = Field(
+        default=0.0, gt=-1, lt=1, description="error of the dropout rates that the attacker takes for known"
+    )
     rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
     victims: int = Field(
         default=1,

@@ -196,6 +196,7 @@ class Observation:
         labels: labels of the batch, or None; of a mean, those of all participants, one after the other.
         masks: the true masks of every local step, or None.
         public: descriptions of the defenses in use, empty unless ``defenses`` are known.
+        hidden: trained parameters whose tensors the server does not see; they are missing in the update.
     """
 
     threat: ThreatModel
@@ -210,6 +211,7 @@ class Observation:
     labels: Tensor | None
     masks: tuple[Masks, ...] | None
     public: tuple[PublicKnowledge, ...]
+    hidden: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -231,6 +233,13 @@ class Step:
 OnStep = Callable[[Step], None]
 
 
+class Applicability(NamedTuple):
+    """Whether an attack fits an observation; if not, why, in words that end a sentence."""
+
+    holds: bool
+    reason: str = ""
+
+
 @dataclass(frozen=True)
 class Reconstruction:
     """An attacker's guess.
@@ -245,6 +254,7 @@ class Reconstruction:
         history: (iteration, objective) pairs of the winning restart, thinned.
         stopped: why it ended, for example ``"objective below threshold"``.
         notes: anything a reader of the record should know.
+        facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
     """
 
     inputs: Tensor
@@ -256,3 +266,4 @@ class Reconstruction:
     history: tuple[tuple[int, float], ...]
     stopped: str
     notes: tuple[str, ...] = ()
+    facts: Mapping[str, float] = field(default_factory=dict[str, float])

@@ -103,6 +103,23 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
     assert observation.threat.knows == tuple(sorted(knows))
 
 
+def test_only_shared_tensors_pass(watched: Watched) -> None:
+    observation, _, _ = watched(threat={"shares": ("1.*", "7.*")})
+    assert set(observation.update.tensors) == {"1.weight", "7.weight"}
+    assert observation.hidden == {"4.weight"}
+
+
+def test_a_pattern_that_matches_no_parameter_names_the_nearest(watched: Watched) -> None:
+    with pytest.raises(ScenarioError, match=r"no parameter matches '1.wieght'. Did you mean '1.weight'"):
+        watched(threat={"shares": ("1.wieght",)})
+
+
+def test_misjudged_rates_hide_the_true_ones(watched: Watched) -> None:
+    observation, _, _ = watched(threat={"rate_error": 0.1})
+    assert [site.rate for site in observation.sites] == pytest.approx([0.35, 0.35])
+    assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == [0.0, 0.0]
+
+
 def test_withheld_rates_do_not_stand_in_the_model(watched: Watched) -> None:
     observation, _, _ = watched(knows=("labels", "batch-size"))
     assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == [0.0, 0.0]

@@ -93,7 +93,7 @@ def tampered(update: Update, **changes: torch.Tensor | None) -> Update:
         if value is None:
             del new[tensors[key]]
         else:
-            new[tensors[key]] = value
+            new[tensors.get(key, key)] = value
     return replace(update, tensors=new)
 
 
@@ -106,6 +106,7 @@ def tampered(update: Update, **changes: torch.Tensor | None) -> Update:
         ({"1_weight": torch.full((24, 64), torch.nan)}, "'1.weight' of the update holds values that are not finite"),
         ({n: torch.zeros(s) for n, s in (("1_weight", (24, 64)), ("4_weight", (24, 24)), ("7_weight", (10, 24)))},
          "every tensor of the update is zero"),
+        ({"stranger": torch.zeros(2)}, "holds 1 tensors that the model does not train, first 'stranger'"),
     ],
 )  # fmt: skip
 def test_a_malformed_update_is_one_clear_sentence(
@@ -115,3 +116,24 @@ def test_a_malformed_update_is_one_clear_sentence(
     bad = replace(observation, update=tampered(observation.update, **change))
     with pytest.raises(FedsimError, match=message):
         short(name)(bad, seeding.generator(1, "attack"))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize(
+    ("labels", "message"), [([10], "label 10 is out of range, expected 0 to 9"), ([1, 2], "2 labels")]
+)
+def test_impossible_labels_are_one_clear_sentence(name: str, labels: list[int], message: str, watched: Watched) -> None:
+    observation, _, _ = watched(knows=ALL)
+    with pytest.raises(FedsimError, match=message):
+        short(name)(replace(observation, labels=torch.tensor(labels)), seeding.generator(1, "attack"))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_it_works_on_what_is_shared_or_says_why_not(name: str, watched: Watched) -> None:
+    for shares in (("1.*",), ("7.*",)):
+        observation, _, _ = watched(knows=ALL, threat={"shares": shares})
+        try:
+            guess = short(name)(observation, seeding.generator(1, "attack"))
+        except NotApplicable:
+            continue
+        assert torch.isfinite(guess.inputs).all()
