@@ -1,4 +1,4 @@
-"""The search that all gradient-matching attacks share: a dummy whose gradient points where the observed one does.
+"""Settings and frame of the attacks that match gradients: group the victims, descend, and report the best start.
 
 The objective is J = 1 - <g, g*> / (||g|| ||g*|| + 1e-8) + tv TV(x) + prior(masks), with one cosine over all
 parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
@@ -6,22 +6,31 @@ parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.optim import Adam
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from attacks._comparison import Comparison, GeneralComparison, Setting
+from attacks._descent import Sign
+from attacks._engine import Found, Pace, Search, descend
+from attacks._ghost import fastest
 from attacks._labels import LabelRule, infer_labels
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+from attacks._priors import pixel_box, total_variation
+from attacks._starts import Start, first_inputs
+from fedsim.hooks import Attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction
 
-_EPSILON = 1e-8
 _HISTORY_POINTS = 400
+_ROWS_AT_ONCE = 32
+_NUMBERS_AT_ONCE = 4_000_000
+_CONVERGED = 1.1
+Statistics = Literal["attack", "batch", "running"]
 
 
 class MatchingConfig(Config):
@@ -29,103 +38,140 @@ class MatchingConfig(Config):
 
     iterations: int = Field(default=20_000, ge=1, description="most iterations of one trial")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
-    signed: bool = Field(
-        default=True, description="use only the sign of the objective's gradient with respect to the inputs"
+    sign: Sign = Field(
+        default="hard", description="hard: only the sign of the inputs' gradient; soft: tanh of it; off: itself"
     )
     boxed: bool = Field(default=True, description="keep the dummy inside the pixel range after every step")
     total_variation: float = Field(default=1e-5, ge=0, description="weight of the anisotropic total variation (means)")
-    plateau_patience: int = Field(
-        default=800, ge=1, description="iterations without improvement before the step shrinks"
+    schedule: Literal["plateau", "steps", "cosine", "constant"] = Field(
+        default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
-    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="by how much the step shrinks then")
+    plateau_patience: int = Field(
+        default=800, ge=1, description="plateau: iterations without improvement before the step shrinks"
+    )
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: by how much the step shrinks then")
+    warm_up: int = Field(default=0, ge=0, description="cosine: iterations until the full step")
+    start: Start = Field(
+        default="normal", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
+    )
+    pattern: int = Field(default=4, ge=1, description="patterned: edge of the square, in pixels")
+    median_every: int = Field(default=0, ge=0, description="iterations between 3 x 3 median filters; 0 for none")
     threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below")
     patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
+    still: float = Field(
+        default=0.0, ge=0, description="stop when 100 iterations moved the dummy by less (normalised units); 0: never"
+    )
+    statistics: Statistics = Field(
+        default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
+    )
     label_rule: LabelRule = Field(
         default="counting", description="how unknown labels of several examples are inferred; distinct: no class twice"
     )
-    trials: int = Field(default=1, ge=1, description="independent starts; the lowest objective wins")
+    trials: int = Field(default=1, ge=1, description="independent starts, run at once; the lowest objective wins")
+    engine: Literal["fastest", "general"] = Field(
+        default="fastest", description="general: build every gradient explicitly, also where that is not needed"
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
 
 
-@dataclass(frozen=True)
-class Search:
-    """What differs between the attacks.
+ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
+
+
+class MatchingAttack(Attack[ConfigT]):
+    """An attack that matches one gradient. Authors write `plan`.
 
     Attributes:
-        forward: context in which the model's forward pass uses the current masks.
-        draws: forward passes with contexts of their own whose gradients are averaged.
-        first_masks: start values of the masks to optimise; empty for attacks that optimise none.
-        prior: regulariser of the masks.
-        training_mode: whether normalisation layers use batch statistics.
+        training_mode: whether normalisation layers use batch statistics, unless the settings say otherwise.
     """
 
-    forward: Callable[[Masks], AbstractContextManager[None]]
-    draws: int = 1
-    first_masks: Callable[[torch.Generator], Masks] = lambda _generator: ()
-    prior: Callable[[Masks], Tensor] = lambda _masks: torch.zeros(())
-    training_mode: bool = True
+    training_mode: ClassVar[bool] = True
 
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates of several steps."""
+        return one_gradient_only(observation)
 
-@dataclass
-class _Best:
-    objective: float
-    iteration: int
-    inputs: Tensor
-    masks: Masks
+    @abstractmethod
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Return what this attack adds to the search, for observations of one model and shape."""
 
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Search alone."""
+        return self.search_together([observation], [generator], [on_step])[0]
 
-class GradientMatching:
-    """The objective for one observation."""
+    def search_together(
+        self,
+        observations: Sequence[Observation],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> list[Reconstruction]:
+        """Search on many victims at once; those of another model or shape follow in a computation of their own."""
+        results: dict[int, Reconstruction] = {}
+        for group in _groups(observations, self._at_once(observations[0])):
+            chosen = [observations[index] for index in group]
+            own = [generators[index] for index in group], [on_steps[index] for index in group]
+            results.update(zip(group, self._matched(chosen, *own), strict=True))
+        return [results[index] for index in range(len(observations))]
 
-    def __init__(self, observation: Observation, labels: Tensor, config: MatchingConfig, search: Search) -> None:
-        """Put the observed model into the mode of the search; its weights stay as they are."""
-        self._config = config
-        self._search = search
-        self._loss = observation.loss
-        self._labels = labels
-        self._model = observation.model.train(search.training_mode)
-        parameters = {n: p for n, p in self._model.named_parameters() if n in observation.update.tensors}
-        self._parameters = list(parameters.values())
-        self._target = [observation.update.tensors[name] for name in parameters]
-        self._target_norm = _norm(self._target)
+    def pace(self) -> Pace:
+        """Return how rows descend, from the settings; an attack may change it."""
+        config = self.config
+        return Pace(
+            iterations=config.iterations,
+            rate=config.learning_rate,
+            mask_rate=config.learning_rate,
+            sign=config.sign,
+            schedule=config.schedule,
+            patience=config.plateau_patience,
+            factor=config.plateau_factor,
+            warm_up=config.warm_up,
+            langevin=0.0,
+            median_every=config.median_every,
+            threshold=config.threshold,
+            stall=config.patience,
+            still=config.still,
+        )
 
-    def distance(self, inputs: Tensor, masks: Masks) -> Tensor:
-        """Return 1 - cosine between the dummy's gradient and the observed one, differentiable in inputs and masks."""
-        gradients = [self._gradient(inputs, masks) for _ in range(self._search.draws)]
-        gradient = [torch.stack(parts).mean(0) for parts in zip(*gradients, strict=True)]
-        product = torch.stack([(g * t).sum() for g, t in zip(gradient, self._target, strict=True)]).sum()
-        return 1.0 - product / (_norm(gradient) * self._target_norm + _EPSILON)
+    def first(self, observations: Sequence[Observation]) -> Callable[[int, torch.Generator], Tensor]:
+        """Return the function that draws a victim's dummy as the settings say."""
+        shape = (observations[0].batch_size or 1, *observations[0].spec.shape)
+        return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
-    def objective(self, inputs: Tensor, masks: Masks) -> Tensor:
-        """Return the distance plus the regularisers."""
-        smoothness = self._config.total_variation * total_variation(inputs)
-        return self.distance(inputs, masks) + smoothness + self._search.prior(masks)
+    def smoothness(self, inputs: Tensor, victims: Sequence[int]) -> Tensor:
+        """Return the weighted total variation, shape (R,)."""
+        return self.config.total_variation * total_variation(inputs)
 
-    def _gradient(self, inputs: Tensor, masks: Masks) -> tuple[Tensor, ...]:
-        with self._search.forward(masks):
-            loss = self._loss(self._model(inputs), self._labels)
-        return torch.autograd.grad(loss, self._parameters, create_graph=True, materialize_grads=True)
+    def _matched(
+        self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
+    ) -> list[Reconstruction]:
+        labels = [_labels(observation, self.config.label_rule) for observation in observations]
+        search = self.plan(observations)
+        comparison = self._comparison(observations, search)
+        box = pixel_box(observations[0]) if self.config.boxed else None
+        rows = descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
+        trials = self.config.trials
+        return [
+            _best(rows[victim * trials : (victim + 1) * trials], label, comparison.name)
+            for victim, label in enumerate(labels)
+        ]
 
+    def _comparison(self, observations: list[Observation], search: Search) -> Comparison:
+        setting = _setting(observations[0], search, self._uses_batch_statistics(), self.config.device)
+        if self.config.engine == "general":
+            return GeneralComparison(setting, observations)
+        probe = torch.Generator().manual_seed(0)
+        one_row = tuple(variable[None] for variable in search.masking.first(probe))
+        masks = search.masking.masks(one_row, [0], [probe] * len(observations), 0.0)
+        return fastest(setting, observations, tuple(mask[0].detach() for mask in masks), probe)
 
-def match_gradients(
-    observation: Observation, config: MatchingConfig, search: Search, generator: torch.Generator, on_step: OnStep
-) -> Reconstruction:
-    """Search for inputs, and masks where the search has any, and return the best guess of all trials."""
-    labels = observation.labels if observation.labels is not None else infer_labels(observation, config.label_rule)
-    matching = GradientMatching(observation, labels, config, search)
-    trials = [
-        _trial(trial, matching, observation, config, search, generator, on_step) for trial in range(config.trials)
-    ]
-    best, history, stopped = min(trials, key=lambda trial: trial[0].objective)
-    return Reconstruction(
-        inputs=best.inputs,
-        labels=labels.clone(),
-        masks=best.masks or None,
-        objective=best.objective,
-        iterations=sum(len(objectives) for _, objectives, _ in trials),
-        best_iteration=best.iteration,
-        history=_thinned(history),
-        stopped=stopped,
-    )
+    def _uses_batch_statistics(self) -> bool:
+        return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
+
+    def _at_once(self, observation: Observation) -> int:
+        """Victims whose rows fit into one computation."""
+        numbers = sum(math.prod(site.shape) for site in observation.sites)
+        numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
+        rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
+        return max(1, rows // self.config.trials)
 
 
 def one_gradient_only(observation: Observation) -> str | None:
@@ -135,81 +181,54 @@ def one_gradient_only(observation: Observation) -> str | None:
     return None
 
 
-def total_variation(inputs: Tensor) -> Tensor:
-    """Return the anisotropic total variation of images (..., H, W): mean absolute differences, both directions."""
-    across = (inputs[..., :, 1:] - inputs[..., :, :-1]).abs().mean()
-    down = (inputs[..., 1:, :] - inputs[..., :-1, :]).abs().mean()
-    return across + down
+def _labels(observation: Observation, rule: LabelRule) -> Tensor:
+    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
 
 
-def pixel_box(observation: Observation) -> tuple[Tensor, Tensor]:
-    """Return the normalised values of pixels 0 and 1, shape (C, 1, 1)."""
-    mean = torch.tensor(observation.spec.mean).view(-1, 1, 1)
-    std = torch.tensor(observation.spec.std).view(-1, 1, 1)
-    return (0.0 - mean) / std, (1.0 - mean) / std
+def _setting(observation: Observation, search: Search, batch_statistics: bool, device: str) -> Setting:
+    """Return the setting of a search, with a model of its own; the observed one stays as it is."""
+    model = copy.deepcopy(observation.model).to(device).train(batch_statistics)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
+    sites = observation.sites if search.sites is None else search.sites
+    return Setting(model, observation.loss, names, sites)
 
 
-def _trial(
-    trial: int,
-    matching: GradientMatching,
-    observation: Observation,
-    config: MatchingConfig,
-    search: Search,
-    generator: torch.Generator,
-    on_step: OnStep,
-) -> tuple[_Best, list[float], str]:
-    shape = (observation.batch_size or 1, *observation.spec.shape)
-    inputs = torch.randn(shape, generator=generator).requires_grad_()
-    masks = tuple(mask.requires_grad_() for mask in search.first_masks(generator))
-    low, high = pixel_box(observation)
-    optimizer = Adam([inputs, *masks], lr=config.learning_rate)
-    schedule = ReduceLROnPlateau(optimizer, factor=config.plateau_factor, patience=config.plateau_patience)
-    best = _Best(float("inf"), 0, inputs.detach().clone(), masks)
-    objectives: list[float] = []
-    for iteration in range(1, config.iterations + 1):
-        objective = matching.objective(inputs, masks)
-        value = float(objective.detach())
-        objectives.append(value)
-        if value < best.objective:
-            best = _Best(value, iteration, inputs.detach().clone(), tuple(m.detach().clone() for m in masks))
-        on_step(Step(trial, iteration, config.iterations, value, best.objective, inputs.detach()))
-        stopped = _stop(value, iteration, best, config)
-        if stopped:
-            return best, objectives, stopped
-        _descend(objective, inputs, masks, optimizer, config)
-        schedule.step(value)
-        _project(inputs, masks, (low, high) if config.boxed else None)
-    return best, objectives, "iterations used up"
+def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
+    """Indices of observations that fit into one computation: the same weights, shapes and rates."""
+    groups: list[list[int]] = []
+    for index, observation in enumerate(observations):
+        fitting = (group for group in groups if len(group) < at_once and _is_alike(observations[group[0]], observation))
+        group = next(fitting, None)
+        if group is None:
+            groups.append(group := [])
+        group.append(index)
+    return groups
 
 
-def _stop(value: float, iteration: int, best: _Best, config: MatchingConfig) -> str | None:
-    if math.isnan(value):
-        return "objective is not a number"
-    if value < config.threshold:
-        return "objective below threshold"
-    if iteration - best.iteration >= config.patience:
-        return "no improvement"
-    return None
+def _is_alike(one: Observation, other: Observation) -> bool:
+    if (one.batch_size, one.sites, one.hidden) != (other.batch_size, other.sites, other.hidden):
+        return False
+    ours, theirs = one.model.state_dict(), other.model.state_dict()
+    return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def _descend(objective: Tensor, inputs: Tensor, masks: Masks, optimizer: Adam, config: MatchingConfig) -> None:
-    gradient, *mask_gradients = torch.autograd.grad(objective, [inputs, *masks], materialize_grads=True)
-    inputs.grad = gradient.sign() if config.signed else gradient
-    for mask, mask_gradient in zip(masks, mask_gradients, strict=True):
-        mask.grad = mask_gradient
-    optimizer.step()
-
-
-@torch.no_grad()
-def _project(inputs: Tensor, masks: Masks, box: tuple[Tensor, Tensor] | None) -> None:
-    if box is not None:
-        inputs.copy_(inputs.clamp(*box))
-    for mask in masks:
-        mask.clamp_(0.0, 1.0)
-
-
-def _norm(tensors: list[Tensor]) -> Tensor:
-    return torch.stack([tensor.square().sum() for tensor in tensors]).sum().sqrt()
+def _best(rows: list[Found], labels: Tensor, engine: str) -> Reconstruction:
+    best = min(rows, key=lambda row: row.objective)
+    close = sum(row.objective <= _CONVERGED * best.objective for row in rows)
+    return Reconstruction(
+        inputs=best.inputs.cpu(),
+        labels=labels.clone(),
+        masks=tuple(mask.cpu() for mask in best.masks) or None,
+        objective=best.objective,
+        iterations=sum(len(row.objectives) for row in rows),
+        best_iteration=best.iteration,
+        history=_thinned(best.objectives),
+        stopped=best.stopped,
+        notes=(f"gradients compared by the {engine} path",),
+        facts={"starts": len(rows), "starts that reached the lowest objective": close},
+    )
 
 
 def _thinned(objectives: list[float]) -> tuple[tuple[int, float], ...]:

@@ -8,29 +8,34 @@ the image from attackers that ignore it, not from this one. Without dropout it f
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal, final
+from typing import ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor
 
+from attacks._engine import Pace, Search
+from attacks._masking import FirstMasks, NoMasks, OptimisedMasks, Relaxation
 from attacks._masks import read_masks
-from attacks._matching import MatchingConfig, Search, match_gradients, one_gradient_only
-from fedsim.hooks import Attack
-from fedsim.masks import drawn_masks, injected_masks, without_dropout
+from attacks._matching import MatchingAttack, MatchingConfig
 from fedsim.registry import attack
-from fedsim.types import DropoutSite, Masks, Observation, OnStep, Reconstruction, View
+from fedsim.types import DropoutSite, Observation, View
 
 
 class DropoutInversionConfig(MatchingConfig):
     """Settings of DIA."""
 
     mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior")
-    first_masks: Literal["bernoulli", "ones", "mean"] = Field(
+    mask_learning_rate: float | None = Field(
+        default=None, gt=0, description="Adam's step of the masks; that of the inputs when absent"
+    )
+    first_masks: FirstMasks = Field(
         default="bernoulli", description="start of the masks: drawn like the client's, all 1, or all 1 - p"
     )
+    relaxation: Relaxation = Field(
+        default="box", description="masks in [0, 1]; their logits; or rounded in the forward pass only"
+    )
+    annealed: bool = Field(default=False, description="sigmoid: the temperature falls from 1 to 0.1")
     read_out: bool = Field(
         default=False, description="one example: fix the masks that zero columns of the gradient give away"
     )
@@ -39,53 +44,34 @@ class DropoutInversionConfig(MatchingConfig):
 
 @final
 @attack("dropout-inversion", summary="optimises dropout masks jointly with the data (DIA)", paper="2208.06163")
-class DropoutInversion(Attack[DropoutInversionConfig]):
-    """Forward passes with the masks being optimised."""
+class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
+    """Forward passes with the masks being optimised; without dropout it falls back to IG."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
-    def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
-        return one_gradient_only(observation)
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs and masks together."""
+        sites = self._sites(observations[0])
+        masking = self._masking(observations, sites) if sites else NoMasks()
+        return Search(masking, self.first(observations), self.smoothness, sites=sites)
 
-    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Optimise inputs and masks together; one optimiser, one learning rate."""
-        sites = self._sites(observation)
-        if not sites:
-            plain = Search(forward=lambda _masks: without_dropout(), training_mode=False)
-            return match_gradients(observation, self.config, plain, generator, on_step)
-        known = read_masks(observation) if self.config.read_out and sites[0].shape[0] == 1 else {}
-        free = [index for index in range(len(sites)) if index not in known]
+    def pace(self) -> Pace:
+        """Return the settings' pace, with the masks' own step."""
+        pace = super().pace()
+        return pace._replace(mask_rate=self.config.mask_learning_rate or pace.rate)
 
-        def complete(masks: Masks) -> Masks:
-            estimated = dict(zip(free, masks, strict=True))
-            return tuple(known[i] if i in known else estimated[i] for i in range(len(sites)))
-
-        def forward(masks: Masks) -> AbstractContextManager[None]:
-            return injected_masks(sites, complete(masks))
-
-        search = Search(
-            forward=forward,
-            first_masks=lambda g: self._first([sites[i] for i in free], g),
-            prior=lambda masks: self.config.mask_weight * mask_prior(masks, [sites[i].rate for i in free]),
+    def _masking(self, observations: Sequence[Observation], sites: tuple[DropoutSite, ...]) -> OptimisedMasks:
+        can_read = self.config.read_out and sites[0].shape[0] == 1
+        return OptimisedMasks(
+            sites,
+            [read_masks(observation) if can_read else {} for observation in observations],
+            first=self.config.first_masks,
+            relaxation=self.config.relaxation,
+            annealed=self.config.annealed,
+            weight=self.config.mask_weight,
         )
-        found = match_gradients(observation, self.config, search, generator, on_step)
-        return replace(found, masks=complete(found.masks or ()))
 
     def _sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         if "dropout-rates" in observation.threat.knows:
             return observation.sites
         return tuple(replace(site, rate=self.config.assumed_rate) for site in observation.sites)
-
-    def _first(self, sites: list[DropoutSite], generator: torch.Generator) -> Masks:
-        if self.config.first_masks == "bernoulli":
-            return drawn_masks(sites, generator, torch.empty(0))
-        return tuple(
-            torch.full(site.shape, 1.0 if self.config.first_masks == "ones" else 1.0 - site.rate) for site in sites
-        )
-
-
-def mask_prior(masks: Masks, rates: list[float]) -> Tensor:
-    """Return sum over sites of | (1 - mean of the mask) - p |; the mean runs over the batch as well."""
-    terms = [((1.0 - mask.mean()) - rate).abs() for mask, rate in zip(masks, rates, strict=True)]
-    return torch.stack(terms).sum() if terms else torch.zeros(())

@@ -7,15 +7,14 @@ minimises the wrong function: even the true image has a large objective. That lo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
-
-from attacks._matching import MatchingConfig, Search, match_gradients, one_gradient_only
-from fedsim.hooks import Attack
-from fedsim.masks import without_dropout
+from attacks._engine import Search
+from attacks._masking import NoMasks
+from attacks._matching import MatchingAttack, MatchingConfig
 from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction, View
+from fedsim.types import Observation, View
 
 
 class InvertingGradientsConfig(MatchingConfig):
@@ -24,16 +23,12 @@ class InvertingGradientsConfig(MatchingConfig):
 
 @final
 @attack("inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053")
-class InvertingGradients(Attack[InvertingGradientsConfig]):
+class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
     """Forward passes in evaluation mode."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    training_mode: ClassVar[bool] = False
 
-    def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
-        return one_gradient_only(observation)
-
-    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+    def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        search = Search(forward=lambda _masks: without_dropout(), training_mode=False)
-        return match_gradients(observation, self.config, search, generator, on_step)
+        return Search(NoMasks(), self.first(observations), self.smoothness)

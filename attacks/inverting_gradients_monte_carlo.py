@@ -7,16 +7,17 @@ gradient, dropout rates known.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 
-from attacks._matching import MatchingConfig, Search, match_gradients, one_gradient_only
-from fedsim.hooks import Attack
-from fedsim.masks import drawn_masks, injected_masks
+from attacks._engine import Search
+from attacks._masking import DrawnMasks, NoMasks
+from attacks._matching import MatchingAttack, MatchingConfig
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Knowledge, Observation
 
 
 class InvertingGradientsMonteCarloConfig(MatchingConfig):
@@ -27,20 +28,13 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
 
 @final
 @attack("ig-mc", summary="gradient matching with the mean gradient over drawn masks", paper="2003.14053")
-class InvertingGradientsMonteCarlo(Attack[InvertingGradientsMonteCarloConfig]):
-    """S draws of masks an iteration."""
+class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
+    """S draws of masks an iteration: the batch stands S times in one gradient."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
-    def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
-        return one_gradient_only(observation)
-
-    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+    def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        sites, like = observation.sites, torch.empty(0)
-        search = Search(
-            forward=lambda _masks: injected_masks(sites, drawn_masks(sites, generator, like)),
-            draws=self.config.draws if sites else 1,
-        )
-        return match_gradients(observation, self.config, search, generator, on_step)
+        sites = observations[0].sites
+        masking = DrawnMasks(sites, self.config.draws, torch.empty(0)) if sites else NoMasks()
+        return Search(masking, self.first(observations), self.smoothness)

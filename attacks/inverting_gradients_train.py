@@ -6,15 +6,16 @@ client's masks are never drawn again. Threat model: honest-but-curious server, o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
 import torch
 
-from attacks._matching import MatchingConfig, Search, match_gradients, one_gradient_only
-from fedsim.hooks import Attack
-from fedsim.masks import drawn_masks, injected_masks
+from attacks._engine import Search
+from attacks._masking import DrawnMasks, NoMasks
+from attacks._matching import MatchingAttack, MatchingConfig
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Knowledge, Observation
 
 
 class InvertingGradientsTrainConfig(MatchingConfig):
@@ -22,18 +23,14 @@ class InvertingGradientsTrainConfig(MatchingConfig):
 
 
 @final
-@attack("ig-train", summary="gradient matching with fresh random masks in every iteration", paper="2003.14053")
-class InvertingGradientsTrain(Attack[InvertingGradientsTrainConfig]):
-    """One draw of masks an iteration."""
+@attack("ig-train", summary="gradient matching with fresh masks in every iteration", paper="2003.14053")
+class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
+    """Forward passes in training mode."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
-    def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
-        return one_gradient_only(observation)
-
-    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+    def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        sites, like = observation.sites, torch.empty(0)
-        search = Search(forward=lambda _masks: injected_masks(sites, drawn_masks(sites, generator, like)))
-        return match_gradients(observation, self.config, search, generator, on_step)
+        sites = observations[0].sites
+        masking = DrawnMasks(sites, 1, torch.empty(0)) if sites else NoMasks()
+        return Search(masking, self.first(observations), self.smoothness)

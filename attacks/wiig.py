@@ -6,15 +6,14 @@ dropout masks; the upper reference that tells whether the image is still in the 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
-
-from attacks._matching import MatchingConfig, Search, match_gradients, one_gradient_only
-from fedsim.hooks import Attack
-from fedsim.masks import injected_masks
+from attacks._engine import Search
+from attacks._masking import GivenMasks, NoMasks
+from attacks._matching import MatchingAttack, MatchingConfig
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Knowledge, Observation
 
 
 class WiigConfig(MatchingConfig):
@@ -23,17 +22,13 @@ class WiigConfig(MatchingConfig):
 
 @final
 @attack("wiig", summary="gradient matching with the true dropout masks (upper reference)", paper="2208.06163")
-class Wiig(Attack[WiigConfig]):
+class Wiig(MatchingAttack[WiigConfig]):
     """Forward passes with the granted masks."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})
 
-    def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps."""
-        return one_gradient_only(observation)
-
-    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+    def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        masks = observation.masks[0] if observation.masks else ()
-        search = Search(forward=lambda _masks: injected_masks(observation.sites, masks))
-        return match_gradients(observation, self.config, search, generator, on_step)
+        masks = [observation.masks[0] for observation in observations if observation.masks]
+        masking = GivenMasks(masks) if observations[0].sites else NoMasks()
+        return Search(masking, self.first(observations), self.smoothness)

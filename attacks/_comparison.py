@@ -1,0 +1,167 @@
+"""How a dummy's gradient is compared with the observed one: the general path, for any torch module.
+
+A row is one dummy batch of one victim; many rows are compared at once. The gradient of a row with respect to the
+weights is built explicitly, and only inputs and masks are differentiated a second time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedsim.masks import injected_masks, without_dropout
+from fedsim.types import DropoutSite, Loss, Masks, Observation
+
+_EPSILON = 1e-8
+
+
+class Gradients(Protocol):
+    """Gradients of R rows beside the observed ones, T tensors each; every figure has shape (R, T)."""
+
+    def inner(self) -> Tensor:
+        """Inner products with the observed gradient."""
+        ...
+
+    def squared(self) -> Tensor:
+        """Squared norms."""
+        ...
+
+    def difference(self) -> Tensor:
+        """Squared norms of the difference to the observed gradient."""
+        ...
+
+    def observed(self) -> Tensor:
+        """Squared norms of the observed gradient."""
+        ...
+
+
+class Comparison(Protocol):
+    """Computes the gradients of rows.
+
+    Attributes:
+        name: of the path, for the record.
+        like: a tensor of the model's type and device.
+    """
+
+    name: str
+    like: Tensor
+
+    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+        """Compare rows, differentiably in inputs and masks.
+
+        Args:
+            inputs: shape (R, B, *shape).
+            masks: one a site, shape (R, *site.shape); empty for forward passes without dropout.
+            labels: classes (R, B), or their probabilities (R, B, K).
+            victims: index of the victim of each row.
+        """
+        ...
+
+
+Distance = Callable[[Gradients], Tensor]
+
+
+def cosine(gradients: Gradients) -> Tensor:
+    """Return 1 - cosine of whole gradients, shape (R,), in [0, 2] (arXiv 2003.14053, equation 4)."""
+    norms = gradients.squared().sum(1).sqrt() * gradients.observed().sum(1).sqrt()
+    return 1.0 - gradients.inner().sum(1) / (norms + _EPSILON)
+
+
+def cosine_by_tensor(gradients: Gradients) -> Tensor:
+    """Return 1 - the mean over tensors of their cosines, shape (R,)."""
+    norms = gradients.squared().sqrt() * gradients.observed().sqrt()
+    return 1.0 - (gradients.inner() / (norms + _EPSILON)).mean(1)
+
+
+def squared(gradients: Gradients) -> Tensor:
+    """Return the squared Euclidean distance of whole gradients, shape (R,) (arXiv 1906.08935, equation 4)."""
+    return gradients.difference().sum(1)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all victims of one computation share.
+
+    Attributes:
+        model: with the weights that the victims received, in the mode of the search; it is the search's own copy.
+        names: trained parameters whose gradients are compared.
+        sites: where the model drops out, for one row.
+    """
+
+    model: nn.Module
+    loss: Loss
+    names: tuple[str, ...]
+    sites: tuple[DropoutSite, ...]
+
+    @cached_property
+    def parameters(self) -> dict[str, Tensor]:
+        """The compared parameters, detached."""
+        return {name: self.model.get_parameter(name).detach() for name in self.names}
+
+    @property
+    def buffers(self) -> dict[str, Tensor]:
+        """Copies of the buffers, which a forward pass may change."""
+        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
+
+    def dropping(self, masks: Masks) -> AbstractContextManager[None]:
+        """Return the context of a forward pass with these masks, or without dropout when there are none."""
+        return injected_masks(self.sites, masks) if masks else without_dropout()
+
+
+class GeneralComparison:
+    """One row after the other, for any module: also those that mix the examples of a batch."""
+
+    name = "general"
+
+    def __init__(self, setting: Setting, observations: Sequence[Observation]) -> None:
+        """Keep references to the observed tensors; nothing is copied."""
+        self._setting = setting
+        self._weights = {name: p.clone().requires_grad_() for name, p in setting.parameters.items()}
+        self.like = next(iter(setting.parameters.values()))
+        self._targets = [[o.update.tensors[name].to(self.like.device) for name in setting.names] for o in observations]
+        self._norms = torch.stack([torch.stack([t.square().sum() for t in target]) for target in self._targets])
+
+    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+        """Compute each row's gradient explicitly."""
+        rows = [
+            self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row]) for row in range(len(inputs))
+        ]
+        return _Explicit(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
+
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
+        with self._setting.dropping(masks):
+            outputs = functional_call(self._setting.model, {**self._weights, **self._setting.buffers}, (inputs,))
+        loss = self._setting.loss(outputs, labels)
+        return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
+
+
+@dataclass(frozen=True)
+class _Explicit:
+    rows: list[tuple[Tensor, ...]]
+    targets: list[list[Tensor]]
+    norms: Tensor
+
+    def inner(self) -> Tensor:
+        return self._each(lambda g, t: (g * t).sum())
+
+    def squared(self) -> Tensor:
+        return self._each(lambda g, _: g.square().sum())
+
+    def difference(self) -> Tensor:
+        return self._each(lambda g, t: (g - t).square().sum())
+
+    def observed(self) -> Tensor:
+        return self.norms
+
+    def _each(self, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+        pairs = zip(self.rows, self.targets, strict=True)
+        return torch.stack(
+            [torch.stack([figure(g, t) for g, t in zip(row, target, strict=True)]) for row, target in pairs]
+        )

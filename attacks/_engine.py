@@ -1,0 +1,290 @@
+"""The search that all gradient-matching attacks share: dummies whose gradients point where the observed ones do.
+
+Many victims and starts are rows of one computation; a row that has ended leaves it. What an attack adds is a `Search`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks._comparison import Comparison, Distance, cosine
+from attacks._descent import Adam, Constant, Cosine, Plateau, Schedule, Sign, Steps, signed
+from attacks._masking import Masking
+from attacks._priors import median_filtered
+from fedsim.types import DropoutSite, Masks, OnStep, Step
+
+Prior = Callable[[Tensor, Sequence[int]], Tensor]
+
+
+class Pace(NamedTuple):
+    """How rows descend, and when they stop.
+
+    Attributes:
+        iterations: most of one row.
+        rate: step of the inputs, in their units.
+        mask_rate: step of the masks' variables.
+        sign: how the inputs' gradient is used.
+        schedule: plateau, steps, cosine or constant.
+        patience: plateau: iterations without improvement before the step shrinks.
+        factor: plateau: by how much.
+        warm_up: cosine: iterations until the full step.
+        langevin: standard deviation of the noise on the inputs' gradient, in units of the step.
+        median_every: iterations between median filters; 0 for none.
+        threshold: stop below this objective.
+        stall: stop after so many iterations without a new best.
+        still: stop when 100 iterations moved the inputs by less than this root mean square; 0 for never.
+    """
+
+    iterations: int
+    rate: float
+    mask_rate: float
+    sign: Sign
+    schedule: str
+    patience: int
+    factor: float
+    warm_up: int
+    langevin: float
+    median_every: int
+    threshold: float
+    stall: int
+    still: float
+
+
+@dataclass(frozen=True)
+class Search:
+    """What differs between attacks.
+
+    Attributes:
+        masking: which dropout masks forward passes use.
+        first: the dummy (B, *shape) of a victim's next start, from its generator.
+        prior: regularisers of the inputs (R, B, *shape), given each row's victim; shape (R,).
+        distance: of a dummy's gradient from the observed one.
+        sites: where the model drops out, when the attack assumes other rates than were observed.
+    """
+
+    masking: Masking
+    first: Callable[[int, torch.Generator], Tensor]
+    prior: Prior
+    distance: Distance = cosine
+    sites: tuple[DropoutSite, ...] | None = None
+
+
+@dataclass
+class Found:
+    """The end of one row.
+
+    Attributes:
+        inputs: of the lowest objective, shape (B, *shape).
+        masks: of the same iteration, one a site that the search optimised.
+        objectives: of every iteration.
+    """
+
+    victim: int
+    start: int
+    inputs: Tensor
+    masks: Masks
+    objective: float = math.inf
+    iteration: int = 0
+    objectives: list[float] = field(default_factory=list[float])
+    stopped: str = "iterations used up"
+
+
+@dataclass
+class _Rows:
+    found: list[Found]
+    inputs: Tensor
+    variables: Masks
+    labels: Tensor
+
+    @property
+    def victims(self) -> list[int]:
+        return [row.victim for row in self.found]
+
+    def keep(self, rows: list[int]) -> None:
+        index = torch.tensor(rows, device=self.inputs.device)
+        self.found = [self.found[row] for row in rows]
+        self.inputs = self.inputs.detach()[index].requires_grad_()
+        self.variables = tuple(v.detach()[index].requires_grad_() for v in self.variables)
+        self.labels = self.labels[index]
+
+
+_STILL_WINDOW = 100
+
+
+def descend(
+    comparison: Comparison,
+    search: Search,
+    labels: Sequence[Tensor],
+    starts: int,
+    pace: Pace,
+    box: tuple[Tensor, Tensor] | None,
+    generators: Sequence[torch.Generator],
+    on_steps: Sequence[OnStep],
+) -> list[Found]:
+    """Descend from `starts` dummies a victim, all at once.
+
+    Args:
+        comparison: of gradients.
+        search: what the attack adds.
+        labels: of each victim, shape (B,) or (B, K).
+        starts: rows a victim.
+        pace: how rows descend, and when they stop.
+        box: least and greatest value of the inputs, or None.
+        generators: one a victim.
+        on_steps: told of every iteration of a victim: of the row with the lowest objective in it.
+
+    Returns:
+        One result a row, victim by victim.
+    """
+    rows = _first_rows(search, labels, starts, generators, comparison)
+    everything = list(rows.found)
+    adam = Adam([rows.inputs, *rows.variables])
+    schedule = _schedule(pace, rows.inputs)
+    earlier = rows.inputs.detach().clone()
+    for iteration in range(1, pace.iterations + 1):
+        objectives = _objectives(comparison, search, rows, iteration, pace, generators)
+        _note(rows, objectives.detach(), iteration, search, pace, generators)
+        _report(rows, iteration, pace.iterations, on_steps)
+        going = [index for index, row in enumerate(rows.found) if not _has_ended(row, iteration, pace)]
+        if not going or iteration == pace.iterations:
+            break
+        gradients = torch.autograd.grad(objectives.sum(), [rows.inputs, *rows.variables], materialize_grads=True)
+        factors = schedule.factors(iteration, objectives.detach())
+        move = signed(gradients[0], pace.sign)
+        if pace.langevin:
+            move = move + pace.langevin * pace.rate * _noise(rows, generators)
+        rates = [pace.rate * factors, *(pace.mask_rate * factors for _ in rows.variables)]
+        adam.step([rows.inputs, *rows.variables], [move, *gradients[1:]], rates)
+        _project(rows, search, iteration, pace, box)
+        if pace.still and iteration % _STILL_WINDOW == 0:
+            going = _still_moving(rows, earlier, going, pace.still)
+            earlier = rows.inputs.detach().clone()
+        if len(going) < len(rows.found):
+            index = torch.tensor(going, dtype=torch.long)
+            rows.keep(going)
+            adam.keep(index)
+            schedule.keep(index)
+            earlier = earlier[index]
+            if not going:
+                break
+    return everything
+
+
+def _first_rows(
+    search: Search,
+    labels: Sequence[Tensor],
+    starts: int,
+    generators: Sequence[torch.Generator],
+    comparison: Comparison,
+) -> _Rows:
+    found: list[Found] = []
+    for victim, generator in enumerate(generators):
+        found += [
+            Found(victim, start, search.first(victim, generator), search.masking.first(generator))
+            for start in range(starts)
+        ]
+    like = comparison.like
+    inputs = torch.stack([row.inputs for row in found]).to(like).requires_grad_()
+    sites = zip(*(row.masks for row in found), strict=True)
+    variables = tuple(torch.stack(site).to(like).requires_grad_() for site in sites)
+    return _Rows(found, inputs, variables, torch.stack([labels[row.victim] for row in found]).to(like.device))
+
+
+def _objectives(
+    comparison: Comparison,
+    search: Search,
+    rows: _Rows,
+    iteration: int,
+    pace: Pace,
+    generators: Sequence[torch.Generator],
+) -> Tensor:
+    victims, draws = rows.victims, search.masking.draws
+    drawn = search.masking.masks(rows.variables, victims, generators, (iteration - 1) / pace.iterations)
+    masks = tuple(mask.to(comparison.like) for mask in drawn)
+    repeated = [1] * (rows.inputs.ndim - 2)
+    inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
+    labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
+    distance = search.distance(comparison.gradients(inputs, masks, labels, victims))
+    return distance + search.prior(rows.inputs, victims) + search.masking.prior(rows.variables)
+
+
+@torch.no_grad()
+def _note(
+    rows: _Rows, objectives: Tensor, iteration: int, search: Search, pace: Pace, generators: Sequence[torch.Generator]
+) -> None:
+    """Keep every row's best inputs and masks."""
+    values = objectives.tolist()
+    better = [index for index, (row, value) in enumerate(zip(rows.found, values, strict=True)) if value < row.objective]
+    optimised: Masks = ()
+    if better and rows.variables:
+        done = (iteration - 1) / pace.iterations
+        optimised = search.masking.masks(rows.variables, rows.victims, generators, done)
+    for row, value in zip(rows.found, values, strict=True):
+        row.objectives.append(value)
+    for index in better:
+        row = rows.found[index]
+        row.objective, row.iteration = values[index], iteration
+        row.inputs = rows.inputs[index].clone()
+        row.masks = tuple(mask[index].clone() for mask in optimised)
+
+
+def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnStep]) -> None:
+    leading: dict[int, int] = {}
+    for index, row in enumerate(rows.found):
+        if row.victim not in leading or row.objectives[-1] < rows.found[leading[row.victim]].objectives[-1]:
+            leading[row.victim] = index
+    for victim, index in leading.items():
+        row = rows.found[index]
+        best = min(other.objective for other in rows.found if other.victim == victim)
+        on_steps[victim](Step(row.start, iteration, iterations, row.objectives[-1], best, rows.inputs[index].detach()))
+
+
+def _has_ended(row: Found, iteration: int, pace: Pace) -> bool:
+    value = row.objectives[-1]
+    if math.isnan(value):
+        row.stopped = "objective is not a number"
+    elif value < pace.threshold:
+        row.stopped = "objective below threshold"
+    elif iteration - row.iteration >= pace.stall:
+        row.stopped = "no improvement"
+    else:
+        return False
+    return True
+
+
+def _still_moving(rows: _Rows, earlier: Tensor, going: list[int], still: float) -> list[int]:
+    moved = (rows.inputs.detach() - earlier).flatten(1).square().mean(1).sqrt()
+    for index in going:
+        if float(moved[index]) < still:
+            rows.found[index].stopped = "inputs stand still"
+    return [index for index in going if float(moved[index]) >= still]
+
+
+@torch.no_grad()
+def _project(rows: _Rows, search: Search, iteration: int, pace: Pace, box: tuple[Tensor, Tensor] | None) -> None:
+    if pace.median_every and iteration % pace.median_every == 0:
+        rows.inputs.copy_(median_filtered(rows.inputs))
+    if box is not None:
+        rows.inputs.clamp_(*(bound.to(rows.inputs) for bound in box))
+    search.masking.project(rows.variables)
+
+
+def _noise(rows: _Rows, generators: Sequence[torch.Generator]) -> Tensor:
+    shape = rows.inputs.shape[1:]
+    return torch.stack([torch.randn(shape, generator=generators[victim]) for victim in rows.victims]).to(rows.inputs)
+
+
+def _schedule(pace: Pace, inputs: Tensor) -> Schedule:
+    if pace.schedule == "plateau":
+        return Plateau(len(inputs), pace.patience, pace.factor, inputs.detach())
+    if pace.schedule == "steps":
+        return Steps(pace.iterations)
+    if pace.schedule == "cosine":
+        return Cosine(pace.iterations, pace.warm_up)
+    return Constant()

@@ -1,0 +1,378 @@
+"""The fast path: gradients are compared without ever being built.
+
+The gradient of a linear map is dW = sum_n delta_n z_n^T, with inputs z and output gradients delta. So <dW, G> = sum_n
+delta_n^T G z_n and |dW|^2 = sum_nm <delta_n, delta_m> <z_n, z_m> need activations only (the norm trick of Goodfellow
+2015, arXiv 1510.01799), and rows share every matrix product. An observed gradient of low rank is kept as its factors.
+
+Whether a model fits is found out, not declared: its linear, convolution, normalisation and embedding calls are watched,
+parameters that broadcast over the batch get a copy an example, and the result must equal the general path on a probe.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
+
+from attacks._comparison import Comparison, GeneralComparison, Gradients, Setting
+from fedsim.types import Masks, Observation
+
+_SAME = 1e-4
+_SKETCHES = (16, 96)
+_LOW_SHARE = 3  # factors longer than a third of the smaller side save nothing
+_FACTORED = 3e-7
+
+
+class _Outer(NamedTuple):
+    """The gradient (out, in) of each row as sum_n delta_n z_n^T."""
+
+    inputs: Tensor  # (R, n, in)
+    deltas: Tensor  # (R, n, out)
+
+    def whole(self) -> Tensor:
+        """Return the gradients themselves, shape (R, out, in)."""
+        return self.deltas.mT @ self.inputs
+
+    def squared(self) -> Tensor:
+        """Return the squared norms, shape (R,), by the cheaper of the two ways."""
+        (count, wide), tall = self.inputs.shape[1:], self.deltas.shape[2]
+        if count == 1:
+            return self.inputs.square().sum((1, 2)) * self.deltas.square().sum((1, 2))
+        if count * (wide + tall) > wide * tall:
+            return self.whole().square().sum((1, 2))
+        return ((self.inputs @ self.inputs.mT) * (self.deltas @ self.deltas.mT)).sum((1, 2))
+
+
+_Part = _Outer | Tensor  # a gradient (R, *shape) that is cheap to build stays a tensor
+
+
+class _Factors(NamedTuple):
+    """Observed gradients of V victims as left (V, out, r) times right (V, in, r) transposed."""
+
+    left: Tensor
+    right: Tensor
+
+
+class _Call(NamedTuple):
+    """A watched call: what it returned, and its parameters' gradients, given that of its output."""
+
+    output: Tensor
+    parts: Callable[[Tensor, int], dict[str, _Part]]
+
+
+class _Unsuited(Exception):
+    """The model has a call that this path does not know."""
+
+
+class GhostComparison:
+    """All rows in one computation, for models that do not mix the examples of a batch."""
+
+    name = "ghost"
+
+    def __init__(self, setting: Setting, observations: Sequence[Observation]) -> None:
+        """Factor the observed gradients where they have low rank."""
+        self._setting = setting
+        self._model = _without_inplace(setting.model)
+        self.like = next(iter(setting.parameters.values()))
+        tensors = [o.update.tensors for o in observations]
+        self._targets = {n: _target([t[n].to(self.like) for t in tensors]) for n in setting.names}
+        norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
+        self._norms = torch.tensor(norms).to(self.like)
+
+    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+        """Run all rows as one batch, then collect what every watched call saw."""
+        rows = len(inputs)
+        watch = _Watch(self._setting.parameters)
+        copies = self._copies(inputs.shape[0] * inputs.shape[1])
+        with watch, self._setting.dropping(tuple(mask.flatten(0, 1) for mask in masks)):
+            weights = {**self._setting.parameters, **copies, **self._setting.buffers}
+            outputs = functional_call(self._model, weights, (inputs.flatten(0, 1),))
+        loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
+        wanted = [*(call.output for call in watch.calls), *copies.values()]
+        deltas = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
+        parts: dict[str, list[_Part]] = {name: [] for name in self._setting.names}
+        for call, delta in zip(watch.calls, deltas, strict=False):
+            for name, part in call.parts(delta, rows).items():
+                parts[name].append(part)
+        for name, delta in zip(copies, deltas[len(watch.calls) :], strict=True):
+            parts[name].append(delta.unflatten(0, inputs.shape[:2]).sum(1))
+        return _Ghosts({n: _joined(p) for n, p in parts.items()}, self._targets, self._norms, list(victims))
+
+    def _copies(self, examples: int) -> dict[str, Tensor]:
+        """A copy an example of every parameter that begins with a dimension of 1, such as position embeddings."""
+        return {
+            name: parameter.expand(examples, *parameter.shape[1:]).requires_grad_()
+            for name, parameter in self._setting.parameters.items()
+            if parameter.ndim > 1 and parameter.shape[0] == 1
+        }
+
+    def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        return torch.vmap(self._setting.loss)(outputs, labels).sum()
+
+
+def fastest(
+    setting: Setting, observations: Sequence[Observation], masks: Masks, generator: torch.Generator
+) -> Comparison:
+    """Return the ghost comparison where it equals the general one on a probe of two rows, else the general one.
+
+    Args:
+        setting: model, loss and sites.
+        observations: the victims.
+        masks: examples of the masks of one row, whose shapes count.
+        generator: for the probe.
+    """
+    general = GeneralComparison(setting, observations)
+    first = observations[0]
+    size = masks[0].shape[0] if masks else first.batch_size or 1
+    like = general.like
+    inputs = torch.randn((2, size, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
+    labels = torch.randint(first.spec.classes, (2, size), generator=generator).to(like.device)
+    drawn = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
+    try:
+        ghost = GhostComparison(setting, observations)
+        ours = ghost.gradients(inputs, drawn, labels, [0, 0])
+    except Exception:  # whatever a strange model raises here, the general path is the answer
+        return general
+    theirs = general.gradients(inputs, drawn, labels, [0, 0])
+    return ghost if _same(ours, theirs) else general
+
+
+def _same(ours: Gradients, theirs: Gradients) -> bool:
+    pairs = [(ours.inner().sum(1), theirs.inner().sum(1)), (ours.squared(), theirs.squared())]
+    return all(bool((a - b).abs().max() <= _SAME * b.abs().max()) for a, b in pairs)
+
+
+class _Ghosts:
+    """Figures of R rows from the parts of their gradients."""
+
+    def __init__(
+        self, parts: dict[str, _Part], targets: dict[str, _Factors | Tensor], norms: Tensor, victims: list[int]
+    ) -> None:
+        self._parts = parts
+        self._targets = targets
+        self._norms = norms
+        self._victims = victims
+
+    def inner(self) -> Tensor:
+        return torch.stack([_inner(part, self._targets[n], self._victims) for n, part in self._parts.items()], 1)
+
+    def squared(self) -> Tensor:
+        squares = [
+            part.squared() if isinstance(part, _Outer) else part.square().flatten(1).sum(1)
+            for part in self._parts.values()
+        ]
+        return torch.stack(squares, 1)
+
+    def difference(self) -> Tensor:
+        return self.squared() - 2.0 * self.inner() + self.observed()
+
+    def observed(self) -> Tensor:
+        return self._norms[self._victims]
+
+
+def _inner(part: _Part, target: _Factors | Tensor, victims: list[int]) -> Tensor:
+    if isinstance(target, Tensor):
+        values = _of(target, victims)
+        if isinstance(part, _Outer):
+            return ((part.deltas @ values) * part.inputs).sum((1, 2))
+        return (part.flatten(1) * values.flatten(1)).sum(1)
+    left, right = _of(target.left, victims), _of(target.right, victims)
+    if isinstance(part, _Outer):
+        return (_product(part.deltas, left) * _product(part.inputs, right)).sum((1, 2))
+    return ((part.flatten(2) @ right) * left).sum((1, 2))
+
+
+def _product(one: Tensor, other: Tensor) -> Tensor:
+    """Return one @ other; single rows element by element, for which batched products of matrices are slow."""
+    if one.shape[1] == 1:
+        return (one.mT * other).sum(1, keepdim=True)
+    return one @ other
+
+
+def _of(values: Tensor, victims: list[int]) -> Tensor:
+    """Rows of `values` that belong to the victims, without a copy where all rows are of one or each of its own."""
+    if len(values) == 1 or victims == list(range(len(values))):
+        return values
+    return values[victims]
+
+
+def _target(tensors: list[Tensor]) -> _Factors | Tensor:
+    """Observed gradients of all victims: as factors when all have low rank, else side by side, matrices flattened."""
+    if tensors[0].ndim == 1:
+        return torch.stack(tensors)
+    stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
+    for width in _SKETCHES:
+        if width * _LOW_SHARE <= min(stacked.shape[1:]):
+            factors = _factored(stacked, width)
+            if factors is not None:
+                return factors
+    return stacked
+
+
+def _factored(matrices: Tensor, width: int) -> _Factors | None:
+    """Factors of matrices (V, out, in) up to rounding, of the least common rank below `width`, or None."""
+    exact = matrices.double()
+    sketch = torch.randn((matrices.shape[2], width), generator=torch.Generator().manual_seed(0)).to(exact)
+    left = torch.linalg.qr(exact @ sketch).Q
+    right = exact.mT @ left
+    norms = exact.flatten(1).norm(dim=1)
+    if bool(((exact - left @ right.mT).flatten(1).norm(dim=1) > _FACTORED * norms).any()):
+        return None
+    energy, vectors = torch.linalg.eigh(right.mT @ right)  # ascending
+    lost = energy.clamp_min(0.0).cumsum(1).sqrt() <= _FACTORED * norms[:, None]
+    turned = vectors[:, :, int(lost.sum(1).min()) :]
+    return _Factors((left @ turned).to(matrices), (right @ turned).to(matrices))
+
+
+def _joined(parts: list[_Part]) -> _Part:
+    """The gradient of a parameter that is used several times."""
+    if not parts:
+        raise _Unsuited
+    outers = [part for part in parts if isinstance(part, _Outer)]
+    if len(outers) == len(parts):
+        first, *others = outers
+        return _Outer(*(torch.cat(p, 1) for p in zip(*outers, strict=True))) if others else first
+    return torch.stack([part.whole() if isinstance(part, _Outer) else part for part in parts]).sum(0)
+
+
+def _without_inplace(model: nn.Module) -> nn.Module:
+    """A copy whose activations leave the outputs of the layers in front of them as they are."""
+    model = copy.deepcopy(model)
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
+    return model
+
+
+class _Watch(TorchFunctionMode):
+    """Notes every call that uses one of the compared parameters."""
+
+    def __init__(self, parameters: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.calls: list[_Call] = []
+        self._names = {id(parameter): name for name, parameter in parameters.items()}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        rule = _RULES.get(func)
+        if rule is None:
+            return func(*args, **(kwargs or {}))
+        return rule(self, *args, **(kwargs or {}))
+
+    def name(self, parameter: Tensor | None) -> str | None:
+        """Return the name of a compared parameter."""
+        return self._names.get(id(parameter))
+
+    def noted(self, output: Tensor, parts: Callable[[Tensor, int], dict[str, _Part]]) -> Tensor:
+        """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be asked for."""
+        output = output if output.requires_grad else output.detach().requires_grad_()
+        self.calls.append(_Call(output, parts))
+        return output
+
+
+def _linear(watch: _Watch, inputs: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    matrix, shift = watch.name(weight), watch.name(bias)
+
+    def parts(delta: Tensor, rows: int) -> dict[str, _Part]:
+        deltas = delta.reshape(rows, -1, delta.shape[-1])
+        return _named({matrix: _Outer(inputs.reshape(rows, -1, inputs.shape[-1]), deltas), shift: deltas.sum(1)})
+
+    return watch.noted(F.linear(inputs, weight, bias), parts)
+
+
+def _conv2d(
+    watch: _Watch,
+    inputs: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Tensor:
+    if groups != 1 or isinstance(padding, str):
+        raise _Unsuited
+    matrix, shift = watch.name(weight), watch.name(bias)
+
+    def parts(delta: Tensor, rows: int) -> dict[str, _Part]:
+        windows = F.unfold(inputs, weight.shape[2:], dilation, padding, stride).mT
+        deltas = delta.flatten(2).mT.reshape(rows, -1, delta.shape[1])
+        return _named({matrix: _Outer(windows.reshape(rows, -1, windows.shape[-1]), deltas), shift: deltas.sum(1)})
+
+    return watch.noted(F.conv2d(inputs, weight, bias, stride, padding, dilation), parts)
+
+
+def _layer_norm(
+    watch: _Watch,
+    inputs: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    normalised = F.layer_norm(inputs, normalized_shape, None, None, eps)
+    return _scaled(watch, normalised, weight, bias, tuple(normalized_shape))
+
+
+def _group_norm(
+    watch: _Watch,
+    inputs: Tensor,
+    num_groups: int,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
+    normalised = F.group_norm(inputs, num_groups, None, None, eps)
+    channels = (-1, *(1 for _ in inputs.shape[2:]))
+    return _scaled(watch, normalised, weight, bias, channels)
+
+
+def _scaled(
+    watch: _Watch, normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]
+) -> Tensor:
+    """Return normalised * weight + bias, both viewed as `shape`, and note the call."""
+    if weight is None or bias is None:
+        raise _Unsuited
+    scale, shift = watch.name(weight), watch.name(bias)
+
+    def parts(delta: Tensor, rows: int) -> dict[str, _Part]:
+        def per_row(values: Tensor) -> Tensor:
+            values = values if shape[0] != -1 else values.flatten(2).sum(2)
+            return values.reshape(rows, -1, *weight.shape).sum(1)
+
+        return _named({scale: per_row(delta * normalised), shift: per_row(delta)})
+
+    return watch.noted(normalised * weight.view(shape) + bias.view(shape), parts)
+
+
+def _embedding(watch: _Watch, indices: Tensor, weight: Tensor, *settings: Any, **more: Any) -> Tensor:
+    if watch.name(weight) is None:
+        return F.embedding(indices, weight, *settings, **more)
+    table = watch.name(weight)
+
+    def parts(delta: Tensor, rows: int) -> dict[str, _Part]:
+        ones = F.one_hot(indices, len(weight)).to(delta)
+        ones = ones.expand(*delta.shape[:-1], len(weight)).reshape(rows, -1, len(weight))
+        return _named({table: _Outer(delta.reshape(rows, -1, delta.shape[-1]), ones)})
+
+    return watch.noted(F.embedding(indices, weight), parts)
+
+
+_RULES: dict[Any, Callable[..., Tensor]] = {
+    F.linear: _linear,
+    F.conv2d: _conv2d,
+    F.layer_norm: _layer_norm,
+    F.group_norm: _group_norm,
+    F.embedding: _embedding,
+}
+
+
+def _named(parts: dict[str | None, _Part]) -> dict[str, _Part]:
+    return {name: part for name, part in parts.items() if name is not None}

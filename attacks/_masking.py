@@ -1,0 +1,206 @@
+"""Which dropout masks a search uses in its forward passes, and which of them it optimises.
+
+Masks of rows have shape (R, *site.shape), variables likewise with whatever a relaxation optimises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from fedsim.masks import drawn_masks
+from fedsim.types import DropoutSite, Masks
+
+Relaxation = Literal["box", "sigmoid", "straight-through"]
+FirstMasks = Literal["bernoulli", "ones", "mean"]
+_SURE = 4.0  # logit of a mask that is drawn as kept
+_LEAST_TEMPERATURE = 0.1
+
+
+class Masking(Protocol):
+    """Masks of a search.
+
+    Attributes:
+        draws: sets of masks whose gradients are averaged: each dummy stands in the batch so many times.
+    """
+
+    draws: int
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return start values of one row's variables, without the dimension of rows; empty when there are none."""
+        ...
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Return the masks of a forward pass, differentiable in the variables.
+
+        Args:
+            variables: of all rows.
+            victims: index of the victim of each row.
+            generators: of the victims.
+            done: share of the iterations that have passed.
+        """
+        ...
+
+    def prior(self, variables: Masks) -> Tensor | float:
+        """Return a regulariser, shape (R,), or 0."""
+        ...
+
+    def project(self, variables: Masks) -> None:
+        """Put variables back into their range, in place."""
+
+
+class NoMasks:
+    """Forward passes without dropout."""
+
+    draws = 1
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Nothing is optimised."""
+        return ()
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """No masks."""
+        return ()
+
+    def prior(self, variables: Masks) -> Tensor | float:
+        """Nothing is regularised."""
+        return 0.0
+
+    def project(self, variables: Masks) -> None:
+        """Nothing has a range."""
+
+
+class GivenMasks(NoMasks):
+    """Masks that are known."""
+
+    def __init__(self, masks: Sequence[Masks]) -> None:
+        """Take each victim's masks."""
+        self._masks = tuple(torch.stack(site) for site in zip(*masks, strict=True))
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Return each row's victim's masks."""
+        return tuple(mask[list(victims)] for mask in self._masks)
+
+
+class DrawnMasks(NoMasks):
+    """Fresh masks in every iteration."""
+
+    def __init__(self, sites: Sequence[DropoutSite], draws: int, like: Tensor) -> None:
+        """Draw like the client, `draws` sets an iteration."""
+        self._sites = sites
+        self._like = like
+        self.draws = draws
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Draw for each row from its victim's generator; one after the other along the batch."""
+        rows = [self._row(generators[victim]) for victim in victims]
+        return tuple(torch.stack(site) for site in zip(*rows, strict=True))
+
+    def _row(self, generator: torch.Generator) -> Masks:
+        sets = [drawn_masks(self._sites, generator, self._like) for _ in range(self.draws)]
+        return tuple(torch.cat(site) for site in zip(*sets, strict=True))
+
+
+class OptimisedMasks:
+    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed."""
+
+    draws: int = 1
+
+    def __init__(
+        self,
+        sites: Sequence[DropoutSite],
+        known: Sequence[dict[int, Tensor]],
+        *,
+        first: FirstMasks,
+        relaxation: Relaxation,
+        annealed: bool,
+        weight: float,
+    ) -> None:
+        """Keep what is known of each victim's masks; entries that are not a number are unknown.
+
+        Args:
+            sites: where the model drops out, with the attacker's rates.
+            known: by index of the site, masks (*site.shape) of each victim.
+            first: start: drawn like the client's, all kept, or all at 1 - p.
+            relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded forward only.
+            annealed: sigmoid: the temperature falls from 1 to 0.1.
+            weight: of the prior.
+        """
+        self._sites = sites
+        self._first = first
+        self._relaxation = relaxation
+        self._annealed = annealed
+        self._weight = weight
+        self._known = [self._stacked(index, known) for index in range(len(sites))]
+        self._free = [index for index, masks in enumerate(self._known) if masks is None or bool(masks.isnan().any())]
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return relaxed masks, in the order of the sites."""
+        if self._first == "bernoulli":
+            start = drawn_masks(self._sites, generator, torch.empty(0))
+        else:
+            start = tuple(
+                torch.full(site.shape, 1.0 if self._first == "ones" else 1.0 - site.rate) for site in self._sites
+            )
+        if self._relaxation != "sigmoid":
+            return start
+        return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in start)
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Return relaxed masks with the known entries in place."""
+        relaxed = (self._relaxed(variable, done) for variable in variables)
+        return tuple(
+            mask
+            if known is None
+            else torch.where(known[rows].isnan().to(mask.device), mask, known[rows].nan_to_num().to(mask))
+            for mask, known, rows in zip(relaxed, self._known, [list(victims)] * len(variables), strict=True)
+        )
+
+    def prior(self, variables: Masks) -> Tensor | float:
+        """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch."""
+        if not self._free or self._weight == 0.0:
+            return 0.0
+        free = [variables[index] for index in self._free]
+        masks = tuple(torch.sigmoid(v) if self._relaxation == "sigmoid" else v for v in free)
+        return self._weight * mask_prior(masks, [self._sites[index].rate for index in self._free])
+
+    @torch.no_grad()
+    def project(self, variables: Masks) -> None:
+        """Keep masks in [0, 1]; logits need no range."""
+        if self._relaxation == "sigmoid":
+            return
+        for variable in variables:
+            variable.clamp_(0.0, 1.0)
+
+    def _relaxed(self, variable: Tensor, done: float) -> Tensor:
+        if self._relaxation == "box":
+            return variable
+        if self._relaxation == "straight-through":
+            return variable + ((variable > 0.5).to(variable) - variable).detach()  # noqa: PLR2004
+        temperature = _LEAST_TEMPERATURE**done if self._annealed else 1.0
+        return torch.sigmoid(variable / temperature)
+
+    def _stacked(self, index: int, known: Sequence[dict[int, Tensor]]) -> Tensor | None:
+        if not any(index in masks for masks in known):
+            return None
+        unknown = torch.full(self._sites[index].shape, torch.nan)
+        return torch.stack([masks.get(index, unknown) for masks in known])
+
+
+def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:
+    """Return sum over sites of |(1 - mean of the mask) - p| for masks (R, ...), shape (R,) (arXiv 2208.06163)."""
+    terms = [((1.0 - mask.flatten(1).mean(1)) - rate).abs() for mask, rate in zip(masks, rates, strict=True)]
+    return torch.stack(terms).sum(0)
