@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -111,8 +111,18 @@ class Setting:
         return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
     def dropping(self, masks: Masks) -> AbstractContextManager[None]:
-        """Return the context of a forward pass with these masks, or without dropout when there are none."""
-        return injected_masks(self.sites, masks) if masks else without_dropout()
+        """Return the context of a forward pass with these masks, or without dropout when there are none.
+
+        The factor 1 / (1 - p) goes into the masks, where it is passed twice an iteration instead of five times.
+        """
+        if not masks:
+            return without_dropout()
+        scaled = tuple(mask * (1.0 / (1.0 - site.rate)) for mask, site in zip(masks, self.sites, strict=True))
+        return injected_masks(self._unscaled, scaled)
+
+    @cached_property
+    def _unscaled(self) -> tuple[DropoutSite, ...]:
+        return tuple(replace(site, rate=0.0) for site in self.sites)
 
 
 class GeneralComparison:

@@ -11,6 +11,7 @@ parameters that broadcast over the batch get a copy an example, and the result m
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -21,11 +22,10 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from attacks._comparison import Comparison, GeneralComparison, Gradients, Setting
-from fedsim.types import Masks, Observation
+from fedsim.types import Loss, Masks, Observation
 
 _SAME = 1e-4
 _SKETCHES = (16, 96)
-_LOW_SHARE = 3  # factors longer than a third of the smaller side save nothing
 _FACTORED = 3e-7
 
 
@@ -79,6 +79,8 @@ class GhostComparison:
         """Factor the observed gradients where they have low rank."""
         self._setting = setting
         self._model = _without_inplace(setting.model)
+        self._names = {id(self._model.get_parameter(name)): name for name in setting.names}
+        self._adds_up = _adds_up(setting.loss, observations[0].spec.classes)
         self.like = next(iter(setting.parameters.values()))
         tensors = [o.update.tensors for o in observations]
         self._targets = {n: _target([t[n].to(self.like) for t in tensors]) for n in setting.names}
@@ -88,11 +90,11 @@ class GhostComparison:
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
         """Run all rows as one batch, then collect what every watched call saw."""
         rows = len(inputs)
-        watch = _Watch(self._setting.parameters)
+        watch = _Watch(self._names)
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         with watch, self._setting.dropping(tuple(mask.flatten(0, 1) for mask in masks)):
-            weights = {**self._setting.parameters, **copies, **self._setting.buffers}
-            outputs = functional_call(self._model, weights, (inputs.flatten(0, 1),))
+            flat = inputs.flatten(0, 1)
+            outputs = functional_call(self._model, copies, (flat,)) if copies else self._model(flat)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
         deltas = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
@@ -113,6 +115,8 @@ class GhostComparison:
         }
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
+        if self._adds_up:
+            return self._setting.loss(outputs.flatten(0, 1), labels.flatten(0, 1)) * len(outputs)
         return torch.vmap(self._setting.loss)(outputs, labels).sum()
 
 
@@ -207,11 +211,11 @@ def _target(tensors: list[Tensor]) -> _Factors | Tensor:
     if tensors[0].ndim == 1:
         return torch.stack(tensors)
     stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
+    sides = stacked.shape[1:]
     for width in _SKETCHES:
-        if width * _LOW_SHARE <= min(stacked.shape[1:]):
-            factors = _factored(stacked, width)
-            if factors is not None:
-                return factors
+        factors = _factored(stacked, width) if width < min(sides) else None
+        if factors is not None:
+            return factors if factors.left.shape[2] * sum(sides) < math.prod(sides) else stacked
     return stacked
 
 
@@ -241,6 +245,15 @@ def _joined(parts: list[_Part]) -> _Part:
     return torch.stack([part.whole() if isinstance(part, _Outer) else part for part in parts]).sum(0)
 
 
+def _adds_up(loss: Loss, classes: int) -> bool:
+    """Whether the loss of several rows together is the mean of theirs: then one call serves all rows."""
+    generator = torch.Generator().manual_seed(0)
+    outputs = torch.randn((2, 3, classes), generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (2, 3), generator=generator)
+    apart = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2
+    return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten()), apart, rtol=1e-9))
+
+
 def _without_inplace(model: nn.Module) -> nn.Module:
     """A copy whose activations leave the outputs of the layers in front of them as they are."""
     model = copy.deepcopy(model)
@@ -253,10 +266,10 @@ def _without_inplace(model: nn.Module) -> nn.Module:
 class _Watch(TorchFunctionMode):
     """Notes every call that uses one of the compared parameters."""
 
-    def __init__(self, parameters: dict[str, Tensor]) -> None:
+    def __init__(self, names: dict[int, str]) -> None:
         super().__init__()
         self.calls: list[_Call] = []
-        self._names = {id(parameter): name for name, parameter in parameters.items()}
+        self._names = names
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

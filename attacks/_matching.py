@@ -106,7 +106,7 @@ class MatchingAttack(Attack[ConfigT]):
     ) -> list[Reconstruction]:
         """Search on many victims at once; those of another model or shape follow in a computation of their own."""
         results: dict[int, Reconstruction] = {}
-        for group in _groups(observations, self._at_once(observations[0])):
+        for group in _groups(observations, self.at_once(observations[0])):
             chosen = [observations[index] for index in group]
             own = [generators[index] for index in group], [on_steps[index] for index in group]
             results.update(zip(group, self._matched(chosen, *own), strict=True))
@@ -166,8 +166,8 @@ class MatchingAttack(Attack[ConfigT]):
     def _uses_batch_statistics(self) -> bool:
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
 
-    def _at_once(self, observation: Observation) -> int:
-        """Victims whose rows fit into one computation."""
+    def at_once(self, observation: Observation) -> int:
+        """Return how many victims fit into one computation: 32 rows, and no more than 4 million unknowns."""
         numbers = sum(math.prod(site.shape) for site in observation.sites)
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
         rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))

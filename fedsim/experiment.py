@@ -39,7 +39,7 @@ from fedsim.record import (
 from fedsim.replay import Replay, check_union, replay
 from fedsim.scenario import AttackChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
+from fedsim.types import Knowledge, Observation, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -210,10 +210,8 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     )
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
-        victims = [
-            _attack(this, world, choice, entry, own.truth, f"arm-{number}/{choice.label or choice.name}", progress)
-            for progress, (entry, own) in enumerate(zip(journal.entries, replays, strict=True))
-        ]
+        attacked = [(entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+        victims = _attack(this, world, choice, attacked, f"arm-{number}/{choice.label or choice.name}")
         arm = arm.model_copy(
             update={
                 "attacks": (*arm.attacks, _summarised(scenario, choice, victims)),
@@ -251,31 +249,63 @@ def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
 
 
 def _attack(
-    this: _Run, world: World, choice: AttackChoice, entry: WireEntry, truth: Truth, prefix: str, progress: int
-) -> VictimRecord:
-    scenario = world.scenario
-    label = choice.label or choice.name
+    this: _Run, world: World, choice: AttackChoice, attacked: Sequence[tuple[WireEntry, Truth]], prefix: str
+) -> list[VictimRecord]:
+    """Attack every observed update, as many together as the attack likes."""
     attack: Attack[Any] = choice.make("attack")
-    watch = this.watcher.attack(label, progress + 1, scenario.threat.victims * len(scenario.threat.rounds))
+    knows = _knowledge(world.scenario, choice)
+    records: list[VictimRecord] = []
+    while len(records) < len(attacked):
+        first = observe(world, *attacked[len(records)], knows)
+        chunk = attacked[len(records) : len(records) + attack.at_once(first)]
+        seen = [first, *(observe(world, entry, truth, knows) for entry, truth in chunk[1:])]
+        watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
+        begin = time.perf_counter()
+        found = _found(this, world, choice, attack, seen, [entry for entry, _ in chunk], watch)
+        seconds = (time.perf_counter() - begin) / len(chunk)
+        for (entry, truth), result in zip(chunk, found, strict=True):
+            victim = _recorded(this, world, entry, truth, result, f"{prefix}/{_place(entry)}")
+            records.append(victim.model_copy(update={"seconds": seconds}))
+            this.watcher.attacked(choice.label or choice.name, records[-1])
+    return records
+
+
+def _found(
+    this: _Run,
+    world: World,
+    choice: AttackChoice,
+    attack: Attack[Any],
+    seen: Sequence[Observation],
+    entries: Sequence[WireEntry],
+    watch: OnStep,
+) -> list[Reconstruction | str]:
+    """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
+    purpose = f"attack {choice.label or choice.name}"
+    generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
+    latest = 0
 
     def on_step(step: Step) -> None:
-        watch(step)
+        nonlocal latest
+        if step.iteration != latest or len(seen) == 1:
+            watch(step)
+        latest = step.iteration
         this.look_up()
 
-    generator = seeding.generator(scenario.seed, f"attack {label}", entry.round, entry.client)
-    begin = time.perf_counter()
-    blank = VictimRecord(round=entry.round, client=entry.client, clients=entry.clients)
     try:
-        found = attack(observe(world, entry, truth, _knowledge(scenario, choice)), generator, on_step)
-    except FedsimError as error:
-        victim = blank.model_copy(update={"failure": str(error)})
+        return list(attack.together(seen, generators, [on_step] * len(seen)))
     except Exception as error:
-        victim = blank.model_copy(update={"failure": told(error)})
-    else:
-        victim = _scored(this, world, entry, truth, found, f"{prefix}/{_place(entry)}")
-    victim = victim.model_copy(update={"seconds": time.perf_counter() - begin})
-    this.watcher.attacked(label, victim)
-    return victim
+        if len(seen) > 1:
+            alone = zip(seen, entries, strict=True)
+            return [_found(this, world, choice, attack, [one], [entry], watch)[0] for one, entry in alone]
+        return [str(error) if isinstance(error, FedsimError) else told(error)]
+
+
+def _recorded(
+    this: _Run, world: World, entry: WireEntry, truth: Truth, result: Reconstruction | str, arrays: str
+) -> VictimRecord:
+    if isinstance(result, Reconstruction):
+        return _scored(this, world, entry, truth, result, arrays)
+    return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
 
 
 def _scored(

@@ -15,7 +15,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Generic, TypeVar, final
 
@@ -175,6 +175,16 @@ class Attack(_Configured[ConfigT]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the best guess; call `on_step` once an iteration."""
 
+    def at_once(self, observation: Observation) -> int:
+        """Return how many observations like this one are best searched together."""
+        return 1
+
+    def search_together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Return the best guess for each observation. Override it, and `at_once`, where common work saves time."""
+        return [self.search(*one) for one in zip(observations, generators, on_steps, strict=True)]
+
     @final
     def __call__(
         self, observation: Observation, generator: torch.Generator, on_step: OnStep = lambda _step: None
@@ -185,10 +195,27 @@ class Attack(_Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
+        self._check(observation)
+        return self.search(observation, generator, on_step)
+
+    @final
+    def together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Check every observation, then search on all of them.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: as for a single observation.
+        """
+        for observation in observations:
+            self._check(observation)
+        return self.search_together(observations, generators, on_steps)
+
+    def _check(self, observation: Observation) -> None:
         verdict = self.applicable(observation)
         if not verdict.holds:
             raise NotApplicable(verdict.reason)
-        return self.search(observation, generator, on_step)
 
     @final
     def applicable(self, observation: Observation) -> Applicability:

@@ -144,7 +144,8 @@ def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: 
 
 
 def _masked(activation: Tensor, mask: Tensor, rate: float) -> Tensor:
-    return activation * mask * (1.0 / (1.0 - rate))
+    kept = activation * mask
+    return kept * (1.0 / (1.0 - rate)) if rate else kept
 
 
 class _DropoutCalls(TorchFunctionMode):
