@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -27,7 +27,7 @@ from attacks._layers import PixelLayer, examples_from, first_linear, layer_behin
 from attacks._masks import read_all_masks
 from attacks._matching import one_gradient_only
 from attacks._scale import largest_in_range, signed_scales
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -54,6 +54,8 @@ class _Found:
 @attack("closed-form-linear", summary="exact input of a first linear layer, one example", paper="2003.14053")
 class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
     """Rank-one factor of the first weight gradient, scaled by the bias or by the next layer."""
+
+    effort: ClassVar[Effort] = "algebra"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, several examples, and models whose first linear layer sees no flattened pixels."""

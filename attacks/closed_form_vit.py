@@ -15,7 +15,7 @@ class token in every block leaves no trace and comes back grey; the condition nu
 
 from __future__ import annotations
 
-from typing import NamedTuple, final
+from typing import ClassVar, NamedTuple, final
 
 import torch
 from torch import Tensor
@@ -24,9 +24,12 @@ from attacks._agreement import verdict
 from attacks._labels import infer_labels
 from attacks._matching import one_gradient_only
 from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+
+_EXACT = 1e-4
 
 
 class ClosedFormVitConfig(Config):
@@ -43,6 +46,8 @@ class _Solution(NamedTuple):
 @attack("closed-form-vit", summary="exact image from the position embedding's gradient, one image", paper="2112.14087")
 class ClosedFormVit(Attack[ClosedFormVitConfig]):
     """Least squares for the patches."""
+
+    effort: ClassVar[Effort] = "algebra"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models whose position embedding does not give the tokens' gradients."""
@@ -87,6 +92,8 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
                 f"{int((embedding == 0).sum())} of {embedding.numel()} embedding entries read off as dropped",
                 meaning,
             ),
+            facts={"condition number": solution.condition},
+            is_exact=solution.residual < _EXACT and len(patches.pixels) < patches.width,
         )
 
 

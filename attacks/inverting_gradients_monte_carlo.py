@@ -16,6 +16,7 @@ from pydantic import Field
 from attacks._engine import Search
 from attacks._masking import DrawnMasks, NoMasks
 from attacks._matching import MatchingAttack, MatchingConfig
+from fedsim.hooks import Effort
 from fedsim.registry import attack
 from fedsim.types import Knowledge, Observation
 
@@ -31,6 +32,7 @@ class InvertingGradientsMonteCarloConfig(MatchingConfig):
 class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
     """S draws of masks an iteration: the batch stands S times in one gradient."""
 
+    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def plan(self, observations: Sequence[Observation]) -> Search:

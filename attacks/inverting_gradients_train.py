@@ -14,6 +14,7 @@ import torch
 from attacks._engine import Search
 from attacks._masking import DrawnMasks, NoMasks
 from attacks._matching import MatchingAttack, MatchingConfig
+from fedsim.hooks import Effort
 from fedsim.registry import attack
 from fedsim.types import Knowledge, Observation
 
@@ -27,6 +28,7 @@ class InvertingGradientsTrainConfig(MatchingConfig):
 class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
     """Forward passes in training mode."""
 
+    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})
 
     def plan(self, observations: Sequence[Observation]) -> Search:

@@ -30,7 +30,7 @@ from attacks._matching import one_gradient_only
 from attacks._peeling import peeled
 from attacks._scale import largest_in_range, signed_scales
 from attacks._sparsest import ZERO, Sparse, entries, nothing_found, searched
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -60,6 +60,7 @@ class _Factors(NamedTuple):
 class SparseDictionary(Attack[SparseDictionaryConfig]):
     """Sparsest basis of the column space of the first weight gradient."""
 
+    effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -154,6 +155,7 @@ def _solved(
             f"exact zeros a separated example: {float(found.zero_shares.min()):.0%} or more",
             meaning,
         ),
+        is_exact=objective < _MATCHES,
     )
 
 

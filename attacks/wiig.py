@@ -12,6 +12,7 @@ from typing import ClassVar, final
 from attacks._engine import Search
 from attacks._masking import GivenMasks, NoMasks
 from attacks._matching import MatchingAttack, MatchingConfig
+from fedsim.hooks import Effort
 from fedsim.registry import attack
 from fedsim.types import Knowledge, Observation
 
@@ -25,6 +26,7 @@ class WiigConfig(MatchingConfig):
 class Wiig(MatchingAttack[WiigConfig]):
     """Forward passes with the granted masks."""
 
+    effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})
 
     def plan(self, observations: Sequence[Observation]) -> Search:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, TypeVar, final
+from typing import ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,7 @@ from fedsim.types import (
 )
 
 ConfigT = TypeVar("ConfigT", bound=Config)
+Effort = Literal["algebra", "search", "descent", "reference"]
 
 
 @dataclass(frozen=True)
@@ -162,8 +163,11 @@ class Attack(_Configured[ConfigT]):
     Attributes:
         needs: what the threat model must grant.
         views: what the attack works on: updates of single clients, or also the mean of a round's updates.
+        effort: algebra takes milliseconds, search seconds, descent thousands of gradients; reference attacks exist to
+            be compared with, and no attacker would choose them.
     """
 
+    effort: ClassVar[Effort] = "descent"
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
 

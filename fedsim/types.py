@@ -255,6 +255,8 @@ class Reconstruction:
         stopped: why it ended, for example ``"objective below threshold"``.
         notes: anything a reader of the record should know.
         facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
+        is_exact: whether the attack's own equations, more than its unknowns, hold up to rounding: no search could
+            explain the update better.
     """
 
     inputs: Tensor
@@ -267,3 +269,4 @@ class Reconstruction:
     stopped: str
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
+    is_exact: bool = False

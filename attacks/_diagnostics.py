@@ -1,0 +1,97 @@
+"""What a gradient gives away before any attack: ranks, conditioning, exact zeros and noise of its layers.
+
+The weight gradient of a linear layer spans the inputs of its B examples (or their tokens), so its rank bounds what can
+be told apart, its condition number how sharply, and its exact zeros show dropped or inactive units. A last layer sees
+one vector an example: what its gradient holds beyond rank B is noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fedsim.types import Observation
+
+_RANK_TOLERANCE = 1e-5
+_NOISE_TOLERANCE = 1e-5
+_MOST_DIRECTIONS = 96
+_SPARE_DIRECTIONS = 16
+_MATRIX = 2
+
+
+@dataclass(frozen=True)
+class LayerLeak:
+    """One weight gradient, as a matrix (outputs, inputs).
+
+    Attributes:
+        rank: singular values above 1e-5 of the largest; `is_full` when there are at least so many.
+        condition: largest over smallest of them.
+        zero_share: share of exactly zero entries.
+        beyond: norm of what lies beyond the batch size's largest singular values, in units of the whole.
+    """
+
+    name: str
+    rank: int
+    is_full: bool
+    condition: float
+    zero_share: float
+    beyond: float
+
+
+@dataclass(frozen=True)
+class Leak:
+    """The first and the last shared weight gradient."""
+
+    layers: tuple[LayerLeak, ...]
+    is_noisy: bool
+
+    def facts(self) -> dict[str, float]:
+        """Return the figures by name, for the record."""
+        named: dict[str, float] = {}
+        for layer in self.layers:
+            named[f"rank of {layer.name}"] = layer.rank
+            named[f"condition number of {layer.name}"] = layer.condition
+            named[f"zero share of {layer.name}"] = layer.zero_share
+        if self.layers:
+            named["noise floor"] = self.layers[-1].beyond
+        return named
+
+
+def leak_of(observation: Observation) -> Leak:
+    """Return the diagnostics; a few milliseconds for models of millions of weights."""
+    matrices = {name: t.flatten(1) for name, t in observation.update.tensors.items() if t.ndim >= _MATRIX and t.any()}
+    matrices = {name: t for name, t in matrices.items() if min(t.shape) > 1}
+    names = list(matrices)
+    chosen = dict.fromkeys([*names[:1], *names[-1:]])
+    layers = tuple(_layer(name, matrices[name], observation.batch_size or 1) for name in chosen)
+    return Leak(layers, bool(layers) and _is_noisy(layers[-1], matrices[layers[-1].name], observation))
+
+
+def _layer(name: str, matrix: Tensor, batch_size: int) -> LayerLeak:
+    width = min(*matrix.shape, _MOST_DIRECTIONS, 4 * batch_size + _SPARE_DIRECTIONS)
+    sketch = torch.randn((matrix.shape[1], width), generator=torch.Generator().manual_seed(0)).to(matrix)
+    frame = torch.linalg.qr(matrix @ sketch).Q
+    small = (frame.mT @ matrix).double()
+    singular = torch.linalg.eigvalsh(small @ small.mT).clamp_min(0.0).sqrt().flip(0)
+    total = float(matrix.double().norm())
+    rank = int((singular > _RANK_TOLERANCE * singular[0]).sum())
+    kept = float(singular[:batch_size].square().sum())
+    return LayerLeak(
+        name,
+        rank,
+        rank == width,
+        float(singular[0] / singular[rank - 1]),
+        float((matrix == 0).double().mean()),
+        max(0.0, 1.0 - kept / total**2) ** 0.5,
+    )
+
+
+def _is_noisy(last: LayerLeak, matrix: Tensor, observation: Observation) -> bool:
+    """Whether the last layer's gradient, of one vector an example, has more than the batch's rank."""
+    batch_size = observation.batch_size
+    is_head = matrix.shape[0] == observation.spec.classes
+    if batch_size is None or not is_head or batch_size >= min(matrix.shape) - 1:
+        return False
+    return last.beyond > _NOISE_TOLERANCE

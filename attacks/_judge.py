@@ -1,0 +1,137 @@
+"""Which of several guesses explains the gradient best: decided without the truth, and without fitting noise.
+
+A guess whose masks are unknown gets the masks that suit it best, found with the inputs held still. Where the gradient is
+noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from attacks._agreement import gradient_distance, knows_rates
+from attacks._comparison import Setting
+from attacks._engine import Pace, Search, descend
+from attacks._ghost import fastest
+from attacks._masking import NoMasks, OptimisedMasks
+from attacks._priors import pixel_box
+from fedsim.types import Masks, Observation
+
+_HELD_OUT = 3  # every third tensor
+_MASK_RATE = 0.03
+_INPUT_RATE = 0.003
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A guess with the masks that suit it best.
+
+    Attributes:
+        distance: 1 - cosine between the gradient at the guess and the observed one, over the tensors that count.
+    """
+
+    inputs: Tensor
+    masks: Masks
+    distance: float
+
+
+class Judge:
+    """Compares guesses for one observation."""
+
+    def __init__(self, observation: Observation, labels: Tensor, *, is_noisy: bool, iterations: int) -> None:
+        """Split the tensors when the gradient is noisy.
+
+        Args:
+            observation: what the attack got.
+            labels: one an example.
+            is_noisy: whether to hold out a third of the tensors.
+            iterations: of a search for masks.
+        """
+        self._observation = observation
+        self._labels = labels
+        self._iterations = iterations
+        names = [name for name, _ in observation.model.named_parameters() if name in observation.update.tensors]
+        self.held_out = tuple(names[_HELD_OUT - 1 :: _HELD_OUT]) if is_noisy and len(names) >= _HELD_OUT else ()
+        self._fitted = [name for name in names if name not in self.held_out]
+
+    def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> Judged:
+        """Return the distance of a guess; unknown masks are found first, with the inputs held still.
+
+        Args:
+            inputs: shape (B, *shape).
+            masks: one a site, or None.
+            generator: for the search of masks.
+        """
+        if masks is None:
+            masks = self._fit(inputs, generator, rate=0.0)[1]
+        return Judged(inputs, masks, self._distance(inputs, masks))
+
+    def polished(self, judged: Judged, generator: torch.Generator) -> Judged:
+        """Return a guess refined on the fitted tensors: masks and inputs together, from masks that suit already.
+
+        Starting both at once pulls good inputs away before the masks have settled; so the masks come first.
+        """
+        inputs, masks = self._fit(judged.inputs, generator, rate=_INPUT_RATE, start=judged.masks)
+        return Judged(inputs, masks, self._distance(inputs, masks))
+
+    def _distance(self, inputs: Tensor, masks: Masks) -> float:
+        names = self.held_out or tuple(self._fitted)
+        tensors = {name: self._observation.update.tensors[name] for name in names}
+        part = replace(self._observation, update=replace(self._observation.update, tensors=tensors))
+        return gradient_distance(part, inputs, self._labels, masks)
+
+    def _fit(
+        self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
+    ) -> tuple[Tensor, Masks]:
+        observation = self._observation
+        model = copy.deepcopy(observation.model).train().requires_grad_(False)
+        setting = Setting(model, observation.loss, tuple(self._fitted), observation.sites)
+        masking = _masking(observation, start)
+        search = Search(masking, lambda _victim, _generator: inputs, _no_prior)
+        shapes = tuple(torch.ones(site.shape) for site in observation.sites)
+        comparison = fastest(setting, [observation], shapes, torch.Generator().manual_seed(0))
+        pace = _pace(self._iterations, rate)
+        (row,) = descend(
+            comparison, search, [self._labels], 1, pace, pixel_box(observation), [generator], [lambda _step: None]
+        )
+        return row.inputs, row.masks
+
+
+def _masking(observation: Observation, start: Masks | None) -> NoMasks | OptimisedMasks:
+    if not observation.sites:
+        return NoMasks()
+    masking = OptimisedMasks(
+        observation.sites,
+        [{}],
+        first="mean" if knows_rates(observation) else "ones",
+        relaxation="box",
+        annealed=False,
+        weight=0.0,
+    )
+    return masking if start is None else masking.starting_at(start)
+
+
+def _pace(iterations: int, rate: float) -> Pace:
+    return Pace(
+        iterations=iterations,
+        rate=rate,
+        mask_rate=_MASK_RATE,
+        sign="off",
+        schedule="cosine",
+        patience=1,
+        factor=0.1,
+        warm_up=0,
+        langevin=0.0,
+        median_every=0,
+        threshold=0.0,
+        stall=iterations,
+        still=0.0,
+    )
+
+
+def _no_prior(inputs: Tensor, victims: Sequence[int]) -> Tensor:
+    return inputs.new_zeros(len(inputs))

@@ -1,0 +1,133 @@
+"""The attacker that a defender must fear: every attack that applies, from cheap and exact to expensive.
+
+It looks at the gradient first (ranks, conditioning, zeros, noise), then tries the attacks in the order of their effort.
+A guess that explains the gradient exactly ends the search. Otherwise the guesses are compared by the gradient alone:
+each with the masks that suit it best, and on tensors that no fit has seen where the gradient is noisy; the best one is
+refined and stays only if that explains the gradient better. The notes say which attack won, and why others did not
+apply.
+
+Threat model: whatever the scenario grants; attacks that need more are left out, with the reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast, final, get_args
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._diagnostics import Leak, leak_of
+from attacks._judge import Judge, Judged
+from attacks._labels import infer_labels
+from fedsim import registry
+from fedsim.errors import FedsimError, NotApplicable
+from fedsim.hooks import Attack, Effort
+from fedsim.registry import attack
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, View
+
+_NAME = "auto"
+
+
+class AutoConfig(Config):
+    """Settings of the attacker."""
+
+    iterations: int = Field(default=2000, ge=1, description="most iterations of each attack that descends")
+    mask_iterations: int = Field(
+        default=200, ge=1, description="iterations to find the masks of a guess, and to refine"
+    )
+    leave_out: tuple[str, ...] = Field(default=(), description="attacks not to try")
+
+
+@dataclass(frozen=True)
+class _Tried:
+    name: str
+    guess: Reconstruction
+
+
+@final
+@attack(_NAME, summary="tries every attack that applies and keeps what explains the gradient best")
+class Auto(Attack[AutoConfig]):
+    """A router with a judge."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    effort: ClassVar[Effort] = "reference"
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Try, judge, refine."""
+        leak = leak_of(observation)
+        passed: list[str] = []
+        tried: list[_Tried] = []
+        for name, candidate in self._candidates():
+            verdict = candidate.applicable(observation)
+            if not verdict.holds:
+                passed.append(f"{name} does not apply: {verdict.reason}")
+                continue
+            try:
+                guess = candidate(observation, generator, on_step)
+            except NotApplicable as reason:
+                passed.append(f"{name} does not apply: {reason}")
+                continue
+            if not bool(guess.inputs.any()):
+                passed.append(f"{name} found nothing: {guess.stopped}")
+                continue
+            if guess.is_exact:
+                return _reported(guess, leak, [f"won: {name}, which explains the gradient exactly", *passed])
+            tried.append(_Tried(name, guess))
+        if not tried:
+            raise NotApplicable("; ".join(passed))
+        return self._best(observation, leak, tried, passed, generator)
+
+    def _candidates(self) -> Iterator[tuple[str, Attack[Any]]]:
+        """Yield attacks in the order of their effort."""
+        known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
+        for effort in get_args(Effort)[:-1]:
+            for name, method in known.items():
+                if cast("type[Attack[Any]]", method.make).effort == effort:
+                    has_iterations = "iterations" in method.config.model_fields
+                    settings = {"iterations": self.config.iterations} if has_iterations else {}
+                    yield name, method.make(method.config.model_validate(settings))
+
+    def _best(
+        self, observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str], generator: torch.Generator
+    ) -> Reconstruction:
+        """Compare guesses by the gradient alone, and refine the best."""
+        if observation.local_steps > 1:
+            best = min(tried, key=lambda one: one.guess.objective)
+            return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
+        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
+        judged = [judge.judge(*_in_order(one.guess, labels), generator) for one in tried]
+        first = min(range(len(tried)), key=lambda index: judged[index].distance)
+        refined = judge.polished(judged[first], generator)
+        better = refined if refined.distance < judged[first].distance else judged[first]
+        scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
+        how = "refined" if better is refined else "as it was: refining did not explain the gradient better"
+        where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
+        notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
+        return _reported(_with(tried[first].guess, better, labels), leak, notes)
+
+
+def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | None]:
+    """Inputs and masks in the order of the labels, where the attack returned the same labels in another order."""
+    ours, theirs = labels.argsort(stable=True), guess.labels.argsort(stable=True)
+    if not torch.equal(labels[ours], guess.labels[theirs]):
+        return guess.inputs, None
+    order = theirs[ours.argsort()]
+    return guess.inputs[order], None if guess.masks is None else tuple(mask[order] for mask in guess.masks)
+
+
+def _with(guess: Reconstruction, judged: Judged, labels: Tensor) -> Reconstruction:
+    return replace(
+        guess,
+        inputs=judged.inputs.to(guess.inputs),
+        masks=judged.masks or None,
+        labels=labels.clone(),
+        objective=judged.distance,
+    )
+
+
+def _reported(guess: Reconstruction, leak: Leak, notes: list[str]) -> Reconstruction:
+    return replace(guess, notes=(*notes, *guess.notes), facts={**leak.facts(), **guess.facts})
