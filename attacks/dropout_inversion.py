@@ -32,7 +32,7 @@ class DropoutInversionConfig(MatchingConfig):
         default="bernoulli", description="start of the masks: drawn like the client's, all 1, or all 1 - p"
     )
     read_out: bool = Field(
-        default=False, description="one example: fix the masks that zero columns of the gradient give away"
+        default=False, description="one example: fix the mask entries that zeros of the gradient give away"
     )
     assumed_rate: float = Field(default=0.25, gt=0, lt=1, description="dropout rate p to assume when it is not known")
 
@@ -55,11 +55,11 @@ class DropoutInversion(Attack[DropoutInversionConfig]):
             plain = Search(forward=lambda _masks: without_dropout(), training_mode=False)
             return match_gradients(observation, self.config, plain, generator, on_step)
         known = read_masks(observation) if self.config.read_out and sites[0].shape[0] == 1 else {}
-        free = [index for index in range(len(sites)) if index not in known]
+        free = [index for index in range(len(sites)) if index not in known or bool(known[index].isnan().any())]
 
         def complete(masks: Masks) -> Masks:
             estimated = dict(zip(free, masks, strict=True))
-            return tuple(known[i] if i in known else estimated[i] for i in range(len(sites)))
+            return tuple(_filled(known.get(i), estimated.get(i)) for i in range(len(sites)))
 
         def forward(masks: Masks) -> AbstractContextManager[None]:
             return injected_masks(sites, complete(masks))
@@ -67,7 +67,10 @@ class DropoutInversion(Attack[DropoutInversionConfig]):
         search = Search(
             forward=forward,
             first_masks=lambda g: self._first([sites[i] for i in free], g),
-            prior=lambda masks: self.config.mask_weight * mask_prior(masks, [sites[i].rate for i in free]),
+            prior=lambda masks: (
+                self.config.mask_weight
+                * mask_prior(tuple(complete(masks)[i] for i in free), [sites[i].rate for i in free])
+            ),
         )
         found = match_gradients(observation, self.config, search, generator, on_step)
         return replace(found, masks=complete(found.masks or ()))
@@ -83,6 +86,15 @@ class DropoutInversion(Attack[DropoutInversionConfig]):
         return tuple(
             torch.full(site.shape, 1.0 if self.config.first_masks == "ones" else 1.0 - site.rate) for site in sites
         )
+
+
+def _filled(known: Tensor | None, estimated: Tensor | None) -> Tensor:
+    """Put estimates where a mask was not read off (NaN)."""
+    if known is None or estimated is None:
+        whole = estimated if known is None else known
+        assert whole is not None
+        return whole
+    return torch.where(known.isnan(), estimated, known)
 
 
 def mask_prior(masks: Masks, rates: list[float]) -> Tensor:
