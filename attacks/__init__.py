@@ -1,1 +1,8 @@
-"""Attacks: one file each. Files whose name starts with an underscore hold parts that several attacks share."""
+"""Attacks: one file each. Files whose name starts with an underscore hold parts that several attacks share.
+
+`reconstruct` runs one on gradients from anywhere.
+"""
+
+from attacks._reconstruct import reconstruct
+
+__all__ = ["reconstruct"]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import copy
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from attacks._layers import run
 from fedsim.masks import injected_masks
 from fedsim.types import Masks, Observation
 
@@ -38,7 +40,9 @@ def verdict(
 
 
 def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> float:
-    """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one, both in float64.
+    """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one.
+
+    As half the squared distance of the unit vectors: rounding in the model's precision enters squared.
 
     Args:
         observation: its sites must carry the true dropout rates.
@@ -46,14 +50,22 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
         labels: one an example, in the order of `inputs`.
         masks: one a site.
     """
-    model = copy.deepcopy(observation.model).double().train()
+    model = observation.model.train()
     parameters = {name: p for name, p in model.named_parameters() if name in observation.update.tensors}
-    with injected_masks(observation.sites, tuple(mask.double() for mask in masks)):
-        loss = observation.loss(model(inputs.double()), labels)
-    gradient = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    ours = torch.cat([part.flatten() for part in gradient])
-    theirs = torch.cat([observation.update.tensors[name].double().flatten() for name in parameters])
-    return float(1.0 - (ours @ theirs) / (ours.norm() * theirs.norm()).clamp_min(1e-300))
+    dtype = next(model.parameters()).dtype
+    with injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks)):
+        loss = observation.loss(run(model, inputs.to(dtype)), labels)
+    ours = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+    theirs = [observation.update.tensors[name] for name in parameters]
+    ours_norm, theirs_norm = _norm(ours), _norm(theirs)
+    if ours_norm == 0.0:
+        return 1.0
+    parts = (our / ours_norm - their / theirs_norm for our, their in zip(ours, theirs, strict=True))
+    return 0.5 * sum(float(part.square().sum()) for part in parts)
+
+
+def _norm(tensors: Sequence[Tensor]) -> float:
+    return math.hypot(*(float(tensor.norm()) for tensor in tensors))
 
 
 def knows_rates(observation: Observation) -> bool:

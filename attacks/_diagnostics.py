@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks._spectrum import EXACT
 from fedsim.types import Observation
 
-_RANK_TOLERANCE = 1e-5
-_NOISE_TOLERANCE = 1e-5
+_SMALL = 16
 _MOST_DIRECTIONS = 96
 _SPARE_DIRECTIONS = 16
 _MATRIX = 2
@@ -70,22 +70,26 @@ def leak_of(observation: Observation) -> Leak:
 
 
 def _layer(name: str, matrix: Tensor, batch_size: int) -> LayerLeak:
-    width = min(*matrix.shape, _MOST_DIRECTIONS, 4 * batch_size + _SPARE_DIRECTIONS)
-    sketch = torch.randn((matrix.shape[1], width), generator=torch.Generator().manual_seed(0)).to(matrix)
-    frame = torch.linalg.qr(matrix @ sketch).Q
-    small = (frame.mT @ matrix).double()
-    singular = torch.linalg.eigvalsh(small @ small.mT).clamp_min(0.0).sqrt().flip(0)
-    total = float(matrix.double().norm())
-    rank = int((singular > _RANK_TOLERANCE * singular[0]).sum())
-    kept = float(singular[:batch_size].square().sum())
+    singular = _singular_values(matrix, 4 * batch_size + _SPARE_DIRECTIONS)
+    rank = int((singular > EXACT * singular[0]).sum())
     return LayerLeak(
         name,
         rank,
-        rank == width,
+        rank == len(singular),
         float(singular[0] / singular[rank - 1]),
         float((matrix == 0).double().mean()),
-        max(0.0, 1.0 - kept / total**2) ** 0.5,
+        float(singular[batch_size:].norm() / singular.norm()),
     )
+
+
+def _singular_values(matrix: Tensor, wanted: int) -> Tensor:
+    """All singular values of a small matrix, descending; of a larger one the first, from a random sketch."""
+    exact = matrix.double()
+    if min(matrix.shape) <= _SMALL:
+        return torch.linalg.svdvals(exact)
+    width = min(*matrix.shape, _MOST_DIRECTIONS, wanted)
+    sketch = torch.randn((matrix.shape[1], width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.linalg.svdvals(torch.linalg.qr(exact @ sketch).Q.mT @ exact)
 
 
 def _is_noisy(last: LayerLeak, matrix: Tensor, observation: Observation) -> bool:
@@ -94,4 +98,4 @@ def _is_noisy(last: LayerLeak, matrix: Tensor, observation: Observation) -> bool
     is_head = matrix.shape[0] == observation.spec.classes
     if batch_size is None or not is_head or batch_size >= min(matrix.shape) - 1:
         return False
-    return last.beyond > _NOISE_TOLERANCE
+    return last.beyond > EXACT

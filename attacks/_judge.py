@@ -1,7 +1,7 @@
 """Which of several guesses explains the gradient best: decided without the truth, and without fitting noise.
 
-A guess whose masks are unknown gets the masks that suit it best, found with the inputs held still. Where the gradient is
-noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
+A guess whose masks are unknown gets the masks that suit it best, found with the inputs held still. Where the gradient
+is noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
 """
 
 from __future__ import annotations

@@ -9,16 +9,45 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, wraps
+from typing import NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.types import Observation
+
+Found = TypeVar("Found")
+
+
+def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation], Found]:
+    """Remember what a function of an observation finds, as long as the observed model lives.
+
+    For findings that depend on the architecture, the shape of the inputs and the dropout sites alone; they must not
+    refer to the model itself.
+    """
+    found: WeakKeyDictionary[nn.Module, dict[Hashable, Found]] = WeakKeyDictionary()
+
+    @wraps(find)
+    def remembered(observation: Observation) -> Found:
+        known = found.setdefault(observation.model, {})
+        key = (observation.spec, observation.sites, observation.hidden)
+        if key not in known:
+            known[key] = find(observation)
+        return known[key]
+
+    return remembered
+
+
+def run(model: nn.Module, inputs: Tensor) -> Tensor:
+    """Return the model's outputs and leave its buffers as they are."""
+    return functional_call(model, {name: buffer.clone() for name, buffer in model.named_buffers()}, (inputs,))
 
 
 @dataclass(frozen=True)
@@ -34,23 +63,36 @@ class PixelLayer:
     pixels: Tensor
 
 
+class _Call(NamedTuple):
+    layer: PixelLayer | None  # when it sees all pixels and nothing else
+    name: str
+    is_linear: bool
+    shape: torch.Size  # of the input
+
+
+@once_a_model
 @torch.no_grad()
-def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
-    """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
-    model = copy.deepcopy(observation.model)
+def _calls(observation: Observation) -> list[_Call]:
+    """Calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
+    model = observation.model
     shape, count = observation.spec.shape, math.prod(observation.spec.shape)
     batch_size = observation.sites[0].shape[0] if observation.sites else 1
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
-    with (
-        inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen,
-        injected_masks(observation.sites, tuple(torch.zeros(site.shape) for site in observation.sites)),
-    ):
-        model(numbered.expand(batch_size, *shape))
-    return [
-        PixelLayer(name, model.get_submodule(name), entries[:1].long() - 1)
-        for name, entries in seen
-        if torch.equal(entries.unique(), numbered.flatten())
-    ]
+    masks = tuple(torch.zeros(site.shape) for site in observation.sites)
+    with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(observation.sites, masks):
+        run(model, numbered.expand(batch_size, *shape))
+    calls: list[_Call] = []
+    for name, entries in seen:
+        module = model.get_submodule(name)
+        is_numbered = float(entries.max()) == count and torch.equal(entries.unique(), numbered.flatten())
+        layer = PixelLayer(name, module, entries[:1].long() - 1) if is_numbered else None
+        calls.append(_Call(layer, name, isinstance(module, nn.Linear), entries.shape))
+    return calls
+
+
+def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
+    """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
+    return [call.layer for call in _calls(observation) if call.layer is not None]
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
@@ -88,26 +130,51 @@ class _Given(nn.Module):
         return self.values
 
 
+class _Arrived(Exception):
+    def __init__(self, inputs: Tensor) -> None:
+        self.inputs = inputs
+
+
+class _Last(nn.Module):
+    """Stands in for a layer and ends the forward pass with what arrives there."""
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        raise _Arrived(inputs)
+
+
 def layer_behind(observation: Observation, first: str) -> Behind | None:
     """Return the first linear layer that is called after `first` and has as many inputs as that one has outputs."""
-    model = copy.deepcopy(observation.model).double().eval()
-    width = len(model.get_parameter(f"{first}.weight"))
+    name = _name_behind(observation, first)
+    if name is None or f"{name}.weight" not in observation.update.tensors:
+        return None
     given = _Given()
-    model.set_submodule(first, given)
+    replaced = {first: given, name: _Last()}
+    memo: dict[int, object] = {id(observation.model.get_submodule(key)): module for key, module in replaced.items()}
+    model = copy.deepcopy(observation.model, memo).double().eval()
 
     @torch.no_grad()
-    def run(outputs: Tensor) -> list[tuple[str, Tensor]]:
+    def inputs(outputs: Tensor) -> Tensor:
         given.values = outputs
-        with inputs_in_order(model, (nn.Linear, _Given)) as seen, without_dropout():
-            model(torch.zeros(len(outputs), *observation.spec.shape, dtype=torch.float64))
-        return seen
+        with without_dropout():
+            try:
+                model(
+                    torch.zeros(1, *observation.spec.shape, dtype=torch.float64).expand(
+                        len(outputs), *observation.spec.shape
+                    )
+                )
+            except _Arrived as arrived:
+                return arrived.inputs
+        raise AssertionError(f"the forward pass never reached '{name}'")
 
-    calls = run(torch.zeros(1, width, dtype=torch.float64))
-    start = next(index for index, (name, _) in enumerate(calls) if name == first)
-    fitting = (index for index in range(start + 1, len(calls)) if calls[index][1].shape == (1, width))
-    index = next(fitting, None)
-    is_shared = index is not None and f"{calls[index][0]}.weight" in observation.update.tensors
-    return None if index is None or not is_shared else Behind(calls[index][0], lambda outputs: run(outputs)[index][1])
+    return Behind(name, inputs)
+
+
+def _name_behind(observation: Observation, first: str) -> str | None:
+    width = len(observation.model.get_parameter(f"{first}.weight"))
+    calls = _calls(observation)
+    start = next(index for index, call in enumerate(calls) if call.name == first)
+    fitting = (call.name for call in calls[start + 1 :] if call.is_linear and call.shape[1:] == (width,))
+    return next(fitting, None)
 
 
 @contextmanager

@@ -1,37 +1,158 @@
-"""Dropout masks read off a gradient: a unit that was dropped in every example leaves a zero column behind it.
+"""Dropout masks of one example, read off the zeros of its gradient.
 
-Exact for activations that are never zero themselves (GELU near initialisation); with ReLU a zero column means
-dropped or inactive, which reproduces the gradient just as well. Only for observations without noise, pruning or
-quantisation.
+A dropped unit passes nothing on and gets nothing back. So its row is zero in the weight gradient of the layer in front,
+its column in that of the layer behind, and its own entry in the gradient of a position embedding added there. Which
+zeros follow which masks is tried out with masks of our own, so that no model has to be known.
+
+Zeros count only in an exact gradient. Of one example, a layer that works on one vector has a weight gradient of rank
+one; noise, pruning and quantisation leave more than rounding beyond it. With ReLU a zero means dropped or inactive,
+which reproduces the gradient just as well.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from typing import Literal, NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from attacks._layers import inputs_in_order
+from attacks._layers import inputs_in_order, once_a_model, run
+from attacks._spectrum import EXACT, rank_one
 from fedsim.masks import injected_masks
 from fedsim.types import Masks, Observation
 
+_TRIALS = 3
+_ALIVE = 0.25  # smallest share of kept units with a gradient
+
+_Reading = Literal["columns", "rows", "entries"]
+_READINGS: tuple[_Reading, ...] = ("columns", "rows", "entries")
+
+
+class _Trial(NamedTuple):
+    masks: Masks
+    loss: Tensor
+
+
+class _Source(NamedTuple):
+    """A tensor whose zeros show a site's mask, or row `row` of it when the mask is cut into rows of their number."""
+
+    site: int
+    row: int
+    tensor: str
+    reading: _Reading
+
 
 def read_masks(observation: Observation) -> dict[int, Tensor]:
-    """Return masks (1 kept, 0 dropped in all examples) by index into ``observation.sites``, shape of the site.
+    """Return masks by index into ``observation.sites``, shape of the site: 1 kept, 0 dropped, NaN not to be read.
 
-    Only sites whose output goes straight into a linear layer on (B, features) can be read.
+    Empty for several examples, where a zero would mean dropped in all of them, and for gradients that are not exact.
     """
+    if not observation.sites or (observation.batch_size or 1) > 1:
+        return {}
+    tensors, dtype = observation.update.tensors, next(observation.model.parameters()).dtype
     masks: dict[int, Tensor] = {}
-    for index, name in linear_behind(observation).items():
-        kept = (observation.update.tensors[f"{name}.weight"] != 0).any(0)
-        masks[index] = kept.to(torch.get_default_dtype()).expand(observation.sites[index].shape).clone()
+    for source in _trusted(observation):
+        alive = _alive(tensors[source.tensor], source.reading)
+        blank = torch.full(observation.sites[source.site].shape, torch.nan, dtype=dtype)
+        rows = masks.setdefault(source.site, blank).view(-1, len(alive))
+        if bool(rows[source.row].isnan().any()):
+            rows[source.row] = alive.to(dtype)
     return masks
 
 
 def read_all_masks(observation: Observation) -> Masks | None:
-    """Return one mask a site, or None when some cannot be read off."""
+    """Return one mask a site, or None when some entry cannot be read off."""
     masks = read_masks(observation)
-    indices = range(len(observation.sites))
-    return tuple(masks[index] for index in indices) if len(masks) == len(indices) else None
+    is_complete = len(masks) == len(observation.sites) and not any(bool(mask.isnan().any()) for mask in masks.values())
+    return tuple(masks[index] for index in range(len(masks))) if is_complete else None
+
+
+def _trusted(observation: Observation) -> list[_Source]:
+    """Sources in exact matrices; entries of other tensors count when every matrix that ought to be exact is."""
+    tensors = observation.update.tensors
+    sources = [source for source in _sources(observation) if bool(tensors[source.tensor].any())]
+    matrices = {source.tensor for source in sources if source.reading != "entries"}
+    exact = {name: rank_one(tensors[name].double()).residual < EXACT for name in matrices}
+    is_exact = bool(exact) and all(exact.values())
+    return [source for source in sources if (is_exact if source.reading == "entries" else exact[source.tensor])]
+
+
+@once_a_model
+def _sources(observation: Observation) -> list[_Source]:
+    """Draw masks a few times and keep the zeros that followed a mask every time, until every site is explained.
+
+    Columns come first: they belong to the layer behind, whose zeros no activation can cause.
+    """
+    generator = torch.Generator().manual_seed(0)
+    model = observation.model
+    trials = [_trial(model, observation, generator) for _ in range(_TRIALS)]
+    kept = [torch.stack(masks).bool() for masks in zip(*(trial.masks for trial in trials), strict=True)]
+    found: list[_Source] = []
+    explained: set[int] = set()
+    for reading in _READINGS:
+        for name, alive in _patterns(model, observation, trials, reading):
+            for site, masks in enumerate(kept):
+                rows = _followed(masks, alive)
+                found.extend(_Source(site, row, name, reading) for row in rows)
+                explained.update([site] if rows and masks[0].numel() == alive.shape[1] else [])
+        if len(explained) == len(kept):
+            break
+    return found
+
+
+def _trial(model: nn.Module, observation: Observation, generator: torch.Generator) -> _Trial:
+    """Draw masks of our own, half of their entries kept, for an example of our own."""
+    dtype = next(model.parameters()).dtype
+    masks = tuple(torch.rand(s.shape, generator=generator).gt(0.5).to(dtype) for s in observation.sites)
+    example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=dtype)
+    with injected_masks(observation.sites, masks):
+        return _Trial(masks, observation.loss(run(model, example), torch.zeros(1, dtype=torch.long)))
+
+
+def _patterns(
+    model: nn.Module, observation: Observation, trials: list[_Trial], reading: _Reading
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield, by name, which parts of a gradient are not zero in every trial, (trials, n), where n fits some site."""
+    sizes = {size for site in observation.sites for size in (math.prod(site.shape), site.shape[-1])}
+    shapes = {name: tensor.shape for name, tensor in observation.update.tensors.items()}
+    names = [name for name, shape in shapes.items() if _size(shape, reading) in sizes]
+    if not names:
+        return
+    parameters = [model.get_parameter(name) for name in names]
+    gradients = [
+        torch.autograd.grad(trial.loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True)
+        for trial in trials
+    ]
+    for name, *parts in zip(names, *gradients, strict=True):
+        yield name, torch.stack([_alive(part, reading) for part in parts])
+
+
+def _size(shape: torch.Size, reading: _Reading) -> int:
+    """Return the n of `_alive`, or 0 where the reading makes no sense."""
+    if reading == "entries":
+        return math.prod(shape)
+    is_matrix = len(shape) == 2  # noqa: PLR2004
+    return shape[1 if reading == "columns" else 0] if is_matrix else 0
+
+
+def _alive(tensor: Tensor, reading: _Reading) -> Tensor:
+    """Return which columns, rows or entries are not zero, shape (n,)."""
+    if reading == "entries":
+        return tensor.flatten() != 0
+    return (tensor != 0).any(0 if reading == "columns" else 1)
+
+
+def _followed(kept: Tensor, alive: Tensor) -> list[int]:
+    """Rows of masks (trials, *shape) whose dropped units were never among those alive (trials, n)."""
+    size = alive.shape[1]
+    if size not in (kept[0].numel(), kept.shape[-1]):
+        return []
+    rows, alive = kept.view(len(kept), -1, size), alive[:, None]
+    is_silent = ~(alive & ~rows).any(2)
+    is_alive = (alive & rows).sum(2) >= _ALIVE * rows.sum(2).clamp_min(1)
+    return (is_silent & is_alive).all(0).nonzero().flatten().tolist()
 
 
 @torch.no_grad()
@@ -55,5 +176,5 @@ def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
     dtype = next(observation.model.parameters()).dtype
     example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
     with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
-        observation.model(example)
+        run(observation.model, example)
     return next((name for name, inputs in seen if not bool(inputs.any())), None)

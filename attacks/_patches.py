@@ -1,23 +1,24 @@
 """How a vision transformer cuts an image: its patch projection and the learned position embedding added behind it.
 
 Both are recognised by what they do. A patch projection sees every pixel, patch by patch. A parameter P is the
-position embedding when, for an example of our own, dL/dW = (dL/dP)^T (patches) holds exactly.
+position embedding when, for an example of our own, dL/dW = (dL/dP)^T (patches) holds up to rounding.
 """
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
-from attacks._layers import PixelLayer, layers_on_pixels
+from attacks._layers import PixelLayer, layers_on_pixels, once_a_model
 from fedsim.masks import without_dropout
 from fedsim.types import Observation
 
-_EXACT = 1e-8
+_SAME = 1e-4
+_SMALL = 0.02
 
 
 @dataclass(frozen=True)
@@ -54,12 +55,10 @@ class Positions:
     Attributes:
         name: its parameter.
         first: row of the first patch; the other rows belong to class tokens and the like.
-        is_trained: whether its gradient is part of an update.
     """
 
     name: str
     first: int
-    is_trained: bool
 
 
 def patch_projection(observation: Observation) -> Patches | None:
@@ -68,29 +67,40 @@ def patch_projection(observation: Observation) -> Patches | None:
     return next((patches for patches in found if patches is not None), None)
 
 
-def position_embedding(observation: Observation, patches: Patches) -> Positions | None:
+@once_a_model
+def position_embedding(observation: Observation) -> Positions | None:
     """Return the parameter that is added to the projected patches, or None.
 
-    Tried on a copy whose weights are moved a little: a head that starts at zero passes no gradient on.
+    Tried with small random values in place of weights that are all zero: a head that starts at zero passes no
+    gradient on.
     """
+    patches = patch_projection(observation)
+    if patches is None:
+        return None
     generator = torch.Generator().manual_seed(0)
-    model = copy.deepcopy(observation.model).double().train().requires_grad_()
-    for parameter in model.parameters():
-        parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
-    example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=torch.float64)
-    names, parameters = zip(*model.named_parameters(), strict=True)
-    with without_dropout():
-        loss = observation.loss(model(example), torch.zeros(1, dtype=torch.long))
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
-    gradient = dict(zip(names, gradients, strict=True))
-    observed = gradient[f"{patches.name}.weight"].flatten(1)
-    entries = patches.cut(example)
-    for name in names:
-        for first in _places(gradient[name], patches):
-            predicted = rows_of(gradient[name], patches, first).T @ entries
-            if (predicted - observed).norm() < _EXACT * observed.norm():
-                return Positions(name, first, observation.model.get_parameter(name).requires_grad)
+    model = observation.model
+    weights = {name: _awake(parameter.detach(), generator) for name, parameter in model.named_parameters()}
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    projection = f"{patches.name}.weight"
+    names = [name for name, weight in weights.items() if _places(weight, patches)]
+    tried = [weights[name].requires_grad_() for name in (projection, *names)]
+    example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=weights[projection].dtype)
+    with torch.enable_grad(), without_dropout():
+        loss = observation.loss(functional_call(model, {**weights, **buffers}, (example,)), torch.zeros(1).long())
+    observed, *gradients = torch.autograd.grad(loss, tried, allow_unused=True, materialize_grads=True)
+    observed, entries = observed.flatten(1), patches.cut(example)
+    for name, gradient in zip(names, gradients, strict=True):
+        for first in _places(gradient, patches):
+            predicted = rows_of(gradient, patches, first).T @ entries
+            if (predicted - observed).norm() < _SAME * observed.norm():
+                return Positions(name, first)
     return None
+
+
+def _awake(weight: Tensor, generator: torch.Generator) -> Tensor:
+    if bool(weight.any()):
+        return weight
+    return _SMALL * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
 
 
 def rows_of(tensor: Tensor, patches: Patches, first: int) -> Tensor:

@@ -17,6 +17,8 @@ from fedsim.types import Observation
 
 _GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
 _NEWTON_STEPS = 12
+_SETTLED = 1e-13
+_ROWS_AT_ONCE = 256
 _DIFFERENCE = 1e-4
 _FLAT = 1e-6
 
@@ -48,27 +50,35 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
     frames = torch.linalg.qr((row_space * compared[:, None]).mT).Q  # (A, width, R)
 
     def residuals(scales: Tensor) -> Tensor:
-        """Parts of the unit vectors act(s W u) outside the row space; (A, width) for scales (A,)."""
-        seen = inputs(scales[:, None] * outputs) * compared
-        unit = torch.nn.functional.normalize(seen, dim=1)
-        outside = unit - (frames @ (frames.mT @ unit[:, :, None])).squeeze(2)
-        return torch.where(seen.any(1, keepdim=True), outside, seen.shape[1] ** -0.5)  # silence explains nothing
+        """Parts of the unit vectors act(s W u) outside the row space; (S, A, width) for scales (S, A)."""
+        seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape) * compared
+        unit = torch.nn.functional.normalize(seen, dim=2)
+        outside = unit - (frames @ (frames.mT @ unit[..., None])).squeeze(3)
+        return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # silence explains nothing
 
     grid = torch.cat([_GRID, -_GRID])
-    sizes = torch.stack([residuals(scale.expand(len(outputs))).norm(dim=1) for scale in grid])
+    sizes = torch.cat(
+        [
+            residuals(part[:, None].expand(-1, len(outputs))).norm(dim=2)
+            for part in grid.split(max(1, _ROWS_AT_ONCE // len(outputs)))
+        ]
+    )
     scales = grid[sizes.argmin(0)]
     for _ in range(_NEWTON_STEPS):
         slopes = _slopes(residuals, scales)
         curvature = slopes.square().sum(1).clamp_min(1e-300)
-        steps = -(slopes * residuals(scales)).sum(1) / curvature
+        steps = -(slopes * residuals(scales[None])[0]).sum(1) / curvature
         steps = torch.where(curvature.sqrt() > _FLAT, steps.clamp(-0.3, 0.3), 0.0)
         scales = scales * steps.exp()
-    return Scales(scales, residuals(scales).norm(dim=1), _slopes(residuals, scales).norm(dim=1) > _FLAT)
+        if bool((steps.abs() < _SETTLED).all()):
+            break
+    return Scales(scales, residuals(scales[None])[0].norm(dim=1), _slopes(residuals, scales).norm(dim=1) > _FLAT)
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
     """Derivative of the residuals with respect to log |s|, by central differences."""
-    return (residuals(scales * (1 + _DIFFERENCE)) - residuals(scales * (1 - _DIFFERENCE))) / (2 * _DIFFERENCE)
+    above, below = residuals(torch.stack([scales * (1 + _DIFFERENCE), scales * (1 - _DIFFERENCE)]))
+    return (above - below) / (2 * _DIFFERENCE)
 
 
 def largest_in_range(examples: Tensor, observation: Observation) -> Tensor:

@@ -23,7 +23,7 @@ from attacks._diagnostics import Leak, leak_of
 from attacks._judge import Judge, Judged
 from attacks._labels import infer_labels
 from fedsim import registry
-from fedsim.errors import FedsimError, NotApplicable
+from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, View

@@ -8,12 +8,12 @@ not help: it removes rows of dW, and one row is enough.
 Threat model: honest-but-curious server, one gradient of one example, labels given or inferred.
 Fails for several examples (the answer is a mixture), when the first layer sees no raw pixels, and in scale, not in
 shape, when there is no bias and the activation is as scale-free as ReLU. Noise on the gradient costs little: the sums
-over all rows average it.
+over all rows average it. Masks are read off zero columns, so they are returned only when the first weight gradient has
+rank one up to rounding; noise, pruning and quantisation all show there.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -27,9 +27,12 @@ from attacks._layers import PixelLayer, examples_from, first_linear, layer_behin
 from attacks._masks import read_all_masks
 from attacks._matching import one_gradient_only
 from attacks._scale import largest_in_range, signed_scales
+from attacks._spectrum import EXACT, rank_one, spectrum
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+
+_SCALE_FITS = 1e-3
 
 
 class ClosedFormLinearConfig(Config):
@@ -48,6 +51,7 @@ class _Found:
     input: Tensor  # (1, *shape)
     residual: float
     notes: tuple[str, ...]
+    is_scaled: bool = True
 
 
 @final
@@ -71,7 +75,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         assert layer is not None
         labels = observation.labels if observation.labels is not None else infer_labels(observation)
         found = self._input(observation, layer)
-        masks = read_all_masks(observation)
+        masks = read_all_masks(observation) if found.residual < EXACT else None
         residual = (found.residual, "rank-one residual of the first weight gradient")
         objective, meaning = verdict(observation, found.input, labels, masks, residual)
         on_step(Step(0, 1, 1, objective, objective, found.input))
@@ -85,6 +89,8 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             history=((1, objective),),
             stopped="solved in closed form",
             notes=(f"layer '{layer.name}' sees the pixels", *found.notes, meaning),
+            facts=_facts(observation, layer, found.residual, masks),
+            is_exact=found.residual < EXACT and found.is_scaled,
         )
 
     def _input(self, observation: Observation, layer: PixelLayer) -> _Found:
@@ -92,28 +98,30 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         bias = observation.update.tensors.get(f"{layer.name}.bias")
         if bias is not None and bool(bias.any()):
             row = weight.T @ bias.double() / bias.double().square().sum()
-            residual = float((weight - torch.outer(bias.double(), row)).norm() / weight.norm())
+            rest = torch.addr(weight, bias.double(), row, alpha=-1.0)
+            residual = float(rest.norm() / weight.norm().clamp_min(1e-300))
             return _Found(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
-        row, residual = right_factor(weight)
-        scale, note = self._scale(observation, layer, row)
+        row, residual = rank_one(weight)
+        scale, note, is_scaled = self._scale(observation, layer, row)
         found = examples_from(scale * row[None], layer, observation)
-        return _Found(found, residual, (_residual_note(residual), note))
+        return _Found(found, residual, (_residual_note(residual), note), is_scaled)
 
-    def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str]:
-        """Signed factor of a row (pixels,) with root mean square 1, and where it comes from."""
+    def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str, bool]:
+        """Signed factor of a row (pixels,) with root mean square 1, where it comes from, and whether it is certain."""
         behind = layer_behind(observation, layer.name)
         if behind is None:
             factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
-            return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows"
-        seen, _ = right_factor(observation.update.tensors[f"{behind.name}.weight"].double())
+            return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows", False
+        seen = rank_one(observation.update.tensors[f"{behind.name}.weight"].double()).row
         compared = self._compared(seen)
-        weights = observation.model.get_parameter(f"{layer.name}.weight").detach().double()
-        found = signed_scales(behind.inputs, (weights @ row)[None], compared[None], seen[None])
+        outputs = _outputs(observation, layer, row)
+        found = signed_scales(behind.inputs, outputs[None], compared[None], seen[None])
         if bool(found.identified):
-            return float(found.values), f"scale from layer '{behind.name}', residual {float(found.residuals):.1e}"
+            note = f"scale from layer '{behind.name}', residual {float(found.residuals):.1e}"
+            return float(found.values), note, float(found.residuals) < _SCALE_FITS
         sign = float(found.values.sign())
         factor = largest_in_range(examples_from(sign * row[None], layer, observation).double(), observation)
-        return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free"
+        return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free", False
 
     def _compared(self, seen: Tensor) -> Tensor:
         """Return 1 for units that are surely kept: the largest that the next layer saw. Needs no exact zeros."""
@@ -123,12 +131,21 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         return compared * (seen != 0)
 
 
-def right_factor(weight: Tensor) -> tuple[Tensor, float]:
-    """Return r with root mean square 1, shape (n,), of the best W = l r^T to a matrix (m, n), and |W - l r^T| / |W|."""
-    left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
-    row = left @ weight
-    residual = float((weight - torch.outer(left, row)).norm() / weight.norm())
-    return row * (math.sqrt(len(row)) / row.norm()), residual
+def _outputs(observation: Observation, layer: PixelLayer, row: Tensor) -> Tensor:
+    return observation.model.get_parameter(f"{layer.name}.weight").detach().double() @ row
+
+
+def _facts(observation: Observation, layer: PixelLayer, residual: float, masks: Masks | None) -> dict[str, float]:
+    """Rank of the first weight gradient; share of hidden units without a trace, where zeros can be trusted."""
+    facts = {"rank-one residual": residual}
+    if residual < EXACT:
+        facts["numerical rank"] = 1.0
+    else:
+        weight = observation.update.tensors[f"{layer.name}.weight"].double()
+        facts["numerical rank"] = float(spectrum(torch.linalg.svdvals(weight)).rank)
+    if masks:
+        facts["zero share"] = float(torch.cat([mask.flatten() for mask in masks]).eq(0).double().mean())
+    return facts
 
 
 def _residual_note(residual: float) -> str:

@@ -24,12 +24,12 @@ from attacks._agreement import verdict
 from attacks._labels import infer_labels
 from attacks._matching import one_gradient_only
 from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
+from attacks._spectrum import EXACT
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
 
-
-_EXACT = 1e-4
+_ZERO = 1e-14  # of the largest singular value: a token without a trace
 
 
 class ClosedFormVitConfig(Config):
@@ -39,6 +39,7 @@ class ClosedFormVitConfig(Config):
 class _Solution(NamedTuple):
     patches: Tensor  # (N, entries)
     residual: float
+    rank: int
     condition: float
 
 
@@ -56,7 +57,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         patches = patch_projection(observation)
         if patches is None:
             return "no layer projects patches of the image"
-        positions = position_embedding(observation, patches)
+        positions = position_embedding(observation)
         if positions is None:
             return f"no learned position embedding is added to the output of '{patches.name}'"
         return _unsolvable(observation, patches, positions) or one_gradient_only(observation)
@@ -65,7 +66,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         """Solve for the patches and put them together."""
         patches = patch_projection(observation)
         assert patches is not None
-        positions = position_embedding(observation, patches)
+        positions = position_embedding(observation)
         assert positions is not None
         labels = observation.labels if observation.labels is not None else infer_labels(observation)
         embedding = observation.update.tensors[positions.name]
@@ -76,6 +77,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         masks = None if observation.sites else ()
         residual = (solution.residual, "relative residual of the least squares")
         objective, meaning = verdict(observation, image, labels, masks, residual)
+        note, zeros = _zeros(embedding, solution.residual)
         on_step(Step(0, 1, 1, objective, objective, image))
         return Reconstruction(
             inputs=image,
@@ -89,16 +91,21 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
             notes=(
                 f"position embedding '{positions.name}', patch projection '{patches.name}'",
                 f"condition number {solution.condition:.1f}, residual {solution.residual:.1e}",
-                f"{int((embedding == 0).sum())} of {embedding.numel()} embedding entries read off as dropped",
+                note,
                 meaning,
             ),
-            facts={"condition number": solution.condition},
-            is_exact=solution.residual < _EXACT and len(patches.pixels) < patches.width,
+            facts={
+                "numerical rank": float(solution.rank),
+                "condition number": solution.condition,
+                "residual": solution.residual,
+                **zeros,
+            },
+            is_exact=solution.residual < EXACT and len(patches.pixels) < patches.width,
         )
 
 
 def _unsolvable(observation: Observation, patches: Patches, positions: Positions) -> str | None:
-    if not positions.is_trained:
+    if not observation.model.get_parameter(positions.name).requires_grad:
         return f"the position embedding '{positions.name}' is frozen: its gradient is not sent"
     if positions.name in observation.hidden:
         return f"the gradient of the position embedding '{positions.name}' is hidden"
@@ -113,6 +120,18 @@ def _unsolvable(observation: Observation, patches: Patches, positions: Positions
 
 def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
     """Least squares for X in tokens^T X = weight; tokens (N, d), weight (d, entries), float64."""
-    found = torch.linalg.lstsq(tokens.T, weight, driver="gelsd")
-    residual = float((tokens.T @ found.solution - weight).norm() / weight.norm())
-    return _Solution(found.solution, residual, float(torch.linalg.cond(tokens)))
+    left, singular, right = torch.linalg.svd(tokens.T, full_matrices=False)
+    rank = int((singular > _ZERO * singular[0]).sum())
+    parts = left.T @ weight
+    solution = right[:rank].T @ (parts[:rank] / singular[:rank, None])
+    residual = float((weight - left[:, :rank] @ parts[:rank]).norm() / weight.norm().clamp_min(1e-300))
+    return _Solution(solution, residual, rank, float(singular[0] / singular[-1]))
+
+
+def _zeros(embedding: Tensor, residual: float) -> tuple[str, dict[str, float]]:
+    """Tell how many entries of the gradient (tokens and features) are zero, if zeros mean anything."""
+    if residual > EXACT:
+        return "the gradient is not exact, so its zeros say nothing about the embedding's mask", {}
+    share = float((embedding == 0).double().mean())
+    count = int((embedding == 0).sum())
+    return f"{count} of {embedding.numel()} embedding entries read off as dropped", {"zero share": share}

@@ -6,7 +6,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.closed_form_linear import right_factor
 from fedsim import seeding
 from fedsim.errors import NotApplicable
 
@@ -109,6 +108,37 @@ def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named,
     assert min(psnr_of(guess, truth, world.dataset.spec)) > 45
 
 
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensor: tensor + 1e-4 * tensor.std() * torch.randn(tensor.shape, generator=torch.Generator()),
+        lambda tensor: torch.where(tensor.abs() > tensor[tensor != 0].abs().median(), tensor, 0.0),
+        lambda tensor: tensor.bfloat16().to(tensor.dtype),
+    ],
+    ids=["noise", "pruning", "bfloat16"],
+)
+@pytest.mark.parametrize("bias", [False, True])
+def test_masks_are_withheld_when_the_gradient_is_not_exact(toy, attack_named, spoil, bias):
+    observation, truth = toy(dense(48, 40, bias=bias, rate=0.5), (3, 4, 4), 1)
+    spoilt = {name: spoil(tensor) for name, tensor in observation.update.tensors.items()}
+    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    assert guess.masks is None
+    assert "zero share" not in guess.facts
+    assert guess.facts["rank-one residual"] > 1e-5
+    cosine = nn.functional.cosine_similarity(guess.inputs.flatten(), truth.batches[0].inputs.flatten(), dim=0)
+    assert float(cosine) > 0.9
+
+
+def test_facts_tell_the_rank_and_the_share_of_dropped_units(toy, attack_named):
+    observation, truth = toy(dense(48, 40, bias=False, rate=0.5), (3, 4, 4), 1)
+    facts = solve(attack_named, observation).facts
+    assert facts["numerical rank"] == 1
+    assert facts["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
+    several, _ = toy(dense(48, 40, bias=False, rate=0.0), (3, 4, 4), 3)
+    unknown = replace(several, batch_size=None, labels=None, sites=())
+    assert solve(attack_named, unknown).facts["numerical rank"] == 3
+
+
 def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named, psnr_of, without_information):
     observation, truth, world = watched()
     guess = solve(attack_named, without_information(observation))
@@ -132,12 +162,3 @@ def test_refuses_with_the_reason(watched, toy, attack_named):
     for observation, reason in ((several, "mixes 2 examples"), (masked, "no linear layer"), (steps, "3 local steps")):
         with pytest.raises(NotApplicable, match=reason):
             solve(attack_named, observation)
-
-
-@given(st.integers(2, 9), st.integers(2, 9), st.integers(0, 1000))
-def test_right_factor_agrees_with_the_singular_value_decomposition(rows, columns, seed):
-    weight = torch.randn((rows, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    factor, residual = right_factor(weight)
-    _, singular, right = torch.linalg.svd(weight)
-    assert abs(float(nn.functional.cosine_similarity(factor, right[0], dim=0))) == pytest.approx(1.0, abs=1e-6)
-    assert residual == pytest.approx(float(singular[1:].norm() / singular.norm()), abs=1e-6)

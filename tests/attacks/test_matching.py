@@ -10,7 +10,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks._masks import read_masks
 from attacks._matching import GradientMatching, MatchingConfig, Search, match_gradients, pixel_box, total_variation
 from attacks.dropout_inversion import mask_prior
 from fedsim import registry, seeding
@@ -200,17 +199,6 @@ def test_total_variation_is_the_mean_of_absolute_differences(height: int, width:
     down = sum(float((image[..., i + 1, :] - image[..., i, :]).abs().sum()) for i in range(height - 1))
     expected = across / (6 * height * (width - 1)) + down / (6 * width * (height - 1))
     assert float(total_variation(image)) == pytest.approx(expected, rel=1e-5)
-
-
-@pytest.mark.parametrize("batch_size", [1, 4])
-def test_zero_columns_are_the_units_dropped_in_every_example(watched: Watched, batch_size: int) -> None:
-    observation, truth, _ = watched(
-        model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}, federation={"batch_size": batch_size}
-    )
-    read = read_masks(observation)
-    assert sorted(read) == [0, 1, 2]
-    for index, mask in read.items():
-        assert torch.equal(mask[0], truth.masks[0][index].amax(0))
 
 
 def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them(

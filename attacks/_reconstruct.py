@@ -1,0 +1,144 @@
+"""Attack gradients from anywhere, without a simulation."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from fedsim import registry, seeding
+from fedsim.errors import FedsimError, nearest, told
+from fedsim.hooks import Attack
+from fedsim.masks import dropout_sites
+from fedsim.types import InputSpec, Knowledge, Loss, Observation, OnStep, Reconstruction, ThreatModel, Update
+
+_MODE_MATTERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
+
+
+def reconstruct(
+    model: nn.Module,
+    loss: Loss,
+    gradients: Mapping[str, Tensor] | Sequence[Tensor],
+    *,
+    shape: Sequence[int],
+    classes: int,
+    batch_size: int = 1,
+    labels: Tensor | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    attack: str = "auto",
+    settings: Mapping[str, Any] | None = None,
+    hidden: Sequence[str] = (),
+    seed: int = 0,
+    on_step: OnStep = lambda _step: None,
+) -> Reconstruction:
+    """Return an attacker's guess of the batch behind a gradient.
+
+    Args:
+        model: with the weights at which the gradient was taken, in training mode; it stays as it is.
+        loss: ``loss(outputs, labels) -> scalar``, the mean over the batch.
+        gradients: by parameter name, or in the order of ``model.parameters()`` as `torch.autograd.grad` returns them.
+        shape: of one example, for example ``(3, 32, 32)``.
+        classes: number of classes.
+        batch_size: number of examples behind the gradient.
+        labels: classes (batch_size,), when they are known; inferred otherwise.
+        mean: per-channel mean that was subtracted from pixels in [0, 1]; 0 when absent.
+        std: per-channel standard deviation that was divided by; 1 when absent.
+        attack: name of the attack.
+        settings: of the attack.
+        hidden: names of trained parameters whose gradients are not known.
+        seed: of the attack's random numbers.
+        on_step: called once an iteration.
+
+    Raises:
+        FedsimError: gradients are missing, extra, mis-shaped, not finite or all zero; labels or settings are out of
+            range; the model is in evaluation mode although that matters; or the attack does not apply, with the reason.
+    """
+    method = registry.get("attack", attack)
+    if batch_size < 1:
+        raise FedsimError(f"batch_size is {batch_size}, expected at least 1.")
+    _check_mode(model)
+    spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
+    observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden))
+    chosen: Attack[Any] = method.make(_config(method, settings or {}))
+    return chosen(observation, seeding.generator(seed, f"attack {attack}"), on_step)
+
+
+def _observation(
+    model: nn.Module,
+    loss: Loss,
+    gradients: Mapping[str, Tensor] | Sequence[Tensor],
+    spec: InputSpec,
+    batch_size: int,
+    labels: Tensor | None,
+    hidden: frozenset[str],
+) -> Observation:
+    own = copy.deepcopy(model).cpu()
+    knows: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
+    try:
+        sites = dropout_sites(own, spec.shape, batch_size)
+    except FedsimError:
+        raise
+    except Exception as error:
+        raise FedsimError(
+            f"the model cannot run on a batch of {batch_size} examples of shape {spec.shape}: {told(error)}."
+        ) from error
+    return Observation(
+        threat=ThreatModel(knows=knows if labels is None else (*knows, "labels")),
+        model=own,
+        loss=loss,
+        update=Update("gradient", _by_name(own, gradients, hidden), {}, batch_size, 0.0),
+        spec=spec,
+        local_steps=1,
+        learning_rate=1.0,
+        sites=sites,
+        batch_size=batch_size,
+        labels=None if labels is None else labels.cpu().clone(),
+        masks=None,
+        public=(),
+        hidden=hidden,
+    )
+
+
+def _by_name(
+    model: nn.Module, gradients: Mapping[str, Tensor] | Sequence[Tensor], hidden: frozenset[str]
+) -> dict[str, Tensor]:
+    if isinstance(gradients, Mapping):
+        return {name: tensor.detach().cpu().clone() for name, tensor in gradients.items() if name not in hidden}
+    names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in hidden]
+    if len(gradients) != len(names):
+        raise FedsimError(f"{len(gradients)} gradients were given for {len(names)} trained parameters of the model.")
+    return {name: tensor.detach().cpu().clone() for name, tensor in zip(names, gradients, strict=True)}
+
+
+def _check_mode(model: nn.Module) -> None:
+    matters = next((name for name, module in model.named_modules() if isinstance(module, _MODE_MATTERS)), None)
+    if not model.training and matters is not None:
+        raise FedsimError(
+            f"the model is in evaluation mode, in which '{matters}' acts otherwise than in training. Call "
+            "model.train(); if the gradient was taken in evaluation mode, pass a model whose dropout rates are 0."
+        )
+
+
+def _statistics(
+    shape: Sequence[int], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    channels = shape[0]
+    found = tuple(mean or (0.0,) * channels), tuple(std or (1.0,) * channels)
+    for name, values in zip(("mean", "std"), found, strict=True):
+        if len(values) != channels:
+            raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
+    return found
+
+
+def _config(method: registry.Method, settings: Mapping[str, Any]) -> Any:
+    try:
+        return method.config.model_validate(dict(settings))
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()]
+        strangers = [str(one["loc"][0]) for one in error.errors() if one["type"] == "extra_forbidden"]
+        hint = nearest(strangers[0], method.config.model_fields) if strangers else ""
+        raise FedsimError(f"settings of attack '{method.name}': {'; '.join(problems)}.{hint}") from error

@@ -1,0 +1,92 @@
+"""What the singular values of a weight gradient tell: how many examples are in it, and whether it is exact.
+
+One example leaves a matrix of rank one, B examples rank B at most; what lies beyond is rounding, or noise, pruning and
+quantisation. Zeros are worth reading only where that rest is rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+EXACT = 1e-5  # of the norm; float32 leaves about 1e-7
+_POWER_STEPS = 12
+_SETTLED = 1e-14
+_FULL = 0.75  # of the singular values; beyond, even a large batch is noise
+
+
+class RankOne(NamedTuple):
+    """The best W = l r^T to a matrix (m, n).
+
+    Attributes:
+        row: r with root mean square 1, shape (n,), sign open.
+        residual: |W - l r^T| / |W|, 0 for a zero matrix.
+    """
+
+    row: Tensor
+    residual: float
+
+
+def rank_one(weight: Tensor) -> RankOne:
+    """Return the rank-one factor of a float64 matrix; power iteration, or the smaller Gram matrix where it is slow."""
+    total = weight.norm()
+    row = _power(weight)
+    if row is None:
+        row = _by_gram(weight)
+    left = weight @ row
+    residual = float(torch.addr(weight, left, row, alpha=-1.0).norm() / total.clamp_min(1e-300))
+    return RankOne(row * math.sqrt(len(row)), residual)
+
+
+def _power(weight: Tensor) -> Tensor | None:
+    """Return the first right singular vector, or None when it does not settle."""
+    row = weight[weight.square().sum(1).argmax()]
+    row = row / row.norm().clamp_min(1e-300)
+    for _ in range(_POWER_STEPS):
+        new = weight.T @ (weight @ row)
+        new = new / new.norm().clamp_min(1e-300)
+        if float((new - row).square().sum()) < _SETTLED:
+            return new
+        row = new
+    return None
+
+
+def _by_gram(weight: Tensor) -> Tensor:
+    if weight.shape[0] > weight.shape[1]:
+        return torch.linalg.eigh(weight.T @ weight).eigenvectors[:, -1]
+    row = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1] @ weight
+    return row / row.norm()
+
+
+class Spectrum(NamedTuple):
+    """Singular values of a matrix, read.
+
+    Attributes:
+        rank: number of singular values above the noise.
+        condition: largest singular value over the smallest of these.
+        is_exact: whether nothing but rounding lies beyond them.
+        noise: root mean square of an entry of what lies beyond, relative to that of the whole matrix.
+    """
+
+    rank: int
+    condition: float
+    is_exact: bool
+    noise: float
+
+
+def spectrum(singular: Tensor, tolerance: float = EXACT) -> Spectrum:
+    """Cut singular values (k,), in descending order, at `tolerance` times the first one, or else at the widest gap.
+
+    The gap counts when more than three quarters of the values lie above the tolerance: then they are noise.
+    """
+    sizes = singular / singular[0].clamp_min(1e-300)
+    rank = int((sizes > tolerance).sum())
+    is_exact = len(sizes) == 1 or rank <= _FULL * len(sizes)
+    if not is_exact:
+        inner = sizes[: len(sizes) // 2 + 1]
+        rank = 1 + int((inner[:-1] / inner[1:]).argmax())
+    noise = float(sizes[rank:].norm() / sizes.norm().clamp_min(1e-300))
+    return Spectrum(max(rank, 1), float(1.0 / sizes[max(rank, 1) - 1].clamp_min(1e-300)), is_exact, noise)

@@ -1,0 +1,94 @@
+"""Dropout masks of one example, read off the gradient without any search; the images stay grey.
+
+A dropped unit neither passes anything on nor gets anything back: h_l = m_l * a_l / (1 - p) makes its column zero in
+dL/dW_{l+1} = delta_{l+1} h_l^T, its row zero in the weight gradient of the layer in front, and its entry zero in the
+gradient of a position embedding added there. So a dense network shows all masks, and a vision transformer that of the
+embedding and, in its last block, those of the class token. Which zeros follow which masks is tried out on the model.
+The masks are those that the Dropout Inversion Attack optimises (Scheliga, Maeder, Seeland 2023, arXiv 2208.06163);
+its setting `read_out` fixes those that are found here.
+
+Threat model: honest-but-curious server, one exact gradient of one example; the rates need not be known. Entries that
+cannot be read are returned as 1 - p (1 where the rate is withheld). With ReLU a zero means dropped or inactive.
+Fails for several examples, whose zeros have to coincide; for masks between tokens, which the weight gradients sum up;
+and under noise, pruning and quantisation: where a matrix that ought to have rank one has more, nothing is read.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from attacks._labels import infer_labels
+from attacks._masks import read_masks
+from attacks._matching import one_gradient_only
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+
+
+class MaskReadoutConfig(Config):
+    """The read-out has no settings."""
+
+
+@final
+@attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", paper="2208.06163")
+class MaskReadout(Attack[MaskReadoutConfig]):
+    """Masks without images."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without dropout, several steps and several examples."""
+        if not observation.sites:
+            return "the model has no dropout, so there are no masks"
+        if (observation.batch_size or 1) > 1:
+            return f"a zero of the gradient shows a unit dropped in all {observation.batch_size} examples; it needs one"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Read the masks that can be read."""
+        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        grey = torch.zeros((1, *observation.spec.shape), dtype=next(observation.model.parameters()).dtype)
+        masks = _whole(observation, read_masks(observation))
+        facts = _facts(masks)
+        unread = 1.0 - facts["entries read"]
+        on_step(Step(0, 1, 1, unread, unread, grey))
+        return Reconstruction(
+            inputs=grey,
+            labels=labels.clone(),
+            masks=tuple(
+                mask.nan_to_num(nan=1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)
+            ),
+            objective=unread,
+            iterations=1,
+            best_iteration=1,
+            history=((1, unread),),
+            stopped="masks read off" if unread < 1.0 else "gave up: no zeros of this gradient can be trusted",
+            notes=(
+                "the images are grey: only masks are read",
+                *(_note(site.name, mask) for site, mask in zip(observation.sites, masks, strict=True)),
+                "objective: share of mask entries not read",
+            ),
+            facts=facts,
+        )
+
+
+def _whole(observation: Observation, read: dict[int, Tensor]) -> Masks:
+    """One mask a site, NaN where nothing was read."""
+    return tuple(
+        read[index] if index in read else torch.full(site.shape, torch.nan)
+        for index, site in enumerate(observation.sites)
+    )
+
+
+def _facts(masks: Masks) -> dict[str, float]:
+    """Shares of sites read in full or in part, of entries read, and of zeros among these."""
+    entries = torch.cat([mask.flatten() for mask in masks])
+    read = entries[~entries.isnan()]
+    touched = sum(1.0 for mask in masks if not bool(mask.isnan().all()))
+    facts = {"sites read": touched / len(masks), "entries read": len(read) / len(entries)}
+    return {**facts, "zero share": float(read.eq(0).double().mean())} if len(read) else facts
+
+
+def _note(site: str, mask: Tensor) -> str:
+    return f"'{site}': {int((~mask.isnan()).sum())} of {mask.numel()} entries read"

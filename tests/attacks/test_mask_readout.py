@@ -1,0 +1,125 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attacks._masks import read_masks
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "mask-readout"
+MLP = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
+SMALL_VIT = {"name": "vit-small", "width": 32, "heads": 4, "blocks": 2, "hidden": 24, "patch": 2, "dropout": 0.25}
+
+
+def solve(attack_named, observation):
+    return attack_named(NAME)(observation, torch.Generator().manual_seed(0))
+
+
+def assert_read_entries_are_true(observation, truth) -> float:
+    """Return the share of entries read, after comparing each with the mask that was drawn."""
+    masks = read_masks(observation)
+    for index, mask in masks.items():
+        known = ~mask.isnan()
+        assert torch.equal(mask[known], truth.masks[0][index][known])
+    read = sum(int((~mask.isnan()).sum()) for mask in masks.values())
+    return read / sum(mask.numel() for mask in truth.masks[0])
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.25, 0.5])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("knows", [("labels", "batch-size", "dropout-rates", "input-statistics"), ("batch-size",)])
+def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias, knows):
+    observation, truth, _ = watched(model={**MLP, "bias": bias, "dropout": rate}, knows=knows)
+    guess = solve(attack_named, observation)
+    assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
+    assert guess.facts["sites read"] == guess.facts["entries read"] == 1
+    assert guess.facts["zero share"] == pytest.approx(float(torch.cat(truth.masks[0], 1).eq(0).double().mean()))
+    assert not guess.inputs.any()
+    assert guess.objective == 0
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_a_transformer_shows_its_embedding_and_the_last_masks_of_the_class_token(watched, attack_named, rate):
+    observation, truth, _ = watched(model={**SMALL_VIT, "dropout": rate})
+    guess = solve(attack_named, observation)
+    tokens = 17
+    expected = tokens * 32 + 32 + 24 + 32  # embedding; attention's output, hidden units, the block's output
+    assert assert_read_entries_are_true(observation, truth) * sum(m.numel() for m in truth.masks[0]) == expected
+    assert guess.facts["sites read"] == pytest.approx(4 / len(observation.sites))
+    assert torch.equal(guess.masks[0], truth.masks[0][0])
+    unread = guess.masks[1]
+    assert torch.equal(unread, torch.full_like(unread, 1 - rate))
+
+
+class MeanPooled(nn.Module):
+    """Tokens with a learned position, a mixing layer and dropout, averaged at the end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = nn.Linear(9, 20)
+        self.position = nn.Parameter(torch.randn(3, 20))
+        self.body = nn.Sequential(nn.Dropout(0.4), nn.Linear(20, 20), nn.GELU(), nn.Dropout(0.4))
+        self.head = nn.Sequential(nn.Linear(20, 12), nn.GELU(), nn.Dropout(0.4), nn.Linear(12, 4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.project(x.flatten(2)) + self.position).mean(1))
+
+
+def test_masks_that_tokens_share_are_not_read(toy):
+    with seeding.contained(1):
+        observation, truth = toy(MeanPooled(), (3, 3, 3), 1)
+    masks = read_masks(observation)
+    assert sorted(masks) == [0, 2]
+    assert_read_entries_are_true(observation, truth)
+
+
+def test_zeros_of_relu_explain_the_gradient_as_well_as_those_of_dropout(toy, attack_named):
+    with seeding.contained(1):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(27, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 4))
+    observation, truth = toy(model, (3, 3, 3), 1)
+    [mask] = solve(attack_named, observation).masks
+    [true] = truth.masks[0]
+    active = (model[1](truth.batches[0].inputs.flatten(1)) > 0).double()
+    assert torch.equal(mask, true * active)
+
+
+@pytest.mark.parametrize("defense", [{"name": "gradient-noise", "scale": 1e-6}, None])
+def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named, defense):
+    observation, _, _ = watched(model=SMALL_VIT, defenses=[defense] if defense else [])
+    if defense is None:
+        tensors = observation.update.tensors
+        pruned = {n: torch.where(t.abs() > t[t != 0].abs().median(), t, 0.0) for n, t in tensors.items()}
+        observation = replace(observation, update=replace(observation.update, tensors=pruned))
+    guess = solve(attack_named, observation)
+    assert guess.facts == {"sites read": 0, "entries read": 0}
+    assert guess.stopped.startswith("gave up")
+
+
+def test_hidden_layers_are_replaced_by_their_neighbours(watched, attack_named):
+    observation, truth, _ = watched(model=MLP, threat={"shares": ["1.*", "7.*", "10.*"]})
+    guess = solve(attack_named, observation)
+    assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
+
+
+def test_refuses_with_the_reason(watched, attack_named):
+    cases = {
+        "has no dropout": watched(model={**MLP, "dropout": 0.0})[0],
+        "in all 2 examples": watched(model=MLP, federation={"batch_size": 2})[0],
+        "3 local steps": replace(watched(model=MLP)[0], local_steps=3),
+    }
+    for reason, observation in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, observation)
+
+
+def test_dropout_inversion_keeps_partly_read_masks(watched, attack_named):
+    observation, truth, _ = watched(model=SMALL_VIT)
+    guess = attack_named("dropout-inversion", iterations=3, read_out=True)(
+        observation, torch.Generator().manual_seed(0)
+    )
+    for index, mask in read_masks(observation).items():
+        known = ~mask.isnan()
+        assert torch.equal(guess.masks[index][known], truth.masks[0][index][known])
+        assert torch.isfinite(guess.masks[index]).all()
