@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.masks import injected_masks, without_dropout
-from fedsim.types import Observation
+from fedsim.types import DropoutSite, Observation
 
 
 @dataclass(frozen=True)
@@ -35,15 +35,21 @@ class PixelLayer:
 
 
 @torch.no_grad()
-def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
-    """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
-    model = copy.deepcopy(observation.model)
-    shape, count = observation.spec.shape, math.prod(observation.spec.shape)
-    batch_size = observation.sites[0].shape[0] if observation.sites else 1
+def layers_on_pixels(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[PixelLayer]:
+    """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls.
+
+    Args:
+        model: left as it is.
+        shape: of one example.
+        sites: where the model drops out.
+    """
+    model = copy.deepcopy(model)
+    count = math.prod(shape)
+    batch_size = sites[0].shape[0] if sites else 1
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     with (
         inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen,
-        injected_masks(observation.sites, tuple(torch.zeros(site.shape) for site in observation.sites)),
+        injected_masks(sites, tuple(torch.zeros(site.shape) for site in sites)),
     ):
         model(numbered.expand(batch_size, *shape))
     return [
@@ -55,10 +61,15 @@ def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
 
 def first_linear(observation: Observation) -> PixelLayer | None:
     """Return the linear layer that sees the flattened example, in whatever order of the pixels, if it is shared."""
-    count = math.prod(observation.spec.shape)
-    layers = (layer for layer in layers_on_pixels(observation) if f"{layer.name}.weight" in observation.update.tensors)
-    flat = (layer for layer in layers if isinstance(layer.module, nn.Linear) and layer.pixels.shape == (1, count))
-    return next(flat, None)
+    layers = flat_layers(observation.model, observation.spec.shape, observation.sites)
+    return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
+
+
+def flat_layers(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[PixelLayer]:
+    """Return the linear layers that see the flattened example, in whatever order of the pixels."""
+    flat = (1, math.prod(shape))
+    layers = layers_on_pixels(model, shape, sites)
+    return [layer for layer in layers if isinstance(layer.module, nn.Linear) and layer.pixels.shape == flat]
 
 
 def examples_from(rows: Tensor, layer: PixelLayer, observation: Observation) -> Tensor:

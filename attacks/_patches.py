@@ -64,7 +64,9 @@ class Positions:
 
 def patch_projection(observation: Observation) -> Patches | None:
     """Return the layer that turns patches without overlap into tokens, or None."""
-    found = (_as_patches(layer) for layer in layers_on_pixels(observation))
+    found = (
+        _as_patches(layer) for layer in layers_on_pixels(observation.model, observation.spec.shape, observation.sites)
+    )
     return next((patches for patches in found if patches is not None), None)
 
 
