@@ -63,10 +63,8 @@ def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float)
 
 
 def expected_examples(observation: Observation) -> int | None:
-    """Return how many examples the update holds, or the most that it can hold, if that is known."""
-    labels = observation.labels
-    size = len(labels) if labels is not None else observation.batch_size
-    return None if size is None else size * observation.local_steps
+    """Return how many examples the gradient holds, if that is known."""
+    return len(observation.labels) if observation.labels is not None else observation.batch_size
 
 
 def reconstruction(
@@ -94,9 +92,8 @@ def reconstruction(
     labels = _labels(observation, layer, singles, size)
     guess = torch.cat([singles.examples, torch.zeros((size - count, *observation.spec.shape))])
     guess = guess.to(next(observation.model.parameters()).dtype)
-    is_repeatable = not observation.sites and observation.local_steps == 1
     residual = (1.0 - count / size, "share of the examples that were not found")
-    objective, meaning = verdict(observation, guess, labels, () if is_repeatable else None, residual)
+    objective, meaning = verdict(observation, guess, labels, None if observation.sites else (), residual)
     on_step(Step(0, 1, 1, objective, objective, guess))
     return Reconstruction(
         inputs=guess,
@@ -119,7 +116,7 @@ def _labels(observation: Observation, layer: str, singles: Singles, size: int) -
     images; otherwise every example gets its nearest class.
     """
     known = _known_labels(observation)
-    if known is None or len(known) != size:
+    if known is None:
         nearest = _mismatch(observation, layer, singles, torch.arange(observation.spec.classes), size).argmin(1)
         return torch.cat([nearest, nearest.new_zeros(size - len(nearest))])
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
@@ -134,7 +131,7 @@ def _labels(observation: Observation, layer: str, singles: Singles, size: int) -
 def _known_labels(observation: Observation) -> Tensor | None:
     if observation.labels is not None:
         return observation.labels
-    if observation.batch_size is None or observation.local_steps > 1:
+    if observation.batch_size is None:
         return None
     try:
         return infer_labels(observation)
@@ -154,8 +151,7 @@ def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Te
         outputs.append(output)
 
     model.get_submodule(layer).register_forward_hook(keep)
-    steps = observation.local_steps
-    scale = (observation.learning_rate if observation.update.kind == "delta" else 1.0) * steps / size
+    scale = (observation.learning_rate if observation.update.kind == "delta" else 1.0) / size
     for label in labels.unique():
         with without_dropout():
             predictions = model(singles.examples.double())

@@ -8,10 +8,11 @@ for one example only gives it away, x = dW_r / db_r. The normalisation of the in
 Threat model: malicious server, which changes weights only; architecture and shapes stay as they are. It needs a first
 linear layer on all pixels with a bias and a ReLU behind it, and knows no client's data. Labels need not be known. Works
 on the mean of a round's gradients as well. Many rows agree on an example that they hold alone, and mixtures differ from
-row to row: the server keeps what most rows agree on first, and drops a guess that differs from no kept one by more than
-a cosine of 0.99, that leaves the pixel range, or whose row would fire for a kept guess too.
+row to row: the server keeps first what most rows agree on. It drops what has a cosine above 0.99 with a kept guess,
+what leaves the pixel range, and what a single row says that would fire for a kept guess too.
 Dropout behind the layer helps: it silences a unit for some examples, so more rows hold one alone; no mask need be
-known, though which granted label belongs to which image is then little better than a guess. Dropout in front of the layer hides the pixels, and the attack is refused.
+known, though which granted label belongs to which image is then little better than a guess. Dropout in front of the
+layer hides the pixels, and the attack is refused.
 Fails for large batches of bright or similar images, where no row fires for one alone; what comes back then are
 mixtures. A smaller `positive_scale` makes rows fire more seldom. Noise on the gradient blurs rows with a weak gradient.
 """
