@@ -9,7 +9,8 @@ Threat model: malicious server, which changes weights only; architecture and sha
 linear layer on all pixels with a bias and a ReLU behind it, and knows no client's data. Labels need not be known. Works
 on the mean of a round's gradients as well. Many rows agree on an example that they hold alone, and mixtures differ from
 row to row: the server keeps first what most rows agree on. It drops what has a cosine above 0.99 with a kept guess,
-what leaves the pixel range, and what a single row says that would fire for a kept guess too.
+what leaves the pixel range, what would not make its own row fire, and what a single row says that would fire for a kept
+guess too.
 Dropout behind the layer helps: it silences a unit for some examples, so more rows hold one alone; no mask need be
 known, though which granted label belongs to which image is then little better than a guess. Dropout in front of the
 layer hides the pixels, and the attack is refused.
@@ -129,6 +130,7 @@ def _by_entry(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
     return tuple(torch.tensor(values, dtype=torch.float64)[channels] for values in (spec.mean, spec.std))  # type: ignore[return-value]
 
 
+@torch.enable_grad()
 def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
     """Say whether outputs of the layer pass on a gradient exactly where they are positive."""
     model = copy.deepcopy(model).double().train()
@@ -165,6 +167,8 @@ def _distinct(observation: Observation, layer: PixelLayer, rows: Tensor, singles
     )  # (G, G): the row of one, the input of another
     kept: list[int] = []
     for place in order:
+        if not fires[place, place]:
+            continue
         is_known = bool((cosines[place, kept] > _SAME).any())
         is_mixture = int(supports[place]) == 1 and bool(fires[place, kept].any())
         if not is_known and not is_mixture:

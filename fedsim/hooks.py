@@ -219,12 +219,12 @@ class Attack(_Configured[ConfigT]):
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
-        if self.crafts and observation.threat.server != "malicious":
-            return Applicability(False, "needs a malicious server, which changes the clients' model")
         if observation.threat.sees not in self.views:
             views = ", ".join(sorted(self.views))
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
         check_update(observation)
+        if self.crafts and observation.threat.server != "malicious":
+            return Applicability(False, "needs a malicious server, which changes the clients' model")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
 
