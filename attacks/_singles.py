@@ -63,8 +63,9 @@ def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float)
 
 
 def expected_examples(observation: Observation) -> int | None:
-    """Return how many examples the gradient holds, if that is known."""
-    return len(observation.labels) if observation.labels is not None else observation.batch_size
+    """Return how many examples the update holds, or can hold after several steps, if that is known."""
+    size = len(observation.labels) if observation.labels is not None else observation.batch_size
+    return None if size is None else size * observation.local_steps
 
 
 def reconstruction(
@@ -93,7 +94,8 @@ def reconstruction(
     guess = torch.cat([singles.examples, torch.zeros((size - count, *observation.spec.shape))])
     guess = guess.to(next(observation.model.parameters()).dtype)
     residual = (1.0 - count / size, "share of the examples that were not found")
-    objective, meaning = verdict(observation, guess, labels, None if observation.sites else (), residual)
+    is_repeatable = not observation.sites and observation.local_steps == 1
+    objective, meaning = verdict(observation, guess, labels, () if is_repeatable else None, residual)
     on_step(Step(0, 1, 1, objective, objective, guess))
     return Reconstruction(
         inputs=guess,
@@ -129,6 +131,9 @@ def _labels(observation: Observation, layer: str, singles: Singles, size: int) -
 
 
 def _known_labels(observation: Observation) -> Tensor | None:
+    """Return a label of every example, or None."""
+    if observation.local_steps > 1:
+        return None
     if observation.labels is not None:
         return observation.labels
     if observation.batch_size is None:
@@ -151,7 +156,8 @@ def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Te
         outputs.append(output)
 
     model.get_submodule(layer).register_forward_hook(keep)
-    scale = (observation.learning_rate if observation.update.kind == "delta" else 1.0) / size
+    step = observation.learning_rate if observation.update.kind == "delta" else 1.0
+    scale = step * observation.local_steps / size
     for label in labels.unique():
         with without_dropout():
             predictions = model(singles.examples.double())

@@ -14,12 +14,16 @@ round's gradients as well, where the batch is that of all participants.
 Dropout: any dropout lies behind the block and only changes the upstream gradients, so nothing is lost at any rate, and
 no mask need be known. (Behind the ReLU of the block itself it would break the differences.) Which granted label belongs
 to which image is told by the loss's slope without dropout, so with dropout it is little better than a guess.
-FedAvg is refused, for both variants: a step that is small enough to leave the bins in place changes the biases by about
-the rounding of single precision, and after several steps neighbouring rows no longer hold the same examples. Sparse
-bins need no differences, but with 128 of them and three steps of 4 digits none came back at learning rates up to 0.01.
+FedAvg: one step is a gradient up to rounding. Of several steps only the sparse variant makes sense, since neighbouring
+rows no longer hold the same examples. A unit that only one example ever entered still shows it; the labels of the first
+batch are of no use then, and every image gets its nearest class.
+Gain: dividing rows and biases by it and multiplying the map back leaves the outputs as they are and makes the imprint's
+gradient as much larger. It lifts the gradient over noise and over the rounding of weights, at the price of a norm that
+clients can notice, and that clipping pays back.
 Fails for examples that share a bin: a mixture of them comes back, which is dropped if it leaves the pixel range or its
-bin, and cannot be told from an example otherwise. Noise on the gradient, clipping apart, hurts the dense variant most.
-The output of the block is one number an example, so the model learns next to nothing: clients can notice it.
+bin, and cannot be told from an example otherwise. Under noise every bin looks hit and most are dropped: with the
+default gain, 16 digits and noise of 1e-6, 1e-5 and 1e-4 on each entry, 94%, 65% and 19% came back better than 20 dB.
+The output of the block is one number an example, so the model learns next to nothing: clients can notice that too.
 """
 
 from __future__ import annotations
@@ -57,6 +61,11 @@ class RobbingTheFedConfig(Config):
     distribution: Literal["normal", "laplace"] = Field(
         default="normal", description="whose quantiles bound the bins, after standardising on the test set"
     )
+    gain: float = Field(
+        default=1000.0,
+        gt=0,
+        description="amplifies the imprint's gradient: rows and biases are divided by it, the map back is multiplied",
+    )
     range_tolerance: float = Field(
         default=0.05, ge=0, description="how far pixels may leave [0, 1] before a guess is dropped as a mixture"
     )
@@ -90,17 +99,20 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         if not spread > _CONSTANT * centre.abs():
             raise NotApplicable("the measurement is the same for all examples of the test set")
         edges = centre / spread + _quantiles(self.config.distribution, self.config.bins)
-        block = _block(self.config.variant, direction / spread, edges, spec.shape, generator)
+        block = _block(self.config, direction / spread, edges, spec.shape, generator)
         return nn.Sequential(block.to(next(model.parameters()).dtype), model)
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse honest models, a hidden imprint layer, and changes of weights."""
+        """Refuse honest models, a hidden imprint layer, and several steps in the dense variant."""
         if not _has_imprint(observation.model):
             return "the clients' model has no imprint: the server did not change it for this attack"
         if not {f"{_LAYER}.weight", f"{_LAYER}.bias"} <= observation.update.tensors.keys():
             return f"the server does not see the gradient of its imprint layer '{_LAYER}'"
-        if observation.update.kind == "delta":
-            return "the update is a change of weights, in whose rounding the differences between bins drown"
+        if observation.local_steps > 1 and self.config.variant == "dense":
+            return (
+                f"the update holds {observation.local_steps} local steps, after which neighbouring rows no longer hold "
+                "the same examples; variant 'sparse' needs no differences"
+            )
         return None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
@@ -128,6 +140,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         weight, bias = linear(observation.model, _LAYER)
         place = (rows * weight[hit]).sum(1) + bias[hit]  # dense: above the lower edge; sparse: in units of the bin
         if self.config.variant == "sparse":
+            place = place * self.config.gain
             return (place > -_SLACK) & (place < 1 + _SLACK)
         widths = torch.cat([bias[:-1] - bias[1:], bias.new_full((1,), torch.inf)])[hit]
         slack = _SLACK * torch.where(widths.isfinite(), widths, 0.0)
@@ -159,18 +172,22 @@ def _quantiles(distribution: str, bins: int) -> Tensor:
 
 
 def _block(
-    variant: str, direction: Tensor, edges: Tensor, shape: tuple[int, ...], generator: torch.Generator
+    config: RobbingTheFedConfig,
+    direction: Tensor,
+    edges: Tensor,
+    shape: tuple[int, ...],
+    generator: torch.Generator,
 ) -> _Imprint:
     """Build the block; its output is a random vector times about the share of bins below the example."""
     bins, entries = len(edges) - 1, len(direction)
-    widths = edges.diff() if variant == "sparse" else torch.ones(bins, dtype=torch.float64)
+    widths = config.gain * (edges.diff() if config.variant == "sparse" else torch.ones(bins, dtype=torch.float64))
     measure, spread = nn.Linear(entries, bins), nn.Linear(bins, entries, bias=False)
-    column = torch.randn(entries, 1, generator=generator, dtype=torch.float64) / bins
+    column = torch.randn(entries, 1, generator=generator, dtype=torch.float64) * (config.gain / bins)
     with torch.no_grad():
         measure.weight.copy_(direction / widths[:, None])
         measure.bias.copy_(-edges[:-1] / widths)
         spread.weight.copy_(column.expand(entries, bins))
-    ramp = nn.ReLU() if variant == "dense" else nn.Hardtanh(0.0, 1.0)
+    ramp = nn.ReLU() if config.variant == "dense" else nn.Hardtanh(0.0, 1.0 / config.gain)
     return _Imprint(nn.Flatten(), measure, ramp, spread, nn.Unflatten(1, shape))
 
 
