@@ -18,6 +18,7 @@ from attacks._comparison import Setting
 from attacks._engine import Pace, Search, descend
 from attacks._ghost import fastest
 from attacks._masking import NoMasks, OptimisedMasks
+from attacks._masks import read_masks
 from attacks._priors import pixel_box
 from fedsim.types import Masks, Observation
 
@@ -70,12 +71,20 @@ class Judge:
             masks = self._fit(inputs, generator, rate=0.0)[1]
         return Judged(inputs, masks, self._distance(inputs, masks))
 
-    def polished(self, judged: Judged, generator: torch.Generator) -> Judged:
-        """Return a guess refined on the fitted tensors: masks and inputs together, from masks that suit already.
+    def settled(self, judged: Judged, generator: torch.Generator) -> Judged:
+        """Return a guess after one more search for its masks, with the inputs held still."""
+        return self._continued(judged, generator, rate=0.0)
 
-        Starting both at once pulls good inputs away before the masks have settled; so the masks come first.
+    def polished(self, judged: Judged, generator: torch.Generator) -> Judged:
+        """Return a guess after as long a search for its masks, in which the inputs may move a little.
+
+        Started from masks that suit already: unsettled masks pull good inputs away before they settle. Compare it with
+        `settled`, since longer searches find better masks whatever the inputs.
         """
-        inputs, masks = self._fit(judged.inputs, generator, rate=_INPUT_RATE, start=judged.masks)
+        return self._continued(judged, generator, rate=_INPUT_RATE)
+
+    def _continued(self, judged: Judged, generator: torch.Generator, rate: float) -> Judged:
+        inputs, masks = self._fit(judged.inputs, generator, rate=rate, start=judged.masks)
         return Judged(inputs, masks, self._distance(inputs, masks))
 
     def _distance(self, inputs: Tensor, masks: Masks) -> float:
@@ -106,7 +115,7 @@ def _masking(observation: Observation, start: Masks | None) -> NoMasks | Optimis
         return NoMasks()
     masking = OptimisedMasks(
         observation.sites,
-        [{}],
+        [read_masks(observation) if observation.batch_size == 1 else {}],
         first="mean" if knows_rates(observation) else "ones",
         relaxation="box",
         annealed=False,

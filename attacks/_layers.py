@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.masks import injected_masks, without_dropout
-from fedsim.types import Observation
+from fedsim.types import DropoutSite, Observation
 
 Found = TypeVar("Found")
 
@@ -70,16 +70,14 @@ class _Call(NamedTuple):
     shape: torch.Size  # of the input
 
 
-@once_a_model
 @torch.no_grad()
-def _calls(observation: Observation) -> list[_Call]:
+def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[_Call]:
     """Calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
-    model = observation.model
-    shape, count = observation.spec.shape, math.prod(observation.spec.shape)
-    batch_size = observation.sites[0].shape[0] if observation.sites else 1
+    count = math.prod(shape)
+    batch_size = sites[0].shape[0] if sites else 1
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
-    masks = tuple(torch.zeros(site.shape) for site in observation.sites)
-    with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(observation.sites, masks):
+    masks = tuple(torch.zeros(site.shape) for site in sites)
+    with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(sites, masks):
         run(model, numbered.expand(batch_size, *shape))
     calls: list[_Call] = []
     for name, entries in seen:
@@ -90,17 +88,38 @@ def _calls(observation: Observation) -> list[_Call]:
     return calls
 
 
+@once_a_model
+def _observed_calls(observation: Observation) -> list[_Call]:
+    return _calls(observation.model, observation.spec.shape, observation.sites)
+
+
 def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
     """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
-    return [call.layer for call in _calls(observation) if call.layer is not None]
+    return [call.layer for call in _observed_calls(observation) if call.layer is not None]
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
     """Return the linear layer that sees the flattened example, in whatever order of the pixels, if it is shared."""
-    count = math.prod(observation.spec.shape)
-    layers = (layer for layer in layers_on_pixels(observation) if f"{layer.name}.weight" in observation.update.tensors)
-    flat = (layer for layer in layers if isinstance(layer.module, nn.Linear) and layer.pixels.shape == (1, count))
-    return next(flat, None)
+    layers = _flat(_observed_calls(observation))
+    return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
+
+
+def flat_layers(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[PixelLayer]:
+    """Return the linear layers that see the flattened example, in whatever order of the pixels.
+
+    Args:
+        model: left as it is.
+        shape: of one example.
+        sites: where the model drops out.
+    """
+    return _flat(_calls(model, shape, sites))
+
+
+def _flat(calls: list[_Call]) -> list[PixelLayer]:
+    layers = (call.layer for call in calls if call.layer is not None)
+    return [
+        layer for layer in layers if isinstance(layer.module, nn.Linear) and layer.pixels.shape[:-1] == torch.Size((1,))
+    ]
 
 
 def examples_from(rows: Tensor, layer: PixelLayer, observation: Observation) -> Tensor:
@@ -171,7 +190,7 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
 
 def _name_behind(observation: Observation, first: str) -> str | None:
     width = len(observation.model.get_parameter(f"{first}.weight"))
-    calls = _calls(observation)
+    calls = _observed_calls(observation)
     start = next(index for index, call in enumerate(calls) if call.name == first)
     fitting = (call.name for call in calls[start + 1 :] if call.is_linear and call.shape[1:] == (width,))
     return next(fitting, None)

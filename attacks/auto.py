@@ -101,8 +101,8 @@ class Auto(Attack[AutoConfig]):
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         judged = [judge.judge(*_in_order(one.guess, labels), generator) for one in tried]
         first = min(range(len(tried)), key=lambda index: judged[index].distance)
-        refined = judge.polished(judged[first], generator)
-        better = refined if refined.distance < judged[first].distance else judged[first]
+        settled, refined = judge.settled(judged[first], generator), judge.polished(judged[first], generator)
+        better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
         how = "refined" if better is refined else "as it was: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"

@@ -15,7 +15,7 @@ and under noise, pruning and quantisation: where a matrix that ought to have ran
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from torch import Tensor
 from attacks._labels import infer_labels
 from attacks._masks import read_masks
 from attacks._matching import one_gradient_only
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
@@ -36,6 +36,8 @@ class MaskReadoutConfig(Config):
 @attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", paper="2208.06163")
 class MaskReadout(Attack[MaskReadoutConfig]):
     """Masks without images."""
+
+    effort: ClassVar[Effort] = "algebra"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without dropout, several steps and several examples."""

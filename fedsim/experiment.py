@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -128,7 +128,7 @@ def run(
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
     todo = arms(scenario)
     worlds = [arm.model_dump_json() for _, arm in todo]
-    sentences = describe(shared(worlds[0]))
+    sentences = _threat_model(todo, worlds)
     watcher.threat_model(sentences)
     record = RunRecord(
         status="interrupted",
@@ -143,7 +143,7 @@ def run(
     for number, ((values, arm), world_json) in enumerate(zip(todo, worlds, strict=True)):
         if number < len(done):
             continue
-        name = ", ".join(f"{_short(key)} {value}" for key, value in values.items()) or "all"
+        name = _name(values)
         watcher.arm(name, number + 1, len(todo), arm.federation.rounds)
         try:
             _run_arm(this, shared(world_json), world_json, number, name, values)
@@ -369,8 +369,24 @@ def _knowledge(scenario: Scenario, choice: AttackChoice) -> tuple[Knowledge, ...
     return tuple(sorted({*scenario.threat.knows, *choice.also_knows}))
 
 
+def _threat_model(todo: Sequence[tuple[dict[str, Any], Scenario]], worlds: Sequence[str]) -> tuple[str, ...]:
+    """Describe the first arm, and what is different in the first arm with another kind of server."""
+    sentences = describe(shared(worlds[0]))
+    firsts = {arm.threat.server: index for index, (_, arm) in reversed(list(enumerate(todo)))}
+    for index in sorted(firsts.values())[1:]:
+        other = (sentence for sentence in describe(shared(worlds[index])) if sentence not in sentences)
+        sentences += tuple(f"In arm '{_name(todo[index][0])}': {sentence}" for sentence in other)
+    return sentences
+
+
+def _name(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{_short(key)} {value}" for key, value in values.items()) or "all"
+
+
 def _state_of_model(scenario: Scenario) -> str:
     start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
+    if scenario.crafting is not None:
+        start = f"{start}, changed by {scenario.crafting.label or scenario.crafting.name}"
     earlier = [round_ - 1 for round_ in scenario.threat.rounds]
     if not any(earlier):
         return start

@@ -1,6 +1,7 @@
 """Every moment at which something may plug into a client or a server, in the order they run.
 
     prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer
+    craft      the model, before clients receive it       attacks of a malicious server
     augment    each batch                                components: augment
     loss       one more term of the training loss        components: loss
     gradient   each gradient, before the optimizer       defenses
@@ -28,6 +29,7 @@ from fedsim.types import (
     Batch,
     Config,
     Contribution,
+    InputSpec,
     Knowledge,
     Observation,
     OnStep,
@@ -165,11 +167,28 @@ class Attack(_Configured[ConfigT]):
         views: what the attack works on: updates of single clients, or also the mean of a round's updates.
         effort: algebra takes milliseconds, search seconds, descent thousands of gradients; reference attacks exist to
             be compared with, and no attacker would choose them.
+        crafts: whether it overrides `craft`, which takes a malicious server.
     """
 
     effort: ClassVar[Effort] = "descent"
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
+    crafts: ClassVar[bool] = False
+
+    def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
+        """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.
+
+        Args:
+            model: the clients' model with its first weights, in training mode.
+            spec: what is public about the inputs.
+            public: examples of the server's own, normalised, shape (N, *spec.shape): the test set, or none at all
+                where the test set is the training set.
+            generator: the attacker's randomness; the same in every process of a run.
+
+        Raises:
+            NotApplicable: the model has no place for the attack.
+        """
+        return model
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Return the reason why this attack does not fit the observation, or None when it does."""
@@ -235,6 +254,8 @@ class Attack(_Configured[ConfigT]):
             views = ", ".join(sorted(self.views))
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
         check_update(observation)
+        if self.crafts and observation.threat.server != "malicious":
+            return Applicability(False, "needs a malicious server, which changes the clients' model")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 from torch import nn
@@ -51,7 +51,11 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
     shared = _shared(model, world.scenario.threat.shares)
     examples = sum(len(batch) for batch in truth.batches) if batch_size else 0
     return Observation(
-        threat=ThreatModel(sees="sum" if entry.clients else "single-update", knows=tuple(sorted(knows))),
+        threat=ThreatModel(
+            server=world.scenario.threat.server,
+            sees="sum" if entry.clients else "single-update",
+            knows=tuple(sorted(knows)),
+        ),
         model=model,
         loss=cross_entropy,
         update=replace(
@@ -80,7 +84,7 @@ def describe(world: World) -> tuple[str, ...]:
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
     return (
-        "The server is honest but curious: it runs the protocol and keeps what it receives.",
+        *_server(world),
         *_view(world.scenario, sent),
         *_limits(world.scenario),
         f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
@@ -88,6 +92,26 @@ def describe(world: World) -> tuple[str, ...]:
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
     )
+
+
+def _server(world: World) -> Iterator[str]:
+    """Say what the server does to the protocol."""
+    choice = world.scenario.crafting
+    if choice is None:
+        yield "The server is honest but curious: it runs the protocol and keeps what it receives."
+        return
+    crafted = world.crafted
+    added = sum(crafted.tensors[name].numel() for name in crafted.added)
+    changed = sorted(crafted.tensors.keys() - crafted.added)
+    deeds = [f"adds {_listed(sorted(crafted.added))} ({added:,} numbers) to it"] if added else []
+    deeds += [f"replaces the values of {_listed(changed)}"] if changed else []
+    yield "The server is malicious: it changes the model that every client receives. Clients train it as usual."
+    yield f"For attack '{choice.label or choice.name}' it {' and '.join(deeds)}, anew in every attacked round."
+    yield "It chooses these values without any client's data, from its seed and the test set, which it owns."
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(f"'{name}'" for name in names)
 
 
 def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:

@@ -19,7 +19,7 @@ from fedsim import registry
 from fedsim.errors import FedsimError, ScenarioError, nearest
 from fedsim.registry import Kind, Method
 from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.types import Config, Knowledge, View
+from fedsim.types import Config, Knowledge, Server, View
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
@@ -68,6 +68,11 @@ class AttackChoice(Choice):
 
     label: str = Field(default="", description="name in the report; the attack's name when empty")
     also_knows: tuple[Knowledge, ...] = ()
+
+    @property
+    def crafts(self) -> bool:
+        """Whether the attack changes the clients' model."""
+        return bool(getattr(registry.get("attack", self.name).make, "crafts", False))
 
 
 class Partition(Config):
@@ -180,8 +185,12 @@ class Aggregation(Choice):
 
 
 class Threat(Config):
-    """What the curious server sees and knows, and which updates are attacked."""
+    """What the server does, sees and knows, and which updates are attacked."""
 
+    server: Server = Field(
+        default="honest-but-curious",
+        description="honest-but-curious: it only watches; malicious: one of the attacks changes the clients' model",
+    )
     sees: View = Field(
         default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
     )
@@ -213,7 +222,11 @@ class Scoring(Config):
 
 
 class Scenario(Config):
-    """One experiment. `arms` lists values to compare; every combination is one arm of the run."""
+    """One experiment. `arms` says what to compare; every combination is one arm of the run.
+
+    An entry of `arms` is a dotted key with a list of values, or a name of the user's own with a table: names of its
+    values, and under each the dotted keys that it sets together.
+    """
 
     title: str = Field(min_length=1)
     description: str = ""
@@ -231,7 +244,7 @@ class Scenario(Config):
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
     scoring: Scoring = Scoring()
-    arms: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    arms: dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -310,6 +323,20 @@ class Scenario(Config):
         """Probability that an available client is asked in a round, under Poisson sampling."""
         return self.participation.fraction or self.cohort_size / self.federation.clients
 
+    @property
+    def crafting(self) -> AttackChoice | None:
+        """The attack that changes the clients' model; None under an honest server."""
+        if self.threat.server != "malicious":
+            return None
+        return next(choice for choice in self.attacks if choice.crafts)
+
+    @property
+    def varied(self) -> frozenset[str]:
+        """The dotted keys that differ between arms."""
+        groups = (entry for entry in self.arms.values() if isinstance(entry, dict))
+        single = (key for key, entry in self.arms.items() if not isinstance(entry, dict))
+        return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values())))
+
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
         """Yield (place in the file, kind, choice) of every method the scenario names."""
         yield ("data",), "dataset", self.data
@@ -379,14 +406,17 @@ def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]
     """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``."""
     for combination in itertools.product(*scenario.arms.values()):
         values = dict(zip(scenario.arms, combination, strict=True))
-        yield values, with_values(scenario.model_dump(mode="json", exclude={"arms"}), values)
+        yield values, with_values(scenario.model_dump(mode="json"), values)
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of a raw scenario with an arm's values, by dotted key, filled in."""
+    """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
     filled = copy.deepcopy(dict(raw))
+    declared = filled.pop("arms", {})
     for key, value in values.items():
-        _put(filled, key.split("."), value)
+        entry = declared.get(key)
+        for place, setting in (entry[value] if isinstance(entry, dict) else {key: value}).items():
+            _put(filled, place.split("."), setting)
     return filled
 
 
@@ -399,13 +429,14 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
     problems: list[str] = []
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
-        if f"{key}.name" in scenario.arms:
+        if f"{key}.name" in scenario.varied:
             continue
         try:
             method = registry.get(kind, choice.name)
             _check_hook(method, place)
             _check_knowledge(method, choice, scenario)
             _check_view(method, choice, scenario)
+            _check_server(choice, scenario)
             _check_rule(method, scenario)
             settings = method.config.model_validate(choice.settings).model_dump(mode="json")
         except ValidationError as error:
@@ -417,6 +448,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
             _put(raw, [str(part) for part in place], {**own, **settings})
     if problems:
         raise ScenarioError("\n".join(problems))
+    _check_crafting(scenario, source)
     return Scenario.model_validate(raw)
 
 
@@ -450,6 +482,30 @@ def _check_view(method: Method, choice: Choice, scenario: Scenario) -> None:
             "server sees one sum a round, in which the examples of all participants are mixed. Use an attack that "
             "separates them, or leave it out."
         )
+
+
+def _check_server(choice: Choice, scenario: Scenario) -> None:
+    is_honest = scenario.threat.server == "honest-but-curious" and "threat.server" not in scenario.varied
+    if is_honest and isinstance(choice, AttackChoice) and choice.crafts:
+        raise FedsimError(
+            f"'{choice.name}' changes the model that clients receive, which an honest server does not. Set "
+            "threat.server = 'malicious', or use an attack that only watches."
+        )
+
+
+def _check_crafting(scenario: Scenario, source: str) -> None:
+    """Check that a malicious server changes the model in exactly one way."""
+    if scenario.threat.server != "malicious" or any(key.startswith("attacks") for key in scenario.varied):
+        return
+    names = [choice.label or choice.name for choice in scenario.attacks if choice.crafts]
+    if len(names) == 1:
+        return
+    known = ", ".join(name for name, method in registry.methods("attack").items() if getattr(method.make, "crafts", 0))
+    found = f"{', '.join(names)} all do" if names else "none of the attacks does"
+    raise ScenarioError(
+        f"{source}: threat.server is 'malicious', so exactly one attack must change the model that clients receive, "
+        f"but {found}. Expected one of: {known}."
+    )
 
 
 def _check_rule(method: Method, scenario: Scenario) -> None:

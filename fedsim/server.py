@@ -115,6 +115,10 @@ class Aggregation(Strategy):
         """Send the weights to this round's cohort."""
         if arrays is not self._encoded:  # what this server made itself it need not decode
             self._weights = arrays.to_torch_state_dict()
+        crafted = self._world.crafted.tensors
+        if crafted and server_round in self._world.scenario.threat.rounds:
+            self._weights = {**self._weights, **crafted}
+            arrays = self._encoded = ArrayRecord(dict(self._weights))
         self.tally = Tally(cohort=participation.cohort(self._world.scenario, server_round))
         if self._world.remembers and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights

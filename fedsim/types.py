@@ -14,6 +14,7 @@ Masks = tuple[Tensor, ...]
 Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
+Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
 View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
 
@@ -168,7 +169,7 @@ class PublicKnowledge:
 class ThreatModel(Config):
     """Who the attacker is and what he knows. Printed before a run and stored with it."""
 
-    server: Literal["honest-but-curious"] = "honest-but-curious"
+    server: Server = "honest-but-curious"
     sees: View = "single-update"
     knows: tuple[Knowledge, ...] = ()
 

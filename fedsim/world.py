@@ -16,14 +16,27 @@ from torch import Tensor, nn
 
 from fedsim import seeding
 from fedsim.data.partition import partition
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Aggregator, Augmentation, Defense, LossTerm, ModelComponent, Optimizer
+from fedsim.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.hooks import Aggregator, Attack, Augmentation, Defense, LossTerm, ModelComponent, Optimizer
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Choice, Scenario
 from fedsim.types import Batch, Dataset, DropoutSite, Loss, Tensors
 from fedsim.vectors import Layout
 
 cross_entropy: Loss = F.cross_entropy
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What a malicious server put into the clients' model.
+
+    Attributes:
+        tensors: parameters and buffers that it added or changed, by the names they have in the model.
+        added: the names of those that the clients' own model lacks.
+    """
+
+    tensors: Tensors
+    added: frozenset[str]
 
 
 @dataclass(frozen=True)
@@ -51,7 +64,48 @@ class World:
         return self.scenario.federation.keep_optimizer_state or any(hook.remembers for hook in hooks)
 
     def new_model(self) -> nn.Module:
-        """Return the model with its first weights, in training mode: the same in every process."""
+        """Return the model with its first weights, in training mode: the same in every process.
+
+        Under a malicious server it is the model that this server has changed.
+
+        Raises:
+            ScenarioError: the model has no place for the attack that a malicious server chose.
+        """
+        model = self._honest_model()
+        return model if self.scenario.crafting is None else self._crafted(model)
+
+    @cached_property
+    def crafted(self) -> Crafted:
+        """What the server changed in the model before it handed it out: nothing, if it is honest."""
+        if self.scenario.crafting is None:
+            return Crafted({}, frozenset())
+        honest = self._honest_model()
+        own = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
+        sent = self._crafted(honest).state_dict(keep_vars=True)
+        added = {name for name, tensor in sent.items() if id(tensor) not in own}
+        changed = {name for name in sent.keys() - added if not torch.equal(sent[name], own[id(sent[name])])}
+        tensors = {name: t.detach().clone() for name, t in sent.items() if name in added | changed}
+        return Crafted(tensors, frozenset(added))
+
+    def _crafted(self, model: nn.Module) -> nn.Module:
+        scenario, spec = self.scenario, self.dataset.spec
+        choice = scenario.crafting
+        assert choice is not None
+        attack = cast("Attack[Any]", choice.make("attack"))
+        with seeding.contained(seeding.derive(scenario.seed, "craft")):
+            try:
+                crafted = attack.craft(model, spec, self._public, seeding.generator(scenario.seed, "craft", 0))
+            except NotApplicable as reason:
+                raise ScenarioError(f"attack '{choice.name}' cannot change this model: {reason}.") from reason
+        return crafted.train()
+
+    @property
+    def _public(self) -> Tensor:
+        """The server's own examples: the test set, or none of it where that is the training set."""
+        train, test = self.dataset.train.inputs, self.dataset.test.inputs
+        return test[:0] if torch.equal(train, test) else test
+
+    def _honest_model(self) -> nn.Module:
         scenario = self.scenario
         with seeding.contained(seeding.derive(scenario.seed, "weights")):
             model = cast("nn.Module", scenario.model.make("model", self.dataset.spec))

@@ -68,6 +68,21 @@ def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dic
     assert not holds(found, world.dataset.train.inputs)
 
 
+@pytest.mark.parametrize("attack", ["robbing-the-fed", "trap-weights"])
+def test_a_malicious_server_reaches_nothing_private_either(watched: Watched, attack: str) -> None:
+    observation, truth, world = watched(
+        model={"name": "mlp", "width": 24, "depth": 2, "bias": True, "activation": "relu"},
+        federation={"batch_size": 2},
+        threat={"server": "malicious"},
+        attacks=[{"name": attack}],
+    )
+    assert observation.threat.server == "malicious"
+    found = tensors(observation)
+    assert holds(found, next(iter(world.crafted.tensors.values())))
+    for secret in (*truth.batches[0].inputs, truth.batches[0].inputs, *truth.masks[0], world.dataset.train.inputs):
+        assert not holds(found, secret)
+
+
 def test_the_walk_finds_what_is_granted_and_what_is_hidden_in_a_closure(watched: Watched) -> None:
     observation, truth, _ = watched(knows=ALL)
     assert holds(tensors(observation), truth.masks[0][0])

@@ -1,6 +1,6 @@
-"""Multilayer perceptron: flatten, then blocks of linear, GELU, dropout, and a linear head.
+"""Multilayer perceptron: flatten, then blocks of linear, activation, dropout, and a linear head.
 
-Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163: three hidden layers of 512 without biases.
+Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163: three hidden layers of 512 with GELU and without biases.
 What it may leak at batch size 1: the first weight gradient has rank one and its right factor is the input.
 """
 
@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 from pydantic import Field
 from torch import nn
 
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
+
+_ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "gelu": nn.GELU,
+    "relu": nn.ReLU,
+    "leaky-relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+    "tanh": nn.Tanh,
+}
 
 
 class MlpConfig(Config):
@@ -23,13 +32,17 @@ class MlpConfig(Config):
     width: int = Field(default=512, ge=1, description="units a hidden layer")
     depth: int = Field(default=3, ge=1, description="hidden layers")
     bias: bool = Field(default=False, description="biases in all linear layers")
+    activation: Literal["gelu", "relu", "leaky-relu", "sigmoid", "tanh"] = Field(
+        default="gelu", description="behind each hidden layer; leaky-relu has slope 0.01 below 0"
+    )
 
 
-@model("mlp", summary="linear, GELU, dropout; three hidden layers without biases", paper="2208.06163")
+@model("mlp", summary="linear, activation, dropout; three hidden layers without biases", paper="2208.06163")
 def mlp(config: MlpConfig, spec: InputSpec) -> nn.Module:
     """Build the MLP for inputs of any shape."""
     widths = [math.prod(spec.shape), *(config.width for _ in range(config.depth))]
+    activation = _ACTIVATIONS[config.activation]
     layers: list[nn.Module] = [nn.Flatten()]
     for inputs, outputs in pairwise(widths):
-        layers += [nn.Linear(inputs, outputs, bias=config.bias), nn.GELU(), nn.Dropout(config.dropout)]
+        layers += [nn.Linear(inputs, outputs, bias=config.bias), activation(), nn.Dropout(config.dropout)]
     return nn.Sequential(*layers, nn.Linear(widths[-1], spec.classes, bias=config.bias))

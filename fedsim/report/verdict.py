@@ -110,6 +110,11 @@ class Judge:
         is_mixed = scenario.get("threat", {}).get("sees") == "sum"
         return not (scenario.get("defenses") or scenario.get("components") or arm.dropout or is_mixed)
 
+    def server(self, arm: ArmRecord) -> str:
+        """Return the arm's kind of server, in words."""
+        threat = with_values(self.scenario, arm.values).get("threat", {})
+        return "a malicious server" if threat.get("server") == "malicious" else "an honest-but-curious server"
+
     def control_succeeded(self, attack: AttackRecord) -> bool:
         """Tell whether at least half of the control's images were recovered."""
         count = self.count(attack)
@@ -203,7 +208,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
     strongest = max(uninformed or tried, key=lambda attack: _strength(attack, judge))
     count = judge.count(strongest)
-    before = f"Under an honest-but-curious server that knows {knowledge(strongest)}, "
+    before = f"Under {judge.server(arm)} that knows {knowledge(strongest)}, "
     control = "" if strongest not in uninformed else _control_clause(arm, judge)
     if not count.recovered:
         labels = _listed([attack.label for attack in uninformed or tried])

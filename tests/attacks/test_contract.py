@@ -33,8 +33,16 @@ def attacked(name: str, observation: Observation, seed: int = 1) -> Reconstructi
 
 
 @pytest.fixture(params=[1, 2], ids=["one", "two"])
-def observation(request: pytest.FixtureRequest, watched: Watched) -> Observation:
-    return watched(knows=ALL, federation={"batch_size": request.param})[0]
+def observation(request: pytest.FixtureRequest, name: str, watched: Watched) -> Observation:
+    """Of a small MLP; of one that a malicious server changed, if the attack takes one."""
+    return watched(knows=ALL, federation={"batch_size": request.param}, **malicious(name))[0]
+
+
+def malicious(name: str) -> dict[str, Any]:
+    if not ATTACKS[name].make.crafts:  # type: ignore[attr-defined]
+        return {}
+    model = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}
+    return {"model": model, "threat": {"server": "malicious"}, "attacks": [{"name": name}]}
 
 
 @pytest.mark.parametrize("name", ATTACKS)

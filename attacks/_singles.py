@@ -1,0 +1,173 @@
+"""From rows of a gradient that may each stem from one example to a reconstruction: what malicious servers share.
+
+A unit of a linear layer whose gradient one example fills alone gives that example: x = dW_r / db_r, and
+db_r = dL/dz_r tells its label, since the attacker can repeat the forward pass for every class.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from attacks._agreement import verdict
+from attacks._labels import infer_labels
+from attacks._matching import pixel_box
+from fedsim.errors import NotApplicable
+from fedsim.masks import without_dropout
+from fedsim.types import Observation, OnStep, Reconstruction, Step
+
+_ROUNDING = 16.0
+
+
+@dataclass(frozen=True)
+class Singles:
+    """Examples, each read off one unit's gradient, the most trustworthy first.
+
+    Attributes:
+        examples: shape (G, *shape).
+        units: the unit of each, shape (G,).
+        coefficients: its part of that unit's bias gradient, shape (G,), float64.
+    """
+
+    examples: Tensor
+    units: Tensor
+    coefficients: Tensor
+
+    def chosen(self, places: Tensor) -> Singles:
+        """Return those at the given places, in that order."""
+        return Singles(self.examples[places], self.units[places], self.coefficients[places])
+
+
+def above_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return where a bias gradient (k,), or a difference of its entries, is more than rounding of type `dtype`."""
+    return bias.abs() > _ROUNDING * torch.finfo(dtype).eps * bias.abs().max()
+
+
+def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
+    """Return which examples (G, *shape) lie in the pixel range, shape (G,); all when the normalisation is unknown.
+
+    Args:
+        examples: normalised.
+        observation: with the normalisation, if it is known.
+        tolerance: in units of the range.
+    """
+    if "input-statistics" not in observation.threat.knows:
+        return torch.ones(len(examples), dtype=torch.bool)
+    low, high = (bound.to(examples.dtype) for bound in pixel_box(observation))
+    slack = tolerance * (high - low)
+    return ((examples >= low - slack) & (examples <= high + slack)).flatten(1).all(1)
+
+
+def expected_examples(observation: Observation) -> int | None:
+    """Return how many examples the update holds, or can hold after several steps, if that is known."""
+    size = len(observation.labels) if observation.labels is not None else observation.batch_size
+    return None if size is None else size * observation.local_steps
+
+
+def reconstruction(
+    observation: Observation,
+    layer: str,
+    singles: Singles,
+    on_step: OnStep,
+    *,
+    facts: Mapping[str, float],
+    notes: tuple[str, ...],
+) -> Reconstruction:
+    """Return as many guesses as there are examples: the first ones found, grey for the rest, and their labels.
+
+    Args:
+        observation: what the attack got.
+        layer: name of the linear layer of the units.
+        singles: none at all is possible.
+        on_step: told once.
+        facts: the attack's own figures.
+        notes: the attack's own remarks.
+    """
+    size = expected_examples(observation) or max(1, len(singles.examples))
+    singles = singles.chosen(torch.arange(min(size, len(singles.examples))))
+    count = len(singles.examples)
+    labels = _labels(observation, layer, singles, size)
+    guess = torch.cat([singles.examples, torch.zeros((size - count, *observation.spec.shape))])
+    guess = guess.to(next(observation.model.parameters()).dtype)
+    residual = (1.0 - count / size, "share of the examples that were not found")
+    is_repeatable = not observation.sites and observation.local_steps == 1
+    objective, meaning = verdict(observation, guess, labels, () if is_repeatable else None, residual)
+    on_step(Step(0, 1, 1, objective, objective, guess))
+    return Reconstruction(
+        inputs=guess,
+        labels=labels,
+        masks=None,
+        objective=objective,
+        iterations=1,
+        best_iteration=1,
+        history=((1, objective),),
+        stopped=f"read {count} of {size} examples off the gradient" if count else "gave up: no unit shows an example",
+        notes=(*notes, f"{size - count} of {size} images are grey: nothing was found for them", meaning),
+        facts={**facts, "examples returned": float(count)},
+    )
+
+
+def _labels(observation: Observation, layer: str, singles: Singles, size: int) -> Tensor:
+    """Return one label a guess, shape (size,): those whose loss explains the coefficients best.
+
+    Where the labels of the whole batch are known or can be counted, each is used once, and the rest goes to the grey
+    images; otherwise every example gets its nearest class.
+    """
+    known = _known_labels(observation)
+    if known is None:
+        nearest = _mismatch(observation, layer, singles, torch.arange(observation.spec.classes), size).argmin(1)
+        return torch.cat([nearest, nearest.new_zeros(size - len(nearest))])
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
+
+    rows, columns = linear_sum_assignment(_mismatch(observation, layer, singles, known, size).numpy())
+    order = torch.as_tensor(columns)[torch.as_tensor(rows).argsort()]
+    rest = torch.ones(size, dtype=torch.bool)
+    rest[order] = False
+    return torch.cat([known[order], known[rest]])
+
+
+def _known_labels(observation: Observation) -> Tensor | None:
+    """Return a label of every example, or None."""
+    if observation.local_steps > 1:
+        return None
+    if observation.labels is not None:
+        return observation.labels
+    if observation.batch_size is None:
+        return None
+    try:
+        return infer_labels(observation)
+    except NotApplicable:
+        return None
+
+
+def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Tensor, size: int) -> Tensor:
+    """Return |predicted - observed coefficient| of every example and label, shape (G, L), dropout left out."""
+    predicted = torch.zeros(len(singles.examples), len(labels), dtype=torch.float64)
+    if not len(singles.examples):
+        return predicted
+    model = copy.deepcopy(observation.model).double().train()
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        outputs.append(output)
+
+    model.get_submodule(layer).register_forward_hook(keep)
+    step = observation.learning_rate if observation.update.kind == "delta" else 1.0
+    scale = step * observation.local_steps / size
+    for label in labels.unique():
+        with without_dropout():
+            predictions = model(singles.examples.double())
+        loss = observation.loss(predictions, label.expand(len(predictions))) * len(predictions)
+        (slopes,) = torch.autograd.grad(loss, [outputs.pop()])
+        coefficients = slopes.gather(1, singles.units[:, None])
+        predicted = torch.where(labels == label, scale * coefficients, predicted)
+    return (predicted - singles.coefficients[:, None]).abs()
+
+
+def linear(model: nn.Module, name: str) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of a linear layer in float64, detached."""
+    return tuple(model.get_parameter(f"{name}.{part}").detach().double() for part in ("weight", "bias"))  # type: ignore[return-value]

@@ -1,0 +1,180 @@
+"""Malicious server: first-layer weights that make most units silent, so that a unit often fires for one example alone.
+
+Half of the entries of each row, at random places, are -|N(0, 0.5)|; the others have the same magnitudes times 0.95, and
+the bias is 0 for pixels in [0, 1] (Boenisch et al. 2023, arXiv 2112.02918). The negative half slightly outweighs the
+positive one, so a ReLU behind stays silent unless bright pixels happen to lie under positive weights. A row that fires
+for one example only gives it away, x = dW_r / db_r. The normalisation of the inputs is folded into weights and bias.
+
+Threat model: malicious server, which changes weights only; architecture and shapes stay as they are. It needs a first
+linear layer on all pixels with a bias and a ReLU behind it, and knows no client's data. Labels need not be known. Works
+on the mean of a round's gradients as well. Many rows agree on an example that they hold alone, and mixtures differ from
+row to row: the server keeps first what most rows agree on. It drops what has a cosine above 0.99 with a kept guess,
+what leaves the pixel range, what would not make its own row fire, and what a single row says that would fire for a kept
+guess too.
+Dropout behind the layer helps: it silences a unit for some examples, so more rows hold one alone; no mask need be
+known, though which granted label belongs to which image is then little better than a guess. Dropout in front of the
+layer hides the pixels, and the attack is refused.
+Fails for large batches of bright or similar images, where no row fires for one alone; what comes back then are
+mixtures. A smaller `positive_scale` makes rows fire more seldom: of 32 digits, padded to 32 x 32 pixels, a layer of 512
+units gave 9.0, 14.2 and 23.6 exactly at 0.95, 0.9 and 0.8 (12.8, 18.6 and 25.2 with dropout 0.5; means of 5 batches),
+and of 8 digits all. Noise on the gradient blurs rows with a weak gradient.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks._layers import PixelLayer, examples_from, first_linear, flat_layers
+from attacks._matching import one_gradient_only
+from attacks._singles import Singles, above_rounding, expected_examples, in_pixel_range, linear, reconstruction
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack, Effort
+from fedsim.masks import dropout_sites, without_dropout
+from fedsim.registry import attack
+from fedsim.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
+
+_PROBE = 2
+_AGREEMENT = 1e-3
+_SAME = 0.99
+
+
+class TrapWeightsConfig(Config):
+    """Settings of the trap weights."""
+
+    spread: float = Field(default=0.5, gt=0, description="standard deviation of the normal distribution of magnitudes")
+    positive_scale: float = Field(
+        default=0.95, gt=0, le=1, description="positive entries relative to negative ones; smaller fires more seldom"
+    )
+    range_tolerance: float = Field(
+        default=0.05, ge=0, description="how far pixels may leave [0, 1] before a guess is dropped as a mixture"
+    )
+
+
+@final
+@attack("trap-weights", summary="malicious server: first-layer weights that fire seldom", paper="2112.02918")
+class TrapWeights(Attack[TrapWeightsConfig]):
+    """Closed form of every row of a first layer whose weights the server chose."""
+
+    effort: ClassVar[Effort] = "algebra"
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    crafts: ClassVar[bool] = True
+
+    def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
+        """Return the model with other weights and biases in its first linear layer.
+
+        Raises:
+            NotApplicable: no linear layer sees all pixels, or it lacks a bias or a ReLU behind it.
+        """
+        layer = next(iter(flat_layers(model, spec.shape, dropout_sites(model, spec.shape, _PROBE))), None)
+        if layer is None:
+            raise NotApplicable("no linear layer sees the flattened input")
+        module = model.get_submodule(layer.name)
+        assert isinstance(module, nn.Linear)
+        if module.bias is None:
+            raise NotApplicable(f"its first layer '{layer.name}' has no bias (for model 'mlp' set bias = true)")
+        if not _is_rectified(model, layer.name, spec.shape):
+            raise NotApplicable(
+                f"units of its first layer '{layer.name}' never fall silent, since no ReLU follows (for model 'mlp' "
+                "set activation = 'relu')"
+            )
+        rows = _trap_rows(module.out_features, module.in_features, self.config, generator)
+        mean, std = _by_entry(layer, spec)
+        with torch.no_grad():
+            module.weight.copy_(rows * std)
+            module.bias.copy_(rows @ mean)
+        return model
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps, and observations without the first layer's gradient."""
+        layer = first_linear(observation)
+        if layer is None:
+            return "no linear layer sees the flattened input"
+        if f"{layer.name}.bias" not in observation.update.tensors:
+            return f"the server does not see the bias gradient of layer '{layer.name}'"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve every row, and keep what rows agree on."""
+        layer = first_linear(observation)
+        assert layer is not None
+        sent = observation.update.tensors[f"{layer.name}.weight"]
+        bias = observation.update.tensors[f"{layer.name}.bias"].double()
+        fired = above_rounding(bias, sent.dtype).nonzero().flatten()
+        rows = sent.double()[fired] / bias[fired, None]
+        examples = examples_from(rows, layer, observation)
+        plausible = in_pixel_range(examples, observation, self.config.range_tolerance).nonzero().flatten()
+        singles = Singles(examples, fired, bias[fired]).chosen(plausible)
+        kept, agreed = _distinct(observation, layer, rows[plausible], singles)
+        size = expected_examples(observation)
+        facts = {"rows that fired": float(len(fired)), "examples seen in several rows": float(agreed)}
+        if size is not None:
+            facts["share of rows that fired"] = len(fired) / len(bias)
+        notes = (f"layer '{layer.name}' sees the pixels",)
+        return reconstruction(observation, layer.name, singles.chosen(kept), on_step, facts=facts, notes=notes)
+
+
+def _trap_rows(units: int, entries: int, config: TrapWeightsConfig, generator: torch.Generator) -> Tensor:
+    """Return weights for pixels in [0, 1], shape (units, entries), float64; with an odd number one entry is 0."""
+    magnitudes = config.spread * torch.randn(units, entries // 2, generator=generator, dtype=torch.float64).abs()
+    rows = torch.cat([-magnitudes, config.positive_scale * magnitudes, magnitudes.new_zeros(units, entries % 2)], 1)
+    places = torch.rand(units, entries, generator=generator, dtype=torch.float64).argsort(1)
+    return torch.zeros_like(rows).scatter(1, places, rows)
+
+
+def _by_entry(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the normalisation for each entry of the layer's input, (n,), float64."""
+    channels = layer.pixels[0] // (math.prod(spec.shape) // spec.shape[0])
+    return tuple(torch.tensor(values, dtype=torch.float64)[channels] for values in (spec.mean, spec.std))  # type: ignore[return-value]
+
+
+@torch.enable_grad()
+def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
+    """Say whether outputs of the layer pass on a gradient exactly where they are positive."""
+    model = copy.deepcopy(model).double().train()
+    module = model.get_submodule(layer)
+    width = len(model.get_parameter(f"{layer}.weight"))
+    signs = torch.ones(_PROBE, width, dtype=torch.float64)
+    signs[:, ::2] = -1.0
+    given = signs.clone().requires_grad_()
+    module.register_forward_hook(lambda _module, _inputs, _output: given)
+    with without_dropout():
+        outputs = model(torch.zeros(_PROBE, *shape, dtype=torch.float64))
+    weights = torch.randn(outputs.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (slopes,) = torch.autograd.grad((outputs * weights).sum(), [given])
+    return not bool(slopes[signs < 0].any()) and bool(slopes[signs > 0].any())
+
+
+def _distinct(observation: Observation, layer: PixelLayer, rows: Tensor, singles: Singles) -> tuple[Tensor, int]:
+    """Return the places of distinct guesses, best first, and how many of them several rows agree on.
+
+    Args:
+        observation: with the weights that clients received.
+        layer: the first layer.
+        rows: the guesses as inputs of that layer, shape (G, n).
+        singles: the same, as examples.
+    """
+    weight, bias = linear(observation.model, layer.name)
+    norms = rows.norm(dim=1)
+    supports = (torch.cdist(rows, rows) <= _AGREEMENT * norms[:, None]).sum(1)
+    strength = singles.coefficients.abs()
+    order = sorted(range(len(rows)), key=lambda g: (-int(supports[g]), -float(strength[g])))
+    cosines = (rows @ rows.T) / (norms[:, None] * norms)
+    fires = (
+        weight[singles.units] @ rows.T + bias[singles.units, None] > 0
+    )  # (G, G): the row of one, the input of another
+    kept: list[int] = []
+    for place in order:
+        if not fires[place, place]:
+            continue
+        is_known = bool((cosines[place, kept] > _SAME).any())
+        is_mixture = int(supports[place]) == 1 and bool(fires[place, kept].any())
+        if not is_known and not is_mixture:
+            kept.append(place)
+    agreed = sum(int(supports[place]) > 1 for place in kept)
+    return torch.tensor(kept, dtype=torch.long), agreed

@@ -1,0 +1,148 @@
+"""The attacker that tries everything, what it looks at first, and how it chooses."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attacks._diagnostics import leak_of
+from attacks._judge import Judge
+from fedsim import registry, seeding
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.metrics.image import score_items
+from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Toy = Callable[..., tuple[Observation, Truth]]
+UNKNOWN_LABELS = ("batch-size", "dropout-rates", "input-statistics")
+
+
+def auto(**settings: Any) -> Attack[Any]:
+    method = registry.get("attack", "auto")
+    return method.make(method.config.model_validate({"iterations": 30, "mask_iterations": 20, **settings}))
+
+
+def attacked(observation: Observation, **settings: Any) -> Reconstruction:
+    return auto(**settings)(observation, seeding.generator(1, "attack"))
+
+
+def psnr(guess: Reconstruction, truth: Truth, world: World) -> list[float]:
+    return [item.psnr for item in score_items(guess, truth.batches[0], world.dataset.spec).items]
+
+
+def with_noise(observation: Observation, level: float) -> Observation:
+    """Add Gaussian noise whose norm is `level` times that of the whole gradient."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = observation.update.tensors
+    entries = sum(tensor.numel() for tensor in tensors.values())
+    norm = sum(float(tensor.square().sum()) for tensor in tensors.values()) ** 0.5
+    scale = level * norm / entries**0.5
+    noisy = {name: t + scale * torch.randn(t.shape, generator=generator) for name, t in tensors.items()}
+    return replace(observation, update=replace(observation.update, tensors=noisy))
+
+
+@pytest.mark.parametrize(
+    ("model", "winner"),
+    [
+        ({"name": "mlp", "width": 48, "depth": 2, "dropout": 0.25}, "closed-form-linear"),
+        ({"name": "mlp", "width": 48, "depth": 2, "dropout": 0.5, "bias": True}, "closed-form-linear"),
+    ],
+)
+def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched, model: dict[str, Any], winner: str) -> None:
+    observation, truth, world = watched(model=model, knows=UNKNOWN_LABELS)
+    guess = attacked(observation)
+    assert min(psnr(guess, truth, world)) > 80
+    assert guess.notes[0] == f"won: {winner}, which explains the gradient exactly"
+    assert torch.equal(guess.labels, truth.batches[0].labels)
+    assert guess.is_exact
+
+
+def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched: Watched) -> None:
+    observation, truth, world = watched(
+        model={"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}, federation={"batch_size": 3}
+    )
+    guess = attacked(observation)
+    assert min(psnr(guess, truth, world)) > 60
+    text = " | ".join(guess.notes)
+    assert "won: sparse-dictionary" in text
+    assert "closed-form-linear does not apply: the update mixes 3 examples" in text
+    assert "closed-form-vit does not apply" in text
+    assert guess.facts["rank of 1.weight"] == 3
+
+
+def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
+    observation, _, _ = watched(model={"name": "lenet", "dropout": 0.5}, data={"name": "digits", "size": 32})
+    first, second = (attacked(observation, iterations=5, mask_iterations=5) for _ in range(2))
+    assert first.notes == second.notes
+    assert torch.equal(first.inputs, second.inputs)
+
+
+def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
+    observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
+    guess = attacked(observation, iterations=40, mask_iterations=5)
+    scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
+    winner = guess.notes[0].removeprefix("won: ").partition(",")[0]
+    assert len(scores) > 1
+    assert float(scores[winner]) == min(map(float, scores.values()))
+    assert guess.objective <= float(scores[winner]) * 1.01
+
+
+def test_attacks_may_be_left_out_and_nothing_left_is_a_reason(watched: Watched) -> None:
+    observation, _, _ = watched()
+    everything = tuple(name for name in registry.methods("attack") if name not in ("closed-form-vit", "auto"))
+    with pytest.raises(NotApplicable, match="closed-form-vit does not apply: no layer projects patches"):
+        attacked(observation, leave_out=everything)
+
+
+def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples(watched: Watched) -> None:
+    observation, _, _ = watched()
+    clean = leak_of(observation)
+    assert not clean.is_noisy
+    assert clean.layers[0].rank == clean.layers[-1].rank == 1
+    assert clean.layers[0].zero_share == pytest.approx(
+        float((observation.update.tensors["1.weight"] == 0).double().mean())
+    )
+    noisy = leak_of(with_noise(observation, 1e-3))
+    assert noisy.is_noisy
+    assert noisy.layers[0].zero_share == 0
+    assert noisy.facts()["noise floor"] > 1e-5
+
+
+@pytest.mark.parametrize("batch_size", [2, 5])
+def test_ranks_and_condition_numbers_equal_the_singular_values(toy: Toy, batch_size: int) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(30, 24), nn.GELU(), nn.Linear(24, 8))
+    observation, _ = toy(model, (30,), batch_size, classes=8)
+    for layer in leak_of(observation).layers:
+        singular = torch.linalg.svdvals(observation.update.tensors[layer.name])
+        rank = int((singular > 1e-5 * singular[0]).sum())
+        assert layer.rank == rank == batch_size
+        assert layer.condition == pytest.approx(float(singular[0] / singular[rank - 1]), rel=1e-6)
+
+
+def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.25})
+    noisy = with_noise(observation, 1e-2)
+    assert noisy.labels is not None
+    judge = Judge(noisy, noisy.labels, is_noisy=True, iterations=100)
+    assert judge.held_out == ("7.weight",)
+    generator = torch.Generator().manual_seed(0)
+    true = judge.judge(truth.batches[0].inputs, truth.masks[0], generator)
+    wrong = judge.judge(torch.zeros_like(truth.batches[0].inputs), None, generator)
+    assert true.distance < 0.01 * wrong.distance
+    blurred = judge.judge(truth.batches[0].inputs + 0.3, None, generator)
+    sharp = judge.judge(truth.batches[0].inputs, None, generator)
+    assert sharp.distance < blurred.distance
+
+
+def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 2})
+    assert observation.labels is not None
+    judge = Judge(observation, observation.labels, is_noisy=False, iterations=10)
+    assert judge.held_out == ()
+    at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
+    assert at_truth.distance < 1e-6

@@ -1,0 +1,306 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks.robbing_the_fed import _quantiles
+from fedsim import seeding
+from fedsim.client import local_training
+from fedsim.errors import NotApplicable
+from fedsim.types import InputSpec, ThreatModel
+
+NAME = "robbing-the-fed"
+SHAPE = (3, 4, 4)
+SPEC = InputSpec(SHAPE, 4, (0.5,) * 3, (0.2,) * 3)
+FAR = 100.0  # random inputs leave the pixel range
+
+
+def dense(rate: float) -> nn.Module:
+    with seeding.contained(2):
+        return nn.Sequential(nn.Flatten(), nn.Linear(48, 20), nn.GELU(), nn.Dropout(rate), nn.Linear(20, 4))
+
+
+def convolutional(rate: float) -> nn.Module:
+    with seeding.contained(2):
+        return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Dropout(rate), nn.Linear(16, 4))
+
+
+def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
+    generator = torch.Generator().manual_seed(1000 + seed)
+    public = torch.randn((500, *SHAPE), generator=generator, dtype=torch.float64)
+    return attack.craft(model.double(), SPEC, public, generator)
+
+
+def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
+    observation, truth = toy(model, SHAPE, batch_size, seed=seed)
+    return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth
+
+
+def solve(attack, observation):
+    return attack(observation, torch.Generator().manual_seed(0))
+
+
+def exact(guess, inputs: torch.Tensor) -> torch.Tensor:
+    """Which of the inputs (N, *shape) are among the guesses, to 1e-8."""
+    errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2)
+    return errors.amin(1) < 1e-8
+
+
+def bins_of(model: nn.Module, inputs: torch.Tensor, variant: str, gain: float = 1000.0) -> list[int]:
+    """The bin of every example by brute force, -1 when it lies in none."""
+    with torch.no_grad():
+        measured = model[0][1](model[0][0](inputs))  # type: ignore[index]
+    found = []
+    for row in measured.tolist():
+        active = [i for i, z in enumerate(row) if (z > 0 if variant == "dense" else 0 < z < 1 / gain)]
+        found.append(active[-1] if active else -1)
+    return found
+
+
+def alone(bins: list[int]) -> torch.Tensor:
+    return torch.tensor([own >= 0 and bins.count(own) == 1 for own in bins])
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    bins=st.integers(2, 60),
+    batch_size=st.integers(2, 24),
+    seed=st.integers(0, 10_000),
+    variant=st.sampled_from(["dense", "sparse"]),
+    measurement=st.sampled_from(["mean", "dct"]),
+    distribution=st.sampled_from(["normal", "laplace"]),
+    build=st.sampled_from([dense, convolutional]),
+    rate=st.sampled_from([0.0, 0.5]),
+)
+def test_recovers_exactly_the_examples_alone_in_their_bin(
+    toy, attack_named, bins, batch_size, seed, variant, measurement, distribution, build, rate
+):
+    attack = attack_named(
+        NAME, bins=bins, variant=variant, measurement=measurement, distribution=distribution, range_tolerance=FAR
+    )
+    model = crafted(attack, build(rate), seed)
+    observation, truth = observed(toy, model, batch_size, seed)
+    guess = solve(attack, observation)
+    inputs = truth.batches[0].inputs
+    assert exact(guess, inputs).tolist() == alone(bins_of(model, inputs, variant)).tolist()
+    assert guess.inputs.shape == inputs.shape
+    assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
+
+
+@pytest.mark.parametrize("variant", ["dense", "sparse"])
+def test_the_top_bin_is_read_too(toy, attack_named, variant):
+    attack = attack_named(NAME, bins=4, variant=variant, range_tolerance=FAR)
+    model = crafted(attack, dense(0.0))
+    for seed in range(200):
+        observation, truth = observed(toy, model, 3, seed)
+        places = bins_of(model, truth.batches[0].inputs, variant)
+        if places.count(3) == 1:
+            break
+    assert places.count(3) == 1
+    assert exact(solve(attack, observation), truth.batches[0].inputs)[places.index(3)]
+
+
+def test_the_bins_are_equally_likely(attack_named):
+    attack = attack_named(NAME, bins=10)
+    model = crafted(attack, dense(0.0))
+    inputs = torch.randn((20_000, *SHAPE), generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    counts = torch.tensor(bins_of(model, inputs, "dense")).bincount(minlength=10) / len(inputs)
+    # Twenty thousand draws and bins that 500 examples placed: a tenth of a bin is about three standard errors.
+    torch.testing.assert_close(counts, torch.full((10,), 0.1), atol=0.015, rtol=0)
+
+
+@pytest.mark.parametrize("distribution", ["normal", "laplace"])
+def test_quantiles_agree_with_scipy(distribution):
+    from scipy import stats
+
+    law = stats.norm() if distribution == "normal" else stats.laplace(scale=2**-0.5)
+    shares = torch.linspace(0, 1, 9, dtype=torch.float64).clamp(1e-6, 1 - 1e-6)
+    expected = torch.as_tensor(law.ppf(shares.numpy()))
+    torch.testing.assert_close(_quantiles(distribution, 8), expected, atol=1e-9, rtol=1e-9)
+
+
+@pytest.mark.parametrize("variant", ["dense", "sparse"])
+def test_dropout_inside_the_block_loses_examples(toy, attack_named, variant):
+    attack = attack_named(NAME, bins=200, variant=variant, range_tolerance=FAR)
+    model = crafted(attack, dense(0.0))
+    model[0].insert(3, nn.Dropout(0.5))  # type: ignore[index, operator]
+    observation, truth = observed(toy, model, 8)
+    inputs, mask = truth.batches[0].inputs, truth.masks[0][0]
+    places = bins_of(model, inputs, variant)
+    single = alone(places)
+    found = exact(solve(attack, observation), inputs)
+    if variant == "sparse":
+        kept = torch.tensor([bool(mask[i, place]) for i, place in enumerate(places)])
+        assert found.tolist() == (single & kept).tolist()
+    assert int(found.sum()) < int(single.sum())
+
+
+def test_labels_follow_from_the_slope_of_the_loss(toy, attack_named):
+    attack = attack_named(NAME, bins=400, range_tolerance=FAR)
+    for knows in (("batch-size", "input-statistics", "labels"), ("batch-size", "input-statistics"), ()):
+        observation, truth = observed(toy, crafted(attack, dense(0.0)), 6, seed=4)
+        observation = replace(
+            observation,
+            threat=ThreatModel(server="malicious", knows=knows),
+            labels=observation.labels if "labels" in knows else None,
+            batch_size=6 if "batch-size" in knows else None,
+        )
+        guess = solve(attack, observation)
+        inputs, labels = truth.batches[0].inputs, truth.batches[0].labels
+        assert exact(guess, inputs).all()
+        order = torch.cdist(inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
+        assert torch.equal(guess.labels[order], labels)
+        assert guess.objective < 1e-12
+
+
+@pytest.mark.parametrize("model", ["mlp", "convnet"])
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("knows", [(), ("batch-size", "dropout-rates", "input-statistics")])
+def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_of, model, rate, knows):
+    settings_ = {"name": NAME, "bins": 256}
+    observation, truth, world = watched(
+        data={"name": "mnist5k", "train": 400, "test": 200},
+        model={"name": model, "dropout": rate},
+        federation={"batch_size": 16},
+        threat={"server": "malicious"},
+        attacks=[settings_],
+        knows=knows,
+    )
+    guess = solve(attack_named(**settings_), observation)
+    if "batch-size" not in knows:
+        missing = torch.zeros((16 - len(guess.inputs), 1, 28, 28))
+        guess = replace(guess, inputs=torch.cat([guess.inputs, missing]), labels=torch.zeros(16, dtype=torch.long))
+    exactly = sum(psnr > 90 for psnr in psnr_of(guess, truth, world.dataset.spec))
+    assert exactly == int(alone(bins_of(world.new_model(), truth.batches[0].inputs, "dense")).sum())
+    assert exactly >= 8
+
+
+@pytest.mark.parametrize("variant", ["dense", "sparse"])
+def test_one_step_of_fedavg_is_a_gradient_up_to_rounding(watched, attack_named, psnr_of, variant):
+    settings_ = {"name": NAME, "variant": variant}
+    observation, truth, world = watched(
+        federation={"algorithm": "fedavg", "batch_size": 8}, threat={"server": "malicious"}, attacks=[settings_]
+    )
+    guess = solve(attack_named(**settings_), observation)
+    single = alone(bins_of(world.new_model(), truth.batches[0].inputs, variant))
+    psnr = torch.tensor(psnr_of(guess, truth, world.dataset.spec))
+    assert int(single.sum()) >= 6
+    assert not ((psnr > 60) & ~single).any()
+    assert int((psnr > 60).sum()) >= 0.8 * int(single.sum())  # rounding of weights may cost the weakest gradient
+
+
+@pytest.mark.parametrize("learning_rate", [0.001, 0.1])
+def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_named, learning_rate):
+    federation = {"algorithm": "fedavg", "local_steps": 3, "batch_size": 4}
+    federation["optimizer"] = {"name": "sgd", "learning_rate": learning_rate}
+    tables = {
+        "data": {"name": "mnist5k", "train": 400, "test": 200},
+        "federation": federation,
+        "threat": {"server": "malicious"},
+    }
+    dense_, sparse = {"name": NAME}, {"name": NAME, "variant": "sparse"}
+    with pytest.raises(NotApplicable, match="3 local steps, .* variant 'sparse' needs no differences"):
+        solve(attack_named(**dense_), watched(**tables, attacks=[dense_])[0])
+    observation, truth, world = watched(**tables, attacks=[sparse])
+    guess = solve(attack_named(**sparse), observation)
+    inputs = torch.cat([batch.inputs for batch in truth.batches])
+    assert len(guess.inputs) == len(guess.labels) == len(inputs) == 12
+    errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
+    single = alone(bins_of(world.new_model(), inputs, "sparse"))
+    assert int(single.sum()) >= 8
+    # A unit that one example moves may meet another one later, so some that begin alone may be lost.
+    assert int((errors[single] < 1e-2).sum()) >= 0.8 * int(single.sum())
+
+
+@pytest.mark.parametrize("variant", ["dense", "sparse"])
+def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, variant):
+    outputs, slopes = [], []
+    for gain in (1.0, 50.0):
+        attack = attack_named(NAME, bins=30, gain=gain, variant=variant, range_tolerance=FAR)
+        observation, truth = observed(toy, crafted(attack, dense(0.0)), 5)
+        outputs.append(observation.model(truth.batches[0].inputs))
+        slopes.append(observation.update.tensors["0.1.weight"])
+        single = alone(bins_of(observation.model, truth.batches[0].inputs, variant, gain))
+        assert exact(solve(attack, observation), truth.batches[0].inputs).tolist() == single.tolist()
+    torch.testing.assert_close(*outputs)
+    torch.testing.assert_close(slopes[0] * 50.0, slopes[1])
+
+
+def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
+    from fedsim.experiment import train
+    from fedsim.observe import observe
+    from fedsim.replay import replay
+    from fedsim.world import shared
+
+    built = scenario(
+        federation={"clients": 4, "batch_size": 2},
+        threat={"server": "malicious", "sees": "sum"},
+        attacks=[{"name": NAME}],
+    )
+    world = shared(built.model_dump_json())
+    (entry,) = train(built.model_dump_json(), lambda _round: None).entries
+    truth = replay(world, entry).truth
+    inputs = truth.batches[0].inputs
+    attack = built.attacks[0].make("attack")
+    guess = solve(attack, observe(world, entry, truth, built.threat.knows))
+    errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
+    single = alone(bins_of(world.new_model(), inputs, "dense"))
+    assert len(inputs) == 8
+    assert single.sum() >= 4
+    assert (errors < 1e-2).tolist() == single.tolist()
+
+
+def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
+    settings_ = {"name": NAME, "bins": 2}
+    tables = {"federation": {"batch_size": 12}, "threat": {"server": "malicious"}}
+    observation, _, _ = watched(**tables, attacks=[settings_])
+    guess = solve(attack_named(**settings_), observation)
+    assert guess.facts["bins hit"] == 2
+    assert guess.facts["mixtures dropped"] == 2
+    assert guess.stopped.startswith("gave up")
+    assert not guess.inputs.any()
+
+
+def test_facts_hold_the_expected_number(toy, attack_named):
+    attack = attack_named(NAME, bins=100, range_tolerance=FAR)
+    guess = solve(attack, observed(toy, crafted(attack, dense(0.0)), 8)[0])
+    assert guess.facts["singly occupied bins expected"] == pytest.approx(8 * 0.99**7)
+    assert guess.facts["examples returned"] <= guess.facts["bins hit"] <= 8
+
+
+def test_refuses_with_the_reason(toy, watched, attack_named):
+    attack = attack_named(NAME)
+    honest, _ = toy(dense(0.0), SHAPE, 2)
+    gradient = observed(toy, crafted(attack, dense(0.0)), 2)[0]
+    several = replace(gradient, local_steps=3)
+    unchanged = replace(honest, threat=ThreatModel(server="malicious", knows=honest.threat.knows))
+    for observation, reason in (
+        (honest, "needs a malicious server"),
+        (unchanged, "has no imprint"),
+        (several, "3 local steps"),
+    ):
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack, observation)
+    hidden, _, _ = watched(threat={"server": "malicious", "shares": ("1.*",)}, attacks=[{"name": NAME}])
+    with pytest.raises(NotApplicable, match="does not see the gradient of its imprint layer '0.1'"):
+        solve(attack, hidden)
+    nothing = torch.zeros((0, *SHAPE))
+    for public, reason in (
+        (nothing, "test set of these data is the training set"),
+        (torch.ones(9, *SHAPE), "is the same"),
+    ):
+        with pytest.raises(NotApplicable, match=reason):
+            attack.craft(dense(0.0), SPEC, public, torch.Generator())
+
+
+def test_a_random_gradient_shows_nothing(watched, attack_named, without_information):
+    tables = {"federation": {"batch_size": 4}, "threat": {"server": "malicious"}, "attacks": [{"name": NAME}]}
+    observation, _, world = watched(**tables)
+    guess = solve(attack_named(NAME), without_information(observation))
+    assert not guess.inputs.any()
+    assert guess.stopped.startswith("gave up")
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    assert torch.equal(update.tensors["0.1.weight"], observation.update.tensors["0.1.weight"])
