@@ -93,12 +93,14 @@ class Setting:
         model: with the weights that the victims received, in the mode of the search; it is the search's own copy.
         names: trained parameters whose gradients are compared.
         sites: where the model drops out, for one row.
+        only_sent: zeros of an observed gradient were not sent, so that nothing is compared there.
     """
 
     model: nn.Module
     loss: Loss
     names: tuple[str, ...]
     sites: tuple[DropoutSite, ...]
+    only_sent: bool = False
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
@@ -143,7 +145,10 @@ class GeneralComparison:
         rows = [
             self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row]) for row in range(len(inputs))
         ]
-        return _Explicit(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
+        targets = [self._targets[victim] for victim in victims]
+        if self._setting.only_sent:
+            rows = [tuple(g * (t != 0) for g, t in zip(*pair, strict=True)) for pair in zip(rows, targets, strict=True)]
+        return _Explicit(rows, targets, self._norms[list(victims)])
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         with self._setting.dropping(masks):

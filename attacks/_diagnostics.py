@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks._public import adds_noise
 from attacks._spectrum import EXACT
 from fedsim.types import Observation
 
@@ -66,7 +67,8 @@ def leak_of(observation: Observation) -> Leak:
     names = list(matrices)
     chosen = dict.fromkeys([*names[:1], *names[-1:]])
     layers = tuple(_layer(name, matrices[name], observation.batch_size or 1) for name in chosen)
-    return Leak(layers, bool(layers) and _is_noisy(layers[-1], matrices[layers[-1].name], observation))
+    seems_noisy = bool(layers) and _is_noisy(layers[-1], matrices[layers[-1].name], observation)
+    return Leak(layers, seems_noisy or adds_noise(observation))
 
 
 def _layer(name: str, matrix: Tensor, batch_size: int) -> LayerLeak:

@@ -132,6 +132,8 @@ def fastest(
         generator: for the probe.
     """
     general = GeneralComparison(setting, observations)
+    if setting.only_sent:
+        return general
     first = observations[0]
     size = masks[0].shape[0] if masks else first.batch_size or 1
     like = general.like

@@ -22,6 +22,7 @@ from attacks._engine import Found, Pace, Search, descend
 from attacks._ghost import fastest
 from attacks._labels import LabelRule, infer_labels
 from attacks._priors import pixel_box, total_variation
+from attacks._public import sends_part
 from attacks._starts import Start, first_inputs
 from fedsim.hooks import Attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction
@@ -192,7 +193,7 @@ def _setting(observation: Observation, search: Search, batch_statistics: bool, d
         parameter.requires_grad_(False)
     names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
     sites = observation.sites if search.sites is None else search.sites
-    return Setting(model, observation.loss, names, sites)
+    return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

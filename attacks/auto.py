@@ -26,7 +26,7 @@ from fedsim import registry
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, View
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
 _NAME = "auto"
 
@@ -57,7 +57,7 @@ class Auto(Attack[AutoConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try, judge, refine."""
-        leak = leak_of(observation)
+        leak, on_step = leak_of(observation), _counted(on_step)
         passed: list[str] = []
         tried: list[_Tried] = []
         for name, candidate in self._candidates():
@@ -108,6 +108,18 @@ class Auto(Attack[AutoConfig]):
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _reported(_with(tried[first].guess, better, labels), leak, notes)
+
+
+def _counted(on_step: OnStep) -> OnStep:
+    """Number the steps of all attacks one after the other."""
+    count = 0
+
+    def counted(step: Step) -> None:
+        nonlocal count
+        count += 1
+        on_step(replace(step, restart=0, iteration=count, iterations=count + step.iterations - step.iteration))
+
+    return counted
 
 
 def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | None]:

@@ -36,7 +36,7 @@ class GradientNoise(Defense[GradientNoiseConfig]):
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the noise law and its scale."""
-        return PublicKnowledge("gradient-noise", {"law": self.config.law, "scale": self.config.scale})
+        return PublicKnowledge("gradient-noise", {"noise_law": self.config.law, "noise_scale": self.config.scale})
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
         # Not empty_like: it would follow the gradient's layout in memory, and so would the order of the draws.

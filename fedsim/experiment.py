@@ -21,15 +21,18 @@ from fedsim.errors import FedsimError, told
 from fedsim.hooks import Attack
 from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
+from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
-from fedsim.metrics.statistics import summarise
+from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.observe import describe, observe
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
     Failure,
+    ItemScore,
     KeptUpdate,
     MaskScore,
     RoundRecord,
@@ -313,6 +316,7 @@ def _scored(
 ) -> VictimRecord:
     batch, spec = truth.batches[0], world.dataset.spec
     scores, order = score_items(found, batch, spec)
+    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
     this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
     return VictimRecord(
@@ -322,14 +326,31 @@ def _scored(
         scores=scores,
         masks=_mask_scores(world, entry, truth, found, order),
         objective=found.objective,
-        objective_at_truth=objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy),
+        objective_at_truth=at_truth,
         iterations=found.iterations,
         best_iteration=found.best_iteration,
         stopped=found.stopped,
         history=found.history,
         notes=found.notes,
         facts=dict(found.facts),
+        why=_why(world.scenario, found, scores, at_truth),
         arrays=arrays,
+    )
+
+
+def _why(
+    scenario: Scenario, found: Reconstruction, scores: Sequence[ItemScore], at_truth: float | None
+) -> tuple[str, ...]:
+    scoring = scenario.scoring
+    if all(succeeded(item, scoring.metric, scoring.threshold) for item in scores):
+        return ()
+    right = label_accuracy((item.guessed_label for item in scores), (item.label for item in scores))
+    return diagnosis(
+        objective=found.objective,
+        at_truth=at_truth,
+        facts=found.facts,
+        batch_size=len(scores),
+        wrong_labels=round(len(scores) * (1.0 - right)),
     )
 
 

@@ -160,7 +160,12 @@ class WireEntry:
 
 @dataclass(frozen=True)
 class PublicKnowledge:
-    """What a defense's description tells an attacker who knows that it is in use."""
+    """What a defense's description tells an attacker who knows that it is in use.
+
+    Attributes:
+        facts: by name. Attacks understand `noise_law` and `noise_scale` (standard deviation of what is added to every
+            entry), and `kept_share` (share of the entries that are sent; the others are zero).
+    """
 
     defense: str
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])

@@ -45,9 +45,6 @@ CAUSES: tuple[Cause, ...] = get_args(Cause)
 
 NOTHING = "\N{EN DASH}"
 
-_CLOSE_TO_TRUTH = 1.05
-_NEGLIGIBLE = 1e-6
-
 
 @dataclass(frozen=True)
 class Estimate:
@@ -299,16 +296,11 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diag
 
 
 def _reading(victim: VictimRecord, judge: Judge) -> str:
-    """Tell a search that gave up from an objective that does not know the image."""
+    """How many images were recovered, and why not the others."""
     recovered = judge.recovered(victim)
     if victim.scores and recovered == len(victim.scores):
         return "recovered"
-    part = f"{recovered} of {len(victim.scores)} recovered; " if recovered else ""
-    if victim.objective is None or victim.objective_at_truth is None:
-        return f"{recovered} of {len(victim.scores)} recovered"
-    if victim.objective > _CLOSE_TO_TRUTH * victim.objective_at_truth + _NEGLIGIBLE:
-        return f"{part}ended above the truth's objective: the search or its knowledge fell short"
-    return f"{part}as low as the truth with another image: the objective does not identify it"
+    return "; ".join((f"{recovered} of {len(victim.scores)} recovered", *victim.why))
 
 
 def _turnout(entry: RoundRecord) -> Turnout:

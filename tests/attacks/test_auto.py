@@ -14,7 +14,7 @@ from fedsim import registry, seeding
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.types import Observation, PublicKnowledge, Reconstruction, Truth
 from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -146,3 +146,16 @@ def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
     assert judge.held_out == ()
     at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
     assert at_truth.distance < 1e-6
+
+
+def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
+    pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
+    observation = replace(observation, update=replace(observation.update, tensors=pruned))
+    told = replace(observation, public=(PublicKnowledge("pruning", {"kept_share": 0.5}),))
+    method = registry.get("attack", "inverting-gradients")
+    attack = method.make(method.config.model_validate({"iterations": 300, "total_variation": 0.0}))
+    naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))
+    errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
+    assert informed.objective < 0.1 * naive.objective
+    assert errors[1] < errors[0]

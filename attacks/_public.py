@@ -1,0 +1,15 @@
+"""What the descriptions of defenses tell an attacker who was granted them."""
+
+from __future__ import annotations
+
+from fedsim.types import Observation
+
+
+def sends_part(observation: Observation) -> bool:
+    """Whether a defense says that only a share of the entries is sent (`kept_share`): the others are zero, not known."""
+    return any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
+
+
+def adds_noise(observation: Observation) -> bool:
+    """Whether a defense says that it adds noise (`noise_scale`)."""
+    return any(float(known.facts.get("noise_scale", 0.0)) > 0.0 for known in observation.public)

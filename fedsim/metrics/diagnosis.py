@@ -1,0 +1,60 @@
+"""Why a reconstruction is bad, in sentences: from what the attack reports and from what the scorer alone knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+_MATCHED = 1e-4
+_FAR = 10.0
+_UNEXPLAINED = 1e-3
+_ILL_CONDITIONED = 1e4
+
+
+def diagnosis(
+    *,
+    objective: float,
+    at_truth: float | None,
+    facts: Mapping[str, float],
+    batch_size: int,
+    wrong_labels: int,
+) -> tuple[str, ...]:
+    """Return what explains a bad reconstruction; empty when nothing does.
+
+    Args:
+        objective: the attack's own, at its guess.
+        at_truth: 1 - cosine of the gradient at the true batch and masks; None when it is not defined.
+        facts: figures of the attack by name.
+        batch_size: number of true examples.
+        wrong_labels: guessed labels that are not in the batch.
+    """
+    return (
+        *_of_objective(objective, at_truth),
+        *_of_facts(facts, batch_size),
+        *([f"{wrong_labels} of {batch_size} labels are wrong"] if wrong_labels else []),
+    )
+
+
+def _of_objective(objective: float, at_truth: float | None) -> Iterator[str]:
+    if at_truth is None:
+        return
+    if at_truth > _UNEXPLAINED:
+        yield (
+            f"even the true batch leaves an objective of {at_truth:.1e}: the update was changed on its way, or is not "
+            "the gradient that the attack takes it for"
+        )
+    elif objective > max(_MATCHED, _FAR * at_truth):
+        yield f"the search did not arrive: objective {objective:.1e} at the guess, {at_truth:.1e} at the truth"
+    else:
+        yield f"the guess explains the gradient as well as the truth ({objective:.1e}): so do others"
+
+
+def _of_facts(facts: Mapping[str, float], batch_size: int) -> Iterator[str]:
+    starts, arrived = facts.get("starts", 1), facts.get("starts that reached the lowest objective", 1)
+    if starts > 1:
+        yield f"{arrived:g} of {starts:g} starts reached the lowest objective"
+    rank = facts.get("numerical rank")
+    if rank is not None and rank < batch_size:
+        yield f"numerical rank {rank:g} of the first gradient is below the batch size {batch_size}"
+    condition = facts.get("condition number", 1.0)
+    if condition > _ILL_CONDITIONED:
+        yield f"the equations are ill-conditioned: condition number {condition:.1e}"

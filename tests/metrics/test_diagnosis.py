@@ -1,0 +1,33 @@
+"""Why a reconstruction is bad: each sentence for its cause, and none without one."""
+
+from typing import Any
+
+import pytest
+
+from fedsim.metrics.diagnosis import diagnosis
+
+
+def told(**changes: Any) -> str:
+    known = {"objective": 1e-7, "at_truth": 1e-8, "facts": {}, "batch_size": 4, "wrong_labels": 0}
+    return " | ".join(diagnosis(**{**known, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"objective": 0.2}, "the search did not arrive: objective 2.0e-01 at the guess, 1.0e-08 at the truth"),
+        ({"at_truth": 0.3, "objective": 0.2}, "even the true batch leaves an objective of 3.0e-01"),
+        ({}, "the guess explains the gradient as well as the truth (1.0e-07)"),
+        ({"facts": {"starts": 8, "starts that reached the lowest objective": 2}}, "2 of 8 starts reached"),
+        ({"facts": {"numerical rank": 3}}, "numerical rank 3 of the first gradient is below the batch size 4"),
+        ({"facts": {"condition number": 1e6}}, "condition number 1.0e+06"),
+        ({"wrong_labels": 2}, "2 of 4 labels are wrong"),
+    ],
+)
+def test_each_cause_has_its_sentence(changes: dict[str, Any], words: str) -> None:
+    assert words in told(**changes)
+
+
+def test_nothing_is_said_that_nothing_shows() -> None:
+    assert diagnosis(objective=0.1, at_truth=None, facts={"numerical rank": 4}, batch_size=4, wrong_labels=0) == ()
+    assert "rank" not in told(facts={"numerical rank": 4, "condition number": 3.0, "starts": 1})
