@@ -5,6 +5,7 @@ Masks of rows have shape (R, *site.shape), variables likewise with whatever a re
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
@@ -142,20 +143,29 @@ class OptimisedMasks:
         self._relaxation = relaxation
         self._annealed = annealed
         self._weight = weight
+        self._start: Masks | None = None
         self._known = [self._stacked(index, known) for index in range(len(sites))]
         self._free = [index for index, masks in enumerate(self._known) if masks is None or bool(masks.isnan().any())]
 
+    def starting_at(self, masks: Masks) -> OptimisedMasks:
+        """Return the same, but with given masks in [0, 1] as the start."""
+        other = copy.copy(self)
+        other._start = masks
+        return other
+
     def first(self, generator: torch.Generator) -> Masks:
         """Return relaxed masks, in the order of the sites."""
+        return self._variables(self._start if self._start is not None else self._drawn(generator))
+
+    def _drawn(self, generator: torch.Generator) -> Masks:
         if self._first == "bernoulli":
-            start = drawn_masks(self._sites, generator, torch.empty(0))
-        else:
-            start = tuple(
-                torch.full(site.shape, 1.0 if self._first == "ones" else 1.0 - site.rate) for site in self._sites
-            )
+            return drawn_masks(self._sites, generator, torch.empty(0))
+        return tuple(torch.full(site.shape, 1.0 if self._first == "ones" else 1.0 - site.rate) for site in self._sites)
+
+    def _variables(self, masks: Masks) -> Masks:
         if self._relaxation != "sigmoid":
-            return start
-        return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in start)
+            return tuple(mask.clone() for mask in masks)
+        return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in masks)
 
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
