@@ -138,7 +138,7 @@ class GeneralComparison:
         self._weights = {name: p.clone().requires_grad_() for name, p in setting.parameters.items()}
         self.like = next(iter(setting.parameters.values()))
         self._targets = [[o.update.tensors[name].to(self.like.device) for name in setting.names] for o in observations]
-        self._norms = torch.stack([torch.stack([t.square().sum() for t in target]) for target in self._targets])
+        self._norms = squared_norms(self._targets)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
         """Compute each row's gradient explicitly."""
@@ -148,7 +148,7 @@ class GeneralComparison:
         targets = [self._targets[victim] for victim in victims]
         if self._setting.only_sent:
             rows = [tuple(g * (t != 0) for g, t in zip(*pair, strict=True)) for pair in zip(rows, targets, strict=True)]
-        return _Explicit(rows, targets, self._norms[list(victims)])
+        return ExplicitGradients(rows, targets, self._norms[list(victims)])
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         with self._setting.dropping(masks):
@@ -157,22 +157,37 @@ class GeneralComparison:
         return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
 
 
+def squared_norms(targets: list[list[Tensor]]) -> Tensor:
+    """Return the squared norms of T observed tensors of V victims, shape (V, T)."""
+    return torch.stack([torch.stack([tensor.square().sum() for tensor in target]) for target in targets])
+
+
 @dataclass(frozen=True)
-class _Explicit:
+class ExplicitGradients:
+    """Gradients that were built, T tensors each, with the observed ones of each row's victim.
+
+    Attributes:
+        norms: squared norms of the observed tensors, shape (R, T).
+    """
+
     rows: list[tuple[Tensor, ...]]
     targets: list[list[Tensor]]
     norms: Tensor
 
     def inner(self) -> Tensor:
+        """Inner products with the observed gradient."""
         return self._each(lambda g, t: (g * t).sum())
 
     def squared(self) -> Tensor:
+        """Squared norms."""
         return self._each(lambda g, _: g.square().sum())
 
     def difference(self) -> Tensor:
+        """Squared norms of the difference to the observed gradient."""
         return self._each(lambda g, t: (g - t).square().sum())
 
     def observed(self) -> Tensor:
+        """Squared norms of the observed gradient."""
         return self.norms
 
     def _each(self, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:

@@ -66,6 +66,7 @@ class Search:
         prior: regularisers of the inputs (R, B, *shape), given each row's victim; shape (R,).
         distance: of a dummy's gradient from the observed one.
         sites: where the model drops out, when the attack assumes other rates than were observed.
+        rates: step of each of the masking's variables, when it is not the pace's step of masks.
     """
 
     masking: Masking
@@ -73,6 +74,7 @@ class Search:
     prior: Prior
     distance: Distance = cosine
     sites: tuple[DropoutSite, ...] | None = None
+    rates: tuple[float, ...] | None = None
 
 
 @dataclass
@@ -159,7 +161,8 @@ def descend(
         move = signed(gradients[0], pace.sign)
         if pace.langevin:
             move = move + pace.langevin * pace.rate * _noise(rows, generators)
-        rates = [pace.rate * factors, *(pace.mask_rate * factors for _ in rows.variables)]
+        steps = search.rates or [pace.mask_rate] * len(rows.variables)
+        rates = [pace.rate * factors, *(step * factors for step in steps)]
         adam.step([rows.inputs, *rows.variables], [move, *gradients[1:]], rates)
         _project(rows, search, iteration, pace, box)
         if pace.still and iteration % _STILL_WINDOW == 0:

@@ -1,11 +1,13 @@
 """Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
 
 The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586) and a counting rule. Dropout
-in front of the layer changes p only, so the rules hold.
+in front of the layer changes p only, so the rules hold. Of several local steps db is the mean over all of them, and p
+the mean along the straight line from the received to the trained weights (arXiv 2206.12395).
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -16,7 +18,7 @@ from fedsim.masks import without_dropout
 from fedsim.types import Observation
 
 _PROBES = 64
-
+_MOST_POINTS = 8
 
 LabelRule = Literal["counting", "distinct"]
 
@@ -33,14 +35,26 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
     name, layer = _head(observation)
     weight = observation.update.tensors[f"{name}.weight"]
     bias = observation.update.tensors.get(f"{name}.bias") if layer.bias is not None else None
-    batch_size = observation.batch_size or 1
-    if batch_size == 1:
+    examples = observation.examples or observation.batch_size or 1
+    if examples == 1:
         return label_of_one(weight, bias)
     if rule == "distinct":
-        return distinct_labels(weight, batch_size)
-    probabilities, feature_sum = _probe(observation, layer)
-    logit_gradient = bias if bias is not None else weight.sum(1) / feature_sum
-    return count_labels(logit_gradient, probabilities, batch_size)
+        return distinct_labels(weight, examples)
+    probabilities, feature_sum = _probe(observation, name)
+    logit_gradient = (bias if bias is not None else weight.sum(1) / feature_sum) / gradient_weight(observation)
+    return count_labels(logit_gradient, probabilities, examples)
+
+
+def gradient_weight(observation: Observation) -> float:
+    """Return how often the mean gradient of the local steps is contained in the update, in units of the weights.
+
+    1 for a gradient, else the step size times the steps; with momentum m a step counts 1 + m + m^2 + ... as often as
+    there are steps from it to the last one.
+    """
+    if observation.update.kind == "gradient":
+        return 1.0
+    momentum, steps = observation.optimizer_settings.get("momentum", 0.0), observation.local_steps
+    return observation.learning_rate * sum(momentum**age for later in range(steps) for age in range(later + 1))
 
 
 def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -91,15 +105,23 @@ def _head(observation: Observation) -> tuple[str, nn.Linear]:
 
 
 @torch.no_grad()
-def _probe(observation: Observation, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities (K,) and mean sum of the features in front of `layer`, on noise inputs."""
+def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
+    """Mean class probabilities (K,) and mean sum of the features in front of the last layer, on noise inputs."""
     features: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+    model = copy.deepcopy(observation.model).eval()
+    model.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=torch.Generator().manual_seed(0))
-    noise = noise.to(layer.weight.dtype)
-    was_training = observation.model.training
+    noise = noise.to(next(model.parameters()).dtype)
+    steps = min(observation.local_steps, _MOST_POINTS)
     with without_dropout():
-        outputs = observation.model.eval()(noise)
-    handle.remove()
-    observation.model.train(was_training)
-    return outputs.softmax(1).mean(0), features[0].sum(1).mean()
+        outputs = torch.stack([_moved(model, observation, step / steps)(noise) for step in range(steps)])
+    return outputs.softmax(2).mean((0, 1)), torch.stack(features).sum(2).mean()
+
+
+def _moved(model: nn.Module, observation: Observation, share: float) -> nn.Module:
+    """Give `model` the weights at this share of the way from the received to the trained ones."""
+    for name, parameter in model.named_parameters():
+        if name in observation.update.tensors:
+            received = observation.model.get_parameter(name)
+            parameter.copy_(received - share * observation.update.tensors[name] if share else received)
+    return model

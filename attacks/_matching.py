@@ -144,19 +144,52 @@ class MatchingAttack(Attack[ConfigT]):
     def _matched(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
-        labels = [_labels(observation, self.config.label_rule) for observation in observations]
-        search = self.plan(observations)
-        comparison = self._comparison(observations, search)
-        box = pixel_box(observations[0]) if self.config.boxed else None
-        rows = descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
-        trials = self.config.trials
+        labels = [self.labels(observation) for observation in observations]
+        rows, path = self.descended(observations, labels, generators, on_steps)
         return [
-            _best(rows[victim * trials : (victim + 1) * trials], label, comparison.name)
-            for victim, label in enumerate(labels)
+            self.reported(observation, [row for row in rows if row.victim == victim], label, path)
+            for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
         ]
 
-    def _comparison(self, observations: list[Observation], search: Search) -> Comparison:
-        setting = _setting(observations[0], search, self._uses_batch_statistics(), self.config.device)
+    def labels(self, observation: Observation) -> Tensor:
+        """Return the labels of the dummies, granted or inferred."""
+        return (
+            observation.labels if observation.labels is not None else infer_labels(observation, self.config.label_rule)
+        )
+
+    def descended(
+        self,
+        observations: Sequence[Observation],
+        labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Return the ends of all rows, and the name of the path that compared their gradients."""
+        search = self.plan(observations)
+        comparison = self.comparison(observations, search)
+        box, trials = self.box(observations[0]), self.config.trials
+        return descend(comparison, search, labels, trials, self.pace(), box, generators, on_steps), comparison.name
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Return what one victim's rows come to."""
+        return _best(rows, labels, path)
+
+    def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
+        """Return the pixel range, if the settings keep dummies in it."""
+        return pixel_box(observation) if self.config.boxed else None
+
+    def setting(self, observation: Observation, search: Search) -> Setting:
+        """Return the setting of a search, with a model of its own; the observed one stays as it is."""
+        model = copy.deepcopy(observation.model).to(self.config.device).train(self._uses_batch_statistics())
+        for parameter in model.parameters():
+            parameter.requires_grad_(False)
+        names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
+        sites = observation.sites if search.sites is None else search.sites
+        return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
+
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Return how gradients are compared."""
+        setting = self.setting(observations[0], search)
         if self.config.engine == "general":
             return GeneralComparison(setting, observations)
         probe = torch.Generator().manual_seed(0)
@@ -179,21 +212,20 @@ def one_gradient_only(observation: Observation) -> str | None:
     """Return why an attack that matches one gradient does not apply, or None."""
     if observation.local_steps > 1:
         return f"the update holds {observation.local_steps} local steps; this attack matches one gradient"
+    return gradient_steps_only(observation)
+
+
+def gradient_steps_only(observation: Observation) -> str | None:
+    """Return why the update is no sum of gradients with known weights, or None."""
+    if observation.update.kind == "gradient":
+        return None
+    name, steps = observation.optimizer, observation.local_steps
+    taken = "one step" if steps == 1 else f"{steps} steps"
+    if name != "sgd":
+        return f"the update is {taken} of '{name}', which is no sum of gradients; this attack knows 'sgd' only"
+    if observation.is_resumed and observation.optimizer_settings.get("momentum"):
+        return f"the update is {taken} of 'sgd' that went on with the unknown velocity of an earlier round"
     return None
-
-
-def _labels(observation: Observation, rule: LabelRule) -> Tensor:
-    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
-
-
-def _setting(observation: Observation, search: Search, batch_statistics: bool, device: str) -> Setting:
-    """Return the setting of a search, with a model of its own; the observed one stays as it is."""
-    model = copy.deepcopy(observation.model).to(device).train(batch_statistics)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
-    sites = observation.sites if search.sites is None else search.sites
-    return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
@@ -215,7 +247,7 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def _best(rows: list[Found], labels: Tensor, engine: str) -> Reconstruction:
+def _best(rows: Sequence[Found], labels: Tensor, engine: str) -> Reconstruction:
     best = min(rows, key=lambda row: row.objective)
     close = sum(row.objective <= _CONVERGED * best.objective for row in rows)
     return Reconstruction(

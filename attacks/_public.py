@@ -6,7 +6,7 @@ from fedsim.types import Observation
 
 
 def sends_part(observation: Observation) -> bool:
-    """Whether a defense says that only a share of the entries is sent (`kept_share`): the others are zero, not known."""
+    """Whether a defense says that only a share of the entries is sent (`kept_share`): the others are not known."""
     return any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
 
 

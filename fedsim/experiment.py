@@ -18,6 +18,7 @@ from fedsim import engines, seeding
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
+from fedsim.examples import distinct
 from fedsim.hooks import Attack
 from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
@@ -314,7 +315,7 @@ def _recorded(
 def _scored(
     this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
 ) -> VictimRecord:
-    batch, spec = truth.batches[0], world.dataset.spec
+    batch, spec = distinct(truth.batches), world.dataset.spec
     scores, order = score_items(found, batch, spec)
     at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
@@ -357,7 +358,8 @@ def _why(
 def _mask_scores(
     world: World, entry: WireEntry, truth: Truth, found: Reconstruction, order: Tensor
 ) -> tuple[MaskScore, ...]:
-    if found.masks is None:
+    """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
+    if found.masks is None or truth.batches[1:]:
         return ()
     model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
     sites = dropout_sites(model, world.dataset.spec.shape, len(batch))

@@ -291,8 +291,9 @@ def _check_labels(observation: Observation) -> None:
     labels, classes = observation.labels, observation.spec.classes
     if labels is None:
         return
-    if observation.batch_size is not None and len(labels) != observation.batch_size:
-        raise FedsimError(f"{len(labels)} labels were given for a batch of {observation.batch_size}.")
+    expected = observation.examples or observation.batch_size
+    if expected is not None and len(labels) != expected:
+        raise FedsimError(f"{len(labels)} labels were given, expected one an example: {expected}.")
     strangers = labels[(labels < 0) | (labels >= classes)]
     if len(strangers):
         raise FedsimError(f"label {int(strangers[0])} is out of range, expected 0 to {classes - 1}.")

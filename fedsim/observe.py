@@ -7,12 +7,13 @@ import fnmatch
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.errors import ScenarioError, nearest
+from fedsim.examples import distinct
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
-from fedsim.types import DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
+from fedsim.types import Batch, DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
 from fedsim.world import World, cross_entropy
 
 _HIGHEST_RATE = 0.95
@@ -49,7 +50,8 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         _withhold_rates(model, sites)
         sites = tuple(_misjudged(site, rate_error) if "dropout-rates" in knows else _unknown(site) for site in sites)
     shared = _shared(model, world.scenario.threat.shares)
-    examples = sum(len(batch) for batch in truth.batches) if batch_size else 0
+    sizes = tuple(len(batch) for batch in truth.batches) if batch_size else None
+    examples = distinct(truth.batches)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,
@@ -62,17 +64,22 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
             entry.update,
             tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},
             buffers=copy.deepcopy(entry.update.buffers),
-            examples=examples,
+            examples=sum(sizes or ()),
         ),
         spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
         local_steps=len(truth.batches),
         learning_rate=world.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,
-        labels=truth.batches[0].labels.clone() if "labels" in knows else None,
+        labels=_labels(examples, len(truth.batches)) if "labels" in knows else None,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=tuple(d.adaptive_view() for d in world.defenses) if "defenses" in knows else (),
         hidden=frozenset(entry.update.tensors.keys() - shared),
+        optimizer=world.scenario.federation.optimizer.name,
+        optimizer_settings=world.optimizer.config.model_dump(),
+        is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
+        batch_sizes=sizes,
+        examples=len(examples) if sizes else None,
     )
 
 
@@ -89,6 +96,7 @@ def describe(world: World) -> tuple[str, ...]:
         *_limits(world.scenario),
         f"It attacks {_target(threat.victims) if threat.sees == 'single-update' else 'the sum'} in round {rounds}.",
         "It knows the model, its weights and the loss" + "".join(f", {k}" for k in known) + ".",
+        *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
     )
@@ -127,6 +135,11 @@ def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
 
 
+def _labels(examples: Batch, steps: int) -> Tensor:
+    """Return a copy of the labels, sorted when their order would tell in which step an example was used."""
+    return examples.labels.clone() if steps == 1 else examples.labels.sort().values
+
+
 def _misjudged(site: DropoutSite, error: float) -> DropoutSite:
     return replace(site, rate=min(max(site.rate + error, 0.0), _HIGHEST_RATE))
 
@@ -149,6 +162,12 @@ def _training(world: World) -> str:
         return f"{federation.local_steps} steps"
     passes = "1 pass" if federation.local_epochs == 1 else f"{federation.local_epochs} passes"
     return f"{passes} over its examples"
+
+
+def _optimizer(world: World) -> Iterator[str]:
+    if world.scenario.federation.algorithm == "fedavg":
+        name = world.scenario.federation.optimizer.name
+        yield f"It knows the clients' optimizer, {name} with step size {world.optimizer.learning_rate:g}."
 
 
 def _view(scenario: Scenario, sent: str) -> Iterator[str]:

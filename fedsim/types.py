@@ -198,11 +198,18 @@ class Observation:
         learning_rate: the client's step size, for updates of kind ``"delta"``.
         sites: where the model drops out, for the known batch size or one example; rates are 0 unless
             ``dropout-rates`` are known.
-        batch_size: examples a step, or None; of a mean, those of all participants.
-        labels: labels of the batch, or None; of a mean, those of all participants, one after the other.
+        batch_size: examples of the first step, or None; of a mean, those of all participants.
+        labels: labels of the batch, or None; of a mean, those of all participants, one after the other; of several
+            steps, those of the distinct examples in ascending order, which says nothing about batches.
         masks: the true masks of every local step, or None.
         public: descriptions of the defenses in use, empty unless ``defenses`` are known.
         hidden: trained parameters whose tensors the server does not see; they are missing in the update.
+        optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
+        optimizer_settings: its settings by name.
+        is_resumed: whether the optimizer went on with what it kept of earlier rounds.
+        batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
+        examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
+            ``batch_sizes`` together when the client passed over its examples more than once.
     """
 
     threat: ThreatModel
@@ -218,6 +225,11 @@ class Observation:
     masks: tuple[Masks, ...] | None
     public: tuple[PublicKnowledge, ...]
     hidden: frozenset[str] = frozenset()
+    optimizer: str = "sgd"
+    optimizer_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_resumed: bool = False
+    batch_sizes: tuple[int, ...] | None = None
+    examples: int | None = None
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ def test_wrong_gradients_are_one_clear_sentence(change: Mapping[str, Tensor | No
     ("more", "message"),
     [
         ({"labels": torch.tensor([12])}, "label 12 is out of range, expected 0 to 9"),
-        ({"labels": torch.tensor([1, 2])}, "2 labels were given for a batch of 1"),
+        ({"labels": torch.tensor([1, 2])}, "2 labels were given, expected one an example: 1"),
         ({"batch_size": 0}, "batch_size is 0, expected at least 1"),
         ({"shape": (1, 9, 9)}, "cannot run on a batch of 1 examples of shape"),
         ({"mean": (0.0, 0.0)}, "mean has 2 values, expected one for each of 1 channels"),

@@ -1,0 +1,125 @@
+"""The surrogate of several local steps: one gradient at a point between the received and the trained weights.
+
+Linear: theta(a) = theta_0 - a D. Quadratic, a Bezier curve with a control point c = (theta_0 + theta_T) / 2 - u:
+theta(a) = (1 - a)^2 theta_0 + 2 a (1 - a) c + a^2 theta_T = theta_0 - a D - 2 a (1 - a) u. Both a and u are unknowns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
+from attacks._masking import Masking
+from attacks._multistep import as_gradient
+from fedsim.types import Masks, Observation
+
+Path = Literal["linear", "quadratic"]
+
+
+class PathMasking:
+    """The place on the path as unknowns in front of another masking's: a, then u in units of D's root mean square."""
+
+    draws = 1
+
+    def __init__(self, inner: Masking, path: Path, first: float, bend_weight: float, change: Sequence[Tensor]) -> None:
+        """Start at the straight line.
+
+        Args:
+            inner: the dropout masks.
+            path: linear has no u.
+            first: start of a.
+            bend_weight: weight of |u|^2 / |D|^2.
+            change: D, tensor by tensor.
+        """
+        self._inner = inner
+        self._first = first
+        self._bend_weight = bend_weight
+        self._scales = [mean_square(tensor) for tensor in change] if path == "quadratic" else []
+        self._shapes = [tensor.shape for tensor in change] if path == "quadratic" else []
+        self._total = sum(float(tensor.double().square().sum()) for tensor in change)
+
+    @property
+    def own(self) -> int:
+        """How many variables belong to the path."""
+        return 1 + len(self._shapes)
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return the start of a, no bend, and the masks."""
+        place = torch.tensor(self._first)
+        return (place, *(torch.zeros(shape) for shape in self._shapes), *self._inner.first(generator))
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Return the path's variables as they are, then the masks."""
+        inner = self._inner.masks(variables[self.own :], victims, generators, done)
+        return (*variables[: self.own], *inner)
+
+    def prior(self, variables: Masks) -> Tensor | float:
+        """Return the masks' prior and the weighted |u|^2 / |D|^2, shape (R,)."""
+        prior = self._inner.prior(variables[self.own :])
+        for bend, scale in zip(variables[1 : self.own], self._scales, strict=True):
+            prior = prior + self._bend_weight * scale / self._total * bend.square().flatten(1).sum(1)
+        return prior
+
+    @torch.no_grad()
+    def project(self, variables: Masks) -> None:
+        """Keep a in [0, 1], and masks in their range."""
+        variables[0].clamp_(0.0, 1.0)
+        self._inner.project(variables[self.own :])
+
+
+class SurrogateComparison:
+    """Gradients at theta(a), one row after the other."""
+
+    name = "surrogate"
+
+    def __init__(self, setting: Setting, observations: Sequence[Observation], path: Path) -> None:
+        """Keep the changes of the weights, and in units of one gradient what is matched."""
+        self._setting = setting
+        self._bends = len(setting.names) if path == "quadratic" else 0
+        self.like = next(iter(setting.parameters.values()))
+        device = self.like.device
+        self._changes = [[o.update.tensors[n].to(device) for n in setting.names] for o in observations]
+        mean = [as_gradient(observation).update.tensors for observation in observations]
+        self._targets = [[tensors[name].to(device) for name in setting.names] for tensors in mean]
+        self._norms = squared_norms(self._targets)
+
+    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+        """Compute each row's gradient explicitly, differentiably in its place on the path too.
+
+        Args:
+            inputs: shape (R, N, *shape).
+            masks: variables of `PathMasking`, then the dropout masks of N examples.
+            labels: shape (R, N), or probabilities.
+            victims: index of the victim of each row.
+        """
+        rows = [
+            self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], self._changes[victim])
+            for row, victim in enumerate(victims)
+        ]
+        return ExplicitGradients(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
+
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, change: list[Tensor]) -> tuple[Tensor, ...]:
+        place, bends, own = masks[0], masks[1 : 1 + self._bends], masks[1 + self._bends :]
+        moved = [place * tensor for tensor in change]
+        if bends:
+            height = 2.0 * place * (1.0 - place)
+            scaled = (bend * mean_square(tensor) ** 0.5 for bend, tensor in zip(bends, change, strict=True))
+            moved = [line + height * bend for line, bend in zip(moved, scaled, strict=True)]
+        received = self._setting.parameters.items()
+        weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
+        with self._setting.dropping(own):
+            outputs = functional_call(self._setting.model, {**weights, **self._setting.buffers}, (inputs,))
+        loss = self._setting.loss(outputs, labels)
+        return torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+
+
+def mean_square(tensor: Tensor) -> float:
+    """Return the mean of the squares."""
+    return float(tensor.double().square().mean())

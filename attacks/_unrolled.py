@@ -1,0 +1,144 @@
+"""A client's local training, simulated differentiably: D(X) = theta_0 - theta_K(X) of dummies X.
+
+Changes are compared in units of one gradient, D / (step size times K), so that with one step on the whole batch this
+is the comparison of gradients, number for number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
+from attacks._labels import gradient_weight
+from attacks._multistep import as_gradient, batch_sizes, sites_for
+from fedsim.types import DropoutSite, Masks, Observation
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """One step of the simulated client.
+
+    Attributes:
+        examples: numbers of the examples in its batch, counted through all passes: example n of pass e is e N + n.
+        sites: where the model drops out, for this batch.
+    """
+
+    examples: Tensor
+    sites: tuple[DropoutSite, ...]
+
+
+def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
+    """Return the steps of a client that passes over its N examples in the same order again and again."""
+    sizes = batch_sizes(observation)
+    return tuple(
+        LocalStep(torch.arange(end - size, end), sites_for(observation, size))
+        for size, end in zip(sizes, accumulate(sizes), strict=True)
+    )
+
+
+def dealt(labels: Tensor, observation: Observation) -> Tensor:
+    """Return sorted labels (N,) in the order of the examples, dealt out like cards to the batches of the first pass.
+
+    Which label was in which batch is not known; so every batch gets its share of every class.
+    """
+    places: list[tuple[int, int, int]] = []
+    for batch, size in enumerate(batch_sizes(observation)):
+        places += [(within, batch, len(places) + within) for within in range(size)]
+    order = [place for _, _, place in sorted(places[: len(labels)])]
+    arranged = torch.empty_like(labels)
+    arranged[torch.tensor(order)] = labels
+    return arranged
+
+
+class UnrolledComparison:
+    """Simulates K steps of SGD for one row after the other, and compares the change of the weights.
+
+    Dummies are used in the order of the examples, and again from the first when there are fewer dummies than visits.
+    """
+
+    name = "unrolled"
+
+    def __init__(
+        self, setting: Setting, observations: Sequence[Observation], steps: Sequence[LocalStep], checkpointed: bool
+    ) -> None:
+        """Keep references to the observed tensors.
+
+        Args:
+            setting: model and loss; its names are those that are compared.
+            observations: victims that trained alike.
+            steps: of the simulated client.
+            checkpointed: keep only the weights between steps, and repeat each step on the way back.
+        """
+        first = observations[0]
+        self._compared = setting.names
+        self._trained = tuple(n for n, p in first.model.named_parameters() if p.requires_grad)
+        self._setting = replace(setting, names=self._trained)
+        self._steps = steps
+        self._step_size = 1.0 if first.update.kind == "gradient" else first.learning_rate
+        self._momentum = float(first.optimizer_settings.get("momentum", 0.0))
+        self._weight = gradient_weight(first) / self._step_size
+        self._checkpointed = checkpointed
+        self.like = next(iter(self._setting.parameters.values()))
+        mean = [as_gradient(observation).update.tensors for observation in observations]
+        self._targets = [[tensors[name].to(self.like.device) for name in self._compared] for tensors in mean]
+        self._norms = squared_norms(self._targets)
+
+    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+        """Compare the mean gradients (sum of velocities over their weight) of all steps.
+
+        Args:
+            inputs: shape (R, N or more, *shape).
+            masks: those of step 1 in call order, then those of step 2, and so on; or none.
+            labels: shape (R, N or more), or probabilities.
+            victims: index of the victim of each row.
+        """
+        rows = [
+            self._mean_gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row])
+            for row in range(len(inputs))
+        ]
+        return ExplicitGradients(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
+
+    def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
+        total = velocity = tuple(torch.zeros_like(p) for p in self._setting.parameters.values())
+        given = iter(masks)
+        for step in self._steps:
+            chosen = (step.examples % len(inputs)).to(inputs.device)
+            own = tuple(next(given) for _ in step.sites) if masks else ()
+            total, velocity = self._run(step, inputs[chosen], labels[chosen], own, total, velocity)
+        by_name = dict(zip(self._trained, total, strict=True))
+        return tuple(by_name[name] / self._weight for name in self._compared)
+
+    def _run(self, *step: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        if not self._checkpointed:
+            return self._advanced(*step)  # type: ignore[arg-type]
+        from torch.utils.checkpoint import checkpoint  # noqa: PLC0415 - few searches need it
+
+        return checkpoint(self._advanced, *step, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
+
+    def _advanced(
+        self,
+        step: LocalStep,
+        inputs: Tensor,
+        labels: Tensor,
+        masks: Masks,
+        total: tuple[Tensor, ...],
+        velocity: tuple[Tensor, ...],
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """Return the sum of velocities and the velocity after one step of SGD."""
+        setting = replace(self._setting, sites=step.sites)
+        weights = {
+            name: (received - self._step_size * moved).requires_grad_()
+            for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
+        }
+        with setting.dropping(masks):
+            outputs = functional_call(setting.model, {**weights, **setting.buffers}, (inputs,))
+        loss = setting.loss(outputs, labels)
+        gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+        velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
+        return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity

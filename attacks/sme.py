@@ -1,0 +1,112 @@
+"""Surrogate model extension (SME): several local steps are matched by one gradient between both ends of training.
+
+The client's change D = theta_0 - theta_T is a sum of gradients at weights from theta_0 to theta_T. SME matches its
+direction by the dummies' gradient at theta(a) = (1 - a) theta_0 + a theta_T, with a in [0, 1] an unknown like the
+dummies: 1 - cos(g(X; theta(a)), D) (Zhu, Yao, Blaschko, ICML 2023, no arXiv id). An iteration costs one gradient
+whatever the number of steps, and no order of the examples is assumed. NL-SME bends the path: a quadratic curve whose
+control point is an unknown too, held near the middle of both ends (arXiv 2509.22082).
+
+Threat model: honest-but-curious server, one whole update of SGD, whose step size need not be known; the number of
+examples must be. Labels are granted, or counted from the last layer's change. Unknown dropout masks: one a distinct
+example is optimised with it, right for one pass only, since every further pass drew new ones; without the rates, no
+dropout. One step is a gradient at theta_0: then a is 0, and this is gradient matching.
+Fails when no single gradient points along D: long training far from the straight line, and many passes under dropout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import final
+
+from pydantic import Field
+from torch import Tensor
+
+from attacks._comparison import Comparison
+from attacks._engine import Found, Search
+from attacks._masking import OptimisedMasks
+from attacks._multistep import MultiStepAttack, MultiStepConfig, as_gradient, number_of_examples, sites_for
+from attacks._surrogate import Path, PathMasking, SurrogateComparison, mean_square
+from fedsim.registry import attack
+from fedsim.types import Observation, Reconstruction
+
+
+class SmeConfig(MultiStepConfig):
+    """Settings of SME."""
+
+    path: Path = Field(
+        default="linear", description="linear: SME; quadratic: a curve with a free control point, NL-SME"
+    )
+    place: float = Field(default=0.5, ge=0, le=1, description="start of a, the place on the path; 0: received weights")
+    place_learning_rate: float = Field(default=1e-3, ge=0, description="Adam's step of a; 0 keeps it")
+    bend_learning_rate: float = Field(
+        default=1e-3,
+        ge=0,
+        description="quadratic: Adam's step of the control point, in root mean squares of D's tensors",
+    )
+    bend_weight: float = Field(
+        default=1e-3,
+        ge=0,
+        description="quadratic: weight of the control point's squared distance from the middle, by |D|^2",
+    )
+
+
+@final
+@attack(
+    "sme", summary="one gradient between both ends of training matches the update (SME, NL-SME)", paper="2509.22082"
+)
+class Sme(MultiStepAttack[SmeConfig]):
+    """Gradient matching at a learned point between the received and the trained weights."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates of several steps of which some tensors are hidden: the path's end is not known then."""
+        if observation.local_steps > 1 and observation.hidden:
+            return "tensors of the update are hidden, so the trained weights are not known"
+        return super().not_applicable(observation)
+
+    def dummies(self, observation: Observation) -> int:
+        """Return N."""
+        return number_of_examples(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise dummies, one mask an example, and the place on the path."""
+        observation = observations[0]
+        sites = sites_for(observation, number_of_examples(observation))
+        inner = self.masking(observation, sites)
+        search = Search(inner, self.first(observations), self.smoothness, sites=sites)
+        if observation.local_steps == 1:
+            return search
+        config, change = self.config, _change(observation)
+        masking = PathMasking(inner, config.path, config.place, config.bend_weight, change)
+        rates = (
+            config.place_learning_rate,
+            *(config.bend_learning_rate for _ in range(masking.own - 1)),
+            *(self.pace().mask_rate for _ in sites if isinstance(inner, OptimisedMasks)),
+        )
+        return replace(search, masking=masking, rates=rates)
+
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        """Compare gradients on the path, or at the received weights for one step."""
+        if observations[0].local_steps == 1:
+            return super().comparison([as_gradient(observation) for observation in observations], search)
+        return SurrogateComparison(self.setting(observations[0], search), observations, self.config.path)
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Say where on the path the best row ended."""
+        found = super().reported(observation, rows, labels, path)
+        if observation.local_steps == 1 or found.masks is None:
+            return found
+        changes = _change(observation)
+        bends = found.masks[1 : 1 + len(changes)] if self.config.path == "quadratic" else ()
+        bent = sum(mean_square(d) * float(u.square().sum()) for u, d in zip(bends, changes, strict=False))
+        whole = sum(float(d.square().sum()) for d in changes)
+        facts = {**found.facts, "place between received (0) and trained weights (1)": float(found.masks[0])}
+        if bends:
+            facts["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
+        return replace(found, masks=None, facts=facts)
+
+
+def _change(observation: Observation) -> list[Tensor]:
+    """D, tensor by tensor in the order of the model."""
+    tensors = observation.update.tensors
+    return [tensors[name] for name, _ in observation.model.named_parameters() if name in tensors]
