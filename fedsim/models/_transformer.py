@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,13 @@ from fedsim.errors import FedsimError
 from fedsim.models._inputs import image_shape
 from fedsim.types import InputSpec
 
+Positions = Literal["learned", "sinusoidal", "none"]
+
 
 class VisionTransformer(nn.Module):
     """Images (B, C, H, W) to class scores (B, classes), read from the class token.
 
-    Position embeddings and the class token are drawn from N(0, 1); one dropout rate serves all places: after adding
+    The class token and learned positions are drawn from N(0, 1); one dropout rate serves all places: after adding
     positions, and in every block after the softmax, the output projection, the GELU and the second MLP layer.
 
     Args:
@@ -26,6 +29,7 @@ class VisionTransformer(nn.Module):
         heads: attention heads; each has ``width / heads`` features.
         hidden: hidden units of a block's MLP.
         dropout: probability p of dropping an entry.
+        positions: learned; sinusoidal, which are fixed (Vaswani et al. 2017, arXiv 1706.03762, section 3.5); or none.
 
     Raises:
         FedsimError: inputs that are no images or do not divide into patches, or a width that does not divide into
@@ -33,7 +37,16 @@ class VisionTransformer(nn.Module):
     """
 
     def __init__(
-        self, spec: InputSpec, *, patch: int, width: int, blocks: int, heads: int, hidden: int, dropout: float
+        self,
+        spec: InputSpec,
+        *,
+        patch: int,
+        width: int,
+        blocks: int,
+        heads: int,
+        hidden: int,
+        dropout: float,
+        positions: Positions = "learned",
     ) -> None:
         super().__init__()
         channels, height, across = image_shape(spec, "vision transformer", patch)
@@ -47,7 +60,10 @@ class VisionTransformer(nn.Module):
         tokens = 1 + (height // patch) * (across // patch)
         self.patches = nn.Sequential(nn.Conv2d(channels, width, patch, patch), nn.Flatten(2))
         self.class_token = nn.Parameter(torch.randn(1, 1, width))
-        self.positions = nn.Parameter(torch.randn(1, tokens, width))
+        if positions == "learned":
+            self.positions = nn.Parameter(torch.randn(1, tokens, width))
+        else:
+            self.register_buffer("positions", sinusoids(tokens, width) * (positions == "sinusoidal"), persistent=False)
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.Sequential(*(_Block(width, heads, hidden, dropout) for _ in range(blocks)))
         self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, spec.classes))
@@ -56,6 +72,13 @@ class VisionTransformer(nn.Module):
         patches = self.patches(images).transpose(1, 2)
         tokens = torch.cat([self.class_token.expand(len(images), -1, -1), patches], dim=1)
         return self.head(self.blocks(self.dropout(tokens + self.positions))[:, 0])
+
+
+def sinusoids(tokens: int, width: int) -> Tensor:
+    """Return fixed positions (1, tokens, width): sines in even, cosines in odd entries, of falling frequency."""
+    frequencies = 10_000.0 ** (-torch.arange(0, width, 2) / width)
+    angles = torch.arange(tokens)[:, None] * frequencies
+    return torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[None, :, :width]
 
 
 class _Block(nn.Module):

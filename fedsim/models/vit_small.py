@@ -10,7 +10,7 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
-from fedsim.models._transformer import VisionTransformer
+from fedsim.models._transformer import Positions, VisionTransformer
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
@@ -24,6 +24,9 @@ class VitSmallConfig(Config):
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=16, ge=1)
     hidden: int = Field(default=256, ge=1, description="units between the two layers of a block's MLP")
+    positions: Positions = Field(
+        default="learned", description="what tells tokens apart; sinusoidal positions are fixed"
+    )
 
 
 @model("vit-small", summary="vision transformer of 1.6 M parameters, 4x4 patches", paper="2208.06163")

@@ -32,7 +32,10 @@ def network() -> nn.Module:
 
 
 def make(name: str) -> Any:
-    return COMPONENTS[name].make(COMPONENTS[name].config())
+    """The component with its defaults; a setting without one takes its first example."""
+    fields = COMPONENTS[name].config.model_fields
+    needed = {key: field.examples[0] for key, field in fields.items() if field.is_required() and field.examples}
+    return COMPONENTS[name].make(COMPONENTS[name].config.model_validate(needed))
 
 
 @pytest.mark.parametrize("name", COMPONENTS)
@@ -90,3 +93,17 @@ def test_dropout_sets_the_rate_everywhere_and_refuses_models_without() -> None:
     assert {site.rate for site in dropout_sites(encoder, (3, 4), 1)} == {0.4}
     with pytest.raises(Exception, match="no dropout layer"):
         component.prepare(nn.Linear(2, 2), generator)
+
+
+def test_freezing_takes_parameters_out_of_training_and_refuses_what_is_not_there() -> None:
+    method = registry.get("component", "freeze")
+
+    def frozen(*patterns: str) -> nn.Module:
+        chosen = method.make(method.config.model_validate({"parameters": patterns}))
+        return chosen.prepare(network(), torch.Generator())
+
+    assert [name for name, p in frozen("1.*").named_parameters() if p.requires_grad] == ["4.weight", "4.bias"]
+    with pytest.raises(Exception, match=r"no parameter matches '1.wait'. Did you mean '1.weight'"):
+        frozen("1.wait")
+    with pytest.raises(Exception, match="no parameter is left to train"):
+        frozen("*")

@@ -1,0 +1,50 @@
+"""Freeze: parameters that clients do not train, so that their gradients are not sent.
+
+Source: none (no arXiv id); fine-tuning with a fixed part of the model is common practice. What it may leak: nothing of
+the frozen layers themselves; attacks that read a frozen first layer lose their equations, those on other layers do not.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fedsim.errors import NotApplicable, nearest
+from fedsim.hooks import ModelComponent
+from fedsim.registry import component
+from fedsim.types import Config
+
+
+class FreezeConfig(Config):
+    """Settings of freezing."""
+
+    parameters: tuple[str, ...] = Field(
+        min_length=1, description="patterns of the names of parameters to freeze", examples=[("*.bias",)]
+    )
+
+
+@final
+@component("freeze", hook="layer", summary="parameters that clients do not train, by name")
+class Freeze(ModelComponent[FreezeConfig]):
+    """Takes parameters out of training."""
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return `model` with the matching parameters frozen.
+
+        Raises:
+            NotApplicable: a pattern matches no parameter, or nothing is left to train.
+        """
+        names = [name for name, _ in model.named_parameters()]
+        for pattern in self.config.parameters:
+            matching = fnmatch.filter(names, pattern)
+            if not matching:
+                raise NotApplicable(f"component 'freeze': no parameter matches '{pattern}'.{nearest(pattern, names)}")
+            for name in matching:
+                model.get_parameter(name).requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            raise NotApplicable("component 'freeze': no parameter is left to train.")
+        return model
