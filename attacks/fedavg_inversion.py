@@ -43,7 +43,7 @@ from fedsim.registry import attack
 from fedsim.types import Masks, Observation, OnStep, Reconstruction, Step
 
 _DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
-_CHECKPOINTED = 8  # steps from which memory counts more than the time to repeat them
+_CHECKPOINTED = 100_000_000  # weights in all steps of all rows, from which memory counts more than time
 
 
 class FedAvgInversionConfig(MultiStepConfig):
@@ -101,7 +101,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
             self.setting(observation, plan),
             observations,
             local_steps(observation),
-            checkpointed=observation.local_steps >= _CHECKPOINTED,
+            checkpointed=self._weights(observation) > _CHECKPOINTED,
         )
         pace, box = self.pace(), self.box(observation)
         warm = round(self.config.warm_start * pace.iterations) if observation.local_steps > 1 else 0
@@ -153,6 +153,10 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         pace, told = self.pace()._replace(iterations=iterations), [_within(on_steps[0], 0, 0, self.config.iterations)]
         box, trials = self.box(observation), self.config.trials
         return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
+
+    def _weights(self, observation: Observation) -> int:
+        weights = sum(parameter.numel() for parameter in observation.model.parameters())
+        return weights * observation.local_steps * self.config.trials
 
     def _continued(self, observation: Observation, plan: Search, early: Found) -> Search:
         """Return the plan with the dummies and masks of an earlier search as its start, in every pass and step."""

@@ -154,6 +154,25 @@ def test_an_attack_that_does_not_apply_says_why(scenario: Build, tmp_path: Path)
     assert "2 local steps" in victim.failure
 
 
+def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(
+        partition={"scheme": "resampled", "examples_per_client": 5},
+        federation={"algorithm": "fedavg", "local_epochs": 2, "batch_size": 2, "clients": 2},
+        attacks=[{"name": "fedavg-inversion", "iterations": 4}, {"name": "sme", "iterations": 4}],
+    )
+    record = run(built, tmp_path / "run")
+    stored = RunFolder(tmp_path / "run").read_arrays()
+    for attack in record.arms[0].attacks:
+        (victim,) = attack.victims
+        assert len(victim.scores) == 5
+        assert sorted(item.label for item in victim.scores) == sorted(item.guessed_label for item in victim.scores)
+        assert victim.masks == ()
+        assert victim.objective_at_truth is None
+        originals = stored[f"{victim.arrays}/originals"]
+        assert len({image.tobytes() for image in originals}) == len(originals) == 5
+    assert report.build(tmp_path / "run").is_file()
+
+
 def test_trained_weights_can_be_attacked(scenario: Build, tmp_path: Path) -> None:
     plain = {k: v for k, v in SHORT.items() if k != "arms"}
     first = run(scenario(**plain), tmp_path / "first")

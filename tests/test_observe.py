@@ -10,9 +10,9 @@ from torch import nn
 
 from fedsim import world as worlds
 from fedsim.errors import ScenarioError
-from fedsim.observe import describe
+from fedsim.observe import describe, observe
 from fedsim.scenario import Scenario
-from fedsim.types import Observation, Truth
+from fedsim.types import Observation, Truth, WireEntry
 from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -116,6 +116,39 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
     }
     assert {name for name, passed in granted.items() if not passed} == {withheld}
     assert observation.threat.knows == tuple(sorted(knows))
+
+
+def test_several_steps_tell_how_many_examples_there_are_and_not_which_step_used_them(watched: Watched) -> None:
+    share = {"scheme": "resampled", "examples_per_client": 5}
+    training = {"algorithm": "fedavg", "local_epochs": 3, "batch_size": 2, "optimizer": {"name": "sgd"}}
+    observation, truth, _ = watched(partition=share, federation=training)
+    assert observation.batch_sizes == (2, 2, 1) * 3
+    assert observation.examples == 5
+    assert observation.update.examples == 15
+    assert observation.labels is not None
+    assert observation.labels.tolist() == sorted(torch.cat([batch.labels for batch in truth.batches[:3]]).tolist())
+    ignorant, _, _ = watched(partition=share, federation=training, knows=("labels",))
+    assert (ignorant.batch_sizes, ignorant.examples, ignorant.update.examples) == (None, None, 0)
+
+
+def test_one_step_keeps_the_order_of_its_batch(watched: Watched) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4})
+    assert observation.labels is not None
+    assert torch.equal(observation.labels, truth.batches[0].labels)
+    assert (observation.batch_sizes, observation.examples) == ((4,), 4)
+
+
+def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> None:
+    optimizer = {"name": "sgd", "momentum": 0.9}
+    training = {"algorithm": "fedavg", "optimizer": optimizer, "keep_optimizer_state": True, "rounds": 2}
+    observation, truth, world = watched(federation=training)
+    assert observation.optimizer == "sgd"
+    assert observation.optimizer_settings == {"learning_rate": 0.1, "momentum": 0.9}
+    assert not observation.is_resumed
+    earlier = {0: ((1, world.first_weights),)}
+    again = observe(world, WireEntry(2, 0, world.first_weights, observation.update, earlier=earlier), truth, ALL)
+    assert again.is_resumed
+    assert any("optimizer, sgd with step size 0.1" in sentence for sentence in describe(world))
 
 
 def test_only_shared_tensors_pass(watched: Watched) -> None:

@@ -1,0 +1,205 @@
+"""Several local steps: the simulated client, its labels, and the two attacks from end to end."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks._comparison import GeneralComparison, Setting, cosine, squared
+from attacks._labels import infer_labels
+from attacks._unrolled import UnrolledComparison, dealt, local_steps
+from attacks.fedavg_inversion import averaged, disagreement
+from fedsim import seeding
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.errors import NotApplicable
+from fedsim.examples import distinct
+from fedsim.hooks import Attack
+from fedsim.metrics.image import score_items
+from fedsim.metrics.labels import label_accuracy
+from fedsim.observe import observe
+from fedsim.scenario import Scenario
+from fedsim.types import Observation, Reconstruction, Truth, WireEntry
+from fedsim.world import World
+
+Toy = Callable[..., tuple[Observation, Truth]]
+Named = Callable[..., Attack[Any]]
+Watched = Callable[..., tuple[Observation, Truth, World]]
+SGD = {"name": "sgd", "learning_rate": 0.1}
+
+
+def mlp(dropout: float) -> nn.Module:
+    with seeding.contained(1):
+        layers = [nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 4)]
+        return nn.Sequential(*layers).double()
+
+
+def as_step(observation: Observation, **changes: Any) -> Observation:
+    """The gradient as one step of SGD with step size 0.1 would send it."""
+    tensors = {name: 0.1 * tensor for name, tensor in observation.update.tensors.items()}
+    return replace(observation, update=replace(observation.update, kind="delta", tensors=tensors), **changes)
+
+
+def setting_of(observation: Observation) -> Setting:
+    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
+
+
+def unrolled(observation: Observation, checkpointed: bool = False) -> UnrolledComparison:
+    return UnrolledComparison(setting_of(observation), [observation], local_steps(observation), checkpointed)
+
+
+def small(**federation: Any) -> dict[str, Any]:
+    """Four examples a client, and its local training."""
+    return {
+        "partition": {"scheme": "resampled", "examples_per_client": 4},
+        "federation": {"algorithm": "fedavg", "optimizer": SGD, **federation},
+    }
+
+
+def wide(dropout: float) -> dict[str, Any]:
+    return {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
+
+
+@pytest.mark.parametrize("distance", [cosine, squared])
+def test_one_step_on_the_whole_batch_is_the_gradient_attack(toy: Toy, distance: Any) -> None:
+    gradient, _ = toy(mlp(0.25), (3, 2, 2), 3)
+    step = as_step(gradient, examples=3, batch_sizes=(3,))
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn((2, 3, 3, 2, 2), generator=generator, dtype=torch.float64)
+    masks = tuple(torch.rand((2, *site.shape), generator=generator).double() for site in gradient.sites)
+    labels = torch.stack([gradient.labels] * 2)  # type: ignore[list-item]
+    plain = GeneralComparison(setting_of(gradient), [gradient]).gradients(inputs, masks, labels, [0, 0])
+    simulated = unrolled(step).gradients(inputs, masks, labels, [0, 0])
+    assert torch.allclose(distance(simulated), distance(plain), rtol=1e-12)
+
+
+@pytest.mark.parametrize("checkpointed", [False, True])
+def test_gradients_through_all_steps_agree_with_finite_differences(toy: Toy, checkpointed: bool) -> None:
+    gradient, _ = toy(mlp(0.25), (3, 2, 2), 2)
+    training = {"local_steps": 3, "batch_sizes": (2, 1, 2), "examples": 3, "learning_rate": 0.3}
+    observation = as_step(gradient, **training, optimizer_settings={"momentum": 0.5})
+    comparison = unrolled(observation, checkpointed)
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.randn((1, 3, 3, 2, 2), generator=generator, dtype=torch.float64, requires_grad=True)
+    sites = [site for step in local_steps(observation) for site in step.sites]
+    masks = [torch.rand((1, *site.shape), generator=generator).double().requires_grad_() for site in sites]
+    labels = torch.tensor([[0, 1, 3]])
+    assert [mask.shape[1] for mask in masks] == [2, 1, 2]
+    for distance in (cosine, squared):
+        assert torch.autograd.gradcheck(
+            lambda x, *m, d=distance: d(comparison.gradients(x, m, labels, [0])), (inputs, *masks), atol=1e-7
+        )
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_the_truth_reproduces_the_update(watched: Watched, momentum: float) -> None:
+    optimizer = {**SGD, "momentum": momentum}
+    observation, truth, _ = watched(**small(batch_size=3, local_epochs=2, optimizer=optimizer))
+    assert observation.batch_sizes == (3, 1, 3, 1)
+    inputs, labels = (torch.cat([getattr(b, of) for b in truth.batches])[None] for of in ("inputs", "labels"))
+    masks = tuple(mask[None] for step in truth.masks for mask in step)
+    comparison = unrolled(observation)
+    assert cosine(comparison.gradients(inputs, masks, labels, [0])).item() < 1e-6
+    assert cosine(comparison.gradients(inputs, tuple(torch.ones_like(m) for m in masks), labels, [0])).item() > 0.01
+
+
+@given(st.lists(st.integers(0, 3), min_size=6, max_size=6))
+def test_labels_are_dealt_out_evenly(toy_observation: Observation, drawn: list[int]) -> None:
+    observation = replace(toy_observation, local_steps=6, batch_sizes=(2, 2, 2) * 2, examples=6)
+    arranged = dealt(torch.tensor(sorted(drawn)), observation).tolist()
+    assert sorted(arranged) == sorted(drawn)
+    for label in range(4):
+        counts = [arranged[start : start + 2].count(label) for start in (0, 2, 4)]
+        assert max(counts) - min(counts) <= 1
+
+
+@pytest.fixture(scope="module")
+def toy_observation(toy: Toy) -> Observation:
+    return toy(mlp(0.0), (3, 2, 2), 2)[0]
+
+
+@given(st.permutations(range(4)), st.permutations(range(4)))
+@settings(deadline=None)  # the first call imports SciPy
+def test_passes_in_any_order_are_brought_together(one: list[int], other: list[int]) -> None:
+    images = torch.randn((4, 1, 3, 3), generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 0, 1, 2])
+    visits = torch.cat([images, images[one], images[other], images[:2]])
+    named = torch.cat([labels, labels[one], labels[other], labels[:2]])
+    assert torch.allclose(averaged(visits, named, 4), images, atol=1e-6)
+    assert disagreement(visits[None], 4).item() < 1e-12
+    assert disagreement(torch.cat([images, images + 1.0])[None], 4).item() == pytest.approx(1.0)
+
+
+def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) -> None:
+    model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25, "bias": True}
+    training = small(batch_size=4, local_epochs=3) | {"partition": {"scheme": "resampled", "examples_per_client": 8}}
+    world = worlds.build(scenario(model=model, **training))
+    accuracies: list[float] = []
+    for client in range(4):
+        update, truth = local_training(world, world.first_weights, 1, client)
+        observation = observe(world, WireEntry(1, client, world.first_weights, update), truth, ("batch-size",))
+        guessed = infer_labels(observation)
+        assert len(guessed) == 8
+        accuracies.append(label_accuracy(guessed.tolist(), distinct(truth.batches).labels.tolist()))
+    assert sum(accuracies) / 4 > 0.9
+
+
+def test_labels_of_one_step_do_not_depend_on_the_step_size(watched: Watched) -> None:
+    model = {"name": "mlp", "width": 24, "depth": 2, "bias": True}
+    knows = ("batch-size", "dropout-rates")
+    gradient, _, _ = watched(model=model, knows=knows, federation={"batch_size": 6})
+    step, _, _ = watched(model=model, knows=knows, federation={"batch_size": 6, "algorithm": "fedavg"})
+    assert torch.equal(infer_labels(step), infer_labels(gradient))
+
+
+def found(
+    attack_named: Named, name: str, seen: tuple[Observation, Truth, World], **choices: Any
+) -> tuple[Reconstruction, list[float]]:
+    observation, truth, world = seen
+    guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
+    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.dataset.spec).items]
+
+
+@pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])
+def test_images_come_back_from_three_passes(name: str, attack_named: Named, watched: Watched) -> None:
+    seen = watched(
+        model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=4, local_epochs=3)
+    )
+    guess, psnr = found(attack_named, name, seen, iterations=400)
+    assert guess.inputs.shape == (4, 1, 8, 8)
+    assert min(psnr) > 25.0
+
+
+def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_named: Named, watched: Watched) -> None:
+    seen = watched(model=wide(0.25), **small(batch_size=4, local_epochs=3))
+    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=400)
+    _, ignorant = found(attack_named, "fedavg-inversion", seen, iterations=400, masks="expectation")
+    assert guess.masks is None
+    assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
+
+
+def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watched: Watched) -> None:
+    seen = watched(
+        model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)
+    )
+    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=250, dummies="separate", trials=2)
+    assert guess.inputs.shape == (4, 1, 8, 8)
+    assert guess.facts["starts"] == 2
+    assert sorted(psnr)[1] > 20.0
+
+
+@pytest.mark.parametrize("name", ["inverting-gradients", "closed-form-linear", "fedavg-inversion", "sme"])
+def test_an_optimizer_that_sends_no_sum_of_gradients_is_refused(
+    name: str, attack_named: Named, watched: Watched
+) -> None:
+    observation, _, _ = watched(federation={"algorithm": "fedavg", "optimizer": {"name": "adam"}})
+    with pytest.raises(NotApplicable, match="one step of 'adam'"):
+        attack_named(name)(observation, seeding.generator(1, "attack"))
+    sgd = replace(observation, optimizer="sgd", optimizer_settings={"momentum": 0.9}, is_resumed=True)
+    with pytest.raises(NotApplicable, match="velocity of an earlier round"):
+        attack_named(name)(sgd, seeding.generator(1, "attack"))

@@ -1,0 +1,126 @@
+"""One gradient between both ends of local training, against plain matching and finite differences."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks._comparison import GeneralComparison, Setting, cosine
+from attacks._masking import NoMasks
+from attacks._surrogate import Path, PathMasking, SurrogateComparison
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.types import Observation, Truth
+from fedsim.world import World
+
+Toy = Callable[..., tuple[Observation, Truth]]
+Named = Callable[..., Attack[Any]]
+Watched = Callable[..., tuple[Observation, Truth, World]]
+
+
+@pytest.fixture
+def observation(toy: Toy) -> Observation:
+    """Two steps whose change is the first gradient."""
+    with seeding.contained(1):
+        model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.GELU(), nn.Dropout(0.25), nn.Linear(6, 4)).double()
+    seen, _ = toy(model, (3, 2, 2), 2)
+    return replace(seen, update=replace(seen.update, kind="delta"), local_steps=2, batch_sizes=(2, 2), examples=2)
+
+
+def setting_of(observation: Observation) -> Setting:
+    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
+
+
+def unknowns(observation: Observation) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    inputs = torch.randn((1, 2, 3, 2, 2), generator=generator, dtype=torch.float64, requires_grad=True)
+    masks = tuple(torch.rand((1, *s.shape), generator=generator).double().requires_grad_() for s in observation.sites)
+    assert observation.labels is not None
+    return inputs, masks, observation.labels[None]
+
+
+def bends_of(observation: Observation) -> tuple[Tensor, ...]:
+    generator = torch.Generator().manual_seed(4)
+    shapes = (tensor.shape for tensor in observation.update.tensors.values())
+    return tuple(torch.randn((1, *s), generator=generator, dtype=torch.float64, requires_grad=True) for s in shapes)
+
+
+@pytest.mark.parametrize("path", ["linear", "quadratic"])
+def test_at_the_received_weights_it_is_plain_matching(observation: Observation, path: Path) -> None:
+    inputs, masks, labels = unknowns(observation)
+    bends = bends_of(observation) if path == "quadratic" else ()
+    place = torch.zeros(1, dtype=torch.float64)
+    ours = SurrogateComparison(setting_of(observation), [observation], path)
+    plain = GeneralComparison(setting_of(observation), [observation])
+    here = cosine(ours.gradients(inputs, (place, *bends, *masks), labels, [0]))
+    assert here.item() == pytest.approx(cosine(plain.gradients(inputs, masks, labels, [0])).item(), rel=1e-6)
+
+
+def test_the_place_moves_the_weights_towards_the_trained_ones(observation: Observation) -> None:
+    inputs, masks, labels = unknowns(observation)
+    ours = SurrogateComparison(setting_of(observation), [observation], "linear")
+    there = cosine(ours.gradients(inputs, (torch.ones(1).double(), *masks), labels, [0]))
+    moved = replace(setting_of(observation), model=trained(observation))
+    plain = cosine(GeneralComparison(moved, [observation]).gradients(inputs, masks, labels, [0]))
+    assert there.item() == pytest.approx(plain.item(), rel=1e-6)
+
+
+def trained(observation: Observation) -> nn.Module:
+    """The model with theta_0 - D."""
+    model = copy.deepcopy(observation.model)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.sub_(observation.update.tensors[name])
+    return model
+
+
+@pytest.mark.parametrize("path", ["linear", "quadratic"])
+def test_gradients_of_every_unknown_agree_with_finite_differences(observation: Observation, path: Path) -> None:
+    inputs, masks, labels = unknowns(observation)
+    bends = bends_of(observation) if path == "quadratic" else ()
+    place = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
+    ours = SurrogateComparison(setting_of(observation), [observation], path)
+    change = list(observation.update.tensors.values())
+    masking = PathMasking(NoMasks(), path, 0.4, 0.1, change)
+
+    def objective(x: Tensor, *variables: Tensor) -> Tensor:
+        path_variables = variables[: masking.own]
+        return cosine(ours.gradients(x, variables, labels, [0])) + masking.prior(path_variables)
+
+    assert torch.autograd.gradcheck(objective, (inputs, place, *bends, *masks), atol=1e-7)
+
+
+def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) -> None:
+    model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
+    observation, _, _ = watched(model=model, federation={"batch_size": 2})
+    settings = {"iterations": 60, "schedule": "steps"}
+    ours, plain = (
+        attack_named(name, **settings)(observation, seeding.generator(1, "attack"))
+        for name in ("sme", "inverting-gradients")
+    )
+    assert torch.equal(ours.inputs, plain.inputs)
+    assert ours.history == plain.history
+
+
+def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named, watched: Watched) -> None:
+    observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
+    place = "place between received (0) and trained weights (1)"
+    for rate, low, high in ((0.0, 0.5, 0.5), (1e-3, 0.4, 0.6), (1.0, 0.0, 1.0)):
+        guess = attack_named("sme", iterations=30, place_learning_rate=rate, path="quadratic")(
+            observation, seeding.generator(1, "attack")
+        )
+        assert low <= guess.facts[place] <= high
+        assert guess.facts["distance of the control point from the middle, by |D|"] > 0.0
+        assert guess.masks is None
+
+
+def test_hidden_tensors_leave_the_trained_weights_unknown(attack_named: Named, watched: Watched) -> None:
+    several = {"algorithm": "fedavg", "local_steps": 2}
+    observation, _, _ = watched(federation=several, threat={"shares": ("1.*",)})
+    with pytest.raises(NotApplicable, match="the trained weights are not known"):
+        attack_named("sme")(observation, seeding.generator(1, "attack"))
