@@ -39,7 +39,7 @@ def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
     """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
     model = copy.deepcopy(observation.model)
     shape, count = observation.spec.shape, math.prod(observation.spec.shape)
-    batch_size = observation.sites[0].shape[0] if observation.sites else 1
+    batch_size = _batch_size(observation)
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     with (
         inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen,
@@ -51,6 +51,13 @@ def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
         for name, entries in seen
         if torch.equal(entries.unique(), numbered.flatten())
     ]
+
+
+def _batch_size(observation: Observation) -> int:
+    """Number of examples that the sites are made for; masks inside an attention count each example once a head."""
+    first = [site.shape[0] for site in observation.sites]
+    known = observation.batch_size
+    return known if known and all(size % known == 0 for size in first) else math.gcd(*first) or 1
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
