@@ -96,6 +96,7 @@ def _probe(observation: Observation, layer: nn.Linear) -> tuple[Tensor, Tensor]:
     features: list[Tensor] = []
     handle = layer.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=torch.Generator().manual_seed(0))
+    noise = noise.to(layer.weight.dtype)
     was_training = observation.model.training
     with without_dropout():
         outputs = observation.model.eval()(noise)
