@@ -74,7 +74,7 @@ class _Call(NamedTuple):
 def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[_Call]:
     """Calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
     count = math.prod(shape)
-    batch_size = sites[0].shape[0] if sites else 1
+    batch_size = _batch_size(sites)
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     masks = tuple(torch.zeros(site.shape) for site in sites)
     with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(sites, masks):
@@ -86,6 +86,11 @@ def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite])
         layer = PixelLayer(name, module, entries[:1].long() - 1) if is_numbered else None
         calls.append(_Call(layer, name, isinstance(module, nn.Linear), entries.shape))
     return calls
+
+
+def _batch_size(sites: Sequence[DropoutSite]) -> int:
+    """Number of examples that fits the sites; masks inside an attention count each example once a head."""
+    return math.gcd(*(site.shape[0] for site in sites)) or 1
 
 
 @once_a_model

@@ -62,7 +62,7 @@ def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generat
     zero_shares = (entries(basis, found).abs() < ZERO).double().mean(1)
     order = zero_shares.argsort(descending=True)
     order = order[zero_shares[order] >= (rank + 8) / height]
-    kept = order[_independent(found[order])]
+    kept = order[independent(found[order])]
     return Sparse(found[kept], zero_shares[kept])
 
 
@@ -111,8 +111,8 @@ def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
     return vectors
 
 
-def _independent(vectors: Tensor) -> Tensor:
-    """Indices of a maximal independent list, greedily from the first one on."""
+def independent(vectors: Tensor) -> Tensor:
+    """Return the indices of a maximal independent list of unit vectors (k, R), greedily from the first one on."""
     kept: list[int] = []
     frame = torch.empty(0, vectors.shape[1], dtype=vectors.dtype)
     for index, vector in enumerate(vectors):

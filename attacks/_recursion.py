@@ -1,0 +1,336 @@
+"""From the head of a chain back to its input, one layer at a time, for one example.
+
+The head gives k_L = dL/dz_L and the input of the last layer. Behind every layer l then z_l = act^-1(x_l) and
+k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) are known, and linear equations give the layer's input. Zeros of a
+recovered input behind a dropout are the units that were dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attacks._agreement import knows_rates, verdict
+from attacks._chain import Layer, chain_of
+from attacks._labels import label_of_one
+from attacks._matching import one_gradient_only
+from fedsim.errors import NotApplicable
+from fedsim.types import Masks, Observation, OnStep, Step, Tensors
+
+# A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
+_DROPPED = 1e-6
+_GRID = torch.linspace(-30.0, 30.0, 4001, dtype=torch.float64)
+_BISECTIONS = 60
+_FITS = 1e-3
+_SETTLED = 1e-6
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Linear equations for an input x: rows x = targets, shapes (m, n) and (m,)."""
+
+    rows: Tensor
+    targets: Tensor
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What is known of a layer's input.
+
+    Attributes:
+        values: the input, as the layer saw it, shape (n,), float64.
+        rank: number of independent equations behind it, at most n.
+        residual: relative residual of the equations.
+        equations: equations that hold for it, None when it is complete.
+    """
+
+    values: Tensor
+    rank: int
+    residual: float
+    equations: Equations | None = None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What is known of a layer's outputs z, shape (outputs,).
+
+    Attributes:
+        values: z, where the activation and the dropout behind show it.
+        slopes: derivative of the next layer's input with respect to z; 0 where z is not shown.
+        behind: the next layer's input.
+        is_complete: whether that input is fully known.
+    """
+
+    values: Tensor
+    slopes: Tensor
+    behind: Solution
+    is_complete: bool
+
+
+# Of a convolution: layer, its weight gradient, k, what is known of its outputs, and what a guess puts into it.
+Solve = Callable[[Layer, Tensor, Tensor, Outputs, Tensor], Solution]
+
+
+@dataclass(frozen=True)
+class Recursion:
+    """The best walk back.
+
+    Attributes:
+        inputs: the example, shape (1, *shape), in the model's precision.
+        labels: shape (1,).
+        masks: one a site.
+        objective: what `meaning` says.
+        ranks: (layer, independent equations, unknowns) of every layer, the last one first.
+        residual: the largest of all layers.
+        heads: number of heads that the gradient of the last layer allows.
+        objectives: of all walks, in their order.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    masks: Masks
+    objective: float
+    meaning: str
+    ranks: tuple[tuple[str, int, int], ...]
+    residual: float
+    heads: int
+    objectives: tuple[float, ...]
+
+    @property
+    def history(self) -> tuple[tuple[int, float], ...]:
+        """(number of the walk from 1, its objective)."""
+        return tuple(enumerate(self.objectives, start=1))
+
+    @property
+    def facts(self) -> dict[str, float]:
+        """Ranks, unknowns and residual by name."""
+        facts = {
+            "largest residual": self.residual,
+            "heads tried": float(self.heads),
+            "walks": float(len(self.objectives)),
+        }
+        for name, rank, unknowns in self.ranks:
+            facts[f"rank of '{name}'"] = float(rank)
+            facts[f"unknowns of '{name}'"] = float(unknowns)
+        if self.masks:
+            facts["zero share"] = float((torch.cat([mask.flatten() for mask in self.masks]) == 0).double().mean())
+        return facts
+
+    @property
+    def short(self) -> tuple[str, int, int] | None:
+        """The first layer on the way back with fewer independent equations than unknowns."""
+        return next((entry for entry in self.ranks if entry[1] < entry[2]), None)
+
+
+def refusal(observation: Observation, largest: int) -> str | None:
+    """Return why no recursion can start, or None.
+
+    Args:
+        observation: what the attack got.
+        largest: most unknowns of a convolution's input.
+    """
+    if (observation.batch_size or 1) > 1:
+        return f"the update mixes {observation.batch_size} examples; the recursion solves for one"
+    reason = one_gradient_only(observation)
+    if reason is not None:
+        return reason
+    if not knows_rates(observation):
+        return "the dropout rates are not known, and the recursion divides by 1 - p in every layer"
+    try:
+        layers = chain_of(observation)
+    except NotApplicable as stranger:
+        return str(stranger)
+    if not _is_cross_entropy(observation, layers[-1]):
+        return "the loss is not the cross entropy of the model's outputs"
+    return next((_too_large(layer, largest) for layer in layers if _too_large(layer, largest)), None)
+
+
+def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep) -> Recursion:
+    """Walk back from every head that the last layer's gradient allows; return the walk that explains most.
+
+    Args:
+        observation: one that `refusal` lets through.
+        solve: least squares for one convolution.
+        walks: most walks a head; each starts from what the one before found, the first from a grey image.
+        on_step: called once a walk.
+    """
+    layers = chain_of(observation)
+    factor = observation.learning_rate if observation.update.kind == "delta" else 1.0
+    gradients = {name: tensor.double() / factor for name, tensor in observation.update.tensors.items()}
+    done: list[Recursion] = []
+    heads = _heads(observation, layers[-1], gradients)
+    for number, (k, features) in enumerate(heads):
+        guess = torch.zeros(layers[0].unknowns, dtype=torch.float64)
+        keeps = [torch.ones(layer.unknowns, dtype=torch.float64) for layer in layers]
+        for count in range(1, walks + 1):
+            centres = _inputs(layers, guess, keeps)
+            walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
+            done.append(walk)
+            best = min(done, key=lambda one: one.objective)
+            on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
+            image = walk.inputs.double().flatten()
+            if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():
+                break
+            guess = image
+    best = min(done, key=lambda one: one.objective)
+    return replace(best, heads=len(heads), objectives=tuple(walk.objective for walk in done))
+
+
+def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
+    """What every layer sees (n,) when the first one's example is `guess`."""
+    seen: list[Tensor] = []
+    values = guess
+    for layer, kept in zip(layers, keeps, strict=True):
+        values = values * kept / (1.0 - (layer.drop.rate if layer.drop else 0.0))
+        seen.append(values)
+        values = layer.activation.function(layer.apply(values))
+    return seen
+
+
+def _walk(
+    observation: Observation,
+    layers: tuple[Layer, ...],
+    gradients: Tensors,
+    solve: Solve,
+    k: Tensor,
+    features: Tensor,
+    centres: list[Tensor],
+) -> tuple[Recursion, list[Tensor]]:
+    """One walk, and what it says each layer's dropout kept; `centres` are the layers' inputs for a guess."""
+    label = observation.labels if observation.labels is not None else k.argmin().view(1)
+    head = gradients[f"{layers[-1].name}.weight"]
+    residual = float((torch.outer(k, features) - head).norm() / head.norm())
+    found = Solution(features, len(features), residual)
+    solutions = [found]
+    keeps = [_kept(layers[-1], gradients, features)]
+    for layer, behind, centre in zip(layers[-2::-1], layers[:0:-1], centres[-2::-1], strict=True):
+        rate = behind.drop.rate if behind.drop is not None else 0.0
+        outputs = found.values * (1.0 - rate)
+        slopes = layer.activation.slope(outputs) * keeps[-1] / (1.0 - rate)
+        k = behind.transposed(k) * slopes
+        known = Outputs(layer.activation.inverse(outputs), slopes, found, found.rank == behind.unknowns)
+        found = _solved(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
+        solutions.append(found)
+        keeps.append(_kept(layer, gradients, found.values))
+    first = layers[0]
+    image = (found.values * (1.0 - (first.drop.rate if first.drop else 0.0))).view(1, *observation.spec.shape)
+    image = image.to(next(observation.model.parameters()).dtype)
+    masks = _masks(observation, layers, keeps[::-1])
+    worst = max(solution.residual for solution in solutions)
+    objective, meaning = verdict(observation, image, label, masks, (worst, "largest residual of the layers' equations"))
+    ranks = tuple((la.name, s.rank, la.unknowns) for la, s in zip(layers[::-1], solutions, strict=True))
+    walk = Recursion(image, label.clone(), masks, objective, meaning, ranks, worst, 1, (objective,))
+    return walk, keeps[::-1]
+
+
+def _solved(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
+    """A linear layer's gradient alone gives its input; a convolution needs all equations there are."""
+    if not bool(k.any()):
+        return Solution(torch.zeros(layer.unknowns, dtype=torch.float64), 0, 1.0)
+    if isinstance(layer.module, nn.Conv2d):
+        return solve(layer, gradient, k, outputs, centre)
+    values = gradient.T @ k / k.square().sum()
+    residual = float((torch.outer(k, values) - gradient).norm() / gradient.norm().clamp_min(1e-300))
+    return Solution(values, layer.unknowns, residual)
+
+
+def _kept(layer: Layer, gradients: Tensors, values: Tensor) -> Tensor:
+    """Return 1 for entries of the layer's input (n,) that the dropout in front kept, 0 for dropped ones."""
+    if layer.drop is None:
+        return torch.ones_like(values)
+    if isinstance(layer.module, nn.Linear):
+        alive = gradients[f"{layer.name}.weight"].any(0)
+    else:
+        alive = values.abs() > _DROPPED * values.abs().max()
+    mask = _reduced(alive.view(layer.drop.activation), layer.drop.mask)
+    return mask.expand(layer.drop.activation).flatten().double()
+
+
+def _reduced(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """True for mask entries with any live activation."""
+    for dimension, (own, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
+        alive = alive.any(dimension, keepdim=True) if wanted < own else alive
+    return alive
+
+
+def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tensor]) -> Masks:
+    dtype = next(observation.model.parameters()).dtype
+    by_index = {
+        layer.drop.index: _reduced(kept.view(layer.drop.activation).bool(), layer.drop.mask).to(dtype)
+        for layer, kept in zip(layers, keeps, strict=True)
+        if layer.drop is not None
+    }
+    return tuple(by_index[index] for index in range(len(observation.sites)))
+
+
+def _heads(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
+    """Pairs of k = dL/dz and input of the last layer. With a bias k is its gradient; without one, see `head_scales`."""
+    weight = gradients[f"{layer.name}.weight"]
+    k = gradients.get(f"{layer.name}.bias")
+    if k is not None and bool(k.any()):
+        return [(k, weight.T @ k / k.square().sum())]
+    label = int((observation.labels if observation.labels is not None else label_of_one(weight, None))[0])
+    left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
+    left = -left * left[label].sign()
+    row = left @ weight
+    return [(scale * left, row / scale) for scale in head_scales(layer.weight, layer.bias, left, row, label)]
+
+
+def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, label: int) -> list[float]:
+    """Return the lengths c of k = c u that explain a last weight gradient u r^T, best first, never empty.
+
+    The input is r / c, so softmax(W r / c + b) - onehot(y) = c u. For two classes without a bias this is R-GAP's
+    equation -mu / (1 + exp(mu)) = <W, dW> of the margin mu, with up to two roots; more classes tell them apart.
+
+    Args:
+        weight: W of the last layer, shape (K, D).
+        bias: b, shape (K,), or None.
+        left: unit vector u, shape (K,), negative at the label.
+        row: r, shape (D,).
+        label: y.
+    """
+    step, offset = weight @ row, 0.0 if bias is None else bias
+
+    def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
+        """The lengths c that belong to an assumed probability of the label, and the probabilities they lead to."""
+        lengths = logits.neg().sigmoid() / left[label].abs()
+        return lengths, (step / lengths[:, None] + offset).softmax(1)
+
+    def surplus(logits: Tensor) -> Tensor:
+        return probabilities(logits)[1][:, label] - logits.sigmoid()
+
+    values = surplus(_GRID)
+    changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()
+    low, high = _GRID[changes], _GRID[changes + 1]
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        same = surplus(middle).sign() == surplus(low).sign()
+        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
+    roots = low if len(low) else _GRID[values.abs().argmin()].view(1)
+    lengths, found = probabilities(roots)
+    found[:, label] -= 1.0
+    misfits = (found - lengths[:, None] * left).norm(dim=1) / lengths
+    order = misfits.argsort()
+    fitting = order[misfits[order] < _FITS]
+    return lengths[fitting if len(fitting) else order[:1]].tolist()
+
+
+def _is_cross_entropy(observation: Observation, head: Layer) -> bool:
+    """Try the loss on logits of our own."""
+    assert isinstance(head.module, nn.Linear)
+    if head.module.out_features < 2:  # noqa: PLR2004 - one logit has no softmax
+        return False
+    logits = torch.linspace(-1.0, 1.0, head.module.out_features, dtype=torch.float64).view(1, -1).requires_grad_()
+    gradient = torch.autograd.grad(observation.loss(logits, torch.zeros(1, dtype=torch.long)), logits)[0]
+    expected = logits.detach().softmax(1)
+    expected[0, 0] -= 1.0
+    return bool(torch.allclose(gradient, expected))
+
+
+def _too_large(layer: Layer, largest: int) -> str | None:
+    if isinstance(layer.module, nn.Linear) or layer.unknowns <= largest:
+        return None
+    return f"convolution '{layer.name}' has {layer.unknowns} unknowns, more than 'largest_system' = {largest}"

@@ -1,0 +1,346 @@
+"""Closed form for one image and a vision transformer whose embedded tokens enter the attention directly.
+
+APRIL (Lu et al. 2022, arXiv 2112.14087): tokens z = E x + b + pos (n tokens, d features) that nothing but the
+projections to queries, keys and values sees have the gradient A = dL/dz = dL/dpos = dQ Wq + dK Wk + dV Wv. With
+dWq = dQ^T z and so on, A^T z = Wq^T dWq + Wk^T dWk + Wv^T dWv: least squares gives z, and with E the patches.
+The projections are found by what they do: all linear layers that see the tokens, separate, packed into one, or inside
+nn.MultiheadAttention, for which the equation holds on an example of our own. closed-form-vit needs less, as it reads
+the gradient of E too; this attack works where that is hidden.
+
+Dropout behind the positions: dL/dpos is exactly zero where it dropped, so its mask is read off, but there A itself is
+unknown. The equation then is bilinear in z on the mask and A off it, and the rate p cancels. Alternating least squares,
+first from A = 0 off the mask, then from random numbers there, finds the solution where tokens have about twice as many
+features as there are tokens, and gets stuck otherwise. The residual tells: above its tolerance the image, cut to the
+pixel range, is declared a start for gradient matching, not a solution.
+Threat model: honest-but-curious server, one exact gradient of one image, labels given or inferred.
+Fails, with the reason, for a residual connection around the attention or a normalisation in front of it, which almost
+every transformer in use has; for more tokens than features; for fewer features than entries of a patch; and where A has
+no full rank, for example behind one class token with few heads in a single block.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks._agreement import verdict
+from attacks._failure import given_up, labels_or_zeros
+from attacks._matching import one_gradient_only, pixel_box
+from attacks._patches import Patches, patch_projection
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.masks import injected_masks, without_dropout
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+_SAME = 1e-9
+_RIDGE = 1e-10
+
+
+class AprilConfig(Config):
+    """Settings. All but the tolerance are for tokens that are dropped out."""
+
+    sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares a start")
+    starts: int = Field(
+        default=8, ge=1, description="starts of alternating least squares; the first residual below wins"
+    )
+    solved: float = Field(
+        default=1e-6, gt=0, lt=1, description="relative residual below which alternation has solved it"
+    )
+    rank_tolerance: float = Field(
+        default=1e-10, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+    )
+
+
+class _Embedding(NamedTuple):
+    patches: Patches
+    positions: str
+    first: int  # row of the first patch
+    tokens: int
+    weights: tuple[str, ...]  # of all projections that see the tokens
+    site: int | None  # dropout between positions and projections
+
+
+class _Seen(NamedTuple):
+    weight: str
+    tokens: Tensor  # (n, d)
+
+
+class _Solution(NamedTuple):
+    tokens: Tensor  # (n, d), zero where dropped
+    residual: float
+
+
+@final
+@attack("april", summary="exact image from an attention that sees the embedded patches", paper="2112.14087")
+class April(Attack[AprilConfig]):
+    """Least squares for the tokens, then for the patches."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps or images, and models whose attention does not see the embedded tokens alone."""
+        if (observation.batch_size or 1) > 1:
+            return f"the position embedding sums the tokens of {observation.batch_size} images; a closed form needs one"
+        reason = one_gradient_only(observation)
+        if reason is not None:
+            return reason
+        try:
+            _embedding(observation)
+        except NotApplicable as reason:
+            return str(reason)
+        return None
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve in closed form, or alternate where dropout hides parts of the equation."""
+        embedding = _embedding(observation)
+        width = embedding.patches.width
+        slopes = observation.update.tensors[embedding.positions].double().reshape(-1, width)
+        right = _right_side(observation, embedding)
+        kept = slopes != 0 if embedding.site is not None else torch.ones_like(slopes, dtype=torch.bool)
+        singular = torch.linalg.svdvals(slopes)
+        rank = int((singular > self.config.rank_tolerance * singular[0]).sum())
+        facts = {
+            "numerical rank": float(rank),
+            "condition number": float(singular[0] / singular[-1]),
+            "zero share": float((~kept).double().mean()),
+            "patches short of entries": float(_short(embedding, kept)),
+        }
+        if rank < embedding.tokens:
+            reason = f"gave up: the gradient of '{embedding.positions}' has rank {rank} for {embedding.tokens} tokens"
+            return given_up(observation, 1, 1, reason, facts)
+        is_closed = bool(kept.all())
+        solution = _solved(slopes, right) if is_closed else self._alternated(slopes, right, kept, generator)
+        image = _image(observation, embedding, solution.tokens, kept)
+        if not is_closed and solution.residual > self.config.solved:
+            image = image.clamp(*(bound.to(image.dtype) for bound in pixel_box(observation)))
+        labels = labels_or_zeros(observation, 1)
+        masks = _masks(observation, embedding, kept)
+        residual = (solution.residual, "relative residual of the attention's equation")
+        objective, meaning = verdict(observation, image, labels, masks, residual)
+        on_step(Step(0, 1, 1, objective, objective, image))
+        return Reconstruction(
+            inputs=image,
+            labels=labels,
+            masks=masks or None,
+            objective=objective,
+            iterations=1,
+            best_iteration=1,
+            history=((1, objective),),
+            stopped=self._stopped(is_closed, solution.residual, _short(embedding, kept)),
+            notes=(
+                f"'{embedding.positions}' is added to the output of '{embedding.patches.name}' and seen by "
+                + ", ".join(embedding.weights),
+                f"{int((~kept).sum())} of {kept.numel()} token entries read off as dropped",
+                meaning,
+            ),
+            facts={**facts, "residual": solution.residual},
+        )
+
+    def _alternated(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:
+        """The first start whose residual is small enough, else the best one."""
+        size = slopes[kept].square().mean().sqrt()
+        first = torch.zeros_like(slopes)
+        best: _Solution | None = None
+        for _ in range(self.config.starts):
+            found = _alternating(slopes + first * ~kept, right, kept, self.config.sweeps)
+            best = found if best is None or found.residual < best.residual else best
+            if best.residual < self.config.solved:
+                break
+            first = size * torch.randn(slopes.shape, generator=generator, dtype=slopes.dtype)
+        assert best is not None
+        return best
+
+    def _stopped(self, is_closed: bool, residual: float, short: int) -> str:
+        if is_closed:
+            return "solved in closed form"
+        if residual < self.config.solved and short:
+            return f"solved by alternating least squares, but {short} patches keep too few entries of their tokens"
+        if residual < self.config.solved:
+            return "solved by alternating least squares"
+        return "a start for gradient matching, not a solution: dropout hides too much"
+
+
+def _embedding(observation: Observation) -> _Embedding:
+    """Find what the equation is about.
+
+    Raises:
+        NotApplicable: with the reason why there is no such equation, or why it has no unique solution.
+    """
+    patches = patch_projection(observation)
+    if patches is None:
+        raise NotApplicable("no layer projects patches of the image")
+    entries = patches.pixels.shape[1]
+    if entries > patches.width:
+        raise NotApplicable(f"a patch has {entries} entries for {patches.width} features of a token")
+    generator = torch.Generator().manual_seed(0)
+    example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=torch.float64)
+    model = copy.deepcopy(observation.model).double().train()
+    with torch.no_grad(), without_dropout():  # most models are refused here, before anything that takes time
+        _positions(model, patches, example, _projections(model, example)[0])
+    _stir(model)
+    with without_dropout():
+        seen, outputs = _projections(model, example)
+    positions, first, tokens = _positions(model, patches, example, seen)
+    weights = tuple(dict.fromkeys(one.weight for one in seen if _equal(one.tokens, tokens)))
+    if len(tokens) > patches.width:
+        raise NotApplicable(f"{len(tokens)} tokens for {patches.width} features: fewer equations than unknowns")
+    wanted = [model.get_parameter(name) for name in (positions, *weights)]
+    slopes, *gradients = torch.autograd.grad(observation.loss(outputs, torch.zeros(1, dtype=torch.long)), wanted)
+    right = torch.stack([weight.T @ gradient for weight, gradient in zip(wanted[1:], gradients, strict=True)]).sum(0)
+    if not _equal(slopes.reshape(-1, patches.width).T @ tokens, right):
+        raise NotApplicable(
+            f"more than {', '.join(weights)} sees the embedded tokens, for example a residual connection"
+        )
+    missing = [name for name in (positions, *weights) if name not in observation.update.tensors]
+    if missing:
+        raise NotApplicable(f"the gradient of '{missing[0]}' is hidden or not trained")
+    site = _site(observation, model, example, weights[0])
+    return _Embedding(patches, positions, first, len(tokens), weights, site)
+
+
+def _stir(model: nn.Module) -> None:
+    """Move all weights a little: a layer that starts at zero passes no gradient on, and zeros look like each other."""
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.requires_grad_().parameters():
+        parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+
+
+def _projections(model: nn.Module, example: Tensor) -> tuple[list[_Seen], Tensor]:
+    """Weights that are multiplied with whole sequences of tokens (n, d), with these tokens; and the outputs."""
+    seen: list[_Seen] = []
+
+    def note(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:
+        if isinstance(module, nn.Linear):
+            given, weight = [inputs[0]], f"{name}.weight"
+        else:
+            given, weight = [*inputs, *named.values()][:3], f"{name}.in_proj_weight"
+        tokens = given[0].detach().squeeze(0 if given[0].shape[0] == 1 else 1)
+        if tokens.ndim == 2 and all(other is given[0] for other in given):  # noqa: PLR2004 - tokens, features
+            seen.append(_Seen(weight, tokens))
+
+    handles = [
+        module.register_forward_pre_hook(lambda m, i, k, name=name: note(name, m, i, k), with_kwargs=True)
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear) or _packs(module)
+    ]
+    outputs = model(example)
+    for handle in handles:
+        handle.remove()
+    return seen, outputs
+
+
+def _packs(module: nn.Module) -> bool:
+    return isinstance(module, nn.MultiheadAttention) and module.in_proj_weight is not None
+
+
+def _positions(model: nn.Module, patches: Patches, example: Tensor, seen: list[_Seen]) -> tuple[str, int, Tensor]:
+    """The parameter that is added to the projected patches, the row of the first patch, and the tokens (n, d)."""
+    projection = model.get_submodule(patches.name)
+    assert isinstance(projection, nn.Linear | nn.Conv2d)
+    projected = patches.cut(example) @ projection.weight.flatten(1).T
+    projected = projected if projection.bias is None else projected + projection.bias
+    for _, tokens in seen:
+        if tokens.shape[1] != patches.width or len(tokens) < len(projected):
+            continue
+        for name, parameter in model.named_parameters():
+            if parameter.numel() != tokens.numel() or parameter.shape[-1] != patches.width:
+                continue
+            rows = tokens - parameter.detach().reshape(tokens.shape)
+            for first in range(len(tokens) - len(projected) + 1):
+                if _equal(rows[first : first + len(projected)], projected):
+                    return name, first, tokens
+    raise NotApplicable("no linear layer sees the patches with their positions as they are: a normalisation intervenes")
+
+
+def _site(observation: Observation, model: nn.Module, example: Tensor, weight: str) -> int | None:
+    """Index of the dropout between positions and projections, or None when there is none."""
+
+    def tokens(masks: tuple[Tensor, ...]) -> Tensor:
+        with torch.no_grad(), injected_masks(observation.sites, masks):
+            return next(one.tokens for one in _projections(model, example)[0] if one.weight == weight)
+
+    ones = tuple(torch.ones(site.shape) for site in observation.sites)
+    if _equal(tokens(tuple(torch.zeros_like(mask) for mask in ones)), tokens(ones)):
+        return None
+    for index, mask in enumerate(ones):
+        only = (*ones[:index], torch.zeros_like(mask), *ones[index + 1 :])
+        if tokens(only).shape.numel() == mask.numel() and not bool(tokens(only).any()):
+            return index
+    raise NotApplicable("the tokens are dropped out in front of their positions, or not entry by entry")
+
+
+def _right_side(observation: Observation, embedding: _Embedding) -> Tensor:
+    """Sum of W^T dW over the projections, shape (d, d)."""
+    parts = [
+        observation.model.get_parameter(name).detach().double().T @ observation.update.tensors[name].double()
+        for name in embedding.weights
+    ]
+    return torch.stack(parts).sum(0)
+
+
+def _solved(slopes: Tensor, right: Tensor) -> _Solution:
+    """Least squares for z in slopes^T z = right; slopes (n, d), right (d, d)."""
+    tokens = torch.linalg.lstsq(slopes.T, right, driver="gelsd").solution
+    return _Solution(tokens, _residual(slopes, tokens, right))
+
+
+def _alternating(slopes: Tensor, right: Tensor, kept: Tensor, sweeps: int) -> _Solution:
+    """Least squares in turn for z where it was kept, and for the gradient where it was dropped; all (n, d)."""
+    known = slopes * kept
+    tokens = torch.zeros_like(slopes)
+    for _ in range(sweeps):
+        tokens = _columns(slopes @ slopes.T, slopes @ right, kept)
+        gram = tokens @ tokens.T
+        slopes = known + _columns(gram, tokens @ right.T - gram @ known, ~kept)
+    return _Solution(tokens, _residual(slopes, tokens, right))
+
+
+def _columns(gram: Tensor, targets: Tensor, free: Tensor) -> Tensor:
+    """Solve gram x = target for each column (n,) of `targets` with x zero where not `free`; shapes (n, n), (n, d)."""
+    mask = free.T.double()  # (d, n)
+    ridge = _RIDGE * gram.diagonal().mean()
+    systems = gram * mask[:, :, None] * mask[:, None, :] + torch.diag_embed(1.0 - mask + ridge * mask)
+    return torch.linalg.solve(systems, targets.T * mask).T * mask.T
+
+
+def _residual(slopes: Tensor, tokens: Tensor, right: Tensor) -> float:
+    return float((slopes.T @ tokens - right).norm() / right.norm())
+
+
+def _image(observation: Observation, embedding: _Embedding, tokens: Tensor, kept: Tensor) -> Tensor:
+    """Solve for the patches from the kept entries of their tokens, and put them together."""
+    patches = embedding.patches
+    projection = observation.model.get_submodule(patches.name)
+    assert isinstance(projection, nn.Linear | nn.Conv2d)
+    weight = projection.weight.detach().double().flatten(1)
+    positions = observation.model.get_parameter(embedding.positions).detach().double().reshape(-1, patches.width)
+    projected = tokens - positions
+    projected = projected if projection.bias is None else projected - projection.bias.detach().double()
+    rows = slice(embedding.first, embedding.first + len(patches.pixels))
+    mask = kept[rows].double()
+    solution = torch.linalg.lstsq(weight * mask[:, :, None], (projected[rows] * mask)[:, :, None], driver="gelsd")
+    image = patches.joined(solution.solution.squeeze(2), observation.spec.shape)
+    return image.to(next(observation.model.parameters()).dtype)
+
+
+def _short(embedding: _Embedding, kept: Tensor) -> int:
+    """Number of patches with more entries than their tokens kept."""
+    count, entries = embedding.patches.pixels.shape
+    return int((kept[embedding.first : embedding.first + count].sum(1) < entries).sum())
+
+
+def _masks(observation: Observation, embedding: _Embedding, kept: Tensor) -> tuple[Tensor, ...] | None:
+    """The mask of the tokens if it is the only one, else none at all."""
+    if embedding.site is None:
+        return None if observation.sites else ()
+    if len(observation.sites) > 1:
+        return None
+    dtype = next(observation.model.parameters()).dtype
+    return (kept.to(dtype).view(observation.sites[embedding.site].shape),)
+
+
+def _equal(one: Tensor, other: Tensor) -> bool:
+    return one.shape == other.shape and bool((one - other).norm() <= _SAME * other.norm())

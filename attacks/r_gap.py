@@ -1,0 +1,92 @@
+"""Recursive procedure: one example of a chain of layers, solved from the last layer to the first.
+
+R-GAP (Zhu, Blaschko 2021, arXiv 2010.07733): knowing the output z_l and its gradient k_l, the input of layer l solves
+the linear equations W_l x = z_l (weight constraints) and k_l (x) x = dW_l (gradient constraints); then
+z_{l-1} = act^-1(x) and k_{l-1} = (W_l^T k_l) * act'(z_{l-1}). A linear layer's gradient suffices alone,
+x = dW^T k / |k|^2. The head starts it: with a bias k_L = db; without one the scale of k_L solves
+softmax(W x) - onehot(y) = k_L, for two classes the paper's -mu / (1 + exp(mu)) = <W, dW> with two roots, both tried.
+All in float64. Each convolution's number of independent equations is compared with its unknowns.
+
+Dropout: x = m * act(z) / (1 - p). Zeros mark dropped units; they lose their weight constraints and k is multiplied by
+m / (1 - p), so the masks come out with the image. Linear layers lose nothing, convolutions lose rank.
+Threat model: honest-but-curious server, one exact gradient of one example, known dropout rates; labels given or not.
+Fails for activations without inverse (ReLU, GELU), pooling, normalisation and residual connections, which it refuses;
+for convolutions with too few equations, which it reports, with a grey image; under noise, which every layer amplifies.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._chain import Layer, chain_of
+from attacks._failure import given_up
+from attacks._recursion import Outputs, Solution, recursed, refusal
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction
+
+_MATCHES = 1e-5
+
+
+class RGapConfig(Config):
+    """Settings of the recursion."""
+
+    rank_tolerance: float = Field(
+        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest do not count"
+    )
+    largest_system: int = Field(
+        default=4096,
+        ge=1,
+        description="most unknowns of a convolution; time grows with their cube, 3,000 take a minute",
+    )
+
+
+@final
+@attack("r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733")
+class RGap(Attack[RGapConfig]):
+    """Least squares of weight and gradient constraints."""
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps or examples, unknown rates, and models that are no chain of invertible layers."""
+        reason = refusal(observation, self.config.largest_system)
+        if reason is not None:
+            return reason
+        closed = [layer.name for layer in chain_of(observation) if not layer.activation.is_invertible]
+        return f"the activation behind '{closed[0]}' has no inverse; copa works without one" if closed else None
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Walk back; give up when a layer has fewer independent equations than unknowns."""
+        found = recursed(observation, self._solve, 1, on_step)
+        if found.short is not None:
+            name, rank, unknowns = found.short
+            reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
+            return given_up(observation, 1, len(found.history), reason, found.facts)
+        matches = found.objective < _MATCHES
+        return Reconstruction(
+            inputs=found.inputs,
+            labels=found.labels,
+            masks=found.masks or None,
+            objective=found.objective,
+            iterations=len(found.history),
+            best_iteration=min(found.history, key=lambda walk: walk[1])[0],
+            history=found.history,
+            stopped="solved layer by layer" if matches else "solved layer by layer, but the gradient is not matched",
+            notes=(f"largest residual of a layer's equations {found.residual:.1e}", found.meaning),
+            facts=found.facts,
+        )
+
+    def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:
+        shown = outputs.slopes != 0
+        gradient_rows = layer.gradient_rows(k)
+        offset = layer.apply(torch.zeros(layer.unknowns, dtype=torch.float64))
+        size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gradients are small; both kinds shall count alike
+        rows = torch.cat([layer.weight_rows()[shown], gradient_rows / size])
+        targets = torch.cat([(outputs.values - offset)[shown], gradient.flatten() / size])
+        solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
+        values = solved.solution[:, 0]
+        residual = float((rows @ values - targets).norm() / targets.norm())
+        return Solution(values, int(solved.rank), residual)

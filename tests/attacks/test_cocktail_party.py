@@ -1,0 +1,162 @@
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks.cocktail_party import log_cosh, whitening_of
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "cocktail-party"
+MNIST = {"name": "mnist5k", "train": 400, "test": 10}
+INDEPENDENT = {
+    "total_variation": 0.0,
+    "decorrelation": 0.1,
+    "iterations": 400,
+}  # for pixels that know nothing of their neighbours
+
+
+def dense(pixels: int, *, bias: bool = True, rate: float = 0.0, width: int = 64) -> nn.Module:
+    with seeding.contained(2):
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(pixels, width, bias=bias),
+            nn.GELU(),
+            nn.Dropout(rate),
+            nn.Linear(width, width, bias=bias),
+            nn.GELU(),
+            nn.Linear(width, 4, bias=bias),
+        )
+
+
+def of_noise(model: nn.Module, size: int, seed: int = 0):
+    """The gradient of images of independent, heavy-tailed pixels, inside the pixel range of a made-up normalisation."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn((size, 1, 24, 24), generator=generator, dtype=torch.float64).pow(3)
+    labels = torch.randint(4, (size,), generator=generator)
+    model = model.double()
+    loss = F.cross_entropy(model(images), labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    tensors = {name: g for (name, _), g in zip(model.named_parameters(), gradients, strict=True)}
+    return images, tensors
+
+
+@pytest.fixture
+def mixed(toy):
+    """An observation whose images are independent components."""
+
+    def build(size: int, *, bias: bool = True, seed: int = 0):
+        model = dense(576, bias=bias)
+        observation, _ = toy(model, (1, 24, 24), size)
+        images, tensors = of_noise(model, size, seed)
+        spec = replace(observation.spec, mean=(0.5,), std=(0.005,))
+        return replace(observation, spec=spec, update=replace(observation.update, tensors=tensors)), images
+
+    return build
+
+
+def solve(attack_named, observation, seed=0, **config):
+    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
+
+
+def signed_agreement(found, images):
+    """Cosine of every image with the found one that is closest to it, after removing means; keeps the sign."""
+    found, images = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (found, images))
+    return (F.normalize(images) @ F.normalize(found).T).max(1).values
+
+
+@pytest.mark.parametrize(("bias", "factor"), [(True, 1.25), (False, 2.0)])
+def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, attack_named, bias, factor):
+    observation, images = mixed(6, bias=bias)
+    guess = solve(attack_named, observation, **INDEPENDENT)
+    assert float(signed_agreement(guess.inputs, images).min()) > 0.97
+    order = torch.cdist(images.flatten(1), guess.inputs.flatten(1)).argmin(1)
+    ratio = guess.inputs[order].flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
+    assert 1 / factor < float(ratio.min()) <= float(ratio.max()) < factor
+
+
+def test_as_good_as_fast_ica_of_scikit_learn(mixed, attack_named):
+    decomposition = pytest.importorskip("sklearn.decomposition")
+    observation, images = mixed(8)
+    guess = solve(attack_named, observation, **INDEPENDENT)
+    gradient = observation.update.tensors["1.weight"].numpy()
+    other = decomposition.FastICA(8, fun="logcosh", whiten="unit-variance", random_state=0, max_iter=2000, tol=1e-8)
+    sources = torch.from_numpy(other.fit_transform(gradient.T).T.copy())
+    theirs = torch.maximum(signed_agreement(sources, images), signed_agreement(-sources, images))
+    ours = signed_agreement(guess.inputs, images)
+    assert float(ours.mean()) > float(theirs.mean()) - 0.01
+    assert float(ours.min()) > 0.95
+
+
+@settings(max_examples=20, deadline=None)
+@given(rows=st.integers(2, 6), columns=st.integers(20, 60), seed=st.integers(0, 100), repeats=st.booleans())
+def test_whitening_gives_unit_covariance_and_drops_what_does_not_vary(rows, columns, seed, repeats):
+    mixtures = torch.randn((rows, columns), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    mixtures = torch.cat([mixtures, mixtures.sum(0, keepdim=True) + 3.0]) if repeats else mixtures
+    white = whitening_of(mixtures) @ (mixtures - mixtures.mean(1, keepdim=True))
+    identity = torch.eye(rows, dtype=torch.float64)
+    torch.testing.assert_close(white @ white.T / columns, identity, atol=1e-6, rtol=1e-6)
+
+
+def test_log_cosh_does_not_overflow():
+    values = torch.tensor([0.0, 0.5, -2.0, 1000.0], dtype=torch.float64)
+    torch.testing.assert_close(log_cosh(values[:3]), values[:3].cosh().log())
+    assert float(log_cosh(values)[3]) == pytest.approx(1000.0 - 0.6931471805599453)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, attack_named, psnr_of, rate):
+    model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
+    observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
+    observation = replace(observation, spec=world.dataset.spec)
+    guess = solve(attack_named, observation, iterations=400)
+    scores = sorted(psnr_of(guess, truth, world.dataset.spec))
+    grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.dataset.spec))
+    assert scores[4] > 20 > grey[-1]
+    assert guess.masks is None
+    assert guess.facts["numerical rank"] == 8
+
+
+def test_some_noise_is_bearable(watched, attack_named, psnr_of):
+    observation, truth, world = watched(
+        data=MNIST,
+        model={"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": 0.0},
+        federation={"batch_size": 4},
+        defenses=[{"name": "gradient-noise", "scale": 1e-4}],
+    )
+    guess = solve(attack_named, observation, iterations=400)
+    assert guess.facts["numerical rank"] > 4
+    assert sorted(psnr_of(guess, truth, world.dataset.spec))[2] > 15
+
+
+def test_it_says_so_when_there_is_nothing_to_unmix(mixed, attack_named, without_information):
+    observation = without_information(mixed(4)[0])
+    guess = solve(attack_named, observation)
+    assert guess.stopped.startswith("gave up: 4 directions hold")
+    assert not guess.inputs.any()
+    unknown = solve(attack_named, replace(observation, batch_size=None, labels=None))
+    assert "full rank" in unknown.stopped
+    assert not unknown.inputs.any()
+
+
+def test_an_example_without_a_trace_stays_grey(mixed, attack_named):
+    observation, images = mixed(4)
+    guess = solve(attack_named, replace(observation, batch_size=5, labels=None), **INDEPENDENT)
+    assert guess.inputs.shape[0] == len(guess.labels) == 5
+    assert not guess.inputs[-1].any()
+    assert float(signed_agreement(guess.inputs[:4], images).min()) > 0.95
+
+
+def test_refuses_with_the_reason(toy, watched, attack_named):
+    cases = {
+        "closed-form-linear": toy(dense(16), (1, 4, 4), 1)[0],
+        "no linear layer sees": watched(model={"name": "convnet"}, federation={"batch_size": 2})[0],
+        "3 local steps": replace(toy(dense(16), (1, 4, 4), 2)[0], local_steps=3),
+    }
+    for reason, observation in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, observation)

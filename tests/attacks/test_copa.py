@@ -1,0 +1,101 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "copa"
+ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "identity": nn.Identity, "relu": nn.ReLU}
+
+
+def net(activation: str, channels: tuple[int, ...], strides: tuple[int, ...], side: int, rate: float = 0.0):
+    layers: list[nn.Module] = []
+    with seeding.contained(1):
+        for inputs, outputs, stride in zip(channels, channels[1:], strides, strict=False):
+            layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ACTIVATIONS[activation]()]
+            side = -(-side // stride)
+        return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(rate), nn.Linear(channels[-1] * side * side, 4))
+
+
+def solve(attack_named, observation, name=NAME, **config):
+    return attack_named(name, **config)(observation, torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
+def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, activation, rate):
+    observation, truth = toy(net(activation, (1, 4, 6), (1, 1), 6, rate), (1, 6, 6), 1)
+    guess, other = solve(attack_named, observation), solve(attack_named, observation, "r-gap")
+    torch.testing.assert_close(guess.inputs, other.inputs, atol=1e-9, rtol=1e-9)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
+    assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
+    assert guess.facts["walks"] == 1
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+@pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
+def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, activation, rate):
+    observation, truth = toy(net(activation, (1, 8, 3, 4), (1, 2, 2), 6, rate), (1, 6, 6), 1)
+    assert solve(attack_named, observation, "r-gap").stopped.startswith("gave up")
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
+    assert guess.stopped == "solved layer by layer"
+    assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
+
+
+@pytest.mark.parametrize("strides", [(1, 1), (1, 2), (2, 2)])
+def test_relu_layers_of_some_width(toy, attack_named, strides):
+    observation, truth = toy(net("relu", (1, 16, 16), strides, 8), (1, 8, 8), 1)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
+    assert guess.objective < 1e-12
+
+
+def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
+    observation, truth, world = watched(model={"name": "convnet", "width": 16, "dropout": 0.25})
+    guess = solve(attack_named, observation)
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > 60
+
+
+def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_named):
+    observation, truth = toy(net("identity", (1, 3, 2), (1, 2), 8, 0.5), (1, 8, 8), 1)
+    guess = solve(attack_named, observation)
+    assert guess.stopped == "solved in part: '0' has 62 independent equations for 64 unknowns"
+    assert guess.objective < 1e-12
+    error = float((guess.inputs - truth.batches[0].inputs).norm() / truth.batches[0].inputs.norm())
+    assert 1e-3 < error < 0.2
+
+
+def test_narrow_relu_layers_are_admitted_to_fail(toy, attack_named):
+    guess = solve(attack_named, toy(net("relu", (1, 6, 3), (1, 2), 10), (1, 10, 10), 1)[0], walks=3)
+    assert guess.stopped == "walks used up, the gradient is not matched"
+    assert guess.iterations == len(guess.history) == 3
+    assert guess.objective == min(value for _, value in guess.history)
+
+
+def test_the_same_observation_gives_the_same_bits(toy, attack_named):
+    observation, _ = toy(net("leaky", (1, 8, 3, 4), (1, 2, 2), 6, 0.5), (1, 6, 6), 1)
+    assert torch.equal(solve(attack_named, observation).inputs, solve(attack_named, observation).inputs)
+
+
+def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, without_information):
+    observation, truth = toy(net("relu", (1, 8, 8), (1, 2), 8), (1, 8, 8), 1)
+    guess = solve(attack_named, without_information(observation), walks=2)
+    image = truth.batches[0].inputs
+    assert float((guess.inputs - image).square().mean()) > 0.9 * float(image.square().mean())
+    assert guess.objective > 0.1
+
+
+def test_refuses_with_the_reason(toy, watched, attack_named):
+    observation = toy(net("relu", (1, 4), (1,), 6), (1, 6, 6), 1)[0]
+    cases = {
+        "mixes 2 examples": toy(net("relu", (1, 4), (1,), 6), (1, 6, 6), 2)[0],
+        "3 local steps": replace(observation, local_steps=3),
+        "GELU": watched()[0],
+    }
+    for reason, refused in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, refused)

@@ -1,0 +1,145 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "r-gap"
+ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
+
+
+def net(rate: float = 0.0, *, bias: bool = True, activation: str = "leaky", classes: int = 4, stride: int = 1):
+    """Three layers; with a stride of 2 the second convolution gives too few equations."""
+    act, side = ACTIVATIONS[activation], 6 // stride
+    with seeding.contained(1):
+        return nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1, bias=bias),
+            act(),
+            nn.Conv2d(4, 6 if stride == 1 else 2, 3, stride, padding=1, bias=bias),
+            act(),
+            nn.Flatten(),
+            nn.Dropout(rate),
+            nn.Linear((6 if stride == 1 else 2) * side * side, classes, bias=bias),
+        )
+
+
+def solve(attack_named, observation, **config):
+    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(0))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    rate=st.sampled_from([0.0, 0.25, 0.5]),
+    bias=st.booleans(),
+    activation=st.sampled_from(sorted(ACTIVATIONS)),
+    classes=st.integers(2, 4),
+    seed=st.integers(0, 50),
+)
+def test_recovers_image_label_and_masks(toy, attack_named, rate, bias, activation, classes, seed):
+    model = net(rate, bias=bias, activation=activation, classes=classes)
+    observation, truth = toy(model, (1, 6, 6), 1, classes=classes, seed=seed)
+    guess = solve(attack_named, replace(observation, labels=None))
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
+    assert torch.equal(guess.labels, truth.batches[0].labels)
+    assert guess.objective < 1e-9
+    assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
+    assert guess.stopped == "solved layer by layer"
+    assert guess.facts["rank of '2'"] == guess.facts["unknowns of '2'"] == 144
+
+
+@pytest.mark.parametrize("activation", ["leaky", "sigmoid"])
+def test_dense_chains_with_dropout_everywhere(toy, attack_named, activation):
+    act = ACTIVATIONS[activation]
+    with seeding.contained(3):
+        layers = [nn.Flatten(), nn.Linear(12, 20, bias=False), act(), nn.Dropout(0.3)]
+        layers += [nn.Linear(20, 16, bias=False), act(), nn.Dropout(0.5), nn.Linear(16, 4, bias=False)]
+        observation, truth = toy(nn.Sequential(*layers), (3, 2, 2), 1)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
+    assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
+    assert guess.facts["zero share"] == pytest.approx(
+        float((torch.cat([m.flatten() for m in truth.masks[0]]) == 0).double().mean())
+    )
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d])
+def test_dropout_between_convolutions_costs_rank_but_not_the_image(toy, attack_named, kind):
+    with seeding.contained(1):
+        model = nn.Sequential(
+            nn.Conv2d(1, 6, 3, padding=1),
+            nn.Tanh(),
+            kind(0.5),
+            nn.Conv2d(6, 8, 3, padding=1),
+            nn.Tanh(),
+            nn.Flatten(),
+            nn.Linear(8 * 36, 4),
+        )
+    observation, truth = toy(model, (1, 6, 6), 1, seed=2)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-6, rtol=1e-6)
+    assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
+
+
+def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
+    with seeding.contained(1):
+        model = nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(27, 8), nn.Tanh(), nn.Linear(8, 4))
+    observation, truth = toy(model, (3, 3, 3), 1)
+    guess = solve(attack_named, observation)
+    seen = truth.batches[0].inputs * truth.masks[0][0].view(1, 3, 3, 3)
+    torch.testing.assert_close(guess.inputs, seen, atol=1e-10, rtol=1e-10)
+
+
+def test_too_few_equations_are_reported_and_the_image_is_grey(toy, attack_named):
+    guess = solve(attack_named, toy(net(stride=2), (1, 6, 6), 1)[0])
+    assert guess.stopped.startswith("gave up: '2' gives ")
+    assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"] == 144
+    assert not guess.inputs.any()
+
+
+def test_without_dropout_the_extension_changes_no_bit(toy, attack_named):
+    plain = net()
+    without = nn.Sequential(*(module for module in plain if not isinstance(module, nn.Dropout)))
+    first = solve(attack_named, toy(plain, (1, 6, 6), 1)[0])
+    second = solve(attack_named, toy(without, (1, 6, 6), 1)[0])
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.masks is second.masks is None
+
+
+def test_a_delta_of_one_step_is_a_gradient(toy, attack_named):
+    observation, truth = toy(net(bias=False), (1, 6, 6), 1)
+    scaled = {name: observation.learning_rate * tensor for name, tensor in observation.update.tensors.items()}
+    delta = replace(observation, update=replace(observation.update, kind="delta", tensors=scaled))
+    torch.testing.assert_close(solve(attack_named, delta).inputs, truth.batches[0].inputs, atol=1e-6, rtol=1e-6)
+
+
+def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, without_information):
+    observation, truth = toy(net(0.25), (1, 6, 6), 1)
+    guess = solve(attack_named, without_information(observation))
+    image = truth.batches[0].inputs
+    assert float((guess.inputs - image).square().mean()) > 0.9 * float(image.square().mean())
+    assert guess.objective > 0.1
+
+
+def test_refuses_with_the_reason(toy, watched, attack_named):
+    shape = (1, 6, 6)
+    observation = toy(net(0.25), shape, 1)[0]
+    relu = nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.ReLU(), nn.Linear(5, 4))
+    blind = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size",)}))
+    cases = {
+        "mixes 2 examples": toy(net(), shape, 2)[0],
+        "3 local steps": replace(observation, local_steps=3),
+        "rates are not known": blind,
+        "has no inverse; copa": toy(relu, shape, 1)[0],
+        "GELU": watched()[0],
+        "not the cross entropy": replace(observation, loss=lambda outputs, _labels: outputs.square().mean()),
+    }
+    for reason, refused in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, refused)
+    with pytest.raises(NotApplicable, match="144 unknowns, more than 'largest_system' = 100"):
+        solve(attack_named, observation, largest_system=100)
