@@ -174,9 +174,8 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
     given = _Given()
     replaced = {first: given, name: _Last()}
     memo: dict[int, object] = {id(observation.model.get_submodule(key)): module for key, module in replaced.items()}
-    model = copy.deepcopy(observation.model, memo).double().eval()
+    model = copy.deepcopy(observation.model, memo).double().eval().requires_grad_(False)
 
-    @torch.no_grad()
     def inputs(outputs: Tensor) -> Tensor:
         given.values = outputs
         with without_dropout():

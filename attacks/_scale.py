@@ -47,14 +47,12 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         compared: 1 for units that are surely kept, 0 for dropped or doubtful ones, shape (A, width).
         row_space: rows that span the next layer's inputs, shape (R, width).
     """
-    frames = torch.linalg.qr((row_space * compared[:, None]).mT).Q  # (A, width, R)
+    frames = _frames(compared, row_space)
 
     def residuals(scales: Tensor) -> Tensor:
-        """Parts of the unit vectors act(s W u) outside the row space; (S, A, width) for scales (S, A)."""
-        seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape) * compared
-        unit = torch.nn.functional.normalize(seen, dim=2)
-        outside = unit - (frames @ (frames.mT @ unit[..., None])).squeeze(3)
-        return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # silence explains nothing
+        """Residuals (S, A, width) for scales (S, A)."""
+        seen = inputs((scales[:, :, None] * outputs).flatten(0, 1)).view(-1, *outputs.shape)
+        return _outside(seen * compared, frames)
 
     grid = torch.cat([_GRID, -_GRID])
     sizes = torch.cat(
@@ -73,6 +71,29 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
         if bool((steps.abs() < _SETTLED).all()):
             break
     return Scales(scales, residuals(scales[None])[0].norm(dim=1), _slopes(residuals, scales).norm(dim=1) > _FLAT)
+
+
+def outside_row_space(seen: Tensor, compared: Tensor, row_space: Tensor) -> Tensor:
+    """Return the parts of unit vectors outside a row space, over the compared units only, shape (A, width).
+
+    Args:
+        seen: what the next layer sees, shape (A, width).
+        compared: 1 for units that are surely kept, shape (A, width).
+        row_space: rows that span the next layer's inputs, shape (R, width).
+    """
+    return _outside((seen * compared)[None], _frames(compared, row_space))[0]
+
+
+def _frames(compared: Tensor, row_space: Tensor) -> Tensor:
+    """Orthonormal columns that span the compared part of the row space, (A, width, R)."""
+    return torch.linalg.qr((row_space * compared[:, None]).mT).Q
+
+
+def _outside(seen: Tensor, frames: Tensor) -> Tensor:
+    """Parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
+    unit = torch.nn.functional.normalize(seen, dim=2)
+    outside = unit - (frames @ (frames.mT @ unit[..., None])).squeeze(3)
+    return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # silence explains nothing
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """Sparsest vectors of a subspace: find q with U q mostly exact zeros, for U (h, R) with orthonormal columns.
 
 Dictionary learning by many starts of a smoothed l1 descent on the sphere, then reweighted least squares, which turns
-the zeros that the descent leaves near zero into exact ones.
+the zeros that the descent leaves near zero into exact ones. Where noise leaves no exact zeros the descent alone has to
+do.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ _FIRST_STEP = 0.5
 _NORM_FLOOR = 0.3
 _SAME_START = 0.9
 _SAME_VECTOR = 0.999
-_REFINEMENTS = 40
+_DECIDING = torch.logspace(-0.8, -2, 80, dtype=torch.float64)
+_SHARPENING = torch.logspace(-2.5, -7, 10, dtype=torch.float64)
 ZERO = 1e-5
 _INDEPENDENT = 1e-3
 
@@ -52,10 +54,8 @@ def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generat
     """
     height, rank = basis.shape
     preconditioner, rows = _preconditioned(basis)
-    first = F.normalize(torch.randn((starts, rank), generator=generator, dtype=torch.float64), dim=1)
-    candidates = _descended(rows, first)
-    score = (candidates @ rows.T).square().add(_LAST_SMOOTHING**2).sqrt().mean(1)
-    chosen = _distinct(candidates[score.argsort()], _SAME_START, rank + rank // 2 + 4)
+    candidates = _descended(rows, _starts(preconditioner, known.vectors, starts, generator))
+    chosen = _best(rows, candidates, rank + rank // 2 + 4)
     directions = F.normalize(basis, dim=1)
     refined = _refined(directions, F.normalize(chosen @ preconditioner.T, dim=1))
     found = torch.cat([known.vectors, refined])
@@ -64,6 +64,22 @@ def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generat
     order = order[zero_shares[order] >= (rank + 8) / height]
     kept = order[independent(found[order])]
     return Sparse(found[kept], zero_shares[kept])
+
+
+def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: torch.Generator) -> Tensor:
+    """Return at most R unit vectors q (k, R) for which U q is sparse up to noise, best first.
+
+    Args:
+        basis: as in `searched`.
+        noise: size of an entry of the noise, relative to that of the matrix that U spans.
+        starts: random points on the sphere.
+        generator: for the starts.
+    """
+    rank = basis.shape[1]
+    preconditioner, rows = _preconditioned(basis)
+    first = _starts(preconditioner, torch.empty(0, rank, dtype=basis.dtype), starts, generator)
+    smoothing = min(max(_LAST_SMOOTHING, 3.0 * noise), _FIRST_SMOOTHING)
+    return F.normalize(_best(rows, _descended(rows, first, smoothing), rank) @ preconditioner.T, dim=1)
 
 
 def entries(basis: Tensor, vectors: Tensor) -> Tensor:
@@ -80,16 +96,38 @@ def _preconditioned(basis: Tensor) -> tuple[Tensor, Tensor]:
     return whitening, damped @ whitening
 
 
-def _descended(rows: Tensor, first: Tensor) -> Tensor:
-    """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, while mu falls."""
-    points = first
-    for smoothing in torch.logspace(0, 1, _DESCENT_STEPS, base=_LAST_SMOOTHING / _FIRST_SMOOTHING).tolist():
+def _starts(preconditioner: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Random points (count, R) on the sphere; every second one orthogonal to the known vectors, which are not wanted.
+
+    Sparse columns with independent zeros are nearly orthogonal after whitening, so the complement of those found lies
+    close to those that are missing.
+    """
+    points = torch.randn((count, len(preconditioner)), generator=generator, dtype=torch.float64)
+    if len(known):
+        frame = torch.linalg.qr(torch.linalg.solve(preconditioner, known.T)).Q  # (R, k)
+        points[::2] -= points[::2] @ frame @ frame.T
+    return F.normalize(points, dim=1)
+
+
+def _descended(rows: Tensor, first: Tensor, last_smoothing: float = _LAST_SMOOTHING) -> Tensor:
+    """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, while mu falls.
+
+    In float32: mu is far above its rounding.
+    """
+    rows, points = rows.float(), first.float()
+    for smoothing in torch.logspace(0, 1, _DESCENT_STEPS, base=last_smoothing / _FIRST_SMOOTHING).tolist():
         mu = _FIRST_SMOOTHING * smoothing
         values = points @ rows.T
-        slope = (values / (values.square() + mu**2).sqrt()) @ rows / len(rows)
+        slope = (values * (values.square() + mu**2).rsqrt()) @ rows / len(rows)
         tangent = slope - (slope * points).sum(1, keepdim=True) * points
         points = F.normalize(points - _FIRST_STEP * smoothing**0.75 * tangent, dim=1)
-    return points
+    return F.normalize(points.double(), dim=1)
+
+
+def _best(rows: Tensor, candidates: Tensor, limit: int) -> Tensor:
+    """Return at most `limit` candidates that differ, sparsest first."""
+    score = (candidates @ rows.T).square().add(_LAST_SMOOTHING**2).sqrt().mean(1)
+    return _distinct(candidates[score.argsort()], _SAME_START, limit)
 
 
 def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
@@ -102,12 +140,17 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
 
 
 def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
-    """Reweighted least squares: the smallest eigenvector under weights that grow where an entry is near zero."""
+    """Reweighted least squares: the smallest eigenvector under weights that grow where an entry is near zero.
+
+    One inverse iteration a step follows the eigenvector; slowly at first, while it is decided which entries are zero.
+    """
     unit = vectors.shape[1] ** -0.5
-    for smoothing in torch.logspace(-0.824, -7, _REFINEMENTS, dtype=torch.float64).tolist():
+    products = (directions[:, :, None] * directions[:, None]).flatten(1)  # (h, R * R)
+    for smoothing in torch.cat([_DECIDING, _SHARPENING]).tolist():
         weights = 1.0 / ((vectors @ directions.T).square() + (smoothing * unit) ** 2)  # (k, h)
-        gram = torch.einsum("kh,hr,hs->krs", weights, directions, directions)
-        vectors = torch.linalg.eigh(gram).eigenvectors[:, :, 0]
+        gram = (weights @ products).view(-1, *(2 * vectors.shape[1:]))
+        root = torch.linalg.cholesky(gram)
+        vectors = F.normalize(torch.cholesky_solve(vectors[:, :, None], root).squeeze(2), dim=1)
     return vectors
 
 

@@ -21,7 +21,7 @@ no full rank, for example behind one class token with few heads in a single bloc
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
@@ -32,7 +32,7 @@ from attacks._failure import given_up, labels_or_zeros
 from attacks._matching import one_gradient_only, pixel_box
 from attacks._patches import Patches, patch_projection
 from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
@@ -79,6 +79,8 @@ class _Solution(NamedTuple):
 @attack("april", summary="exact image from an attention that sees the embedded patches", paper="2112.14087")
 class April(Attack[AprilConfig]):
     """Least squares for the tokens, then for the patches."""
+
+    effort: ClassVar[Effort] = "algebra"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or images, and models whose attention does not see the embedded tokens alone."""

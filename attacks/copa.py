@@ -20,7 +20,7 @@ the first layer lacks equations: the image is then one of many that fit.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -28,7 +28,7 @@ from torch import Tensor
 
 from attacks._chain import Layer
 from attacks._recursion import Equations, Outputs, Recursion, Solution, recursed, refusal
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction
 
@@ -51,6 +51,8 @@ class CopaConfig(Config):
 @attack("copa", summary="one example of a chain with ReLU or strides, layer by layer (COPA)", paper="2111.10178")
 class Copa(Attack[CopaConfig]):
     """Regularised least squares of weight, gradient and pulled-back constraints."""
+
+    effort: ClassVar[Effort] = "search"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or examples, unknown rates, and models that are no chain of layers."""

@@ -16,7 +16,7 @@ for convolutions with too few equations, which it reports, with a grey image; un
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -25,7 +25,7 @@ from torch import Tensor
 from attacks._chain import Layer, chain_of
 from attacks._failure import given_up
 from attacks._recursion import Outputs, Solution, recursed, refusal
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction
 
@@ -49,6 +49,8 @@ class RGapConfig(Config):
 @attack("r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733")
 class RGap(Attack[RGapConfig]):
     """Least squares of weight and gradient constraints."""
+
+    effort: ClassVar[Effort] = "algebra"
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or examples, unknown rates, and models that are no chain of invertible layers."""

@@ -8,35 +8,54 @@ finds it by dictionary learning. Dropout behind any activation supplies the same
 instead of hiding them. Scale and sign come from the bias or, without one, from the next layer's row space; the masks of
 all layers and the labels follow layer by layer.
 
-Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known. Without the
-dropout rates the images are as exact, but only the masks of the first layer would be, so none are returned.
-Fails without zeros (GELU without dropout), with too few of them for the batch (p = 0.1 beyond about 4 of 512 units),
-and under noise, which leaves no exact zero; it then says so and returns grey images. With ReLU, sparse mixtures may
-pass for examples: the objective tells.
+An incomplete basis q_1 ... q_k of R gives the columns U q_i and their masks m_i, but x_i = b_i V with b_i q_j = [i = j]
+is open by R - k numbers each. They are found like a batch without masks (TIGER, arXiv 2606.18312): m_i * act(W x_i) has
+to lie in the row space of the next weight gradient. What is then known exactly is subtracted, and the search goes on
+with the smaller rank. Examples that stay unknown come back grey; those returned satisfy hundreds of equations to 3e-5.
+
+Threat model: honest-but-curious server, one gradient; labels and batch size need not be known. Without the dropout
+rates the images are as exact, but only the masks of the first layer would be, so none are returned.
+Noise, quantisation and pruning leave no clean rank: then the singular values are cut at their widest gap, no zero is
+required, and the images are as blurred as the noise; those whose hidden units the next layer contradicts stay grey.
+Fails without zeros (GELU without dropout; span-intersection is for that), with too few of them for the batch (p = 0.1
+beyond about 16 of 512 units), and in strong noise; it then says so and returns grey images. With ReLU, sparse mixtures
+may pass for examples: the objective tells.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._agreement import knows_rates, verdict
-from attacks._labels import infer_labels
-from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
-from attacks._matching import one_gradient_only
-from attacks._peeling import peeled
-from attacks._scale import largest_in_range, signed_scales
-from attacks._sparsest import ZERO, Sparse, entries, nothing_found, searched
+from attacks._batches import (
+    FirstLayer,
+    batch_refusal,
+    first_layer,
+    part_of_batch,
+    row_space_behind,
+    scaled,
+    whole_batch,
+)
+from attacks._factors import hopeless
+from attacks._failure import given_up, grey_images
+from attacks._intersection import Intersection, is_elementwise, solved, spanned
+from attacks._layers import examples_from
+from attacks._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
+from attacks._spectrum import Spectrum, spectrum
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _SURELY_KEPT = 1e-3
-_UNITS_PER_EXAMPLE = 4
-_MATCHES = 1e-5
+_COMPLETIONS = (2, 16)  # starts an example; more when the first ones fail
+_COMPLETED = 3e-5
+_CONTRADICTED = 0.5
+_COMPARED_IN_NOISE = 0.25
 
 
 class SparseDictionaryConfig(Config):
@@ -53,6 +72,13 @@ class _Factors(NamedTuple):
     basis: Tensor  # (live rows, R), orthonormal columns
     right: Tensor  # (R, columns)
     live: Tensor  # (h,), True for rows of the gradient that are not zero
+    left: Tensor  # (live rows,), share of a row's norm that was not subtracted
+
+
+class _Atoms(NamedTuple):
+    deltas: Tensor  # (k, h), columns of D with exact zeros
+    rows: Tensor  # (k, columns), rows of X, so that D X is the gradient
+    sizes: Tensor  # (k, h), entries of D in units of the norms of the rows of U, times what is left of them
 
 
 @final
@@ -65,145 +91,208 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""
-        if observation.batch_size == 1:
-            return "a single example needs no search; closed-form-linear solves it"
-        layer = first_linear(observation)
-        if layer is None:
-            return "no linear layer sees the flattened input"
-        has_bias = f"{layer.name}.bias" in observation.update.tensors
-        if not has_bias and layer_behind(observation, layer.name) is None:
-            return f"layer '{layer.name}' has no bias and no linear layer behind it that would show the scale"
-        return one_gradient_only(observation)
+        return batch_refusal(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search in rounds until the basis is complete, then solve for the examples."""
-        layer = first_linear(observation)
-        assert layer is not None
-        factors = self._factors(observation, layer)
-        rank = len(factors.right)
-        size = observation.batch_size or rank
-        reason = _hopeless(factors, size)
+        first = first_layer(observation)
+        assert first is not None
+        read = spectrum(torch.linalg.svdvals(first.gradient), self.config.rank_tolerance)
+        size = observation.batch_size or read.rank
+        reason = hopeless(read.rank, int(first.gradient.any(1).sum()), size)
+        facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
         if reason is not None:
-            return _given_up(observation, size, 0, reason)
-        found, rounds = self._rounds(factors, generator, on_step, _grey(observation, size))
-        if len(found.vectors) < rank:
-            reason = (
-                f"gave up: {len(found.vectors)} of {rank} examples stand out in {rounds} rounds, too few exact zeros"
-            )
-            return _given_up(observation, size, rounds, reason)
-        return _solved(observation, layer, factors, found, rounds)
+            return given_up(observation, size, 0, reason, facts)
+        if not read.is_exact:
+            return self._despite_noise(observation, first, read, size, generator, facts)
+        watch = _Watch(on_step, grey_images(observation, size), read.rank, self.config.rounds * read.rank)
+        atoms = self._separated(observation, first, read.rank, generator, watch)
+        return _answered(observation, first, atoms, read.rank, size, watch.rounds, facts)
 
-    def _factors(self, observation: Observation, layer: PixelLayer) -> _Factors:
-        gradient = observation.update.tensors[f"{layer.name}.weight"].double()
-        bias = observation.update.tensors.get(f"{layer.name}.bias")
-        if bias is not None:
-            gradient = torch.cat([gradient, bias.double()[:, None]], 1)
-        live = gradient.any(1)
-        left, singular, right = torch.linalg.svd(gradient[live], full_matrices=False)
-        rank = int((singular > self.config.rank_tolerance * singular[0]).sum())
-        return _Factors(left[:, :rank], singular[:rank, None] * right[:rank], live)
+    def _separated(
+        self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
+    ) -> _Atoms:
+        """Find all atoms, or complete and subtract those that were found, and go on with the rest."""
+        found: list[_Atoms] = []
+        rest = first.gradient
+        missing = rank
+        while missing:
+            factors = _factorised(rest, first.gradient, missing)
+            vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
+            if len(vectors) == missing:
+                part = _atoms(factors, vectors, torch.linalg.solve(vectors.T, factors.right))
+            else:
+                part = _completed(observation, first, factors, vectors, rank, generator)
+            if part is None:
+                break
+            found.append(part)
+            rest = rest - part.deltas.T @ part.rows
+            missing -= len(part.rows)
+        if not found:
+            return _Atoms(*(torch.empty(0, size) for size in (len(rest), rest.shape[1], len(rest))))
+        return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def _rounds(
-        self, factors: _Factors, generator: torch.Generator, on_step: OnStep, grey: Tensor
-    ) -> tuple[Sparse, int]:
+    def _rounds(self, factors: _Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
+        """Add starts until the basis is complete or a round brings nothing new."""
         rank = len(factors.right)
         found = nothing_found(rank)
-        for round_ in range(1, self.config.rounds + 1):
+        for _ in range(self.config.rounds):
+            before = len(found.vectors)
             found = searched(factors.basis, found, self.config.starts, generator)
-            missing = 1.0 - len(found.vectors) / rank
-            on_step(Step(0, round_, self.config.rounds, missing, missing, grey))
-            if missing == 0.0:
-                return found, round_
-        return found, self.config.rounds
+            watch.ended(rank - len(found.vectors))
+            if len(found.vectors) in (before, rank):
+                break
+        return found
+
+    def _despite_noise(
+        self,
+        observation: Observation,
+        first: FirstLayer,
+        read: Spectrum,
+        size: int,
+        generator: torch.Generator,
+        facts: dict[str, float],
+    ) -> Reconstruction:
+        """Take the sparsest directions as they are, and keep the examples that the next layer does not contradict."""
+        factors = _factorised(first.gradient, first.gradient, read.rank)
+        vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
+        if len(vectors) < read.rank or first.behind is None:
+            return given_up(observation, size, 1, "gave up: noise hides the examples", facts)
+        rows = torch.linalg.lstsq(vectors.T, factors.right).solution
+        deltas = (vectors @ factors.basis.T).abs()
+        count = max(2, round(_COMPARED_IN_NOISE * deltas.shape[1]))
+        kept = torch.zeros(len(deltas), len(factors.live), dtype=torch.float64)
+        kept[:, factors.live] = torch.zeros_like(deltas).scatter(1, deltas.topk(count).indices, 1.0)
+        row_space = row_space_behind(observation, first.behind, read.rank)
+        inputs, residuals = scaled(observation, first, rows, kept, row_space)
+        trusted = residuals < _CONTRADICTED
+        facts = {**facts, "examples found": float(trusted.sum())}
+        if not bool(trusted.any()):
+            return given_up(observation, size, 1, "gave up: the next layer contradicts every example", facts)
+        return part_of_batch(
+            observation,
+            first,
+            examples_from(inputs[trusted], first.layer, observation),
+            size,
+            1,
+            f"separated {int(trusted.sum())} of {read.rank} examples up to noise",
+            ("the gradient has no clean rank: noise, quantisation or pruning",),
+            facts,
+        )
 
 
-def _hopeless(factors: _Factors, size: int) -> str | None:
-    units, rank = factors.basis.shape
-    if rank > size:
-        return f"gave up: numerical rank {rank} exceeds the batch size {size}, so the gradient is not exact"
-    if units < _UNITS_PER_EXAMPLE * rank:
-        return f"gave up: {units} units cannot tell {rank} examples apart, at least {_UNITS_PER_EXAMPLE * rank} could"
+@dataclass
+class _Watch:
+    """Counts the rounds and reports them."""
+
+    on_step: OnStep
+    guess: Tensor
+    rank: int
+    most: int
+    rounds: int = 0
+
+    def ended(self, missing: int) -> None:
+        self.rounds += 1
+        share = missing / self.rank
+        self.on_step(Step(0, self.rounds, self.most, share, share, self.guess))
+
+
+def _factorised(rest: Tensor, gradient: Tensor, rank: int) -> _Factors:
+    """Factors of what is left of the gradient; rows that are zero or were subtracted to zero are left out."""
+    norms = gradient.norm(dim=1)
+    live = rest.norm(dim=1) > ZERO * norms
+    basis, singular, right = torch.linalg.svd(rest[live], full_matrices=False)
+    left = rest[live].norm(dim=1) / norms[live]
+    return _Factors(basis[:, :rank], singular[:rank, None] * right[:rank], live, left)
+
+
+def _atoms(factors: _Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
+    sizes = entries(factors.basis, vectors).abs() * factors.left
+    deltas = (vectors @ factors.basis.T) * (sizes > ZERO)
+    whole = torch.zeros(2, len(vectors), len(factors.live), dtype=torch.float64)
+    whole[:, :, factors.live] = torch.stack([deltas, sizes])
+    return _Atoms(whole[0], rows, whole[1])
+
+
+def _completed(
+    observation: Observation,
+    first: FirstLayer,
+    factors: _Factors,
+    vectors: Tensor,
+    rank: int,
+    generator: torch.Generator,
+) -> _Atoms | None:
+    """Find the rows of X that an incomplete basis leaves open, one example after the other; None when none is found."""
+    behind, width = first.behind, len(first.weight)
+    if behind is None or not len(vectors) or not is_elementwise(behind.inputs, width):
+        return None
+    row_space = row_space_behind(observation, behind, rank)
+    dual = torch.linalg.pinv(vectors).T @ factors.right  # row i belongs to example i, up to the open rows
+    open_rows = torch.linalg.svd(vectors).Vh[len(vectors) :] @ factors.right
+    blank = _atoms(factors, vectors, dual)
+    found: list[int] = []
+    for index in range(len(vectors)):
+        kept = (blank.sizes[index] > _SURELY_KEPT).double()
+        row = _completed_row(
+            first, behind.inputs, row_space, kept, torch.cat([dual[index : index + 1], open_rows]), generator
+        )
+        if row is not None:
+            blank.rows[index] = row
+            found.append(index)
+    return _Atoms(*(part[found] for part in blank)) if found else None
+
+
+def _completed_row(
+    first: FirstLayer,
+    inputs: Callable[[Tensor], Tensor],
+    row_space: Tensor,
+    kept: Tensor,
+    rows: Tensor,
+    generator: torch.Generator,
+) -> Tensor | None:
+    """Return the combination of rows (r, columns), the first one with factor 1, that the next layer saw; or None."""
+    if int(kept.sum()) < len(row_space) + 2 * len(rows):
+        return None
+    span = spanned(rows, has_bias=first.has_bias)
+    frame = torch.linalg.qr((row_space * kept).T).Q.T
+    problem = Intersection(span.offset @ first.weight.T, span.directions @ first.weight.T, inputs, frame, kept)
+    for starts in _COMPLETIONS:
+        points, norms = solved(problem, span.starts(starts, generator))
+        best = int(norms.argmin())
+        if float(norms[best]) < _COMPLETED:
+            row = span.offset + points[best] @ span.directions
+            return row / torch.linalg.lstsq(rows.T, row[:, None]).solution[0, 0]
     return None
 
 
-def _solved(
-    observation: Observation, layer: PixelLayer, factors: _Factors, found: Sparse, rounds: int
+def _answered(
+    observation: Observation,
+    first: FirstLayer,
+    atoms: _Atoms,
+    rank: int,
+    size: int,
+    rounds: int,
+    facts: dict[str, float],
 ) -> Reconstruction:
-    """Invert the complete basis, then find scales, masks and labels."""
-    rows = torch.linalg.solve(found.vectors.T, factors.right)
-    residual = (_residual(factors, found, rows), "relative residual of the first gradient, zeros enforced")
-    has_bias = f"{layer.name}.bias" in observation.update.tensors
-    rows = rows[:, :-1] / rows[:, -1:] if has_bias else _scaled(observation, layer, factors, found, rows)
-    examples = examples_from(rows, layer, observation)
-    inner = peeled(observation, examples)
-    labels = inner.labels if inner.labels is not None else _labels(observation, len(examples))
-    masks = inner.masks if knows_rates(observation) else None
-    objective, meaning = verdict(observation, examples, labels, masks, residual)
-    silent = _grey(observation, (observation.batch_size or len(examples)) - len(examples))
-    return Reconstruction(
-        inputs=torch.cat([examples, silent]),
-        labels=torch.cat([labels, labels.mode().values.expand(len(silent))]),
-        masks=(masks or None) if not len(silent) else None,
-        objective=objective,
-        iterations=rounds,
-        best_iteration=rounds,
-        history=((rounds, objective),),
-        stopped="all examples separated" if objective < _MATCHES else "separated, but the gradient is not matched",
-        notes=(
-            f"layer '{layer.name}' sees the pixels",
-            f"{len(examples)} examples left a trace, {len(silent)} did not and are grey",
-            f"exact zeros a separated example: {float(found.zero_shares.min()):.0%} or more",
-            meaning,
-        ),
-        is_exact=objective < _MATCHES,
+    """Give the rows their scale, and go through the layers behind if they are complete."""
+    found = len(atoms.rows)
+    facts = {**facts, "examples found": float(found)}
+    if not found:
+        reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
+        return given_up(observation, size, rounds, reason, facts)
+    zero_shares = (atoms.sizes < ZERO).double().mean(1)
+    facts["zero share"] = float(zero_shares.median())
+    kept = (atoms.sizes > _SURELY_KEPT).double()
+    row_space = None if first.behind is None else row_space_behind(observation, first.behind, rank)
+    inputs, _ = scaled(observation, first, atoms.rows, kept, row_space)
+    examples = examples_from(inputs, first.layer, observation)
+    notes = (
+        f"layer '{first.layer.name}' sees the pixels",
+        f"exact zeros a separated example: {float(zero_shares.min()):.0%} or more",
     )
-
-
-def _residual(factors: _Factors, found: Sparse, rows: Tensor) -> float:
-    nonzero = entries(factors.basis, found.vectors).abs().T > ZERO
-    rebuilt = (factors.basis @ found.vectors.T * nonzero) @ rows
-    return float((rebuilt - factors.basis @ factors.right).norm() / factors.right.norm())
-
-
-def _scaled(observation: Observation, layer: PixelLayer, factors: _Factors, found: Sparse, rows: Tensor) -> Tensor:
-    """Give rows (R, pixels) without bias the scale and sign that the next layer's row space demands."""
-    behind = layer_behind(observation, layer.name)
-    assert behind is not None
-    compared = torch.zeros(len(rows), len(factors.live), dtype=torch.float64)
-    compared[:, factors.live] = entries(factors.basis, found.vectors).abs().gt(_SURELY_KEPT).double()
-    rows = rows / rows.square().mean(1, keepdim=True).sqrt()
-    gradient = observation.update.tensors[f"{behind.name}.weight"].double()
-    row_space = torch.linalg.svd(gradient, full_matrices=False).Vh[: len(rows)]
-    weight = observation.model.get_parameter(f"{layer.name}.weight").detach().double()
-    scales = signed_scales(behind.inputs, rows @ weight.T, compared, row_space)
-    rows = rows * scales.values.sign()[:, None]
-    in_range = largest_in_range(examples_from(rows, layer, observation).double(), observation)
-    return rows * torch.where(scales.identified, scales.values.abs(), in_range)[:, None]
-
-
-def _given_up(observation: Observation, size: int, rounds: int, reason: str) -> Reconstruction:
-    """Grey images, with the distance that they have from the observed gradient."""
-    grey = _grey(observation, size)
-    labels = _labels(observation, size)
-    kept = tuple(torch.ones((size, *site.shape[1:])) for site in observation.sites)
-    objective, meaning = verdict(observation, grey, labels, kept, (1.0, "1, since nothing was recovered"))
-    return Reconstruction(
-        inputs=grey,
-        labels=labels,
-        masks=None,
-        objective=objective,
-        iterations=rounds,
-        best_iteration=rounds,
-        history=((rounds, objective),),
-        stopped=reason,
-        notes=("the images are grey: nothing was recovered", meaning),
-    )
-
-
-def _labels(observation: Observation, size: int) -> Tensor:
-    labels = observation.labels if observation.labels is not None else infer_labels(observation)
-    return labels.clone() if len(labels) == size else labels.mode().values.expand(size).clone()
-
-
-def _grey(observation: Observation, size: int) -> Tensor:
-    return torch.zeros((size, *observation.spec.shape), dtype=next(observation.model.parameters()).dtype)
+    if found < rank:
+        stopped = f"separated {found} of {rank} examples in {rounds} rounds, too few exact zeros for the others"
+        return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
+    rest = float((first.gradient - atoms.deltas.T @ atoms.rows).norm() / first.gradient.norm())
+    residual = (rest, "relative residual of the first gradient, zeros enforced")
+    return whole_batch(observation, examples, residual, rounds, notes, facts)

@@ -30,11 +30,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks._agreement import knows_rates
-from attacks._factors import Factors, batch_refusal, factors_of, hopeless, inputs_of, separated
+from attacks._batches import FirstLayer, batch_refusal, first_layer
+from attacks._factors import Factors, factors_of, hopeless, inputs_of, separated
 from attacks._failure import given_up, grey_images
-from attacks._layers import PixelLayer, first_linear
+from attacks._layers import PixelLayer
 from attacks._sparsest import ZERO, Sparse, entries, independent, nothing_found
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, Effort
 from fedsim.masks import recorded_masks
 from fedsim.registry import attack
 from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
@@ -74,6 +75,7 @@ Score = Callable[[Sparse], float]
 class Spear(Attack[SpearConfig]):
     """Null vectors of drawn rows, those with most zeros kept."""
 
+    effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -82,15 +84,15 @@ class Spear(Attack[SpearConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Draw until the examples found explain the gradient or the draws are used up."""
-        layer = first_linear(observation)
-        assert layer is not None
-        factors = factors_of(observation, layer, self.config.rank_tolerance)
+        first = first_layer(observation)
+        assert first is not None
+        factors = factors_of(first, self.config.rank_tolerance)
         rank = len(factors.right)
         size = observation.batch_size or rank
-        reason = hopeless(factors, size)
+        reason = hopeless(rank, len(factors.basis), size)
         if reason is not None:
             return given_up(observation, size, 0, reason, {"numerical rank": float(rank)})
-        gates = _gates(observation, layer, generator)
+        gates = _gates(observation, first.layer, generator)
         expected = expected_draws(gates.zero_share, rank)
         facts = {
             "numerical rank": float(rank),
@@ -103,12 +105,12 @@ class Spear(Attack[SpearConfig]):
                 f"{gates.zero_share:.0%} zeros, 'draws' allows {self.config.draws}"
             )
             return given_up(observation, size, 0, reason, facts)
-        return self._drawn(observation, layer, factors, gates, facts, generator, on_step)
+        return self._drawn(observation, first, factors, gates, facts, generator, on_step)
 
     def _drawn(
         self,
         observation: Observation,
-        layer: PixelLayer,
+        first: FirstLayer,
         factors: Factors,
         gates: _Gates,
         facts: dict[str, float],
@@ -118,7 +120,7 @@ class Spear(Attack[SpearConfig]):
         rank = len(factors.right)
         size = observation.batch_size or rank
         least, grey = least_zero_share(gates.zero_share, rank), grey_images(observation, size)
-        is_double = observation.update.tensors[f"{layer.name}.weight"].dtype == torch.float64
+        is_double = observation.update.tensors[f"{first.layer.name}.weight"].dtype == torch.float64
         zero = _ZERO_OF_DOUBLE if is_double else _ZERO_OF_SINGLE
         found, best, chosen = nothing_found(rank), None, 0
         rounds = math.ceil(self.config.draws / _DRAWS_AT_ONCE)
@@ -132,10 +134,10 @@ class Spear(Attack[SpearConfig]):
             on_step(Step(0, round_, rounds, missing, missing, grey))
             if missing > 0.0 or (best is not None and torch.equal(before.zero_shares, found.zero_shares)):
                 continue
-            basis, agreement = _exchanged(_score(observation, layer, factors, gates), found, order)
+            basis, agreement = _exchanged(_score(observation, first, factors, gates), found, order)
             draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(found.vectors))}
             signs = {"sign agreement": agreement} if gates.by_sign else {}
-            guess = separated(observation, layer, factors, basis, round_, {**facts, **draws, **signs})
+            guess = separated(observation, first, factors, basis, round_, {**facts, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
             if best.objective < _MATCHES and agreement > _AGREES:
                 return best
@@ -233,15 +235,16 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
     return _Gates(float((~passes).double().mean()), by_sign, by_sign and not recording.sites)
 
 
-def _score(observation: Observation, layer: PixelLayer, factors: Factors, gates: _Gates) -> Score:
+def _score(observation: Observation, first: FirstLayer, factors: Factors, gates: _Gates) -> Score:
     """Agreement of a basis with the sign of the pre-activations it leads to, in [0, 1]; 1 where signs tell nothing."""
-    weight = observation.model.get_parameter(f"{layer.name}.weight").detach().double()[factors.live]
-    bias = layer.module.bias.detach().double()[factors.live] if isinstance(layer.module.bias, Tensor) else 0.0
+    weight = first.weight[factors.live]
 
     def score(found: Sparse) -> float:
         if not gates.by_sign:
             return 1.0
-        positive = inputs_of(observation, layer, factors, found) @ weight.T + bias > 0
+        inputs = inputs_of(observation, first, factors, found)
+        outputs = inputs @ weight[:, : inputs.shape[1]].T + (weight[:, -1] if first.has_bias else 0.0)
+        positive = outputs > 0
         passes = entries(factors.basis, found.vectors).abs() > ZERO
         agrees = (positive == passes) if gates.sign_only else positive[passes]
         return float(agrees.double().mean())

@@ -1,0 +1,187 @@
+"""What the exact attacks on whole batches share: the first layer's gradient as a matrix, and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks._agreement import knows_rates, verdict
+from attacks._failure import grey_images, labels_or_zeros
+from attacks._layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
+from attacks._matching import one_gradient_only
+from attacks._peeling import peeled
+from attacks._scale import largest_in_range, outside_row_space, signed_scales
+from attacks._spectrum import spectrum
+from fedsim.types import Observation, Reconstruction
+
+MATCHES = 1e-5
+
+
+@dataclass(frozen=True)
+class FirstLayer:
+    """A first linear layer z = W x + b, in float64. A bias is one more column, for an input that is always 1.
+
+    Attributes:
+        layer: where it is.
+        gradient: dL/d[W | b], shape (h, columns).
+        weight: [W | b], shape (h, columns).
+        has_bias: whether the last column is the bias.
+        behind: the linear layer that comes next, if it is shared.
+    """
+
+    layer: PixelLayer
+    gradient: Tensor
+    weight: Tensor
+    has_bias: bool
+    behind: Behind | None
+
+
+def first_layer(observation: Observation) -> FirstLayer | None:
+    """Return the linear layer that sees the flattened example, or None."""
+    layer = first_linear(observation)
+    if layer is None:
+        return None
+    tensors = observation.update.tensors
+    has_bias = f"{layer.name}.bias" in tensors
+    names = [f"{layer.name}.weight", f"{layer.name}.bias"][: 2 if has_bias else 1]
+    columns = [(tensors[name].double(), observation.model.get_parameter(name).detach().double()) for name in names]
+    gradient, weight = (torch.column_stack(parts) for parts in zip(*columns, strict=True))
+    return FirstLayer(layer, gradient, weight, has_bias, layer_behind(observation, layer.name))
+
+
+def batch_refusal(observation: Observation) -> str | None:
+    """Return why a batch cannot be separated at the first linear layer, or None."""
+    if observation.batch_size == 1:
+        return "a single example needs no search; closed-form-linear solves it"
+    first = first_layer(observation)
+    if first is None:
+        return "no linear layer sees the flattened input"
+    if not first.has_bias and first.behind is None:
+        return f"layer '{first.layer.name}' has no bias and no linear layer behind it that would show the scale"
+    return one_gradient_only(observation)
+
+
+def row_space_behind(observation: Observation, behind: Behind, most: int) -> Tensor:
+    """Return orthonormal rows (R, h), R at most `most`, that span what the next layer saw."""
+    gradient = observation.update.tensors[f"{behind.name}.weight"].double()
+    _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
+    read = spectrum(singular)
+    return right[: min(read.rank if read.is_exact else most, most)]
+
+
+def scaled(
+    observation: Observation, first: FirstLayer, rows: Tensor, kept: Tensor, row_space: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Give inputs (k, columns) that are known up to a factor their scale and sign.
+
+    From the bias, whose input is 1; without one, from the next layer's row space.
+
+    Args:
+        observation: for the pixel range, where the activation leaves the scale open.
+        first: the layer that saw the inputs.
+        rows: inputs up to factors.
+        kept: 1 for units that are surely kept, shape (k, h).
+        row_space: of the next layer's inputs; needed without a bias.
+
+    Returns:
+        The inputs (k, pixels), and how far what they cause lies outside the row space, in [0, 1]; shape (k,), 0 where
+        there is none.
+    """
+    if first.has_bias:
+        rows = rows / rows[:, -1:]
+        if first.behind is None or row_space is None:
+            return rows[:, :-1], torch.zeros(len(rows))
+        seen = first.behind.inputs(rows @ first.weight.T)
+        return rows[:, :-1], outside_row_space(seen, kept, row_space).norm(dim=1)
+    assert first.behind is not None
+    assert row_space is not None
+    rows = rows / rows.square().mean(1, keepdim=True).sqrt()
+    scales = signed_scales(first.behind.inputs, rows @ first.weight.T, kept, row_space)
+    rows = rows * scales.values.sign()[:, None]
+    in_range = largest_in_range(examples_from(rows, first.layer, observation).double(), observation)
+    return rows * torch.where(scales.identified, scales.values.abs(), in_range)[:, None], scales.residuals
+
+
+def whole_batch(
+    observation: Observation,
+    examples: Tensor,
+    residual: tuple[float, str],
+    rounds: int,
+    notes: tuple[str, ...],
+    facts: Mapping[str, float],
+) -> Reconstruction:
+    """Return every example that left a trace (k, *shape), with masks and labels layer by layer, and grey for the rest.
+
+    Args:
+        observation: with an exact gradient.
+        examples: in any order.
+        residual: of the attack's own equations and its name, the objective where the gradient cannot be compared.
+        rounds: how many were needed.
+        notes: about the search.
+        facts: about the search.
+    """
+    inner = peeled(observation, examples)
+    labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
+    masks = inner.masks if knows_rates(observation) else None
+    objective, meaning = verdict(observation, examples, labels, masks, residual)
+    silent = grey_images(observation, (observation.batch_size or len(examples)) - len(examples))
+    return Reconstruction(
+        inputs=torch.cat([examples, silent]),
+        labels=torch.cat([labels, labels.mode().values.expand(len(silent))]),
+        masks=(masks or None) if not len(silent) else None,
+        objective=objective,
+        iterations=rounds,
+        best_iteration=rounds,
+        history=((rounds, objective),),
+        stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
+        notes=(*notes, f"{len(examples)} examples left a trace, {len(silent)} did not and are grey", meaning),
+        facts=facts,
+        is_exact=objective < MATCHES,
+    )
+
+
+def part_of_batch(
+    observation: Observation,
+    first: FirstLayer,
+    examples: Tensor,
+    size: int,
+    rounds: int,
+    stopped: str,
+    notes: tuple[str, ...],
+    facts: Mapping[str, float],
+) -> Reconstruction:
+    """Return the examples (k, *shape) that were found, grey ones up to `size`, and no masks.
+
+    The objective is the share of the first gradient, by norm, that no combination of the found examples explains.
+    """
+    labels = labels_or_zeros(observation, size)
+    rest = _unexplained(first, examples)
+    return Reconstruction(
+        inputs=torch.cat([examples, grey_images(observation, size - len(examples))]),
+        labels=labels,
+        masks=None,
+        objective=rest,
+        iterations=rounds,
+        best_iteration=rounds,
+        history=((rounds, rest),),
+        stopped=stopped,
+        notes=(
+            *notes,
+            f"{len(examples)} examples found, {size - len(examples)} are grey",
+            "objective: share of the first gradient that the found examples do not explain",
+        ),
+        facts=facts,
+    )
+
+
+def _unexplained(first: FirstLayer, examples: Tensor) -> float:
+    rows = torch.zeros(len(examples), first.gradient.shape[1], dtype=torch.float64)
+    rows[:, : first.layer.pixels.shape[1]] = examples.double().flatten(1)[:, first.layer.pixels[0]]
+    if first.has_bias:
+        rows[:, -1] = 1.0
+    frame = torch.linalg.qr(rows.T).Q
+    rest = first.gradient - (first.gradient @ frame) @ frame.T
+    return float(rest.norm() / first.gradient.norm().clamp_min(1e-300))

@@ -1,0 +1,145 @@
+"""Points of one span whose image under a layer lies in another span: Levenberg-Marquardt from many starts at once.
+
+The inputs of a linear layer lie in the row space of its weight gradient, and so do those of the next layer. A point
+x = y E of the first space is an input of the batch when act(W x) lies in the second: h equations, few unknowns, and
+isolated solutions unless the activation is scale-free.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_STEPS = 60
+_FIRST_DAMPING, _EASIER, _HARDER = 1e-2, 0.3, 4.0
+_LEAST_DAMPING = 1e-12
+_SETTLED = 1e-9
+_SILENT = 1e-12
+
+
+@dataclass(frozen=True)
+class Span:
+    """Inputs x = offset + y directions that are possible, y (r,); offset (columns,), directions (r, columns)."""
+
+    offset: Tensor
+    directions: Tensor
+
+    def starts(self, count: int, generator: torch.Generator) -> Tensor:
+        """Return random y (count, r) with |x - offset| = sqrt(columns), the size of standardised inputs."""
+        points = torch.randn((count, len(self.directions)), generator=generator, dtype=self.directions.dtype)
+        lengths = (points @ self.directions).norm(dim=1, keepdim=True)
+        return points * (math.sqrt(len(self.offset)) / lengths.clamp_min(_SILENT))
+
+
+def spanned(rows: Tensor, *, has_bias: bool) -> Span:
+    """Return all combinations of rows (r, columns); with a bias only those whose last entry is 1."""
+    if not has_bias:
+        return Span(torch.zeros_like(rows[0]), torch.linalg.qr(rows.T).Q.T)
+    last = rows[:, -1]
+    frame = torch.linalg.svd(last[None]).Vh[1:] @ rows
+    return Span(last / (last @ last) @ rows, frame)
+
+
+@dataclass(frozen=True)
+class Intersection:
+    """Where act(offset + y directions) * kept meets a row space; y (r,), all float64.
+
+    Attributes:
+        offset: outputs of the first layer at y = 0, shape (h,).
+        directions: change of these outputs along every unknown, shape (r, h).
+        inputs: what the next layer sees of outputs (N, h) of the first one, unit by unit; differentiable.
+        frame: orthonormal rows that span what the next layer saw, shape (R, h).
+        kept: 1 for units to compare, 0 for dropped ones, shape (h,).
+    """
+
+    offset: Tensor
+    directions: Tensor
+    inputs: Callable[[Tensor], Tensor]
+    frame: Tensor
+    kept: Tensor
+
+    @classmethod
+    def between(cls, span: Span, weight: Tensor, inputs: Callable[[Tensor], Tensor], row_space: Tensor) -> Intersection:
+        """Return the problem of a layer with this weight (h, columns) when all units are kept."""
+        kept = torch.ones(len(weight), dtype=weight.dtype)
+        return cls(span.offset @ weight.T, span.directions @ weight.T, inputs, row_space, kept)
+
+    def residuals(self, points: Tensor) -> Tensor:
+        """Return the parts of the unit vectors a / |a|, a = act(...) * kept, outside the row space: (K, h)."""
+        seen = self.inputs(self.offset + points @ self.directions) * self.kept
+        return self._outside(seen / seen.norm(dim=1, keepdim=True).clamp_min(_SILENT))
+
+    def linearised(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the residuals (K, h) and their derivatives along every unknown, (K, r, h)."""
+        seen, slopes = _with_slopes(self.inputs, self.offset + points @ self.directions)
+        seen = seen * self.kept
+        norms = seen.norm(dim=1, keepdim=True).clamp_min(_SILENT)
+        unit = seen / norms
+        change = self.directions * (slopes * self.kept / norms)[:, None]  # (K, r, h)
+        change = change - (change @ unit[:, :, None]) * unit[:, None]  # the norm changes as well
+        return self._outside(unit), self._project(change)
+
+    def _outside(self, unit: Tensor) -> Tensor:
+        is_silent = ~unit.any(1, keepdim=True)
+        return torch.where(is_silent, unit.shape[1] ** -0.5, self._project(unit))  # silence explains nothing
+
+    def _project(self, vectors: Tensor) -> Tensor:
+        return vectors - (vectors @ self.frame.T) @ self.frame
+
+
+def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
+    """Say whether what lies between two layers of this width works on every unit by itself."""
+    outputs = torch.randn((2, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mixed = outputs.clone()
+    mixed[:, ::2] = mixed[:, ::2].flip(0)
+    seen, expected = inputs(outputs), inputs(mixed)
+    seen[:, ::2] = seen[:, ::2].flip(0)
+    return torch.allclose(seen, expected, rtol=1e-9, atol=1e-12)
+
+
+def is_scale_free(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
+    """Say whether what lies between two layers of this width keeps positive factors, as ReLU does."""
+    outputs = torch.randn((1, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.allclose(inputs(2.0 * outputs), 2.0 * inputs(outputs), rtol=1e-9, atol=1e-12)
+
+
+def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """What the next layer sees of outputs (K, h), and its derivative unit by unit, both (K, h)."""
+    outputs = outputs.detach().requires_grad_()
+    with torch.enable_grad():
+        seen = inputs(outputs)
+    [slopes] = torch.autograd.grad(seen.sum(), outputs)
+    return seen.detach(), slopes
+
+
+def solved(problem: Intersection, starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Return points (K, r) and the norms of their residuals (K,), from starts (K, r)."""
+    points = starts.clone()
+    residuals, slopes = problem.linearised(points)
+    norms = residuals.norm(dim=1)
+    damping = torch.full_like(norms, _FIRST_DAMPING)
+    for _ in range(_STEPS):
+        steps = _steps(residuals, slopes, damping)
+        tried = points + steps
+        tried_norms = problem.residuals(tried).norm(dim=1)
+        better = tried_norms < norms
+        damping = torch.where(better, damping * _EASIER, damping * _HARDER).clamp_min(_LEAST_DAMPING)
+        points = torch.where(better[:, None], tried, points)
+        is_settled = bool((steps.norm(dim=1) <= _SETTLED * points.norm(dim=1)).all())
+        if is_settled:
+            break
+        residuals, slopes = problem.linearised(points)
+        norms = residuals.norm(dim=1)
+    return points, norms
+
+
+def _steps(residuals: Tensor, slopes: Tensor, damping: Tensor) -> Tensor:
+    gram = slopes @ slopes.mT  # (K, r, r)
+    scale = gram.diagonal(dim1=1, dim2=2)
+    floor = 1e-12 * scale.amax(1, keepdim=True).clamp_min(_SILENT)
+    damped = gram + torch.diag_embed(damping[:, None] * scale + floor)
+    return -torch.linalg.solve(damped, (slopes @ residuals[:, :, None])).squeeze(2)

@@ -1,0 +1,167 @@
+"""Exact batches from a dense network without dropout: inputs lie in one span, what they cause in another.
+
+The rows of dW_1 span the inputs x_i of the first layer, those of dW_2 the inputs a_i = act(W_1 x_i + b_1) of the
+second. So the batch consists of the points x of the first span with act(W_1 x + b_1) in the second span: h equations
+for as many unknowns as there are examples, whose solutions are isolated unless the activation is scale-free. They are
+found by Levenberg-Marquardt steps on r(x) = (I - U U^T) a / |a| from many starts at once. With a bias the last
+coordinate of the first span is 1; without one it is free, and a curved activation fixes the scale.
+
+The principle is that of TIGER (Kalikman et al. 2026, arXiv 2606.18312), which follows the token spans of transformers;
+here for dense layers, where every solution is one example. A partial answer consists of exact examples too: each
+satisfies hundreds of equations, and mixtures of examples do not.
+
+Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known. Dropout behind
+the second layer does no harm; its masks and the labels follow layer by layer once the whole batch is found.
+Fails with dropout between the first two layers, whose masks bend the second span (sparse-dictionary is for that), for
+scale-free activations without a bias, for layers not at least twice as wide as the batch, and for models that mix
+units between the two layers. Noise moves the solutions: the residual that is accepted grows with it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._agreement import knows_rates
+from attacks._batches import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
+from attacks._failure import given_up, grey_images
+from attacks._intersection import Intersection, is_elementwise, is_scale_free, solved, spanned
+from attacks._layers import Behind, examples_from
+from attacks._masks import linear_behind
+from attacks._matching import one_gradient_only
+from attacks._spectrum import Spectrum, spectrum
+from fedsim.hooks import Attack, Effort
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
+
+_UNITS_PER_EXAMPLE = 2
+_SAME = 1e-2  # relative distance of two solutions that are one
+_ABOVE_NOISE = 3.0
+
+
+class SpanIntersectionConfig(Config):
+    """Settings of the search."""
+
+    starts: int = Field(default=128, ge=1, description="random starts a round")
+    rounds: int = Field(default=12, ge=1, description="most rounds before giving up")
+    accepted: float = Field(
+        default=3e-5, gt=0, lt=1, description="largest residual of a solution, where the gradient is exact"
+    )
+    rank_tolerance: float = Field(
+        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+    )
+
+
+class _Solutions(NamedTuple):
+    rows: Tensor  # (k, columns), inputs with the 1 of the bias
+    residuals: Tensor  # (k,)
+
+
+@final
+@attack("span-intersection", summary="exact batches without dropout, from the spans of two layers", paper="2606.18312")
+class SpanIntersection(Attack[SpanIntersectionConfig]):
+    """Points of the first layer's row space that the second layer's row space confirms."""
+
+    effort: ClassVar[Effort] = "search"
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps, single examples, dropout in between, and activations that fix nothing."""
+        if observation.batch_size == 1:
+            return "a single example needs no search; closed-form-linear solves it"
+        first = first_layer(observation)
+        if first is None:
+            return "no linear layer sees the flattened input"
+        if first.behind is None:
+            return f"no linear layer behind '{first.layer.name}' is shared"
+        return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Add starts in rounds until every example is found."""
+        first = first_layer(observation)
+        assert first is not None
+        assert first.behind is not None
+        _, singular, right = torch.linalg.svd(first.gradient, full_matrices=False)
+        read = spectrum(singular, self.config.rank_tolerance)
+        size = observation.batch_size or read.rank
+        facts = {"numerical rank": float(read.rank), "condition number": read.condition}
+        reason = _hopeless(read, len(first.weight), size)
+        if reason is not None:
+            return given_up(observation, size, 0, reason, facts)
+        row_space = row_space_behind(observation, first.behind, read.rank)
+        span = spanned(right[: read.rank], has_bias=first.has_bias)
+        problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
+        accepted = max(self.config.accepted, 0.0 if read.is_exact else _ABOVE_NOISE * read.noise)
+        found = _Solutions(torch.empty(0, len(span.offset), dtype=torch.float64), torch.empty(0, dtype=torch.float64))
+        rounds = converged = 0
+        while rounds < self.config.rounds and len(found.rows) < read.rank:
+            rounds += 1
+            points, residuals = solved(problem, span.starts(self.config.starts, generator))
+            good = residuals < accepted
+            converged += int(good.sum())
+            new = _Solutions(span.offset + points[good] @ span.directions, residuals[good])
+            found = _distinct(_Solutions(*(torch.cat(parts) for parts in zip(found, new, strict=True))), read.rank)
+            missing = 1.0 - len(found.rows) / read.rank
+            on_step(Step(0, rounds, self.config.rounds, missing, missing, grey_images(observation, size)))
+        facts["examples found"] = float(len(found.rows))
+        facts["share of starts that converged"] = converged / (rounds * self.config.starts)
+        return _answered(observation, first, found, read, size, rounds, facts)
+
+
+def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> str | None:
+    between = [index for index, name in linear_behind(observation).items() if name == behind.name]
+    if between and knows_rates(observation):
+        rate = observation.sites[between[0]].rate
+        return f"dropout at rate {rate:g} lies between '{first.layer.name}' and '{behind.name}': use sparse-dictionary"
+    if not is_elementwise(behind.inputs, len(first.weight)):
+        return f"what lies between '{first.layer.name}' and '{behind.name}' mixes units"
+    if not first.has_bias and is_scale_free(behind.inputs, len(first.weight)):
+        return f"'{first.layer.name}' has no bias and its activation is scale-free, so every multiple of an input fits"
+    return None
+
+
+def _hopeless(read: Spectrum, units: int, size: int) -> str | None:
+    if read.rank > size:
+        return f"gave up: numerical rank {read.rank} exceeds the batch size {size}, so the gradient is not exact"
+    if units < _UNITS_PER_EXAMPLE * read.rank:
+        return f"gave up: {units} units cannot tell {read.rank} examples apart, more than twice as many could"
+    return None
+
+
+def _distinct(solutions: _Solutions, most: int) -> _Solutions:
+    """Keep one of each group of equal solutions, smallest residuals first."""
+    kept: list[int] = []
+    for index in solutions.residuals.argsort().tolist():
+        row = solutions.rows[index]
+        distances = (solutions.rows[kept] - row).norm(dim=1)
+        if len(kept) < most and not bool((distances < _SAME * row.norm()).any()):
+            kept.append(index)
+    return _Solutions(solutions.rows[kept], solutions.residuals[kept])
+
+
+def _answered(
+    observation: Observation,
+    first: FirstLayer,
+    found: _Solutions,
+    read: Spectrum,
+    size: int,
+    rounds: int,
+    facts: dict[str, float],
+) -> Reconstruction:
+    count = len(found.rows)
+    if not count:
+        return given_up(observation, size, rounds, "gave up: no start converged to a point of both spans", facts)
+    pixels = found.rows[:, :-1] if first.has_bias else found.rows
+    examples = examples_from(pixels, first.layer, observation)
+    notes = (
+        f"spans of '{first.layer.name}' and of the linear layer behind it",
+        f"largest residual of a solution: {float(found.residuals.max()):.1e}",
+    )
+    if count == read.rank and read.is_exact:
+        residual = (float(found.residuals.max()), "largest residual of a solution")
+        return whole_batch(observation, examples, residual, rounds, notes, facts)
+    stopped = f"found {count} of {read.rank} examples in {rounds} rounds"
+    return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
