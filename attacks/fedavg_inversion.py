@@ -106,16 +106,14 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         pace, box = self.pace(), self.box(observation)
         warm = round(self.config.warm_start * pace.iterations) if observation.local_steps > 1 else 0
         if not warm:
-            return descend(
-                comparison, plan, labels, self.config.trials, pace, box, generators, on_steps
-            ), comparison.name
-        rows: list[Found] = []
+            rows = descend(comparison, plan, labels, self.config.trials, pace, box, generators, on_steps)
+            return rows, comparison.name
+        rows = []
         rest = pace._replace(iterations=pace.iterations - warm)
         for early in self._as_one_gradient(observation, labels[0], warm, generators, on_steps):
             told = [_within(on_steps[0], early.start, warm, pace.iterations)]
-            (row,) = descend(
-                comparison, self._continued(observation, plan, early), labels, 1, rest, box, generators, told
-            )
+            later = self._continued(observation, plan, early)
+            (row,) = descend(comparison, later, labels, 1, rest, box, generators, told)
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
             row.objectives = early.objectives + row.objectives
             rows.append(row)
