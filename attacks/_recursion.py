@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from attacks._agreement import knows_rates, verdict
 from attacks._chain import Layer, chain_of
 from attacks._labels import label_of_one
-from attacks._matching import one_gradient_only
+from attacks._matching import one_gradient_only, pixel_box
 from fedsim.errors import NotApplicable
 from fedsim.types import Masks, Observation, OnStep, Step, Tensors
 
 # A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
 _DROPPED = 1e-6
-_GRID = torch.linspace(-30.0, 30.0, 4001, dtype=torch.float64)
+_LARGEST_ODDS = 30.0
+_CELLS, _ZOOMS = 1000, 4
 _BISECTIONS = 60
 _FITS = 1e-3
 _SETTLED = 1e-6
+_TWINS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class Recursion:
         ranks: (layer, independent equations, unknowns) of every layer, the last one first.
         residual: the largest of all layers.
         heads: number of heads that the gradient of the last layer allows.
+        twins: number of heads that explain the whole gradient as well as this one. Without biases two classes leave
+            images that differ by a factor, or by their sign and label; the pixel range decides.
         objectives: of all walks, in their order.
     """
 
@@ -97,6 +101,7 @@ class Recursion:
     ranks: tuple[tuple[str, int, int], ...]
     residual: float
     heads: int
+    twins: int
     objectives: tuple[float, ...]
 
     @property
@@ -105,11 +110,17 @@ class Recursion:
         return tuple(enumerate(self.objectives, start=1))
 
     @property
+    def number(self) -> int:
+        """Number of this walk, from 1."""
+        return self.objectives.index(self.objective) + 1
+
+    @property
     def facts(self) -> dict[str, float]:
         """Ranks, unknowns and residual by name."""
         facts = {
             "largest residual": self.residual,
             "heads tried": float(self.heads),
+            "heads that fit": float(self.twins),
             "walks": float(len(self.objectives)),
         }
         for name, rank, unknowns in self.ranks:
@@ -118,6 +129,14 @@ class Recursion:
         if self.masks:
             facts["zero share"] = float((torch.cat([mask.flatten() for mask in self.masks]) == 0).double().mean())
         return facts
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the record should know."""
+        residual = f"largest residual of a layer's equations {self.residual:.1e}"
+        if self.twins == 1:
+            return residual, self.meaning
+        return residual, f"{self.twins} images fit the gradient, this one the pixel range best", self.meaning
 
     @property
     def short(self) -> tuple[str, int, int] | None:
@@ -161,6 +180,7 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
     factor = observation.learning_rate if observation.update.kind == "delta" else 1.0
     gradients = {name: tensor.double() / factor for name, tensor in observation.update.tensors.items()}
     done: list[Recursion] = []
+    head_of: list[int] = []
     heads = _heads(observation, layers[-1], gradients)
     for number, (k, features) in enumerate(heads):
         guess = torch.zeros(layers[0].unknowns, dtype=torch.float64)
@@ -169,14 +189,24 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
             centres = _inputs(layers, guess, keeps)
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
             done.append(walk)
-            best = min(done, key=lambda one: one.objective)
+            head_of.append(number)
+            best = min(done, key=lambda one: one.objective)  # of steps; in the end twins are told apart
             on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
             image = walk.inputs.double().flatten()
             if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():
                 break
             guess = image
-    best = min(done, key=lambda one: one.objective)
-    return replace(best, heads=len(heads), objectives=tuple(walk.objective for walk in done))
+    limit = max(_TWINS, 10 * min(walk.objective for walk in done))
+    fitting = [index for index, walk in enumerate(done) if walk.objective <= limit]
+    best = min((done[index] for index in fitting), key=lambda one: (_outside(observation, one.inputs), one.objective))
+    objectives = tuple(walk.objective for walk in done)
+    return replace(best, heads=len(heads), twins=len({head_of[index] for index in fitting}), objectives=objectives)
+
+
+def _outside(observation: Observation, image: Tensor) -> float:
+    """How far an image leaves the pixel range; 0 inside."""
+    low, high = (bound.to(image.dtype) for bound in pixel_box(observation))
+    return float((image - image.clamp(low, high)).norm())
 
 
 def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
@@ -222,7 +252,7 @@ def _walk(
     worst = max(solution.residual for solution in solutions)
     objective, meaning = verdict(observation, image, label, masks, (worst, "largest residual of the layers' equations"))
     ranks = tuple((la.name, s.rank, la.unknowns) for la, s in zip(layers[::-1], solutions, strict=True))
-    walk = Recursion(image, label.clone(), masks, objective, meaning, ranks, worst, 1, (objective,))
+    walk = Recursion(image, label.clone(), masks, objective, meaning, ranks, worst, 1, 1, (objective,))
     return walk, keeps[::-1]
 
 
@@ -272,11 +302,20 @@ def _heads(observation: Observation, layer: Layer, gradients: Tensors) -> list[t
     k = gradients.get(f"{layer.name}.bias")
     if k is not None and bool(k.any()):
         return [(k, weight.T @ k / k.square().sum())]
-    label = int((observation.labels if observation.labels is not None else label_of_one(weight, None))[0])
     left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
-    left = -left * left[label].sign()
-    row = left @ weight
-    return [(scale * left, row / scale) for scale in head_scales(layer.weight, layer.bias, left, row, label)]
+    heads: list[tuple[Tensor, Tensor]] = []
+    for label in _possible_labels(observation, weight):
+        unit = -left * left[label].sign()
+        row = unit @ weight
+        heads += [(c * unit, row / c) for c in head_scales(layer.weight, layer.bias, unit, row, label)]
+    return heads
+
+
+def _possible_labels(observation: Observation, weight: Tensor) -> list[int]:
+    """Without a bias the rows of two classes are opposite, and both labels are possible."""
+    if observation.labels is not None:
+        return observation.labels.tolist()
+    return [0, 1] if len(weight) == 2 else label_of_one(weight, None).tolist()  # noqa: PLR2004 - two classes
 
 
 def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, label: int) -> list[float]:
@@ -293,29 +332,47 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
         label: y.
     """
     step, offset = weight @ row, 0.0 if bias is None else bias
+    others = [index for index in range(len(weight)) if index != label]
 
-    def probabilities(logits: Tensor) -> tuple[Tensor, Tensor]:
-        """The lengths c that belong to an assumed probability of the label, and the probabilities they lead to."""
-        lengths = logits.neg().sigmoid() / left[label].abs()
-        return lengths, (step / lengths[:, None] + offset).softmax(1)
+    def outcome(odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Lengths c for assumed log odds of the label (N,), the scores (N, K) they lead to, and these scores' odds."""
+        lengths = odds.neg().sigmoid() / left[label].abs()
+        scores = step / lengths[:, None] + offset
+        return lengths, scores, scores[:, label] - scores[:, others].logsumexp(1)
 
-    def surplus(logits: Tensor) -> Tensor:
-        return probabilities(logits)[1][:, label] - logits.sigmoid()
+    def surplus(odds: Tensor) -> Tensor:
+        return outcome(odds)[2] - odds
 
-    values = surplus(_GRID)
-    changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()
-    low, high = _GRID[changes], _GRID[changes + 1]
-    for _ in range(_BISECTIONS):
-        middle = (low + high) / 2
-        same = surplus(middle).sign() == surplus(low).sign()
-        low, high = torch.where(same, middle, low), torch.where(same, high, middle)
-    roots = low if len(low) else _GRID[values.abs().argmin()].view(1)
-    lengths, found = probabilities(roots)
-    found[:, label] -= 1.0
+    roots = torch.tensor(_roots(surplus, -_LARGEST_ODDS, _LARGEST_ODDS, _ZOOMS), dtype=torch.float64)
+    lengths, scores, odds = outcome(roots)
+    found = scores.softmax(1)
+    found[:, label] = -odds.neg().sigmoid()
     misfits = (found - lengths[:, None] * left).norm(dim=1) / lengths
     order = misfits.argsort()
     fitting = order[misfits[order] < _FITS]
     return lengths[fitting if len(fitting) else order[:1]].tolist()
+
+
+def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms: int) -> list[float]:
+    """Roots between two points, and points where the function almost touches zero: two roots may lie in one cell."""
+    grid = torch.linspace(low, high, _CELLS + 1, dtype=torch.float64)
+    values = function(grid)
+    changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()
+    below, above = grid[changes], grid[changes + 1]
+    for _ in range(_BISECTIONS):
+        middle = (below + above) / 2
+        same = function(middle).sign() == function(below).sign()
+        below, above = torch.where(same, middle, below), torch.where(same, above, middle)
+    roots = below.tolist()
+    sizes = values.abs()
+    dips = ((sizes[1:-1] <= sizes[:-2]) & (sizes[1:-1] <= sizes[2:])).nonzero().flatten() + 1
+    for dip in dips.tolist():
+        if {dip - 1, dip} & set(changes.tolist()):
+            continue
+        roots += (
+            [float(grid[dip])] if not zooms else _roots(function, float(grid[dip - 1]), float(grid[dip + 1]), zooms - 1)
+        )
+    return roots or [float(grid[sizes.argmin()])]
 
 
 def _is_cross_entropy(observation: Observation, head: Layer) -> bool:

@@ -38,12 +38,14 @@ _MATCHES = 1e-5
 class CopaConfig(Config):
     """Settings of the recursion."""
 
-    walks: int = Field(default=20, ge=1, description="most walks back; more than one only where equations are missing")
+    walks: int = Field(default=5, ge=1, description="most walks back; more than one only where equations are missing")
     rank_tolerance: float = Field(
         default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest are left out"
     )
     largest_system: int = Field(
-        default=4096, ge=1, description="most unknowns of a convolution; time grows with their cube, 3,000 take minutes"
+        default=4096,
+        ge=1,
+        description="most unknowns of a convolution; a walk's time grows with their cube, 3,000 take a minute",
     )
 
 
@@ -67,10 +69,10 @@ class Copa(Attack[CopaConfig]):
             masks=found.masks or None,
             objective=found.objective,
             iterations=len(found.history),
-            best_iteration=min(found.history, key=lambda walk: walk[1])[0],
+            best_iteration=found.number,
             history=found.history,
             stopped=_stopped(found),
-            notes=(f"largest residual of a layer's equations {found.residual:.1e}", found.meaning),
+            notes=found.notes,
             facts=found.facts,
         )
 

@@ -5,6 +5,7 @@ the linear equations W_l x = z_l (weight constraints) and k_l (x) x = dW_l (grad
 z_{l-1} = act^-1(x) and k_{l-1} = (W_l^T k_l) * act'(z_{l-1}). A linear layer's gradient suffices alone,
 x = dW^T k / |k|^2. The head starts it: with a bias k_L = db; without one the scale of k_L solves
 softmax(W x) - onehot(y) = k_L, for two classes the paper's -mu / (1 + exp(mu)) = <W, dW> with two roots, both tried.
+Where both explain the whole gradient, as in networks of two classes without any bias, the pixel range decides.
 All in float64. Each convolution's number of independent equations is compared with its unknowns.
 
 Dropout: x = m * act(z) / (1 - p). Zeros mark dropped units; they lose their weight constraints and k is multiplied by
@@ -74,10 +75,10 @@ class RGap(Attack[RGapConfig]):
             masks=found.masks or None,
             objective=found.objective,
             iterations=len(found.history),
-            best_iteration=min(found.history, key=lambda walk: walk[1])[0],
+            best_iteration=found.number,
             history=found.history,
             stopped="solved layer by layer" if matches else "solved layer by layer, but the gradient is not matched",
-            notes=(f"largest residual of a layer's equations {found.residual:.1e}", found.meaning),
+            notes=found.notes,
             facts=found.facts,
         )
 
