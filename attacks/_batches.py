@@ -68,8 +68,7 @@ def row_space_behind(observation: Observation, behind: Behind, most: int) -> Ten
     """Return orthonormal rows (R, h), R at most `most`, that span what the next layer saw."""
     gradient = observation.update.tensors[f"{behind.name}.weight"].double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-    read = spectrum(singular)
-    return right[: min(read.rank if read.is_exact else most, most)]
+    return right[: spectrum(singular, most=most).rank]
 
 
 def scaled(

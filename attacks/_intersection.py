@@ -101,10 +101,10 @@ def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
     return torch.allclose(seen, expected, rtol=1e-9, atol=1e-12)
 
 
-def is_scale_free(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
-    """Say whether what lies between two layers of this width keeps positive factors, as ReLU does."""
+def keeps_factor(inputs: Callable[[Tensor], Tensor], width: int, factor: float) -> bool:
+    """Say whether what lies between two layers of this width passes a factor on: ReLU keeps 2, odd functions -1."""
     outputs = torch.randn((1, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.allclose(inputs(2.0 * outputs), 2.0 * inputs(outputs), rtol=1e-9, atol=1e-12)
+    return torch.allclose(inputs(factor * outputs), factor * inputs(outputs), rtol=1e-9, atol=1e-12)
 
 
 def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -122,7 +122,7 @@ def solved(problem: Intersection, starts: Tensor) -> tuple[Tensor, Tensor]:
     residuals, slopes = problem.linearised(points)
     norms = residuals.norm(dim=1)
     damping = torch.full_like(norms, _FIRST_DAMPING)
-    for _ in range(_STEPS):
+    for _ in range(_STEPS if points.shape[1] else 0):
         steps = _steps(residuals, slopes, damping)
         tried = points + steps
         tried_norms = problem.residuals(tried).norm(dim=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 EXACT = 1e-5  # of the norm; float32 leaves about 1e-7
 _POWER_STEPS = 12
 _SETTLED = 1e-14
-_FULL = 0.75  # of the singular values; beyond, even a large batch is noise
+_CLEAR = 10.0  # ratio of neighbours; float32 leaves about 100
 
 
 class RankOne(NamedTuple):
@@ -68,7 +68,7 @@ class Spectrum(NamedTuple):
         rank: number of singular values above the noise.
         condition: largest singular value over the smallest of these.
         is_exact: whether nothing but rounding lies beyond them.
-        noise: root mean square of an entry of what lies beyond, relative to that of the whole matrix.
+        noise: norm of what lies beyond, relative to that of the whole matrix.
     """
 
     rank: int
@@ -77,16 +77,23 @@ class Spectrum(NamedTuple):
     noise: float
 
 
-def spectrum(singular: Tensor, tolerance: float = EXACT) -> Spectrum:
+def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
     """Cut singular values (k,), in descending order, at `tolerance` times the first one, or else at the widest gap.
 
-    The gap counts when more than three quarters of the values lie above the tolerance: then they are noise.
+    The gap counts where noise fills the spectrum: when more than `most` values lie above the tolerance or, if `most`
+    is not known, when nothing marks the place of that cut.
+
+    Args:
+        singular: of a weight gradient.
+        tolerance: relative size of rounding.
+        most: number of examples, which the rank cannot exceed.
     """
-    sizes = singular / singular[0].clamp_min(1e-300)
+    sizes = (singular / singular[0].clamp_min(1e-300)).clamp_min(1e-300)
     rank = int((sizes > tolerance).sum())
-    is_exact = len(sizes) == 1 or rank <= _FULL * len(sizes)
+    is_clear = len(sizes) == 1 or (rank < len(sizes) and float(sizes[rank - 1] / sizes[rank]) > _CLEAR)
+    is_exact = is_clear if most is None else rank <= most
     if not is_exact:
-        inner = sizes[: len(sizes) // 2 + 1]
+        inner = sizes[: min(most or len(sizes) // 4, len(sizes) - 1) + 1]
         rank = 1 + int((inner[:-1] / inner[1:]).argmax())
-    noise = float(sizes[rank:].norm() / sizes.norm().clamp_min(1e-300))
-    return Spectrum(max(rank, 1), float(1.0 / sizes[max(rank, 1) - 1].clamp_min(1e-300)), is_exact, noise)
+    noise = float(sizes[rank:].norm() / sizes.norm())
+    return Spectrum(rank, float(1.0 / sizes[rank - 1]), is_exact, noise)

@@ -4,7 +4,7 @@ The rows of dW_1 span the inputs x_i of the first layer, those of dW_2 the input
 second. So the batch consists of the points x of the first span with act(W_1 x + b_1) in the second span: h equations
 for as many unknowns as there are examples, whose solutions are isolated unless the activation is scale-free. They are
 found by Levenberg-Marquardt steps on r(x) = (I - U U^T) a / |a| from many starts at once. With a bias the last
-coordinate of the first span is 1; without one it is free, and a curved activation fixes the scale.
+coordinate of the first span is 1; without one the activation has to fix scale and sign, as GELU does.
 
 The principle is that of TIGER (Kalikman et al. 2026, arXiv 2606.18312), which follows the token spans of transformers;
 here for dense layers, where every solution is one example. A partial answer consists of exact examples too: each
@@ -13,8 +13,8 @@ satisfies hundreds of equations, and mixtures of examples do not.
 Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known. Dropout behind
 the second layer does no harm; its masks and the labels follow layer by layer once the whole batch is found.
 Fails with dropout between the first two layers, whose masks bend the second span (sparse-dictionary is for that), for
-scale-free activations without a bias, for layers not at least twice as wide as the batch, and for models that mix
-units between the two layers. Noise moves the solutions: the residual that is accepted grows with it.
+scale-free or odd activations without a bias, for layers not at least twice as wide as the batch, and for models that
+mix units between the two layers. Noise moves the solutions: the residual that is accepted grows with it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from torch import Tensor
 from attacks._agreement import knows_rates
 from attacks._batches import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
 from attacks._failure import given_up, grey_images
-from attacks._intersection import Intersection, is_elementwise, is_scale_free, solved, spanned
+from attacks._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
 from attacks._layers import Behind, examples_from
 from attacks._masks import linear_behind
 from attacks._matching import one_gradient_only
@@ -39,7 +39,7 @@ from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _UNITS_PER_EXAMPLE = 2
 _SAME = 1e-2  # relative distance of two solutions that are one
-_ABOVE_NOISE = 3.0
+_ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 
 
 class SpanIntersectionConfig(Config):
@@ -55,9 +55,11 @@ class SpanIntersectionConfig(Config):
     )
 
 
-class _Solutions(NamedTuple):
+class _Found(NamedTuple):
     rows: Tensor  # (k, columns), inputs with the 1 of the bias
     residuals: Tensor  # (k,)
+    rounds: int
+    converged: int  # starts, over all rounds
 
 
 @final
@@ -85,7 +87,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         assert first is not None
         assert first.behind is not None
         _, singular, right = torch.linalg.svd(first.gradient, full_matrices=False)
-        read = spectrum(singular, self.config.rank_tolerance)
+        read = spectrum(singular, self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
         facts = {"numerical rank": float(read.rank), "condition number": read.condition}
         reason = _hopeless(read, len(first.weight), size)
@@ -94,21 +96,26 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         row_space = row_space_behind(observation, first.behind, read.rank)
         span = spanned(right[: read.rank], has_bias=first.has_bias)
         problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
-        accepted = max(self.config.accepted, 0.0 if read.is_exact else _ABOVE_NOISE * read.noise)
-        found = _Solutions(torch.empty(0, len(span.offset), dtype=torch.float64), torch.empty(0, dtype=torch.float64))
-        rounds = converged = 0
-        while rounds < self.config.rounds and len(found.rows) < read.rank:
-            rounds += 1
-            points, residuals = solved(problem, span.starts(self.config.starts, generator))
-            good = residuals < accepted
-            converged += int(good.sum())
-            new = _Solutions(span.offset + points[good] @ span.directions, residuals[good])
-            found = _distinct(_Solutions(*(torch.cat(parts) for parts in zip(found, new, strict=True))), read.rank)
+        found = _Found(torch.empty(0, len(span.offset)).double(), torch.empty(0).double(), 0, 0)
+        while found.rounds < self.config.rounds and len(found.rows) < read.rank:
+            found = self._round(span, problem, read, found, generator)
             missing = 1.0 - len(found.rows) / read.rank
-            on_step(Step(0, rounds, self.config.rounds, missing, missing, grey_images(observation, size)))
+            on_step(Step(0, found.rounds, self.config.rounds, missing, missing, grey_images(observation, size)))
         facts["examples found"] = float(len(found.rows))
-        facts["share of starts that converged"] = converged / (rounds * self.config.starts)
-        return _answered(observation, first, found, read, size, rounds, facts)
+        facts["share of starts that converged"] = found.converged / (found.rounds * self.config.starts)
+        return _answered(observation, first, found, read, size, facts)
+
+    def _round(
+        self, span: Span, problem: Intersection, read: Spectrum, found: _Found, generator: torch.Generator
+    ) -> _Found:
+        """Add what one round of starts finds, each solution once."""
+        accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
+        points, residuals = solved(problem, span.starts(self.config.starts, generator))
+        good = residuals < accepted
+        rows = torch.cat([found.rows, span.offset + points[good] @ span.directions])
+        residuals = torch.cat([found.residuals, residuals[good]])
+        kept = _distinct(rows, residuals, read.rank)
+        return _Found(rows[kept], residuals[kept], found.rounds + 1, found.converged + int(good.sum()))
 
 
 def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> str | None:
@@ -118,8 +125,12 @@ def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> 
         return f"dropout at rate {rate:g} lies between '{first.layer.name}' and '{behind.name}': use sparse-dictionary"
     if not is_elementwise(behind.inputs, len(first.weight)):
         return f"what lies between '{first.layer.name}' and '{behind.name}' mixes units"
-    if not first.has_bias and is_scale_free(behind.inputs, len(first.weight)):
+    if first.has_bias:
+        return None
+    if keeps_factor(behind.inputs, len(first.weight), 2.0):
         return f"'{first.layer.name}' has no bias and its activation is scale-free, so every multiple of an input fits"
+    if keeps_factor(behind.inputs, len(first.weight), -1.0):
+        return f"'{first.layer.name}' has no bias and its activation is odd, so every input fits with either sign"
     return None
 
 
@@ -131,29 +142,28 @@ def _hopeless(read: Spectrum, units: int, size: int) -> str | None:
     return None
 
 
-def _distinct(solutions: _Solutions, most: int) -> _Solutions:
-    """Keep one of each group of equal solutions, smallest residuals first."""
+def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
+    """Indices of one solution of each group of equal ones, smallest residuals first."""
     kept: list[int] = []
-    for index in solutions.residuals.argsort().tolist():
-        row = solutions.rows[index]
-        distances = (solutions.rows[kept] - row).norm(dim=1)
-        if len(kept) < most and not bool((distances < _SAME * row.norm()).any()):
+    for index in residuals.argsort().tolist():
+        distances = (rows[kept] - rows[index]).norm(dim=1)
+        if len(kept) < most and not bool((distances < _SAME * rows[index].norm()).any()):
             kept.append(index)
-    return _Solutions(solutions.rows[kept], solutions.residuals[kept])
+    return kept
 
 
 def _answered(
     observation: Observation,
     first: FirstLayer,
-    found: _Solutions,
+    found: _Found,
     read: Spectrum,
     size: int,
-    rounds: int,
     facts: dict[str, float],
 ) -> Reconstruction:
     count = len(found.rows)
     if not count:
-        return given_up(observation, size, rounds, "gave up: no start converged to a point of both spans", facts)
+        reason = "gave up: no start converged to a point of both spans"
+        return given_up(observation, size, found.rounds, reason, facts)
     pixels = found.rows[:, :-1] if first.has_bias else found.rows
     examples = examples_from(pixels, first.layer, observation)
     notes = (
@@ -162,6 +172,6 @@ def _answered(
     )
     if count == read.rank and read.is_exact:
         residual = (float(found.residuals.max()), "largest residual of a solution")
-        return whole_batch(observation, examples, residual, rounds, notes, facts)
-    stopped = f"found {count} of {read.rank} examples in {rounds} rounds"
-    return part_of_batch(observation, first, examples, size, rounds, stopped, notes, facts)
+        return whole_batch(observation, examples, residual, found.rounds, notes, facts)
+    stopped = f"found {count} of {read.rank} examples in {found.rounds} rounds"
+    return part_of_batch(observation, first, examples, size, found.rounds, stopped, notes, facts)

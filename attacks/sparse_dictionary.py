@@ -54,7 +54,7 @@ from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
 _SURELY_KEPT = 1e-3
 _COMPLETIONS = (2, 16)  # starts an example; more when the first ones fail
 _COMPLETED = 3e-5
-_CONTRADICTED = 0.5
+_CONTRADICTED = 0.1
 _COMPARED_IN_NOISE = 0.25
 
 
@@ -97,7 +97,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         """Search in rounds until the basis is complete, then solve for the examples."""
         first = first_layer(observation)
         assert first is not None
-        read = spectrum(torch.linalg.svdvals(first.gradient), self.config.rank_tolerance)
+        read = spectrum(torch.linalg.svdvals(first.gradient), self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
         reason = hopeless(read.rank, int(first.gradient.any(1).sum()), size)
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}

@@ -1,0 +1,248 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from attacks._batches import first_layer, row_space_behind
+from attacks._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+
+NAME = "span-intersection"
+MNIST = {"name": "mnist5k", "train": 400, "test": 10}
+MLP = {"name": "mlp", "width": 512, "depth": 3, "dropout": 0.0}
+
+
+def dense(width: int, *, bias: bool, activation: type[nn.Module] = nn.GELU, rate: float = 0.0) -> nn.Module:
+    with seeding.contained(2):
+        return nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(48, width, bias=bias),
+            activation(),
+            nn.Linear(width, width, bias=bias),
+            activation(),
+            nn.Dropout(rate),
+            nn.Linear(width, 4, bias=bias),
+        )
+
+
+def solve(attack_named, observation, seed=0, **config):
+    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
+
+
+def ordered(guess, truth):
+    """Rows of the guess in the order of the batch: a gradient has none."""
+    return torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    batch_size=st.integers(2, 8),
+    bias=st.booleans(),
+    activation=st.sampled_from([nn.GELU, nn.SiLU, nn.Softplus]),
+    seed=st.integers(0, 20),
+)
+def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, activation, seed):
+    observation, truth = toy(dense(96, bias=bias, activation=activation), (3, 4, 4), batch_size, seed=seed)
+    guess = solve(attack_named, replace(observation, labels=None))
+    order = ordered(guess, truth)
+    torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
+    assert torch.equal(guess.labels[order], truth.batches[0].labels)
+    assert guess.objective < 1e-10
+    assert guess.facts["examples found"] == guess.facts["numerical rank"] == batch_size
+
+
+@pytest.mark.parametrize(("size", "bias"), [(8, False), (8, True), (16, False), (32, True)])
+def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, size, bias):
+    knows = ("batch-size", "dropout-rates", "input-statistics")
+    observation, truth, world = watched(
+        data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": size}, knows=knows
+    )
+    guess = solve(attack_named, observation)
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
+    assert guess.objective < 1e-9
+
+
+def test_dropout_behind_the_second_layer_does_no_harm(toy, attack_named):
+    observation, truth = toy(dense(160, bias=True, rate=0.5), (3, 4, 4), 4)
+    guess = solve(attack_named, observation)
+    order = ordered(guess, truth)
+    torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
+    assert torch.equal(guess.masks[0][order], truth.masks[0][0])
+
+
+@pytest.mark.parametrize(("activation", "open_factor"), [(nn.ReLU, "scale-free"), (nn.Tanh, "odd")])
+def test_activations_that_pass_factors_on_need_a_bias(toy, attack_named, activation, open_factor):
+    without, _ = toy(dense(160, bias=False, activation=activation), (3, 4, 4), 3)
+    with pytest.raises(NotApplicable, match=open_factor):
+        solve(attack_named, without)
+    observation, truth = toy(dense(160, bias=True, activation=activation), (3, 4, 4), 3)
+    guess = solve(attack_named, observation)
+    torch.testing.assert_close(guess.inputs[ordered(guess, truth)], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
+
+
+def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_named):
+    observation, truth = toy(dense(96, bias=True), (3, 4, 4), 4)
+    model, batch = observation.model, truth.batches[0]
+    shuffled = torch.tensor([2, 0, 3, 1])
+    loss = -3.0 * nn.functional.cross_entropy(model(batch.inputs[shuffled]), batch.labels[shuffled])
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    tensors = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=tensors)))
+    torch.testing.assert_close(guess.inputs[ordered(guess, truth)], batch.inputs, atol=1e-7, rtol=1e-7)
+
+
+def problem_of(observation, rank):
+    first = first_layer(observation)
+    row_space = row_space_behind(observation, first.behind, rank)
+    right = torch.linalg.svd(first.gradient, full_matrices=False).Vh[:rank]
+    span = spanned(right, has_bias=first.has_bias)
+    return first, span, Intersection.between(span, first.weight, first.behind.inputs, row_space)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_residual_vanishes_at_the_truth(watched, bias):
+    observation, truth, _ = watched(data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": 8})
+    first, span, problem = problem_of(observation, 8)
+    inputs = truth.batches[0].inputs.flatten(1).double()
+    inputs = torch.column_stack([inputs, torch.ones(8)]) if first.has_bias else inputs
+    points = (inputs - span.offset) @ torch.linalg.pinv(span.directions)
+    torch.testing.assert_close(span.offset + points @ span.directions, inputs, atol=1e-5, rtol=1e-5)
+    assert float(problem.residuals(points).norm(dim=1).max()) < 1e-6
+
+
+@settings(max_examples=10, deadline=None)
+@given(
+    unknowns=st.integers(1, 6),
+    width=st.integers(8, 20),
+    activation=st.sampled_from([nn.GELU(), nn.Tanh(), nn.Softplus()]),
+    seed=st.integers(0, 100),
+)
+def test_derivatives_agree_with_finite_differences(unknowns, width, activation, seed):
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape):
+        return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+    frame = torch.linalg.qr(draw(width, 3)).Q.T
+    kept = torch.rand(width, generator=generator).gt(0.2).double()
+    problem = Intersection(draw(width), draw(unknowns, width), activation, frame, kept)
+    points = draw(2, unknowns)
+    residuals, slopes = problem.linearised(points)
+    torch.testing.assert_close(residuals, problem.residuals(points))
+    for index, direction in enumerate(1e-6 * torch.eye(unknowns, dtype=torch.float64)):
+        difference = (problem.residuals(points + direction) - problem.residuals(points - direction)) / 2e-6
+        torch.testing.assert_close(slopes[:, index], difference, atol=1e-7, rtol=1e-6)
+
+
+def test_steps_reach_a_point_that_was_planted():
+    generator = torch.Generator().manual_seed(0)
+    directions = torch.randn((3, 40), generator=generator, dtype=torch.float64)
+    truth = torch.randn((1, 3), generator=generator, dtype=torch.float64)
+    frame = torch.nn.functional.normalize(torch.tanh(truth @ directions), dim=1)
+    problem = Intersection(torch.zeros(40).double(), directions, torch.tanh, frame, torch.ones(40).double())
+    points, norms = solved(problem, truth + 0.2 * torch.randn((8, 3), generator=generator, dtype=torch.float64))
+    assert float(norms.max()) < 1e-9
+    torch.testing.assert_close(points, truth.expand(8, 3), atol=1e-7, rtol=1e-7)
+
+
+def test_silence_explains_nothing():
+    problem = Intersection(
+        -torch.ones(6).double(),
+        torch.zeros(1, 6).double(),
+        torch.relu,
+        torch.eye(6).double()[:2],
+        torch.ones(6).double(),
+    )
+    points, norms = solved(problem, torch.zeros(2, 1).double())
+    assert torch.isfinite(points).all()
+    assert norms.tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_spans_hold_the_one_of_the_bias_and_starts_are_as_large_as_standardised_inputs():
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randn((4, 10), generator=generator, dtype=torch.float64)
+    span = spanned(rows, has_bias=True)
+    starts = span.starts(5, generator)
+    inputs = span.offset + starts @ span.directions
+    torch.testing.assert_close(inputs[:, -1], torch.ones(5).double())
+    assert float((inputs @ (torch.eye(10).double() - torch.linalg.pinv(rows) @ rows)).abs().max()) < 1e-10
+    assert (starts @ span.directions).norm(dim=1).tolist() == pytest.approx([10**0.5] * 5)
+    assert isinstance(spanned(rows, has_bias=False), Span)
+    assert spanned(rows, has_bias=False).directions.shape == (4, 10)
+
+
+def test_what_lies_between_two_layers_is_recognised():
+    assert is_elementwise(nn.GELU(), 12)
+    assert not is_elementwise(nn.LayerNorm(12, dtype=torch.float64), 12)
+    assert not is_elementwise(nn.Softmax(1), 12)
+    assert keeps_factor(nn.ReLU(), 12, 2.0)
+    assert keeps_factor(nn.LeakyReLU(0.2), 12, 2.0)
+    assert not keeps_factor(nn.GELU(), 12, 2.0)
+    assert keeps_factor(nn.Tanh(), 12, -1.0)
+    assert not keeps_factor(nn.GELU(), 12, -1.0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "least"),
+    [
+        (lambda t, g: t + 0.01 * t.norm() / t.numel() ** 0.5 * torch.randn(t.shape, generator=g), 50),
+        (lambda t, _: t.bfloat16().float(), 60),
+    ],
+    ids=["noise", "bfloat16"],
+)
+def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
+    observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
+    generator = torch.Generator().manual_seed(3)
+    spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
+    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    assert min(psnr_of(guess, truth, world.dataset.spec)) > least
+    assert guess.masks is None
+
+
+def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of):
+    observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
+    guess = solve(attack_named, observation, starts=3, rounds=1)
+    found = int(guess.facts["examples found"])
+    assert 1 <= found <= 3
+    assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
+    psnr = sorted(psnr_of(guess, truth, world.dataset.spec), reverse=True)
+    assert psnr[found - 1] > 100
+    assert not guess.inputs[found:].any()
+
+
+@pytest.mark.parametrize("size", [4, None])
+def test_a_random_gradient_gives_grey(toy, attack_named, without_information, size):
+    observation, _ = toy(dense(64, bias=True), (3, 4, 4), 4)
+    guess = solve(attack_named, replace(without_information(observation), batch_size=size), rounds=2)
+    assert guess.stopped.startswith("gave up")
+    assert not guess.inputs.any()
+
+
+def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, attack_named):
+    observation, _, _ = watched(
+        data=MNIST, model={**MLP, "width": 128, "dropout": 0.5}, federation={"batch_size": 4}, knows=("batch-size",)
+    )
+    guess = solve(attack_named, observation, rounds=1)
+    assert guess.stopped.startswith("gave up: no start converged")
+    assert not guess.inputs.any()
+
+
+def test_refuses_with_the_reason(toy, watched, attack_named):
+    mixed = nn.Sequential(nn.Flatten(), nn.Linear(48, 32), nn.LayerNorm(32), nn.Linear(32, 32), nn.Linear(32, 4))
+    shallow = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+    cases = {
+        "closed-form-linear": toy(dense(16, bias=True), (3, 4, 4), 1)[0],
+        "dropout at rate 0.25 lies between": watched(federation={"batch_size": 2})[0],
+        "mixes units": toy(mixed, (3, 4, 4), 2)[0],
+        "no linear layer behind": toy(shallow, (3, 4, 4), 2)[0],
+        "no linear layer sees": watched(model={"name": "vit-small"}, federation={"batch_size": 2})[0],
+        "3 local steps": replace(toy(dense(16, bias=True), (3, 4, 4), 2)[0], local_steps=3),
+    }
+    for reason, observation in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, observation)
