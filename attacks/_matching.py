@@ -6,7 +6,6 @@ parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, GeneralComparison, Setting
+from attacks._comparison import Comparison, GeneralComparison, setting_of
 from attacks._descent import Sign
 from attacks._engine import Found, Pace, Search, descend
 from attacks._ghost import fastest
@@ -24,7 +23,7 @@ from attacks._labels import LabelRule, infer_labels
 from attacks._priors import pixel_box, total_variation
 from attacks._starts import Start, first_inputs
 from fedsim.hooks import Attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
 _ROWS_AT_ONCE = 32
@@ -136,7 +135,7 @@ class MatchingAttack(Attack[ConfigT]):
         shape = (observations[0].batch_size or 1, *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
-    def smoothness(self, inputs: Tensor, victims: Sequence[int]) -> Tensor:
+    def smoothness(self, inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
         """Return the weighted total variation, shape (R,)."""
         return self.config.total_variation * total_variation(inputs)
 
@@ -155,13 +154,16 @@ class MatchingAttack(Attack[ConfigT]):
         ]
 
     def _comparison(self, observations: list[Observation], search: Search) -> Comparison:
-        setting = _setting(observations[0], search, self._uses_batch_statistics(), self.config.device)
+        first = observations[0]
+        sites = first.sites if search.sites is None else search.sites
+        setting = setting_of(first, sites, self._uses_batch_statistics(), self.config.device)
         if self.config.engine == "general":
             return GeneralComparison(setting, observations)
         probe = torch.Generator().manual_seed(0)
         one_row = tuple(variable[None] for variable in search.masking.first(probe))
         masks = search.masking.masks(one_row, [0], [probe] * len(observations), 0.0)
-        return fastest(setting, observations, tuple(mask[0].detach() for mask in masks), probe)
+        examples = search.masking.draws * (first.batch_size or 1)
+        return fastest(setting, observations, examples, tuple(mask[0].detach() for mask in masks), probe)
 
     def _uses_batch_statistics(self) -> bool:
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
@@ -185,16 +187,6 @@ def _labels(observation: Observation, rule: LabelRule) -> Tensor:
     return observation.labels if observation.labels is not None else infer_labels(observation, rule)
 
 
-def _setting(observation: Observation, search: Search, batch_statistics: bool, device: str) -> Setting:
-    """Return the setting of a search, with a model of its own; the observed one stays as it is."""
-    model = copy.deepcopy(observation.model).to(device).train(batch_statistics)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
-    names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
-    sites = observation.sites if search.sites is None else search.sites
-    return Setting(model, observation.loss, names, sites)
-
-
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
     """Indices of observations that fit into one computation: the same weights, shapes and rates."""
     groups: list[list[int]] = []
@@ -216,11 +208,12 @@ def _is_alike(one: Observation, other: Observation) -> bool:
 
 def _best(rows: list[Found], labels: Tensor, engine: str) -> Reconstruction:
     best = min(rows, key=lambda row: row.objective)
-    close = sum(row.objective <= _CONVERGED * best.objective for row in rows)
+    has_failed = best.iteration == 0
+    close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(
-        inputs=best.inputs.cpu(),
+        inputs=torch.zeros_like(best.inputs) if has_failed else best.inputs.cpu(),
         labels=labels.clone(),
-        masks=tuple(mask.cpu() for mask in best.masks) or None,
+        masks=None if has_failed else tuple(mask.cpu() for mask in best.masks) or None,
         objective=best.objective,
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,
