@@ -1,31 +1,34 @@
 """Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
 
-The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586) and a counting rule. Dropout
-in front of the layer changes p only, so the rules hold.
+The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586), of Wainakh et al. (arXiv
+2105.09369) and a counting rule. Dropout in front of the layer changes p only, so the rules hold.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.errors import NotApplicable
-from fedsim.masks import without_dropout
+from fedsim.masks import kept_masks
 from fedsim.types import Observation
 
 _PROBES = 64
 
-
-LabelRule = Literal["counting", "distinct"]
+LabelRule = Literal["counting", "distinct", "negative", "impact"]
 
 
 def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tensor:
     """Return one label an example, in ascending order for several examples.
 
-    A single example: the sign rule. Several: by counting, with mean probabilities from noise inputs, or by the rule
-    for batches without a repeated class.
+    Args:
+        observation: with a batch size, or of one example.
+        rule: for several examples. counting: with mean probabilities from noise inputs. distinct and negative: no
+            class twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from sums
+            of the weight gradient. A single example needs none of them.
 
     Raises:
         NotApplicable: the model has no linear layer with one output a class.
@@ -38,9 +41,18 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
         return label_of_one(weight, bias)
     if rule == "distinct":
         return distinct_labels(weight, batch_size)
-    probabilities, feature_sum = _probe(observation, layer)
+    if rule == "impact":
+        return impact_labels(weight, batch_size)
+    if rule == "negative":
+        return negative_labels(bias if bias is not None else weight.sum(1), batch_size)
+    probabilities, feature_sum = _probe(observation, name)
     logit_gradient = bias if bias is not None else weight.sum(1) / feature_sum
     return count_labels(logit_gradient, probabilities, batch_size)
+
+
+def labels_of(observation: Observation, rule: LabelRule) -> Tensor:
+    """Return the granted labels, or else inferred ones."""
+    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
 
 
 def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -59,6 +71,31 @@ def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
 def distinct_labels(weight: Tensor, batch_size: int) -> Tensor:
     """Return `batch_size` labels that are assumed distinct: the rows (K, D) with the smallest entries (Yin et al.)."""
     return weight.min(1).values.topk(batch_size, largest=False).indices.sort().values
+
+
+def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
+    """Return `batch_size` labels that are assumed distinct: the smallest entries of db (K,), negative for few examples.
+
+    Without a bias, row sums of the weight gradient serve, where the features are not negative.
+    """
+    return logit_gradient.topk(batch_size, largest=False).indices.sort().values
+
+
+def impact_labels(weight: Tensor, batch_size: int) -> Tensor:
+    """Return labels with repeats from the row sums of the weight gradient (K, D) (Wainakh et al.).
+
+    An example lowers the sum of its class by about the same amount, the impact. Classes with a negative sum occur
+    once; then, as often as needed, the class whose sum without the examples found so far is lowest.
+    """
+    sums = weight.sum(1).double()
+    impact = sums.clamp_max(0.0).sum() * (1.0 + 1.0 / len(sums)) / batch_size
+    order = sums.argsort()
+    labels = order[: min(batch_size, int((sums < 0.0).sum()))].tolist()
+    sums[labels] -= impact
+    while len(labels) < batch_size:
+        labels.append(int(sums.argmin()))
+        sums[labels[-1]] -= impact
+    return torch.tensor(sorted(labels))
 
 
 def count_labels(logit_gradient: Tensor, probabilities: Tensor, batch_size: int) -> Tensor:
@@ -91,14 +128,14 @@ def _head(observation: Observation) -> tuple[str, nn.Linear]:
 
 
 @torch.no_grad()
-def _probe(observation: Observation, layer: nn.Linear) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities (K,) and mean sum of the features in front of `layer`, on noise inputs."""
+def _probe(observation: Observation, name: str) -> tuple[Tensor, Tensor]:
+    """Mean class probabilities (K,) and mean sum of the features in front of a layer, on noise under drawn masks."""
     features: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
-    noise = torch.randn((_PROBES, *observation.spec.shape), generator=torch.Generator().manual_seed(0))
-    was_training = observation.model.training
-    with without_dropout():
-        outputs = observation.model.eval()(noise)
-    handle.remove()
-    observation.model.train(was_training)
+    model = copy.deepcopy(observation.model).train()
+    model.get_submodule(name).register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
+    generator = torch.Generator().manual_seed(0)
+    like = next(model.parameters())
+    noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(like)
+    with kept_masks(generator):
+        outputs = model(noise)
     return outputs.softmax(1).mean(0), features[0].sum(1).mean()

@@ -19,7 +19,7 @@ from attacks._comparison import Comparison, GeneralComparison, setting_of
 from attacks._descent import Sign
 from attacks._engine import Found, Pace, Search, descend
 from attacks._ghost import fastest
-from attacks._labels import LabelRule, infer_labels
+from attacks._labels import LabelRule, labels_of
 from attacks._priors import pixel_box, total_variation
 from attacks._starts import Start, first_inputs
 from fedsim.hooks import Attack
@@ -64,7 +64,9 @@ class MatchingConfig(Config):
         default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
     )
     label_rule: LabelRule = Field(
-        default="counting", description="how unknown labels of several examples are inferred; distinct: no class twice"
+        default="counting",
+        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
+        "distinct and negative take no class twice",
     )
     trials: int = Field(default=1, ge=1, description="independent starts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general"] = Field(
@@ -142,14 +144,14 @@ class MatchingAttack(Attack[ConfigT]):
     def _matched(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
-        labels = [_labels(observation, self.config.label_rule) for observation in observations]
+        labels = [labels_of(observation, self.config.label_rule) for observation in observations]
         search = self.plan(observations)
         comparison = self._comparison(observations, search)
         box = pixel_box(observations[0]) if self.config.boxed else None
         rows = descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
         trials = self.config.trials
         return [
-            _best(rows[victim * trials : (victim + 1) * trials], label, comparison.name)
+            best_of(rows[victim * trials : (victim + 1) * trials], label, comparison.name)
             for victim, label in enumerate(labels)
         ]
 
@@ -183,10 +185,6 @@ def one_gradient_only(observation: Observation) -> str | None:
     return None
 
 
-def _labels(observation: Observation, rule: LabelRule) -> Tensor:
-    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
-
-
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:
     """Indices of observations that fit into one computation: the same weights, shapes and rates."""
     groups: list[list[int]] = []
@@ -206,7 +204,8 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def _best(rows: list[Found], labels: Tensor, engine: str) -> Reconstruction:
+def best_of(rows: Sequence[Found], labels: Tensor, engine: str) -> Reconstruction:
+    """Return the row with the lowest objective; a grey image when no row ever had one."""
     best = min(rows, key=lambda row: row.objective)
     has_failed = best.iteration == 0
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
