@@ -85,7 +85,8 @@ def impact_labels(weight: Tensor, batch_size: int) -> Tensor:
     """Return labels with repeats from the row sums of the weight gradient (K, D) (Wainakh et al.).
 
     An example lowers the sum of its class by about the same amount, the impact. Classes with a negative sum occur
-    once; then, as often as needed, the class whose sum without the examples found so far is lowest.
+    once; then, as often as needed, the class whose sum without the examples found so far is lowest. Misled by unequal
+    probabilities, and by batches larger than the number of classes, where few sums are negative.
     """
     sums = weight.sum(1).double()
     impact = sums.clamp_max(0.0).sum() * (1.0 + 1.0 / len(sums)) / batch_size

@@ -25,6 +25,7 @@ from attacks._starts import Start, first_inputs
 from fedsim.hooks import Attack
 from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
+_RELATIVE_IMPROVEMENT = 1e-4
 _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")
 
 
@@ -43,7 +44,9 @@ class LbfgsConfig(Config):
         default=1e-2, gt=0, description="a start that ends with more than this share of |g*|^2 counts as diverged"
     )
     threshold: float = Field(default=1e-10, ge=0, description="stop when |g - g*|^2 is below this share of |g*|^2")
-    patience: int = Field(default=20, ge=1, description="stop after this many iterations that improved nothing")
+    patience: int = Field(
+        default=10, ge=1, description="stop after this many iterations that did not improve the objective by 0.01 %"
+    )
     start: Start = Field(
         default="normal", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
     )
@@ -100,8 +103,8 @@ class LbfgsAttack(Attack[ConfigT]):
             attempts.append(_Descent(self.config, problem, variables, len(attempts)).run(on_step))
         best = min(attempts, key=lambda attempt: attempt.objective)
         assert best.labels is not None
-        found = best_of(attempts, best.labels, problem.comparison.name)
-        return replace(found, notes=(*found.notes, *_warnings(observation)), facts=self._facts(attempts, best))
+        found = best_of(attempts, best.labels, problem.comparison.name, _remarks(observation))
+        return replace(found, facts=self._facts(attempts, best))
 
     def _is_good(self, attempt: _Attempt) -> bool:
         return attempt.share <= self.config.diverged
@@ -196,6 +199,7 @@ class _Descent:
         start = variables.inputs.detach().clone()
         self._attempt = _Attempt(0, number, start, (), labels=problem.answer(variables))
         self._lowest = torch.inf
+        self._plateau = (torch.inf, 0)
 
     def run(self, on_step: OnStep) -> _Attempt:
         """Descend until a stop rule holds; iterations count on from start to start."""
@@ -205,6 +209,8 @@ class _Descent:
             self._lowest = torch.inf
             self._optimizer.step(lambda iteration=iteration: self._evaluated(iteration))
             attempt.objectives.append(self._lowest)
+            if self._lowest < self._plateau[0] * (1.0 - _RELATIVE_IMPROVEMENT):
+                self._plateau = (self._lowest, iteration)
             guess = self._variables.inputs.detach()
             number = attempt.start * config.iterations + iteration
             on_step(Step(attempt.start, number, total, self._lowest, attempt.objective, guess))
@@ -212,7 +218,7 @@ class _Descent:
                 attempt.stopped = "objective is not a number"
             elif attempt.share < config.threshold:
                 attempt.stopped = "objective below threshold"
-            elif iteration - attempt.iteration >= config.patience:
+            elif iteration - self._plateau[1] >= config.patience:
                 attempt.stopped = "no improvement"
             else:
                 continue
@@ -241,7 +247,7 @@ class _Descent:
         attempt.labels = self._problem.answer(self._variables)
 
 
-def _warnings(observation: Observation) -> tuple[str, ...]:
+def _remarks(observation: Observation) -> tuple[str, ...]:
     if not _has_kinks(observation):
         return ()
     return ("the model has activations without a second derivative (ReLU): L-BFGS is misled",)

@@ -141,6 +141,10 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the weighted total variation, shape (R,)."""
         return self.config.total_variation * total_variation(inputs)
 
+    def remarks(self, observation: Observation) -> tuple[str, ...]:
+        """Return what a reader of the record should know about this attack on this observation."""
+        return ()
+
     def _matched(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
@@ -151,8 +155,8 @@ class MatchingAttack(Attack[ConfigT]):
         rows = descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
         trials = self.config.trials
         return [
-            best_of(rows[victim * trials : (victim + 1) * trials], label, comparison.name)
-            for victim, label in enumerate(labels)
+            best_of(rows[victim * trials : (victim + 1) * trials], label, comparison.name, self.remarks(observation))
+            for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
         ]
 
     def _comparison(self, observations: list[Observation], search: Search) -> Comparison:
@@ -204,7 +208,7 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def best_of(rows: Sequence[Found], labels: Tensor, engine: str) -> Reconstruction:
+def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()) -> Reconstruction:
     """Return the row with the lowest objective; a grey image when no row ever had one."""
     best = min(rows, key=lambda row: row.objective)
     has_failed = best.iteration == 0
@@ -218,7 +222,7 @@ def best_of(rows: Sequence[Found], labels: Tensor, engine: str) -> Reconstructio
         best_iteration=best.iteration,
         history=_thinned(best.objectives),
         stopped=best.stopped,
-        notes=(f"gradients compared by the {engine} path",),
+        notes=(f"gradients compared by the {engine} path", *remarks),
         facts={"starts": len(rows), "starts that reached the lowest objective": close},
     )
 
