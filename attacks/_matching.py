@@ -141,6 +141,18 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the weighted total variation, shape (R,)."""
         return self.config.total_variation * total_variation(inputs)
 
+    def descended(
+        self,
+        comparison: Comparison,
+        search: Search,
+        labels: Sequence[Tensor],
+        box: tuple[Tensor, Tensor] | None,
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> list[Found]:
+        """Return the ends of all rows, victim by victim; an attack may add to the descent."""
+        return descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
+
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Return what a reader of the record should know about this attack on this observation."""
         return ()
@@ -152,10 +164,9 @@ class MatchingAttack(Attack[ConfigT]):
         search = self.plan(observations)
         comparison = self._comparison(observations, search)
         box = pixel_box(observations[0]) if self.config.boxed else None
-        rows = descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
-        trials = self.config.trials
+        rows = self.descended(comparison, search, labels, box, generators, on_steps)
         return [
-            best_of(rows[victim * trials : (victim + 1) * trials], label, comparison.name, self.remarks(observation))
+            best_of([row for row in rows if row.victim == victim], label, comparison.name, self.remarks(observation))
             for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
         ]
 
