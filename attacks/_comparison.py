@@ -6,7 +6,8 @@ weights is built explicitly, and only inputs and masks are differentiated a seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from attacks._public import sends_part
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.types import DropoutSite, Loss, Masks, Observation
 
@@ -112,6 +114,11 @@ class Setting:
         """Copies of the buffers, which a forward pass may change."""
         return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
 
+    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the model's outputs (B, K) for one row, with some of its weights replaced."""
+        with self.dropping(masks):
+            return functional_call(self.model, {**weights, **self.buffers}, (inputs,))
+
     def dropping(self, masks: Masks) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks, or without dropout when there are none.
 
@@ -125,6 +132,17 @@ class Setting:
     @cached_property
     def _unscaled(self) -> tuple[DropoutSite, ...]:
         return tuple(replace(site, rate=0.0) for site in self.sites)
+
+
+def setting_of(
+    observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool, device: str
+) -> Setting:
+    """Return the setting of a search, with a model of its own; the observed one stays as it is."""
+    model = copy.deepcopy(observation.model).to(device).train(batch_statistics)
+    for parameter in model.parameters():
+        parameter.requires_grad_(False)
+    names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
+    return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
 
 
 class GeneralComparison:
@@ -151,8 +169,7 @@ class GeneralComparison:
         return ExplicitGradients(rows, targets, self._norms[list(victims)])
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
-        with self._setting.dropping(masks):
-            outputs = functional_call(self._setting.model, {**self._weights, **self._setting.buffers}, (inputs,))
+        outputs = self._setting.outputs(inputs, masks, self._weights)
         loss = self._setting.loss(outputs, labels)
         return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
 

@@ -45,7 +45,7 @@ class Adam:
             mean.lerp_(gradient, 1.0 - _BETAS[0])
             square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
             size = square.sqrt().div_(second).add_(_EPSILON)
-            variable.sub_(mean.div(size).mul_((rate / first).view(-1, *(1 for _ in size.shape[1:]))))
+            variable.sub_(mean.div(size).mul_(along_rows(rate / first, size)))
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""
@@ -63,7 +63,12 @@ def signed(gradient: Tensor, sign: Sign) -> Tensor:
     if sign == "off":
         return gradient
     size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
-    return torch.tanh(gradient / size.view(-1, *(1 for _ in gradient.shape[1:])))
+    return torch.tanh(gradient / along_rows(size, gradient))
+
+
+def along_rows(figures: Tensor, like: Tensor) -> Tensor:
+    """Return one figure a row (R,) in a shape that multiplies tensors (R, ...) of as many dimensions as `like`."""
+    return figures.view(-1, *(1 for _ in like.shape[1:]))
 
 
 class Schedule(Protocol):

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from attacks._comparison import Comparison, Distance, cosine
-from attacks._descent import Adam, Constant, Cosine, Plateau, Schedule, Sign, Steps, signed
+from attacks._descent import Adam, Constant, Cosine, Plateau, Schedule, Sign, Steps, along_rows, signed
 from attacks._masking import Masking
 from attacks._priors import median_filtered
 from fedsim.types import DropoutSite, Masks, OnStep, Step
 
-Prior = Callable[[Tensor, Sequence[int]], Tensor]
+Prior = Callable[[Tensor, Masks, Sequence[int]], Tensor]
 
 
 class Pace(NamedTuple):
@@ -34,7 +34,7 @@ class Pace(NamedTuple):
         patience: plateau: iterations without improvement before the step shrinks.
         factor: plateau: by how much.
         warm_up: cosine: iterations until the full step.
-        langevin: standard deviation of the noise on the inputs' gradient, in units of the step.
+        langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
         median_every: iterations between median filters; 0 for none.
         threshold: stop below this objective.
         stall: stop after so many iterations without a new best.
@@ -63,7 +63,7 @@ class Search:
     Attributes:
         masking: which dropout masks forward passes use.
         first: the dummy (B, *shape) of a victim's next start, from its generator.
-        prior: regularisers of the inputs (R, B, *shape), given each row's victim; shape (R,).
+        prior: regularisers of the inputs (R, B, *shape) under masks (R, *site.shape), given each row's victim; (R,).
         distance: of a dummy's gradient from the observed one.
         sites: where the model drops out, when the attack assumes other rates than were observed.
         rates: step of each of the masking's variables, when it is not the pace's step of masks.
@@ -108,9 +108,8 @@ class _Rows:
     def victims(self) -> list[int]:
         return [row.victim for row in self.found]
 
-    def keep(self, rows: list[int]) -> None:
-        index = torch.tensor(rows, device=self.inputs.device)
-        self.found = [self.found[row] for row in rows]
+    def keep(self, index: Tensor) -> None:
+        self.found = [self.found[row] for row in index.tolist()]
         self.inputs = self.inputs.detach()[index].requires_grad_()
         self.variables = tuple(v.detach()[index].requires_grad_() for v in self.variables)
         self.labels = self.labels[index]
@@ -158,24 +157,24 @@ def descend(
             break
         gradients = torch.autograd.grad(objectives.sum(), [rows.inputs, *rows.variables], materialize_grads=True)
         factors = schedule.factors(iteration, objectives.detach())
-        move = signed(gradients[0], pace.sign)
-        if pace.langevin:
-            move = move + pace.langevin * pace.rate * _noise(rows, generators)
         steps = search.rates or [pace.mask_rate] * len(rows.variables)
         rates = [pace.rate * factors, *(step * factors for step in steps)]
+        move = signed(gradients[0], pace.sign)
+        if pace.langevin:
+            move = move + along_rows(pace.langevin * rates[0], move) * _noise(rows, generators)
         adam.step([rows.inputs, *rows.variables], [move, *gradients[1:]], rates)
         _project(rows, search, iteration, pace, box)
         if pace.still and iteration % _STILL_WINDOW == 0:
             going = _still_moving(rows, earlier, going, pace.still)
             earlier = rows.inputs.detach().clone()
         if len(going) < len(rows.found):
-            index = torch.tensor(going, dtype=torch.long)
-            rows.keep(going)
+            if not going:
+                break
+            index = torch.tensor(going, device=rows.inputs.device)
+            rows.keep(index)
             adam.keep(index)
             schedule.keep(index)
             earlier = earlier[index]
-            if not going:
-                break
     return everything
 
 
@@ -214,7 +213,7 @@ def _objectives(
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
     labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
     distance = search.distance(comparison.gradients(inputs, masks, labels, victims))
-    return distance + search.prior(rows.inputs, victims) + search.masking.prior(rows.variables)
+    return distance + search.prior(rows.inputs, masks, victims) + search.masking.prior(masks)
 
 
 @torch.no_grad()

@@ -6,7 +6,6 @@ is noisy, guesses are fitted on one part of the tensors and compared on the othe
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks._agreement import gradient_distance, knows_rates
-from attacks._comparison import Setting
+from attacks._comparison import setting_of
 from attacks._engine import Pace, Search, descend
 from attacks._ghost import fastest
 from attacks._masking import NoMasks, OptimisedMasks
@@ -97,12 +96,11 @@ class Judge:
         self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
     ) -> tuple[Tensor, Masks]:
         observation = self._observation
-        model = copy.deepcopy(observation.model).train().requires_grad_(False)
-        setting = Setting(model, observation.loss, tuple(self._fitted), observation.sites)
+        setting = replace(setting_of(observation, observation.sites, True, "cpu"), names=tuple(self._fitted))
         masking = _masking(observation, start)
         search = Search(masking, lambda _victim, _generator: inputs, _no_prior)
         shapes = tuple(torch.ones(site.shape) for site in observation.sites)
-        comparison = fastest(setting, [observation], shapes, torch.Generator().manual_seed(0))
+        comparison = fastest(setting, [observation], len(inputs), shapes, torch.Generator().manual_seed(0))
         pace = _pace(self._iterations, rate)
         (row,) = descend(
             comparison, search, [self._labels], 1, pace, pixel_box(observation), [generator], [lambda _step: None]
@@ -142,5 +140,5 @@ def _pace(iterations: int, rate: float) -> Pace:
     )
 
 
-def _no_prior(inputs: Tensor, victims: Sequence[int]) -> Tensor:
+def _no_prior(inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
     return inputs.new_zeros(len(inputs))

@@ -1,8 +1,9 @@
 """Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
 
-The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586) and a counting rule. Dropout
-in front of the layer changes p only, so the rules hold. Of several local steps db is the mean over all of them, and p
-the mean along the straight line from the received to the trained weights (arXiv 2206.12395).
+The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586), of Wainakh et al. (arXiv
+2105.09369) and a counting rule. Dropout in front of the layer changes p only, so the rules hold. Of several local steps
+db is the mean over all of them, and p the mean along the straight line from the received to the trained weights (arXiv
+2206.12395).
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.errors import NotApplicable
-from fedsim.masks import without_dropout
+from fedsim.masks import kept_masks
 from fedsim.types import Observation
 
 _PROBES = 64
 _MOST_POINTS = 8
 
-LabelRule = Literal["counting", "distinct"]
+LabelRule = Literal["counting", "distinct", "negative", "impact"]
 
 
 def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tensor:
     """Return one label an example, in ascending order for several examples.
 
-    A single example: the sign rule. Several: by counting, with mean probabilities from noise inputs, or by the rule
-    for batches without a repeated class.
+    Args:
+        observation: with a batch size, or of one example.
+        rule: for several examples. counting: with mean probabilities from noise inputs. distinct and negative: no
+            class twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from sums
+            of the weight gradient. A single example needs none of them.
 
     Raises:
         NotApplicable: the model has no linear layer with one output a class.
@@ -40,6 +44,10 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
         return label_of_one(weight, bias)
     if rule == "distinct":
         return distinct_labels(weight, examples)
+    if rule == "impact":
+        return impact_labels(weight, examples)
+    if rule == "negative":
+        return negative_labels(bias if bias is not None else weight.sum(1), examples)
     probabilities, feature_sum = _probe(observation, name)
     logit_gradient = (bias if bias is not None else weight.sum(1) / feature_sum) / gradient_weight(observation)
     return count_labels(logit_gradient, probabilities, examples)
@@ -55,6 +63,11 @@ def gradient_weight(observation: Observation) -> float:
         return 1.0
     momentum, steps = observation.optimizer_settings.get("momentum", 0.0), observation.local_steps
     return observation.learning_rate * sum(momentum**age for later in range(steps) for age in range(later + 1))
+
+
+def labels_of(observation: Observation, rule: LabelRule) -> Tensor:
+    """Return the granted labels, or else inferred ones."""
+    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
 
 
 def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -73,6 +86,32 @@ def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:
 def distinct_labels(weight: Tensor, batch_size: int) -> Tensor:
     """Return `batch_size` labels that are assumed distinct: the rows (K, D) with the smallest entries (Yin et al.)."""
     return weight.min(1).values.topk(batch_size, largest=False).indices.sort().values
+
+
+def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
+    """Return `batch_size` labels that are assumed distinct: the smallest entries of db (K,), negative for few examples.
+
+    Without a bias, row sums of the weight gradient serve, where the features are not negative.
+    """
+    return logit_gradient.topk(batch_size, largest=False).indices.sort().values
+
+
+def impact_labels(weight: Tensor, batch_size: int) -> Tensor:
+    """Return labels with repeats from the row sums of the weight gradient (K, D) (Wainakh et al.).
+
+    An example lowers the sum of its class by about the same amount, the impact. Classes with a negative sum occur
+    once; then, as often as needed, the class whose sum without the examples found so far is lowest. Misled by unequal
+    probabilities, and by batches larger than the number of classes, where few sums are negative.
+    """
+    sums = weight.sum(1).double()
+    impact = sums.clamp_max(0.0).sum() * (1.0 + 1.0 / len(sums)) / batch_size
+    order = sums.argsort()
+    labels = order[: min(batch_size, int((sums < 0.0).sum()))].tolist()
+    sums[labels] -= impact
+    while len(labels) < batch_size:
+        labels.append(int(sums.argmin()))
+        sums[labels[-1]] -= impact
+    return torch.tensor(sorted(labels))
 
 
 def count_labels(logit_gradient: Tensor, probabilities: Tensor, batch_size: int) -> Tensor:
@@ -106,14 +145,14 @@ def _head(observation: Observation) -> tuple[str, nn.Linear]:
 
 @torch.no_grad()
 def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities (K,) and mean sum of the features in front of the last layer, on noise inputs."""
+    """Mean class probabilities (K,) and mean sum of the features in front of the last layer, on noise."""
     features: list[Tensor] = []
-    model = copy.deepcopy(observation.model).eval()
+    model = copy.deepcopy(observation.model).train()
     model.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
-    noise = torch.randn((_PROBES, *observation.spec.shape), generator=torch.Generator().manual_seed(0))
-    noise = noise.to(next(model.parameters()).dtype)
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
     steps = min(observation.local_steps, _MOST_POINTS)
-    with without_dropout():
+    with kept_masks(generator):
         outputs = torch.stack([_moved(model, observation, step / steps)(noise) for step in range(steps)])
     return outputs.softmax(2).mean((0, 1)), torch.stack(features).sum(2).mean()
 

@@ -47,8 +47,8 @@ class Masking(Protocol):
         """
         ...
 
-    def prior(self, variables: Masks) -> Tensor | float:
-        """Return a regulariser, shape (R,), or 0."""
+    def prior(self, masks: Masks) -> Tensor | float:
+        """Return a regulariser of the masks of a forward pass, shape (R,), or 0."""
         ...
 
     def project(self, variables: Masks) -> None:
@@ -70,7 +70,7 @@ class NoMasks:
         """No masks."""
         return ()
 
-    def prior(self, variables: Masks) -> Tensor | float:
+    def prior(self, masks: Masks) -> Tensor | float:
         """Nothing is regularised."""
         return 0.0
 
@@ -179,13 +179,15 @@ class OptimisedMasks:
             for mask, known, rows in zip(relaxed, self._known, [list(victims)] * len(variables), strict=True)
         )
 
-    def prior(self, variables: Masks) -> Tensor | float:
-        """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch."""
+    def prior(self, masks: Masks) -> Tensor | float:
+        """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch.
+
+        Sites that are known altogether do not count.
+        """
         if not self._free or self._weight == 0.0:
             return 0.0
-        free = [variables[index] for index in self._free]
-        masks = tuple(torch.sigmoid(v) if self._relaxation == "sigmoid" else v for v in free)
-        return self._weight * mask_prior(masks, [self._sites[index].rate for index in self._free])
+        free = tuple(masks[index] for index in self._free)
+        return self._weight * mask_prior(free, [self._sites[index].rate for index in self._free])
 
     @torch.no_grad()
     def project(self, variables: Masks) -> None:

@@ -6,26 +6,24 @@ parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
 
 from __future__ import annotations
 
-import copy
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, GeneralComparison, Setting
+from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks._descent import Sign
 from attacks._engine import Found, Pace, Search, descend
 from attacks._ghost import fastest
-from attacks._labels import LabelRule, infer_labels
+from attacks._labels import LabelRule, labels_of
 from attacks._priors import pixel_box, total_variation
-from attacks._public import sends_part
 from attacks._starts import Start, first_inputs
 from fedsim.hooks import Attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
 _ROWS_AT_ONCE = 32
@@ -66,7 +64,9 @@ class MatchingConfig(Config):
         default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
     )
     label_rule: LabelRule = Field(
-        default="counting", description="how unknown labels of several examples are inferred; distinct: no class twice"
+        default="counting",
+        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
+        "distinct and negative take no class twice",
     )
     trials: int = Field(default=1, ge=1, description="independent starts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general"] = Field(
@@ -94,6 +94,11 @@ class MatchingAttack(Attack[ConfigT]):
     @abstractmethod
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Return what this attack adds to the search, for observations of one model and shape."""
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations."""
+        return {"iterations": gradients}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search alone."""
@@ -137,9 +142,25 @@ class MatchingAttack(Attack[ConfigT]):
         shape = (observations[0].batch_size or 1, *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
-    def smoothness(self, inputs: Tensor, victims: Sequence[int]) -> Tensor:
+    def smoothness(self, inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:
         """Return the weighted total variation, shape (R,)."""
         return self.config.total_variation * total_variation(inputs)
+
+    def ends(
+        self,
+        comparison: Comparison,
+        search: Search,
+        labels: Sequence[Tensor],
+        box: tuple[Tensor, Tensor] | None,
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> list[Found]:
+        """Return the ends of all rows, victim by victim; an attack may add to the descent."""
+        return descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
+
+    def remarks(self, observation: Observation) -> tuple[str, ...]:
+        """Return what a reader of the record should know about this attack on this observation."""
+        return ()
 
     def _matched(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
@@ -153,9 +174,7 @@ class MatchingAttack(Attack[ConfigT]):
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""
-        return (
-            observation.labels if observation.labels is not None else infer_labels(observation, self.config.label_rule)
-        )
+        return labels_of(observation, self.config.label_rule)
 
     def descended(
         self,
@@ -167,12 +186,12 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the ends of all rows, and the name of the path that compared their gradients."""
         search = self.plan(observations)
         comparison = self.comparison(observations, search)
-        box, trials = self.box(observations[0]), self.config.trials
-        return descend(comparison, search, labels, trials, self.pace(), box, generators, on_steps), comparison.name
+        rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
+        return rows, comparison.name
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Return what one victim's rows come to."""
-        return _best(rows, labels, path)
+        return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
         """Return the pixel range, if the settings keep dummies in it."""
@@ -180,22 +199,19 @@ class MatchingAttack(Attack[ConfigT]):
 
     def setting(self, observation: Observation, search: Search) -> Setting:
         """Return the setting of a search, with a model of its own; the observed one stays as it is."""
-        model = copy.deepcopy(observation.model).to(self.config.device).train(self._uses_batch_statistics())
-        for parameter in model.parameters():
-            parameter.requires_grad_(False)
-        names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
         sites = observation.sites if search.sites is None else search.sites
-        return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
+        return setting_of(observation, sites, self._uses_batch_statistics(), self.config.device)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return how gradients are compared."""
-        setting = self.setting(observations[0], search)
+        first, setting = observations[0], self.setting(observations[0], search)
         if self.config.engine == "general":
             return GeneralComparison(setting, observations)
         probe = torch.Generator().manual_seed(0)
         one_row = tuple(variable[None] for variable in search.masking.first(probe))
         masks = search.masking.masks(one_row, [0], [probe] * len(observations), 0.0)
-        return fastest(setting, observations, tuple(mask[0].detach() for mask in masks), probe)
+        examples = search.masking.draws * (first.batch_size or 1)
+        return fastest(setting, observations, examples, tuple(mask[0].detach() for mask in masks), probe)
 
     def _uses_batch_statistics(self) -> bool:
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"
@@ -247,19 +263,21 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
-def _best(rows: Sequence[Found], labels: Tensor, engine: str) -> Reconstruction:
+def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()) -> Reconstruction:
+    """Return the row with the lowest objective; a grey image when no row ever had one."""
     best = min(rows, key=lambda row: row.objective)
-    close = sum(row.objective <= _CONVERGED * best.objective for row in rows)
+    has_failed = best.iteration == 0
+    close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(
-        inputs=best.inputs.cpu(),
+        inputs=torch.zeros_like(best.inputs) if has_failed else best.inputs.cpu(),
         labels=labels.clone(),
-        masks=tuple(mask.cpu() for mask in best.masks) or None,
+        masks=None if has_failed else tuple(mask.cpu() for mask in best.masks) or None,
         objective=best.objective,
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,
         history=_thinned(best.objectives),
         stopped=best.stopped,
-        notes=(f"gradients compared by the {engine} path",),
+        notes=(f"gradients compared by the {engine} path", *remarks),
         facts={"starts": len(rows), "starts that reached the lowest objective": close},
     )
 

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+import copy
+from collections.abc import Sequence
+from functools import partial
 
-from fedsim.types import Observation
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fedsim.masks import injected_masks, without_dropout
+from fedsim.metrics.image import match
+from fedsim.types import DropoutSite, Masks, Observation
+
+_Norm = nn.modules.batchnorm._BatchNorm
 
 
 def total_variation(inputs: Tensor) -> Tensor:
@@ -34,3 +43,81 @@ def median_filtered(inputs: Tensor) -> Tensor:
     padded = torch.nn.functional.pad(flat, (1, 1, 1, 1), mode="reflect")
     windows = padded.unfold(2, 3, 1).unfold(3, 3, 1).flatten(-2)
     return windows.median(-1).values[:, 0].view_as(inputs)
+
+
+def running_statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Return (mean, variance) of every batch normalisation that keeps them, by name."""
+    return {
+        name: (module.running_mean, module.running_var)
+        for name, module in model.named_modules()
+        if isinstance(module, _Norm) and module.running_mean is not None and module.running_var is not None
+    }
+
+
+class StatisticsDistance:
+    """How far the statistics of a row's activations are from the running ones (arXiv 2104.07586, equation 7)."""
+
+    def __init__(self, observation: Observation, sites: Sequence[DropoutSite], device: str) -> None:
+        """Copy the model; it runs in training mode, like the client's."""
+        self._model = copy.deepcopy(observation.model).to(device).train().requires_grad_(False)
+        self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
+        self._sites = sites
+
+    def __call__(self, inputs: Tensor, masks: Masks) -> Tensor:
+        """Return sum over layers of |mean - running mean| + |variance - running variance|, shape (R,).
+
+        Args:
+            inputs: shape (R, B, *shape).
+            masks: one a site, shape (R, *site.shape), or none for forward passes without dropout.
+        """
+        return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
+
+    def _of_row(self, inputs: Tensor, masks: Masks) -> Tensor:
+        distances: list[Tensor] = []
+
+        def note(name: str, _module: nn.Module, seen: tuple[Tensor, ...]) -> None:
+            others = [dimension for dimension in range(seen[0].ndim) if dimension != 1]
+            mean, variance = self._wanted[name]
+            distances.append((seen[0].mean(others) - mean).norm())
+            distances.append((seen[0].var(others, correction=0) - variance).norm())
+
+        handles = [
+            self._model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in self._wanted
+        ]
+        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
+        with injected_masks(self._sites, masks) if masks else without_dropout():
+            functional_call(self._model, buffers, (inputs,))
+        for handle in handles:
+            handle.remove()
+        return torch.stack(distances).sum()
+
+
+def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tensor]) -> Tensor:
+    """Return each row's squared distance to the mean of its victim's rows, shape (R,) (arXiv 2104.07586, equation 11).
+
+    Rows may hold the images of one label in another order; they are put into that of the victim's first row before.
+
+    Args:
+        inputs: shape (R, B, *shape).
+        victims: index of the victim of each row.
+        labels: of each victim, shape (B,).
+    """
+    wanted = torch.empty_like(inputs)
+    for victim in set(victims):
+        rows = [row for row, owner in enumerate(victims) if owner == victim]
+        images = inputs[rows].detach()
+        orders = [_order(row, images[0], labels[victim]) for row in images]
+        mean = torch.stack([row[order] for row, order in zip(images, orders, strict=True)]).mean(0)
+        for row, order in zip(rows, orders, strict=True):
+            wanted[row, order] = mean
+    return (inputs - wanted).square().flatten(1).sum(1)
+
+
+def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
+    """For each of the others (B, ...), the image of the same label that is assigned to it."""
+    order = torch.arange(len(labels))
+    for label, count in zip(*labels.unique(return_counts=True), strict=True):
+        if count > 1:
+            own = (labels == label).nonzero()[:, 0]
+            order[own] = own[match(images[own], others[own])]
+    return order

@@ -34,7 +34,7 @@ _NAME = "auto"
 class AutoConfig(Config):
     """Settings of the attacker."""
 
-    iterations: int = Field(default=2000, ge=1, description="most iterations of each attack that descends")
+    iterations: int = Field(default=2000, ge=1, description="about so many gradients for each attack that descends")
     mask_iterations: int = Field(
         default=200, ge=1, description="iterations to find the masks of a guess, and to refine"
     )
@@ -86,8 +86,7 @@ class Auto(Attack[AutoConfig]):
         for effort in get_args(Effort)[:-1]:
             for name, method in known.items():
                 if cast("type[Attack[Any]]", method.make).effort == effort:
-                    has_iterations = "iterations" in method.config.model_fields
-                    settings = {"iterations": self.config.iterations} if has_iterations else {}
+                    settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
                     yield name, method.make(method.config.model_validate(settings))
 
     def _best(

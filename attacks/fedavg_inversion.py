@@ -73,8 +73,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         masking = self.masking(observations[0], sites)
         examples = number_of_examples(observations[0])
 
-        def prior(inputs: Tensor, victims: Sequence[int]) -> Tensor:
-            return self.smoothness(inputs, victims) + self.config.agreement * disagreement(inputs, examples)
+        def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
+            return self.smoothness(inputs, masks, victims) + self.config.agreement * disagreement(inputs, examples)
 
         return Search(masking, self.first(observations), prior, _DISTANCES[self.config.distance])
 

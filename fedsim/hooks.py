@@ -18,7 +18,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Generic, Literal, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final
 
 import torch
 from torch import Tensor, nn
@@ -197,6 +197,11 @@ class Attack(_Configured[ConfigT]):
     @abstractmethod
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the best guess; call `on_step` once an iteration."""
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return settings that keep the attack to about so many gradients; none where it computes few anyway."""
+        return {}
 
     def at_once(self, observation: Observation) -> int:
         """Return how many observations like this one are best searched together."""

@@ -31,12 +31,18 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
     """Observe one exact gradient of a model on random inputs."""
 
     def build(
-        model: nn.Module, shape: tuple[int, ...], batch_size: int, *, classes: int = 4, seed: int = 0
+        model: nn.Module,
+        shape: tuple[int, ...],
+        batch_size: int,
+        *,
+        classes: int = 4,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
     ) -> tuple[Observation, Truth]:
         generator = torch.Generator().manual_seed(seed)
-        model = model.double().train()
+        model = model.to(dtype).train()
         batch = Batch(
-            torch.randn((batch_size, *shape), generator=generator, dtype=torch.float64),
+            torch.randn((batch_size, *shape), generator=generator, dtype=torch.float64).to(dtype),
             torch.randint(classes, (batch_size,), generator=generator),
         )
         with recorded_masks(model, generator) as drawn:

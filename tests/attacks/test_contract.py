@@ -19,9 +19,9 @@ ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "de
 
 
 def short(name: str) -> Attack[Any]:
-    """The attack with few iterations, where it has any."""
+    """The attack with few iterations, steps in them and starts, where it has any."""
     method = ATTACKS[name]
-    few = {"iterations": 20} if "iterations" in method.config.model_fields else {}
+    few = {k: n for k, n in {"iterations": 20, "inner": 4, "restarts": 1}.items() if k in method.config.model_fields}
     return method.make(method.config.model_validate(few))
 
 

@@ -5,7 +5,15 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from attacks._labels import count_labels, distinct_labels, infer_labels, label_of_one
+from attacks._labels import (
+    count_labels,
+    distinct_labels,
+    impact_labels,
+    infer_labels,
+    label_of_one,
+    labels_of,
+    negative_labels,
+)
 from fedsim.types import Observation, Truth
 from fedsim.world import World
 
@@ -48,6 +56,37 @@ def test_distinct_labels_are_the_rows_with_the_smallest_entries() -> None:
     assert hits == 200
 
 
+def test_impacts_tell_one_label_always_and_most_labels_of_batches_below_the_number_of_classes() -> None:
+    shares: dict[int, list[float]] = {1: [], 8: []}
+    for batch, seen in shares.items():
+        for seed in range(200):
+            labels, _, weight, _ = head(seed, batch)
+            guess = impact_labels(weight, batch)
+            assert len(guess) == batch
+            counts = torch.minimum(guess.bincount(minlength=CLASSES), labels.bincount(minlength=CLASSES))
+            seen.append(int(counts.sum()) / batch)
+    assert min(shares[1]) == 1.0
+    assert sum(shares[8]) / 200 > 0.8  # chance: 0.44
+
+
+def test_impacts_are_exact_where_examples_lower_their_class_alike() -> None:
+    """The repeated class must get its repeats one after the other: the impact belongs to the class just taken."""
+    labels = torch.tensor([3, 3, 3, 3, 5, 5, 7, 7, 7])
+    error = torch.full((9, CLASSES), 0.1) - torch.nn.functional.one_hot(labels, CLASSES)
+    assert torch.equal(impact_labels(error.T @ torch.ones(9, FEATURES) / 9, 9), labels)
+
+
+@pytest.mark.parametrize("batch", [2, 4])
+def test_negative_entries_are_the_labels_of_few_distinct_examples(batch: int) -> None:
+    for seed in range(200):
+        numbers = torch.Generator().manual_seed(seed)
+        labels = torch.randperm(CLASSES, generator=numbers)[:batch].sort().values
+        probabilities = (0.2 * torch.randn((batch, CLASSES), generator=numbers)).softmax(1)
+        gradient = (probabilities - torch.nn.functional.one_hot(labels, CLASSES)).mean(0)
+        assert torch.equal((gradient < 0).nonzero()[:, 0], labels)
+        assert torch.equal(negative_labels(gradient, batch), labels)
+
+
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_the_label_of_a_real_client_is_inferred_through_dropout(
@@ -76,3 +115,38 @@ def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observ
     observation, truth, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size",))
     guess, true = infer_labels(observation).bincount(minlength=10), truth.batches[0].labels.bincount(minlength=10)
     assert int(torch.minimum(guess, true).sum()) >= 7
+
+
+@pytest.mark.parametrize(("rule", "least"), [("counting", 3), ("distinct", 3), ("negative", 3), ("impact", 2)])
+def test_every_rule_answers_for_a_batch_of_a_real_client_and_leaves_the_model_alone(
+    watched: Callable[..., tuple[Observation, Truth, World]], rule: str, least: int
+) -> None:
+    for bias in (True, False):
+        model = {"name": "mlp", "width": 64, "depth": 2, "bias": bias, "dropout": 0.5}
+        observation, truth, _ = watched(
+            model=model, federation={"batch_size": 4}, knows=("batch-size", "dropout-rates")
+        )
+        before = {name: tensor.clone() for name, tensor in observation.model.state_dict().items()}
+        guess, true = infer_labels(observation, rule), truth.batches[0].labels  # type: ignore[arg-type]
+        assert len(guess) == 4
+        right = torch.minimum(guess.bincount(minlength=10), true.bincount(minlength=10)).sum()
+        assert int(right) >= least  # impacts take features for equal and positive, which GELU's are not
+        assert observation.model.training
+        assert all(torch.equal(value, before[name]) for name, value in observation.model.state_dict().items())
+
+
+def test_counting_draws_masks_like_the_client(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+    """Large logits make probabilities depend on the masks; the probe must not use the full network."""
+    model = {"name": "mlp", "width": 64, "depth": 2, "bias": True, "dropout": 0.5}
+    observation, _, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size", "dropout-rates"))
+    seen: list[float] = []
+    head_ = observation.model.get_submodule("7")
+    handle = head_.register_forward_pre_hook(lambda _m, inputs: seen.append(float((inputs[0] == 0).double().mean())))
+    infer_labels(observation)
+    handle.remove()
+    assert seen == [pytest.approx(0.5, abs=0.03)]
+
+
+def test_granted_labels_are_used(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4})
+    assert torch.equal(labels_of(observation, "distinct"), truth.batches[0].labels)

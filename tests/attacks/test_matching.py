@@ -1,30 +1,43 @@
-"""The search that gradient matching shares, and the Dropout Inversion Attack's own parts."""
+"""The attacks that match gradients: their objective, and what each adds to the search."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
 
-from attacks._matching import GradientMatching, MatchingConfig, Search, match_gradients, pixel_box, total_variation
-from attacks.dropout_inversion import mask_prior
+from attacks._comparison import Comparison, GeneralComparison, cosine, setting_of
+from attacks._ghost import GhostComparison
+from attacks._masking import FirstMasks, OptimisedMasks, Relaxation, mask_prior
+from attacks._priors import pixel_box, total_variation
 from fedsim import registry, seeding
 from fedsim.client import local_training
-from fedsim.masks import drawn_masks, injected_masks, recorded_masks, without_dropout
+from fedsim.masks import drawn_masks, recorded_masks
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.observe import observe
-from fedsim.types import Batch, InputSpec, Observation, Reconstruction, Step, ThreatModel, Truth, Update, WireEntry
+from fedsim.types import (
+    Batch,
+    DropoutSite,
+    InputSpec,
+    Masks,
+    Observation,
+    Reconstruction,
+    Step,
+    ThreatModel,
+    Truth,
+    Update,
+    WireEntry,
+)
 from fedsim.world import World, cross_entropy
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
-PLAIN = MatchingConfig(total_variation=0.0)
+PATHS = (GeneralComparison, GhostComparison)
 
 
 def attack(
@@ -58,23 +71,44 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
     )
 
 
-def masked(observation: Observation) -> Search:
-    return Search(forward=lambda masks: injected_masks(observation.sites, masks))
+def compared(path: type[Comparison], observation: Observation, sites: tuple[DropoutSite, ...] | None = None) -> Any:
+    setting = setting_of(observation, observation.sites if sites is None else sites, True, "cpu")
+    return path(setting, [observation])  # type: ignore[call-arg]
 
 
+def distance(comparison: Comparison, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor:
+    """1 - cosine of one row."""
+    return cosine(comparison.gradients(inputs[None], tuple(mask[None] for mask in masks), labels[None], [0]))[0]
+
+
+def relaxed(
+    sites: Sequence[DropoutSite],
+    *,
+    first: FirstMasks = "bernoulli",
+    relaxation: Relaxation = "box",
+    annealed: bool = False,
+    weight: float = 1e-4,
+    known: Sequence[dict[int, Tensor]] = ({},),
+) -> OptimisedMasks:
+    return OptimisedMasks(sites, known, first=first, relaxation=relaxation, annealed=annealed, weight=weight)
+
+
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("rate", "least"), [(0.25, 0.1), (0.5, 0.3)])
-def test_objective_vanishes_at_the_truth_and_not_without_the_masks(watched: Watched, rate: float, least: float) -> None:
+def test_objective_vanishes_at_the_truth_and_not_without_the_masks(
+    watched: Watched, rate: float, least: float, path: type[Comparison]
+) -> None:
     model = {"name": "mlp", "width": 64, "depth": 3, "dropout": rate}
     observation, truth, _ = watched(model=model, federation={"batch_size": 2})
-    inputs, labels = truth.batches[0].inputs, truth.batches[0].labels
-    known = GradientMatching(observation, labels, PLAIN, masked(observation))
-    assert known.objective(inputs, truth.masks[0]).item() < 1e-6
-    ignored = GradientMatching(observation, labels, PLAIN, Search(forward=lambda _m: without_dropout()))
-    assert ignored.objective(inputs, ()).item() > least
+    batch, comparison = truth.batches[0], compared(path, observation)
+    inputs = batch.inputs.clone().requires_grad_()
+    assert distance(comparison, inputs, truth.masks[0], batch.labels).item() < 1e-6
+    assert distance(comparison, inputs, (), batch.labels).item() > least
 
 
+@pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("kind", ["mlp", "transformer"])
-def test_gradients_of_the_objective_agree_with_finite_differences(kind: str) -> None:
+def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, path: type[Comparison]) -> None:
     spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
     with seeding.contained(1):
         model = {
@@ -83,17 +117,18 @@ def test_gradients_of_the_objective_agree_with_finite_differences(kind: str) -> 
         }[kind]()
     numbers = torch.Generator().manual_seed(2)
     observation = by_hand(model.double(), torch.randn(1, *spec.shape, generator=numbers).double(), spec)
-    rates = [site.rate for site in observation.sites]
-    search = Search(
-        forward=lambda masks: injected_masks(observation.sites, masks),
-        prior=lambda masks: 0.1 * mask_prior(masks, rates),
-    )
-    matching = GradientMatching(observation, torch.tensor([1]), MatchingConfig(total_variation=1e-2), search)
+    comparison, masking = compared(path, observation), relaxed(observation.sites, weight=0.1)
+
+    def objective(inputs: Tensor, *masks: Tensor) -> Tensor:
+        matched = distance(comparison, inputs, masks, torch.tensor([1]))
+        smooth = 1e-2 * total_variation(inputs[None])[0]
+        return matched + smooth + torch.as_tensor(masking.prior(tuple(mask[None] for mask in masks)))[0]
+
     inputs = torch.randn(1, *spec.shape, generator=numbers, dtype=torch.float64, requires_grad=True)
     masks = tuple(
         torch.rand(site.shape, generator=numbers, dtype=torch.float64, requires_grad=True) for site in observation.sites
     )
-    assert torch.autograd.gradcheck(lambda x, *m: matching.objective(x, m), (inputs, *masks), eps=1e-6, atol=1e-6)
+    assert torch.autograd.gradcheck(objective, (inputs, *masks), eps=1e-6, atol=1e-6)
 
 
 def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
@@ -121,27 +156,45 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
     assert found.best_iteration == 1 + objectives.index(min(objectives))
     assert found.masks is not None
     assert all(bool(((mask >= 0) & (mask <= 1)).all()) for mask in found.masks)
-    config = registry.get("attack", "dropout-inversion").config.model_validate({})
-    rates = [site.rate for site in observation.sites]
-    search = Search(
-        forward=lambda masks: injected_masks(observation.sites, masks), prior=lambda m: 1e-4 * mask_prior(m, rates)
-    )
     assert observation.labels is not None
-    again = GradientMatching(observation, observation.labels, config, search)  # type: ignore[arg-type]
-    assert again.objective(found.inputs, found.masks).item() == pytest.approx(found.objective, rel=1e-4)
+    for path in PATHS:
+        inputs = found.inputs.clone().requires_grad_()
+        matched = distance(compared(path, observation), inputs, found.masks, observation.labels)
+        prior = mask_prior(tuple(mask[None] for mask in found.masks), [site.rate for site in observation.sites])
+        again = matched + 1e-5 * total_variation(inputs[None])[0] + 1e-4 * prior[0]
+        assert again.item() == pytest.approx(found.objective, abs=3e-7)  # of a float near 1
 
 
-def test_the_mask_prior_pulls_the_keep_rate_to_its_place() -> None:
-    mask = torch.ones(1, 200, requires_grad=True)
+def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:
+    mask = torch.stack([torch.ones(1, 200), torch.zeros(1, 200)]).requires_grad_()
     optimizer = torch.optim.Adam([mask], lr=0.1)
     for _ in range(200):
         optimizer.zero_grad()
-        mask_prior((mask,), [0.25]).backward()
+        mask_prior((mask,), [0.25]).sum().backward()
         optimizer.step()
         with torch.no_grad():
             mask.clamp_(0, 1)
-    assert abs(1 - mask.mean().item() - 0.25) < 0.03
-    assert (mask.max() - mask.min()).item() == 0.0
+    for row in mask:
+        assert abs(1 - row.mean().item() - 0.25) < 0.03
+        assert (row.max() - row.min()).item() == 0.0
+
+
+def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
+    masks = (torch.rand(3, 2, 4), torch.rand(3, 2, 5, 5))
+    ours = mask_prior(masks, [0.25, 0.5])
+    for row in range(3):
+        expected = abs(1 - float(masks[0][row].mean()) - 0.25) + abs(1 - float(masks[1][row].mean()) - 0.5)
+        assert float(ours[row]) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all() -> None:
+    sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
+    known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
+    masking = relaxed(sites, first="ones", weight=1.0, known=[known])
+    variables = tuple(site[None] for site in masking.first(torch.Generator()))
+    masks = masking.masks(variables, [0], [], 0.0)
+    assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
+    assert float(torch.as_tensor(masking.prior(masks))) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -169,13 +222,24 @@ def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> Non
 
 def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
     observation, _, _ = watched()
-    lows: dict[int, float] = {}
-    found = attack(
-        "inverting-gradients", observation, lambda s: lows.update({s.restart: s.best}), iterations=15, trials=3
-    )
-    assert len(set(lows.values())) == 3
-    assert found.objective == min(lows.values())
+    lows: list[float] = []
+    found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), iterations=15, trials=3)
+    alone = attack("inverting-gradients", observation, iterations=15)
+    assert found.objective == min(lows)
+    assert found.objective < alone.objective
     assert found.iterations == 45
+    assert found.facts["starts"] == 3
+    assert 1 <= found.facts["starts that reached the lowest objective"] <= 3
+
+
+def test_an_objective_that_is_never_a_number_ends_in_a_grey_image(watched: Watched) -> None:
+    observation, _, _ = watched()
+    broken = replace(observation, loss=lambda outputs, labels: cross_entropy(outputs, labels) * torch.nan)
+    for name in ("inverting-gradients", "dropout-inversion"):
+        found = attack(name, broken, iterations=15, trials=2)
+        assert found.stopped == "objective is not a number"
+        assert not found.inputs.any()
+        assert found.masks is None
 
 
 def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched) -> None:
@@ -191,14 +255,14 @@ def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched)
     assert [item.psnr for item in before.items] == [item.psnr for item in after.items]
 
 
-@given(st.integers(2, 5), st.integers(2, 5))
-@settings(max_examples=10, deadline=None)
-def test_total_variation_is_the_mean_of_absolute_differences(height: int, width: int) -> None:
-    image = torch.rand(2, 3, height, width)
-    across = sum(float((image[..., j + 1] - image[..., j]).abs().sum()) for j in range(width - 1))
-    down = sum(float((image[..., i + 1, :] - image[..., i, :]).abs().sum()) for i in range(height - 1))
-    expected = across / (6 * height * (width - 1)) + down / (6 * width * (height - 1))
-    assert float(total_variation(image)) == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_zero_columns_are_the_units_dropped_in_every_example(watched: Watched, batch_size: int) -> None:
+    observation, truth, _ = watched(
+        model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}, federation={"batch_size": batch_size}
+    )
+    for mask, layer in zip(truth.masks[0], (4, 7, 10), strict=True):
+        columns = observation.update.tensors[f"{layer}.weight"].any(0)
+        assert torch.equal(columns, mask.amax(0) > 0)
 
 
 def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them(
@@ -267,14 +331,19 @@ def test_the_scale_of_the_gradient_does_not_matter() -> None:
         flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
     observation = by_hand(flat, x, spec, scale=0.01)
-    found = match_gradients(
-        observation,
-        MatchingConfig(iterations=400, total_variation=0.0),
-        Search(forward=lambda _m: without_dropout()),
-        torch.Generator().manual_seed(0),
-        lambda _s: None,
-    )
+    found = attack("inverting-gradients", observation, iterations=400, total_variation=0.0)
     assert torch.allclose(found.inputs, x, atol=0.02)
+
+
+@pytest.mark.parametrize("name", ["inverting-gradients", "wiig", "dropout-inversion"])
+def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
+    observation, _, _ = watched(knows=(*KNOWN, "masks"), federation={"batch_size": 2})
+    fast = attack(name, observation, iterations=25, sign="off")
+    slow = attack(name, observation, iterations=25, sign="off", engine="general")
+    assert fast.notes == ("gradients compared by the ghost path",)
+    assert slow.notes == ("gradients compared by the general path",)
+    assert torch.allclose(fast.inputs, slow.inputs, atol=1e-3)
+    assert fast.objective == pytest.approx(slow.objective, abs=1e-4)
 
 
 def test_drawn_masks_follow_the_sites(watched: Watched) -> None:

@@ -1,0 +1,276 @@
+"""What DLG, iDLG and CPL share: L-BFGS on dummies, and new starts after one that diverged.
+
+The objective is |g - g*|^2 over all parameters plus what an attack adds. Dropout masks of known rates are unknowns
+like the dummy, as logits, since L-BFGS cannot project; with unknown rates the search runs without dropout. Gradients
+are built explicitly: close to the truth the differences of the fast path would be rounding.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, TypeVar
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._comparison import GeneralComparison, Setting, setting_of, squared
+from attacks._engine import Found
+from attacks._labels import LabelRule
+from attacks._masking import Masking, NoMasks, OptimisedMasks
+from attacks._matching import best_of, one_gradient_only
+from attacks._starts import Start, first_inputs
+from fedsim.hooks import Attack
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+
+_RELATIVE_IMPROVEMENT = 1e-4
+_KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")
+
+
+class LbfgsConfig(Config):
+    """Settings of L-BFGS."""
+
+    iterations: int = Field(default=300, ge=1, description="most iterations of one start")
+    inner: int = Field(default=20, ge=1, description="most steps within an iteration")
+    learning_rate: float = Field(default=1.0, gt=0, description="length of a step, in units of L-BFGS's own")
+    line_search: Literal["none", "strong-wolfe"] = Field(
+        default="strong-wolfe", description="none: every step has the same length, and many a start diverges"
+    )
+    remembered: int = Field(default=100, ge=1, description="steps from which L-BFGS estimates the curvature")
+    restarts: int = Field(default=10, ge=0, description="further starts, each after one that diverged")
+    diverged: float = Field(
+        default=1e-2, gt=0, description="a start that ends with more than this share of |g*|^2 counts as diverged"
+    )
+    threshold: float = Field(default=1e-10, ge=0, description="stop when |g - g*|^2 is below this share of |g*|^2")
+    patience: int = Field(
+        default=10, ge=1, description="stop after this many iterations that did not improve the objective by 0.01 %"
+    )
+    start: Start = Field(
+        default="normal", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
+    )
+    pattern: int = Field(default=4, ge=1, description="patterned: edge of the square, in pixels")
+    label_rule: LabelRule = Field(
+        default="counting",
+        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
+        "distinct and negative take no class twice",
+    )
+    device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
+
+
+ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)
+
+
+@dataclass
+class _Attempt(Found):
+    """One start: besides the best dummy, its labels and its share of |g*|^2."""
+
+    labels: Tensor | None = None
+    share: float = torch.inf
+
+
+class LbfgsAttack(Attack[ConfigT]):
+    """An attack that matches one gradient by L-BFGS. Authors write `known_labels`."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates of several steps."""
+        return one_gradient_only(observation)
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return one start, and as many iterations as its inner steps allow."""
+        return {"iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
+
+    @abstractmethod
+    def known_labels(self, observation: Observation) -> Tensor | None:
+        """Return the labels (B,), or None when they are unknowns of the search."""
+
+    def penalty(self, setting: Setting, inputs: Tensor, masks: Masks, labels: Tensor) -> Tensor | float:
+        """Return what the attack adds to the squared distance, for one row."""
+        return 0.0
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Start until one start does not diverge, and return the best."""
+        setting = setting_of(observation, observation.sites, True, self.config.device)
+        problem = _Problem(
+            setting,
+            GeneralComparison(setting, [observation]),
+            self._masking(observation),
+            self.known_labels(observation),
+            self.penalty,
+        )
+        attempts: list[_Attempt] = []
+        while len(attempts) <= self.config.restarts and not any(self._is_good(attempt) for attempt in attempts):
+            variables = self._first(observation, problem, generator)
+            attempts.append(_Descent(self.config, problem, variables, len(attempts)).run(on_step))
+        best = min(attempts, key=lambda attempt: attempt.objective)
+        assert best.labels is not None
+        found = best_of(attempts, best.labels, problem.comparison.name, _remarks(observation))
+        return replace(found, facts=self._facts(attempts, best))
+
+    def _is_good(self, attempt: _Attempt) -> bool:
+        return attempt.share <= self.config.diverged
+
+    def _facts(self, attempts: list[_Attempt], best: _Attempt) -> dict[str, float]:
+        return {
+            "starts": len(attempts),
+            "starts that diverged": sum(not self._is_good(attempt) for attempt in attempts),
+            "squared distance relative to the gradient": best.share,
+        }
+
+    def _first(self, observation: Observation, problem: _Problem, generator: torch.Generator) -> _Variables:
+        examples = observation.batch_size or 1
+        like = problem.comparison.like
+        shape = (examples, *observation.spec.shape)
+        inputs = first_inputs(self.config.start, shape, self.config.pattern, generator)
+        logits = torch.randn((examples, observation.spec.classes), generator=generator)
+        masks = tuple(variable[None].to(like).requires_grad_() for variable in problem.masking.first(generator))
+        return _Variables(
+            inputs.to(like).requires_grad_(),
+            logits.to(like).requires_grad_() if problem.labels is None else None,
+            masks,
+        )
+
+    def _masking(self, observation: Observation) -> Masking:
+        if not observation.sites or "dropout-rates" not in observation.threat.knows:
+            return NoMasks()
+        return OptimisedMasks(observation.sites, [{}], first="mean", relaxation="sigmoid", annealed=False, weight=0.0)
+
+
+@dataclass(frozen=True)
+class _Variables:
+    """Unknowns: inputs (B, *shape), logits of the labels (B, K) or None, logits of the masks (1, *site.shape)."""
+
+    inputs: Tensor
+    labels: Tensor | None
+    masks: Masks
+
+    def all(self) -> list[Tensor]:
+        return [self.inputs, *([] if self.labels is None else [self.labels]), *self.masks]
+
+
+@dataclass(frozen=True)
+class _Problem:
+    setting: Setting
+    comparison: GeneralComparison
+    masking: Masking
+    labels: Tensor | None
+    penalty: Callable[[Setting, Tensor, Masks, Tensor], Tensor | float]
+
+    def masks(self, variables: _Variables) -> Masks:
+        """Return the masks of a forward pass, shape (1, *site.shape) each."""
+        return self.masking.masks(variables.masks, [0], [], 0.0)
+
+    def values(self, variables: _Variables) -> tuple[Tensor, Tensor]:
+        """Return the objective, and the squared distance as a share of |g*|^2; both scalars."""
+        masks = self.masks(variables)
+        labels = self.labels if variables.labels is None else variables.labels.softmax(1)
+        assert labels is not None
+        labels = labels.to(variables.inputs.device)
+        gradients = self.comparison.gradients(variables.inputs[None], masks, labels[None], [0])
+        distance = squared(gradients)[0]
+        penalty = self.penalty(self.setting, variables.inputs, tuple(mask[0] for mask in masks), labels)
+        return distance + penalty, distance.detach() / gradients.observed().sum()
+
+    def answer(self, variables: _Variables) -> Tensor:
+        """Return the labels (B,) that belong to the variables."""
+        if variables.labels is None:
+            assert self.labels is not None
+            return self.labels
+        return variables.labels.detach().argmax(1).cpu()
+
+
+class _Descent:
+    """One start."""
+
+    def __init__(self, config: LbfgsConfig, problem: _Problem, variables: _Variables, number: int) -> None:
+        from torch.optim import LBFGS  # noqa: PLC0415 - takes a second, which other attacks need not wait
+
+        self._config = config
+        self._problem = problem
+        self._variables = variables
+        self._optimizer = LBFGS(
+            variables.all(),
+            lr=config.learning_rate,
+            max_iter=config.inner,
+            history_size=config.remembered,
+            tolerance_grad=0.0,
+            tolerance_change=0.0,
+            line_search_fn=None if config.line_search == "none" else "strong_wolfe",
+        )
+        start = variables.inputs.detach().clone()
+        self._attempt = _Attempt(0, number, start, (), labels=problem.answer(variables))
+        self._lowest = torch.inf
+        self._plateau = (torch.inf, 0)
+
+    def run(self, on_step: OnStep) -> _Attempt:
+        """Descend until a stop rule holds; iterations count on from start to start."""
+        attempt, config = self._attempt, self._config
+        total = (1 + config.restarts) * config.iterations
+        for iteration in range(1, config.iterations + 1):
+            self._lowest = torch.inf
+            self._optimizer.step(lambda iteration=iteration: self._evaluated(iteration))
+            attempt.objectives.append(self._lowest)
+            if self._lowest < self._plateau[0] * (1.0 - _RELATIVE_IMPROVEMENT):
+                self._plateau = (self._lowest, iteration)
+            guess = self._variables.inputs.detach()
+            number = attempt.start * config.iterations + iteration
+            on_step(Step(attempt.start, number, total, self._lowest, attempt.objective, guess))
+            if not bool(guess.isfinite().all()) or self._lowest == torch.inf:
+                attempt.stopped = "objective is not a number"
+            elif attempt.share < config.threshold:
+                attempt.stopped = "objective below threshold"
+            elif iteration - self._plateau[1] >= config.patience:
+                attempt.stopped = "no improvement"
+            else:
+                continue
+            break
+        return attempt
+
+    def _evaluated(self, iteration: int) -> Tensor:
+        """The closure: gradients into `.grad`, unclipped, and the best dummy kept."""
+        variables = self._variables.all()
+        objective, share = self._problem.values(self._variables)
+        gradients = torch.autograd.grad(objective, variables, materialize_grads=True)
+        for variable, gradient in zip(variables, gradients, strict=True):
+            variable.grad = gradient
+        value = float(objective.detach())
+        self._lowest = min(self._lowest, value)
+        if value < self._attempt.objective:
+            self._keep(iteration, value, float(share))
+        return objective.detach()
+
+    @torch.no_grad()
+    def _keep(self, iteration: int, value: float, share: float) -> None:
+        attempt = self._attempt
+        attempt.objective, attempt.iteration, attempt.share = value, iteration, share
+        attempt.inputs = self._variables.inputs.detach().clone()
+        attempt.masks = tuple(mask[0].clone() for mask in self._problem.masks(self._variables))
+        attempt.labels = self._problem.answer(self._variables)
+
+
+def _remarks(observation: Observation) -> tuple[str, ...]:
+    if not _has_kinks(observation):
+        return ()
+    return ("the model has activations without a second derivative (ReLU): L-BFGS is misled",)
+
+
+def _has_kinks(observation: Observation) -> bool:
+    """Whether a forward pass uses an activation that is linear in pieces."""
+    like = next(observation.model.parameters())
+    example = torch.zeros((2, *observation.spec.shape), dtype=like.dtype, device=like.device)
+    setting = setting_of(observation, observation.sites, True, "cpu")
+    nodes = [setting.outputs(example.requires_grad_(), (), {}).grad_fn]
+    seen: set[object] = set()
+    while nodes:
+        node = nodes.pop()
+        if node is None or node in seen:
+            continue
+        if node.name().startswith(_KINKED):
+            return True
+        seen.add(node)
+        nodes += [parent for parent, _ in node.next_functions]
+    return False

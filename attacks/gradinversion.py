@@ -1,0 +1,122 @@
+"""GradInversion: squared gradient distance with image priors, several seeds at once that pull each other together.
+
+Paper: Yin et al. 2021, arXiv 2104.07586: min over x of a_g |g - g*|^2 + a_tv TV(x) + a_l2 |x|^2 + a_bn sum over layers
+of (|mean - running mean| + |variance - running variance|) + a_grp |x - mean over seeds|^2, by Adam with warm-up, a
+cosine schedule and Langevin noise; labels are those whose rows of the last layer's gradient have the smallest entries,
+no class twice. Here seeds are registered by assigning images of one label to each other instead of by optical flow.
+
+Threat model: honest-but-curious server, one gradient; granted labels are used. Batch normalisation is a help to this
+attack: its running statistics say what activations look like. Without any such layer that term is left out, and the
+record says so. The objective is that of the best seed, all terms included: it is not zero at the truth.
+
+Dropout: with known rates each seed has masks of its own, optimised with it and never averaged with those of others;
+with unknown rates the search ignores dropout. Fails when classes repeat and the labels are not granted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, final
+
+from pydantic import Field
+from torch import Tensor
+
+from attacks._comparison import Gradients, squared
+from attacks._descent import Sign
+from attacks._engine import Pace, Search
+from attacks._labels import LabelRule, labels_of
+from attacks._masking import Masking, NoMasks, OptimisedMasks
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._priors import StatisticsDistance, group_distance, running_statistics
+from fedsim.registry import attack
+from fedsim.types import Masks, Observation
+
+_FEWEST_SEEDS = 2
+
+
+class GradInversionConfig(MatchingConfig):
+    """Settings of GradInversion. Seeds are `trials`."""
+
+    sign: Sign = Field(
+        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh of it; off: itself"
+    )
+    total_variation: float = Field(default=1e-4, ge=0, description="weight of the anisotropic total variation (means)")
+    schedule: Literal["plateau", "steps", "cosine", "constant"] = Field(
+        default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
+    )
+    warm_up: int = Field(default=50, ge=0, description="cosine: iterations until the full step")
+    threshold: float = Field(default=0.0, ge=0, description="stop when the objective is below")
+    label_rule: LabelRule = Field(
+        default="distinct",
+        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
+        "distinct and negative take no class twice",
+    )
+    trials: int = Field(default=8, ge=1, description="seeds S, run at once and pulled together; the lowest wins")
+    gradient_weight: float = Field(
+        default=1.0,
+        gt=0,
+        description="weight a_g of the squared distance; 1e-4 in the paper, for ResNet-50 on ImageNet",
+    )
+    norm_weight: float = Field(default=1e-6, ge=0, description="weight a_l2 of the squared norm of the images")
+    statistics_weight: float = Field(default=0.1, ge=0, description="weight a_bn of the distance to running statistics")
+    group_weight: float = Field(default=0.01, ge=0, description="weight a_grp of the distance to the mean of the seeds")
+    langevin: float = Field(
+        default=0.01, ge=0, description="standard deviation of the noise on the gradient, in steps; 0.2 in the paper"
+    )
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the masks' distance to their rates")
+
+
+@final
+@attack("gradinversion", summary="squared distance, image priors and group consistency", paper="2104.07586")
+class GradInversion(MatchingAttack[GradInversionConfig]):
+    """Seeds are rows of one computation, so each sees the others."""
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs, and masks where there are some of known rates."""
+        config, first = self.config, observations[0]
+        labels = [labels_of(observation, config.label_rule) for observation in observations]
+        statistics = self._statistics(first)
+
+        def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
+            terms = self.smoothness(inputs, masks, victims) + config.norm_weight * inputs.square().flatten(1).sum(1)
+            if config.trials > 1:
+                terms = terms + config.group_weight * group_distance(inputs, victims, labels)
+            return terms if statistics is None else terms + config.statistics_weight * statistics(inputs, masks)
+
+        return Search(self._masking(observations), self.first(observations), prior, self._distance)
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return two seeds, and half as many iterations each."""
+        return {"iterations": max(1, gradients // _FEWEST_SEEDS), "trials": _FEWEST_SEEDS, "warm_up": 0}
+
+    def pace(self) -> Pace:
+        """Return the settings' pace, with noise."""
+        return super().pace()._replace(langevin=self.config.langevin)
+
+    def remarks(self, observation: Observation) -> tuple[str, ...]:
+        """Say when there are no statistics to match."""
+        if running_statistics(observation.model):
+            return ()
+        return ("the model keeps no running statistics: that prior is left out",)
+
+    def _distance(self, gradients: Gradients) -> Tensor:
+        return self.config.gradient_weight * squared(gradients)
+
+    def _statistics(self, observation: Observation) -> StatisticsDistance | None:
+        if not self.config.statistics_weight or not running_statistics(observation.model):
+            return None
+        return StatisticsDistance(observation, observation.sites, self.config.device)
+
+    def _masking(self, observations: Sequence[Observation]) -> Masking:
+        sites = observations[0].sites
+        if not sites or "dropout-rates" not in observations[0].threat.knows:
+            return NoMasks()
+        return OptimisedMasks(
+            sites,
+            [{} for _ in observations],
+            first="bernoulli",
+            relaxation="box",
+            annealed=False,
+            weight=self.config.mask_weight,
+        )
