@@ -53,6 +53,11 @@ def hopeless(rank: int, units: int, size: int) -> str | None:
     """Return why no search among `units` can separate `size` examples in a gradient of this rank, or None."""
     if rank > size:
         return f"gave up: numerical rank {rank} exceeds the batch size {size}, so the gradient is not exact"
+    return too_few_units(rank, units)
+
+
+def too_few_units(rank: int, units: int) -> str | None:
+    """Return why zeros of so many units cannot separate `rank` examples, or None."""
     if units < _UNITS_PER_EXAMPLE * rank:
         return f"gave up: {units} units cannot tell {rank} examples apart, at least {_UNITS_PER_EXAMPLE * rank} could"
     return None

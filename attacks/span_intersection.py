@@ -90,7 +90,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         read = spectrum(singular, self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
         facts = {"numerical rank": float(read.rank), "condition number": read.condition}
-        reason = _hopeless(read, len(first.weight), size)
+        reason = _hopeless(read, len(first.weight))
         if reason is not None:
             return given_up(observation, size, 0, reason, facts)
         row_space = row_space_behind(observation, first.behind, read.rank)
@@ -134,11 +134,9 @@ def _unsolvable(observation: Observation, first: FirstLayer, behind: Behind) -> 
     return None
 
 
-def _hopeless(read: Spectrum, units: int, size: int) -> str | None:
-    if read.rank > size:
-        return f"gave up: numerical rank {read.rank} exceeds the batch size {size}, so the gradient is not exact"
+def _hopeless(read: Spectrum, units: int) -> str | None:
     if units < _UNITS_PER_EXAMPLE * read.rank:
-        return f"gave up: {units} units cannot tell {read.rank} examples apart, more than twice as many could"
+        return f"gave up: {units} units cannot tell {read.rank} examples apart, twice as many could"
     return None
 
 

@@ -11,14 +11,15 @@ all layers and the labels follow layer by layer.
 An incomplete basis q_1 ... q_k of R gives the columns U q_i and their masks m_i, but x_i = b_i V with b_i q_j = [i = j]
 is open by R - k numbers each. They are found like a batch without masks (TIGER, arXiv 2606.18312): m_i * act(W x_i) has
 to lie in the row space of the next weight gradient. What is then known exactly is subtracted, and the search goes on
-with the smaller rank. Examples that stay unknown come back grey; those returned satisfy hundreds of equations to 3e-5.
+with the smaller rank: one atom that stands out is enough to begin. Examples that stay unknown come back grey; those
+that are returned satisfy hundreds of equations to 3e-5.
 
 Threat model: honest-but-curious server, one gradient; labels and batch size need not be known. Without the dropout
 rates the images are as exact, but only the masks of the first layer would be, so none are returned.
 Noise, quantisation and pruning leave no clean rank: then the singular values are cut at their widest gap, no zero is
 required, and the images are as blurred as the noise; those whose hidden units the next layer contradicts stay grey.
 Fails without zeros (GELU without dropout; span-intersection is for that), with too few of them for the batch (p = 0.1
-beyond about 16 of 512 units), and in strong noise; it then says so and returns grey images. With ReLU, sparse mixtures
+beyond about 24 for 512 units), and in strong noise; it then says so and returns grey images. With ReLU, sparse mixtures
 may pass for examples: the objective tells.
 """
 
@@ -41,7 +42,7 @@ from attacks._batches import (
     scaled,
     whole_batch,
 )
-from attacks._factors import hopeless
+from attacks._factors import too_few_units
 from attacks._failure import given_up, grey_images
 from attacks._intersection import Intersection, is_elementwise, solved, spanned
 from attacks._layers import examples_from
@@ -99,13 +100,13 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         assert first is not None
         read = spectrum(torch.linalg.svdvals(first.gradient), self.config.rank_tolerance, observation.batch_size)
         size = observation.batch_size or read.rank
-        reason = hopeless(read.rank, int(first.gradient.any(1).sum()), size)
+        reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
         if reason is not None:
             return given_up(observation, size, 0, reason, facts)
-        if not read.is_exact:
-            return self._despite_noise(observation, first, read, size, generator, facts)
         watch = _Watch(on_step, grey_images(observation, size), read.rank, self.config.rounds * read.rank)
+        if not read.is_exact:
+            return self._despite_noise(observation, first, read, size, generator, watch, facts)
         atoms = self._separated(observation, first, read.rank, generator, watch)
         return _answered(observation, first, atoms, read.rank, size, watch.rounds, facts)
 
@@ -133,14 +134,14 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _rounds(self, factors: _Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
-        """Add starts until the basis is complete or a round brings nothing new."""
+        """Add starts until the basis is complete or a round adds nothing to what was found."""
         rank = len(factors.right)
         found = nothing_found(rank)
         for _ in range(self.config.rounds):
             before = len(found.vectors)
             found = searched(factors.basis, found, self.config.starts, generator)
             watch.ended(rank - len(found.vectors))
-            if len(found.vectors) in (before, rank):
+            if len(found.vectors) == rank or 0 < len(found.vectors) == before:
                 break
         return found
 
@@ -151,12 +152,15 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         read: Spectrum,
         size: int,
         generator: torch.Generator,
+        watch: _Watch,
         facts: dict[str, float],
     ) -> Reconstruction:
         """Take the sparsest directions as they are, and keep the examples that the next layer does not contradict."""
         factors = _factorised(first.gradient, first.gradient, read.rank)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
-        if len(vectors) < read.rank or first.behind is None:
+        if first.behind is None:
+            return given_up(observation, size, 1, "gave up: noise, and no layer behind to confirm anything", facts)
+        if len(vectors) < read.rank:
             return given_up(observation, size, 1, "gave up: noise hides the examples", facts)
         rows = torch.linalg.lstsq(vectors.T, factors.right).solution
         deltas = (vectors @ factors.basis.T).abs()
@@ -166,6 +170,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         row_space = row_space_behind(observation, first.behind, read.rank)
         inputs, residuals = scaled(observation, first, rows, kept, row_space)
         trusted = residuals < _CONTRADICTED
+        watch.ended(int((~trusted).sum()))
         facts = {**facts, "examples found": float(trusted.sum())}
         if not bool(trusted.any()):
             return given_up(observation, size, 1, "gave up: the next layer contradicts every example", facts)

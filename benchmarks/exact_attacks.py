@@ -46,10 +46,11 @@ def _single_images(victims: int) -> Iterator[Row]:
 
 
 def _batches(victims: int) -> Iterator[Row]:
-    for rate, sizes in {0.5: [8, 16, 32, 64], 0.25: [8, 16, 32], 0.1: [4]}.items():
+    for rate, sizes in {0.5: [8, 16, 32, 64], 0.25: [8, 16, 32], 0.1: [4, 8, 16], 0.0: [8, 16, 32]}.items():
+        attack = "sparse-dictionary" if rate else "span-intersection"
         arms = {"model.dropout": [rate], "federation.batch_size": sizes}
-        for arm in _run(DIGITS, {"name": "mlp"}, "sparse-dictionary", {"clients": 20}, victims, arms):
-            yield from _rows(f"sparse-dictionary, MLP without bias, MNIST, {arm.name}", arm, must_median=100.0)
+        for arm in _run(DIGITS, {"name": "mlp"}, attack, {"clients": 20}, victims, arms):
+            yield from _rows(f"{attack}, MLP without bias, MNIST, {arm.name}", arm, must_median=100.0)
 
 
 def _run(
