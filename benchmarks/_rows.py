@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
+import operator
+import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+_COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
 class Row(NamedTuple):
@@ -25,6 +29,29 @@ class Row(NamedTuple):
     n: int
     must: str
     holds: bool
+
+
+def measured(name: str, setting: str, values: Sequence[float], unit: str, must: str, value: float | None = None) -> Row:
+    """Return the row of a figure that was measured several times.
+
+    Args:
+        name: what was measured.
+        setting: under which conditions.
+        values: one a unit, at least one.
+        unit: of the values.
+        must: the figure asked for: a comparison, a space and a number, for example ``>= 8``. Empty for none.
+        value: the figure that is held to it; the median of the values when absent.
+    """
+    median = statistics.median(values)
+    value = median if value is None else value
+    held = holds(value, must) if must else True
+    return Row(name, setting, value, unit, min(values), median, max(values), len(values), must or "reported", held)
+
+
+def holds(value: float, must: str) -> bool:
+    """Return whether a value stands in the relation that `must` asks for: a comparison, a space and a number."""
+    comparison, bound = must.split()
+    return _COMPARISONS[comparison](value, float(bound))
 
 
 def main(measure: Callable[[bool], Sequence[Row]], description: str) -> None:
@@ -49,8 +76,11 @@ def as_table(rows: Sequence[Row]) -> str:
         "| what | setting | value | min | median | max | n | asked for | holds |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    for row in rows:
-        figures = " | ".join(f"{x:.4g}" for x in (row.minimum, row.median, row.maximum))
-        cells = (row.name, row.setting, f"{row.value:.4g} {row.unit}", figures, row.n, row.must)
-        lines.append(f"| {' | '.join(map(str, cells))} | {'yes' if row.holds else 'no'} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(as_line, rows)])
+
+
+def as_line(row: Row) -> str:
+    """Return one line of the table."""
+    figures = " | ".join(f"{x:.4g}" for x in (row.minimum, row.median, row.maximum))
+    cells = (row.name, row.setting, f"{row.value:.4g} {row.unit}", figures, row.n, row.must)
+    return f"| {' | '.join(map(str, cells))} | {'yes' if row.holds else 'no'} |"

@@ -12,15 +12,12 @@ process.prepare()
 
 import itertools  # noqa: E402
 import json  # noqa: E402
-import os  # noqa: E402
 import statistics  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
-import sysconfig  # noqa: E402
 import tempfile  # noqa: E402
 import time  # noqa: E402
-import venv  # noqa: E402
-from collections.abc import Callable, Mapping, Sequence  # noqa: E402
+from collections.abc import Mapping, Sequence  # noqa: E402
 from dataclasses import dataclass  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, Literal  # noqa: E402
@@ -29,7 +26,8 @@ import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks import federation_peers  # noqa: E402
-from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._environments import python_with  # noqa: E402
+from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks.federation_peers.loop import federated_averaging  # noqa: E402
 from fedsim import experiment  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
@@ -38,7 +36,7 @@ from fedsim.world import build  # noqa: E402
 Engine = Literal["local", "vectorized"]
 _Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
 
-_PFL = "pfl==0.6.0"
+_PFL = "pfl==0.6.0"  # needs an older dp-accounting than Flower
 _ROUNDS = 12
 _BATCH = 32
 _SETTLING = 1
@@ -100,7 +98,7 @@ def _against_peers(clients: int, passes: int) -> list[Row]:
         _ratio("pfl / vectorized", setting, _rounds(pfl), _rounds(vectorized), ">= 5"),
         _ratio("Flower on Ray / local", setting, _rounds(flower), _rounds(local), ">= 8"),
         _ratio("Flower on Ray / vectorized", setting, _rounds(flower), _rounds(vectorized), ">= 30"),
-        _row("first result: Flower on Ray / local", setting, _pairs(first_flower, first_local), "times", ">= 5"),
+        measured("first result: Flower on Ray / local", setting, _pairs(first_flower, first_local), "times", ">= 5"),
     ]
 
 
@@ -121,9 +119,9 @@ def _memory() -> list[Row]:
         population = _fedsim(engine, _DIGITS, 1_000_000, rounds=3, partition=_POOL, cohort=100)
         for setting, run in (("10,000 clients a round", many), ("100 of 1,000,000 clients a round", population)):
             rows.append(
-                _row(f"{engine}: peak memory beyond 100 clients", setting, [run.peak_mb - small], "MB", "<= 300")
+                measured(f"{engine}: peak memory beyond 100 clients", setting, [run.peak_mb - small], "MB", "<= 300")
             )
-            rows.append(_row(f"{engine}: seconds a round", setting, run.rounds[_SETTLING:], "s", ""))
+            rows.append(measured(f"{engine}: seconds a round", setting, run.rounds[_SETTLING:], "s", ""))
     return rows
 
 
@@ -161,25 +159,7 @@ def _flower(clients: int, shares: Path) -> Program:
 
 def _pfl(clients: int, shares: Path) -> Program:
     program = Path(federation_peers.__path__[0]) / "pfl_simulation.py"
-    return _program([str(_pfl_python()), str(program), str(clients), str(_ROUNDS), str(shares)])
-
-
-def _pfl_python() -> Path:
-    """Return the interpreter of pfl's own environment, made once in the cache folder.
-
-    pfl needs an older dp-accounting than Flower. Everything else, torch above all, it finds in this environment.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
-    folder = cache / "fedsim" / _PFL / f"python{sysconfig.get_python_version()}"
-    python, done = folder / "bin" / "python", folder / ".installed"
-    if done.exists() and done.read_text() == sysconfig.get_path("purelib"):
-        return python
-    venv.create(folder, with_pip=True, clear=True)
-    own = folder / "lib" / f"python{sysconfig.get_python_version()}" / "site-packages"
-    (own / "shared.pth").write_text(sysconfig.get_path("purelib"))
-    subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", _PFL], check=True)
-    done.write_text(sysconfig.get_path("purelib"))
-    return python
+    return _program([str(python_with(_PFL)), str(program), str(clients), str(_ROUNDS), str(shares)])
 
 
 def _program(command: Sequence[str]) -> Program:
@@ -239,35 +219,11 @@ def _ratio(
 ) -> Row:
     """Return a row of one ratio a pass: medians of the rounds after the first."""
     medians = ([statistics.median(rounds[_SETTLING:]) for rounds in runs] for runs in (over, under))
-    return _row(name, setting, _pairs(*medians), "times", must)
+    return measured(name, setting, _pairs(*medians), "times", must)
 
 
 def _pairs(over: Sequence[float], under: Sequence[float]) -> list[float]:
     return [a / b for a, b in zip(over, under, strict=False)]
-
-
-def _row(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
-    median = statistics.median(values)
-    return Row(
-        name,
-        setting,
-        median,
-        unit,
-        min(values),
-        median,
-        max(values),
-        len(values),
-        must or "reported",
-        _holds(median, must),
-    )
-
-
-def _holds(value: float, must: str) -> bool:
-    if not must:
-        return True
-    sign, bound = must.split()
-    checks: dict[str, Callable[[float, float], bool]] = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b}
-    return checks[sign](value, float(bound))
 
 
 if __name__ == "__main__":

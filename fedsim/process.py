@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 
-_ENVIRONMENT = {
+ENVIRONMENT = {  # what `prepare` sets
     "OMP_WAIT_POLICY": "PASSIVE",
     "KMP_BLOCKTIME": "0",
     "OMP_NUM_THREADS": "1",
@@ -27,7 +27,7 @@ _KEEP = 1 << 30
 
 def prepare() -> None:
     """Set environment and allocator; what the user has set stays."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     try:
         mallopt = ctypes.CDLL(None).mallopt

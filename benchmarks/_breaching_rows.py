@@ -1,0 +1,47 @@
+"""Inverting Gradients of the package breaching, and how long attacks here take to reach its PSNR."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from benchmarks._programs import breaching, engine, stored, with_settings
+from benchmarks._rows import Row, measured
+from benchmarks._victims import PHOTOGRAPHS
+from benchmarks._watch import Goal
+
+
+def beside_breaching(
+    setting: str, model: Mapping[str, Any], settings: Mapping[str, Any], victims: int, iterations: int
+) -> Iterator[Row]:
+    """Yield breaching's PSNR after so many iterations, and how much earlier attacks here reach it.
+
+    Args:
+        setting: what the rows are about.
+        model: name and settings; without dropout, of which breaching knows nothing.
+        settings: of inverting-gradients.
+        victims: CIFAR-10 images, labels known.
+        iterations: of breaching, whose schedule depends on them.
+    """
+    psnr, seconds = [], []
+    ratios: dict[str, list[float]] = {"auto": [], "inverting-gradients": []}
+    own: Mapping[str, Mapping[str, Any]] = {"auto": {}, "inverting-gradients": settings}
+    with stored(PHOTOGRAPHS, model, victims) as task, breaching() as theirs, engine() as ours:
+        theirs.ask(with_settings(task, iterations=2))
+        for attack in ratios:
+            ours.ask(with_settings(task.model_copy(update={"attack": attack}), iterations=2))
+        for victim in range(victims):
+            one = task.model_copy(update={"victim": victim})
+            peer = theirs.ask(with_settings(one, iterations=iterations))
+            psnr.append(peer.psnr)
+            seconds.append(peer.seconds)
+            for attack, found in ratios.items():
+                goal = Goal("psnr", peer.psnr)
+                aim = one.model_copy(update={"attack": attack, "goal": goal, "settings": own[attack]})
+                run = ours.ask(aim)
+                found.append(peer.seconds / run.seconds if run.reached or run.psnr >= peer.psnr else 0.0)
+    where = f"{setting}, {iterations} iterations of breaching"
+    yield measured("breaching: PSNR", where, psnr, "dB", "")
+    yield measured("breaching: seconds", where, seconds, "s", "")
+    for attack, found in ratios.items():
+        yield measured(f"breaching / {attack}: time to the same PSNR", where, found, "times", ">= 5")

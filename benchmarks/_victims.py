@@ -1,0 +1,124 @@
+"""Victims of a benchmark: single gradients at fresh weights, and the files that carry them to other processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from fedsim import registry
+from fedsim.client import local_training
+from fedsim.masks import dropout_sites
+from fedsim.observe import observe
+from fedsim.scenario import parse
+from fedsim.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
+from fedsim.world import cross_entropy, shared
+
+PHOTOGRAPHS: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "cifar10"}
+DIGITS: Mapping[str, Any] = {"name": "mnist5k"}
+KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
+_CLIENTS = 20
+
+
+@dataclass(frozen=True)
+class Victim:
+    """One client's gradient, with the batch behind it for the scorer."""
+
+    observation: Observation
+    batch: Batch
+    spec: InputSpec
+
+
+def victims_of(
+    data: Mapping[str, Any],
+    model: Mapping[str, Any],
+    victims: int,
+    *,
+    batch_size: int = 1,
+    knows: Sequence[Knowledge] = KNOWN,
+) -> Iterator[Victim]:
+    """Yield the first gradients of the first clients, each on a batch of its own at the same fresh weights.
+
+    Args:
+        data: data set and its settings.
+        model: model and its settings.
+        victims: number of clients to attack; they are among twenty, if they are not more.
+        batch_size: examples of a batch.
+        knows: what the attacker knows.
+    """
+    scenario = {
+        "title": "benchmark",
+        "seed": 5,
+        "data": dict(data),
+        "model": dict(model),
+        "federation": {"clients": max(_CLIENTS, victims), "batch_size": batch_size},
+    }
+    world = shared(parse(scenario, "benchmark").model_dump_json())
+    received = world.first_weights
+    for client in range(victims):
+        update, truth = local_training(world, received, 1, client)
+        seen = observe(world, WireEntry(1, client, received, update), truth, knows)
+        yield Victim(seen, truth.batches[0], world.dataset.spec)
+
+
+def write(victims: Iterable[Victim], folder: Path) -> None:
+    """Store victims that share their weights, a file each: tensors and numbers alone."""
+    for number, victim in enumerate(victims):
+        if number == 0:
+            spec, weights = victim.spec, victim.observation.model.state_dict()
+            torch.save({"weights": weights, "spec": (spec.shape, spec.classes, spec.mean, spec.std)}, _shared(folder))
+        gradient, batch = dict(victim.observation.update.tensors), victim.batch
+        torch.save({"gradient": gradient, "inputs": batch.inputs, "labels": batch.labels}, _own(folder, number))
+
+
+def read(folder: Path, model: Mapping[str, Any], numbers: Sequence[int]) -> list[Victim]:
+    """Return stored victims, whose labels the attacker knows.
+
+    Args:
+        folder: where `write` stored them.
+        model: name and settings of their model.
+        numbers: of the victims.
+    """
+    stored = torch.load(_shared(folder), weights_only=True)
+    spec = InputSpec(*stored["spec"])
+    network = _network(model, spec)
+    network.load_state_dict(stored["weights"])
+    return [_read(_own(folder, number), network, spec) for number in numbers]
+
+
+def _read(file: Path, network: nn.Module, spec: InputSpec) -> Victim:
+    stored = torch.load(file, weights_only=True)
+    batch = Batch(stored["inputs"], stored["labels"])
+    observation = Observation(
+        threat=ThreatModel(knows=(*KNOWN, "labels")),
+        model=network,
+        loss=cross_entropy,
+        update=Update("gradient", stored["gradient"], {}, len(batch), 0.0),
+        spec=spec,
+        local_steps=1,
+        learning_rate=1.0,
+        sites=dropout_sites(network, spec.shape, len(batch)),
+        batch_size=len(batch),
+        labels=batch.labels.clone(),
+        masks=None,
+        public=(),
+    )
+    return Victim(observation, batch, spec)
+
+
+def _network(model: Mapping[str, Any], spec: InputSpec) -> nn.Module:
+    settings = dict(model)
+    method = registry.get("model", settings.pop("name"))
+    return cast("nn.Module", method.make(method.config.model_validate(settings), spec)).train()
+
+
+def _shared(folder: Path) -> Path:
+    return folder / "model.pt"
+
+
+def _own(folder: Path, number: int) -> Path:
+    return folder / f"victim-{number}.pt"

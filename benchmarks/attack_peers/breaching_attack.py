@@ -1,0 +1,63 @@
+"""Inverting Gradients in breaching 0.1.2, with its own settings but for the iterations.
+
+It runs in an environment of its own, and gets this project's process settings, which make it faster.
+"""
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import warnings  # noqa: E402
+from typing import Any  # noqa: E402
+
+import breaching  # noqa: E402
+import torch  # noqa: E402
+
+from benchmarks._watch import Watch  # noqa: E402
+from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
+from fedsim import seeding  # noqa: E402
+from fedsim.types import Observation  # noqa: E402
+
+
+class _Facts(dict[str, Any]):
+    """What breaching calls metadata: read by key and by attribute."""
+
+    __getattr__ = dict.__getitem__
+
+
+def answer(task: Task) -> Run:
+    """Attack the one victim of a task."""
+    (victim,) = task.victims()
+    payload, shared = _wire(victim.observation)
+    overrides = [f"optim.max_iterations={task.settings['iterations']}"]
+    settings = breaching.get_attack_config("invertinggradients", overrides)
+    with seeding.contained(seeding.derive(1, "attack", task.victim)):
+        watch = Watch(victim, None)
+        attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
+        found, _ = attacker.reconstruct([payload], [shared], server_secrets={})
+        return ended(victim, watch, found["data"])
+
+
+def _wire(observation: Observation) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what breaching's server sent and what its user answered."""
+    spec, parameters = observation.spec, dict(observation.model.named_parameters())
+    about_data = _Facts(modality="vision", shape=spec.shape, classes=spec.classes, mean=spec.mean, std=spec.std)
+    about_user = _Facts(
+        num_data_points=observation.batch_size, labels=observation.labels, local_hyperparams=None, data_key="image"
+    )
+    payload = {
+        "parameters": [parameter.detach() for parameter in parameters.values()],
+        "buffers": None,
+        "metadata": about_data,
+    }
+    gradients = [observation.update.tensors[name].clone() for name in parameters]
+    return payload, {"gradients": gradients, "buffers": None, "metadata": about_user}
+
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    serve(answer)

@@ -1,0 +1,31 @@
+"""The yardstick as a program: in the process settings that Python comes with, or with `prepared` in this project's."""
+
+from __future__ import annotations
+
+import sys
+
+from fedsim import process
+
+if sys.argv[1:] == ["prepared"]:
+    process.prepare()
+
+from benchmarks._literal_dia import literal_dia
+from benchmarks._watch import Reached, Watch
+from benchmarks.attack_peers._service import Run, Task, ended, serve
+from fedsim import seeding
+
+
+def answer(task: Task) -> Run:
+    """Attack the one victim of a task."""
+    (victim,) = task.victims()
+    watch = Watch(victim, task.goal)
+    generator = seeding.generator(1, "attack", task.victim)
+    try:
+        guess = literal_dia(victim.observation, task.settings["iterations"], generator, watch)
+    except Reached:
+        guess = None
+    return ended(victim, watch, guess)
+
+
+if __name__ == "__main__":
+    serve(answer)

@@ -1,0 +1,120 @@
+"""What benchmarks measure with: rows, the watch, stored victims, and the yardstick beside the engine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks._literal_dia import literal_dia
+from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
+from benchmarks._rows import as_line, holds, measured
+from benchmarks._victims import Victim, read, victims_of, write
+from benchmarks._watch import Goal, Reached, Watch, scores_of
+from fedsim import registry
+from fedsim.metrics.image import score_items
+from fedsim.types import Observation, Reconstruction, Step, Truth, Update
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+DIGITS = {"name": "digits", "size": 16}
+MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
+
+
+@pytest.mark.parametrize(
+    ("value", "must", "expected"),
+    [(8.0, ">= 8", True), (7.9, ">= 8", False), (3.0, "<= 3", True), (5.0, "< 5", False), (60.0, "> 60", False)],
+)
+def test_a_bound_is_a_comparison_and_a_number(value: float, must: str, expected: bool) -> None:
+    assert holds(value, must) is expected
+
+
+def test_a_row_holds_by_its_value_and_shows_the_spread() -> None:
+    row = measured("speed", "here", [1.0, 9.0, 2.0], "times", ">= 3", value=4.0)
+    assert (row.value, row.minimum, row.median, row.maximum, row.n, row.holds) == (4.0, 1.0, 2.0, 9.0, 3, True)
+    assert not measured("speed", "here", [1.0, 9.0, 2.0], "times", ">= 3").holds
+    assert (
+        as_line(measured("speed", "here", [1.0], "s", "")) == "| speed | here | 1 s | 1 | 1 | 1 | 1 | reported | yes |"
+    )
+
+
+def victim() -> Victim:
+    (one,) = victims_of(DIGITS, MLP, 1)
+    return one
+
+
+def test_scores_of_one_guess_are_those_of_the_scorer() -> None:
+    target = victim()
+    guess = target.batch.inputs + 0.1 * torch.randn(
+        target.batch.inputs.shape, generator=torch.Generator().manual_seed(0)
+    )
+    found = Reconstruction(guess, target.batch.labels, None, 0.0, 1, 1, (), "")
+    (item,) = score_items(found, target.batch, target.spec).items
+    scores = scores_of(target, guess)
+    assert scores == pytest.approx((item.mse_normalised, item.psnr, item.ssim))
+    assert scores.reach(Goal("mse", 1.01 * scores.mse))
+    assert not scores.reach(Goal("mse", scores.mse))
+    assert scores.reach(Goal("ssim", scores.ssim))
+    assert not scores.reach(Goal("psnr", scores.psnr + 1.0))
+
+
+def test_the_watch_stands_still_while_it_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([10.0, 11.0, 15.0, 17.0, 30.0])
+    target = victim()
+    blank = torch.zeros_like(target.batch.inputs)
+    with monkeypatch.context() as patch:
+        patch.setattr(time, "process_time", lambda: next(clock))
+        watch = Watch(target, Goal("mse", 0.01))
+        watch(Step(0, 1, 2, 0.0, 0.0, blank))
+        with pytest.raises(Reached):
+            watch(Step(0, 2, 2, 0.0, 0.0, target.batch.inputs))
+        assert watch.marks == [1.0, 3.0]
+        assert watch.seconds() == 30.0 - 14.0
+
+
+def test_stored_victims_come_back_as_they_were(tmp_path: Path) -> None:
+    originals = list(victims_of(DIGITS, MLP, 3))
+    write(originals, tmp_path)
+    for original, copy in zip(originals[1:], read(tmp_path, MLP, [1, 2]), strict=True):
+        seen, again = original.observation, copy.observation
+        assert all(torch.equal(tensor, again.update.tensors[name]) for name, tensor in seen.update.tensors.items())
+        assert all(
+            torch.equal(tensor, again.model.state_dict()[name]) for name, tensor in seen.model.state_dict().items()
+        )
+        assert torch.equal(copy.batch.inputs, original.batch.inputs)
+        assert again.labels is not None
+        assert torch.equal(again.labels, original.batch.labels)
+        assert (again.sites, again.spec, again.batch_size) == (seen.sites, seen.spec, seen.batch_size)
+
+
+def in_double(observation: Observation) -> Observation:
+    tensors = {name: tensor.double() for name, tensor in observation.update.tensors.items()}
+    update = Update("gradient", tensors, {}, observation.update.examples, 0.0)
+    return replace(observation, model=observation.model.double(), update=update)
+
+
+def test_the_yardstick_descends_as_the_engine_does(watched: Watched) -> None:
+    observation = in_double(watched()[0])
+    values: list[float] = []
+    guess = literal_dia(observation, 30, torch.Generator().manual_seed(4), lambda step: values.append(step.objective))
+    method = registry.get("attack", "dropout-inversion")
+    attack = method.make(method.config.model_validate({"iterations": 30, "engine": "general"}))
+    ours: Reconstruction = attack(observation, torch.Generator().manual_seed(4))
+    assert values == pytest.approx([value for _, value in ours.history], rel=1e-6)
+    assert torch.allclose(guess, ours.inputs, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
+    with stored(DIGITS, MLP, 3) as task, engine() as ours, yardstick() as plain, prepared_yardstick() as tuned:
+        short = with_settings(task, iterations=12)
+        runs = [program.ask(short) for program in (ours, plain, tuned)]
+        assert [len(run.marks) for run in runs] == [12, 12, 12]
+        assert runs[1].psnr == runs[2].psnr == pytest.approx(runs[0].psnr, abs=0.5)
+        together = ours.ask(short.model_copy(update={"victim": 1, "together": 2}))
+        assert len(together.marks) == 12
+        goal = plain.ask(short.model_copy(update={"goal": Goal("mse", 1e9)}))
+        assert goal.reached
+        assert len(goal.marks) == 1
