@@ -1,4 +1,8 @@
-"""Inverting Gradients of the package breaching, and how long attacks here take to reach its PSNR."""
+"""Inverting Gradients of the package breaching, and how long attacks here take to reach its PSNR.
+
+Breaching shows no guess before its last iteration, so its time is that of all iterations, whether or not fewer would
+have reached the same PSNR; attacks here are timed until a guess first reaches it, which only the scorer sees.
+"""
 
 from __future__ import annotations
 
