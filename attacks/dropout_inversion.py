@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
@@ -57,6 +57,18 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     """Forward passes with the masks being optimised; without dropout it falls back to IG."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return settings that reach an image about ten times sooner than the paper's, where masks can be read off."""
+        return {
+            "iterations": gradients,
+            "read_out": True,
+            "schedule": "cosine",
+            "first_masks": "mean",
+            "mask_learning_rate": 0.2,
+            "sign": "soft",
+        }
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs and masks together."""

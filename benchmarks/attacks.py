@@ -28,13 +28,14 @@ TRANSFORMER: Settings = {
     "read_out": True,
     "schedule": "cosine",
     "first_masks": "mean",
-    "mask_learning_rate": 0.03,
-    "iterations": 400,
+    "mask_learning_rate": 0.2,
+    "sign": "soft",
+    "iterations": 300,
 }
 LENET: Settings = {"read_out": True, "schedule": "cosine", "iterations": 1000}
 RESNET: Settings = {"read_out": True, "schedule": "cosine"}
 # Settings of inverting-gradients beside breaching.
-INVERTING: Settings = {"schedule": "cosine", "iterations": 400}
+INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "iterations": 400}
 
 
 def measure(full: bool) -> Sequence[Row]:

@@ -200,7 +200,7 @@ class Attack(_Configured[ConfigT]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return settings that keep the attack to about so many gradients; none where it computes few anyway."""
+        """Return the settings that make the most of about so many gradients; none where it computes few anyway."""
         return {}
 
     def at_once(self, observation: Observation) -> int:
