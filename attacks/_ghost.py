@@ -99,7 +99,11 @@ class GhostComparison:
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
-        """Run all rows as one batch, then collect what every watched call saw."""
+        """Run all rows as one batch."""
+        return _Ghosts(self.parts(inputs, masks, labels), self._targets, self._norms, list(victims))
+
+    def parts(self, inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, _Outer | Tensor]:
+        """Collect what every watched call saw, by parameter."""
         watch = _Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         with watch, self._setting.dropping(tuple(mask.flatten(0, 1) for mask in masks)):
@@ -114,7 +118,7 @@ class GhostComparison:
                 parts[name].append(part)
         for name, delta in zip(copies, deltas[len(watch.calls) :], strict=True):
             parts[name].append(delta.unflatten(0, inputs.shape[:2]).sum(1))
-        return _Ghosts({n: _joined(p) for n, p in parts.items()}, self._targets, self._norms, list(victims))
+        return {n: _joined(p) for n, p in parts.items()}
 
     def _copies(self, examples: int) -> dict[str, Tensor]:
         """A copy an example of every parameter that begins with a dimension of 1, such as position embeddings."""
@@ -128,6 +132,30 @@ class GhostComparison:
         if self._adds_up:
             return self._setting.loss(outputs.flatten(0, 1), labels.flatten(0, 1)) * len(outputs)
         return torch.vmap(self._setting.loss)(outputs, labels).sum()
+
+
+class CompiledComparison(GhostComparison):
+    """The same, traced into plain operations and compiled by torch, once for every number of rows.
+
+    Compiling takes minutes for a transformer; it pays for long searches on many victims only.
+    """
+
+    name = "compiled"
+
+    def __init__(self, ghost: GhostComparison) -> None:
+        """Take over what a comparison that fits the model has prepared."""
+        self.__dict__.update(vars(ghost))
+        self._compiled: dict[torch.Size, Callable[..., dict[str, _Outer | Tensor]]] = {}
+
+    def parts(self, inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, _Outer | Tensor]:
+        """Run the compiled trace."""
+        from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - few searches are compiled
+
+        if inputs.shape not in self._compiled:
+            parts = super().parts
+            traced = make_fx(lambda inputs, masks, labels: parts(inputs, masks, labels))(inputs, masks, labels)
+            self._compiled[inputs.shape] = torch.compile(traced)
+        return self._compiled[inputs.shape](inputs, masks, labels)
 
 
 def fastest(

@@ -18,7 +18,7 @@ from torch import Tensor
 from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks._descent import Sign
 from attacks._engine import Found, Pace, Search, descend
-from attacks._ghost import fastest
+from attacks._ghost import CompiledComparison, GhostComparison, fastest
 from attacks._labels import LabelRule, labels_of
 from attacks._priors import pixel_box, total_variation
 from attacks._starts import Start, first_inputs
@@ -69,8 +69,10 @@ class MatchingConfig(Config):
         "distinct and negative take no class twice",
     )
     trials: int = Field(default=1, ge=1, description="independent starts, run at once; the lowest objective wins")
-    engine: Literal["fastest", "general"] = Field(
-        default="fastest", description="general: build every gradient explicitly, also where that is not needed"
+    engine: Literal["fastest", "general", "compiled"] = Field(
+        default="fastest",
+        description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
+        "needs a C++ compiler and takes minutes to begin",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
 
@@ -211,7 +213,10 @@ class MatchingAttack(Attack[ConfigT]):
         one_row = tuple(variable[None] for variable in search.masking.first(probe))
         masks = search.masking.masks(one_row, [0], [probe] * len(observations), 0.0)
         examples = search.masking.draws * (first.batch_size or 1)
-        return fastest(setting, observations, examples, tuple(mask[0].detach() for mask in masks), probe)
+        chosen = fastest(setting, observations, examples, tuple(mask[0].detach() for mask in masks), probe)
+        if self.config.engine == "compiled" and isinstance(chosen, GhostComparison):
+            return CompiledComparison(chosen)
+        return chosen
 
     def _uses_batch_statistics(self) -> bool:
         return self.training_mode if self.config.statistics == "attack" else self.config.statistics == "batch"

@@ -12,7 +12,7 @@ from torchvision.models.vision_transformer import VisionTransformer as Torchvisi
 
 from attacks._comparison import Comparison, Distance, GeneralComparison, Setting, cosine, cosine_by_tensor, setting_of
 from attacks._comparison import squared as squared_distance
-from attacks._ghost import GhostComparison, _factored, _target, fastest
+from attacks._ghost import CompiledComparison, GhostComparison, _factored, _target, fastest
 from fedsim import seeding
 from fedsim.models.convnet import ConvnetConfig, convnet
 from fedsim.models.lenet import LenetConfig, lenet
@@ -352,3 +352,15 @@ def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(module.inplace for module in model.modules() if isinstance(module, nn.ReLU))
     assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.slow  # compiles for minutes
+def test_the_compiled_path_is_the_fast_one(toy: Toy) -> None:
+    victims = observed(toy, lambda: mlp(MlpConfig(width=8, depth=1), spec_of(1, 4, 4)), (1, 4, 4), torch.float64)
+    ghost = chosen(victims)
+    assert isinstance(ghost, GhostComparison)
+    inputs, masks, labels = dummies(victims[0], [0, 0])
+    plain, compiled = (
+        cosine(comparison.gradients(inputs, masks, labels, [0, 0])) for comparison in (ghost, CompiledComparison(ghost))
+    )
+    assert torch.allclose(plain, compiled, rtol=1e-9)
