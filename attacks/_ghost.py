@@ -153,8 +153,11 @@ class CompiledComparison(GhostComparison):
 
         if inputs.shape not in self._compiled:
             parts = super().parts
-            traced = make_fx(lambda inputs, masks, labels: parts(inputs, masks, labels))(inputs, masks, labels)
-            self._compiled[inputs.shape] = torch.compile(traced)
+
+            def plain(inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, _Outer | Tensor]:
+                return parts(inputs, masks, labels)
+
+            self._compiled[inputs.shape] = torch.compile(make_fx(plain)(inputs, masks, labels))
         return self._compiled[inputs.shape](inputs, masks, labels)
 
 

@@ -355,6 +355,7 @@ def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:
 
 
 @pytest.mark.slow  # compiles for minutes
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 def test_the_compiled_path_is_the_fast_one(toy: Toy) -> None:
     victims = observed(toy, lambda: mlp(MlpConfig(width=8, depth=1), spec_of(1, 4, 4)), (1, 4, 4), torch.float64)
     ghost = chosen(victims)
