@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks import attack_family
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._rows import as_line, holds, measured
@@ -118,3 +119,7 @@ def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
         goal = plain.ask(short.model_copy(update={"goal": Goal("mse", 1e9)}))
         assert goal.reached
         assert len(goal.marks) == 1
+
+
+def test_the_family_has_a_case_for_every_attack():
+    assert set(attack_family.CASES) == set(registry.methods("attack"))
