@@ -71,14 +71,13 @@ class _Call(NamedTuple):
 
 
 @torch.no_grad()
-def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[_Call]:
+def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite], examples: int) -> list[_Call]:
     """Calls of linear and convolutional layers, in order, in a forward pass on numbered pixels."""
     count = math.prod(shape)
-    batch_size = _batch_size(sites)
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     masks = tuple(torch.zeros(site.shape) for site in sites)
     with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(sites, masks):
-        run(model, numbered.expand(batch_size, *shape))
+        run(model, numbered.expand(examples, *shape))
     calls: list[_Call] = []
     for name, entries in seen:
         module = model.get_submodule(name)
@@ -88,14 +87,9 @@ def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite])
     return calls
 
 
-def _batch_size(sites: Sequence[DropoutSite]) -> int:
-    """Number of examples that fits the sites; masks inside an attention count each example once a head."""
-    return math.gcd(*(site.shape[0] for site in sites)) or 1
-
-
 @once_a_model
 def _observed_calls(observation: Observation) -> list[_Call]:
-    return _calls(observation.model, observation.spec.shape, observation.sites)
+    return _calls(observation.model, observation.spec.shape, observation.sites, observation.batch_size or 1)
 
 
 def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
@@ -109,15 +103,18 @@ def first_linear(observation: Observation) -> PixelLayer | None:
     return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
 
 
-def flat_layers(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite]) -> list[PixelLayer]:
+def flat_layers(
+    model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite], examples: int
+) -> list[PixelLayer]:
     """Return the linear layers that see the flattened example, in whatever order of the pixels.
 
     Args:
         model: left as it is.
         shape: of one example.
         sites: where the model drops out.
+        examples: that the sites are made for.
     """
-    return _flat(_calls(model, shape, sites))
+    return _flat(_calls(model, shape, sites, examples))
 
 
 def _flat(calls: list[_Call]) -> list[PixelLayer]:

@@ -64,8 +64,11 @@ def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float)
 
 def expected_examples(observation: Observation) -> int | None:
     """Return how many examples the update holds, or can hold after several steps, if that is known."""
-    size = len(observation.labels) if observation.labels is not None else observation.batch_size
-    return None if size is None else size * observation.local_steps
+    if observation.labels is not None:
+        return len(observation.labels)
+    if observation.examples is not None:
+        return observation.examples
+    return None if observation.batch_size is None else observation.batch_size * observation.local_steps
 
 
 def reconstruction(

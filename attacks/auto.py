@@ -23,7 +23,7 @@ from attacks._diagnostics import Leak, leak_of
 from attacks._judge import Judge, Judged
 from attacks._labels import infer_labels
 from fedsim import registry
-from fedsim.errors import NotApplicable
+from fedsim.errors import NotApplicable, told
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
 from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
@@ -69,6 +69,9 @@ class Auto(Attack[AutoConfig]):
                 guess = candidate(observation, generator, on_step)
             except NotApplicable as reason:
                 passed.append(f"{name} does not apply: {reason}")
+                continue
+            except Exception as error:  # one attack that breaks must not hide what the others find
+                passed.append(f"{name} failed: {told(error)}")
                 continue
             if not bool(guess.inputs.any()):
                 passed.append(f"{name} found nothing: {guess.stopped}")

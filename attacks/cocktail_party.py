@@ -156,7 +156,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
 
     def _objective(self, unmixing: Tensor, sources: Tensor, layer: PixelLayer, shape: tuple[int, ...]) -> Tensor:
         images = sources[:, layer.pixels[0].argsort()].view(-1, *shape)
-        smoothness = self.config.total_variation * total_variation(images)
+        smoothness = self.config.total_variation * total_variation(images[None]).sum()
         pairs = 1.0 - torch.eye(len(unmixing), dtype=unmixing.dtype)
         punished = torch.expm1(self.config.sharpness * (unmixing @ unmixing.T * pairs).abs()).sum()
         together = self.config.decorrelation * punished / pairs.sum().clamp_min(1.0)

@@ -71,7 +71,7 @@ class TrapWeights(Attack[TrapWeightsConfig]):
         Raises:
             NotApplicable: no linear layer sees all pixels, or it lacks a bias or a ReLU behind it.
         """
-        layer = next(iter(flat_layers(model, spec.shape, dropout_sites(model, spec.shape, _PROBE))), None)
+        layer = next(iter(flat_layers(model, spec.shape, dropout_sites(model, spec.shape, _PROBE), _PROBE)), None)
         if layer is None:
             raise NotApplicable("no linear layer sees the flattened input")
         module = model.get_submodule(layer.name)

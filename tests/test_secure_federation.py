@@ -459,7 +459,7 @@ def test_an_attack_on_the_sum_end_to_end(scenario: Build, tmp_path: Path, secure
 
 
 def test_sparse_dictionary_separates_the_clients_of_a_plain_sum(scenario: Build, tmp_path: Path) -> None:
-    """Its exact zeros survive a sum of four clients, and tell their images apart; quantisation fills them."""
+    """Its exact zeros survive a sum of four clients, and tell their images apart; coarse steps blur them."""
     tables: dict[str, Any] = {
         "model": {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.5},
         "threat": SUM,
@@ -467,9 +467,10 @@ def test_sparse_dictionary_separates_the_clients_of_a_plain_sum(scenario: Build,
     }
     (victim,) = recorded(scenario(**tables), tmp_path / "plain").arms[0].attacks[0].victims
     assert [item.psnr > 60 for item in victim.scores] == [True] * 4
-    built = scenario(**tables, secure_aggregation={})
-    (victim,) = recorded(built, tmp_path / "secure").arms[0].attacks[0].victims
-    assert [item.psnr > 30 for item in victim.scores] == [False] * 4
+    (victim,) = recorded(scenario(**tables, secure_aggregation={}), tmp_path / "secure").arms[0].attacks[0].victims
+    blurred = [item.psnr for item in victim.scores]
+    assert min(blurred) > 30
+    assert max(blurred) < 90
 
 
 def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:

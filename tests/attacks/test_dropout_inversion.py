@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
 from attacks._masking import OptimisedMasks, Relaxation
-from attacks._masks import read_embedding_mask
+from attacks._masks import read_masks
 from benchmarks import dropout_inversion
 from benchmarks._rows import Row, as_table
 from fedsim import seeding
@@ -174,32 +174,29 @@ def test_the_mask_behind_the_position_embedding_is_read_exactly(
     with seeding.contained(1):
         model = build(dropout)
     observation, truth = toy(model, shape, 1)
-    ((index, mask),) = read_embedding_mask(observation).items()
-    assert index == 0
+    mask = read_masks(observation)[0]
     known = ~mask.isnan()
     assert torch.equal(mask[known].double(), truth.masks[0][0][known])
     assert float(known.double().mean()) > 0.7
 
 
-def test_no_embedding_no_read_out(toy: Toy, watched: Watched) -> None:
-    assert read_embedding_mask(watched()[0]) == {}
+def test_no_embedding_no_read_out(toy: Toy) -> None:
     with seeding.contained(1):
         model = small_transformer(0.25)
-    assert read_embedding_mask(toy(model, (1, 8, 8), 2)[0]) == {}
+    assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
     observation, _ = toy(model, (1, 8, 8), 1)
-    hidden = {name: t for name, t in observation.update.tensors.items() if name != "positions"}
-    assert read_embedding_mask(replace(observation, update=replace(observation.update, tensors=hidden))) == {}
-    with seeding.contained(1):
-        model = small_transformer(0.25)
-    model.dropout = nn.Identity()
-    assert read_embedding_mask(toy(model, (1, 8, 8), 1)[0]) == {}
+    shared = {name: t for name, t in observation.update.tensors.items() if name != "positions"}
+    observation = replace(
+        observation, update=replace(observation.update, tensors=shared), hidden=frozenset({"positions"})
+    )
+    assert 0 not in read_masks(observation)
 
 
 def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_named: Named) -> None:
     with seeding.contained(1):
         model = small_transformer(0.25).float()
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
-    read = read_embedding_mask(observation)[0]
+    read = read_masks(observation)[0]
     found = attacked(attack_named, observation, iterations=15, read_out=True)
     assert found.masks is not None
     known = ~read.isnan()
