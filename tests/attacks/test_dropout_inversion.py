@@ -180,7 +180,7 @@ def test_the_mask_behind_the_position_embedding_is_read_exactly(
     assert float(known.double().mean()) > 0.7
 
 
-def test_no_embedding_no_read_out(toy: Toy) -> None:
+def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
     with seeding.contained(1):
         model = small_transformer(0.25)
     assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
@@ -189,7 +189,8 @@ def test_no_embedding_no_read_out(toy: Toy) -> None:
     observation = replace(
         observation, update=replace(observation.update, tensors=shared), hidden=frozenset({"positions"})
     )
-    assert 0 not in read_masks(observation)
+    mask = read_masks(observation).get(0)
+    assert mask is None or float(mask.isnan().double().mean()) > 0.7
 
 
 def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_named: Named) -> None:
