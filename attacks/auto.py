@@ -61,12 +61,12 @@ class Auto(Attack[AutoConfig]):
         passed: list[str] = []
         tried: list[_Tried] = []
         for name, candidate in self._candidates():
-            verdict = candidate.applicable(observation)
+            verdict = candidate.fits(observation)
             if not verdict.holds:
                 passed.append(f"{name} does not apply: {verdict.reason}")
                 continue
             try:
-                guess = candidate(observation, generator, on_step)
+                guess = candidate.search(observation, generator, on_step)
             except NotApplicable as reason:
                 passed.append(f"{name} does not apply: {reason}")
                 continue

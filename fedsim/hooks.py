@@ -15,6 +15,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -247,20 +248,23 @@ class Attack(_Configured[ConfigT]):
 
     @final
     def applicable(self, observation: Observation) -> Applicability:
-        """Say whether the attack fits the observation and the threat model, and if not, why.
+        """Check the observation, then say whether the attack fits it and the threat model, and if not, why.
 
         Raises:
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
+        check_update(observation)
+        return self.fits(observation)
+
+    @final
+    def fits(self, observation: Observation) -> Applicability:
+        """Say whether the attack fits an observation that was checked already, and if not, why."""
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
         if observation.threat.sees not in self.views:
             views = ", ".join(sorted(self.views))
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
-        check_update(observation)
-        if self.crafts and observation.threat.server != "malicious":
-            return Applicability(False, "needs a malicious server, which changes the clients' model")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
 
@@ -282,12 +286,15 @@ def check_update(observation: Observation) -> None:
             f"the update holds {len(extra)} tensors that the model does not train, first '{extra[0]}'."
             f"{nearest(extra[0], expected)}"
         )
+    is_zero = True
     for name, tensor in tensors.items():
         if tensor.shape != expected[name]:
             raise FedsimError(f"'{name}' has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}.")
-        if not bool(torch.isfinite(tensor).all()):
+        least, greatest = map(float, tensor.aminmax())
+        if not (math.isfinite(least) and math.isfinite(greatest)):
             raise FedsimError(f"'{name}' of the update holds values that are not finite.")
-    if not any(bool(tensor.any()) for tensor in tensors.values()):
+        is_zero = is_zero and least == greatest == 0.0
+    if is_zero:
         raise FedsimError("every tensor of the update is zero: there is nothing to match.")
     _check_labels(observation)
 
