@@ -350,3 +350,12 @@ def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
     masks = drawn_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
     assert [mask.shape for mask in masks] == [(3, 24), (3, 24)]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", ["inverting-gradients", "dropout-inversion"])
+def test_a_gpu_descends_like_the_processor(watched: Watched, name: str) -> None:
+    observation, _, _ = watched(federation={"batch_size": 2})
+    here, there = (attack(name, observation, iterations=20, device=device) for device in ("cpu", "cuda"))
+    assert there.inputs.device.type == "cpu"
+    assert there.objective == pytest.approx(here.objective, rel=0.1)
