@@ -32,8 +32,8 @@ TRANSFORMER: Settings = {
     "sign": "soft",
     "iterations": 300,
 }
-LENET: Settings = {"read_out": True, "schedule": "cosine", "iterations": 1000}
-RESNET: Settings = {"read_out": True, "schedule": "cosine"}
+LENET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2, "iterations": 1000}
+RESNET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2}
 # Settings of inverting-gradients beside breaching.
 INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "iterations": 400}
 
