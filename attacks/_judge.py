@@ -21,7 +21,7 @@ from attacks._masks import read_masks
 from attacks._priors import pixel_box
 from fedsim.types import Masks, Observation
 
-_HELD_OUT = 3  # every third tensor
+_FEWEST = 3
 _MASK_RATE = 0.03
 _INPUT_RATE = 0.003
 
@@ -43,19 +43,21 @@ class Judge:
     """Compares guesses for one observation."""
 
     def __init__(self, observation: Observation, labels: Tensor, *, is_noisy: bool, iterations: int) -> None:
-        """Split the tensors when the gradient is noisy.
+        """Split the tensors when the gradient is noisy: held out is every other one of the second half.
+
+        Equations are solved in the first layers, so that no guess has seen what is held out.
 
         Args:
             observation: what the attack got.
             labels: one an example.
-            is_noisy: whether to hold out a third of the tensors.
+            is_noisy: whether to hold tensors out.
             iterations: of a search for masks.
         """
         self._observation = observation
         self._labels = labels
         self._iterations = iterations
         names = [name for name, _ in observation.model.named_parameters() if name in observation.update.tensors]
-        self.held_out = tuple(names[_HELD_OUT - 1 :: _HELD_OUT]) if is_noisy and len(names) >= _HELD_OUT else ()
+        self.held_out = tuple(names[len(names) // 2 :: 2]) if is_noisy and len(names) >= _FEWEST else ()
         self._fitted = [name for name in names if name not in self.held_out]
 
     def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> Judged:

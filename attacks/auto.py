@@ -95,14 +95,21 @@ class Auto(Attack[AutoConfig]):
     def _best(
         self, observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str], generator: torch.Generator
     ) -> Reconstruction:
-        """Compare guesses by the gradient alone, and refine the best."""
+        """Compare guesses by the gradient alone, and refine the best.
+
+        All get masks from equally long searches; masks of a longer one would speak for themselves, not for the image.
+        """
         if observation.local_steps > 1:
             best = min(tried, key=lambda one: one.guess.objective)
             return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
         labels = observation.labels if observation.labels is not None else infer_labels(observation)
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
-        judged = [judge.judge(*_in_order(one.guess, labels), generator) for one in tried]
+        ordered = [_in_order(one.guess, labels) for one in tried]
+        judged = [judge.judge(inputs, None, generator) for inputs, _ in ordered]
         first = min(range(len(tried)), key=lambda index: judged[index].distance)
+        own_masks = ordered[first][1]
+        if own_masks is not None:
+            judged[first] = min(judged[first], judge.judge(ordered[first][0], own_masks, generator), key=_distance)
         settled, refined = judge.settled(judged[first], generator), judge.polished(judged[first], generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
@@ -131,6 +138,10 @@ def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | No
         return guess.inputs, None
     order = theirs[ours.argsort()]
     return guess.inputs[order], None if guess.masks is None else tuple(mask[order] for mask in guess.masks)
+
+
+def _distance(judged: Judged) -> float:
+    return judged.distance
 
 
 def _with(guess: Reconstruction, judged: Judged, labels: Tensor) -> Reconstruction:
