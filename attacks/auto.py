@@ -57,7 +57,7 @@ class Auto(Attack[AutoConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try, judge, refine."""
-        leak, on_step = leak_of(observation), _counted(on_step)
+        leak, counted = leak_of(observation), _Counted(on_step)
         passed: list[str] = []
         tried: list[_Tried] = []
         for name, candidate in self._candidates():
@@ -66,11 +66,13 @@ class Auto(Attack[AutoConfig]):
                 passed.append(f"{name} does not apply: {verdict.reason}")
                 continue
             try:
-                guess = candidate.search(observation, generator, on_step)
+                guess = candidate.search(observation, generator, counted)
             except NotApplicable as reason:
                 passed.append(f"{name} does not apply: {reason}")
                 continue
             except Exception as error:  # one attack that breaks must not hide what the others find
+                if counted.has_stopped:
+                    raise
                 passed.append(f"{name} failed: {told(error)}")
                 continue
             if not bool(guess.inputs.any()):
@@ -119,16 +121,24 @@ class Auto(Attack[AutoConfig]):
         return _reported(_with(tried[first].guess, better, labels), leak, notes)
 
 
-def _counted(on_step: OnStep) -> OnStep:
-    """Number the steps of all attacks one after the other."""
-    count = 0
+class _Counted:
+    """Numbers the steps of all attacks one after the other, and remembers when whoever is told wants to stop."""
 
-    def counted(step: Step) -> None:
-        nonlocal count
-        count += 1
-        on_step(replace(step, restart=0, iteration=count, iterations=count + step.iterations - step.iteration))
+    def __init__(self, on_step: OnStep) -> None:
+        self._on_step = on_step
+        self._count = 0
+        self.has_stopped = False
 
-    return counted
+    def __call__(self, step: Step) -> None:
+        self._count += 1
+        later = replace(
+            step, restart=0, iteration=self._count, iterations=self._count + step.iterations - step.iteration
+        )
+        try:
+            self._on_step(later)
+        except Exception:
+            self.has_stopped = True
+            raise
 
 
 def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | None]:

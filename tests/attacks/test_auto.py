@@ -160,3 +160,27 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
     assert informed.objective < 0.1 * naive.objective
     assert errors[1] < errors[0]
+
+
+def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:
+    observation, _, _ = watched()
+
+    def enough(_step: object) -> None:
+        raise TimeoutError("enough")
+
+    with pytest.raises(TimeoutError, match="enough"):
+        auto()(observation, seeding.generator(1, "attack"), enough)
+
+
+def test_an_attack_that_breaks_does_not_hide_what_others_find(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("attacks.r_gap.RGap.not_applicable", lambda *_: None)
+    monkeypatch.setattr("attacks.r_gap.RGap.search", broken)
+    monkeypatch.setattr("attacks.closed_form_linear.ClosedFormLinear.not_applicable", lambda *_: "tried elsewhere")
+    observation, _, _ = watched()
+    guess = attacked(observation, iterations=3, mask_iterations=3, leave_out=SLOW)
+    assert any(note.startswith("r-gap failed: ZeroDivisionError: a bug") for note in guess.notes)
