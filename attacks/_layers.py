@@ -89,7 +89,14 @@ def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite],
 
 @once_a_model
 def _observed_calls(observation: Observation) -> list[_Call]:
-    return _calls(observation.model, observation.spec.shape, observation.sites, observation.batch_size or 1)
+    return _calls(observation.model, observation.spec.shape, observation.sites, _examples(observation))
+
+
+def _examples(observation: Observation) -> int:
+    """Number of examples that the sites are made for; masks inside an attention count each example once a head."""
+    first = [site.shape[0] for site in observation.sites]
+    known = observation.batch_size
+    return known if known and all(size % known == 0 for size in first) else math.gcd(*first) or 1
 
 
 def layers_on_pixels(observation: Observation) -> list[PixelLayer]:

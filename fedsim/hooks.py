@@ -259,6 +259,8 @@ class Attack(_Configured[ConfigT]):
     @final
     def fits(self, observation: Observation) -> Applicability:
         """Say whether the attack fits an observation that was checked already, and if not, why."""
+        if self.crafts and observation.threat.server != "malicious":
+            return Applicability(False, "needs a malicious server, which changes the clients' model")
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
