@@ -92,6 +92,11 @@ class Layer:
         """The bias in float64, one a row or channel, or None."""
         return None if self.module.bias is None else self.module.bias.detach().double()
 
+    @property
+    def offset(self) -> Tensor:
+        """The outputs (entries,) for an input of zeros."""
+        return self.apply(torch.zeros(self.unknowns, dtype=torch.float64))
+
     def apply(self, vector: Tensor) -> Tensor:
         """Return the outputs (entries,) for one flattened input (unknowns,), with the bias."""
         return self._linear(vector.view(1, *self.shape), self.bias).flatten()

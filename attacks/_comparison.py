@@ -15,8 +15,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from attacks._layers import run
 from attacks._public import sends_part
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.types import DropoutSite, Loss, Masks, Observation
@@ -109,15 +109,10 @@ class Setting:
         """The compared parameters, detached."""
         return {name: self.model.get_parameter(name).detach() for name in self.names}
 
-    @property
-    def buffers(self) -> dict[str, Tensor]:
-        """Copies of the buffers, which a forward pass may change."""
-        return {name: buffer.clone() for name, buffer in self.model.named_buffers()}
-
     def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor]) -> Tensor:
         """Return the model's outputs (B, K) for one row, with some of its weights replaced."""
         with self.dropping(masks):
-            return functional_call(self.model, {**weights, **self.buffers}, (inputs,))
+            return run(self.model, inputs, weights)
 
     def dropping(self, masks: Masks) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks, or without dropout when there are none.
@@ -137,10 +132,14 @@ class Setting:
 def setting_of(
     observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool, device: str
 ) -> Setting:
-    """Return the setting of a search, with a model of its own; the observed one stays as it is."""
-    model = copy.deepcopy(observation.model).to(device).train(batch_statistics)
-    for parameter in model.parameters():
-        parameter.requires_grad_(False)
+    """Return the setting of a search, with a model of its own; the observed one stays as it is.
+
+    Its activations work out of place: what the layers in front of them returned is needed as it was.
+    """
+    model = copy.deepcopy(observation.model).to(device).train(batch_statistics).requires_grad_(False)
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]
     names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
     return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
 

@@ -6,9 +6,10 @@ Many victims and starts are rows of one computation; a row that has ended leaves
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,6 +20,7 @@ from attacks._masking import Masking
 from attacks._priors import median_filtered
 from fedsim.types import DropoutSite, Masks, OnStep, Step
 
+ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
 Prior = Callable[[Tensor, Masks, Sequence[int]], Tensor]
 
 
@@ -30,7 +32,7 @@ class Pace(NamedTuple):
         rate: step of the inputs, in their units.
         mask_rate: step of the masks' variables.
         sign: how the inputs' gradient is used.
-        schedule: plateau, steps, cosine or constant.
+        schedule: how the step shrinks.
         patience: plateau: iterations without improvement before the step shrinks.
         factor: plateau: by how much.
         warm_up: cosine: iterations until the full step.
@@ -44,16 +46,16 @@ class Pace(NamedTuple):
     iterations: int
     rate: float
     mask_rate: float
-    sign: Sign
-    schedule: str
-    patience: int
-    factor: float
-    warm_up: int
-    langevin: float
-    median_every: int
-    threshold: float
-    stall: int
-    still: float
+    sign: Sign = "off"
+    schedule: ScheduleName = "constant"
+    patience: int = 800
+    factor: float = 0.1
+    warm_up: int = 0
+    langevin: float = 0.0
+    median_every: int = 0
+    threshold: float = 0.0
+    stall: int = sys.maxsize
+    still: float = 0.0
 
 
 @dataclass(frozen=True)

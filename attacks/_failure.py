@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from attacks._agreement import verdict
-from attacks._labels import infer_labels
+from attacks._labels import labels_of
 from fedsim.errors import NotApplicable
 from fedsim.types import Observation, Reconstruction
 
@@ -54,7 +54,7 @@ def labels_or_zeros(observation: Observation, size: int) -> Tensor:
     Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row a class.
     """
     try:
-        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        labels = labels_of(observation)
     except NotApplicable:
         return torch.zeros(size, dtype=torch.long)
     return labels.clone() if len(labels) == size else labels.mode().values.expand(size).clone()

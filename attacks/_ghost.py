@@ -11,14 +11,13 @@ The probe also tells where the examples are second, as inside `nn.MultiheadAtten
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
@@ -89,8 +88,7 @@ class GhostComparison:
         """
         self._setting = setting
         self._second = second
-        self._model = _without_inplace(setting.model)
-        self._names = {id(self._model.get_parameter(name)): name for name in setting.names}
+        self._names = {id(setting.model.get_parameter(name)): name for name in setting.names}
         self._adds_up = _adds_up(setting.loss, observations[0].spec.classes)
         self.like = next(iter(setting.parameters.values()))
         tensors = [o.update.tensors for o in observations]
@@ -108,7 +106,7 @@ class GhostComparison:
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         with watch, self._setting.dropping(tuple(mask.flatten(0, 1) for mask in masks)):
             flat = inputs.flatten(0, 1)
-            outputs = functional_call(self._model, copies, (flat,)) if copies else self._model(flat)
+            outputs = functional_call(self._setting.model, copies, (flat,)) if copies else self._setting.model(flat)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
         deltas = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
@@ -307,15 +305,6 @@ def _adds_up(loss: Loss, classes: int) -> bool:
     labels = torch.randint(classes, (2, 3), generator=generator)
     apart = (loss(outputs[0], labels[0]) + loss(outputs[1], labels[1])) / 2
     return bool(torch.isclose(loss(outputs.flatten(0, 1), labels.flatten()), apart, rtol=1e-9))
-
-
-def _without_inplace(model: nn.Module) -> nn.Module:
-    """A copy whose activations leave the outputs of the layers in front of them as they are."""
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if getattr(module, "inplace", False) is True:
-            module.inplace = False  # type: ignore[assignment]
-    return model
 
 
 class _Watch(TorchFunctionMode):

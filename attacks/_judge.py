@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from attacks._agreement import gradient_distance, knows_rates
-from attacks._comparison import setting_of
+from attacks._comparison import Comparison, setting_of
 from attacks._engine import Pace, Search, descend
 from attacks._ghost import fastest
 from attacks._masking import NoMasks, OptimisedMasks
@@ -69,7 +70,7 @@ class Judge:
             generator: for the search of masks.
         """
         if masks is None:
-            masks = self._fit(inputs, generator, rate=0.0)[1]
+            masks = self._fit(inputs, generator, rate=0.0)[1] if self._observation.sites else ()
         return Judged(inputs, masks, self._distance(inputs, masks))
 
     def settled(self, judged: Judged, generator: torch.Generator) -> Judged:
@@ -97,49 +98,36 @@ class Judge:
     def _fit(
         self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
     ) -> tuple[Tensor, Masks]:
-        observation = self._observation
-        setting = replace(setting_of(observation, observation.sites, True, "cpu"), names=tuple(self._fitted))
-        masking = _masking(observation, start)
+        masking = self._masking
+        if start is not None and isinstance(masking, OptimisedMasks):
+            masking = masking.starting_at(start)
         search = Search(masking, lambda _victim, _generator: inputs, _no_prior)
-        shapes = tuple(torch.ones(site.shape) for site in observation.sites)
-        comparison = fastest(setting, [observation], len(inputs), shapes, torch.Generator().manual_seed(0))
-        pace = _pace(self._iterations, rate)
-        (row,) = descend(
-            comparison, search, [self._labels], 1, pace, pixel_box(observation), [generator], [lambda _step: None]
-        )
+        pace = Pace(self._iterations, rate, _MASK_RATE, schedule="cosine")
+        box = pixel_box(self._observation)
+        told = [lambda _step: None]
+        (row,) = descend(self._comparison, search, [self._labels], 1, pace, box, [generator], told)
         return row.inputs, row.masks
 
+    @cached_property
+    def _comparison(self) -> Comparison:
+        observation = self._observation
+        setting = replace(setting_of(observation, observation.sites, True, "cpu"), names=tuple(self._fitted))
+        shapes = tuple(torch.ones(site.shape) for site in observation.sites)
+        return fastest(setting, [observation], len(self._labels), shapes, torch.Generator().manual_seed(0))
 
-def _masking(observation: Observation, start: Masks | None) -> NoMasks | OptimisedMasks:
-    if not observation.sites:
-        return NoMasks()
-    masking = OptimisedMasks(
-        observation.sites,
-        [read_masks(observation) if observation.batch_size == 1 else {}],
-        first="mean" if knows_rates(observation) else "ones",
-        relaxation="box",
-        annealed=False,
-        weight=0.0,
-    )
-    return masking if start is None else masking.starting_at(start)
-
-
-def _pace(iterations: int, rate: float) -> Pace:
-    return Pace(
-        iterations=iterations,
-        rate=rate,
-        mask_rate=_MASK_RATE,
-        sign="off",
-        schedule="cosine",
-        patience=1,
-        factor=0.1,
-        warm_up=0,
-        langevin=0.0,
-        median_every=0,
-        threshold=0.0,
-        stall=iterations,
-        still=0.0,
-    )
+    @cached_property
+    def _masking(self) -> NoMasks | OptimisedMasks:
+        observation = self._observation
+        if not observation.sites:
+            return NoMasks()
+        return OptimisedMasks(
+            observation.sites,
+            [read_masks(observation) if observation.batch_size == 1 else {}],
+            first="mean" if knows_rates(observation) else "ones",
+            relaxation="box",
+            annealed=False,
+            weight=0.0,
+        )
 
 
 def _no_prior(inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:

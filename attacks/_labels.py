@@ -65,7 +65,7 @@ def gradient_weight(observation: Observation) -> float:
     return observation.learning_rate * sum(momentum**age for later in range(steps) for age in range(later + 1))
 
 
-def labels_of(observation: Observation, rule: LabelRule) -> Tensor:
+def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:
     """Return the granted labels, or else inferred ones."""
     return observation.labels if observation.labels is not None else infer_labels(observation, rule)
 

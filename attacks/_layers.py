@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial, wraps
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -45,9 +46,10 @@ def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation]
     return remembered
 
 
-def run(model: nn.Module, inputs: Tensor) -> Tensor:
-    """Return the model's outputs and leave its buffers as they are."""
-    return functional_call(model, {name: buffer.clone() for name, buffer in model.named_buffers()}, (inputs,))
+def run(model: nn.Module, inputs: Tensor, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
+    """Return the model's outputs, with some of its weights replaced, and leave its buffers as they are."""
+    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    return functional_call(model, {**weights, **buffers}, (inputs,))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks._descent import Sign
-from attacks._engine import Found, Pace, Search, descend
+from attacks._engine import Found, Pace, ScheduleName, Search, descend
 from attacks._ghost import CompiledComparison, GhostComparison, fastest
 from attacks._labels import LabelRule, labels_of
 from attacks._priors import pixel_box, total_variation
@@ -42,7 +42,7 @@ class MatchingConfig(Config):
     )
     boxed: bool = Field(default=True, description="keep the dummy inside the pixel range after every step")
     total_variation: float = Field(default=1e-5, ge=0, description="weight of the anisotropic total variation (means)")
-    schedule: Literal["plateau", "steps", "cosine", "constant"] = Field(
+    schedule: ScheduleName = Field(
         default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
     plateau_patience: int = Field(
@@ -132,7 +132,6 @@ class MatchingAttack(Attack[ConfigT]):
             patience=config.plateau_patience,
             factor=config.plateau_factor,
             warm_up=config.warm_up,
-            langevin=0.0,
             median_every=config.median_every,
             threshold=config.threshold,
             stall=config.patience,

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks._engine import ScheduleName
 from attacks._labels import gradient_weight
 from attacks._masking import NoMasks, OptimisedMasks
 from attacks._matching import MatchingAttack, MatchingConfig, gradient_steps_only
@@ -25,7 +26,7 @@ class MultiStepConfig(MatchingConfig):
     """Settings of attacks on several local steps."""
 
     iterations: int = Field(default=1000, ge=1, description="most iterations of one trial")
-    schedule: Literal["plateau", "steps", "cosine", "constant"] = Field(
+    schedule: ScheduleName = Field(
         default="steps", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
     masks: Literal["optimised", "expectation"] = Field(

@@ -11,9 +11,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.func import functional_call
 
-from attacks._layers import PixelLayer, layers_on_pixels, once_a_model
+from attacks._layers import PixelLayer, layers_on_pixels, once_a_model, run
 from attacks._spectrum import EXACT
 from fedsim.masks import without_dropout
 from fedsim.types import Observation
@@ -103,13 +102,12 @@ def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
     generator = torch.Generator().manual_seed(0)
     model = observation.model
     weights = {name: _awake(parameter.detach(), generator) for name, parameter in model.named_parameters()}
-    buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     projection = f"{patches.name}.weight"
     names = [name for name, weight in weights.items() if _places(weight, patches)]
     tried = [weights[name].requires_grad_() for name in (projection, *names)]
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=weights[projection].dtype)
     with torch.enable_grad(), without_dropout():
-        loss = observation.loss(functional_call(model, {**weights, **buffers}, (example,)), torch.zeros(1).long())
+        loss = observation.loss(run(model, example, weights), torch.zeros(1).long())
     observed, *gradients = torch.autograd.grad(loss, tried, allow_unused=True, materialize_grads=True)
     observed, entries = observed.flatten(1), patches.cut(example)
     for name, gradient in zip(names, gradients, strict=True):

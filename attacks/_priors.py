@@ -8,8 +8,8 @@ from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
+from attacks._layers import run
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.metrics.image import match
 from fedsim.types import DropoutSite, Masks, Observation
@@ -84,9 +84,8 @@ class StatisticsDistance:
         handles = [
             self._model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in self._wanted
         ]
-        buffers = {name: buffer.clone() for name, buffer in self._model.named_buffers()}
         with injected_masks(self._sites, masks) if masks else without_dropout():
-            functional_call(self._model, buffers, (inputs,))
+            run(self._model, inputs)
         for handle in handles:
             handle.remove()
         return torch.stack(distances).sum()

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
 from attacks._agreement import knows_rates, verdict
@@ -18,7 +19,7 @@ from attacks._chain import Layer, chain_of
 from attacks._labels import label_of_one
 from attacks._matching import one_gradient_only, pixel_box
 from fedsim.errors import NotApplicable
-from fedsim.types import Masks, Observation, OnStep, Step, Tensors
+from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
 # A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
 _DROPPED = 1e-6
@@ -28,6 +29,20 @@ _BISECTIONS = 60
 _FITS = 1e-3
 _SETTLED = 1e-6
 _TWINS = 1e-9
+_MATCHES = 1e-5
+
+
+class RecursionConfig(Config):
+    """Settings of the recursion."""
+
+    rank_tolerance: float = Field(
+        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest do not count"
+    )
+    largest_system: int = Field(
+        default=4096,
+        ge=1,
+        description="most unknowns of a convolution; a walk's time grows with their cube, 3,000 take a minute",
+    )
 
 
 @dataclass(frozen=True)
@@ -137,6 +152,30 @@ class Recursion:
         if self.twins == 1:
             return residual, self.meaning
         return residual, f"{self.twins} images fit the gradient, this one the pixel range best", self.meaning
+
+    @property
+    def matches(self) -> bool:
+        """Whether the gradient is explained."""
+        return self.objective < _MATCHES
+
+    def reconstruction(self, stopped: str) -> Reconstruction:
+        """Return this walk as an attack's answer.
+
+        Args:
+            stopped: why the attack ended.
+        """
+        return Reconstruction(
+            inputs=self.inputs,
+            labels=self.labels,
+            masks=self.masks or None,
+            objective=self.objective,
+            iterations=len(self.history),
+            best_iteration=self.number,
+            history=self.history,
+            stopped=stopped,
+            notes=self.notes,
+            facts=self.facts,
+        )
 
     @property
     def short(self) -> tuple[str, int, int] | None:

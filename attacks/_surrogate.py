@@ -11,7 +11,6 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
 from attacks._masking import Masking
@@ -114,9 +113,7 @@ class SurrogateComparison:
             moved = [line + height * bend for line, bend in zip(moved, scaled, strict=True)]
         received = self._setting.parameters.items()
         weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
-        with self._setting.dropping(own):
-            outputs = functional_call(self._setting.model, {**weights, **self._setting.buffers}, (inputs,))
-        loss = self._setting.loss(outputs, labels)
+        loss = self._setting.loss(self._setting.outputs(inputs, own, weights), labels)
         return torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
 
 

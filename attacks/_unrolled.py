@@ -12,7 +12,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
 from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
 from attacks._labels import gradient_weight
@@ -136,9 +135,7 @@ class UnrolledComparison:
             name: (received - self._step_size * moved).requires_grad_()
             for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
         }
-        with setting.dropping(masks):
-            outputs = functional_call(setting.model, {**weights, **setting.buffers}, (inputs,))
-        loss = setting.loss(outputs, labels)
+        loss = setting.loss(setting.outputs(inputs, masks, weights), labels)
         gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity

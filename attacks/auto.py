@@ -21,7 +21,7 @@ from torch import Tensor
 
 from attacks._diagnostics import Leak, leak_of
 from attacks._judge import Judge, Judged
-from attacks._labels import infer_labels
+from attacks._labels import labels_of
 from fedsim import registry
 from fedsim.errors import NotApplicable, told
 from fedsim.hooks import Attack, Effort
@@ -104,7 +104,7 @@ class Auto(Attack[AutoConfig]):
         if observation.local_steps > 1:
             best = min(tried, key=lambda one: one.guess.objective)
             return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
-        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        labels = labels_of(observation)
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         ordered = [_in_order(one.guess, labels) for one in tried]
         judged = [judge.judge(inputs, None, generator) for inputs, _ in ordered]

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._agreement import verdict
-from attacks._labels import infer_labels
+from attacks._labels import labels_of
 from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks._masks import read_all_masks
 from attacks._matching import one_gradient_only
@@ -73,7 +73,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         """Solve for the input, then compare the gradient it produces with the observed one."""
         layer = first_linear(observation)
         assert layer is not None
-        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        labels = labels_of(observation)
         found = self._input(observation, layer)
         masks = read_all_masks(observation) if found.residual < EXACT else None
         residual = (found.residual, "rank-one residual of the first weight gradient")

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from attacks._agreement import verdict
-from attacks._labels import infer_labels
+from attacks._labels import labels_of
 from attacks._matching import one_gradient_only
 from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
 from attacks._spectrum import EXACT
@@ -68,7 +68,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
         assert patches is not None
         positions = position_embedding(observation)
         assert positions is not None
-        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        labels = labels_of(observation)
         embedding = observation.update.tensors[positions.name]
         tokens = rows_of(embedding.double(), patches, positions.first)
         solution = _solve(tokens, observation.update.tensors[f"{patches.name}.weight"].double().flatten(1))

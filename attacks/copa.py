@@ -27,26 +27,16 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._chain import Layer
-from attacks._recursion import Equations, Outputs, Recursion, Solution, recursed, refusal
+from attacks._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recursed, refusal
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction
-
-_MATCHES = 1e-5
+from fedsim.types import Observation, OnStep, Reconstruction
 
 
-class CopaConfig(Config):
-    """Settings of the recursion."""
+class CopaConfig(RecursionConfig):
+    """Settings of COPA."""
 
     walks: int = Field(default=5, ge=1, description="most walks back; more than one only where equations are missing")
-    rank_tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest are left out"
-    )
-    largest_system: int = Field(
-        default=4096,
-        ge=1,
-        description="most unknowns of a convolution; a walk's time grows with their cube, 3,000 take a minute",
-    )
 
 
 @final
@@ -63,18 +53,7 @@ class Copa(Attack[CopaConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; layers with too few equations are solved as far as these go, and named."""
         found = recursed(observation, self._solve, self.config.walks, on_step)
-        return Reconstruction(
-            inputs=found.inputs,
-            labels=found.labels,
-            masks=found.masks or None,
-            objective=found.objective,
-            iterations=len(found.history),
-            best_iteration=found.number,
-            history=found.history,
-            stopped=_stopped(found),
-            notes=found.notes,
-            facts=found.facts,
-        )
+        return found.reconstruction(_stopped(found))
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
         known = _balanced(layer.gradient_rows(k), gradient.flatten())
@@ -92,7 +71,7 @@ def _stopped(found: Recursion) -> str:
     name, rank, unknowns = found.ranks[-1]
     if rank < unknowns:
         return f"solved in part: '{name}' has {rank} independent equations for {unknowns} unknowns"
-    return "solved layer by layer" if found.objective < _MATCHES else "walks used up, the gradient is not matched"
+    return "solved layer by layer" if found.matches else "walks used up, the gradient is not matched"
 
 
 def _balanced(rows: Tensor, targets: Tensor) -> Equations:
@@ -103,7 +82,7 @@ def _balanced(rows: Tensor, targets: Tensor) -> Equations:
 
 def _weight_constraints(layer: Layer, outputs: Outputs) -> Equations:
     shown = outputs.slopes != 0
-    return _balanced(layer.weight_rows()[shown], (outputs.values - _offset(layer))[shown])
+    return _balanced(layer.weight_rows()[shown], (outputs.values - layer.offset)[shown])
 
 
 def _pulled_back(layer: Layer, outputs: Outputs) -> Equations:
@@ -111,9 +90,5 @@ def _pulled_back(layer: Layer, outputs: Outputs) -> Equations:
     behind = outputs.behind
     assert behind.equations is not None
     rows, slopes = behind.equations.rows, outputs.slopes
-    missing = behind.equations.targets - rows @ (behind.values + slopes * (_offset(layer) - outputs.values))
+    missing = behind.equations.targets - rows @ (behind.values + slopes * (layer.offset - outputs.values))
     return _balanced((rows * slopes) @ layer.weight_rows(), missing)
-
-
-def _offset(layer: Layer) -> Tensor:
-    return layer.apply(torch.zeros(layer.unknowns, dtype=torch.float64))

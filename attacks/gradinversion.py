@@ -16,14 +16,14 @@ with unknown rates the search ignores dropout. Fails when classes repeat and the
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, final
+from typing import Any, final
 
 from pydantic import Field
 from torch import Tensor
 
 from attacks._comparison import Gradients, squared
 from attacks._descent import Sign
-from attacks._engine import Pace, Search
+from attacks._engine import Pace, ScheduleName, Search
 from attacks._labels import LabelRule, labels_of
 from attacks._masking import Masking, NoMasks, OptimisedMasks
 from attacks._matching import MatchingAttack, MatchingConfig
@@ -41,7 +41,7 @@ class GradInversionConfig(MatchingConfig):
         default="off", description="hard: only the sign of the inputs' gradient; soft: tanh of it; off: itself"
     )
     total_variation: float = Field(default=1e-4, ge=0, description="weight of the anisotropic total variation (means)")
-    schedule: Literal["plateau", "steps", "cosine", "constant"] = Field(
+    schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
     warm_up: int = Field(default=50, ge=0, description="cosine: iterations until the full step")

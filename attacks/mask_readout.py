@@ -20,7 +20,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks._labels import infer_labels
+from attacks._labels import labels_of
 from attacks._masks import read_masks
 from attacks._matching import one_gradient_only
 from fedsim.hooks import Attack, Effort
@@ -49,7 +49,7 @@ class MaskReadout(Attack[MaskReadoutConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read the masks that can be read."""
-        labels = observation.labels if observation.labels is not None else infer_labels(observation)
+        labels = labels_of(observation)
         grey = torch.zeros((1, *observation.spec.shape), dtype=next(observation.model.parameters()).dtype)
         masks = _whole(observation, read_masks(observation))
         facts = _facts(masks)

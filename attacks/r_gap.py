@@ -20,30 +20,18 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from attacks._chain import Layer, chain_of
 from attacks._failure import given_up
-from attacks._recursion import Outputs, Solution, recursed, refusal
+from attacks._recursion import Outputs, RecursionConfig, Solution, recursed, refusal
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction
-
-_MATCHES = 1e-5
+from fedsim.types import Observation, OnStep, Reconstruction
 
 
-class RGapConfig(Config):
-    """Settings of the recursion."""
-
-    rank_tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest do not count"
-    )
-    largest_system: int = Field(
-        default=4096,
-        ge=1,
-        description="most unknowns of a convolution; time grows with their cube, 3,000 take a minute",
-    )
+class RGapConfig(RecursionConfig):
+    """Settings of R-GAP."""
 
 
 @final
@@ -68,27 +56,15 @@ class RGap(Attack[RGapConfig]):
             name, rank, unknowns = found.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
             return given_up(observation, 1, len(found.history), reason, found.facts)
-        matches = found.objective < _MATCHES
-        return Reconstruction(
-            inputs=found.inputs,
-            labels=found.labels,
-            masks=found.masks or None,
-            objective=found.objective,
-            iterations=len(found.history),
-            best_iteration=found.number,
-            history=found.history,
-            stopped="solved layer by layer" if matches else "solved layer by layer, but the gradient is not matched",
-            notes=found.notes,
-            facts=found.facts,
-        )
+        solved = "solved layer by layer"
+        return found.reconstruction(solved if found.matches else f"{solved}, but the gradient is not matched")
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:
         shown = outputs.slopes != 0
         gradient_rows = layer.gradient_rows(k)
-        offset = layer.apply(torch.zeros(layer.unknowns, dtype=torch.float64))
         size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gradients are small; both kinds shall count alike
         rows = torch.cat([layer.weight_rows()[shown], gradient_rows / size])
-        targets = torch.cat([(outputs.values - offset)[shown], gradient.flatten() / size])
+        targets = torch.cat([(outputs.values - layer.offset)[shown], gradient.flatten() / size])
         solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
         values = solved.solution[:, 0]
         residual = float((rows @ values - targets).norm() / targets.norm())

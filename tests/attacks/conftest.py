@@ -1,6 +1,7 @@
 """Observations of small networks built in the test itself, in float64 and with masks that are really drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 
 import pytest
@@ -68,6 +69,22 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
         return observation, Truth((batch,), (tuple(drawn.masks),), observation.update)
 
     return build
+
+
+@pytest.fixture(scope="session")
+def left_alone() -> Callable[[Observation], AbstractContextManager[None]]:
+    """Check afterwards that weights and update of an observation are as they were, and that nothing was accumulated."""
+
+    @contextmanager
+    def watch(observation: Observation) -> Iterator[None]:
+        weights = {key: value.clone() for key, value in observation.model.state_dict().items()}
+        sent = {key: value.clone() for key, value in observation.update.tensors.items()}
+        yield
+        assert all(torch.equal(value, weights[key]) for key, value in observation.model.state_dict().items())
+        assert all(torch.equal(value, sent[key]) for key, value in observation.update.tensors.items())
+        assert all(parameter.grad is None for parameter in observation.model.parameters())
+
+    return watch
 
 
 @pytest.fixture(scope="session")

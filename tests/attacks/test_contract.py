@@ -1,6 +1,7 @@
 """What every attack promises. Driven by the registry: a new file is covered without a change here."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -67,13 +68,11 @@ def test_the_same_seed_gives_the_same_bytes_on_the_same_model_object(name: str, 
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_it_leaves_observed_weights_and_update_alone(name: str, observation: Observation) -> None:
-    weights = {key: value.clone() for key, value in observation.model.state_dict().items()}
-    sent = {key: value.clone() for key, value in observation.update.tensors.items()}
-    attacked(name, observation)
-    assert all(torch.equal(value, weights[key]) for key, value in observation.model.state_dict().items())
-    assert all(torch.equal(value, sent[key]) for key, value in observation.update.tensors.items())
-    assert all(parameter.grad is None for parameter in observation.model.parameters())
+def test_it_leaves_observed_weights_and_update_alone(
+    name: str, observation: Observation, left_alone: Callable[[Observation], AbstractContextManager[None]]
+) -> None:
+    with left_alone(observation):
+        attacked(name, observation)
 
 
 @pytest.mark.parametrize("name", ATTACKS)

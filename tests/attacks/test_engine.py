@@ -23,21 +23,7 @@ from fedsim import registry, seeding
 from fedsim.types import DropoutSite, InputSpec, Masks, Observation, Step
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
-PACE = Pace(
-    iterations=50,
-    rate=0.1,
-    mask_rate=0.1,
-    sign="off",
-    schedule="constant",
-    patience=10,
-    factor=0.1,
-    warm_up=0,
-    langevin=0.0,
-    median_every=0,
-    threshold=0.0,
-    stall=10_000,
-    still=0.0,
-)
+PACE = Pace(iterations=50, rate=0.1, mask_rate=0.1, patience=10, stall=10_000)
 
 
 @dataclass(frozen=True)
