@@ -25,9 +25,9 @@ _SIZES = {0.5: (8, 16, 32, 64), 0.25: (8, 16, 32), 0.1: (4,)}
 _LARGE = 64
 
 
-def single_images(full: bool) -> Iterator[Row]:
+def single_images() -> Iterator[Row]:
     """Yield the PSNR and the time of `auto` on batches of one."""
-    for images, data, number in (("CIFAR-10", PHOTOGRAPHS, 20), ("MNIST", DIGITS, 64 if full else 16)):
+    for images, data, number in (("CIFAR-10", PHOTOGRAPHS, 20), ("MNIST", DIGITS, 64)):
         for name, model in _MODELS.items():
             for rate in _RATES:
                 results = list(_attacked("auto", victims_of(data, {**model, "dropout": rate}, number)))
@@ -37,33 +37,33 @@ def single_images(full: bool) -> Iterator[Row]:
                 yield measured("auto: milliseconds an attack", setting, seconds, "ms", "< 50")
 
 
-def batches(full: bool) -> Iterator[Row]:
+def batches() -> Iterator[Row]:
     """Yield the share of batches that are exact through dropout, and the time they take."""
     for rate, sizes in _SIZES.items():
         for size in sizes:
             setting = f"MLP without bias, MNIST, p = {rate:g}, B = {size}"
             seconds = "< 15" if size >= _LARGE else "< 5"
-            yield from _batch_rows("sparse-dictionary", {"name": "mlp", "dropout": rate}, size, setting, full, seconds)
+            yield from _batch_rows("sparse-dictionary", {"name": "mlp", "dropout": rate}, size, setting, seconds)
 
 
-def batches_without_dropout(full: bool) -> Iterator[Row]:
+def batches_without_dropout() -> Iterator[Row]:
     """Yield the same where no dropout helps: ReLU's own zeros, or none at all."""
     relu = {"name": "mlp", "dropout": 0.0, "activation": "relu"}
     setting = "ReLU MLP without bias, MNIST, p = 0, B = 24"
-    yield from _batch_rows("sparse-dictionary", relu, 24, setting, full, "< 60", share=">= 0.8")
+    yield from _batch_rows("sparse-dictionary", relu, 24, setting, "< 60", share=">= 0.8")
     if "span-intersection" not in registry.methods("attack"):
         print("skipped: there is no attack 'span-intersection'", file=sys.stderr)
         return
     for size in (8, 16, 32):
         setting = f"MLP without bias, MNIST, p = 0, B = {size}"
         model = {"name": "mlp", "dropout": 0.0}
-        yield from _batch_rows("span-intersection", model, size, setting, full, "< 60", share=">= 0.8")
+        yield from _batch_rows("span-intersection", model, size, setting, "< 60", share=">= 0.8")
 
 
 def _batch_rows(
-    attack: str, model: Mapping[str, Any], size: int, setting: str, full: bool, seconds: str, share: str = ">= 0.9"
+    attack: str, model: Mapping[str, Any], size: int, setting: str, seconds: str, share: str = ">= 0.9"
 ) -> Iterator[Row]:
-    results = list(_attacked(attack, victims_of(DIGITS, model, 10 if full else 3, batch_size=size)))
+    results = list(_attacked(attack, victims_of(DIGITS, model, _BATCHES, batch_size=size)))
     exact = [float(worst > _EXACT) for worst, _ in results]
     name = f"{attack}: batches with every image > {_EXACT:g} dB"
     yield measured(name, setting, exact, "share", share, value=statistics.mean(exact))
