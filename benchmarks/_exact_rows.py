@@ -23,6 +23,7 @@ _MODELS = {
 _MEDIAN, _WORST, _EXACT = 100.0, 80.0, 60.0  # dB
 _SIZES = {0.5: (8, 16, 32, 64), 0.25: (8, 16, 32), 0.1: (4,)}
 _LARGE = 64
+_BATCHES = 10
 
 
 def single_images() -> Iterator[Row]:

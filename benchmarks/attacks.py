@@ -49,9 +49,9 @@ def measure(full: bool) -> Sequence[Row]:
 
 
 def _rows(full: bool) -> Iterator[Row]:
-    yield from _exact_rows.single_images(full)
-    yield from _exact_rows.batches(full)
-    yield from _exact_rows.batches_without_dropout(full)
+    yield from _exact_rows.single_images()
+    yield from _exact_rows.batches()
+    yield from _exact_rows.batches_without_dropout()
     yield from _descending(full)
     yield from _beside_breaching(full)
 
@@ -62,7 +62,7 @@ def _descending(full: bool) -> Iterator[Row]:
     yield from _descent_rows.iterations_of_transformer(passes)
     victims = 4 if full else 1
     transformer = {"name": "vit-small", "dropout": 0.25}
-    good, cap = Goal("mse", 0.01), 2000 if full else 300
+    good, cap = Goal("mse", 0.01), 2000
     setting = "small ViT, CIFAR-10, p = 0.25, B = 1"
     yield from _descent_rows.time_to_image(setting, transformer, good, TRANSFORMER, victims, cap, ">= 10")
     lenet, alike, cap = {"name": "lenet", "dropout": 0.5}, Goal("ssim", 0.9), 10_000 if full else 3000
