@@ -3,6 +3,9 @@
 Written here because importing `torch.optim` costs a second, more than many an attack.
 """
 
+# torch documents its list operations, one kernel call for all variables, but exports them under private names.
+# pyright: reportPrivateImportUsage=false
+
 from __future__ import annotations
 
 import math
@@ -37,15 +40,18 @@ class Adam:
             gradients: one a variable.
             rates: step sizes (R,) of each variable.
         """
+        variables, gradients = list(variables), list(gradients)
         self._steps += 1
         first, second = 1.0 - _BETAS[0] ** self._steps, math.sqrt(1.0 - _BETAS[1] ** self._steps)
-        for variable, gradient, rate, mean, square in zip(
-            variables, gradients, rates, self._first, self._second, strict=True
-        ):
-            mean.lerp_(gradient, 1.0 - _BETAS[0])
-            square.mul_(_BETAS[1]).addcmul_(gradient, gradient, value=1.0 - _BETAS[1])
-            size = square.sqrt().div_(second).add_(_EPSILON)
-            variable.sub_(mean.div(size).mul_(along_rows(rate / first, size)))
+        torch._foreach_lerp_(self._first, gradients, 1.0 - _BETAS[0])
+        torch._foreach_mul_(self._second, _BETAS[1])
+        torch._foreach_addcmul_(self._second, gradients, gradients, 1.0 - _BETAS[1])
+        sizes = torch._foreach_sqrt(self._second)
+        torch._foreach_div_(sizes, second)
+        torch._foreach_add_(sizes, _EPSILON)
+        moves = torch._foreach_div(self._first, sizes)
+        torch._foreach_mul_(moves, [along_rows(rate / first, move) for rate, move in zip(rates, moves, strict=True)])
+        torch._foreach_sub_(variables, moves)
 
     def keep(self, rows: Tensor) -> None:
         """Forget all rows but these."""

@@ -101,20 +101,31 @@ class Found:
 
 @dataclass
 class _Rows:
+    """Rows that go on. `best` holds inputs and masks of each row's lowest objective until the row leaves."""
+
     found: list[Found]
     inputs: Tensor
     variables: Masks
     labels: Tensor
+    best: list[Tensor]
 
     @property
     def victims(self) -> list[int]:
         return [row.victim for row in self.found]
 
     def keep(self, index: Tensor) -> None:
+        self.settle()
         self.found = [self.found[row] for row in index.tolist()]
         self.inputs = self.inputs.detach()[index].requires_grad_()
         self.variables = tuple(v.detach()[index].requires_grad_() for v in self.variables)
         self.labels = self.labels[index]
+        self.best = [values[index] for values in self.best]
+
+    def settle(self) -> None:
+        """Give every row its best inputs and masks."""
+        for index, row in enumerate(self.found):
+            row.inputs, *masks = (values[index] for values in self.best)
+            row.masks = tuple(masks)
 
 
 _STILL_WINDOW = 100
@@ -177,6 +188,7 @@ def descend(
             adam.keep(index)
             schedule.keep(index)
             earlier = earlier[index]
+    rows.settle()
     return everything
 
 
@@ -197,7 +209,8 @@ def _first_rows(
     inputs = torch.stack([row.inputs for row in found]).to(like).requires_grad_()
     sites = zip(*(row.masks for row in found), strict=True)
     variables = tuple(torch.stack(site).to(like).requires_grad_() for site in sites)
-    return _Rows(found, inputs, variables, torch.stack([labels[row.victim] for row in found]).to(like.device))
+    best = [values.detach().clone() for values in (inputs, *variables)]
+    return _Rows(found, inputs, variables, torch.stack([labels[row.victim] for row in found]).to(like.device), best)
 
 
 def _objectives(
@@ -225,28 +238,33 @@ def _note(
     """Keep every row's best inputs and masks."""
     values = objectives.tolist()
     better = [index for index, (row, value) in enumerate(zip(rows.found, values, strict=True)) if value < row.objective]
-    optimised: Masks = ()
-    if better and rows.variables:
-        done = (iteration - 1) / pace.iterations
-        optimised = search.masking.masks(rows.variables, rows.victims, generators, done)
     for row, value in zip(rows.found, values, strict=True):
         row.objectives.append(value)
     for index in better:
-        row = rows.found[index]
-        row.objective, row.iteration = values[index], iteration
-        row.inputs = rows.inputs[index].clone()
-        row.masks = tuple(mask[index].clone() for mask in optimised)
+        rows.found[index].objective, rows.found[index].iteration = values[index], iteration
+    if not better:
+        return
+    optimised: Masks = ()
+    if rows.variables:
+        done = (iteration - 1) / pace.iterations
+        optimised = search.masking.masks(rows.variables, rows.victims, generators, done)
+    index = torch.tensor(better, device=rows.inputs.device)
+    for kept, present in zip(rows.best, (rows.inputs, *optimised), strict=True):
+        kept[index] = present[index]
 
 
 def _report(rows: _Rows, iteration: int, iterations: int, on_steps: Sequence[OnStep]) -> None:
     leading: dict[int, int] = {}
+    best: dict[int, float] = {}
     for index, row in enumerate(rows.found):
         if row.victim not in leading or row.objectives[-1] < rows.found[leading[row.victim]].objectives[-1]:
             leading[row.victim] = index
+        best[row.victim] = min(row.objective, best.get(row.victim, math.inf))
+    guesses = rows.inputs.detach()
     for victim, index in leading.items():
         row = rows.found[index]
-        best = min(other.objective for other in rows.found if other.victim == victim)
-        on_steps[victim](Step(row.start, iteration, iterations, row.objectives[-1], best, rows.inputs[index].detach()))
+        step = Step(row.start, iteration, iterations, row.objectives[-1], best[victim], guesses[index])
+        on_steps[victim](step)
 
 
 def _has_ended(row: Found, iteration: int, pace: Pace) -> bool:

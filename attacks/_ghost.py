@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -93,12 +93,17 @@ class GhostComparison:
         self.like = next(iter(setting.parameters.values()))
         tensors = [o.update.tensors for o in observations]
         self._targets = {n: _target([t[n].to(self.like) for t in tensors]) for n in setting.names}
+        self._vectors: dict[tuple[str, ...], _Vectors] = {}
         norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
         """Run all rows as one batch."""
-        return _Ghosts(self.parts(inputs, masks, labels), self._targets, self._norms, list(victims))
+        parts = self.parts(inputs, masks, labels)
+        single = tuple(n for n, p in parts.items() if _is_single(p) and isinstance(self._targets[n], _Factors))
+        if single and single not in self._vectors:
+            self._vectors[single] = _Vectors([cast("_Factors", self._targets[name]) for name in single])
+        return _Ghosts(parts, self._targets, self._vectors.get(single), single, self._norms, list(victims))
 
     def parts(self, inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, _Outer | Tensor]:
         """Collect what every watched call saw, by parameter."""
@@ -204,26 +209,74 @@ def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
     return ~(agree[0] & agree[1]).all(0)
 
 
+class _Vectors:
+    """Observed gradients of T tensors whose rows have one outer product each, their factors side by side.
+
+    Small models then take a few operations where one call for each tensor would take dozens.
+    """
+
+    def __init__(self, targets: list[_Factors]) -> None:
+        self.left, self._outs = _side_by_side([target.left for target in targets])
+        self.right, self._ins = _side_by_side([target.right for target in targets])
+
+    def inner(self, whole: _Outer, victims: list[int]) -> Tensor:
+        """Return inner products (R, T); `whole` holds deltas and inputs of all T tensors, one after the other."""
+        ours = (whole.deltas * _of(self.left, victims)) @ self._outs
+        return (ours * ((whole.inputs * _of(self.right, victims)) @ self._ins)).sum(1)
+
+    def squared(self, whole: _Outer) -> Tensor:
+        """Return squared norms (R, T)."""
+        return ((whole.deltas.square() @ self._outs) * (whole.inputs.square() @ self._ins))[:, 0]
+
+
+def _side_by_side(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return factors (V, size, r) as one (V, greatest r, sum of sizes), and whose each entry is, (sum of sizes, T)."""
+    rank = max(factor.shape[2] for factor in factors)
+    joined = torch.cat([F.pad(factor.mT, (0, 0, 0, rank - factor.shape[2])) for factor in factors], 2)
+    owner = torch.arange(len(factors)).repeat_interleave(torch.tensor([factor.shape[1] for factor in factors]))
+    return joined, F.one_hot(owner, len(factors)).to(joined)
+
+
 class _Ghosts:
-    """Figures of R rows from the parts of their gradients."""
+    """Figures of R rows from the parts of their gradients; those of the `single` tensors are computed together."""
 
     def __init__(
-        self, parts: dict[str, _Part], targets: dict[str, _Factors | Tensor], norms: Tensor, victims: list[int]
+        self,
+        parts: dict[str, _Part],
+        targets: dict[str, _Factors | Tensor],
+        vectors: _Vectors | None,
+        single: tuple[str, ...],
+        norms: Tensor,
+        victims: list[int],
     ) -> None:
-        self._parts = parts
         self._targets = targets
+        self._vectors = vectors
         self._norms = norms
         self._victims = victims
+        together = [cast("_Outer", parts[name]) for name in single]
+        self._whole = _Outer(*(torch.cat(side, 2) for side in zip(*together, strict=True))) if together else None
+        self._others = {name: part for name, part in parts.items() if name not in single}
+        names = [*single, *self._others]
+        self._order = None if names == list(parts) else [names.index(name) for name in parts]
 
     def inner(self) -> Tensor:
-        return torch.stack([_inner(part, self._targets[n], self._victims) for n, part in self._parts.items()], 1)
+        others = [_inner(part, self._targets[n], self._victims) for n, part in self._others.items()]
+        if self._vectors is None or self._whole is None:
+            return torch.stack(others, 1)
+        return self._in_order(self._vectors.inner(self._whole, self._victims), others)
 
     def squared(self) -> Tensor:
-        squares = [
+        others = [
             part.squared() if isinstance(part, _Outer) else part.square().flatten(1).sum(1)
-            for part in self._parts.values()
+            for part in self._others.values()
         ]
-        return torch.stack(squares, 1)
+        if self._vectors is None or self._whole is None:
+            return torch.stack(others, 1)
+        return self._in_order(self._vectors.squared(self._whole), others)
+
+    def _in_order(self, single: Tensor, others: list[Tensor]) -> Tensor:
+        joined = torch.cat([single, torch.stack(others, 1)], 1) if others else single
+        return joined if self._order is None else joined[:, self._order]
 
     def difference(self) -> Tensor:
         return self.squared() - 2.0 * self.inner() + self.observed()
@@ -242,6 +295,11 @@ def _inner(part: _Part, target: _Factors | Tensor, victims: list[int]) -> Tensor
     if isinstance(part, _Outer):
         return (_product(part.deltas, left) * _product(part.inputs, right)).sum((1, 2))
     return ((part.flatten(2) @ right) * left).sum((1, 2))
+
+
+def _is_single(part: _Part) -> bool:
+    """Whether each row's gradient is one outer product."""
+    return isinstance(part, _Outer) and part.inputs.shape[1] == 1
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
@@ -265,7 +323,7 @@ def _target(tensors: list[Tensor]) -> _Factors | Tensor:
     stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
     sides = stacked.shape[1:]
     for width in _SKETCHES:
-        factors = _factored(stacked, width) if width < min(sides) else None
+        factors = _factored(stacked, min(width, *sides))
         if factors is not None:
             return factors if factors.left.shape[2] * sum(sides) < math.prod(sides) else stacked
     return stacked
