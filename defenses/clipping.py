@@ -6,12 +6,12 @@ step). Alone it protects nothing: attacks that match directions do not see the s
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 
-from fedsim.hooks import Defense, Here
+from fedsim.hooks import Defense, Here, Place
 from fedsim.registry import defense
 from fedsim.types import Config, PublicKnowledge, Tensors
 
@@ -28,6 +28,8 @@ class ClippingConfig(Config):
 @defense("clipping", summary="bounds the norm of every step's gradient", paper="1607.00133")
 class Clipping(Defense[ClippingConfig]):
     """Scales the whole gradient, scalars included, and leaves shorter gradients as they are."""
+
+    place: ClassVar[Place] = "clip"
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
         """Return the gradient with norm at most `norm`."""

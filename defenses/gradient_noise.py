@@ -7,13 +7,13 @@ noise law.
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.hooks import Defense, Here
+from fedsim.hooks import Defense, Here, Place
 from fedsim.registry import defense
 from fedsim.types import Config, PublicKnowledge, Tensors
 
@@ -29,6 +29,8 @@ class GradientNoiseConfig(Config):
 @defense("gradient-noise", summary="independent noise on every gradient entry", paper="1906.08935")
 class GradientNoise(Defense[GradientNoiseConfig]):
     """Adds fresh noise to the gradient of every local step."""
+
+    place: ClassVar[Place] = "noise"
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
         """Return the gradient plus noise of standard deviation `scale`."""

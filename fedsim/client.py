@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from functools import cached_property
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim import seeding
-from fedsim.hooks import Augmentation, Defense, Here, LossTerm
+from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
 from fedsim.masks import kept_masks
 from fedsim.types import Batch, Masks, Memory, Tensors, Truth, Update
 from fedsim.world import World, cross_entropy
@@ -33,23 +38,27 @@ def local_training(
     """
     here = ClientRound(world, received, round_, client, {} if memory is None else memory)
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
+    expected = world.scenario.federation.batch_size
     with seeding.contained(seeding.derive(world.scenario.seed, "foreign", round_, client)):
         model = world.model_with(received)
         parameters = world.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
+        private: list[Batch] = []
         batches: list[Batch] = []
         masks: list[Masks] = []
         losses: list[float] = []
 
         for step, drawn in enumerate(world.batches(round_, client)):
-            batch = here.augmented(drawn, step)
-            loss, gradient, step_masks = here.gradient(model, parameters, batch, step)
-            gradient = here.defended(gradient, step)
+            local = LocalStep(model, parameters, here.augmented(drawn, step), expected)
+            local = here.disguised(local, step)
+            loss, gradient, local = here.gradient(local, step)
+            gradient = here.defended(gradient, step, local)
             if not is_fedsgd:
                 world.optimizer.step(parameters, gradient, state)
-            batches.append(batch)
-            masks.append(step_masks)
+            private.append(drawn)
+            batches.append(local.batch)
+            masks.append(local.masks)
             losses.append(loss)
 
         raw = Update(
@@ -57,10 +66,16 @@ def local_training(
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
             buffers={n: received[n] - b for n, b in world.buffers.items()},
             examples=sum(len(batch) for batch in batches),
-            loss=sum(losses) / len(losses),
+            loss=mean_loss(losses),
         )
         update = here.uploaded(raw, len(batches))
-    return update, Truth(tuple(batches), tuple(masks), raw)
+    return update, Truth(tuple(batches), tuple(masks), raw, tuple(private))
+
+
+def mean_loss(losses: Sequence[float]) -> float:
+    """Return the mean over the steps that had an example, and 0 when none had one."""
+    known = [loss for loss in losses if not math.isnan(loss)]
+    return sum(known) / len(known) if known else 0.0
 
 
 @dataclass(frozen=True)
@@ -80,21 +95,30 @@ class ClientRound:
             batch = augmentation.augment(batch, self._at(f"augment {index}", augmentation, step))
         return batch
 
-    def gradient(
-        self, model: nn.Module, parameters: dict[str, nn.Parameter], batch: Batch, step: int
-    ) -> tuple[float, Tensors, Masks]:
-        """Return loss, gradient by parameter, and the dropout masks that were drawn."""
-        if not self.world.sites:
-            loss = self._loss(model, batch, step)
-            return loss.item(), _gradient(loss, parameters), ()
-        with kept_masks(self.generator("dropout", step)) as masks:
-            loss = self._loss(model, batch, step)
-        return loss.item(), _gradient(loss, parameters), tuple(masks)
+    def disguised(self, local: LocalStep, step: int) -> LocalStep:
+        """Return the step with the batch that the defenses make of it."""
+        for index, defense in enumerate(self.world.defenses):
+            if defense.overrides("on_batch") and len(local.batch):
+                here = self._at(f"defense {index}", defense, step, local, "batch")
+                local = replace(local, batch=defense.on_batch(local.batch, here))
+        return local
 
-    def defended(self, gradient: Tensors, step: int) -> Tensors:
+    def gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors, LocalStep]:
+        """Return loss, gradient by parameter, and the step with the dropout masks that were drawn."""
+        with kept_masks(self.generator("dropout", step)) if self.world.sites else nullcontext(()) as masks:
+            for index, defense in enumerate(self.world.defenses):
+                if defense.overrides("on_examples"):
+                    here = self._at(f"defense {index}", defense, step, local, "examples")
+                    loss, gradient = defense.on_examples(partial(_losses, local), here)
+                    break
+            else:
+                loss, gradient = self._plain_gradient(local, step)
+        return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.sites)
+
+    def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""
         for index, defense in enumerate(self.world.defenses):
-            gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step))
+            gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step, local))
         return gradient
 
     def uploaded(self, update: Update, steps: int) -> Update:
@@ -112,16 +136,35 @@ class ClientRound:
         """Return this client's generator for one purpose at one step."""
         return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
 
-    def _loss(self, model: nn.Module, batch: Batch, step: int) -> Tensor:
-        outputs = model(batch.inputs)
-        loss = cross_entropy(outputs, batch.labels)
+    def _plain_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
+        if not len(local.batch):
+            return math.nan, {name: torch.zeros_like(p) for name, p in local.parameters.items()}
+        loss = self._loss(local, step)
+        return loss.item(), _gradient(loss, local.parameters)
+
+    def _loss(self, local: LocalStep, step: int) -> Tensor:
+        outputs = local.model(local.batch.inputs)
+        loss = cross_entropy(outputs, local.batch.labels)
         for index, term in enumerate(self.world.loss_terms):
-            loss = loss + term.loss(model, batch, outputs, self._at(f"loss {index}", term, step))
+            loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
+        for index, defense in enumerate(self.world.defenses):
+            if defense.overrides("loss"):
+                added = defense.loss(outputs, self._at(f"defense {index}", defense, step, local, "loss"))
+                loss = loss if added is None else loss + added
         return loss
 
-    def _at(self, owner: str, hook: Augmentation | LossTerm | Defense, step: int) -> Here:
+    def _at(
+        self,
+        owner: str,
+        hook: Augmentation[Any] | LossTerm[Any] | Defense[Any],
+        step: int,
+        local: LocalStep | None = None,
+        moment: str = "",
+    ) -> Here:
+        """Return where a hook is; each of several moments in one step has randomness of its own."""
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
-        return Here(self.round, self.client, step, self.generator(owner, step), self._shown, memory)
+        generator = self.generator(f"{owner} {moment}" if moment else owner, step)
+        return Here(self.round, self.client, step, generator, self._shown, memory, local)
 
     @cached_property
     def _shown(self) -> Tensors:
@@ -129,6 +172,10 @@ class ClientRound:
         return {name: tensor.clone() for name, tensor in self.received.items()}
 
 
-def _gradient(loss: Tensor, parameters: dict[str, nn.Parameter]) -> Tensors:
+def _losses(local: LocalStep) -> Tensor:
+    return F.cross_entropy(local.model(local.batch.inputs), local.batch.labels, reduction="none")
+
+
+def _gradient(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Tensors:
     tensors = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
     return dict(zip(parameters, tensors, strict=True))

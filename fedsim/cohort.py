@@ -70,6 +70,14 @@ def check(world: World) -> None:
     if world.loss_terms:
         term = type(world.loss_terms[0]).__name__
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term}. {_ADVICE}")
+    for defense in world.defenses:
+        if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
+            name = type(defense).__name__
+            raise FedsimError(f"engine 'vectorized' has no place for the defense {name}. {_ADVICE}")
+    if world.scenario.federation.sampling == "poisson":
+        raise FedsimError(
+            f"engine 'vectorized' has no place for empty batches, which Poisson sampling draws. {_ADVICE}"
+        )
     model = world.new_model()
     site = mask_not_batch_first(model, world.dataset.spec.shape)
     if site is not None:
@@ -212,7 +220,7 @@ class _Cohort:
         defended: list[Tensors] = []
         for index in range(len(next(iter(parameters.values())))):
             own = self._rounds[index]
-            defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step))
+            defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step, None))
             if not self._is_fedsgd:
                 weights = {name: p[index] for name, p in parameters.items()}
                 self._world.optimizer.step(weights, defended[-1], own.optimizer_state())

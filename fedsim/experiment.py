@@ -187,6 +187,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.watcher.round(record)
         this.look_up()
 
+    world.check_defenses()
     if scenario.threat.sees == "sum" and scenario.attacks:
         check_union(world)
     journal = train(world_json, on_round)
@@ -315,7 +316,7 @@ def _recorded(
 def _scored(
     this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
 ) -> VictimRecord:
-    batch, spec = distinct(truth.batches), world.dataset.spec
+    batch, spec = distinct(truth.private), world.dataset.spec
     scores, order = score_items(found, batch, spec)
     at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()

@@ -1,9 +1,10 @@
 """Every moment at which something may plug into a client or a server, in the order they run.
 
-    prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer
+    prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer; defenses
     craft      the model, before clients receive it       attacks of a malicious server
-    augment    each batch                                components: augment
-    loss       one more term of the training loss        components: loss
+    augment    each batch                                components: augment; defenses
+    loss       one more term of the training loss        components: loss; defenses
+    examples   each example's gradient                   defenses, at most one
     gradient   each gradient, before the optimizer       defenses
     step       the weights, from the gradient            components: optimizer
     upload     the update, before it is sent             defenses
@@ -17,21 +18,26 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final
+from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
 
 import torch
 from torch import Tensor, nn
 
 from fedsim.errors import FedsimError, NotApplicable, nearest
+from fedsim.masks import injected_masks, without_dropout
 from fedsim.types import (
     Applicability,
     Batch,
     Config,
     Contribution,
+    DropoutSite,
     InputSpec,
     Knowledge,
+    Masks,
+    Mechanism,
     Observation,
     OnStep,
     PublicKnowledge,
@@ -43,6 +49,33 @@ from fedsim.types import (
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Effort = Literal["algebra", "search", "descent", "reference"]
+Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@dataclass(frozen=True)
+class LocalStep:
+    """What a client computes on in one local step, for hooks that look into it.
+
+    Attributes:
+        model: with its present weights, in training mode.
+        parameters: those of the model that are trained, by name.
+        batch: as the model sees it; under Poisson sampling it may be empty.
+        expected: examples expected in a batch, by which private means are divided.
+        masks: the dropout masks of the step, in call order; empty before the step's forward pass.
+        sites: where the model drops out.
+    """
+
+    model: nn.Module
+    parameters: Mapping[str, nn.Parameter]
+    batch: Batch
+    expected: float
+    masks: Masks = ()
+    sites: tuple[DropoutSite, ...] = ()
+
+    def dropping(self) -> AbstractContextManager[None]:
+        """Return the context of a forward pass with the masks of the step, or without dropout when there are none."""
+        return injected_masks(self.sites, self.masks) if self.masks else without_dropout()
 
 
 @dataclass(frozen=True)
@@ -51,6 +84,7 @@ class Here:
 
     Attributes:
         received: the weights that the client received this round.
+        local: the local step, for hooks that say that they need it; None in the moment of the upload.
         memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
             class says that it `remembers`, and only then, and only if the client's update counted.
     """
@@ -61,6 +95,48 @@ class Here:
     generator: torch.Generator
     received: Tensors = field(default_factory=dict[str, Tensor])
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    local: LocalStep | None = None
+
+
+@dataclass(frozen=True)
+class ServerRound:
+    """A round as an aggregation rule sees it.
+
+    Attributes:
+        generator: the server's randomness for this round.
+        expected: clients that count in a round on average: the cohort, or under Poisson sampling its expectation.
+        size: coordinates of an update, P.
+    """
+
+    round: int
+    generator: torch.Generator
+    expected: float
+    size: int
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What is public about a scenario's federation, for defenses that need to know what they are part of.
+
+    Attributes:
+        steps: most local steps that a client takes in a round.
+        batch_size: examples of a step; under Poisson sampling the expectation.
+        examples: examples of the client that owns fewest.
+        loss_terms: names of the components that add to the loss.
+        hides_updates: whether secure aggregation hides the updates of single clients.
+    """
+
+    algorithm: Literal["fedsgd", "fedavg"]
+    rounds: int
+    steps: int
+    batch_size: int
+    examples: int
+    sampling: Literal["passes", "poisson"]
+    clients: int
+    cohort: float
+    cohort_sampling: Literal["fixed", "poisson"]
+    loss_terms: tuple[str, ...]
+    hides_updates: bool
 
 
 class _Configured(ABC, Generic[ConfigT]):
@@ -112,7 +188,45 @@ class Optimizer(_Configured[ConfigT]):
 
 
 class Defense(_Configured[ConfigT]):
-    """Changes what a client sends. Override the moments it needs; the others do nothing."""
+    """Changes what a client computes or sends. Override the moments it needs; the others do nothing.
+
+    Attributes:
+        place: where it stands when a scenario has several; those of one place keep the scenario's order.
+        needs_step: whether its moments read `Here.local`, which an engine that trains clients together cannot give.
+    """
+
+    place: ClassVar[Place] = "layers"
+    needs_step: ClassVar[bool] = False
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        return None
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model to train; it may be the same object, changed.
+
+        Raises:
+            NotApplicable: the model has no place for it.
+        """
+        return model
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
+        return batch
+
+    def loss(self, outputs: Tensor, here: Here) -> Tensor | None:
+        """Return a scalar that is added to the client's loss, after the forward pass of a step."""
+        return None
+
+    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+        """Return the step's mean loss and gradient, in place of the plain ones.
+
+        Args:
+            losses: runs the model on the batch of `here.local`, and returns each example's loss, shape (B,); call it
+                once, and only if the batch has an example.
+            here: with the local step.
+        """
+        raise NotImplementedError
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
         """Return the gradient that the optimizer (or, in FedSGD, the server) gets."""
@@ -122,9 +236,18 @@ class Defense(_Configured[ConfigT]):
         """Return the update that goes onto the wire."""
         return update
 
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
+        return None
+
     @abstractmethod
     def adaptive_view(self) -> PublicKnowledge:
         """Return what an attacker who knows the defense's description knows."""
+
+    @final
+    def overrides(self, moment: str) -> bool:
+        """Say whether the defense does anything in a moment, named by its method."""
+        return getattr(type(self), moment) is not getattr(Defense, moment)
 
 
 class Aggregator(_Configured[ConfigT]):
@@ -136,9 +259,11 @@ class Aggregator(_Configured[ConfigT]):
     Attributes:
         needs_single_updates: whether the rule compares the updates of single clients, which secure aggregation
             hides from the server.
+        acts_without_updates: whether a round in which no update counted changes the model too.
     """
 
     needs_single_updates: ClassVar[bool]
+    acts_without_updates: ClassVar[bool] = False
 
     def weight(self, examples: int) -> int:
         """Return what an update of so many examples counts in the sum behind secure aggregation.
@@ -149,15 +274,21 @@ class Aggregator(_Configured[ConfigT]):
         return examples
 
     @abstractmethod
-    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return one vector, shape (P,), of the contributions' dtype. Their vectors stay as they are.
 
         Args:
-            contributions: at least one, in the order of client numbers; may be readable only once.
+            contributions: at least one unless the rule `acts_without_updates`, in the order of client numbers; may be
+                readable only once.
+            here: the round.
 
         Raises:
             FedsimError: the rule's settings do not fit the number of contributions.
         """
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return the private mechanism that the server runs in each round, or None when there is no guarantee."""
+        return None
 
 
 class Attack(_Configured[ConfigT]):

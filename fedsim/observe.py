@@ -51,7 +51,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         sites = tuple(_misjudged(site, rate_error) if "dropout-rates" in knows else _unknown(site) for site in sites)
     shared = _shared(model, world.scenario.threat.shares)
     sizes = tuple(len(batch) for batch in truth.batches) if batch_size else None
-    examples = distinct(truth.batches)
+    examples = distinct(truth.private)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,

@@ -56,7 +56,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     matches = torch.equal(sent, expected)
     if world.scenario.federation.engine in _ROUNDING_ENGINES:
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
-    truth = _union(world, replayed) if entry.clients else replayed[0].truth
+    truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
     return Replay(truth, matches, raw_is_wire=torch.equal(_flat(world, truth.raw), expected))
 
 
@@ -93,7 +93,7 @@ def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) 
     if not entry.clients:
         return _flat(world, updates[entry.client])
     if world.scenario.secure_aggregation is None:
-        return _mean(world, updates)
+        return _mean(world, entry.round, updates)
     summands = [
         summand(world, _flat(world, update), update.examples, update.loss, entry.round, client)
         for client, update in updates.items()
@@ -102,25 +102,26 @@ def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) 
     return mean_of(world, total)[0]
 
 
-def _union(world: World, replayed: list[_Replayed]) -> Truth:
+def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
     """Put the batches and masks of several clients side by side, step by step."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))
+    private = zip_longest(*(one.truth.private for one in replayed))
     raw = {one.client: one.truth.raw for one in replayed}
     examples = sum(update.examples for update in raw.values())
     loss = sum(update.loss * update.examples for update in raw.values()) / examples
-    mean = Update(replayed[0].truth.raw.kind, *world.layout.named(_mean(world, raw)), examples, loss)
+    mean = Update(replayed[0].truth.raw.kind, *world.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
         tuple(_joined([own for own in step if own is not None]) for step in batches),
         tuple(_side_by_side([own for own in step if own is not None]) for step in masks),
         mean,
+        tuple(_joined([own for own in step if own is not None]) for step in private),
     )
 
 
-def _mean(world: World, updates: Mapping[int, Update]) -> Tensor:
-    return world.new_aggregator().combine(
-        Contribution(client, _flat(world, update), update.examples) for client, update in updates.items()
-    )
+def _mean(world: World, round_: int, updates: Mapping[int, Update]) -> Tensor:
+    contributions = (Contribution(c, _flat(world, update), update.examples) for c, update in updates.items())
+    return world.new_aggregator().combine(contributions, world.server_round(round_))
 
 
 def _flat(world: World, update: Update) -> Tensor:

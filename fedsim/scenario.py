@@ -100,7 +100,12 @@ class Federation(Config):
     )
     clients: int = Field(default=10, ge=1)
     rounds: int = Field(default=1, ge=1)
-    batch_size: int = Field(default=1, ge=1, description="examples a local step")
+    batch_size: int = Field(default=1, ge=1, description="examples a local step (poisson: expected)")
+    sampling: Literal["passes", "poisson"] = Field(
+        default="passes",
+        description="passes: random passes over the client's examples; poisson: each example independently, so that a "
+        "batch may be empty",
+    )
     local_steps: int = Field(default=1, ge=1, description="fedavg: steps a round; short rests of a pass are left out")
     local_epochs: int | None = Field(
         default=None, ge=1, description="fedavg: passes over the client's examples a round, instead of local_steps"

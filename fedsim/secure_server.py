@@ -87,7 +87,9 @@ class SecureSum(Aggregation):
         self._watch_sum(server_round, mean)
         for client in aggregate.participants:
             self._note_counted(server_round, client)
-        step = self._rule.combine([Contribution(aggregate.participants[0], mean, weight)])
+        step = self._rule.combine(
+            [Contribution(aggregate.participants[0], mean, weight)], self._world.server_round(server_round)
+        )
         return self._stepped(step), None
 
     def _new_adder(self, orders: Orders, grid: Grid) -> _Adder:

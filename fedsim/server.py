@@ -131,9 +131,10 @@ class Aggregation(Strategy):
         """Return the new weights, or None when no update counted."""
         contributions = self._contributions(server_round, self._in_order(replies))
         first = next(contributions, None)
-        if first is None:
+        if first is None and not self._rule.acts_without_updates:
             return None, None
-        step = self._rule.combine(itertools.chain((first,), contributions))
+        known = contributions if first is None else itertools.chain((first,), contributions)
+        step = self._rule.combine(known, self._world.server_round(server_round))
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
         self._watch_sum(server_round, step)
@@ -208,7 +209,7 @@ class Aggregation(Strategy):
     def _watch_sum(self, round_: int, mean: Tensor) -> None:
         """Keep the mean of the round's updates, where that is what the threat model watches."""
         threat, tally = self._world.scenario.threat, self.tally
-        if threat.sees != "sum" or round_ not in threat.rounds:
+        if threat.sees != "sum" or round_ not in threat.rounds or not tally.counted:
             return
         clients = tuple(tally.participants)
         entry = self._observed(round_, clients, mean.clone(), tally.examples, tally.training_loss)

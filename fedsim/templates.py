@@ -68,11 +68,11 @@ the attack that an attacker uses who knows this defense.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 from pydantic import Field
 
-from fedsim.hooks import Defense, Here
+from fedsim.hooks import Defense, Here, Place
 from fedsim.registry import defense
 from fedsim.types import Config, PublicKnowledge, Tensors
 
@@ -86,7 +86,9 @@ class ${camel}Config(Config):
 @final
 @defense("$name", summary="one line for `fedsim list`")
 class $camel(Defense[${camel}Config]):
-    """Scales the gradient: replace `on_gradient` with the method, or override `on_upload`."""
+    """Scales the gradient: replace `on_gradient` with the method, or override another moment of a defense."""
+
+    place: ClassVar[Place] = "clip"
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
         """Return the gradient that the optimizer gets."""

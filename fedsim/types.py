@@ -26,7 +26,10 @@ class Config(BaseModel):
 
 @dataclass(frozen=True)
 class Batch:
-    """Model inputs (normalised, first dimension is the example) and integer labels of the same length."""
+    """Model inputs (normalised, first dimension is the example) and integer labels of the same length.
+
+    A hook may turn the labels into probabilities of shape (B, K).
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -128,11 +131,14 @@ class Truth:
         batches: the batch of every local step, as the model saw it.
         masks: the dropout masks of every local step, in call order.
         raw: the update before the defenses that change uploads.
+        private: the batch of every local step as it was drawn, before augmentations and defenses; this is what an
+            attacker is after.
     """
 
     batches: tuple[Batch, ...]
     masks: tuple[Masks, ...]
     raw: Update
+    private: tuple[Batch, ...]
 
 
 @dataclass(frozen=True)
@@ -169,6 +175,33 @@ class PublicKnowledge:
 
     defense: str
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+Unit = Literal["record", "client"]
+Adjacency = Literal["add-or-remove", "replace"]
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """Subsampled Gaussian noise as it is run in one round: what an accountant needs, and whom it protects from whom.
+
+    Attributes:
+        unit: what two neighbouring data sets differ in: one record of a client, or one client with all his records.
+        adjacency: how they differ.
+        noise_multiplier: standard deviation of the noise in units of the sensitivity under that adjacency.
+        sampling_rate: probability that the unit takes part in a step, independent of all others; 1 for no sampling.
+        steps: noisy steps a round.
+        delta: of the (epsilon, delta) that is reported.
+        against: who may see what, for the guarantee to hold, in words that follow "against".
+    """
+
+    unit: Unit
+    adjacency: Adjacency
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    delta: float
+    against: str
 
 
 class ThreatModel(Config):

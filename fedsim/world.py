@@ -17,7 +17,18 @@ from torch import Tensor, nn
 from fedsim import seeding
 from fedsim.data.partition import partition
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.hooks import Aggregator, Attack, Augmentation, Defense, LossTerm, ModelComponent, Optimizer
+from fedsim.hooks import (
+    PLACES,
+    Aggregator,
+    Attack,
+    Augmentation,
+    Defense,
+    LossTerm,
+    ModelComponent,
+    Optimizer,
+    Rules,
+    ServerRound,
+)
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Choice, Scenario
 from fedsim.types import Batch, Dataset, DropoutSite, Loss, Tensors
@@ -63,12 +74,61 @@ class World:
         hooks = (*self.augmentations, *self.loss_terms, *self.defenses)
         return self.scenario.federation.keep_optimizer_state or any(hook.remembers for hook in hooks)
 
+    @cached_property
+    def rules(self) -> Rules:
+        """What is public about the federation."""
+        settings, sizes = self.scenario.federation, _sizes(self.shares)
+        clients, participation = settings.clients, self.scenario.participation
+        return Rules(
+            algorithm=settings.algorithm,
+            rounds=settings.rounds,
+            steps=max(self.steps(client) for client in range(len(sizes))),
+            batch_size=settings.batch_size,
+            examples=min(sizes),
+            sampling=settings.sampling,
+            clients=clients,
+            cohort=self.expected_participants,
+            cohort_sampling=participation.sampling,
+            loss_terms=tuple(type(term).__name__ for term in self.loss_terms),
+            hides_updates=self.scenario.secure_aggregation is not None,
+        )
+
+    @property
+    def expected_participants(self) -> float:
+        """Clients that are asked in a round on average."""
+        scenario = self.scenario
+        if scenario.participation.sampling == "fixed":
+            return scenario.cohort_size
+        return scenario.sampling_rate * scenario.federation.clients
+
+    def server_round(self, round_: int) -> ServerRound:
+        """Return a round as the aggregation rule sees it."""
+        generator = seeding.generator(self.scenario.seed, "server", round_)
+        return ServerRound(round_, generator, self.expected_participants, self.layout.size)
+
+    def check_defenses(self) -> None:
+        """Say before the first round whether every defense fits.
+
+        Raises:
+            ScenarioError: one does not, with the reason.
+        """
+        per_example = [defense for defense in self.defenses if defense.overrides("on_examples")]
+        if per_example[1:]:
+            raise ScenarioError(
+                "defenses: two of them clip the gradient of every example; a step has only one. Leave one out."
+            )
+        for choice, defense in zip(self.scenario.defenses, _as_written(self.scenario), strict=True):
+            reason = defense.refuses(self.rules, self.model_with(self.first_weights))
+            if reason is not None:
+                raise ScenarioError(f"defense '{choice.name}' does not fit: {reason}.")
+
     def new_model(self) -> nn.Module:
         """Return the model with its first weights, in training mode: the same in every process.
 
         Under a malicious server it is the model that this server has changed.
 
         Raises:
+            NotApplicable: the model has no place for a component or a defense.
             ScenarioError: the model has no place for the attack that a malicious server chose.
         """
         model = self._honest_model()
@@ -113,6 +173,8 @@ class World:
                 raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")
             for index, component in enumerate(self.model_components):
                 model = component.prepare(model, seeding.generator(scenario.seed, "prepare", index))
+            for index, defense in enumerate(self.defenses):
+                model = defense.prepare(model, seeding.generator(scenario.seed, "prepare defense", index))
         if scenario.model.checkpoint is not None:
             _load_checkpoint(model, scenario.model.checkpoint)
         return model.train()
@@ -183,9 +245,16 @@ class World:
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step: random passes over the client's share.
 
-        With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own.
+        With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own. Under
+        Poisson sampling each example is in each step's batch independently.
         """
         settings, share = self.scenario.federation, self.shares[client]
+        if settings.sampling == "poisson":
+            rate = min(1.0, settings.batch_size / share.shape[0])
+            for _ in range(self.steps(client)):
+                drawn = torch.rand(share.shape[0], generator=generator, dtype=torch.float64)
+                yield share[drawn < rate]
+            return
         if settings.local_epochs is not None:
             for _ in range(settings.local_epochs):
                 order = share.index_select(0, torch.randperm(share.shape[0], generator=generator))
@@ -215,10 +284,19 @@ def build(scenario: Scenario) -> World:
         model_components=tuple(c for c in components if isinstance(c, ModelComponent)),
         augmentations=tuple(c for c in components if isinstance(c, Augmentation)),
         loss_terms=tuple(c for c in components if isinstance(c, LossTerm)),
-        defenses=tuple(choice.make("defense") for choice in scenario.defenses),
+        defenses=tuple(sorted(_as_written(scenario), key=lambda defense: PLACES.index(defense.place))),
         optimizer=scenario.federation.optimizer.make("component"),
         server_optimizer=scenario.aggregation.optimizer.make("component"),
     )
+
+
+def _as_written(scenario: Scenario) -> tuple[Defense[Any], ...]:
+    return tuple(choice.make("defense") for choice in scenario.defenses)
+
+
+def _sizes(shares: Sequence[Tensor]) -> list[int]:
+    """Return how many examples clients own; where shares are drawn on demand all are equal, and the first stands."""
+    return [len(share) for share in shares] if isinstance(shares, tuple) else [len(shares[0])]
 
 
 @lru_cache(maxsize=2)
@@ -254,7 +332,7 @@ def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:
 
 
 def _check_batch(batch_size: int, shares: Sequence[Tensor]) -> None:
-    sizes = [len(share) for share in shares] if isinstance(shares, tuple) else [len(shares[0])]  # drawn ones are equal
+    sizes = _sizes(shares)
     smallest = min(range(len(sizes)), key=sizes.__getitem__)
     if sizes[smallest] < batch_size:
         raise ScenarioError(

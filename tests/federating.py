@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from fedsim import experiment
+from fedsim.hooks import ServerRound
 from fedsim.journal import Journal
 from fedsim.record import RoundRecord, RunRecord
 from fedsim.scenario import Scenario
@@ -14,6 +17,11 @@ from fedsim.types import Tensors, Update
 
 def run(scenario: Scenario) -> Journal:
     return experiment.train(scenario.model_dump_json(), lambda _record: None)
+
+
+def a_round(size: int = 1) -> ServerRound:
+    """A round as an aggregation rule sees it, with the same randomness each time."""
+    return ServerRound(1, torch.Generator().manual_seed(0), 10.0, size)
 
 
 class Silent:

@@ -17,11 +17,12 @@ from fedsim.aggregators.mean import Mean
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
 from fedsim.experiment import train
+from fedsim.hooks import Defense, ServerRound
 from fedsim.journal import Journal
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 from fedsim.server import Aggregation, Reply
-from fedsim.types import Contribution
+from fedsim.types import Config, Contribution, PublicKnowledge
 
 Build = Callable[..., Scenario]
 
@@ -105,7 +106,7 @@ def test_an_update_whose_sum_overflows_is_finite_all_the_same(scenario: Build) -
 
 
 def test_a_rule_that_does_not_take_every_update_is_an_error(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    def hasty(_self: Mean, contributions: Iterable[Contribution]) -> Tensor:
+    def hasty(_self: Mean, contributions: Iterable[Contribution], _here: ServerRound) -> Tensor:
         return next(iter(contributions)).vector
 
     monkeypatch.setattr(Mean, "combine", hasty)
@@ -153,10 +154,8 @@ def test_a_whole_round_holds_a_few_updates_at_a_time(scenario: Build, monkeypatc
     assert most <= 5
 
 
-class Vandal:
-    """Stands in for a defense that writes into what it was given."""
-
-    remembers = False
+class Vandal(Defense[Config]):
+    """A defense that writes into what it was given."""
 
     def on_gradient(self, gradient: Any, here: Any) -> Any:
         for tensor in here.received.values():
@@ -164,8 +163,8 @@ class Vandal:
             tensor.numpy()[...] = 7.0
         return gradient
 
-    def on_upload(self, update: Any, here: Any) -> Any:
-        return update
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("vandal")
 
 
 @pytest.mark.parametrize("engine", ["local", "vectorized"])
@@ -175,7 +174,7 @@ def test_a_hook_cannot_change_the_weights_of_the_next_client(
     world_json = scenario(federation={"clients": 3, "rounds": 2, "engine": engine}).model_dump_json()
     plain = train(world_json, lambda _record: None)
     world = worlds.shared(world_json)
-    monkeypatch.setitem(world.__dict__, "defenses", (Vandal(),))
+    monkeypatch.setitem(world.__dict__, "defenses", (Vandal(Config()),))
     attacked = train(world_json, lambda _record: None)
     assert [r.test_loss for r in attacked.rounds] == pytest.approx([r.test_loss for r in plain.rounds], rel=1e-5)
     for name, tensor in plain.weights.items():

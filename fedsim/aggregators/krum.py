@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.errors import FedsimError
-from fedsim.hooks import Aggregator
+from fedsim.hooks import Aggregator, ServerRound
 from fedsim.registry import aggregator
 from fedsim.types import Config, Contribution
 
@@ -40,7 +40,7 @@ class Krum(Aggregator[KrumConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the mean of the `keep` updates of the lowest scores, every one counting the same.
 
         Raises:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.errors import FedsimError
-from fedsim.hooks import Aggregator
+from fedsim.hooks import Aggregator, ServerRound
 from fedsim.registry import aggregator
 from fedsim.types import Config, Contribution
 
@@ -39,7 +39,7 @@ class Mean(Aggregator[MeanConfig]):
         """Return the examples, or 1 when every client counts the same."""
         return examples if self.config.weighted else 1
 
-    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the mean.
 
         Raises:

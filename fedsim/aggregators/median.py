@@ -12,7 +12,7 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from fedsim.aggregators._flower import by_coordinate
-from fedsim.hooks import Aggregator
+from fedsim.hooks import Aggregator, ServerRound
 from fedsim.registry import aggregator
 from fedsim.types import Config, Contribution
 
@@ -28,7 +28,7 @@ class Median(Aggregator[MedianConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise median."""
         from flwr.serverapp.strategy import FedMedian  # noqa: PLC0415 - listing need not load Flower
 

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.aggregators._flower import by_coordinate
-from fedsim.hooks import Aggregator
+from fedsim.hooks import Aggregator, ServerRound
 from fedsim.registry import aggregator
 from fedsim.types import Config, Contribution
 
@@ -34,7 +34,7 @@ class TrimmedMean(Aggregator[TrimmedMeanConfig]):
 
     needs_single_updates: ClassVar[bool] = True
 
-    def combine(self, contributions: Iterable[Contribution]) -> Tensor:
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise trimmed mean."""
         from flwr.serverapp.strategy import FedTrimmedAvg  # noqa: PLC0415 - listing need not load Flower
 

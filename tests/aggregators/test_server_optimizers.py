@@ -9,6 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
 from fedsim import registry
+from tests.federating import a_round
 
 CLIENTS, ROUNDS, SIZE = 5, 4, 40
 EXAMPLES = [3, 1, 4, 1, 5]
@@ -42,7 +43,7 @@ def ours(rule, contributions, name, **settings):
     optimizer = method.make(method.config.model_validate(settings))
     weights, state, path = {"w": START.clone()}, {}, []
     for round_ in range(ROUNDS):
-        mean = rule("mean").combine(contributions(-changes(round_), EXAMPLES))
+        mean = rule("mean").combine(contributions(-changes(round_), EXAMPLES), a_round())
         optimizer.step(weights, {"w": mean}, state)
         path.append(weights["w"].clone())
     return torch.stack(path)

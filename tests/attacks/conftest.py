@@ -66,7 +66,7 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
             masks=None,
             public=(),
         )
-        return observation, Truth((batch,), (tuple(drawn.masks),), observation.update)
+        return observation, Truth((batch,), (tuple(drawn.masks),), observation.update, (batch,))
 
     return build
 

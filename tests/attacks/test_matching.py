@@ -273,7 +273,10 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
     world = worlds.build(scenario())
     update, truth = local_training(world, world.first_weights, 1, 0)
     garbage = Truth(
-        truth.batches, tuple(tuple(torch.full_like(m, 9.0) for m in step) for step in truth.masks), truth.raw
+        truth.batches,
+        tuple(tuple(torch.full_like(m, 9.0) for m in step) for step in truth.masks),
+        truth.raw,
+        truth.private,
     )
     entry = WireEntry(1, 0, world.first_weights, update)
     for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):
