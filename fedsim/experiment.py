@@ -259,6 +259,8 @@ def _attack(
     """Attack every observed update, as many together as the attack likes."""
     attack: Attack[Any] = choice.make("attack")
     knows = _knowledge(world.scenario, choice)
+    empty = [_unharmed(entry) for entry, truth in attacked if not any(map(len, truth.private))]
+    attacked = [(entry, truth) for entry, truth in attacked if any(map(len, truth.private))]
     records: list[VictimRecord] = []
     while len(records) < len(attacked):
         first = observe(world, *attacked[len(records)], knows)
@@ -272,7 +274,12 @@ def _attack(
             victim = _recorded(this, world, entry, truth, result, f"{prefix}/{_place(entry)}")
             records.append(victim.model_copy(update={"seconds": seconds}))
             this.watcher.attacked(choice.label or choice.name, records[-1])
-    return records
+    return sorted([*records, *empty], key=lambda record: (record.round, record.client))
+
+
+def _unharmed(entry: WireEntry) -> VictimRecord:
+    why = "the update holds no example: Poisson sampling drew empty batches, so there is nothing to recover"
+    return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
 
 
 def _found(
