@@ -24,12 +24,13 @@ from rich.text import Text
 from fedsim import registry
 from fedsim.errors import FedsimError
 
-Group = Literal["attacks", "defenses", "components", "aggregators", "models", "data", "scenarios"]
+Group = Literal["attacks", "defenses", "components", "aggregators", "memberships", "models", "data", "scenarios"]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
     "defenses": "defense",
     "components": "component",
     "aggregators": "aggregator",
+    "memberships": "membership",
     "models": "model",
     "data": "dataset",
 }
@@ -81,6 +82,8 @@ def run(
     page = report.build(folder.path)
     if any(arm.attacks for arm in record.arms):
         _out.print(display.results(record))
+    if any(arm.membership for arm in record.arms):
+        _out.print(display.memberships(record))
     for arm in record.arms:
         _say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     _say(f"Report: {page}")
@@ -91,7 +94,7 @@ def list_(
     group: Annotated[Group | None, typer.Argument(help="what to list; everything when absent")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, aggregators, models, data sets and scenarios."""
+    """List attacks, defenses, components, aggregators, membership attacks, models, data sets and scenarios."""
     groups = [group] if group else [*_KINDS, "scenarios"]
     entries = [entry for name in groups for entry in _entries(name)]
     if as_json:

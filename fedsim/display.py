@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.record import Cause, Interval, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import Cause, Interval, MembershipRecord, RoundRecord, RunRecord, VictimRecord
 from fedsim.types import OnStep, Step
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
@@ -27,6 +27,7 @@ class PlainLines:
         """Write to `console`."""
         self._console = console
         self._rounds = 0
+        self._told = 0.0
 
     def threat_model(self, sentences: tuple[str, ...]) -> None:
         """Print the attacker in plain sentences."""
@@ -67,6 +68,17 @@ class PlainLines:
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """Print the outcome of one attack."""
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
+
+    def shadow(self, label: str, number: int, total: int) -> None:
+        """Print that shadow models are being trained, before the first and every ten seconds."""
+        if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
+            return
+        self._told = time.monotonic()
+        self._say(f"    {label}: shadow model {number} of {total}")
+
+    def judged(self, record: MembershipRecord) -> None:
+        """Print the outcome of a membership attack."""
+        self._say(f"  {record.label} on {_judged(record)}: {separated(record)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -122,6 +134,22 @@ class LiveBars:
         """Print the outcome of one attack."""
         self._lines.attacked(label, victim)
 
+    def shadow(self, label: str, number: int, total: int) -> None:
+        """Move the bar of shadow models."""
+        self._progress.update(
+            self._step_bar,
+            description=f"{label}: shadow models",
+            total=total,
+            completed=number - 1,
+            visible=True,
+            refresh=True,
+        )
+
+    def judged(self, record: MembershipRecord) -> None:
+        """Print the outcome of a membership attack."""
+        self._progress.update(self._step_bar, visible=False)
+        self._lines.judged(record)
+
 
 @contextmanager
 def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
@@ -158,6 +186,34 @@ def outcome(victim: VictimRecord) -> str:
     )
 
 
+def separated(record: MembershipRecord) -> str:
+    """Return one line about how well a membership attack told members from others."""
+    if record.summary is None:
+        return f"no result: {record.failure}"
+    found = ", ".join(
+        f"{low.tpr.value:.1%} at FPR {low.fpr:.1%}" for low in record.summary.low_fpr if low.tpr is not None
+    )
+    n = f"{record.members} members, {record.non_members} others"
+    return f"AUC {record.summary.auc.value:.2f}" + (f", TPR {found}" if found else "") + f" ({n})"
+
+
+def memberships(record: RunRecord) -> Table:
+    """Return the table of arms and membership attacks that ends a run."""
+    table = Table(title="Who was a member?", title_justify="left")
+    fractions = sorted({low.fpr for a in record.arms for m in a.membership if m.summary for low in m.summary.low_fpr})
+    headings = ("arm", "attack", "AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
+    for arm in record.arms:
+        for own in arm.membership:
+            cells: Sequence[str] = ("-",) * (len(headings) - 2)
+            if own.summary is not None:
+                low = (_rate(each.tpr) if each.tpr else "-" for each in own.summary.low_fpr)
+                cells = (_number(own.summary.auc, 2), *low, f"{own.members} + {own.non_members}")
+            table.add_row(arm.name, own.label, *cells)
+    return table
+
+
 def results(record: RunRecord) -> Table:
     """Return the table of arms and attacks that ends a run."""
     table = Table(title=str(record.scenario["title"]), title_justify="left")
@@ -178,10 +234,18 @@ def results(record: RunRecord) -> Table:
     return table
 
 
+def _judged(record: MembershipRecord) -> str:
+    return "the model" if record.target == "model" else f"client {record.client}"
+
+
 def _percent(interval: Interval) -> str:
     if interval.low is None or interval.high is None:
         return f"{interval.value:.0%}"
     return f"{interval.value:.0%} [{interval.low:.0%}, {interval.high:.0%}]"
+
+
+def _rate(interval: Interval) -> str:
+    return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 
 def _number(interval: Interval | None, digits: int) -> str:

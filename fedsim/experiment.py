@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import engines, seeding
+from fedsim import engines, membership, seeding
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
 from fedsim.examples import distinct
-from fedsim.hooks import Attack
+from fedsim.hooks import Attack, MembershipAttack
 from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.diagnosis import diagnosis
@@ -27,6 +27,7 @@ from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
+from fedsim.metrics.membership import separation
 from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.observe import describe, observe
 from fedsim.record import (
@@ -36,14 +37,28 @@ from fedsim.record import (
     ItemScore,
     KeptUpdate,
     MaskScore,
+    MembershipRecord,
     RoundRecord,
     RunRecord,
     VictimRecord,
 )
 from fedsim.replay import Replay, check_union, replay
-from fedsim.scenario import AttackChoice, Scenario, arms
+from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
 from fedsim.store import RunFolder
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction, Step, Tensors, Truth, Update, WireEntry
+from fedsim.types import (
+    Knowledge,
+    Observation,
+    OnStep,
+    Reconstruction,
+    Shadow,
+    ShadowPlan,
+    Step,
+    Target,
+    Tensors,
+    Truth,
+    Update,
+    WireEntry,
+)
 from fedsim.world import World, cross_entropy, shared
 
 
@@ -65,6 +80,12 @@ class Watcher(Protocol):
 
     def attacked(self, label: str, victim: VictimRecord) -> None:
         """That attack ended."""
+
+    def shadow(self, label: str, number: int, total: int) -> None:
+        """A membership attack is about to train one of its shadow models."""
+
+    def judged(self, record: MembershipRecord) -> None:
+        """A membership attack ended."""
 
 
 @dataclass
@@ -190,6 +211,8 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     world.check_defenses()
     if scenario.threat.sees == "sum" and scenario.attacks:
         check_union(world)
+    if scenario.membership is not None:
+        membership.check(world)
     journal = train(world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
@@ -211,7 +234,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         replay_matches=all(own.matches for own in replays),
         attacks=(),
         updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
-        complete=not scenario.attacks,
+        complete=not scenario.attacks and scenario.membership is None,
     )
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
@@ -220,11 +243,102 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         arm = arm.model_copy(
             update={
                 "attacks": (*arm.attacks, _summarised(scenario, choice, victims)),
-                "complete": position == len(scenario.attacks) - 1,
+                "complete": position == len(scenario.attacks) - 1 and scenario.membership is None,
                 "seconds": time.perf_counter() - begin,
             }
         )
         this.keep(arm, number)
+    if scenario.membership is None:
+        return
+    inference = _Inference(this, world, journal, [own.truth for own in replays])
+    for position, choice in enumerate(scenario.membership.attacks):
+        arm = arm.model_copy(
+            update={
+                "membership": (*arm.membership, inference.record(choice)),
+                "complete": position == len(scenario.membership.attacks) - 1,
+                "seconds": time.perf_counter() - begin,
+            }
+        )
+        this.keep(arm, number)
+
+
+@dataclass
+class _Inference:
+    """The membership attacks of an arm. Candidates and shadow models are made once, when the first attack asks."""
+
+    run: _Run
+    world: World
+    journal: Journal
+    truths: Sequence[Truth]
+    _cases: dict[Target, membership.Case] = field(default_factory=dict)
+    _shadows: dict[tuple[Target, ShadowPlan], tuple[Shadow, ...]] = field(default_factory=dict)
+
+    def record(self, choice: MembershipChoice) -> MembershipRecord:
+        """Run one attack and score it; why it failed stands in the record."""
+        attack: MembershipAttack[Any] = choice.make("membership")
+        record = MembershipRecord(
+            label=choice.label or choice.name,
+            name=choice.name,
+            settings=choice.settings,
+            target=attack.target,
+            members=0,
+            non_members=0,
+        )
+        try:
+            record = self._judged(record, attack)
+        except Exception as error:
+            record = record.model_copy(
+                update={"failure": str(error) if isinstance(error, FedsimError) else told(error)}
+            )
+        self.run.watcher.judged(record)
+        return record
+
+    def _judged(self, record: MembershipRecord, attack: MembershipAttack[Any]) -> MembershipRecord:
+        scenario, case = self.world.scenario, self._case(attack.target)
+        seen = replace(case.observation, shadows=self._trained(record.label, attack, case))
+        begin = time.perf_counter()
+        scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {record.label}"))
+        seconds = time.perf_counter() - begin
+        self.run.look_up()
+        source = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
+        scoring, members = scenario.scoring, int(case.is_member.sum())
+        return record.model_copy(
+            update={
+                "members": members,
+                "non_members": len(case.is_member) - members,
+                "client": case.client,
+                "rounds": case.rounds,
+                "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
+                "seconds": seconds,
+            }
+        )
+
+    def _case(self, target: Target) -> membership.Case:
+        if target not in self._cases:
+            self._cases[target] = (
+                membership.of_model(self.world, self.journal)
+                if target == "model"
+                else membership.of_updates(self.world, self.journal, self.truths)
+            )
+        return self._cases[target]
+
+    def _trained(
+        self, label: str, attack: MembershipAttack[Any], case: membership.Case
+    ) -> dict[ShadowPlan, tuple[Shadow, ...]]:
+        """Return the shadow models that an attack asks for, and no others."""
+        plan = attack.plan()
+        if plan is None:
+            return {}
+
+        def on_shadow(number: int) -> None:
+            self.run.watcher.shadow(label, number, plan.count)
+            self.run.look_up()
+
+        key = (attack.target, plan)
+        if key not in self._shadows:
+            seed = self.world.scenario.seed
+            self._shadows[key] = membership.shadows(case.observation, plan, seed, on_shadow)
+        return {plan: self._shadows[key]}
 
 
 def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]) -> tuple[KeptUpdate, ...]:

@@ -10,6 +10,7 @@
     upload     the update, before it is sent             defenses
     aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
+    score      how likely an example was trained on      membership attacks
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
@@ -38,10 +39,13 @@ from fedsim.types import (
     Knowledge,
     Masks,
     Mechanism,
+    MembershipObservation,
     Observation,
     OnStep,
     PublicKnowledge,
     Reconstruction,
+    ShadowPlan,
+    Target,
     Tensors,
     Update,
     View,
@@ -400,6 +404,50 @@ class Attack(_Configured[ConfigT]):
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
         reason = self.not_applicable(observation)
         return Applicability(reason is None, reason or "")
+
+
+class MembershipAttack(_Configured[ConfigT]):
+    """Says of every candidate how likely it was trained on. Authors write `score`.
+
+    Attributes:
+        target: what it judges. On the model, members are training examples of all clients; on updates, those of the
+            client that sent them.
+    """
+
+    target: ClassVar[Target] = "model"
+
+    def plan(self) -> ShadowPlan | None:
+        """Return the shadow models it wants to find in the observation, or None when it wants none."""
+        return None
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Return the reason why this attack does not fit the observation, or None when it does."""
+        return None
+
+    @abstractmethod
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return one number a candidate, shape (N,), higher for those that are rather members."""
+
+    @final
+    def __call__(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Check the observation, then score.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: the scores have another shape, or one of them is not a number.
+        """
+        reason = self.not_applicable(observation)
+        if reason is not None:
+            raise NotApplicable(reason)
+        scores = self.score(observation, generator)
+        if scores.shape != observation.candidates.labels.shape:
+            raise FedsimError(
+                f"the scores have shape {tuple(scores.shape)}, expected one a candidate: "
+                f"({len(observation.candidates)},)."
+            )
+        if bool(scores.isnan().any()):
+            raise FedsimError("a score is not a number: the model's outputs may not be finite.")
+        return scores.detach()
 
 
 def check_update(observation: Observation) -> None:

@@ -1,4 +1,4 @@
-"""What the server tells about a run: observed updates, finished rounds, the final weights."""
+"""What the server tells about a run: observed updates, finished rounds, models after watched rounds, final weights."""
 
 from __future__ import annotations
 
@@ -16,11 +16,16 @@ class Journal:
     on_round: Callable[[RoundRecord], None]
     rounds: list[RoundRecord] = field(default_factory=list)
     entries: list[WireEntry] = field(default_factory=list)
+    models: dict[int, Tensors] = field(default_factory=dict)
     weights: Tensors = field(default_factory=dict)
 
     def wire(self, entry: WireEntry) -> None:
         """Keep an observed update."""
         self.entries.append(entry)
+
+    def model(self, round_: int, weights: Tensors) -> None:
+        """Keep the global model after a round."""
+        self.models[round_] = weights
 
     def round(self, record: RoundRecord) -> None:
         """Keep a finished round and hand it on."""

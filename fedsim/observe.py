@@ -99,6 +99,7 @@ def describe(world: World) -> tuple[str, ...]:
         *_optimizer(world),
         *(f"It {sentence}." for sentence in unknown),
         *_further_grants(world.scenario),
+        *_membership(world.scenario),
     )
 
 
@@ -200,6 +201,17 @@ def _further_grants(scenario: Scenario) -> Iterator[str]:
         if granted:
             words = ", ".join(_SENTENCES[knowledge][0] for knowledge in granted)
             yield f"Attack '{attack.label or attack.name}' is granted more: {words}."
+
+
+def _membership(scenario: Scenario) -> Iterator[str]:
+    """Say what membership attacks judge, and with what help."""
+    if scenario.membership is None:
+        return
+    yield (
+        f"Membership attacks judge {scenario.membership.candidates} training examples and as many others, shuffled. "
+        "They know how the federation trains, the global model after every watched round and after the last, and half "
+        "of the test set."
+    )
 
 
 def _without_statistics(spec: InputSpec) -> InputSpec:

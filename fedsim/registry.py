@@ -2,7 +2,7 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+``fedsim.memberships``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Literal, TypeVar, cast, get_args
 from fedsim.errors import FedsimError, nearest, told
 from fedsim.types import Config
 
-Kind = Literal["attack", "defense", "component", "aggregator", "dataset", "model"]
+Kind = Literal["attack", "defense", "component", "aggregator", "membership", "dataset", "model"]
 Hook = Literal[
     "augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer", "decoder", "probe", "sampler"
 ]
@@ -31,6 +31,7 @@ _FOLDERS: dict[Kind, str] = {
     "defense": "defenses",
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
+    "membership": "attacks.membership",
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
@@ -104,6 +105,11 @@ def component(name: str, *, hook: Hook, summary: str, paper: str = "", extra: st
 def aggregator(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
     """Register an aggregator: a final subclass of `fedsim.hooks.Aggregator`."""
     return _register("aggregator", name, summary, paper, extra, None)
+
+
+def membership(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+    """Register a membership attack: a final subclass of `fedsim.hooks.MembershipAttack`."""
+    return _register("membership", name, summary, paper, extra, None)
 
 
 def dataset(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:

@@ -11,7 +11,7 @@ import itertools
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_serializer, model_validator
 
@@ -73,6 +73,31 @@ class AttackChoice(Choice):
     def crafts(self) -> bool:
         """Whether the attack changes the clients' model."""
         return bool(getattr(registry.get("attack", self.name).make, "crafts", False))
+
+
+class MembershipChoice(Choice):
+    """A membership attack, and under which name it is reported."""
+
+    label: str = Field(default="", description="name in the report; the attack's name when empty")
+
+
+class Membership(Config):
+    """Whom membership attacks judge, and which are tried."""
+
+    candidates: int = Field(
+        default=500,
+        ge=2,
+        description="members, and as many non-members; against a client's updates at most as many as it trained on",
+    )
+    attacks: tuple[MembershipChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Membership:
+        labels = [attack.label or attack.name for attack in self.attacks]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
 
 
 class Partition(Config):
@@ -248,6 +273,7 @@ class Scenario(Config):
     defenses: tuple[Choice, ...] = ()
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
+    membership: Membership | None = None
     scoring: Scoring = Scoring()
     arms: dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]] = Field(default_factory=dict)
 
@@ -355,6 +381,8 @@ class Scenario(Config):
             yield ("defenses", index), "defense", choice
         for index, choice in enumerate(self.attacks):
             yield ("attacks", index), "attack", choice
+        for index, choice in enumerate(self.membership.attacks if self.membership else ()):
+            yield ("membership", "attacks", index), "membership", choice
 
 
 def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -441,6 +469,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
             _check_hook(method, place)
             _check_knowledge(method, choice, scenario)
             _check_view(method, choice, scenario)
+            _check_target(method, scenario)
             _check_server(choice, scenario)
             _check_rule(method, scenario)
             settings = method.config.model_validate(choice.settings).model_dump(mode="json")
@@ -486,6 +515,16 @@ def _check_view(method: Method, choice: Choice, scenario: Scenario) -> None:
             f"'{choice.name}' works on {', '.join(sorted(views))}, but threat.sees = '{scenario.threat.sees}': the "
             "server sees one sum a round, in which the examples of all participants are mixed. Use an attack that "
             "separates them, or leave it out."
+        )
+
+
+def _check_target(method: Method, scenario: Scenario) -> None:
+    if method.kind != "membership" or getattr(method.make, "target", "model") == "model":
+        return
+    if scenario.threat.sees != "single-update":
+        raise FedsimError(
+            f"'{method.name}' judges the updates of one client, but threat.sees = '{scenario.threat.sees}'. Set "
+            "threat.sees = 'single-update', or use an attack on the model."
         )
 
 
@@ -588,6 +627,6 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
 def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
     for part in place:
         field = model.model_fields.get(str(part)) if isinstance(part, str) else None
-        if field is not None and isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            model = field.annotation
+        kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
     return list(model.model_fields)

@@ -239,8 +239,12 @@ class World:
     def batches(self, round_: int, client: int) -> Iterator[Batch]:
         """Yield the batch of every local step."""
         train = self.dataset.train
-        for chosen in self.choices(client, seeding.generator(self.scenario.seed, "batches", round_, client)):
+        for chosen in self.drawn(round_, client):
             yield Batch(train.inputs.index_select(0, chosen), train.labels.index_select(0, chosen))
+
+    def drawn(self, round_: int, client: int) -> Iterator[Tensor]:
+        """Yield the numbers of the training examples of every local step."""
+        return self.choices(client, seeding.generator(self.scenario.seed, "batches", round_, client))
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step: random passes over the client's share.

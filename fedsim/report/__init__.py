@@ -38,6 +38,7 @@ def build(run_dir: Path) -> Path:
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
     accuracy = figures.accuracy(record)
+    rocs = figures.rocs(record)
     ownerships = tables.ownerships(record)
     ownership = figures.ownership(ownerships)
     attendances = tables.attendances(record)
@@ -45,7 +46,7 @@ def build(run_dir: Path) -> Path:
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *sheets):
+    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *rocs, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
@@ -61,6 +62,7 @@ def build(run_dir: Path) -> Path:
         attendances=attendances,
         participation=participation,
         accuracy=accuracy,
+        rocs=rocs,
     )
     write_whole(run_dir / "report.html", page.encode())
     return run_dir / "report.html"
@@ -87,6 +89,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         attackers=tables.attackers(record),
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
+        memberships=tables.memberships(record),
         left_out=tables.left_out(record),
         most=wall.MOST,
         **pictures,

@@ -162,6 +162,16 @@ def participation(attendances: Sequence[Attendance]) -> list[Picture]:
 
 
 @_styled()
+def rocs(record: RunRecord) -> list[Picture]:
+    """Return one picture an arm: TPR over FPR of every membership attack, both logarithmic, with the diagonal."""
+    return [
+        _roc_of(arm, number)
+        for number, arm in enumerate(record.arms, 1)
+        if any(own.summary is not None for own in arm.membership)
+    ]
+
+
+@_styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
     """Return a wall as one sheet for slides; the page shows its pictures one by one."""
     figure = _blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
@@ -298,6 +308,34 @@ def _participation_of(attended: Attendance, number: int) -> Picture:
         f"{attended.sentence}",
         columns=("arm", "round", "asked", "counted", *(cause.replace(" ", "_") for cause in CAUSES)),
         rows=[(attended.arm, t.round, t.asked, t.counted, *t.lost) for t in attended.rounds],
+    )
+
+
+def _roc_of(arm: ArmRecord, number: int) -> Picture:
+    figure, axes = _canvas()
+    rows: list[tuple[Any, ...]] = []
+    ends: list[str] = []
+    least = 1 / max(own.non_members for own in arm.membership if own.summary is not None)
+    axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
+    axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)))
+    for index, own in enumerate(arm.membership):
+        if own.summary is None:
+            continue
+        colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
+        seen = [(max(fpr, least / 2), tpr) for fpr, tpr in own.summary.roc if tpr > 0]
+        axes.step(*zip(*seen, strict=True), dash, where="post", color=colour, lw=1.6, label=own.label)
+        rows += [(arm.name, own.label, fpr, tpr) for fpr, tpr in own.summary.roc]
+        ends.append(f"AUC of {own.label}: {own.summary.auc.value:.2f}.")
+    axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=arm.name)
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    figure.legend(loc="outside right upper", fontsize=8)
+    return _picture(
+        f"roc-{number}-{_slug(arm.name)}",
+        figure,
+        arm=arm.name,
+        alt=f"True-positive over false-positive rate of membership attacks in arm {arm.name}. {' '.join(ends)}",
+        columns=("arm", "attack", "fpr", "tpr"),
+        rows=rows,
     )
 
 

@@ -13,6 +13,7 @@ from fedsim.record import (
     AttackRecord,
     Cause,
     Interval,
+    MembershipRecord,
     PartitionRecord,
     RoundRecord,
     RunRecord,
@@ -79,6 +80,28 @@ class Results:
     model: str
     accuracy: str
     rows: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Inference:
+    """One membership attack in one arm; `low` holds its TPR at each low FPR."""
+
+    attack: str
+    settings: str
+    judged: str
+    n: str
+    auc: Estimate
+    advantage: str
+    low: tuple[Estimate, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
+class Inferences:
+    """All membership attacks of one arm."""
+
+    arm: str
+    rows: tuple[Inference, ...]
 
 
 @dataclass(frozen=True)
@@ -150,6 +173,11 @@ def results(record: RunRecord, judge: Judge) -> list[Results]:
     ]
 
 
+def memberships(record: RunRecord) -> list[Inferences]:
+    """Return the table of membership attacks by arms, of the arms that have any."""
+    return [Inferences(arm.name, tuple(map(_inference, arm.membership))) for arm in record.arms if arm.membership]
+
+
 def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
     """Return (arm, rows) for every arm with at least one search that ended."""
     by_arm = [
@@ -168,6 +196,9 @@ def left_out(record: RunRecord) -> list[LeftOut]:
             rows += [LeftOut(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
         for attack in arm.attacks:
             rows += _failed_attacks(arm, attack)
+        rows += [
+            LeftOut(arm.name, f"membership attack {own.label}", own.failure) for own in arm.membership if own.failure
+        ]
     return rows
 
 
@@ -262,6 +293,24 @@ def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) 
         masks=none,
         seconds=NOTHING,
         reason=reason,
+    )
+
+
+def _inference(own: MembershipRecord) -> Inference:
+    summary = own.summary
+    rounds = f"round {', '.join(map(str, own.rounds))}"
+    return Inference(
+        attack=own.label,
+        settings=", ".join([own.name, *(f"{key} = {value}" for key, value in own.settings.items())]),
+        judged="final model" if own.target == "model" else f"client {own.client}, {rounds}",
+        n=f"{own.members:,} + {own.non_members:,}",
+        auc=_estimate(summary.auc if summary else None, 1, 2),
+        advantage=f"{summary.advantage:.2f}" if summary else NOTHING,
+        low=tuple(
+            _estimate(low.tpr, 100, 1, "%") if low.tpr else Estimate("n too small")
+            for low in (summary.low_fpr if summary else ())
+        ),
+        reason=own.failure or "",
     )
 
 

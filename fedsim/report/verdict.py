@@ -11,7 +11,16 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from fedsim.metrics.statistics import succeeded, summarise
-from fedsim.record import ArmRecord, AttackRecord, Interval, RunRecord, Summary, VictimRecord
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    Interval,
+    MembershipRecord,
+    MembershipSummary,
+    RunRecord,
+    Summary,
+    VictimRecord,
+)
 from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
@@ -137,8 +146,8 @@ def banners(record: RunRecord, judge: Judge) -> list[Banner]:
 
 
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
-    """Return one sentence an arm."""
-    return [_sentence(arm, judge) for arm in record.arms]
+    """Return one sentence an arm about images, and one about members, where either was attacked."""
+    return [sentence for arm in record.arms for sentence in _about(arm, judge)]
 
 
 def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
@@ -196,6 +205,46 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
             f"Replaying the victims did not give the update on the wire in {_listed(names)}: neither bit by bit nor, "
             "on the engine 'vectorized', up to its rounding.",
         )
+
+
+def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
+    if arm.attacks or not arm.membership:
+        yield _sentence(arm, judge)
+    if arm.membership:
+        yield _membership_sentence(arm)
+
+
+def _membership_sentence(arm: ArmRecord) -> Sentence:
+    """Name the membership attack that finds most where false alarms are rarest, and say how many that is."""
+    tried = [(own, own.summary) for own in arm.membership if own.summary is not None]
+    if not tried:
+        labels = _listed([own.label for own in arm.membership])
+        return Sentence(arm.name, "", "No membership attack gave a result", f" ({labels}).", False)
+    strongest, summary = max(tried, key=lambda pair: _membership_strength(pair[1]))
+    low = next((own for own in reversed(summary.low_fpr) if own.tpr is not None), None)
+    of_all = f"the strongest of {len(tried)}" if tried[1:] else "the only one"
+    auc = f"AUC {summary.auc.value:.2f}, {bounds(summary.auc, 1, 2)}"
+    if low is None or low.tpr is None:
+        finding, after = f"has {auc}", ", on too few candidates for a rate of false alarms."
+        return Sentence(arm.name, f"{_against(strongest)}{of_all}, ", finding, after, _beats_guessing(summary.auc, 0.5))
+    finding = f"finds {low.tpr.value:.1%} of the members"
+    after = f" ({bounds(low.tpr, 100, 1)}%) while it accuses at most {low.fpr:.1%} of the others; {auc}."
+    return Sentence(arm.name, f"{_against(strongest)}{of_all}, ", finding, after, _beats_guessing(low.tpr, low.fpr))
+
+
+def _against(own: MembershipRecord) -> str:
+    judged = "the final model" if own.target == "model" else f"updates of client {own.client}"
+    return f"Membership attack {own.label} on {judged}, "
+
+
+def _membership_strength(summary: MembershipSummary) -> tuple[float, ...]:
+    """Rank by the TPR at the rarest false alarms that n supports, then at the next; the AUC decides last."""
+    rates = [own.tpr.value if own.tpr is not None else 0.0 for own in reversed(summary.low_fpr)]
+    return (*rates, summary.auc.value)
+
+
+def _beats_guessing(interval: Interval, guessing: float) -> bool:
+    return interval.low is not None and interval.low > guessing
 
 
 def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:

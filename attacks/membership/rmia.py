@@ -1,0 +1,58 @@
+"""RMIA, offline: does the example's probability rise by more than that of others from the same population?
+
+    ratio(x) = p(x | f) / p(x),  p(x) = ((1 + a) p_out(x) + 1 - a) / 2,
+    score(x) = share of population examples z with ratio(x) / ratio(z) >= gamma
+
+Paper: Zarifzadeh, Liu, Shokri 2024, arXiv 2312.03262, section 3, and the linear approximation of its offline version.
+p is the probability of an example's own label; p_out its mean over the shadow models that were trained without the
+example, and a models how much higher it is with it: p_in = a p_out + 1 - a. The population are the attacker's reference
+examples. What it may leak: single members at few false alarms, already with one or two shadow models.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.membership._signals import confidences
+from fedsim.hooks import MembershipAttack
+from fedsim.registry import membership
+from fedsim.types import Batch, Config, MembershipObservation, ShadowPlan
+
+
+class RmiaConfig(Config):
+    """Settings of RMIA."""
+
+    shadows: int = Field(default=8, ge=2, multiple_of=2, description="shadow models, without the candidates")
+    a: float = Field(default=0.3, ge=0, le=1, description="1: a model with the example is as sure as one without")
+    gamma: float = Field(default=2.0, ge=1, description="factor by which x must beat z")
+
+
+@final
+@membership("rmia", summary="the rise of the example's probability against that of a population", paper="2312.03262")
+class Rmia(MembershipAttack[RmiaConfig]):
+    """Scores by pairwise likelihood ratios against the reference examples."""
+
+    def plan(self) -> ShadowPlan:
+        """Return shadow models that saw no candidate, and each reference example in one half of them."""
+        return ShadowPlan(self.config.shadows, with_candidates=False)
+
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return the share of the population that each candidate dominates."""
+        shadows = observation.shadows[self.plan()]
+        ratio_x = self._ratio(observation, observation.candidates, torch.stack([~own.candidates for own in shadows]))
+        ratio_z = self._ratio(observation, observation.reference, torch.stack([~own.reference for own in shadows]))
+        beaten = torch.searchsorted(ratio_z.sort().values, ratio_x / self.config.gamma, right=True)
+        return beaten / len(ratio_z)
+
+    def _ratio(self, observation: MembershipObservation, batch: Batch, outside: Tensor) -> Tensor:
+        """Return p(x | f) / p(x); `outside` says which shadow models were trained without x, shape (shadows, B)."""
+        _, final_weights = observation.weights[-1]
+        shadows = observation.shadows[self.plan()]
+        each = torch.stack([confidences(observation, own.weights, batch) for own in shadows])
+        without = (each * outside).sum(0) / outside.sum(0)
+        a = self.config.a
+        return confidences(observation, final_weights, batch) / (((1 + a) * without + 1 - a) / 2)

@@ -1,0 +1,74 @@
+"""Update alignment: a client's update points along the gradients of the examples it was computed from.
+
+    cosine:        score(x) = mean over watched rounds of <g(x), u> / (|g(x)| |u|)
+    inner-product: score(x) = mean over watched rounds of <g(x), u>
+
+g(x) is the gradient of x's loss at the weights that the client received, and u the update, which points the same way
+whether it is a gradient or the received minus the trained weights. Papers: Nasr, Shokri, Houmansadr 2019, arXiv
+1812.00910, for the gradient as a signal; Zhu et al. 2024 (FedMIA), arXiv 2402.06289, for the cosine with a client's
+update, here without its comparison with other clients. What it may leak: in high dimensions gradients of different
+examples are nearly orthogonal, so examples of a small batch stand out even in an untrained model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+
+from fedsim.hooks import MembershipAttack
+from fedsim.registry import membership
+from fedsim.types import Config, MembershipObservation, Target, Tensors, WatchedUpdate
+
+
+class UpdateAlignmentConfig(Config):
+    """Settings of the attack."""
+
+    measure: Literal["cosine", "inner-product"] = Field(
+        default="cosine", description="cosine: whatever the norm of the candidate's gradient; inner-product: with it"
+    )
+
+
+@final
+@membership("update-alignment", summary="how well a client's update agrees with the example's gradient")
+class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
+    """Scores by the agreement of gradients with what one client sent."""
+
+    target: ClassVar[Target] = "update"
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Refuse updates without tensors."""
+        if any(watched.update.tensors for watched in observation.updates):
+            return None
+        return "needs at least one tensor of an update, and the server sees none"
+
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return the agreement of each candidate with the updates."""
+        each = [torch.stack(list(self._agreements(observation, watched))) for watched in observation.updates]
+        return torch.stack(each).mean(0)
+
+    def _agreements(self, observation: MembershipObservation, watched: WatchedUpdate) -> Iterator[Tensor]:
+        update = torch.cat([tensor.flatten() for tensor in watched.update.tensors.values()]).double()
+        candidates, names = observation.candidates, list(watched.update.tensors)
+        for example, label in zip(candidates.inputs, candidates.labels, strict=True):
+            gradient = _gradient(observation, watched.received, names, example, label)
+            agreement = gradient @ update
+            if self.config.measure == "cosine":
+                agreement = agreement / (gradient.norm() * update.norm()).clamp(min=torch.finfo(torch.double).tiny)
+            yield agreement
+
+
+def _gradient(
+    observation: MembershipObservation, weights: Tensors, names: list[str], example: Tensor, label: Tensor
+) -> Tensor:
+    """Return the gradient of one example's loss by the named parameters, flat."""
+    leaves = {name: weights[name].detach().requires_grad_() for name in names}
+    output = functional_call(observation.model, {**weights, **leaves}, (example[None],))
+    gradient = torch.autograd.grad(
+        observation.loss(output, label[None]), list(leaves.values()), allow_unused=True, materialize_grads=True
+    )
+    return torch.cat([tensor.flatten() for tensor in gradient]).double()

@@ -1,0 +1,279 @@
+"""From a trained federation to a membership attacker: the only door. Who is a member stays on this side of it."""
+
+from __future__ import annotations
+
+import copy
+import fnmatch
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsim import seeding
+from fedsim.errors import ScenarioError
+from fedsim.examples import distinct
+from fedsim.hooks import Optimizer
+from fedsim.journal import Journal
+from fedsim.record import RoundRecord
+from fedsim.scenario import Threat
+from fedsim.types import (
+    Batch,
+    Loss,
+    MembershipObservation,
+    Shadow,
+    ShadowPlan,
+    Tensors,
+    Truth,
+    Update,
+    WatchedUpdate,
+)
+from fedsim.world import World, cross_entropy
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a membership attack gets, and the truth for the scorer.
+
+    Attributes:
+        is_member: boolean, one a candidate, shape (N,).
+        client: whose updates are judged; None for the model.
+    """
+
+    observation: MembershipObservation
+    is_member: Tensor
+    client: int | None = None
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds whose updates are judged; none for the model."""
+        return tuple(watched.round for watched in self.observation.updates)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Trains a shadow model about as the federation trained its own, in one place and without clients.
+
+    It starts from the federation's first weights, which the server chose, passes over the examples as often, and takes
+    in each step as many examples as all clients of a round took together: the mean of small steps on small batches is
+    a step on one large batch. In FedAvg it uses the clients' optimizer and keeps its state to the end, in FedSGD the
+    server's. Augmentations, loss terms and defenses are left out.
+
+    Attributes:
+        model: the architecture, in training mode; left as it is.
+        start: its first weights.
+        batch_size: examples of a step, or all when there are fewer.
+        passes: over all examples in total; fractions count.
+    """
+
+    model: nn.Module
+    start: Tensors
+    optimizer: Optimizer[Any]
+    loss: Loss
+    batch_size: int
+    passes: float
+
+    def __call__(self, examples: Batch, generator: torch.Generator) -> Tensors:
+        """Return the trained state dict."""
+        model = copy.deepcopy(self.model).train()
+        model.load_state_dict(dict(self.start))
+        parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        state: dict[str, Tensor] = {}
+        with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+            for chosen in self._choices(len(examples), generator):
+                loss = self.loss(model(examples.inputs[chosen]), examples.labels[chosen])
+                gradients = torch.autograd.grad(
+                    loss, list(parameters.values()), allow_unused=True, materialize_grads=True
+                )
+                self.optimizer.step(parameters, dict(zip(parameters, gradients, strict=True)), state)
+        return {name: tensor.detach() for name, tensor in model.state_dict().items()}
+
+    def _choices(self, examples: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Return the numbers of the examples of every step: random passes, one behind the other."""
+        size = min(self.batch_size, examples)
+        steps = max(1, round(self.passes * examples / size))
+        passes = -(-steps * size // examples)
+        order = torch.cat([torch.randperm(examples, generator=generator) for _ in range(passes)])
+        return order[: steps * size].split(size)
+
+
+def check(world: World) -> None:
+    """Say before the first round whether there are enough candidates.
+
+    Raises:
+        ScenarioError: the test set is the training set, or the data set is too small.
+    """
+    dataset, wanted = world.dataset, _wanted(world)
+    if torch.equal(dataset.train.inputs, dataset.test.inputs):
+        raise ScenarioError(
+            "membership: the test set of this data set is its training set, so there are no non-members. Choose "
+            "another data set."
+        )
+    _check_enough(wanted, len(dataset.test) // 2, "half of the test set")
+    _check_enough(wanted, len(dataset.train), "the training set")
+
+
+def of_model(world: World, journal: Journal) -> Case:
+    """Return the case against the final model: who among the candidates was in any batch of an update that counted?
+
+    Raises:
+        ScenarioError: fewer training examples were used than members are wanted.
+    """
+    members = trained_on(world, journal.rounds).nonzero().flatten()
+    wanted = _wanted(world)
+    _check_enough(wanted, len(members), "the training examples that updates were computed from")
+    chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
+    return _case(world, journal, _taken(world.dataset.train, chosen), ())
+
+
+def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
+    """Return the case against the first watched client: who among the candidates was in its batches of these rounds?
+
+    Args:
+        world: the scenario made real.
+        journal: with one entry a watched update.
+        truths: the private side of each entry.
+
+    Raises:
+        ScenarioError: no update was watched.
+    """
+    if not journal.entries:
+        raise ScenarioError("membership: no watched update counted, so there is none to judge. See threat.rounds.")
+    client = journal.entries[0].client
+    own = [(entry, truth) for entry, truth in zip(journal.entries, truths, strict=True) if entry.client == client]
+    drawn = [batch for _, truth in own for batch in truth.private if len(batch)]
+    if not drawn:
+        raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
+    private = distinct(drawn)
+    order = torch.randperm(len(private), generator=_generator(world, "members"))
+    updates = tuple(WatchedUpdate(e.round, _copied(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
+    return _case(world, journal, _taken(private, order[: _wanted(world)]), updates, client)
+
+
+def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
+    """Return how often each training example was in a batch behind an update that counted, shape (training set,)."""
+    uses = torch.zeros(len(world.dataset.train), dtype=torch.long)
+    for record in rounds:
+        lost = {failure.who for failure in record.failures}
+        if "round" in lost:
+            continue
+        for client in record.cohort:
+            if f"client {client}" in lost:
+                continue
+            for chosen in world.drawn(record.round, client):
+                uses += torch.bincount(chosen, minlength=len(uses))
+    return uses
+
+
+def shadows(
+    observation: MembershipObservation, plan: ShadowPlan, seed: int, on_shadow: Callable[[int], None]
+) -> tuple[Shadow, ...]:
+    """Train the shadow models of a plan.
+
+    Args:
+        observation: whose examples and recipe are used.
+        plan: how many, and on what.
+        seed: the scenario's.
+        on_shadow: called with the number of each, from 1, before it is trained.
+    """
+    n, purpose = len(observation.candidates), f"shadows {plan.count} {plan.with_candidates}"
+    pool = _joined(observation.candidates, observation.reference) if plan.with_candidates else observation.reference
+    chosen = halves(plan.count, len(pool), seeding.generator(seed, purpose))
+    trained: list[Shadow] = []
+    for number, inside in enumerate(chosen, 1):
+        on_shadow(number)
+        weights = observation.train_shadow(
+            _taken(pool, inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
+        )
+        if plan.with_candidates:
+            trained.append(Shadow(weights, inside[:n].clone(), inside[n:].clone()))
+        else:
+            trained.append(Shadow(weights, torch.zeros(n, dtype=torch.bool), inside))
+    return tuple(trained)
+
+
+def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
+    """Return who trains on what, boolean, shape (count, examples): each example is in exactly half of the rows."""
+    order = torch.rand((count, examples), generator=generator).argsort(dim=0)
+    return order < count // 2
+
+
+def _case(
+    world: World, journal: Journal, members: Batch, updates: tuple[WatchedUpdate, ...], client: int | None = None
+) -> Case:
+    order = torch.randperm(len(world.dataset.test), generator=_generator(world, "test set"))
+    outside, reference = order.tensor_split(2)
+    others = _taken(world.dataset.test, outside[: len(members)])
+    both = _joined(members, others)
+    is_member = torch.arange(len(both)) < len(members)
+    shuffled = torch.randperm(len(both), generator=_generator(world, "order"))
+    model = world.new_model()
+    model.load_state_dict(dict(journal.weights))
+    last = world.scenario.federation.rounds
+    weights = {round_: _copied(own) for round_, own in {**journal.models, last: journal.weights}.items()}
+    observation = MembershipObservation(
+        candidates=_taken(both, shuffled),
+        reference=_taken(world.dataset.test, reference),
+        model=model.eval(),
+        loss=cross_entropy,
+        weights=tuple(sorted(weights.items())),
+        updates=updates,
+        train_shadow=_recipe(world, journal),
+    )
+    return Case(observation, is_member[shuffled], client)
+
+
+def _recipe(world: World, journal: Journal) -> Recipe:
+    settings = world.scenario.federation
+    is_fedsgd = settings.algorithm == "fedsgd"
+    uses = trained_on(world, journal.rounds)
+    return Recipe(
+        model=world.new_model(),
+        start=_copied(world.first_weights),
+        optimizer=world.server_optimizer if is_fedsgd else world.optimizer,
+        loss=cross_entropy,
+        batch_size=max(1, round(settings.batch_size * world.expected_participants)),
+        passes=int(uses.sum()) / max(1, int((uses > 0).sum())),
+    )
+
+
+def _seen(threat: Threat, update: Update) -> Update:
+    """Return a copy of what the server sees of an update."""
+    shared = {name for pattern in threat.shares for name in fnmatch.filter(update.tensors, pattern)}
+    return replace(
+        update,
+        tensors=_copied({name: tensor for name, tensor in update.tensors.items() if name in shared}),
+        buffers=_copied(update.buffers),
+        examples=update.examples if "batch-size" in threat.knows else 0,
+    )
+
+
+def _wanted(world: World) -> int:
+    settings = world.scenario.membership
+    assert settings is not None
+    return settings.candidates
+
+
+def _check_enough(wanted: int, found: int, where: str) -> None:
+    if found < wanted:
+        raise ScenarioError(
+            f"membership.candidates is {wanted}, but {where} holds only {found}. Set membership.candidates to at most "
+            f"{found}, or choose a larger data set or test_fraction."
+        )
+
+
+def _generator(world: World, purpose: str) -> torch.Generator:
+    return seeding.generator(world.scenario.seed, f"membership {purpose}")
+
+
+def _taken(batch: Batch, chosen: Tensor) -> Batch:
+    return Batch(batch.inputs.index_select(0, chosen), batch.labels.index_select(0, chosen))
+
+
+def _joined(first: Batch, second: Batch) -> Batch:
+    return Batch(torch.cat([first.inputs, second.inputs]), torch.cat([first.labels, second.labels]))
+
+
+def _copied(weights: Tensors) -> Tensors:
+    return {name: tensor.detach().clone() for name, tensor in weights.items()}

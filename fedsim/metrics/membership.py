@@ -1,0 +1,148 @@
+"""How well an attacker's scores tell members from others: the whole curve, and its end where false alarms are rare.
+
+An attacker who is sure of a few members is a threat even if he is right about the others no more often than a coin,
+so the AUC alone says little (Carlini et al. 2022, arXiv 2112.03570, section III).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from torch import Tensor
+
+from fedsim.record import Interval, MembershipSummary, TruePositives
+
+LOW_FPR = (0.1, 0.01, 0.001)
+_FULLY_DRAWN = 20
+_POINTS_A_DECADE = 40
+
+
+def separation(
+    scores: Tensor,
+    is_member: Tensor,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> MembershipSummary:
+    """Summarise the scores of all candidates. The independent unit is the candidate.
+
+    Args:
+        scores: shape (N,), higher for those that are rather members; infinities are allowed.
+        is_member: boolean, shape (N,), with at least one of each kind, in an order that says nothing.
+        generator: source of the resamples.
+        confidence: coverage of every interval, in (0, 1).
+        resamples: number of bootstrap resamples.
+
+    Raises:
+        ValueError: there is no member, or nobody else.
+    """
+    values, members = scores.double().numpy(), is_member.numpy()
+    inside, outside = values[members], values[~members]
+    if not len(inside) or not len(outside):
+        raise ValueError("a membership score needs at least one member and one non-member")
+    return MembershipSummary(
+        auc=auc_interval(inside, outside, generator, confidence, resamples),
+        advantage=advantage(values, members),
+        low_fpr=tuple(TruePositives(fpr=fpr, tpr=tpr_at(inside, outside, fpr, confidence)) for fpr in LOW_FPR),
+        roc=thinned(*roc(inside, outside), len(outside)),
+    )
+
+
+def roc(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return (FPR, TPR) at every threshold, from (0, 0) to (1, 1); whoever scores at least the threshold is accused.
+
+    Args:
+        inside: scores of members.
+        outside: scores of non-members.
+    """
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    accused = [len(own) - np.searchsorted(np.sort(own), thresholds, side="left") for own in (outside, inside)]
+    fpr, tpr = (np.concatenate([[0.0], n / len(own)]) for n, own in zip(accused, (outside, inside), strict=True))
+    return fpr, tpr
+
+
+def auc_interval(
+    inside: np.ndarray,
+    outside: np.ndarray,
+    generator: np.random.Generator,
+    confidence: float = 0.95,
+    resamples: int = 2000,
+) -> Interval:
+    """Return the probability that a member scores above a non-member, ties counted as one half.
+
+    The interval is a percentile bootstrap that resamples members and non-members apart; n is the number of both. A
+    resample is a number of copies of each distinct score, so nothing is sorted again.
+    """
+    levels, index = np.unique(np.concatenate([inside, outside]), return_inverse=True)
+    members, others = (np.bincount(own, minlength=len(levels)) for own in (index[: len(inside)], index[len(inside) :]))
+    value = float(_auc(members, others))
+    drawn = [generator.multinomial(own.sum(), own / own.sum(), size=resamples) for own in (members, others)]
+    low, high = np.quantile(_auc(*drawn), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value=value, low=float(low), high=float(high), n=len(inside) + len(outside))
+
+
+def tpr_at(inside: np.ndarray, outside: np.ndarray, fpr: float, confidence: float = 0.95) -> Interval | None:
+    """Return the largest TPR whose FPR is at most `fpr`, with its Clopper-Pearson interval; n is the members.
+
+    The interval treats the threshold as given. None when there are fewer than 1 / fpr non-members.
+    """
+    if len(outside) * fpr < 1 - 1e-9:
+        return None
+    false, true = roc(inside, outside)
+    found = round(float(true[false <= fpr + 1e-12].max()) * len(inside))
+    return clopper_pearson(found, len(inside), confidence)
+
+
+def clopper_pearson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """Return a rate with its exact interval, which covers at least as often as it says.
+
+    Raises:
+        ValueError: n is 0 or the successes are out of range.
+    """
+    from scipy.stats import binomtest  # noqa: PLC0415 - a run without membership attacks need not wait for SciPy
+
+    bounds = binomtest(successes, n).proportion_ci(confidence, method="exact")
+    return Interval(value=successes / n, low=float(bounds.low), high=float(bounds.high), n=n)
+
+
+def advantage(values: np.ndarray, members: np.ndarray) -> float:
+    """Return TPR - FPR at a threshold that is chosen on one half of the candidates and judged on the other.
+
+    Both halves choose in turn, and the mean is returned, so that it is 0 on average for scores that say nothing; the
+    best threshold in hindsight would be above. A half without members or without others has nothing to choose.
+    """
+    parity = np.arange(len(values)) % 2 == 0
+    gains = [_transferred(values, members, choosing) for choosing in (parity, ~parity)]
+    return float(np.mean([gain for gain in gains if gain is not None] or [0.0]))
+
+
+def thinned(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, float], ...]:
+    """Return the ROC's upper point at each number of false alarms, all up to 20, then about 40 a decade."""
+    alarms = np.rint(fpr * others).astype(int)
+    highest = {int(count): float(rate) for count, rate in zip(alarms, tpr, strict=True)}
+    kept: list[tuple[float, float]] = []
+    due = 0.0
+    for count, rate in highest.items():
+        if count <= _FULLY_DRAWN or count == others or math.log10(count) >= due:
+            kept.append((count / others, rate))
+            due = math.log10(max(count, 1)) + 1 / _POINTS_A_DECADE
+    return tuple(kept)
+
+
+def _auc(members: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Return the AUC of counts of each score, ascending along the last axis."""
+    below = others.cumsum(-1) - others / 2
+    return (members * below).sum(-1) / (members.sum(-1) * others.sum(-1))
+
+
+def _transferred(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:
+    """Return TPR - FPR on the other half of the best threshold of the `choosing` half."""
+    inside, outside = values[choosing & members], values[choosing & ~members]
+    judged_in, judged_out = values[~choosing & members], values[~choosing & ~members]
+    if not all(map(len, (inside, outside, judged_in, judged_out))):
+        return None
+    thresholds = np.unique(np.concatenate([inside, outside]))[::-1]
+    fpr, tpr = roc(inside, outside)
+    best = thresholds[int(np.argmax(tpr[1:] - fpr[1:]))]
+    return float((judged_in >= best).mean() - (judged_out >= best).mean())

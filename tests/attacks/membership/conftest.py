@@ -1,0 +1,86 @@
+"""A small federation that overfits, with shadow models for whoever wants them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from fedsim import experiment, membership, registry
+from fedsim import world as worlds
+from fedsim.hooks import MembershipAttack
+from fedsim.journal import Journal
+from fedsim.replay import replay
+from fedsim.scenario import parse
+from fedsim.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
+from fedsim.world import World
+
+TABLES: dict[str, Any] = {
+    "title": "t",
+    "seed": 3,
+    "data": {"name": "tests.attacks.membership.noisy_digits:load"},
+    "model": {"name": "mlp", "width": 64, "depth": 1, "dropout": 0.0},
+    "federation": {
+        "algorithm": "fedavg",
+        "clients": 4,
+        "rounds": 5,
+        "batch_size": 8,
+        "local_epochs": 8,
+        "optimizer": {"name": "sgd", "learning_rate": 0.2},
+    },
+    "threat": {"rounds": [1, 5]},
+    "membership": {"candidates": 150, "attacks": [{"name": "loss-threshold"}]},
+}
+
+
+@dataclass
+class Trained:
+    """A trained federation and its cases."""
+
+    world: World
+    journal: Journal
+    cases: dict[Target, membership.Case]
+    shadows: dict[tuple[Any, ...], tuple[Shadow, ...]] = field(default_factory=dict)
+
+    def seen(self, attack: MembershipAttack[Any]) -> MembershipObservation:
+        """The observation of the attack's target."""
+        return self.with_shadows(attack, self.cases[attack.target].observation, "own")
+
+    def of_strangers(self, attack: MembershipAttack[Any]) -> MembershipObservation:
+        """The same with candidates none of whom anybody trained on."""
+        case = self.cases[attack.target]
+        both, others = case.observation.candidates, ~case.is_member
+        strangers = Batch(both.inputs[others], both.labels[others])
+        return self.with_shadows(attack, replace(case.observation, candidates=strangers), "strangers")
+
+    def with_shadows(
+        self, attack: MembershipAttack[Any], observation: MembershipObservation, key: str
+    ) -> MembershipObservation:
+        plan: ShadowPlan | None = attack.plan()
+        if plan is None:
+            return observation
+        if (key, plan) not in self.shadows:
+            self.shadows[key, plan] = membership.shadows(observation, plan, 0, lambda _: None)
+        return replace(observation, shadows={plan: self.shadows[key, plan]})
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    world_json = parse(TABLES, "test").model_dump_json()
+    journal = experiment.train(world_json, lambda _: None)
+    world = worlds.build(parse(TABLES, "test"))
+    truths = [replay(world, entry).truth for entry in journal.entries]
+    return Trained(
+        world,
+        journal,
+        {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)},
+    )
+
+
+@pytest.fixture(scope="session")
+def attack_of() -> Callable[..., MembershipAttack[Any]]:
+    def build(name: str, **settings: object) -> MembershipAttack[Any]:
+        method = registry.get("membership", name)
+        return method.make(method.config.model_validate(settings))
+
+    return build

@@ -1,0 +1,101 @@
+"""ROC, AUC and rates at few false alarms, against scikit-learn, SciPy and brute force."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import beta
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from fedsim.metrics.membership import (
+    advantage,
+    auc_interval,
+    clopper_pearson,
+    roc,
+    separation,
+    thinned,
+    tpr_at,
+)
+
+SCORES = st.lists(st.integers(-5, 5).map(float), min_size=1, max_size=40).map(np.array)
+
+
+@given(SCORES, SCORES)
+def test_the_curve_is_that_of_scikit_learn_and_the_auc_that_of_all_pairs(a: np.ndarray, b: np.ndarray) -> None:
+    labels, scores = np.repeat([1, 0], [len(a), len(b)]), np.concatenate([a, b])
+    fpr, tpr, _ = roc_curve(labels, scores, drop_intermediate=False)
+    own_fpr, own_tpr = roc(a, b)
+    assert own_fpr == pytest.approx(fpr)
+    assert own_tpr == pytest.approx(tpr)
+    interval = auc_interval(a, b, np.random.default_rng(0), resamples=100)
+    assert interval.value == pytest.approx(roc_auc_score(labels, scores))
+    wins = [(x > y) + (x == y) / 2 for x, y in itertools.product(a, b)]
+    assert interval.value == pytest.approx(np.mean(wins))
+
+
+@given(SCORES, SCORES, st.sampled_from([0.5, 0.1, 0.05]))
+def test_the_rate_at_few_false_alarms_is_the_best_of_all_thresholds(a: np.ndarray, b: np.ndarray, fpr: float) -> None:
+    found = tpr_at(a, b, fpr)
+    if len(b) * fpr < 1:
+        assert found is None
+        return
+    thresholds = [np.inf, *a, *b]
+    best = max(np.mean(a >= t) for t in thresholds if np.sum(b >= t) <= fpr * len(b) + 1e-9)
+    assert found is not None
+    assert found.value == pytest.approx(best)
+
+
+def test_the_bootstrap_is_that_of_drawing_candidates_anew() -> None:
+    source = np.random.default_rng(1)
+    inside, outside = source.normal(1, 1, 60).round(1), source.normal(0, 1, 80).round(1)
+    interval = auc_interval(inside, outside, np.random.default_rng(2), resamples=4000)
+    labels = np.repeat([1, 0], [60, 80])
+    drawn = [
+        roc_auc_score(labels, np.concatenate([source.choice(inside, 60), source.choice(outside, 80)]))
+        for _ in range(1500)
+    ]
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(drawn, [0.025, 0.975])), abs=0.012)
+
+
+@pytest.mark.parametrize(("k", "n"), [(0, 20), (3, 20), (20, 20)])
+def test_clopper_pearson_is_the_beta_quantile(k: int, n: int) -> None:
+    interval = clopper_pearson(k, n, 0.9)
+    assert interval.low == pytest.approx(0.0 if k == 0 else beta.ppf(0.05, k, n - k + 1))
+    assert interval.high == pytest.approx(1.0 if k == n else beta.ppf(0.95, k + 1, n - k))
+
+
+def test_scores_that_say_nothing_have_no_advantage_on_average_and_perfect_ones_have_all() -> None:
+    source = np.random.default_rng(3)
+    members = np.arange(100) < 50
+    drawn = [advantage(source.normal(size=100), source.permutation(members)) for _ in range(400)]
+    assert abs(np.mean(drawn)) < 3 * np.std(drawn) / 20
+    shuffled = source.permutation(members)
+    assert advantage(shuffled.astype(float), shuffled) == 1.0
+
+
+def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None:
+    source = np.random.default_rng(4)
+    scores, is_member = torch.from_numpy(source.normal(size=6000)), torch.arange(6000) % 3 == 0
+    summary = separation(scores, is_member, source, resamples=100)
+    assert [low.fpr for low in summary.low_fpr] == [0.1, 0.01, 0.001]
+    assert all(low.tpr is not None and low.tpr.n == 2000 for low in summary.low_fpr)
+    assert summary.roc[0][0] == 0.0
+    assert summary.roc[-1] == (1.0, 1.0)
+    assert len(summary.roc) < 200
+    few = separation(scores[:1000], is_member[:1000], source, resamples=100)
+    assert [low.tpr is None for low in few.low_fpr] == [False, False, True]
+
+
+def test_thinning_keeps_the_upper_points_of_the_curve() -> None:
+    source = np.random.default_rng(5)
+    fpr, tpr = roc(source.normal(1, 1, 500), source.normal(0, 1, 500))
+    for x, y in thinned(fpr, tpr, 500):
+        assert y == tpr[fpr <= x + 1e-12].max()
+
+
+def test_one_kind_alone_cannot_be_told_apart() -> None:
+    with pytest.raises(ValueError, match="at least one member and one non-member"):
+        separation(torch.zeros(3), torch.ones(3, dtype=torch.bool), np.random.default_rng(0))

@@ -1,0 +1,317 @@
+"""From a federation to its membership attackers: who is a member, what passes the door, and what a run records."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim import experiment, membership, report, seeding
+from fedsim import world as worlds
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.observe import describe
+from fedsim.record import Failure, MembershipRecord, RoundRecord, RunRecord
+from fedsim.replay import replay
+from fedsim.scenario import Scenario, parse
+from fedsim.store import RunFolder, read_record
+from fedsim.types import Batch, ShadowPlan, Target
+from tests.test_experiment import Silent
+from tests.test_observe import holds, tensors
+
+Build = Callable[..., Scenario]
+Cases = Callable[..., dict[Target, membership.Case]]
+ALL = ["loss-threshold", "calibrated", "rmia", "loss-trajectory", "update-alignment"]
+SMALL: dict[str, Any] = {
+    "data": {"name": "digits", "test_fraction": 0.8},
+    "federation": {"algorithm": "fedavg", "clients": 4, "rounds": 2, "local_steps": 3, "batch_size": 8},
+    "threat": {"rounds": [1, 2]},
+    "membership": {"candidates": 40, "attacks": [{"name": name} for name in ALL]},
+}
+
+
+@pytest.fixture
+def cases(scenario: Build) -> Cases:
+    def build(**tables: Any) -> dict[Target, membership.Case]:
+        world_json = scenario(**{**SMALL, **tables}).model_dump_json()
+        journal = experiment.train(world_json, lambda _: None)
+        world = worlds.shared(world_json)
+        truths = [replay(world, entry).truth for entry in journal.entries]
+        return {
+            "model": membership.of_model(world, journal),
+            "update": membership.of_updates(world, journal, truths),
+        }
+
+    return build
+
+
+def rows(batch: Batch) -> list[bytes]:
+    return [example.numpy().tobytes() for example in batch.inputs]
+
+
+class Watching(Silent):
+    """Counts shadow models, keeps records, and can stop the run at a shadow model."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        super().__init__()
+        self.stop_at_shadow = stop_at
+        self.shadows: list[str] = []
+        self.records: list[MembershipRecord] = []
+
+    def shadow(self, label: str, number: int, total: int) -> None:
+        if len(self.shadows) == self.stop_at_shadow:
+            raise KeyboardInterrupt
+        self.shadows.append(f"{label} {number}/{total}")
+
+    def judged(self, record: MembershipRecord) -> None:
+        self.records.append(record)
+
+
+def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | None = None) -> RunRecord:
+    folder = RunFolder(path)
+    if earlier is None:
+        folder.create(overwrite=False)
+    return experiment.run(scenario, folder, watcher, command="test", earlier=earlier)
+
+
+def without_times(record: RunRecord) -> str:
+    dumped = record.model_dump(mode="json", include={"arms"})
+    for arm in dumped["arms"]:
+        del arm["seconds"]
+        for own in arm["membership"]:
+            del own["seconds"]
+    return json.dumps(dumped)
+
+
+def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scenario: Build) -> None:
+    built = scenario(**SMALL)
+    journal = experiment.train(built.model_dump_json(), lambda _: None)
+    world = worlds.build(built)
+    train, uses = world.dataset.train, membership.trained_on(world, journal.rounds)
+    drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.batches(round_, client)]
+    assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
+    used = {row for batch in drawn for row in rows(batch)}
+    assert {row for row, count in zip(rows(train), uses, strict=True) if count} == used
+    case = membership.of_model(world, journal)
+    assert int(case.is_member.sum()) == 40 == len(case.is_member) // 2
+    test, reference = set(rows(world.dataset.test)), set(rows(case.observation.reference))
+    for row, is_member in zip(rows(case.observation.candidates), case.is_member, strict=True):
+        assert row in (used if is_member else test)
+        assert row not in reference
+    assert reference <= test
+
+
+def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) -> None:
+    world = worlds.build(scenario(**SMALL))
+    lost = (Failure(who="client 1", why="late", cause="late"),)
+    aborted = (Failure(who="round", why="too few", cause="aborted"),)
+    rounds = [
+        RoundRecord(round=1, cohort=(0, 1), training_loss=1.0, failures=lost),
+        RoundRecord(round=2, cohort=(0, 2), training_loss=1.0, failures=aborted),
+    ]
+    uses = membership.trained_on(world, rounds)
+    assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.drawn(1, 0) for i in chosen})
+
+
+def test_members_of_updates_are_the_victims_own_batches(cases: Cases, scenario: Build) -> None:
+    case = cases()["update"]
+    world = worlds.build(scenario(**SMALL))
+    own = {row for round_ in (1, 2) for batch in world.batches(round_, 0) for row in rows(batch)}
+    candidates = zip(rows(case.observation.candidates), case.is_member, strict=True)
+    found = {row for row, is_member in candidates if is_member}
+    assert found <= own
+    assert len(found) == min(40, len(own)) == int(case.is_member.sum())
+    assert (case.client, case.rounds) == (0, (1, 2))
+
+
+@pytest.mark.parametrize("target", ["model", "update"])
+def test_nothing_in_reach_says_who_is_a_member(cases: Cases, scenario: Build, target: Target) -> None:
+    case = cases()[target]
+    plan = ShadowPlan(4, with_candidates=True)
+    shadows = membership.shadows(case.observation, plan, 0, lambda _: None)
+    found = tensors((case.observation, shadows))
+    dataset = worlds.build(scenario(**SMALL)).dataset
+    assert holds(found, case.observation.candidates.inputs), "the walk found nothing at all: it proves nothing"
+    n, members = len(case.is_member), case.is_member
+    marks = [tensor for tensor in found if tensor.numel() == n and not tensor.is_floating_point()]
+    assert marks, "labels and shadow masks have this size"
+    for mark in marks:
+        for is_high in (mark.flatten() > mark.double().mean(), mark.flatten() <= mark.double().mean()):
+            assert not torch.equal(is_high, members)
+    for secret in (members.nonzero().flatten(), (~members).nonzero().flatten(), dataset.train.inputs):
+        assert not holds(found, secret)
+    candidates = set(rows(case.observation.candidates))
+    kept = [tensor for tensor in found if tensor.shape[-3:] == dataset.spec.shape]
+    known = candidates | set(rows(case.observation.reference))
+    assert all(row.numpy().tobytes() in known for tensor in kept for row in tensor.reshape(-1, *dataset.spec.shape))
+
+
+def test_the_order_of_candidates_says_nothing(cases: Cases) -> None:
+    firsts = [cases(seed=seed)["model"].is_member[:20].double().mean() for seed in range(4)]
+    assert 0.25 < float(torch.stack(firsts).mean()) < 0.75
+    assert len({float(first) for first in firsts}) > 1
+
+
+def test_each_update_is_seen_as_the_threat_model_says(cases: Cases) -> None:
+    threat = {"rounds": [1], "shares": ["1.*"], "knows": ["labels"]}
+    (watched,) = cases(threat=threat)["update"].observation.updates
+    assert set(watched.update.tensors) == {"1.weight"}
+    assert watched.update.examples == 0
+
+
+def test_the_models_after_watched_rounds_and_the_last_are_seen(cases: Cases) -> None:
+    seen = cases(threat={"rounds": [1]})["model"].observation
+    assert [round_ for round_, _ in seen.weights] == [1, 2]
+    assert not torch.equal(seen.weights[0][1]["1.weight"], seen.weights[1][1]["1.weight"])
+    final = seen.model.state_dict()
+    assert all(torch.equal(final[name], tensor) for name, tensor in seen.weights[1][1].items())
+
+
+def test_every_example_is_in_half_of_the_shadow_models_and_the_plan_decides_which(cases: Cases) -> None:
+    seen = cases()["model"].observation
+    for with_candidates in (True, False):
+        plan = ShadowPlan(6, with_candidates)
+        trained = membership.shadows(seen, plan, 0, lambda _: None)
+        inside = torch.stack([own.candidates for own in trained])
+        assert inside.sum(0).tolist() == [3 * with_candidates] * len(seen.candidates)
+        assert torch.stack([own.reference for own in trained]).sum(0).tolist() == [3] * len(seen.reference)
+        again = membership.shadows(seen, plan, 0, lambda _: None)
+        assert all(
+            torch.equal(a.weights["1.weight"], b.weights["1.weight"]) for a, b in zip(trained, again, strict=True)
+        )
+
+
+def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Build) -> None:
+    """All clients' examples in each step: what the federation does is what the recipe does, up to rounding."""
+    tables: dict[str, Any] = {
+        "data": {"name": "digits", "test_fraction": 0.8},
+        "model": {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.0},
+        "partition": {"scheme": "iid"},
+        "federation": {"clients": 4, "rounds": 3, "batch_size": 91},
+        "aggregation": {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 0.5}},
+        "membership": {"candidates": 40, "attacks": [{"name": "loss-threshold"}]},
+    }
+    built = scenario(**tables)
+    journal = experiment.train(built.model_dump_json(), lambda _: None)
+    world = worlds.build(built)
+    used = membership.trained_on(world, journal.rounds).nonzero().flatten()
+    case = membership.of_model(world, journal)
+    train = world.dataset.train
+    weights = case.observation.train_shadow(
+        Batch(train.inputs[used], train.labels[used]), seeding.generator(0, "shadow")
+    )
+    assert len(used) == 4 * 91 == len(train)
+    for name, tensor in journal.weights.items():
+        assert torch.allclose(weights[name], tensor, atol=1e-5)
+
+
+def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tmp_path: Path) -> None:
+    watcher = Watching()
+    record = run(scenario(**SMALL), tmp_path / "run", watcher)
+    assert record == read_record(tmp_path / "run")
+    (arm,) = record.arms
+    assert arm.complete
+    assert [own.label for own in arm.membership] == ALL
+    assert list(arm.membership) == watcher.records
+    assert watcher.shadows == [f"calibrated {number}/8" for number in range(1, 9)], "rmia found them trained"
+    for own in arm.membership:
+        assert own.failure is None
+        assert own.summary is not None
+        assert own.summary.auc.n == own.members + own.non_members
+    assert [(own.target, own.client, own.rounds) for own in arm.membership[-2:]] == [
+        ("model", None, ()),
+        ("update", 0, (1, 2)),
+    ]
+    again = run(scenario(**SMALL), tmp_path / "again", Watching())
+    assert without_times(again) == without_times(record)
+
+
+def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(**SMALL, attacks=[{"name": "fedavg-inversion", "iterations": 2}])
+    whole = run(built, tmp_path / "whole", Watching())
+    with pytest.raises(KeyboardInterrupt):
+        run(built, tmp_path / "cut", Watching(stop_at=3))
+    left = read_record(tmp_path / "cut")
+    assert [arm.complete for arm in left.arms] == [False]
+    assert [own.label for own in left.arms[0].membership] == ["loss-threshold"]
+    assert report.build(tmp_path / "cut").is_file()
+    resumed = run(built, tmp_path / "cut", Watching(), earlier=left)
+    assert [own.summary for own in resumed.arms[0].membership] == [own.summary for own in whole.arms[0].membership]
+
+
+def test_an_attack_that_fails_is_recorded_and_the_others_go_on(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(**{**SMALL, "threat": {"rounds": [2]}})
+    (arm,) = run(built, tmp_path / "run", Watching()).arms
+    failures = {own.label: own.failure for own in arm.membership if own.failure}
+    assert list(failures) == ["loss-trajectory"]
+    assert "at least one round before the last" in failures["loss-trajectory"]
+    assert arm.complete
+
+
+def test_the_report_shows_curves_with_their_data_and_says_when_n_is_too_small(scenario: Build, tmp_path: Path) -> None:
+    run(scenario(**SMALL), tmp_path / "run", Watching())
+    page = report.build(tmp_path / "run").read_text()
+    assert "Who was a member?" in page
+    assert "n too small" in page
+    assert "Membership attack" in page
+    assert "No attack was tried, so nothing" not in page
+    lines = (tmp_path / "run" / "figures" / "roc-1-all.csv").read_text().splitlines()
+    assert lines[0] == "arm,attack,fpr,tpr"
+    assert {line.split(",")[1] for line in lines[1:]} == set(ALL)
+    assert (tmp_path / "run" / "figures" / "roc-1-all.png").stat().st_size > 1000
+
+
+def test_too_few_candidates_are_named_before_anything_is_trained(scenario: Build, tmp_path: Path) -> None:
+    table = {"candidates": 500, "attacks": [{"name": "loss-threshold"}]}
+    for fraction, words in ((0.2, "half of the test set holds only"), (0.8, "the training set holds only")):
+        built = scenario(**{**SMALL, "data": {"name": "digits", "test_fraction": fraction}, "membership": table})
+        with pytest.raises(ScenarioError, match=f"membership.candidates is 500, but {words}"):
+            membership.check(worlds.build(built))
+
+
+def test_fewer_examples_used_than_wanted_are_told_in_the_record(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(**{**SMALL, "membership": {"candidates": 300, "attacks": [{"name": "loss-threshold"}]}})
+    (own,) = run(built, tmp_path / "run", Watching()).arms[0].membership
+    assert own.failure is not None
+    assert "the training examples that updates were computed from holds only" in own.failure
+
+
+@pytest.mark.parametrize(
+    ("tables", "expected"),
+    [
+        (
+            {"membership": {"attacks": [{"name": "lirra"}]}},
+            r"membership.attacks.0.name: .*'lirra'. Did you mean 'lira'",
+        ),
+        (
+            {"membership": {"attacks": [{"name": "lira", "shadow": 4}]}},
+            r"membership.attacks.0.shadow: there is no such key. Did you mean 'shadows'",
+        ),
+        ({"membership": {"attacks": [{"name": "lira", "shadows": 7}]}}, r"attacks.0.shadows: .*multiple of 2, got 7"),
+        (
+            {"membership": {"candidate": 4, "attacks": [{"name": "lira"}]}},
+            r"membership.candidate: there is no such key. Did you mean 'candidates'",
+        ),
+        ({"membership": {"attacks": []}}, r"membership.attacks: .*at least 1 item"),
+        ({"membership": {"attacks": [{"name": "lira"}] * 2}}, r"two attacks are reported as 'lira'. Give one a label"),
+        (
+            {"membership": {"attacks": [{"name": "update-alignment"}]}, "threat": {"sees": "sum"}},
+            r"'update-alignment' judges the updates of one client, but threat.sees = 'sum'",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_key_and_the_nearest_name(tables: dict[str, Any], expected: str) -> None:
+    raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp"}, **tables}
+    with pytest.raises(FedsimError, match=expected):
+        parse(raw, "s.toml")
+
+
+def test_settings_are_filled_in_and_the_threat_model_tells_of_candidates(scenario: Build) -> None:
+    built = scenario(**{**SMALL, "membership": {"attacks": [{"name": "lira", "label": "L"}], "candidates": 40}})
+    assert built.membership is not None
+    assert built.membership.attacks[0].settings == {"shadows": 16, "mode": "online", "variance": "fixed"}
+    assert parse(built.model_dump(mode="json"), "again") == built
+    sentence = "Membership attacks judge 40 training examples and as many others"
+    assert any(sentence in told for told in describe(worlds.build(built)))
+    assert not any("Membership" in told for told in describe(worlds.build(scenario())))
