@@ -212,6 +212,14 @@ class OptimisedMasks:
         return torch.stack([masks.get(index, unknown) for masks in known])
 
 
+def unknown_masks(sites: Sequence[DropoutSite], victims: int, weight: float) -> Masking:
+    """Return masks that are searched as in the Dropout Inversion Attack, or none where there are no sites."""
+    if not sites:
+        return NoMasks()
+    nothing: list[dict[int, Tensor]] = [{} for _ in range(victims)]
+    return OptimisedMasks(sites, nothing, first="bernoulli", relaxation="box", annealed=False, weight=weight)
+
+
 def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:
     """Return sum over sites of |(1 - mean of the mask) - p| for masks (R, ...), shape (R,) (arXiv 2208.06163)."""
     terms = [((1.0 - mask.flatten(1).mean(1)) - rate).abs() for mask, rate in zip(masks, rates, strict=True)]

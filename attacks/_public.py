@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.types import Observation
+from fedsim.types import DropoutSite, Observation
 
 
 def sends_part(observation: Observation) -> bool:
@@ -13,3 +13,8 @@ def sends_part(observation: Observation) -> bool:
 def adds_noise(observation: Observation) -> bool:
     """Whether a defense says that it adds noise (`noise_scale`)."""
     return any(float(known.facts.get("noise_scale", 0.0)) > 0.0 for known in observation.public)
+
+
+def searched_sites(observation: Observation) -> tuple[DropoutSite, ...]:
+    """Return where an informed attacker searches dropout masks: nowhere, unless the rates are known."""
+    return observation.sites if "dropout-rates" in observation.threat.knows else ()

@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, 
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedsim import participation, secure_client
+from fedsim import participation, secure_client, seeding
 from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
@@ -109,7 +109,8 @@ def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
     """Return (mean cross-entropy, accuracy in [0, 1]) of the global model on the test set."""
     model = world.model_with(weights).eval()
     test = world.dataset.test
-    outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
+    with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
+        outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
     accuracy = (outputs.argmax(1) == test.labels).double().mean()
     return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
 

@@ -239,7 +239,9 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
         attacked = [(entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
-        victims = _attack(this, world, choice, attacked, f"arm-{number}/{choice.label or choice.name}")
+        label = choice.label or choice.name
+        with seeding.contained(seeding.derive(scenario.seed, f"foreign to attack {label}")):
+            victims = _attack(this, world, choice, attacked, f"arm-{number}/{label}")
         arm = arm.model_copy(
             update={
                 "attacks": (*arm.attacks, _summarised(scenario, choice, victims)),

@@ -170,7 +170,12 @@ class PublicKnowledge:
 
     Attributes:
         facts: by name. Attacks understand `noise_law` and `noise_scale` (standard deviation of what is added to every
-            entry), and `kept_share` (share of the entries that are sent; the others are zero).
+            entry), `kept_share` (share of the entries that are sent; the others are zero), and `unreliable` (names of
+            parameters whose tensors are randomised or zeroed). Of defenses inside the model: `noise_modules` (names of
+            modules that return independent N(0, 1) noise) and `penalties` (by name of a module, the function from its
+            output to what each example's loss gains). Of defenses that change the batch: `transforms` (functions of
+            the inputs, one of which was used), `mixed_examples` (how many examples a mixture holds) and
+            `random_signs` (whether entries of the inputs have random signs).
     """
 
     defense: str

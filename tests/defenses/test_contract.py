@@ -4,10 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from fedsim import registry
-from fedsim.hooks import Defense, Here
-from fedsim.types import Tensors, Update
+from fedsim import registry, seeding
+from fedsim.hooks import Defense, Here, LocalStep
+from fedsim.types import Batch, Tensors, Update
 
 DEFENSES = registry.methods("defense")
 
@@ -49,6 +50,58 @@ def test_it_never_changes_its_input_and_depends_on_its_generator_alone(name: str
     first, second = applied(make(name), tensors), applied(make(name), tensors)
     assert all(torch.equal(tensors[key], gradient()[key]) for key in tensors)
     assert all(torch.equal(first[key], second[key]) for key in tensors)
+
+
+def batch() -> Batch:
+    numbers = torch.Generator().manual_seed(5)
+    return Batch(torch.randn(5, 1, 8, 8, generator=numbers), torch.tensor([0, 1, 2, 3, 3]))
+
+
+def in_step(defense: Defense[Any], seed: int = 0) -> Here:
+    """A local step of a small model that the defense has prepared."""
+    with seeding.contained(1):
+        model: nn.Module = nn.Sequential(
+            nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, 4)
+        )
+    model = defense.prepare(model, torch.Generator().manual_seed(2)).train()
+    local = LocalStep(model, dict(model.named_parameters()), batch(), 5.0)
+    return Here(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_it_keeps_the_shape_of_a_batch_and_depends_on_its_generator_alone(name: str) -> None:
+    given = batch()
+    defense = make(name)
+    first, second = (defense.on_batch(given, in_step(defense, 3)) for _ in range(2))
+    assert first.inputs.shape == given.inputs.shape
+    assert len(first) == len(given)
+    assert torch.isfinite(first.inputs).all()
+    assert not first.inputs.requires_grad
+    assert torch.equal(given.inputs, batch().inputs)
+    assert torch.equal(first.inputs, second.inputs)
+    assert torch.equal(first.labels, second.labels)
+    if first.labels.is_floating_point():
+        assert first.labels.shape == (5, 4)
+        assert torch.allclose(first.labels.sum(1), torch.ones(5))
+    else:
+        assert torch.equal(first.labels, given.labels)
+
+
+@pytest.mark.parametrize("name", DEFENSES)
+def test_it_prepares_the_same_model_every_time_and_its_loss_is_a_finite_scalar(name: str) -> None:
+    defense = make(name)
+    ours, theirs = (in_step(defense).local for _ in range(2))
+    assert ours is not None
+    assert theirs is not None
+    pairs = zip(ours.model.state_dict().items(), theirs.model.state_dict().items(), strict=True)
+    assert all(a == b and torch.equal(x, y) for (a, x), (b, y) in pairs)
+    here_ = in_step(defense)
+    assert here_.local is not None
+    changed = defense.on_batch(here_.local.batch, here_)
+    outputs = here_.local.model(changed.inputs)
+    assert outputs.shape == (5, 4)
+    added = defense.loss(outputs, here_)
+    assert added is None or (added.shape == () and bool(torch.isfinite(added)))
 
 
 @pytest.mark.parametrize("name", DEFENSES)

@@ -1,0 +1,169 @@
+"""MixUp inversion: the weight and the pairing of a mixed batch are searched together with its images.
+
+MixUp (Zhang et al. 2018, arXiv 1710.09412) sends the gradient of W x with labels W y, W = l I + (1 - l) P for one l and
+a permutation P of the batch. For every P, up to a number of them, this attack searches
+min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), l in [0, 1], and keeps the P of the lowest objective; x comes
+out unmixed, with the prior on images instead of on mixtures. The mean of mixed labels is the mean of the labels, so
+that these are inferred as without MixUp. At l = 1/2 swapped pairs cannot be told apart.
+
+Threat model: honest-but-curious server, one gradient, who knows the defenses. Dropout masks are searched as DIA does,
+where their rates are known, and ignored otherwise.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks._comparison import Comparison, GeneralComparison, Setting
+from attacks._engine import Found, Search
+from attacks._hypotheses import descended_each
+from attacks._masking import Masking, unknown_masks
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._public import searched_sites
+from fedsim.registry import attack
+from fedsim.types import Knowledge, Masks, Observation, OnStep, Reconstruction
+
+_MIXED = 2
+
+
+class MixupInversionConfig(MatchingConfig):
+    """Settings of MixUp inversion."""
+
+    share_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step of the weight l")
+    pairings: int = Field(default=24, ge=1, description="most permutations to search; batches with more are refused")
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
+
+
+@final
+@attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", paper="1710.09412")
+class MixupInversion(MatchingAttack[MixupInversionConfig]):
+    """One search a permutation; the settings' trials count for each."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations of falling steps."""
+        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse where nothing is mixed in pairs, and batches with too many pairings."""
+        facts = [known.facts for known in observation.public]
+        if not any(own.get("mixed_examples") == _MIXED and not own.get("random_signs") for own in facts):
+            return "no defense in use mixes pairs of examples"
+        count = math.factorial(observation.batch_size or 1)
+        if count > self.config.pairings:
+            return f"the batch can be paired in {count} ways; `pairings` allows {self.config.pairings}"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs, masks and the weight together."""
+        sites = searched_sites(observations[0])
+        masks = unknown_masks(sites, len(observations), self.config.mask_weight)
+        steps = (*[self.config.learning_rate] * len(sites), self.config.share_learning_rate)
+        return Search(_WithShare(masks), self.first(observations), self.smoothness, sites=sites, rates=steps)
+
+    def descended(
+        self,
+        observations: Sequence[Observation],
+        labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Search under every pairing."""
+        hypotheses = [_Paired(self.config, partners) for partners in _pairings(observations[0])]
+        return descended_each(hypotheses, observations, labels, generators, on_steps)
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Report the best row with its pairing and weight, and masks without the weight behind them."""
+        best = min(rows, key=lambda row: row.objective)
+        share, partners = float(best.masks[-1]), _pairings(observation)[best.start // self.config.trials]
+        for row in rows:
+            row.masks = row.masks[:-1]
+        result = super().reported(observation, rows, labels, path)
+        note = f"explained best by the weight {share:.3f} and the partners {list(partners)}"
+        return replace(result, notes=(*result.notes, note), facts={**result.facts, "weight": share})
+
+
+class _Paired(MatchingAttack[MixupInversionConfig]):
+    """The search under one pairing."""
+
+    def __init__(self, config: MixupInversionConfig, partners: tuple[int, ...]) -> None:
+        super().__init__(config)
+        self._partners = partners
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        return MixupInversion(self.config).plan(observations)
+
+    def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
+        first = observations[0]
+        plain = self.setting(first, search)
+        identity = torch.eye(len(self._partners)).to(next(plain.model.parameters()))
+        weights: list[Tensor] = []
+
+        def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+            return plain.loss(outputs, weights[-1] @ F.one_hot(labels, first.spec.classes).to(outputs))
+
+        own = {"loss": loss, "identity": identity, "partners": identity[list(self._partners)], "weights": weights}
+        mixed = _MixedSetting(**{**vars(plain), **own})
+        return GeneralComparison(mixed, observations)
+
+
+@dataclass(frozen=True)
+class _MixedSetting(Setting):
+    """Forward passes of mixed inputs. The last of the masks is the weight l of the row, shape (1,).
+
+    Attributes:
+        identity: shape (B, B).
+        partners: P, shape (B, B).
+        weights: W of the latest forward pass, for the loss.
+    """
+
+    identity: Tensor = field(default_factory=lambda: torch.eye(1))
+    partners: Tensor = field(default_factory=lambda: torch.eye(1))
+    weights: list[Tensor] = field(default_factory=list[Tensor])
+
+    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor]) -> Tensor:
+        """Return the outputs for W x, and keep W."""
+        *dropped, share = masks
+        self.weights[:] = [share * self.identity + (1.0 - share) * self.partners]
+        mixed = (self.weights[0] @ inputs.flatten(1)).view_as(inputs)
+        return super().outputs(mixed, tuple(dropped), weights)
+
+
+class _WithShare:
+    """Masks, and behind them the weight l in [0, 1], shape (R, 1)."""
+
+    draws = 1
+
+    def __init__(self, masks: Masking) -> None:
+        self._masks = masks
+
+    def first(self, generator: torch.Generator) -> Masks:
+        return *self._masks.first(generator), torch.rand(1, generator=generator)
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        return *self._masks.masks(variables[:-1], victims, generators, done), variables[-1]
+
+    def prior(self, masks: Masks) -> Tensor | float:
+        return self._masks.prior(masks[:-1])
+
+    @torch.no_grad()
+    def project(self, variables: Masks) -> None:
+        self._masks.project(variables[:-1])
+        variables[-1].clamp_(0.0, 1.0)
+
+
+def _pairings(observation: Observation) -> list[tuple[int, ...]]:
+    return list(itertools.permutations(range(observation.batch_size or 1)))

@@ -1,0 +1,174 @@
+"""Noise inversion: the noise that a defense draws inside the model is optimised together with the data.
+
+Variational bottlenecks (PRECODE, Scheliga et al. 2022, arXiv 2108.04725; CVB, arXiv 2309.04515) go on with m + d e, e
+from N(0, 1). As DIA (arXiv 2208.06163) does with dropout masks, this attack searches e under its prior:
+min over x, e of 1 - cos(g(x, e), g*) + l_tv TV(x) + l_e mean(e^2) / 2; or it puts the expectation e = 0, which fits
+where d is small. Dropout masks are searched as DIA does, where their rates are known, and ignored otherwise. All
+tensors are compared, also those that a defense calls unreliable: with the right noise they are as good as any.
+
+Threat model: honest-but-curious server, one gradient, who knows the defenses. What they add to the clients' loss, such
+as a bottleneck's divergence, is added to the simulated one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks._comparison import Setting
+from attacks._engine import Found, Search
+from attacks._layers import run
+from attacks._masking import Masking, unknown_masks
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._public import searched_sites
+from fedsim.masks import without_dropout
+from fedsim.registry import attack
+from fedsim.types import Knowledge, Masks, Observation, Reconstruction, View
+
+
+class NoiseInversionConfig(MatchingConfig):
+    """Settings of noise inversion."""
+
+    noise: Literal["joint", "expectation"] = Field(default="joint", description="search the noise, or take it for 0")
+    noise_weight: float = Field(default=1e-4, ge=0, description="weight l_e of the noise's prior")
+    noise_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step of the noise, standard deviations")
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
+
+
+@final
+@attack("noise-inversion", summary="optimises noise inside the model jointly with the data", paper="2108.04725")
+class NoiseInversion(MatchingAttack[NoiseInversionConfig]):
+    """Replaces what modules of noise return by unknowns."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations of falling steps."""
+        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without known noise."""
+        if not _noise_modules(observation):
+            return "no defense in use draws noise inside the model"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs, masks and noise together."""
+        first = observations[0]
+        sites = searched_sites(first)
+        masks = unknown_masks(sites, len(observations), self.config.mask_weight)
+        is_joint = self.config.noise == "joint"
+        noise = _shapes(first)
+        unknowns = _Unknowns(masks, noise, self.config.noise_weight, is_zero=not is_joint)
+        steps = [self.config.learning_rate] * len(sites) + [self.config.noise_learning_rate * is_joint] * len(noise)
+        return Search(unknowns, self.first(observations), self.smoothness, sites=sites, rates=tuple(steps))
+
+    def setting(self, observation: Observation, search: Search) -> Setting:
+        """Return the setting with noise among the unknowns, and penalties in the loss."""
+        plain = super().setting(observation, search)
+        penalties = {n: p for known in observation.public for n, p in known.facts.get("penalties", {}).items()}
+        added: list[Tensor] = []
+
+        def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+            return sum(added, plain.loss(outputs, labels))
+
+        modules = _noise_modules(observation)
+        noisy = {"loss": loss, "modules": modules, "penalties": penalties, "added": added}
+        return _NoisySetting(**{**vars(plain), **noisy})
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Report masks without the noise that stands behind them."""
+        for row in rows:
+            row.masks = row.masks[: len(searched_sites(observation))]
+        return super().reported(observation, rows, labels, path)
+
+
+@dataclass(frozen=True)
+class _NoisySetting(Setting):
+    """Forward passes whose masks are followed by the noise of modules.
+
+    Attributes:
+        modules: names of the modules that return noise.
+        penalties: by name of a module, what its output adds to each example's loss, shape (B,).
+        added: means of the penalties of the latest forward pass, for the loss.
+    """
+
+    modules: tuple[str, ...] = ()
+    penalties: Mapping[str, Callable[[Tensor], Tensor]] = field(default_factory=dict[str, Callable[[Tensor], Tensor]])
+    added: list[Tensor] = field(default_factory=list[Tensor])
+
+    @contextmanager
+    def dropping(self, masks: Masks) -> Iterator[None]:
+        """Put masks and noise in place, and watch for penalties."""
+        cut = len(masks) - len(self.modules)
+        self.added.clear()
+        with ExitStack() as stack:
+            stack.enter_context(super().dropping(masks[:cut]))
+            for name, noise in zip(self.modules, masks[cut:], strict=True):
+                hook = self.model.get_submodule(name).register_forward_hook(lambda _m, _i, _o, noise=noise: noise)
+                stack.callback(hook.remove)
+            for name, penalty in self.penalties.items():
+                hook = self.model.get_submodule(name).register_forward_hook(
+                    lambda _m, _i, output, penalty=penalty: self.added.append(penalty(output).mean())
+                )
+                stack.callback(hook.remove)
+            yield
+
+
+class _Unknowns:
+    """Masks, and behind them noise (R, *shape) with its prior."""
+
+    draws = 1
+
+    def __init__(self, masks: Masking, shapes: Sequence[tuple[int, ...]], weight: float, *, is_zero: bool) -> None:
+        self._masks, self._shapes, self._weight, self._is_zero = masks, shapes, weight, is_zero
+
+    def first(self, generator: torch.Generator) -> Masks:
+        noise = tuple(torch.randn(shape, generator=generator) * (not self._is_zero) for shape in self._shapes)
+        return *self._masks.first(generator), *noise
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        cut = len(variables) - len(self._shapes)
+        return *self._masks.masks(variables[:cut], victims, generators, done), *variables[cut:]
+
+    def prior(self, masks: Masks) -> Tensor | float:
+        cut = len(masks) - len(self._shapes)
+        squares = torch.stack([noise.square().flatten(1).mean(1) for noise in masks[cut:]])
+        return self._masks.prior(masks[:cut]) + 0.5 * self._weight * squares.sum(0)
+
+    def project(self, variables: Masks) -> None:
+        self._masks.project(variables[: len(variables) - len(self._shapes)])
+
+
+def _noise_modules(observation: Observation) -> tuple[str, ...]:
+    return tuple(name for known in observation.public for name in known.facts.get("noise_modules", ()))
+
+
+@torch.no_grad()
+def _shapes(observation: Observation) -> list[tuple[int, ...]]:
+    """Return the shape of the noise of each module for one batch."""
+    model = copy.deepcopy(observation.model)
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, _module: nn.Module, _inputs: Any, noise: Tensor) -> None:
+        shapes[name] = tuple(noise.shape)
+
+    names = _noise_modules(observation)
+    for name in names:
+        model.get_submodule(name).register_forward_hook(partial(note, name))
+    blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
+    with without_dropout():
+        run(model, blank)
+    return [shapes[name] for name in names]

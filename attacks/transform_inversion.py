@@ -1,0 +1,100 @@
+"""Transform inversion: known transforms of the inputs are put into the simulated client.
+
+Defenses such as ATS (Gao et al. 2021, arXiv 2011.12505) send the gradient of T(x). Who knows the policies T_1 ... T_n
+searches x through each of them, min over x of 1 - cos(g(T_i(x)), g*) + l_tv TV(x), and keeps the one of the lowest
+objective: a wrong policy cannot explain what the right one left in the gradient, such as its filled corners. Pixels
+that T discards come from the prior alone. Balunovic et al. 2022, arXiv 2111.04706, break ATS with stronger priors.
+
+Threat model: honest-but-curious server, one gradient, who knows the defenses. Dropout masks are searched as DIA does,
+where their rates are known, and ignored otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._comparison import Setting
+from attacks._engine import Found, Search
+from attacks._hypotheses import descended_each
+from attacks._masking import unknown_masks
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._public import searched_sites
+from fedsim.registry import attack
+from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+
+Transform = Callable[[Tensor], Tensor]
+
+
+class TransformInversionConfig(MatchingConfig):
+    """Settings of transform inversion."""
+
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
+
+
+@final
+@attack("transform-inversion", summary="matches gradients through the known input transforms", paper="2011.12505")
+class TransformInversion(MatchingAttack[TransformInversionConfig]):
+    """One search a policy; the settings' trials count for each."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations of falling steps."""
+        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse where no transforms are known."""
+        if not _transforms(observation):
+            return "no defense in use transforms the inputs in a known way"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs and masks."""
+        sites = searched_sites(observations[0])
+        masking = unknown_masks(sites, len(observations), self.config.mask_weight)
+        return Search(masking, self.first(observations), self.smoothness, sites=sites)
+
+    def descended(
+        self,
+        observations: Sequence[Observation],
+        labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Search through every policy."""
+        hypotheses = [_Through(self.config, transform) for transform in _transforms(observations[0])]
+        return descended_each(hypotheses, observations, labels, generators, on_steps)
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Report the best row, and under which policy it was found."""
+        best = min(rows, key=lambda row: row.objective)
+        policy = _transforms(observation)[best.start // self.config.trials]
+        result = super().reported(observation, rows, labels, path)
+        return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
+
+
+class _Through(MatchingAttack[TransformInversionConfig]):
+    """The search through one policy."""
+
+    def __init__(self, config: TransformInversionConfig, transform: Transform) -> None:
+        super().__init__(config)
+        self._transform = transform
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        return TransformInversion(self.config).plan(observations)
+
+    def setting(self, observation: Observation, search: Search) -> Setting:
+        plain = super().setting(observation, search)
+        plain.model.register_forward_pre_hook(lambda _module, inputs: (self._transform(inputs[0]), *inputs[1:]))
+        return plain
+
+
+def _transforms(observation: Observation) -> tuple[Transform, ...]:
+    return tuple(transform for known in observation.public for transform in known.facts.get("transforms", ()))

@@ -1,0 +1,47 @@
+"""Mixtures of a batch's examples and of their labels: what MixUp and InstaHide share."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from defenses._layers import last_linear
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Here, Rules
+from fedsim.types import Batch
+
+
+def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
+    """Return the batch whose example i is sum_j W_ij x_j, with labels sum_j W_ij y_j as probabilities, shape (B, K).
+
+    Args:
+        batch: with classes or probabilities as labels.
+        weights: W, shape (B, B), rows add up to 1.
+        here: with the local step; K is the number of outputs of the model's last linear layer.
+    """
+    inputs = (weights @ batch.inputs.flatten(1)).view_as(batch.inputs)
+    return Batch(inputs, weights @ _probabilities(batch.labels, here, inputs))
+
+
+def _probabilities(labels: Tensor, here: Here, like: Tensor) -> Tensor:
+    if labels.is_floating_point():
+        return labels
+    assert here.local is not None
+    return F.one_hot(labels, last_linear(here.local.model)[1].out_features).to(like)
+
+
+def refuses_to_mix(images: int, rules: Rules, model: nn.Module) -> str | None:
+    """Return why `images` examples of a batch cannot be mixed, or None."""
+    if min(rules.batch_size, rules.examples) < images:
+        return f"it mixes {images} examples of a batch, but a batch holds {min(rules.batch_size, rules.examples)}"
+    try:
+        last_linear(model)
+    except NotApplicable as reason:
+        return f"it takes the number of classes from the last linear layer, but {reason}"
+    return None
+
+
+def uniforms(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Return numbers in (0, 1) in double precision, for the inverse of a distribution function."""
+    return torch.rand(shape, generator=generator, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)

@@ -1,0 +1,178 @@
+"""Variational bottlenecks: what PRECODE and its convolutional version share.
+
+Statistics s = encode(x) of 2 K features give mean m and standard deviation d = softplus(.); z = m + d e with e from
+N(0, 1), drawn afresh in every forward pass, in training and in evaluation; the model goes on with decode(z).
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar, cast, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim import seeding
+from fedsim.hooks import Defense, Here, Place
+from fedsim.types import Batch, Config, PublicKnowledge, Tensors
+
+
+@final
+class StandardNormal(nn.Module):
+    """Returns independent N(0, 1) noise of the shape of its input.
+
+    Attributes:
+        generator: where it comes from; None for torch's global generator.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.generator: torch.Generator | None = None
+
+    def forward(self, like: Tensor) -> Tensor:
+        """Return fresh noise."""
+        return torch.randn(like.shape, generator=self.generator, dtype=like.dtype).to(like.device)
+
+
+class Bottleneck(nn.Module):
+    """A bottleneck whose latent features are random.
+
+    Attributes:
+        observed: where statistics of forward passes are kept, for a loss; None to keep none.
+        axis: of the statistics.
+        limit: statistics of the standard deviation are clipped to [-limit, limit].
+    """
+
+    def __init__(self, encode: nn.Module, decode: nn.Module, *, axis: int, limit: float = torch.inf) -> None:
+        """Take what reads and writes latent features.
+
+        Args:
+            encode: from features to 2 K statistics.
+            decode: from K latent features back.
+            axis: as above.
+            limit: as above.
+        """
+        super().__init__()
+        self.encode, self.noise, self.decode = encode, StandardNormal(), decode
+        self.observed: list[Tensor] | None = None
+        self.axis, self.limit = axis, limit
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features of the same shape, through a random z."""
+        mean, deviation = moments(statistics := self.encode(features), self.axis, self.limit)
+        if self.observed is not None:
+            self.observed.append(statistics)
+        return self.decode(mean + deviation * self.noise(mean))
+
+
+def moments(statistics: Tensor, axis: int, limit: float) -> tuple[Tensor, Tensor]:
+    """Return the means and the standard deviations that statistics stand for."""
+    mean, raw = statistics.chunk(2, axis)
+    return mean, F.softplus(raw.clamp(-limit, limit))
+
+
+def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
+    """Return KL(N(m, d^2) || N(0, 1)) in nats, summed over latent features, one figure an example, shape (B,).
+
+    Args:
+        mean: m, shape (B, ...).
+        deviation: d, the standard deviation (not its logarithm, not the variance), same shape.
+    """
+    each = -0.5 * (1.0 + 2.0 * deviation.log() - mean.square() - deviation.square())
+    return each.flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class Penalty:
+    """What a bottleneck adds to the loss: beta times the divergence of its statistics."""
+
+    axis: int
+    limit: float
+    beta: float
+
+    def __call__(self, statistics: Tensor) -> Tensor:
+        """Return one figure an example, shape (B,)."""
+        return self.beta * divergence(*moments(statistics, self.axis, self.limit))
+
+
+class VariationalConfig(Config):
+    """Settings that both bottlenecks have."""
+
+    beta: float = Field(default=1e-3, ge=0, description="weight of the KL divergence (nats an example) in the loss")
+
+
+ConfigT = TypeVar("ConfigT", bound=VariationalConfig)
+
+
+class VariationalDefense(Defense[ConfigT]):
+    """A bottleneck in the model. Authors write `insert`."""
+
+    place: ClassVar[Place] = "model"
+    needs_step: ClassVar[bool] = True
+    kind: ClassVar[type[Bottleneck]]
+
+    def __init__(self, config: ConfigT) -> None:
+        """Know no model yet."""
+        super().__init__(config)
+        self._facts: dict[str, Any] = {}
+
+    @abstractmethod
+    def insert(self, model: nn.Module) -> nn.Module:
+        """Return the model with one bottleneck of this defense's kind."""
+
+    @final
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model with the bottleneck, and keep the names that are public.
+
+        Raises:
+            NotApplicable: the model has no place for it.
+        """
+        with seeding.contained(generator.initial_seed()):
+            model = self.insert(model)
+        place = next(name for name, module in model.named_modules() if isinstance(module, self.kind))
+        bottleneck = cast("Bottleneck", model.get_submodule(place))
+        names = [name for name, _ in model.named_parameters()]
+        first = next(index for index, name in enumerate(names) if name.startswith(f"{place}."))
+        penalty = Penalty(bottleneck.axis, bottleneck.limit, self.config.beta)
+        self._facts = {
+            "noise_modules": (f"{place}.noise",),
+            "penalties": {f"{place}.encode": penalty},
+            "unreliable": tuple(names[first:]),
+        }
+        return model
+
+    @final
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Let the coming forward pass draw from `here.generator`, and keep its statistics."""
+        for bottleneck in self._of(here):
+            bottleneck.noise.generator, bottleneck.observed = here.generator, []
+        return batch
+
+    @final
+    def loss(self, outputs: Tensor, here: Here) -> Tensor | None:
+        """Return beta times the divergence of the forward pass, mean over the examples."""
+        terms = [
+            Penalty(one.axis, one.limit, self.config.beta)(statistics).mean()
+            for one in self._of(here)
+            for statistics in one.observed or ()
+        ]
+        return torch.stack(terms).sum() if terms else None
+
+    @final
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        """Leave the gradient alone; forward passes that follow are nobody's step."""
+        for bottleneck in self._of(here):
+            bottleneck.noise.generator = bottleneck.observed = None
+        return gradient
+
+    @final
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return where noise is drawn, what the loss adds, and the parameters whose gradients are random."""
+        return PublicKnowledge(type(self).__name__.lower(), {"beta": self.config.beta, **self._facts})
+
+    def _of(self, here: Here) -> list[Bottleneck]:
+        model = nn.Module() if here.local is None else here.local.model
+        return [cast("Bottleneck", module) for module in model.modules() if isinstance(module, self.kind)]

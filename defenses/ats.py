@@ -1,0 +1,167 @@
+"""Automatic transformation search (ATS): batches pass through image transforms that were chosen to mislead inversion.
+
+Paper: Gao et al. 2021, arXiv 2011.12505. A policy is up to three of fifty transforms. Its privacy score on a
+half-trained model is the area under the cosine, mean over tensors, between the gradient at T(x) and at (1 - a) noise +
+a T(x) for a from 0 to 1; lower is better. Its accuracy score needs no training: with the eigenvalues v of the
+correlation matrix of the Jacobian's rows, -sum(log(v + e) + 1 / (v + e)), e = 1e-5. Of the candidates with the better
+accuracy scores those of the lowest privacy scores are kept, one of them at random a batch. The paper's threshold on
+the accuracy score, -85, belongs to its number of images; here a share of the candidates is kept instead.
+
+The gradient is that of T(x), exactly. Who knows the policies puts them into the simulated client. No guarantee.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from typing import Annotated, Any, ClassVar, cast, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from defenses._transforms import LIBRARY, Policy, policy_of
+from fedsim import registry
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Defense, Here, Place
+from fedsim.registry import defense
+from fedsim.types import Batch, Config, Dataset, PublicKnowledge
+
+_BLENDS = 20
+_EPSILON = 1e-5
+_LONGEST = 3
+_STEP = 0.1
+_Number = Annotated[int, Field(ge=0, lt=len(LIBRARY))]
+_Numbers = Annotated[tuple[_Number, ...], Field(min_length=1, max_length=_LONGEST)]
+_searched: dict[tuple[str, int, str], tuple[Policy, ...]] = {}
+
+
+class AtsConfig(Config):
+    """Settings of ATS."""
+
+    policies: tuple[_Numbers, ...] = Field(
+        default=((23, 5, 31), (2, 18, 33), (9, 27, 12)),
+        description="policies to draw from, by places in the library of 50 from 0; empty: search them",
+    )
+    candidates: int = Field(default=30, ge=1, description="search: random policies to score")
+    kept: int = Field(default=3, ge=1, description="search: policies to draw from")
+    accurate: float = Field(
+        default=0.5, gt=0, le=1, description="search: share of the candidates, by accuracy score, that may be kept"
+    )
+    public: str = Field(default="digits", description="search: data set whose test images are public")
+    images: int = Field(default=8, ge=2, description="search: public images to score on")
+    warm_up: int = Field(default=30, ge=0, description="search: SGD steps on public images that half-train the model")
+
+
+@final
+@defense("ats", summary="image transforms chosen to mislead inversion", paper="2011.12505")
+class Ats(Defense[AtsConfig]):
+    """One policy a batch, drawn at random."""
+
+    place: ClassVar[Place] = "input"
+
+    def __init__(self, config: AtsConfig) -> None:
+        """Take the policies of the settings, if there are any."""
+        super().__init__(config)
+        self._policies = tuple(policy_of(numbers) for numbers in config.policies)
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Search policies where none are given, once a process for each model and seed; the model stays as it is.
+
+        Raises:
+            NotApplicable: the public images do not fit the model.
+        """
+        if not self.config.policies:
+            key = self.config.model_dump_json(), generator.initial_seed(), str(model)
+            if key not in _searched:
+                _searched[key] = _search(self.config, copy.deepcopy(model), generator)
+            self._policies = _searched[key]
+        return model
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Return the batch under one of the policies."""
+        chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
+        return Batch(self._policies[chosen](batch.inputs), batch.labels)
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the policies, as functions and in words."""
+        return PublicKnowledge("ats", {"transforms": self._policies, "policies": tuple(map(str, self._policies))})
+
+
+def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:
+    """Return the area under the curve of cosines, mean over images, at most 1; lower hides more.
+
+    Args:
+        model: half-trained.
+        images: transformed ones, shape (B, C, H, W).
+        labels: classes (B,).
+        generator: for the noise that is blended in.
+    """
+    scores = [_area(model, image[None], label[None], generator) for image, label in zip(images, labels, strict=True)]
+    return sum(scores) / len(scores)
+
+
+def accuracy_score(model: nn.Module, images: Tensor) -> float:
+    """Return -sum(log(v + e) + 1 / (v + e)) over the eigenvalues of the Jacobian's correlations; higher is better.
+
+    Rows of the Jacobian are gradients of the summed outputs at each image; uncorrelated rows give -B.
+    """
+    leaves = images.detach().clone().requires_grad_()
+    (jacobian,) = torch.autograd.grad(model(leaves).sum(), leaves)
+    values = torch.linalg.eigvalsh(torch.corrcoef(jacobian.flatten(1).double()).nan_to_num())
+    shifted = values.clamp_min(0.0) + _EPSILON
+    return -float((shifted.log() + 1.0 / shifted).sum())
+
+
+def _area(model: nn.Module, image: Tensor, label: Tensor, generator: torch.Generator) -> float:
+    wanted = _gradient(model, image, label)
+    noise = torch.randn(image.shape, generator=generator, dtype=image.dtype)
+    cosines = torch.tensor([
+        float(_cosine(_gradient(model, torch.lerp(noise, image, step / _BLENDS), label), wanted))
+        for step in range(_BLENDS + 1)
+    ])  # fmt: skip
+    return float(torch.trapezoid(cosines, dx=1.0 / _BLENDS))
+
+
+def _gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    loss = F.cross_entropy(model(inputs), labels)
+    return torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
+
+
+def _cosine(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Tensor:
+    pairs = zip(ours, theirs, strict=True)
+    return torch.stack([F.cosine_similarity(a.flatten(), b.flatten(), dim=0) for a, b in pairs]).mean()
+
+
+def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> tuple[Policy, ...]:
+    """Return the best policies for a model, which is trained a little on the way."""
+    method = registry.get("dataset", config.public)
+    public = cast("Dataset", cast("Any", method.make)(method.config())).test
+    try:
+        _half_train(model, public, config.warm_up, generator)
+    except RuntimeError as error:
+        raise NotApplicable(f"the public images of '{config.public}' do not fit the model ({error})") from error
+    model.eval()
+    images, labels = public.inputs[: config.images], public.labels[: config.images]
+    policies = [_drawn(generator) for _ in range(config.candidates)]
+    accuracies = torch.tensor([accuracy_score(model, policy(images)) for policy in policies])
+    accurate = accuracies.argsort(descending=True)[: max(1, round(config.accurate * len(policies)))].tolist()
+    scores = {index: privacy_score(model, policies[index](images), labels, generator) for index in accurate}
+    return tuple(policies[index] for index in sorted(scores, key=scores.__getitem__)[: config.kept])
+
+
+def _drawn(generator: torch.Generator) -> Policy:
+    length = 1 + int(torch.randint(_LONGEST, (1,), generator=generator))
+    return policy_of(tuple(torch.randint(len(LIBRARY), (length,), generator=generator).tolist()))
+
+
+def _half_train(model: nn.Module, public: Batch, steps: int, generator: torch.Generator) -> None:
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for _ in itertools.repeat(None, steps):
+        chosen = torch.randint(len(public), (32,), generator=generator)
+        gradient = _gradient(model, public.inputs[chosen], public.labels[chosen])
+        with torch.no_grad():
+            for parameter, slope in zip(trained, gradient, strict=True):
+                parameter.sub_(slope, alpha=_STEP)

@@ -1,0 +1,83 @@
+"""Convolutional variational bottleneck (CVB): random features behind the first block of a convolutional network.
+
+Paper: Scheliga, Maeder, Seeland 2023, arXiv 2309.04515. Channels c become K latent maps z = m + d e and c channels
+again, by convolutions that keep the size; statistics of d are clipped to [-5, 5] before softplus. The loss grows by
+beta KL(N(m, d^2) || N(0, 1)), where d is the standard deviation; the published code puts d where a logarithm of the
+variance belongs, which is another term. Every later gradient is random. No guarantee.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, final
+
+from pydantic import Field
+from torch import nn
+
+from defenses._layers import with_module
+from defenses._variational import Bottleneck, VariationalConfig, VariationalDefense
+from fedsim.errors import NotApplicable
+from fedsim.registry import defense
+
+_LIMIT = 5.0
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Sigmoid, nn.Tanh, nn.Softplus,
+    nn.Hardswish,
+)  # fmt: skip
+
+
+class CvbConfig(VariationalConfig):
+    """Settings of the convolutional bottleneck."""
+
+    latent: int | None = Field(default=None, ge=1, description="latent maps K; half the channels when absent")
+    kernel: Literal[3, 5] = Field(default=3, description="edge of both convolutions, in pixels")
+
+
+@final
+class ConvolutionalBottleneck(Bottleneck):
+    """From maps (B, c, H, W) through K latent ones of the same size."""
+
+    def __init__(self, channels: int, latent: int, kernel: int) -> None:
+        """Start both layers as torch starts convolutions."""
+        encode = nn.Conv2d(channels, 2 * latent, kernel, padding=kernel // 2)
+        decode = nn.Conv2d(latent, channels, kernel, padding=kernel // 2)
+        super().__init__(encode, decode, axis=1, limit=_LIMIT)
+
+
+@final
+@defense("cvb", summary="a convolutional variational bottleneck behind the first block", paper="2309.04515")
+class Cvb(VariationalDefense[CvbConfig]):
+    """Wraps the activation behind the first convolution, or the convolution itself where no activation follows."""
+
+    kind: ClassVar[type[Bottleneck]] = ConvolutionalBottleneck
+
+    def insert(self, model: nn.Module) -> nn.Module:
+        """Return the model with the bottleneck behind its first block.
+
+        Raises:
+            NotApplicable: the model has no convolution.
+        """
+        name, channels = _end_of_first_block(model)
+        weight = next(model.parameters())
+        bottleneck = ConvolutionalBottleneck(channels, self.config.latent or max(1, channels // 2), self.config.kernel)
+        return with_module(model, name, nn.Sequential(model.get_submodule(name), bottleneck.to(weight)))
+
+
+def _end_of_first_block(model: nn.Module) -> tuple[str, int]:
+    """Return the name of the last module of the first block, and its number of channels.
+
+    Raises:
+        NotApplicable: there is no convolution.
+    """
+    leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
+    first = next((i for i, (_, module) in enumerate(leaves) if isinstance(module, nn.Conv2d)), None)
+    if first is None:
+        raise NotApplicable("the model has no convolution behind which the bottleneck could stand")
+    name, convolution = leaves[first]
+    assert isinstance(convolution, nn.Conv2d)
+    for later, module in leaves[first + 1 :]:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            break
+        if isinstance(module, _ACTIVATIONS):
+            name = later
+            break
+    return name, convolution.out_channels

@@ -1,0 +1,94 @@
+"""InstaHide: every example is mixed with k - 1 others of its batch, and every pixel gets a random sign.
+
+Paper: Huang et al. 2020, arXiv 2010.02772: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), coefficients from
+Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1 independent for every entry of every example; labels are mixed
+with the same coefficients. All k images are private here; the paper's variant with public ones needs a data set that
+the server does not have. No guarantee: |x'| undoes the signs, and encodings of the same images can be clustered and
+solved for them (Carlini et al. 2021, arXiv 2011.05315).
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from defenses._mixing import mixed, refuses_to_mix, uniforms
+from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.registry import defense
+from fedsim.types import Batch, Config, PublicKnowledge
+
+_OWN, _OTHER = 3.0, 1.0
+_ROOM = 1.1
+
+
+def _can_be_drawn(largest: float, images: int) -> bool:
+    """Whether coefficients below a bound are not so rare that nearly every draw would be thrown away."""
+    return largest * images > _ROOM
+
+
+class InstahideConfig(Config):
+    """Settings of InstaHide."""
+
+    images: int = Field(default=4, ge=2, le=16, description="k, images in a mixture, the example itself included")
+    largest: float = Field(default=0.65, gt=0, le=1, description="bound that every coefficient stays below")
+
+    @model_validator(mode="after")
+    def _fits(self) -> InstahideConfig:
+        if not _can_be_drawn(self.largest, self.images):
+            raise ValueError(f"{self.images} coefficients below {self.largest} can hardly add up to 1: raise `largest`")
+        return self
+
+
+@final
+@defense("instahide", summary="mixes k examples of a batch and flips signs of pixels", paper="2010.02772")
+class Instahide(Defense[InstahideConfig]):
+    """New mixtures and signs in every batch. A batch shorter than k mixes what it holds.
+
+    There the bound is 2 / n for n images if the setting cannot be met.
+    """
+
+    place: ClassVar[Place] = "input"
+    needs_step: ClassVar[bool] = True
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse batches of fewer than k, and models whose number of classes cannot be seen."""
+        return refuses_to_mix(self.config.images, rules, model)
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Return encodings, their labels as probabilities (B, K)."""
+        images = min(self.config.images, len(batch))
+        weights = self._weights(len(batch), images, here.generator).to(batch.inputs)
+        encoded = mixed(batch, weights, here)
+        signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=here.generator) - 1.0
+        return Batch(encoded.inputs * signs.to(batch.inputs), encoded.labels)
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return how many examples are mixed, the bound on their coefficients, and that signs are random."""
+        facts = {"mixed_examples": self.config.images, "largest": self.config.largest, "random_signs": True}
+        return PublicKnowledge("instahide", facts)
+
+    def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
+        """Return the coefficients of every mixture over the batch, shape (B, B); partners follow on a random circle."""
+        order = torch.randperm(examples, generator=generator)
+        weights = torch.zeros(examples, examples, dtype=torch.float64)
+        for place in range(examples):
+            chosen = order[[(place + offset) % examples for offset in range(images)]]
+            weights[order[place], chosen] = self._coefficients(images, generator)
+        return weights
+
+    def _coefficients(self, images: int, generator: torch.Generator) -> Tensor:
+        """Return coefficients below the bound, shape (images,); a lone image has nothing to share with."""
+        from scipy.special import gammaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
+
+        if images == 1:
+            return torch.ones(1, dtype=torch.float64)
+        shapes = torch.tensor([_OWN] + [_OTHER] * (images - 1), dtype=torch.float64)
+        bound = self.config.largest if _can_be_drawn(self.config.largest, images) else 2.0 / images
+        while True:
+            drawn = torch.from_numpy(gammaincinv(shapes.numpy(), uniforms((images,), generator).numpy()))
+            coefficients = drawn / drawn.sum()
+            if float(coefficients.max()) < bound:
+                return coefficients

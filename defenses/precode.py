@@ -1,0 +1,51 @@
+"""PRECODE: a variational bottleneck in front of the last linear layer.
+
+Paper: Scheliga, Maeder, Seeland 2022, arXiv 2108.04725: features h in R^d become z = m(h) + d(h) e, e from N(0, 1) in
+R^K, then features in R^d again; the loss grows by beta KL(N(m, d^2) || N(0, 1)). Gradients of the bottleneck and of
+all later layers, and the scale of all others, are random. No guarantee: Balunovic et al. 2022, arXiv 2111.04706, leave
+those tensors out of the match; optimising e together with the input uses them as well.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+from torch import nn
+
+from defenses._layers import last_linear, with_module
+from defenses._variational import Bottleneck, VariationalConfig, VariationalDefense
+from fedsim.registry import defense
+
+
+class PrecodeConfig(VariationalConfig):
+    """Settings of PRECODE."""
+
+    latent: int = Field(default=256, ge=1, description="latent features K")
+
+
+@final
+class LinearBottleneck(Bottleneck):
+    """From d features (..., d) through K latent ones."""
+
+    def __init__(self, features: int, latent: int) -> None:
+        """Start both layers as torch starts linear layers."""
+        super().__init__(nn.Linear(features, 2 * latent), nn.Linear(latent, features), axis=-1)
+
+
+@final
+@defense("precode", summary="a variational bottleneck in front of the last linear layer", paper="2108.04725")
+class Precode(VariationalDefense[PrecodeConfig]):
+    """Replaces the last linear layer NAME by a sequence: NAME.0 is the bottleneck, NAME.1 the layer itself."""
+
+    kind: ClassVar[type[Bottleneck]] = LinearBottleneck
+
+    def insert(self, model: nn.Module) -> nn.Module:
+        """Return the model with the bottleneck in front of its last linear layer.
+
+        Raises:
+            NotApplicable: the model has no linear layer.
+        """
+        name, layer = last_linear(model)
+        bottleneck = LinearBottleneck(layer.in_features, self.config.latent).to(layer.weight)
+        return with_module(model, name, nn.Sequential(bottleneck, layer))

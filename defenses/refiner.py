@@ -1,0 +1,92 @@
+"""Refiner: train on a changed batch x' whose gradient is close to the batch's and whose images are not.
+
+Paper: Fan et al. 2022, arXiv 2212.02042: minimise the utility gap |g(x') - g(x)|^2 minus l times a privacy distance.
+Here the gap is relative to |g(x)|^2, and the distance is 1 - SSIM instead of the paper's network, with the batch's
+own range of values as the data range; Adam from x plus noise. The client then uploads g(x'). No guarantee: whoever
+inverts g(x') exactly gets x', and how much x' still shows of x is all that protects x. Compare them before trusting it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torch.func import functional_call
+
+from fedsim.components.optimizer.adam import Adam, AdamConfig
+from fedsim.hooks import Defense, Here, LocalStep, Place
+from fedsim.metrics.image import ssim
+from fedsim.registry import defense
+from fedsim.types import Batch, Config, PublicKnowledge
+
+_LEAST_RANGE = 1e-6
+_SMALLEST_SIDE = 3
+
+
+class RefinerConfig(Config):
+    """Settings of Refiner."""
+
+    distance_weight: float = Field(default=1.0, ge=0, description="weight l of 1 - SSIM against the relative gap")
+    steps: int = Field(default=20, ge=0, description="Adam's steps; each takes two gradients of second order")
+    learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units")
+    noise: float = Field(default=0.1, ge=0, description="standard deviation of the noise at the start, in these units")
+
+
+@final
+@defense("refiner", summary="trains on other images with nearly the same gradient", paper="2212.02042")
+class Refiner(Defense[RefinerConfig]):
+    """Searches x' without dropout, inside the batch's range of values."""
+
+    place: ClassVar[Place] = "input"
+    needs_step: ClassVar[bool] = True
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Return x' with the labels of x."""
+        assert here.local is not None
+        inputs, (low, high) = batch.inputs, batch.inputs.aminmax()
+        noise = torch.randn(inputs.shape, generator=here.generator, dtype=inputs.dtype)
+        changed = (inputs + self.config.noise * noise).clamp(low, high)
+        objective = self._objective(batch, here.local, low, high)
+        variable = changed.requires_grad_()
+        adam, state = Adam(AdamConfig(learning_rate=self.config.learning_rate)), dict[str, Tensor]()
+        for _ in range(self.config.steps):
+            (slope,) = torch.autograd.grad(objective(variable), [variable])
+            with torch.no_grad():
+                adam.step({"x": variable}, {"x": slope}, state)
+                variable.clamp_(low, high)
+        return Batch(variable.detach(), batch.labels)
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the settings of the search."""
+        return PublicKnowledge("refiner", self.config.model_dump())
+
+    def _objective(self, batch: Batch, local: LocalStep, low: Tensor, high: Tensor) -> Callable[[Tensor], Tensor]:
+        wanted = [g.detach() for g in _gradient(local, batch.inputs, batch.labels)]
+        size = sum(float(g.square().sum()) for g in wanted) or 1.0
+        width = (high - low).clamp_min(_LEAST_RANGE)
+        is_image = batch.inputs.ndim == 4 and min(batch.inputs.shape[2:]) >= _SMALLEST_SIDE  # noqa: PLR2004
+
+        def objective(changed: Tensor) -> Tensor:
+            pairs = zip(_gradient(local, changed, batch.labels), wanted, strict=True)
+            gap = torch.stack([(ours - theirs).square().sum() for ours, theirs in pairs]).sum() / size
+            if not is_image:
+                return gap
+            likeness = ssim((changed - low) / width, (batch.inputs - low) / width).mean()
+            return gap - self.config.distance_weight * (1.0 - likeness).to(gap)
+
+        return objective
+
+
+def _gradient(local: LocalStep, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
+    """Return the gradient at `inputs`, differentiable in them; the model's buffers stay as they are."""
+    buffers = {name: buffer.clone() for name, buffer in local.model.named_buffers()}
+    with local.dropping():
+        loss = F.cross_entropy(functional_call(local.model, buffers, (inputs,)), labels)
+    return torch.autograd.grad(
+        loss, list(local.parameters.values()), create_graph=inputs.requires_grad, allow_unused=True,
+        materialize_grads=True,
+    )  # fmt: skip

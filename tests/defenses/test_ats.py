@@ -1,0 +1,149 @@
+"""ATS: transforms against plain formulas, both scores against loops, and the search."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from torch import nn
+
+from defenses._transforms import LIBRARY, Policy, Transform, policy_of
+from defenses.ats import Ats, AtsConfig, accuracy_score, privacy_score
+from fedsim import seeding
+from fedsim.client import local_training
+from fedsim.errors import FedsimError, NotApplicable
+from fedsim.hooks import Here
+from fedsim.scenario import Scenario
+from fedsim.types import Batch
+from fedsim.world import build
+
+Build = Callable[..., Scenario]
+
+
+def images(count: int = 3, channels: int = 2, height: int = 6, width: int = 9) -> torch.Tensor:
+    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(0))
+
+
+def small(seed: int = 1) -> nn.Module:
+    with seeding.contained(seed):
+        return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 10))
+
+
+def test_there_are_fifty_different_transforms_that_keep_the_shape_and_change_something() -> None:
+    assert len(set(LIBRARY)) == 50
+    for transform in LIBRARY:
+        changed = transform(images())
+        assert changed.shape == images().shape
+        assert torch.isfinite(changed).all()
+        assert not torch.allclose(changed, images(), atol=1e-3), str(transform)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(LIBRARY), st.integers(1, 3), st.integers(3, 7), st.integers(3, 7))
+def test_every_image_is_transformed_by_itself(transform: Transform, channels: int, height: int, width: int) -> None:
+    batch = images(4, channels, height, width)
+    together = transform(batch)
+    alone = torch.cat([transform(image[None]) for image in batch])
+    assert torch.allclose(together, alone, atol=1e-5)
+
+
+def test_transforms_do_what_their_names_say() -> None:
+    x = images(1, 1, 4, 4)
+    square = torch.zeros(1, 1, 4, 4)
+    square[0, 0, 0, 1] = 1.0
+    assert torch.allclose(Transform("rotate", 90)(square), torch.rot90(square, 1, (2, 3)), atol=1e-5)
+    shifted = torch.zeros_like(x)
+    shifted[..., :3] = x[..., 1:]
+    assert torch.allclose(Transform("translate-x", 0.25)(x), shifted, atol=1e-5)
+    lifted = torch.zeros_like(x)
+    lifted[:, :, :3] = x[:, :, 1:]
+    assert torch.allclose(Transform("translate-y", 0.25)(x), lifted, atol=1e-5)
+    assert torch.allclose(Transform("invert", 1)(x), x.min() + x.max() - x, atol=1e-5)
+    assert torch.allclose(Transform("contrast", 0.5)(x), 0.5 * x + 0.5 * x.mean(), atol=1e-5)
+    assert torch.allclose(Transform("brightness", 0.5)(x), 0.5 * x + 0.5 * x.min(), atol=1e-5)
+    assert len(Transform("posterize", 1)(x).unique()) == 2
+    assert torch.allclose(Transform("sharpness", 1.0)(x), x, atol=1e-5)
+
+
+def test_a_policy_applies_its_steps_in_order() -> None:
+    policy = policy_of((5, 40, 23))
+    assert torch.equal(policy(images()), LIBRARY[23](LIBRARY[40](LIBRARY[5](images()))))
+    assert str(policy) == f"{LIBRARY[5]} then {LIBRARY[40]} then {LIBRARY[23]}"
+    with pytest.raises(FedsimError, match="need inputs"):
+        policy(torch.zeros(2, 5))
+
+
+def test_the_privacy_score_is_the_area_under_the_cosines() -> None:
+    model, x, y = small(), images(2, 1, 8, 8), torch.tensor([1, 4])
+
+    def gradient(inputs: torch.Tensor, label: torch.Tensor) -> list[np.ndarray]:
+        loss = nn.functional.cross_entropy(model(inputs), label)
+        return [g.numpy().ravel() for g in torch.autograd.grad(loss, list(model.parameters()))]
+
+    noise_source = torch.Generator().manual_seed(5)
+    areas: list[float] = []
+    for image, label in zip(x.split(1), y.split(1), strict=True):
+        noise = torch.randn(image.shape, generator=noise_source)
+        wanted = gradient(image, label)
+        curve: list[float] = []
+        for i in range(21):
+            ours = gradient((1 - i / 20) * noise + i / 20 * image, label)
+            cosines = [a @ b / (np.linalg.norm(a) * np.linalg.norm(b)) for a, b in zip(ours, wanted, strict=True)]
+            curve.append(float(np.mean(cosines)))
+        assert curve[-1] == pytest.approx(1.0, abs=1e-5)
+        areas.append(float(np.trapezoid(curve, dx=1 / 20)))
+    found = privacy_score(model, x, y, torch.Generator().manual_seed(5))
+    assert found == pytest.approx(float(np.mean(areas)), abs=1e-4)
+
+
+def test_the_accuracy_score_is_best_for_uncorrelated_rows() -> None:
+    model, x = small(), images(4, 1, 8, 8)
+    rows: list[np.ndarray] = []
+    for image in x.split(1):
+        leaf = image.clone().requires_grad_()
+        rows.append(torch.autograd.grad(model(leaf).sum(), leaf)[0].numpy().ravel())
+    values = np.linalg.eigvalsh(np.corrcoef(np.stack(rows).astype(np.float64)))
+    expected = -float(np.sum(np.log(values + 1e-5) + 1 / (values + 1e-5)))
+    assert accuracy_score(model, x) == pytest.approx(expected, rel=1e-3)
+    assert accuracy_score(model, x) <= -4 + 1e-3
+    assert accuracy_score(model, x[:1].repeat(4, 1, 1, 1)) < accuracy_score(model, x)
+
+
+def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
+    config = AtsConfig(policies=(), candidates=6, kept=2, images=3, warm_up=2)
+    model = small()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    defense, other = Ats(config), Ats(config)
+    assert defense.prepare(model, torch.Generator().manual_seed(8)) is model
+    other.prepare(small(), torch.Generator().manual_seed(8))
+    policies = defense.adaptive_view().facts["transforms"]
+    assert len(policies) == 2
+    assert other.adaptive_view().facts["transforms"] is policies
+    assert all(isinstance(policy, Policy) and 1 <= len(policy.steps) <= 3 for policy in policies)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(NotApplicable, match="do not fit the model"):
+        Ats(config).prepare(nn.Linear(7, 3), torch.Generator().manual_seed(8))
+
+
+def test_one_policy_a_batch_is_drawn_from_those_given(scenario: Build) -> None:
+    defense = Ats(AtsConfig(policies=((0,), (9, 31))))
+    batch = Batch(images(), torch.zeros(3, dtype=torch.long))
+    results = [defense.on_batch(batch, Here(1, 0, 0, torch.Generator().manual_seed(seed))).inputs for seed in range(40)]
+    kinds = [torch.equal(result, LIBRARY[0](images())) for result in results]
+    assert all(
+        kind or torch.equal(r, LIBRARY[31](LIBRARY[9](images()))) for kind, r in zip(kinds, results, strict=True)
+    )
+    assert sum(kinds) == pytest.approx(20, abs=3 * math.sqrt(10))
+    world = build(scenario(defenses=[{"name": "ats"}]))
+    _, truth = local_training(world, world.first_weights, 1, 0)
+    assert not torch.equal(truth.batches[0].inputs, truth.private[0].inputs)
+
+
+@pytest.mark.parametrize("policies", [((50,),), ((1, 2, 3, 4),), ((),)])
+def test_policies_outside_the_library_are_refused(policies: tuple[tuple[int, ...], ...]) -> None:
+    with pytest.raises(ValidationError):
+        AtsConfig(policies=policies)

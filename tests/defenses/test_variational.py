@@ -1,0 +1,199 @@
+"""Both variational bottlenecks: the divergence, the randomness, and the place in any model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.distributions import Normal, kl_divergence
+
+from defenses._variational import Bottleneck, divergence, moments
+from defenses.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
+from defenses.precode import LinearBottleneck, Precode, PrecodeConfig
+from fedsim.client import local_training
+from fedsim.errors import FedsimError
+from fedsim.hooks import Here, LocalStep
+from fedsim.scenario import Scenario
+from fedsim.types import Batch
+from fedsim.world import World, build
+from tests.federating import run
+
+Build = Callable[..., Scenario]
+CONVNET = {"name": "convnet", "width": 4, "dropout": 0.25}
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(1, 3), st.integers(0, 1000))
+def test_the_divergence_is_that_of_torch(examples: int, latent: int, side: int, seed: int) -> None:
+    numbers = generator(seed)
+    statistics = 3.0 * torch.randn(examples, 2 * latent, side, side, generator=numbers, dtype=torch.float64)
+    mean, deviation = moments(statistics, 1, 5.0)
+    expected = kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).flatten(1).sum(1)
+    assert torch.allclose(divergence(mean, deviation), expected)
+
+
+def test_the_published_convolutional_divergence_is_another_one() -> None:
+    """Its code takes the standard deviation for a logarithm of the variance: not even zero at N(0, 1)."""
+    mean, deviation = torch.zeros(1, 3), torch.ones(1, 3)
+    literal = -0.5 * (1.0 + deviation - mean.square() - deviation.exp()).sum(1)
+    assert divergence(mean, deviation).item() == 0.0
+    assert literal.item() > 1.0
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(
+    ("bottleneck", "shape"), [(LinearBottleneck(6, 4), (3, 6)), (ConvolutionalBottleneck(6, 4, 3), (3, 6, 5, 7))]
+)
+def test_it_samples_in_training_and_in_evaluation(
+    bottleneck: Bottleneck, shape: tuple[int, ...], training: bool
+) -> None:
+    bottleneck.train(training)
+    features = torch.randn(shape, generator=generator())
+    bottleneck.noise.generator = generator(1)
+    first, second = bottleneck(features), bottleneck(features)
+    assert first.shape == features.shape
+    assert not torch.allclose(first, second)
+    bottleneck.noise.generator = generator(1)
+    assert torch.equal(bottleneck(features), first)
+
+
+def test_latent_features_have_the_stated_law() -> None:
+    bottleneck = LinearBottleneck(2, 3)
+    bottleneck.decode = nn.Identity()
+    bottleneck.noise.generator = generator(7)
+    features = torch.randn(1, 2, generator=generator()).expand(40_000, 2)
+    mean, deviation = moments(bottleneck.encode(features[:1]), -1, torch.inf)
+    latent = bottleneck(features)
+    assert torch.allclose(latent.mean(0), mean[0], atol=0.02)
+    assert torch.allclose(latent.std(0), deviation[0], rtol=0.02)
+
+
+class Named(nn.Module):
+    """A model that is no sequence, with its head two levels down."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 4, 3)
+        self.heads = nn.ModuleDict({"own": nn.Linear(4, 5)})
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.heads["own"](torch.tanh(self.body(images)).mean((2, 3)))
+
+
+@pytest.mark.parametrize(
+    ("model", "shape", "place", "kept"),
+    [
+        (lambda: nn.Linear(6, 3), (6,), "0", set[str]()),
+        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)), (6,), "3.0", {"1.weight"}),
+        (Named, (1, 8, 8), "heads.own.0", {"body.weight", "body.bias"}),
+        (lambda: torchvision.models.resnet18(num_classes=3), (3, 32, 32), "fc.0", {"conv1.weight"}),
+    ],
+)
+def test_precode_stands_in_front_of_the_last_linear_layer(
+    model: Callable[[], nn.Module], shape: tuple[int, ...], place: str, kept: set[str]
+) -> None:
+    defense = Precode(PrecodeConfig(latent=4))
+    plain = model()
+    before = plain(torch.ones(2, *shape)).shape
+    prepared = defense.prepare(plain, generator())
+    assert isinstance(prepared.get_submodule(place), LinearBottleneck)
+    assert prepared(torch.ones(2, *shape)).shape == before
+    names = [name for name, _ in prepared.named_parameters()]
+    assert kept <= set(names)
+    facts = defense.adaptive_view().facts
+    assert facts["noise_modules"] == (f"{place}.noise",)
+    head = place.removesuffix("0") + "1"
+    assert set(facts["unreliable"]) == {n for n in names if n.startswith((f"{place}.", f"{head}."))}
+
+
+@pytest.mark.parametrize(
+    ("model", "place"),
+    [
+        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 3)), "1.1"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.GELU(), nn.Flatten()), "2.1"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 3), nn.ReLU()), "0.1"),
+        (lambda: torchvision.models.resnet18(num_classes=3), "relu.1"),
+    ],
+)
+def test_cvb_stands_behind_the_first_block(model: Callable[[], nn.Module], place: str) -> None:
+    defense = Cvb(CvbConfig())
+    prepared = defense.prepare(model(), generator())
+    bottleneck = prepared.get_submodule(place)
+    assert isinstance(bottleneck, ConvolutionalBottleneck)
+    assert isinstance(bottleneck.encode, nn.Conv2d)
+    assert bottleneck.encode.out_channels == bottleneck.encode.in_channels
+    prepared(torch.ones(2, 3, 32, 32))
+    unreliable = defense.adaptive_view().facts["unreliable"]
+    first = next(name for name, _ in prepared.named_parameters())
+    assert first not in unreliable
+    assert f"{place}.encode.weight" in unreliable
+
+
+def test_models_without_a_place_are_refused(scenario: Build) -> None:
+    with pytest.raises(FedsimError, match="no convolution"):
+        build(scenario(defenses=[{"name": "cvb"}])).new_model()
+    with pytest.raises(FedsimError, match="no linear layer"):
+        Precode(PrecodeConfig()).prepare(nn.Conv2d(1, 1, 1), generator())
+
+
+def world(scenario: Build, name: str, **settings_: Any) -> World:
+    return build(scenario(model=CONVNET, defenses=[{"name": name, **settings_}], federation={"batch_size": 3}))
+
+
+@pytest.mark.parametrize("name", ["precode", "cvb"])
+def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name: str) -> None:
+    """The other parts of the loss do not depend on beta, since the noise does not."""
+    gradients = {
+        beta: local_training(w := world(scenario, name, beta=beta), w.first_weights, 1, 0)[0] for beta in (0.0, 0.5)
+    }
+    assert gradients[0.0].loss < gradients[0.5].loss
+    built = world(scenario, name)
+    defense, model = built.defenses[0], built.model_with(built.first_weights)
+    batch = next(iter(built.batches(1, 0)))
+    here = Here(1, 0, 0, generator(), local=LocalStep(model, built.parameters, Batch(batch.inputs, batch.labels), 3.0))
+    defense.on_batch(batch, here)
+    seen: list[Tensor] = []
+    place = defense.adaptive_view().facts["noise_modules"][0].removesuffix(".noise")
+    bottleneck = model.get_submodule(place)
+    assert isinstance(bottleneck, Bottleneck)
+    bottleneck.encode.register_forward_hook(lambda _m, _i, statistics: seen.append(statistics))
+    outputs = model(batch.inputs)
+    mean, deviation = moments(seen[0], bottleneck.axis, bottleneck.limit)
+    expected = 1e-3 * kl_divergence(Normal(mean, deviation), Normal(0.0, 1.0)).sum() / 3
+    added = defense.loss(outputs, here)
+    assert added is not None
+    assert torch.allclose(added, expected)
+    defense.on_gradient({}, here)
+    assert bottleneck.noise.generator is None
+    assert bottleneck.observed is None
+
+
+@pytest.mark.parametrize("name", ["precode", "cvb"])
+def test_clients_and_rounds_draw_noise_of_their_own_and_repeat_it(scenario: Build, name: str) -> None:
+    built = world(scenario, name, beta=0.0)
+
+    def sent(round_: int, client: int) -> Tensor:
+        update, _ = local_training(built, built.first_weights, round_, client)
+        return torch.cat([tensor.flatten() for tensor in update.tensors.values()])
+
+    assert torch.equal(sent(1, 0), sent(1, 0))
+    assert not torch.equal(sent(1, 0), sent(2, 0))
+    assert not torch.equal(sent(1, 0), sent(1, 1))
+
+
+@pytest.mark.parametrize("name", ["precode", "cvb"])
+def test_a_federation_is_reproducible_although_evaluation_samples(scenario: Build, name: str) -> None:
+    built = scenario(model=CONVNET, defenses=[{"name": name}], federation={"rounds": 2, "clients": 2})
+    first = run(built)
+    torch.rand(3)
+    second = run(built)
+    assert [r.test_loss for r in first.rounds] == [r.test_loss for r in second.rounds]
+    assert all(torch.equal(tensor, second.weights[key]) for key, tensor in first.weights.items())
