@@ -81,6 +81,8 @@ def run(
     page = report.build(folder.path)
     if any(arm.attacks for arm in record.arms):
         _out.print(display.results(record))
+    for line in display.guarantees(record):
+        _say(line)
     for arm in record.arms:
         _say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     _say(f"Report: {page}")

@@ -170,7 +170,10 @@ class PublicKnowledge:
 
     Attributes:
         facts: by name. Attacks understand `noise_law` and `noise_scale` (standard deviation of what is added to every
-            entry), and `kept_share` (share of the entries that are sent; the others are zero).
+            entry), and `kept_share` (share of the entries that are sent; the others are zero). Private mechanisms state
+            `clip` (largest norm of what one example or client adds), and `noise_multiplier` (standard deviation of the
+            noise on the sum over `clip`) or `target_epsilon` (from which it follows); where the scale of an entry
+            depends on the batch, they state no `noise_scale`.
     """
 
     defense: str
