@@ -11,8 +11,9 @@ def sends_part(observation: Observation) -> bool:
 
 
 def adds_noise(observation: Observation) -> bool:
-    """Whether a defense says that it adds noise (`noise_scale`)."""
-    return any(float(known.facts.get("noise_scale", 0.0)) > 0.0 for known in observation.public)
+    """Whether a defense says that it adds noise (`noise_scale`, or what a private one follows from)."""
+    stated = ("noise_scale", "noise_multiplier", "target_epsilon")
+    return any(float(known.facts.get(fact, 0.0)) > 0.0 for known in observation.public for fact in stated)
 
 
 def searched_sites(observation: Observation) -> tuple[DropoutSite, ...]:

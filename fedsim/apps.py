@@ -20,6 +20,7 @@ from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
+from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.secure_server import SecureSum
 from fedsim.server import Aggregation, Nodes, lost, pack
@@ -44,6 +45,8 @@ def client_app() -> ClientApp:
         fate = participation.fate(world.scenario, round_, client, world.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)
+        if fate is None or not fate.is_absent:
+            spend(context.state, world.client_mechanisms)
         if fate is not None:
             return Message(lost(fate), reply_to=message)
         memory = recall(context.state, counted)

@@ -84,6 +84,8 @@ def run(
         _out.print(display.results(record))
     if any(arm.membership for arm in record.arms):
         _out.print(display.memberships(record))
+    for line in display.guarantees(record):
+        _say(line)
     for arm in record.arms:
         _say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     _say(f"Report: {page}")

@@ -164,7 +164,7 @@ class ClientRound:
         """Return where a hook is; each of several moments in one step has randomness of its own."""
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
-        return Here(self.round, self.client, step, generator, self._shown, memory, local)
+        return Here(self.round, self.client, step, generator, self._shown, memory, local, self.world.rules)
 
     @cached_property
     def _shown(self) -> Tensors:

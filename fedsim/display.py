@@ -234,6 +234,16 @@ def results(record: RunRecord) -> Table:
     return table
 
 
+def guarantees(record: RunRecord) -> list[str]:
+    """Return what each private method of each arm guaranteed, with all that an epsilon needs to mean something."""
+    return [
+        f"{arm.name}: {own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; "
+        f"against {own.against}."
+        for arm in record.arms
+        for own in arm.guarantees
+    ]
+
+
 def _judged(record: MembershipRecord) -> str:
     return "the model" if record.target == "model" else f"client {record.client}"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -30,10 +31,12 @@ from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.membership import separation
 from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.observe import describe, observe
+from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
     Failure,
+    GuaranteeRecord,
     ItemScore,
     KeptUpdate,
     MaskScore,
@@ -47,6 +50,7 @@ from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import (
     Knowledge,
+    Mechanism,
     Observation,
     OnStep,
     Reconstruction,
@@ -200,6 +204,37 @@ def model_hash(weights: Tensors) -> str:
     return digest.hexdigest()[:16]
 
 
+def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRecord, ...]:
+    """Return what each private mechanism of an arm guaranteed over the rounds that were run."""
+    stated = dict(world.client_mechanisms)
+    if world.server_mechanism is not None:
+        stated[world.scenario.aggregation.name] = world.server_mechanism
+    return tuple(_guaranteed(name, mechanism, rounds) for name, mechanism in stated.items())
+
+
+def _guaranteed(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
+    """Compose all rounds where clients are sampled, else those of the client that was asked most often."""
+    is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
+    asked = Counter(client for record in rounds for client in record.cohort)
+    number = len(rounds) if is_sampled else max(asked.values(), default=0)
+    whose = "the whole run" if is_sampled else "the client that was asked most often"
+    found = guarantee(mechanism, [in_rounds(mechanism, number)])
+    return GuaranteeRecord(
+        source=source,
+        epsilon=found.epsilon,
+        delta=found.delta,
+        rdp_epsilon=found.rdp_epsilon,
+        accountant=found.accountant,
+        unit=found.unit,
+        adjacency=found.adjacency,
+        noise_multiplier=mechanism.noise_multiplier,
+        sampling_rate=found.sampling_rate,
+        steps=found.steps,
+        composition=f"{found.composition} in {number} {'round' if number == 1 else 'rounds'}, those of {whose}",
+        against=found.against,
+    )
+
+
 def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
     begin = time.perf_counter()
     scenario = world.scenario
@@ -234,6 +269,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         replay_matches=all(own.matches for own in replays),
         attacks=(),
         updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
+        guarantees=guarantees(world, journal.rounds),
         complete=not scenario.attacks and scenario.membership is None,
     )
     this.keep(arm, number)

@@ -29,6 +29,7 @@ from torch import Tensor, nn
 
 from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.masks import injected_masks, without_dropout
+from fedsim.secure_aggregation.quantisation import Quantisation
 from fedsim.types import (
     Applicability,
     Batch,
@@ -89,6 +90,7 @@ class Here:
     Attributes:
         received: the weights that the client received this round.
         local: the local step, for hooks that say that they need it; None in the moment of the upload.
+        rules: what is public about the federation; None outside of one.
         memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
             class says that it `remembers`, and only then, and only if the client's update counted.
     """
@@ -100,6 +102,7 @@ class Here:
     received: Tensors = field(default_factory=dict[str, Tensor])
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     local: LocalStep | None = None
+    rules: Rules | None = None
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,15 @@ class Rules:
         steps: most local steps that a client takes in a round.
         batch_size: examples of a step; under Poisson sampling the expectation.
         examples: examples of the client that owns fewest.
+        most_examples: examples of the client that owns most.
+        shape: of one example.
+        classes: number of classes.
         loss_terms: names of the components that add to the loss.
+        batch_readers: names of the hooks that change a batch, add to the loss after the forward pass, or look into a
+            local step, but for a defense that takes the gradient of every example.
         hides_updates: whether secure aggregation hides the updates of single clients.
+        smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
+        quantisation: how updates become integers behind secure aggregation.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -135,12 +145,18 @@ class Rules:
     steps: int
     batch_size: int
     examples: int
+    most_examples: int
+    shape: tuple[int, ...]
+    classes: int
     sampling: Literal["passes", "poisson"]
     clients: int
     cohort: float
     cohort_sampling: Literal["fixed", "poisson"]
     loss_terms: tuple[str, ...]
+    batch_readers: tuple[str, ...]
     hides_updates: bool
+    smallest_sum: int
+    quantisation: Quantisation | None
 
 
 class _Configured(ABC, Generic[ConfigT]):

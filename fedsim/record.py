@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
-from fedsim.types import Config, Knowledge, Target
+from fedsim.types import Adjacency, Config, Knowledge, Target, Unit
 
 SCHEMA_VERSION = 1
 
@@ -173,6 +173,45 @@ class KeptUpdate(_Part):
     raw_is_wire: bool
 
 
+class GuaranteeRecord(_Part):
+    """What a differentially private method guaranteed in an arm. An epsilon without the other fields says nothing.
+
+    `source` names the method. `epsilon` is the least upper bound at `delta`, `accountant` who computed it: ``exact``
+    (Gaussian noise without sampling), ``PRV`` or ``RDP``; `rdp_epsilon` is a second opinion, and never the smaller one.
+    `noise_multiplier` is the noise over the sensitivity under `adjacency`, `sampling_rate` the probability that the
+    unit takes part in one of the `steps`; `composition` says whose rounds were composed, `against` whom it holds.
+    """
+
+    source: str
+    epsilon: float
+    delta: float
+    rdp_epsilon: float
+    accountant: Literal["exact", "PRV", "RDP", "none"]
+    unit: Unit
+    adjacency: Adjacency
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+    composition: str
+    against: str
+
+    @property
+    def figure(self) -> str:
+        """Epsilon and delta, for people."""
+        return f"epsilon {self.epsilon:.3g} at delta {self.delta:g} (RDP {self.rdp_epsilon:.3g})"
+
+    @property
+    def neighbours(self) -> str:
+        """What two data sets that it makes hard to tell apart differ in, for people."""
+        verb = "one more or less" if self.adjacency == "add-or-remove" else "one replaced"
+        return f"{'one record of a client' if self.unit == 'record' else 'a client with all records'}, {verb}"
+
+    @property
+    def sampling(self) -> str:
+        """Who takes part in a step, for people."""
+        return "no sampling" if self.sampling_rate == 1 else f"Poisson sampling at rate {self.sampling_rate:.4g}"
+
+
 class ArmRecord(_Part):
     """One combination of the scenario's arms, run to its end.
 
@@ -194,6 +233,9 @@ class ArmRecord(_Part):
     attacks: tuple[AttackRecord, ...]
     updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
     partition: PartitionRecord | None = None
+    guarantees: tuple[GuaranteeRecord, ...] = Field(
+        default=(), description="one for each method of the arm that states a private mechanism"
+    )
     membership: tuple[MembershipRecord, ...] = ()
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0

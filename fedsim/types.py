@@ -176,6 +176,9 @@ class PublicKnowledge:
             output to what each example's loss gains). Of defenses that change the batch: `transforms` (functions of
             the inputs, one of which was used), `mixed_examples` (how many examples a mixture holds) and
             `random_signs` (whether entries of the inputs have random signs).
+            Private mechanisms state `clip` (largest norm of what one example or client adds), and `noise_multiplier`
+            (standard deviation of the noise on the sum over `clip`) or `target_epsilon` (from which it follows); where
+            the scale of an entry depends on the batch, they state no `noise_scale`.
     """
 
     defense: str

@@ -31,7 +31,7 @@ from fedsim.hooks import (
 )
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Choice, Scenario
-from fedsim.types import Batch, Dataset, DropoutSite, Loss, Tensors
+from fedsim.types import Batch, Dataset, DropoutSite, Loss, Mechanism, Tensors
 from fedsim.vectors import Layout
 
 cross_entropy: Loss = F.cross_entropy
@@ -85,13 +85,47 @@ class World:
             steps=max(self.steps(client) for client in range(len(sizes))),
             batch_size=settings.batch_size,
             examples=min(sizes),
+            most_examples=max(sizes),
+            shape=self.dataset.spec.shape,
+            classes=self.dataset.spec.classes,
             sampling=settings.sampling,
             clients=clients,
             cohort=self.expected_participants,
             cohort_sampling=participation.sampling,
             loss_terms=tuple(type(term).__name__ for term in self.loss_terms),
+            batch_readers=tuple(type(hook).__name__ for hook in self._batch_readers()),
             hides_updates=self.scenario.secure_aggregation is not None,
+            smallest_sum=self._smallest_sum,
+            quantisation=self.scenario.secure_aggregation,
         )
+
+    def _batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
+        yield from self.augmentations
+        for defense in self.defenses:
+            reads = defense.needs_step or defense.overrides("on_batch") or defense.overrides("loss")
+            if reads and not defense.overrides("on_examples"):
+                yield defense
+
+    @property
+    def _smallest_sum(self) -> int:
+        secure, participation = self.scenario.secure_aggregation, self.scenario.participation
+        if secure is None:
+            return 1
+        if participation.sampling == "poisson" or participation.availability < 1:
+            return 2  # the smallest cohort that has a sum
+        return secure.survivors_needed(self.scenario.cohort_size)
+
+    @cached_property
+    def client_mechanisms(self) -> dict[str, Mechanism]:
+        """What private mechanism a client runs in each round, by the name of the defense that is it."""
+        found = zip(self.scenario.defenses, _as_written(self.scenario), strict=True)
+        stated = {choice.name: defense.mechanism(self.rules) for choice, defense in found}
+        return {name: mechanism for name, mechanism in stated.items() if mechanism is not None}
+
+    @cached_property
+    def server_mechanism(self) -> Mechanism | None:
+        """What private mechanism the server's rule runs in each round."""
+        return self.new_aggregator().mechanism(self.rules)
 
     @property
     def expected_participants(self) -> float:

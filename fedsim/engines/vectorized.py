@@ -17,6 +17,7 @@ from fedsim.cohort import check, cohort_training
 from fedsim.engines.local import LocalGrid
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
+from fedsim.privacy.history import spend
 from fedsim.server import Orders, Reply, failed
 from fedsim.types import Memory
 from fedsim.world import World, shared
@@ -48,6 +49,7 @@ class VectorizedGrid(LocalGrid):
         world, scenario = self._world, self._world.scenario
         fates = {c: participation.fate(scenario, orders.round, c, world.steps(c)) for c in clients}
         present = [client for client in clients if fates[client] is None]
+        self._spend(fates)
         memories = self._recalled(present, orders.counted)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
         if world.remembers:
@@ -59,6 +61,14 @@ class VectorizedGrid(LocalGrid):
                 yield self._reply(orders.round, client, *next(rows))
             else:
                 yield failed(client, fate.why, fate.cause)
+
+    def _spend(self, fates: Mapping[int, participation.Loss | None]) -> None:
+        """Let every client that trained, in time or not, note what it cost; nothing but the client's state is told."""
+        if not self._world.client_mechanisms:
+            return
+        for client, fate in fates.items():
+            if fate is None or not (fate.is_absent or fate.cause == "crash"):
+                spend(self._state.setdefault(client, RecordDict()), self._world.client_mechanisms)
 
     def _reply(self, round_: int, client: int, vector: Tensor, examples: int, loss: float) -> Reply:
         """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""

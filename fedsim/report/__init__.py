@@ -91,6 +91,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
         left_out=tables.left_out(record),
+        guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,
         **pictures,
     )

@@ -10,6 +10,8 @@ from fedsim.hooks import Aggregator
 from tests.federating import a_round
 
 NAMES = list(registry.methods("aggregator"))
+# A rule that acts without updates adds something of its own, so what it makes of them is not a mean of them.
+AVERAGING = [name for name in NAMES if not registry.get("aggregator", name).make.acts_without_updates]
 NEEDS_MORE_THAN_ONE = {"krum"}
 EXAMPLES = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
 
@@ -53,7 +55,7 @@ def test_who_sent_what_does_not_matter(name, rule, contributions):
         assert torch.allclose(rule(name).combine(permuted, a_round()), expected, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", AVERAGING)
 def test_equal_contributions_give_that_vector(name, rule, contributions):
     vector = vectors(1)[0]
     assert torch.allclose(
@@ -61,7 +63,7 @@ def test_equal_contributions_give_that_vector(name, rule, contributions):
     )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", AVERAGING)
 def test_one_contribution_is_returned_or_refused_with_the_setting(name, rule, contributions):
     settings = "|".join(registry.get("aggregator", name).config.model_fields)
     alone = contributions(vectors(1), [7])

@@ -1,0 +1,112 @@
+"""DP-SGD: each example's gradient is clipped, the sum gets Gaussian noise, and the expected batch divides it.
+
+    g' = (sum over i in the batch of g_i min(1, C / ||g_i||) + N(0, (sigma C)^2 I)) / (q N)
+
+with a batch drawn by Poisson sampling at rate q. Paper: Abadi et al. 2016, arXiv 1607.00133, algorithm 1. It protects
+one record of a client against whoever sees all of his updates. The number of examples and the loss are no part of the
+mechanism: the expected number is sent, and a loss of 0.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import ClassVar, Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.privacy.budget import Budget
+from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
+from fedsim.privacy.upload import noise
+from fedsim.registry import defense
+from fedsim.types import Mechanism, PublicKnowledge, Tensors, Update
+
+
+class DpSgdConfig(Budget):
+    """Settings of DP-SGD."""
+
+    clip: float = Field(default=1.0, gt=0, description="largest norm of an example's gradient over all parameters")
+    mode: Literal["auto", "hooks", "functorch", "ghost"] = Field(
+        default="auto",
+        description="how examples are clipped: hooks and functorch store each gradient, ghost its norm alone; auto "
+        "takes ghost for dense layers, else hooks",
+    )
+
+
+@final
+@defense("dp-sgd", summary="clips each example's gradient and adds noise, with an epsilon", paper="1607.00133")
+class DpSgd(Defense[DpSgdConfig]):
+    """Record-level differential privacy of one client's training, against the server too."""
+
+    place: ClassVar[Place] = "examples"
+    needs_step: ClassVar[bool] = True
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why the guarantee would not hold, or None when it does."""
+        if rules.sampling != "poisson" and rules.batch_size < rules.most_examples:
+            return (
+                "its accountant is for Poisson sampling, but batches are passes over the client's examples. Set "
+                "federation.sampling = 'poisson', or a batch_size that takes every client's examples at once"
+            )
+        if rules.loss_terms:
+            return f"the loss term {rules.loss_terms[0]} is not clipped. Leave it out"
+        if rules.batch_readers:
+            return f"{rules.batch_readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
+        if self.config.delta * rules.most_examples >= 1:
+            return f"delta is {self.config.delta:g}, expected below 1/{rules.most_examples}, the examples of a client"
+        return why_inseparable(model, rules.shape, rules.classes, self._mode(model), torch.Generator().manual_seed(0))
+
+    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+        """Return the batch's mean loss, not a number when it is empty, and the private gradient."""
+        local = here.local
+        assert local is not None, "called in a local step"
+        here.memory["expected"] = here.memory.get("expected", torch.zeros(())) + local.expected
+        total = {name: torch.zeros_like(p) for name, p in local.parameters.items()}
+        loss = math.nan
+        if len(local.batch):
+            mode = self._mode(local.model)
+            each, total = clipped_sum(local.model, local.parameters, losses, self.config.clip, mode)
+            loss = float(each.mean())
+        deviation = self._multiplier(here.rules) * self.config.clip
+        return loss, {n: (t + noise(t, deviation, here.generator)) / local.expected for n, t in total.items()}
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        """Return the update with the number of examples that was expected, no loss, and buffers as received."""
+        expected = round(float(here.memory.get("expected", torch.zeros(()))))
+        buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
+        return replace(update, buffers=buffers, examples=expected, loss=0.0)
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return the subsampled Gaussian mechanism of a round; its rate is that of the client with fewest examples."""
+        multiplier = self._multiplier(rules)
+        if not multiplier:
+            return None
+        return Mechanism(
+            unit="record",
+            adjacency="add-or-remove",
+            noise_multiplier=multiplier,
+            sampling_rate=_rate(rules),
+            steps=rules.steps,
+            delta=self.config.delta,
+            against="the server and everybody else who sees a client's updates",
+        )
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return clipping norm and noise, whose scale on a gradient is noise_multiplier * clip / expected batch."""
+        return PublicKnowledge("dp-sgd", {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts})
+
+    def _mode(self, model: nn.Module) -> Mode:
+        return cheapest(model) if self.config.mode == "auto" else self.config.mode
+
+    def _multiplier(self, rules: Rules | None) -> float:
+        if rules is None:
+            return self.config.multiplier(1.0, 1, sensitivity=1.0)
+        return self.config.multiplier(_rate(rules), rules.steps * rules.rounds, sensitivity=1.0)
+
+
+def _rate(rules: Rules) -> float:
+    return min(1.0, rules.batch_size / rules.examples) if rules.sampling == "poisson" else 1.0

@@ -1,0 +1,72 @@
+"""Local differential privacy: the client clips its update to norm S and adds N(0, (sigma S)^2) itself.
+
+    u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
+
+Any two updates are neighbours, at most 2S apart, so the noise multiplier of the guarantee is sigma / 2. It protects
+all that a client has against the server. The mean of m clients has noise sigma S / sqrt(m): far more than central noise
+needs. Paper: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon as in Balle, Wang 2018, arXiv 1805.06530.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+from torch import nn
+
+from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.privacy.budget import Budget
+from fedsim.privacy.upload import disturbed, why_buffers_move
+from fedsim.registry import defense
+from fedsim.types import Mechanism, PublicKnowledge, Update
+
+_SENSITIVITY = 2.0  # over the clipping norm
+
+
+class LocalDpConfig(Budget):
+    """Settings of local differential privacy."""
+
+    clip: float = Field(default=1.0, gt=0, description="S: largest norm of an update over all parameters")
+
+
+@final
+@defense("local-dp", summary="the client clips its update and adds noise to it, with an epsilon", paper="1805.06530")
+class LocalDp(Defense[LocalDpConfig]):
+    """Client-level differential privacy against everybody who sees the upload."""
+
+    place: ClassVar[Place] = "noise"
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit, or None when it does."""
+        if self.config.delta * rules.clients >= 1:
+            return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
+        return why_buffers_move(model, rules.shape)
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        """Return the private update; it states one example and a loss of 0, since both would tell of the data."""
+        return disturbed(update, self.config.clip, self._multiplier(here.rules) * self.config.clip, here.generator)
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return one Gaussian mechanism a round."""
+        multiplier = self._multiplier(rules)
+        if not multiplier:
+            return None
+        return Mechanism(
+            unit="client",
+            adjacency="replace",
+            noise_multiplier=multiplier / _SENSITIVITY,
+            sampling_rate=1.0,
+            steps=1,
+            delta=self.config.delta,
+            against="the server and everybody else who sees a client's uploads",
+        )
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return clipping norm and noise."""
+        facts = {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts}
+        if "noise_multiplier" in facts:
+            facts["noise_scale"] = self._multiplier(None) * self.config.clip
+        return PublicKnowledge("local-dp", facts)
+
+    def _multiplier(self, rules: Rules | None) -> float:
+        return self.config.multiplier(1.0, 1 if rules is None else rules.rounds, sensitivity=_SENSITIVITY)

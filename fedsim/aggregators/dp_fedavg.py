@@ -1,0 +1,133 @@
+"""DP-FedAvg: the server clips each client's update, adds noise to the sum, and divides by the expected cohort.
+
+    (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W)
+
+Paper: McMahan et al. 2018, arXiv 1710.06963, algorithm 1. With `quantile` the norm S follows that quantile of the
+updates' norms: S <- S exp(-eta (b - gamma)), b the noisy share of updates below S (Andrew et al. 2021, arXiv
+1905.03871, algorithm 1); each client's bit is counted as +1/2 or -1/2, so that one client moves their sum by 1/2. It
+protects a client against those who see the models. The server sees every update: against it there is no protection.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import ClassVar, Self, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from fedsim.hooks import Aggregator, Rules, ServerRound
+from fedsim.registry import aggregator
+from fedsim.types import Config, Contribution, Mechanism
+
+_COUNTS_A_DEVIATION = 20.0  # Andrew et al., section 3.1: sigma_b = qW / 20
+
+
+class DpFedAvgConfig(Config):
+    """Settings of DP-FedAvg."""
+
+    clip: float = Field(default=1.0, gt=0, description="S: largest norm of an update; with quantile, that of round 1")
+    noise_multiplier: float = Field(
+        default=1.0, ge=0, description="z of the guarantee, for all that is released in a round"
+    )
+    delta: float = Field(default=1e-5, gt=0, lt=1, description="at which epsilon is stated")
+    quantile: float | None = Field(
+        default=None,
+        gt=0,
+        lt=1,
+        description="gamma: share of the updates that S is to leave as they are; absent: S stays",
+    )
+    clip_rate: float = Field(default=0.2, gt=0, description="eta: how fast S follows the quantile")
+    count_noise: float | None = Field(
+        default=None,
+        gt=0,
+        description="standard deviation of the noise on the number of unclipped updates, above noise_multiplier / 2; "
+        "a twentieth of the cohort, and at least noise_multiplier, when absent",
+    )
+
+    @model_validator(mode="after")
+    def _leaves_a_share(self) -> Self:
+        if self.quantile is not None and self.count_noise is not None and self.count_noise <= self.noise_multiplier / 2:
+            raise ValueError(
+                f"count_noise is {self.count_noise:g}, expected above noise_multiplier / 2 = "
+                f"{self.noise_multiplier / 2:g}: with less, the count alone costs more than the whole guarantee"
+            )
+        return self
+
+
+@final
+@aggregator("dp-fedavg", summary="mean of clipped updates with noise, with an epsilon", paper="1710.06963")
+class DpFedAvg(Aggregator[DpFedAvgConfig]):
+    """Client-level differential privacy by a trusted server; all clients count the same.
+
+    Buffers of an update are clipped and disturbed with the rest: running variances may then become negative.
+    """
+
+    needs_single_updates: ClassVar[bool] = True
+    acts_without_updates: ClassVar[bool] = True
+
+    def __init__(self, config: DpFedAvgConfig) -> None:
+        super().__init__(config)
+        self.clip = config.clip
+
+    def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
+        """Return the noisy mean over the expected cohort; noise alone when nobody sent a finite update."""
+        total: Tensor | None = None
+        below = 0.0
+        for contribution in contributions:
+            norm = float(contribution.vector.double().norm())
+            if not math.isfinite(norm):
+                continue  # nothing could bound it
+            below += (norm <= self.clip) - 0.5
+            factor = min(1.0, self.clip / norm) if norm > 0 else 1.0
+            if total is None:
+                total = contribution.vector * factor
+            else:
+                total.add_(contribution.vector, alpha=factor)
+        total = torch.zeros(here.size) if total is None else total
+        deviation = self._on_updates(here.expected) * self.clip
+        noisy = total + deviation * torch.empty_like(total).normal_(generator=here.generator)
+        self._follow(below, here)
+        return noisy / here.expected
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return the mechanism of a round.
+
+        Under Poisson sampling a client more or less moves the sum by S, and is in it with probability q. In a cohort of
+        fixed size a client can only be replaced, which moves it by 2S, and nothing is gained from sampling.
+        """
+        if not self.config.noise_multiplier:
+            return None
+        is_poisson = rules.cohort_sampling == "poisson"
+        return Mechanism(
+            unit="client",
+            adjacency="add-or-remove" if is_poisson else "replace",
+            noise_multiplier=self.config.noise_multiplier / (1.0 if is_poisson else 2.0),
+            sampling_rate=rules.cohort / rules.clients if is_poisson else 1.0,
+            steps=1,
+            delta=self.config.delta,
+            against="those who see the global models, clients among them, but not against the server",
+        )
+
+    def _follow(self, below: float, here: ServerRound) -> None:
+        """Move the clipping norm towards the quantile, for the next round."""
+        if self.config.quantile is None:
+            return
+        noise = float(torch.empty((), dtype=torch.float64).normal_(generator=here.generator))
+        share = (below + self._on_count(here.expected) * noise) / here.expected + 0.5
+        self.clip *= math.exp(-self.config.clip_rate * (share - self.config.quantile))
+
+    def _on_count(self, expected: float) -> float:
+        """Return sigma_b, the standard deviation of the noise on the count."""
+        if not self.config.noise_multiplier:
+            return 0.0
+        return self.config.count_noise or max(expected / _COUNTS_A_DEVIATION, self.config.noise_multiplier)
+
+    def _on_updates(self, expected: float) -> float:
+        """Return the multiplier of the noise on the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) where S follows a quantile."""
+        multiplier = self.config.noise_multiplier
+        if self.config.quantile is None or not multiplier:
+            return multiplier
+        return (multiplier**-2 - (2.0 * self._on_count(expected)) ** -2) ** -0.5

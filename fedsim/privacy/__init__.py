@@ -1,0 +1,1 @@
+"""Differential privacy: what a mechanism guarantees, what that bounds, and whether a run contradicts it."""

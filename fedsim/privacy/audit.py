@@ -1,0 +1,122 @@
+"""One run as a test of its own guarantee: canaries are put in or left out by fair coins, and somebody guesses which.
+
+Under (epsilon, delta) the number of right guesses W among r is stochastically below a binomial with success rate
+e^eps / (1 + e^eps), but for delta:
+
+    P(W >= v) <= P(B >= v) + 2 m delta max over i of P(v > B >= v - i) / i,    B ~ Binomial(r, e^eps / (1 + e^eps))
+
+(Steinke, Nasr, Jagielski 2023, arXiv 2305.08846, theorem 5.2). The largest epsilon that makes an observed v unlikely
+is a lower bound on the true one. An audit can contradict a guarantee, and never prove one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.special import expit
+from scipy.stats import binom
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+
+_LARGEST_EPSILON = 50.0
+_HALVINGS = 50
+
+
+class GuaranteeContradicted(FedsimError):
+    """A run showed more than its guarantee allows: the mechanism is not what it is said to be."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What guesses about canaries show.
+
+    Attributes:
+        canaries: how many were put in or left out.
+        guesses: for how many somebody guessed.
+        correct: guesses that were right.
+        delta: at which the bound holds.
+        confidence: that the bound holds.
+        epsilon: lower bound on the epsilon of the mechanism.
+    """
+
+    canaries: int
+    guesses: int
+    correct: int
+    delta: float
+    confidence: float
+    epsilon: float
+
+
+def coins(canaries: int, generator: torch.Generator) -> Tensor:
+    """Return which canaries take part, (canaries,) boolean: independent fair coins."""
+    return torch.rand(canaries, generator=generator) < 1 / 2
+
+
+def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confidence: float = 0.95) -> Audit:
+    """Return what scores show about the mechanism that computed them.
+
+    The canaries with the highest scores are guessed to have taken part, as many with the lowest not to, and nothing is
+    guessed about the others.
+
+    Args:
+        included: which canaries took part, from `coins`, (m,) boolean; the scores must not depend on it in any other
+            way than through the mechanism.
+        scores: how much each seems to have taken part, (m,), finite.
+        guesses: how many guesses to make, an even number of at most m, fixed beforehand.
+        delta: at which to bound epsilon.
+        confidence: of the bound.
+
+    Raises:
+        FedsimError: the number of guesses is odd or out of range, or a score is not finite.
+    """
+    canaries = len(included)
+    if not 0 < guesses <= canaries or guesses % 2:
+        raise FedsimError(f"guesses is {guesses}, expected an even number of at most {canaries}, the canaries.")
+    if not bool(torch.isfinite(scores).all()):
+        raise FedsimError("a canary's score is not finite. Expected one number for each canary.")
+    order = scores.argsort()
+    out, in_ = order[: guesses // 2], order[canaries - guesses // 2 :]
+    correct = int((~included[out]).sum() + included[in_].sum())
+    lower = epsilon_at_least(canaries, guesses, correct, delta, confidence)
+    return Audit(canaries, guesses, correct, delta, confidence, lower)
+
+
+def epsilon_at_least(canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> float:
+    """Return the largest epsilon that so many right guesses contradict, at least 0."""
+    risk = 1.0 - confidence
+    if p_value(canaries, guesses, correct, 0.0, delta) > risk:
+        return 0.0
+    low, high = 0.0, _LARGEST_EPSILON
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if p_value(canaries, guesses, correct, middle, delta) <= risk else (low, middle)
+    return low
+
+
+def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
+    """Return a bound on the probability of so many right guesses under (epsilon, delta)."""
+    rate = float(expit(epsilon))
+    tail = float(binom.sf(correct - 1, guesses, rate))
+    below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))
+    steepest = float((below / np.arange(1, correct + 1)).max()) if correct else 0.0
+    return min(1.0, tail + 2.0 * canaries * delta * steepest)
+
+
+def check_claim(found: Audit, epsilon: float) -> None:
+    """Compare an audit with a claimed epsilon at the audit's delta.
+
+    Raises:
+        GuaranteeContradicted: the audit's lower bound lies above the claim.
+    """
+    if found.epsilon <= epsilon or math.isinf(epsilon):
+        return
+    raise GuaranteeContradicted(
+        f"the guarantee states epsilon {epsilon:.3g} at delta {found.delta:g}, but {found.correct} of {found.guesses} "
+        f"guesses about {found.canaries} canaries were right, which takes at least epsilon {found.epsilon:.3g} "
+        f"(confidence {found.confidence:g}). Look for missing noise, a batch clipped as a whole, or a sensitivity that "
+        "is too small."
+    )

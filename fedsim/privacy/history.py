@@ -1,0 +1,40 @@
+"""What a client has spent: noise, sampling rate and steps of every round that it trained, in Flower's `Context.state`.
+
+A round costs what it costs whether or not the server counted the update: it left the client, or may have. An accountant
+that starts anew every round reports the cost of one round for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+from flwr.app import ConfigRecord, RecordDict
+
+from fedsim.privacy.accounting import Spent, in_rounds
+from fedsim.types import Mechanism
+
+_PREFIX = "privacy / "
+
+
+def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
+    """Add one trained round of each mechanism, by name, to a client's state."""
+    for name, mechanism in mechanisms.items():
+        rounds = (*spent(state, name), in_rounds(mechanism, 1))
+        state[f"{_PREFIX}{name}"] = ConfigRecord(
+            {
+                "sigma": [part.noise_multiplier for part in rounds],
+                "q": [part.sampling_rate for part in rounds],
+                "steps": [part.steps for part in rounds],
+            }
+        )
+
+
+def spent(state: RecordDict, name: str) -> tuple[Spent, ...]:
+    """Return what a mechanism has cost a client so far, one entry a trained round."""
+    key = f"{_PREFIX}{name}"
+    if key not in state:
+        return ()
+    record = state.config_records[key]
+    sigma, q, steps = cast("list[float]", record["sigma"]), cast("list[float]", record["q"]), record["steps"]
+    return tuple(Spent(*part) for part in zip(sigma, q, cast("list[int]", steps), strict=True))

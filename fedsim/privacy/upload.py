@@ -1,0 +1,59 @@
+"""An update that its client clips and disturbs itself: u min(1, S / ||u||) + N(0, s^2 I)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.masks import without_dropout
+from fedsim.types import Tensors, Update
+
+_PROBE = 3  # examples; batch normalisation refuses to train on one
+
+
+def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
+    """Return Gaussian noise of a tensor's shape and type; the order of the draws does not depend on its layout."""
+    return deviation * torch.empty(like.shape, dtype=like.dtype).normal_(generator=generator)
+
+
+def disturbed(update: Update, clip: float, deviation: float, generator: torch.Generator) -> Update:
+    """Return an update of which only clipped and noisy tensors depend on the client's data.
+
+    Tensors are clipped jointly to norm `clip`; an update that is not finite counts as zero, so that even this stays
+    with the client. Buffers are sent as unchanged, one example is stated and a loss of 0.
+    """
+    tensors = clipped(update.tensors, clip)
+    return replace(
+        update,
+        tensors={name: t + noise(t, deviation, generator) for name, t in tensors.items()},
+        buffers={name: torch.zeros_like(b) for name, b in update.buffers.items()},
+        examples=1,
+        loss=0.0,
+    )
+
+
+def clipped(tensors: Tensors, clip: float) -> Tensors:
+    """Return tensors whose joint Euclidean norm is at most `clip`, all zero if one of them is not finite."""
+    norm = torch.stack([t.double().norm() for t in tensors.values()]).norm()
+    if not bool(torch.isfinite(norm)):
+        return {name: torch.zeros_like(t) for name, t in tensors.items()}
+    factor = min(1.0, clip / max(float(norm), 1e-300))
+    return {name: t * factor for name, t in tensors.items()}
+
+
+def why_buffers_move(model: nn.Module, shape: tuple[int, ...]) -> str | None:
+    """Return why a model with buffers that training changes cannot be trained like this, or None when it can."""
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    with torch.no_grad(), without_dropout():
+        model(torch.ones(_PROBE, *shape))
+        moved = [n for n, b in model.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
+        for name, buffer in model.named_buffers():
+            buffer.copy_(before[name])
+    if not moved:
+        return None
+    return (
+        f"training changes the buffer '{moved[0]}', which would have to stay with the client. Use group or layer "
+        "normalisation"
+    )
