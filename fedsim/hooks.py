@@ -140,7 +140,7 @@ class Rules:
 
 
 class _Configured(ABC, Generic[ConfigT]):
-    remembers: ClassVar[bool] = False
+    remembers: bool = False
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
