@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 
 from attacks._layers import run
+from attacks._public import inexact, wire_of
 from fedsim.masks import injected_masks
 from fedsim.types import Masks, Observation
+
+MATCHES = 1e-5
 
 
 class Verdict(NamedTuple):
@@ -39,10 +42,26 @@ def verdict(
     return Verdict(distance, "objective: 1 - cosine of the whole gradient")
 
 
+def may_be_exact(observation: Observation, objective: float) -> bool:
+    """Say whether a solution may be called exact: nothing known disturbs the update, and all of it is explained.
+
+    A residual alone does not tell: the signs of a matrix of rank one have rank one as well. Where tensors are hidden,
+    labels may be wrong although the inputs are right, so the objective says nothing.
+    """
+    return inexact(observation) is None and (objective < MATCHES or bool(observation.hidden))
+
+
+def doubts(observation: Observation) -> tuple[str, ...]:
+    """Return a sentence on why the update is known to be inexact, if it is."""
+    reason = inexact(observation)
+    return () if reason is None else (f"the equations do not hold exactly: {reason}",)
+
+
 def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> float:
     """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one.
 
-    As half the squared distance of the unit vectors: rounding in the model's precision enters squared.
+    As half the squared distance of the unit vectors: rounding in the model's precision enters squared. Known defenses
+    narrow the comparison to what they let through.
 
     Args:
         observation: its sites must carry the true dropout rates.
@@ -56,7 +75,9 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
     with injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks)):
         loss = observation.loss(run(model, inputs.to(dtype)), labels)
     ours = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    theirs = [observation.update.tensors[name] for name in parameters]
+    wire = wire_of(observation)
+    theirs = [wire.target(observation.update.tensors[name]) for name in parameters]
+    ours = [wire.dummy(our, their) for our, their in zip(ours, theirs, strict=True)]
     ours_norm, theirs_norm = _norm(ours), _norm(theirs)
     if ours_norm == 0.0:
         return 1.0

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks._agreement import knows_rates, verdict
+from attacks._agreement import MATCHES, doubts, knows_rates, may_be_exact, verdict
 from attacks._failure import grey_images, labels_or_zeros
 from attacks._layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
 from attacks._matching import one_gradient_only
@@ -16,8 +16,6 @@ from attacks._peeling import peeled
 from attacks._scale import largest_in_range, outside_row_space, signed_scales
 from attacks._spectrum import spectrum
 from fedsim.types import Observation, Reconstruction
-
-MATCHES = 1e-5
 
 
 @dataclass(frozen=True)
@@ -136,9 +134,14 @@ def whole_batch(
         best_iteration=rounds,
         history=((rounds, objective),),
         stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
-        notes=(*notes, f"{len(examples)} examples left a trace, {len(silent)} did not and are grey", meaning),
+        notes=(
+            *notes,
+            f"{len(examples)} examples left a trace, {len(silent)} did not and are grey",
+            meaning,
+            *doubts(observation),
+        ),
         facts=facts,
-        is_exact=objective < MATCHES,
+        is_exact=objective < MATCHES and may_be_exact(observation, objective),
     )
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._layers import run
-from attacks._public import sends_part
+from attacks._public import PLAIN, Wire, wire_of
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.types import DropoutSite, Loss, Masks, Observation
 
@@ -95,14 +95,14 @@ class Setting:
         model: with the weights that the victims received, in the mode of the search; it is the search's own copy.
         names: trained parameters whose gradients are compared.
         sites: where the model drops out, for one row.
-        only_sent: zeros of an observed gradient were not sent, so that nothing is compared there.
+        wire: what of the gradients is compared.
     """
 
     model: nn.Module
     loss: Loss
     names: tuple[str, ...]
     sites: tuple[DropoutSite, ...]
-    only_sent: bool = False
+    wire: Wire = PLAIN
 
     @cached_property
     def parameters(self) -> dict[str, Tensor]:
@@ -141,7 +141,7 @@ def setting_of(
         if getattr(module, "inplace", False) is True:
             module.inplace = False  # type: ignore[assignment]
     names = tuple(name for name, _ in model.named_parameters() if name in observation.update.tensors)
-    return Setting(model, observation.loss, names, sites, only_sent=sends_part(observation))
+    return Setting(model, observation.loss, names, sites, wire_of(observation))
 
 
 class GeneralComparison:
@@ -154,7 +154,8 @@ class GeneralComparison:
         self._setting = setting
         self._weights = {name: p.clone().requires_grad_() for name, p in setting.parameters.items()}
         self.like = next(iter(setting.parameters.values()))
-        self._targets = [[o.update.tensors[name].to(self.like.device) for name in setting.names] for o in observations]
+        arrived = [[o.update.tensors[name].to(self.like.device) for name in setting.names] for o in observations]
+        self._targets = [[setting.wire.target(tensor) for tensor in tensors] for tensors in arrived]
         self._norms = squared_norms(self._targets)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
@@ -163,14 +164,20 @@ class GeneralComparison:
             self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row]) for row in range(len(inputs))
         ]
         targets = [self._targets[victim] for victim in victims]
-        if self._setting.only_sent:
-            rows = [tuple(g * (t != 0) for g, t in zip(*pair, strict=True)) for pair in zip(rows, targets, strict=True)]
-        return ExplicitGradients(rows, targets, self._norms[list(victims)])
+        return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
 
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         outputs = self._setting.outputs(inputs, masks, self._weights)
         loss = self._setting.loss(outputs, labels)
         return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
+
+
+def as_sent(wire: Wire, rows: list[tuple[Tensor, ...]], targets: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:
+    """Return the rows' gradients as the known defenses would have sent them."""
+    if wire.is_plain:
+        return rows
+    pairs = zip(rows, targets, strict=True)
+    return [tuple(wire.dummy(g, t) for g, t in zip(row, target, strict=True)) for row, target in pairs]
 
 
 def squared_norms(targets: list[list[Tensor]]) -> Tensor:
@@ -205,6 +212,11 @@ class ExplicitGradients:
     def observed(self) -> Tensor:
         """Squared norms of the observed gradient."""
         return self.norms
+
+    def absolute(self, factors: Tensor) -> Tensor:
+        """Sums of absolute differences to the observed gradient, after each row (R,) was multiplied by its factor."""
+        scaled = [tuple(factor * g for g in row) for factor, row in zip(factors, self.rows, strict=True)]
+        return replace(self, rows=scaled)._each(lambda g, t: (g - t).abs().sum())
 
     def _each(self, figure: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
         pairs = zip(self.rows, self.targets, strict=True)

@@ -69,6 +69,7 @@ class Search:
         distance: of a dummy's gradient from the observed one.
         sites: where the model drops out, when the attack assumes other rates than were observed.
         rates: step of each of the masking's variables, when it is not the pace's step of masks.
+        is_explicit: whether the distance needs gradients that are built, entry by entry.
     """
 
     masking: Masking
@@ -77,6 +78,7 @@ class Search:
     distance: Distance = cosine
     sites: tuple[DropoutSite, ...] | None = None
     rates: tuple[float, ...] | None = None
+    is_explicit: bool = False
 
 
 @dataclass

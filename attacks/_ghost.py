@@ -179,7 +179,7 @@ def fastest(
         generator: for the probe.
     """
     general = GeneralComparison(setting, observations)
-    if setting.only_sent:
+    if not setting.wire.is_plain:
         return general
     first = observations[0]
     like = general.like

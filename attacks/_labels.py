@@ -37,8 +37,9 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
         NotApplicable: the model has no linear layer with one output a class.
     """
     name, layer = _head(observation)
-    weight = observation.update.tensors[f"{name}.weight"]
-    bias = observation.update.tensors.get(f"{name}.bias") if layer.bias is not None else None
+    tensors = {**observation.set_aside, **observation.update.tensors}
+    weight = tensors[f"{name}.weight"]
+    bias = tensors.get(f"{name}.bias") if layer.bias is not None else None
     examples = observation.examples or observation.batch_size or 1
     if examples == 1:
         return label_of_one(weight, bias)
@@ -138,7 +139,7 @@ def _head(observation: Observation) -> tuple[str, nn.Linear]:
     ]
     if not heads:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row a class")
-    if f"{heads[-1][0]}.weight" in observation.hidden:
+    if f"{heads[-1][0]}.weight" in observation.hidden - observation.set_aside.keys():
         raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{heads[-1][0]}' is hidden")
     return heads[-1]
 

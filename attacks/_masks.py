@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks._layers import inputs_in_order, once_a_model, run
+from attacks._public import sends_part
 from attacks._spectrum import EXACT, rank_one
 from fedsim.masks import injected_masks
 from fedsim.types import Masks, Observation
@@ -47,9 +48,10 @@ class _Source(NamedTuple):
 def read_masks(observation: Observation) -> dict[int, Tensor]:
     """Return masks by index into ``observation.sites``, shape of the site: 1 kept, 0 dropped, NaN not to be read.
 
-    Empty for several examples, where a zero would mean dropped in all of them, and for gradients that are not exact.
+    Empty for several examples, where a zero would mean dropped in all of them, for gradients that are not exact, and
+    where entries are known not to be sent.
     """
-    if not observation.sites or (observation.batch_size or 1) > 1:
+    if not observation.sites or (observation.batch_size or 1) > 1 or sends_part(observation):
         return {}
     tensors, dtype = observation.update.tensors, next(observation.model.parameters()).dtype
     masks: dict[int, Tensor] = {}

@@ -206,7 +206,7 @@ class MatchingAttack(Attack[ConfigT]):
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Return how gradients are compared."""
         first, setting = observations[0], self.setting(observations[0], search)
-        if self.config.engine == "general":
+        if self.config.engine == "general" or search.is_explicit:
             return GeneralComparison(setting, observations)
         probe = torch.Generator().manual_seed(0)
         one_row = tuple(variable[None] for variable in search.masking.first(probe))
@@ -261,7 +261,12 @@ def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]
 
 
 def _is_alike(one: Observation, other: Observation) -> bool:
-    if (one.batch_size, one.sites, one.hidden) != (other.batch_size, other.sites, other.hidden):
+    if (one.batch_size, one.sites, one.hidden, one.public) != (
+        other.batch_size,
+        other.sites,
+        other.hidden,
+        other.public,
+    ):
         return False
     ours, theirs = one.model.state_dict(), other.model.state_dict()
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())

@@ -1,8 +1,69 @@
-"""What the descriptions of defenses tell an attacker who was granted them."""
+"""What the descriptions of defenses tell an attacker who was granted them.
+
+Tensors that a defense makes unreliable are gone before any attack begins (`fedsim.informed`); here is what is left.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple, cast
+
+from torch import Tensor
+
 from fedsim.types import DropoutSite, Observation
+
+_SHARPNESS = 5.0
+_SMALLEST = 1e-30
+
+
+class Wire(NamedTuple):
+    """What known defenses let through, so that a dummy's gradient can be compared with what arrived.
+
+    Attributes:
+        only_sent: zeros of an observed tensor were not sent, so that nothing is compared there.
+        only_signs: of an observed tensor only the signs count.
+    """
+
+    only_sent: bool = False
+    only_signs: bool = False
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether whole gradients are compared as they are."""
+        return not (self.only_sent or self.only_signs)
+
+    def target(self, observed: Tensor) -> Tensor:
+        """Return what is compared of an observed tensor."""
+        return observed.sign() if self.only_signs else observed
+
+    def dummy(self, gradient: Tensor, observed: Tensor) -> Tensor:
+        """Return what is compared of a dummy's gradient: what was sent; of signs tanh(c g / mean |g|), a soft sign."""
+        if self.only_signs:
+            gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(_SMALLEST)).tanh()
+        return gradient * (observed != 0) if self.only_sent else gradient
+
+
+PLAIN = Wire()
+
+
+class Noise(NamedTuple):
+    """Independent noise of known law.
+
+    Attributes:
+        scale: standard deviation, in units of the gradient or, if it `is_relative`, of each tensor's root mean square.
+        share: of the entries that get it; which ones is not known.
+    """
+
+    law: Literal["gaussian", "laplace"]
+    scale: float
+    is_relative: bool
+    share: float = 1.0
+
+
+def wire_of(observation: Observation) -> Wire:
+    """Return what the known defenses let through. In a mean of several clients signs are no longer signs."""
+    signs = any(known.facts.get("signs", False) for known in observation.public)
+    return Wire(sends_part(observation), signs and observation.threat.sees == "single-update")
 
 
 def sends_part(observation: Observation) -> bool:
@@ -11,9 +72,46 @@ def sends_part(observation: Observation) -> bool:
 
 
 def adds_noise(observation: Observation) -> bool:
-    """Whether a defense says that it adds noise (`noise_scale`, or what a private one follows from)."""
-    stated = ("noise_scale", "noise_multiplier", "target_epsilon")
-    return any(float(known.facts.get(fact, 0.0)) > 0.0 for known in observation.public for fact in stated)
+    """Whether a defense says that it adds noise: by its scale, what that follows from, or its law alone."""
+    return any(_is_noisy(known.facts) for known in observation.public)
+
+
+def _is_noisy(facts: Mapping[str, Any]) -> bool:
+    stated = [float(facts[fact]) for fact in ("noise_scale", "noise_multiplier", "target_epsilon") if fact in facts]
+    return any(figure > 0.0 for figure in stated) if stated else "noise_law" in facts
+
+
+def noise_of(observation: Observation) -> Noise | None:
+    """Return the noise that a defense says it adds, or None when none gives its law and its scale."""
+    for known in observation.public:
+        facts = known.facts
+        scale, law = float(facts.get("noise_scale", 0.0)), facts.get("noise_law")
+        if scale > 0.0 and law in ("gaussian", "laplace"):
+            is_relative, share = bool(facts.get("noise_is_relative", False)), float(facts.get("noised_share", 1.0))
+            return Noise(cast("Literal['gaussian', 'laplace']", law), scale, is_relative, share)
+    return None
+
+
+def bound_of(observation: Observation) -> float | None:
+    """Return the norm to which a defense says that it scales longer gradients down (`norm`), or None."""
+    bounds = [float(known.facts["norm"]) for known in observation.public if "norm" in known.facts]
+    return min(bounds, default=None)
+
+
+def inexact(observation: Observation) -> str | None:
+    """Return why no equation of the update holds exactly, in words that end a sentence, or None for all that is known.
+
+    Exact attacks still give an estimate then, but must not call it exact.
+    """
+    for known in observation.public:
+        facts = known.facts
+        if facts.get("signs", False):
+            return f"the defense '{known.defense}' sends signs alone"
+        if facts.get("rounded", False):
+            return f"the defense '{known.defense}' rounds what is sent"
+        if float(facts.get("kept_share", 1.0)) < 1.0:
+            return f"the defense '{known.defense}' sends a part of the entries"
+    return "a defense adds noise" if adds_noise(observation) else None
 
 
 def searched_sites(observation: Observation) -> tuple[DropoutSite, ...]:

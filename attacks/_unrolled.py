@@ -13,7 +13,7 @@ from itertools import accumulate
 import torch
 from torch import Tensor
 
-from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
+from attacks._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
 from attacks._labels import gradient_weight
 from attacks._multistep import as_gradient, batch_sizes, sites_for
 from fedsim.types import DropoutSite, Masks, Observation
@@ -85,7 +85,9 @@ class UnrolledComparison:
         self._checkpointed = checkpointed
         self.like = next(iter(self._setting.parameters.values()))
         mean = [as_gradient(observation).update.tensors for observation in observations]
-        self._targets = [[tensors[name].to(self.like.device) for name in self._compared] for tensors in mean]
+        self._targets = [
+            [setting.wire.target(tensors[name].to(self.like.device)) for name in self._compared] for tensors in mean
+        ]
         self._norms = squared_norms(self._targets)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
@@ -101,7 +103,8 @@ class UnrolledComparison:
             self._mean_gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row])
             for row in range(len(inputs))
         ]
-        return ExplicitGradients(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
+        targets = [self._targets[victim] for victim in victims]
+        return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
 
     def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         total = velocity = tuple(torch.zeros_like(p) for p in self._setting.parameters.values())

@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._agreement import verdict
+from attacks._agreement import doubts, may_be_exact, verdict
 from attacks._labels import labels_of
 from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks._masks import read_all_masks
@@ -88,9 +88,9 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             best_iteration=1,
             history=((1, objective),),
             stopped="solved in closed form",
-            notes=(f"layer '{layer.name}' sees the pixels", *found.notes, meaning),
+            notes=(f"layer '{layer.name}' sees the pixels", *found.notes, meaning, *doubts(observation)),
             facts=_facts(observation, layer, found.residual, masks),
-            is_exact=found.residual < EXACT and found.is_scaled,
+            is_exact=found.residual < EXACT and found.is_scaled and may_be_exact(observation, objective),
         )
 
     def _input(self, observation: Observation, layer: PixelLayer) -> _Found:

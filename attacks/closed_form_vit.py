@@ -20,7 +20,7 @@ from typing import ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from attacks._agreement import verdict
+from attacks._agreement import doubts, may_be_exact, verdict
 from attacks._labels import labels_of
 from attacks._matching import one_gradient_only
 from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
@@ -93,6 +93,7 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
                 f"condition number {solution.condition:.1f}, residual {solution.residual:.1e}",
                 note,
                 meaning,
+                *doubts(observation),
             ),
             facts={
                 "numerical rank": float(solution.rank),
@@ -100,7 +101,9 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
                 "residual": solution.residual,
                 **zeros,
             },
-            is_exact=solution.residual < EXACT and len(patches.pixels) < patches.width,
+            is_exact=solution.residual < EXACT
+            and len(patches.pixels) < patches.width
+            and may_be_exact(observation, objective),
         )
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal, final
 
@@ -31,7 +31,7 @@ from attacks._matching import MatchingAttack, MatchingConfig
 from attacks._public import searched_sites
 from fedsim.masks import without_dropout
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Masks, Observation, Reconstruction, View
+from fedsim.types import Knowledge, Masks, Observation, OnStep, Reconstruction, View
 
 
 class NoiseInversionConfig(MatchingConfig):
@@ -61,6 +61,12 @@ class NoiseInversion(MatchingAttack[NoiseInversionConfig]):
         if not _noise_modules(observation):
             return "no defense in use draws noise inside the model"
         return super().not_applicable(observation)
+
+    def search_together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Search on many victims at once, with the tensors that others set aside."""
+        return super().search_together([_whole(observation) for observation in observations], generators, on_steps)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs, masks and noise together."""
@@ -150,6 +156,16 @@ class _Unknowns:
 
     def project(self, variables: Masks) -> None:
         self._masks.project(variables[: len(variables) - len(self._shapes)])
+
+
+def _whole(observation: Observation) -> Observation:
+    """Return the observation with the tensors that were set aside as unreliable."""
+    return replace(
+        observation,
+        update=replace(observation.update, tensors={**observation.update.tensors, **observation.set_aside}),
+        hidden=observation.hidden - observation.set_aside.keys(),
+        set_aside={},
+    )
 
 
 def _noise_modules(observation: Observation) -> tuple[str, ...]:

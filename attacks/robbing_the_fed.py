@@ -36,6 +36,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks._public import inexact
 from attacks._singles import Singles, above_rounding, expected_examples, in_pixel_range, linear, reconstruction
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
@@ -136,7 +137,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
             facts["singly occupied bins expected"] = size * (1 - 1 / bins) ** (size - 1)
         notes = (f"imprint of {bins} {self.config.variant} bins in front of the model",)
         found = reconstruction(observation, _LAYER, singles, on_step, facts=facts, notes=notes)
-        return replace(found, is_exact=len(singles.examples) == size)
+        return replace(found, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
     def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
         """Return which rows (G, n) the imprint layer would sort into the bins they were read from, shape (G,)."""

@@ -1,7 +1,7 @@
 """Clipping: the gradient scaled to a Euclidean norm of at most C: g' = g min(1, C / ||g||).
 
 Paper: Abadi et al. 2016, arXiv 1607.00133, section 3.1 (there for every example; here for the whole gradient of a
-step). Alone it protects nothing: attacks that match directions do not see the scale.
+step, or for the whole update). Alone it protects nothing: attacks that match directions do not see the scale.
 """
 
 from __future__ import annotations
@@ -11,12 +11,13 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 
-from fedsim.hooks import Defense, Here, Place
+from defenses._tensors import TensorConfig, TensorDefense
+from fedsim.hooks import Here, Place
 from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from fedsim.types import PublicKnowledge, Tensors
 
 
-class ClippingConfig(Config):
+class ClippingConfig(TensorConfig):
     """Settings of clipping."""
 
     norm: float = Field(
@@ -25,17 +26,17 @@ class ClippingConfig(Config):
 
 
 @final
-@defense("clipping", summary="bounds the norm of every step's gradient", paper="1607.00133")
-class Clipping(Defense[ClippingConfig]):
+@defense("clipping", summary="bounds the norm of every step's gradient, or of the update", paper="1607.00133")
+class Clipping(TensorDefense[ClippingConfig]):
     """Scales the whole gradient, scalars included, and leaves shorter gradients as they are."""
 
     place: ClassVar[Place] = "clip"
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
-        """Return the gradient with norm at most `norm`."""
-        norm = torch.stack([g.norm() for g in gradient.values()]).norm()
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the tensors with norm at most `norm`."""
+        norm = torch.stack([t.norm() for t in tensors.values()]).norm()
         factor = (self.config.norm / norm.clamp_min(1e-30)).clamp_max(1.0)
-        return {name: g * factor for name, g in gradient.items()}
+        return {name: t * factor for name, t in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the bound."""

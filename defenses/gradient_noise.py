@@ -1,4 +1,4 @@
-"""Independent noise on every gradient entry: g' = g + s z.
+"""Independent noise on every gradient entry: g' = g + s z, or g' = g + s rms(g_l) z for each tensor g_l.
 
 The oldest defense and the yardstick for the others. No differential privacy: nothing bounds the sensitivity.
 Paper: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.1. Broken by averaging over rounds and by matching under the
@@ -13,38 +13,47 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.hooks import Defense, Here, Place
+from defenses._tensors import TensorConfig, TensorDefense
+from fedsim.hooks import Here, Place
 from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from fedsim.types import PublicKnowledge, Tensors
 
 
-class GradientNoiseConfig(Config):
+class GradientNoiseConfig(TensorConfig):
     """Settings of gradient noise."""
 
     scale: float = Field(default=1e-3, ge=0, description="standard deviation, in units of the gradient")
     law: Literal["gaussian", "laplace"] = "gaussian"
+    relative: bool = Field(
+        default=False, description="whether the scale is in units of the root mean square of each tensor"
+    )
 
 
 @final
-@defense("gradient-noise", summary="independent noise on every gradient entry", paper="1906.08935")
-class GradientNoise(Defense[GradientNoiseConfig]):
-    """Adds fresh noise to the gradient of every local step."""
+@defense("gradient-noise", summary="independent noise on every entry of a gradient or update", paper="1906.08935")
+class GradientNoise(TensorDefense[GradientNoiseConfig]):
+    """Adds fresh noise to the gradient of every local step, or once to the update."""
 
     place: ClassVar[Place] = "noise"
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
-        """Return the gradient plus noise of standard deviation `scale`."""
-        return {name: g + self._noise(g, here.generator) for name, g in gradient.items()}
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the tensors plus noise."""
+        return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the noise law and its scale."""
-        return PublicKnowledge("gradient-noise", {"noise_law": self.config.law, "noise_scale": self.config.scale})
+        """Return the noise law, and its scale with what it is relative to."""
+        config = self.config
+        facts = {"noise_law": config.law, "noise_scale": config.scale, "noise_is_relative": config.relative}
+        return PublicKnowledge("gradient-noise", facts)
+
+    def _scale(self, tensor: Tensor) -> Tensor | float:
+        return self.config.scale * tensor.square().mean().sqrt() if self.config.relative else self.config.scale
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
         # Not empty_like: it would follow the gradient's layout in memory, and so would the order of the draws.
-        blank = torch.empty(like.shape, dtype=like.dtype)
+        blank, scale = torch.empty(like.shape, dtype=like.dtype), self._scale(like)
         if self.config.law == "gaussian":
-            return self.config.scale * blank.normal_(generator=generator)
+            return scale * blank.normal_(generator=generator)
         magnitude = blank.clone().exponential_(generator=generator)
         sign = 2.0 * blank.bernoulli_(0.5, generator=generator) - 1.0
-        return self.config.scale / 2**0.5 * sign * magnitude
+        return scale / 2**0.5 * sign * magnitude

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.errors import FedsimError, NotApplicable, nearest
+from fedsim.informed import informed
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.secure_aggregation.quantisation import Quantisation
 from fedsim.types import (
@@ -160,7 +161,7 @@ class Rules:
 
 
 class _Configured(ABC, Generic[ConfigT]):
-    remembers: ClassVar[bool] = False
+    remembers: bool = False
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -369,14 +370,13 @@ class Attack(_Configured[ConfigT]):
     def __call__(
         self, observation: Observation, generator: torch.Generator, on_step: OnStep = lambda _step: None
     ) -> Reconstruction:
-        """Check the observation, then search. The observed model's weights are left as they were.
+        """Check the observation, take what known defenses call for, then search. The observed model stays as it was.
 
         Raises:
             NotApplicable: with the reason.
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
-        self._check(observation)
-        return self.search(observation, generator, on_step)
+        return self.search(self._checked(observation), generator, on_step)
 
     @final
     def together(
@@ -388,14 +388,16 @@ class Attack(_Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: as for a single observation.
         """
-        for observation in observations:
-            self._check(observation)
-        return self.search_together(observations, generators, on_steps)
+        checked = [self._checked(observation) for observation in observations]
+        return self.search_together(checked, generators, on_steps)
 
-    def _check(self, observation: Observation) -> None:
-        verdict = self.applicable(observation)
+    def _checked(self, observation: Observation) -> Observation:
+        check_update(observation)
+        observation = informed(observation)
+        verdict = self.fits(observation)
         if not verdict.holds:
             raise NotApplicable(verdict.reason)
+        return observation
 
     @final
     def applicable(self, observation: Observation) -> Applicability:
@@ -405,11 +407,11 @@ class Attack(_Configured[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
         """
         check_update(observation)
-        return self.fits(observation)
+        return self.fits(informed(observation))
 
     @final
     def fits(self, observation: Observation) -> Applicability:
-        """Say whether the attack fits an observation that was checked already, and if not, why."""
+        """Say whether the attack fits an observation that was checked and `informed` already, and if not, why."""
         if self.crafts and observation.threat.server != "malicious":
             return Applicability(False, "needs a malicious server, which changes the clients' model")
         missing = sorted(self.needs - set(observation.threat.knows))

@@ -169,16 +169,19 @@ class PublicKnowledge:
     """What a defense's description tells an attacker who knows that it is in use.
 
     Attributes:
-        facts: by name. Attacks understand `noise_law` and `noise_scale` (standard deviation of what is added to every
-            entry), `kept_share` (share of the entries that are sent; the others are zero), and `unreliable` (names of
-            parameters whose tensors are randomised or zeroed). Of defenses inside the model: `noise_modules` (names of
-            modules that return independent N(0, 1) noise) and `penalties` (by name of a module, the function from its
-            output to what each example's loss gains). Of defenses that change the batch: `transforms` (functions of
-            the inputs, one of which was used), `mixed_examples` (how many examples a mixture holds) and
-            `random_signs` (whether entries of the inputs have random signs).
-            Private mechanisms state `clip` (largest norm of what one example or client adds), and `noise_multiplier`
-            (standard deviation of the noise on the sum over `clip`) or `target_epsilon` (from which it follows); where
-            the scale of an entry depends on the batch, they state no `noise_scale`.
+        facts: by name. Attacks understand `noise_law` (gaussian or laplace) and `noise_scale` (standard deviation of
+            what is added to every entry; absent where it is not one number), `noise_is_relative` (the scale is in units
+            of each tensor's root mean square), `noised_share` (share of the entries that get the noise, if not all),
+            `kept_share` (share of the entries that are sent; the others are zero), `unreliable` (names of parameters
+            whose tensors are randomised or zeroed; a matching attacker does without them), `signs` (only signs are
+            sent), `rounded` (entries are rounded, so that no equation holds exactly) and `norm` (longer gradients are
+            scaled down to it). Of defenses inside the model: `noise_modules` (names of modules that return independent
+            N(0, 1) noise) and `penalties` (by name of a module, the function from its output to what each example's
+            loss gains). Of defenses that change the batch: `transforms` (functions of the inputs, one of which was
+            used), `mixed_examples` (how many examples a mixture holds) and `random_signs` (whether entries of the
+            inputs have random signs). Private mechanisms state `clip` (largest norm of what one example or client
+            adds), and `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or `target_epsilon`
+            (from which it follows); where the scale of an entry depends on the batch, they state no `noise_scale`.
     """
 
     defense: str
@@ -251,6 +254,8 @@ class Observation:
         batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
         examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
             ``batch_sizes`` together when the client passed over its examples more than once.
+        set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
+            matched with them; labels may be read off them.
     """
 
     threat: ThreatModel
@@ -271,6 +276,7 @@ class Observation:
     is_resumed: bool = False
     batch_sizes: tuple[int, ...] | None = None
     examples: int | None = None
+    set_aside: Tensors = field(default_factory=dict[str, Tensor])
 
 
 Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates

@@ -35,11 +35,13 @@ def attacked(name: str, observation: Observation, seed: int = 1) -> Reconstructi
 
 @pytest.fixture(params=[1, 2], ids=["one", "two"])
 def observation(request: pytest.FixtureRequest, name: str, watched: Watched) -> Observation:
-    """Of a small MLP; of one that a malicious server changed, if the attack takes one."""
-    return watched(knows=ALL, federation={"batch_size": request.param}, **malicious(name))[0]
+    """Of a small MLP: changed by a malicious server, or with known noise, if the attack takes that."""
+    return watched(knows=ALL, federation={"batch_size": request.param}, **surroundings(name))[0]
 
 
-def malicious(name: str) -> dict[str, Any]:
+def surroundings(name: str) -> dict[str, Any]:
+    if "defenses" in ATTACKS[name].make.needs:  # type: ignore[attr-defined]
+        return {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
     if not ATTACKS[name].make.crafts:  # type: ignore[attr-defined]
         return {}
     model = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}

@@ -20,6 +20,9 @@ from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]
+KNOWN = tuple(
+    word for word in ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses") if word != "defenses"
+)
 ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
@@ -44,8 +47,9 @@ def attacked(watched: Watched, attack_named: Named) -> Callable[..., tuple[float
         **settings: Any,
     ) -> tuple[float, Reconstruction]:
         defenses = [] if defense is None else [{"name": defense}]
+        knows = KNOWN if attack == "inverting-gradients" else ALL
         observation, truth, world = watched(
-            knows=ALL, client=client, model=model, defenses=defenses, federation={"batch_size": batch}
+            knows=knows, client=client, model=model, defenses=defenses, federation={"batch_size": batch}
         )
         with seeding.contained(1):  # an attacker who ignores noise inside the model draws it where torch does
             own = {"iterations": 400, "sign": "soft", "schedule": "cosine", **settings}

@@ -1,5 +1,6 @@
 """What every defense promises. Driven by the registry: a new file is covered without a change here."""
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -7,31 +8,28 @@ import torch
 from torch import nn
 
 from fedsim import registry, seeding
+from fedsim.errors import NotApplicable
 from fedsim.hooks import Defense, Here, LocalStep
 from fedsim.types import Batch, Tensors, Update
+from tests.defenses.stepping import gradient, here, local_step, make, small
 
 DEFENSES = registry.methods("defense")
-
-
-def here(seed: int = 0) -> Here:
-    return Here(1, 0, 0, torch.Generator().manual_seed(seed))
-
-
-def gradient() -> Tensors:
-    numbers = torch.Generator().manual_seed(4)
-    return {
-        "weight": torch.randn(5, 4, generator=numbers),
-        "bias": torch.randn(5, generator=numbers),
-        "scale": torch.tensor(3.0),
-    }
-
-
-def make(name: str, **settings: Any) -> Defense[Any]:
-    return DEFENSES[name].make(DEFENSES[name].config.model_validate(settings))
+WITHOUT_STRENGTH: dict[str, dict[str, Any]] = {
+    "clipping": {"norm": 1e9},
+    "gradient-noise": {"scale": 0.0},
+    "grad-defense": {"scale": 0.0},
+    "outpost": {"rate": 0.0, "noise": 0.0},
+    "pruning": {"rate": 0.0},
+    "random-pruning": {"rate": 0.0},
+    "soteria": {"rate": 0.0},
+}
 
 
 def applied(defense: Defense[Any], tensors: Tensors, seed: int = 0) -> Tensors:
-    changed = defense.on_gradient(tensors, here(seed))
+    """What is left of a gradient after the step and the upload."""
+    with contextlib.suppress(NotApplicable):
+        defense.prepare(small(), torch.Generator().manual_seed(0))
+    changed = defense.on_gradient(tensors, here(seed, local=local_step()))
     return defense.on_upload(Update("gradient", changed, {}, 1, 0.0), here(seed + 1)).tensors
 
 
@@ -40,6 +38,7 @@ def test_it_keeps_names_and_shapes_and_stays_finite(name: str) -> None:
     before = {key: value.clone() for key, value in gradient().items()}
     after = applied(make(name), gradient())
     assert {key: value.shape for key, value in after.items()} == {key: value.shape for key, value in before.items()}
+    assert {key: value.dtype for key, value in after.items()} == {key: value.dtype for key, value in before.items()}
     assert all(torch.isfinite(value).all() for value in after.values())
     assert all(torch.isfinite(v).all() for v in applied(make(name), {k: v * 0 for k, v in before.items()}).values())
 
@@ -111,6 +110,26 @@ def test_it_tells_an_informed_attacker_what_is_public(name: str) -> None:
     assert view.facts
 
 
+@pytest.mark.parametrize("name", WITHOUT_STRENGTH)
+def test_without_strength_it_changes_no_bit(name: str) -> None:
+    after = applied(make(name, **WITHOUT_STRENGTH[name]), gradient())
+    assert all(torch.equal(after[key], gradient()[key]) for key in after)
+
+
+@pytest.mark.parametrize("name", [name for name in DEFENSES if "applies" in DEFENSES[name].config.model_fields])
+def test_per_update_leaves_gradients_alone_and_changes_what_is_sent_in_the_same_way(name: str) -> None:
+    strong = {"norm": 1e-3} if name == "clipping" else {}
+    step, update = (make(name, applies=applies, **strong) for applies in ("per_step", "per_update"))
+    assert update.on_gradient(gradient(), here()) is not None
+    assert all(torch.equal(update.on_gradient(gradient(), here())[key], gradient()[key]) for key in gradient())
+    sent = update.on_upload(Update("delta", gradient(), {}, 1, 0.0), here()).tensors
+    stepped = step.on_gradient(gradient(), here())
+    assert all(torch.equal(sent[key], stepped[key]) for key in sent)
+    assert any(not torch.equal(sent[key], gradient()[key]) for key in sent)
+    raw = Update("delta", gradient(), {}, 1, 0.0)
+    assert step.on_upload(raw, here()) is raw
+
+
 @pytest.mark.parametrize("law", ["gaussian", "laplace"])
 def test_noise_has_the_stated_scale_and_none_at_zero(law: str) -> None:
     tensors = {"w": torch.zeros(200_000)}
@@ -119,12 +138,26 @@ def test_noise_has_the_stated_scale_and_none_at_zero(law: str) -> None:
     assert float(noise.mean()) == pytest.approx(0.0, abs=0.01)
     kurtosis = float((noise / noise.std()).pow(4).mean())
     assert kurtosis == pytest.approx({"gaussian": 3.0, "laplace": 6.0}[law], rel=0.1)
-    assert torch.equal(applied(make("gradient-noise", scale=0.0, law=law), gradient())["bias"], gradient()["bias"])
+    assert torch.equal(applied(make("gradient-noise", scale=0.0, law=law), gradient())["scale"], gradient()["scale"])
+
+
+def test_relative_noise_follows_the_root_mean_square_of_each_tensor() -> None:
+    tensors = {"small": torch.full((50_000,), 1e-3), "large": torch.full((50_000,), 10.0), "zero": torch.zeros(9)}
+    noisy = applied(make("gradient-noise", scale=0.3, relative=True), tensors)
+    assert float((noisy["small"] - tensors["small"]).std()) == pytest.approx(0.3e-3, rel=0.02)
+    assert float((noisy["large"] - tensors["large"]).std()) == pytest.approx(3.0, rel=0.02)
+    assert torch.equal(noisy["zero"], tensors["zero"])
+
+
+def test_noise_of_two_calls_is_independent() -> None:
+    tensors = {"w": torch.zeros(100_000)}
+    first, second = (applied(make("gradient-noise", scale=1.0), tensors, seed)["w"] for seed in (1, 7))
+    assert abs(float((first * second).mean())) < 4 / 100_000**0.5
 
 
 def test_clipping_bounds_the_norm_scalars_included_and_leaves_short_gradients() -> None:
-    clipped = applied(make("clipping", norm=0.5), gradient())
-    assert float(torch.stack([g.norm() for g in clipped.values()]).norm()) == pytest.approx(0.5, rel=1e-5)
-    assert float(clipped["scale"]) < 3.0
+    clipped = applied(make("clipping", norm=1e-3), gradient())
+    assert float(torch.stack([g.norm() for g in clipped.values()]).norm()) == pytest.approx(1e-3, rel=1e-5)
+    assert abs(float(clipped["scale"])) < abs(float(gradient()["scale"]))
     long = applied(make("clipping", norm=1e6), gradient())
     assert all(torch.equal(long[key], gradient()[key]) for key in long)

@@ -1,0 +1,51 @@
+"""Which entries are kept: those of the largest scores, of each tensor or of all tensors together."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from defenses._tensors import TensorConfig
+from fedsim.types import Tensors
+
+Per = Literal["tensor", "model"]
+_ROUNDING = 1e-9
+
+
+class SupportConfig(TensorConfig):
+    """Settings of defenses that send a part of the entries."""
+
+    rate: float = Field(default=0.9, ge=0, lt=1, description="share of the entries that are not sent")
+    per: Per = Field(default="tensor", description="whether each tensor keeps its share, or all tensors together")
+
+
+def largest(scores: Tensors, rate: float, per: Per) -> dict[str, Tensor]:
+    """Return True for the entries of largest score, by name; of n entries exactly n - floor(rate n), also with ties.
+
+    Among equal scores those that come first are kept.
+    """
+    if per == "tensor":
+        return {name: _largest(score.flatten(), rate).view(score.shape) for name, score in scores.items()}
+    whole = _largest(torch.cat([score.flatten() for score in scores.values()]), rate)
+    parts = whole.split([score.numel() for score in scores.values()])
+    return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
+
+
+def restricted(tensors: Tensors, support: Tensors) -> dict[str, Tensor]:
+    """Return the tensors with zeros outside the support."""
+    return {name: torch.where(support[name], t, torch.zeros_like(t)) for name, t in tensors.items()}
+
+
+def dropped(size: int, rate: float) -> int:
+    """Return floor(rate size), where a product that ought to be an integer is one."""
+    return math.floor(rate * size + _ROUNDING)
+
+
+def _largest(scores: Tensor, rate: float) -> Tensor:
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    kept[scores.argsort(descending=True, stable=True)[: len(scores) - dropped(len(scores), rate)]] = True
+    return kept

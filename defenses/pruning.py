@@ -1,0 +1,59 @@
+"""Pruning, or top-k: the entries of largest absolute value are sent, the others are zero.
+
+    sent = top_k(g + e),   e' = g + e - sent   (e stays 0 without error feedback)
+
+Paper: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.2 (pruning against gradient inversion); Lin et al. 2018, arXiv
+1712.01887 (error feedback, which training needs at high rates). Broken by matching on the sent entries alone. Noise
+behind it refills the zeros.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+
+from defenses._support import SupportConfig, largest, restricted
+from defenses._tensors import TensorDefense
+from fedsim.hooks import Here, Place
+from fedsim.registry import defense
+from fedsim.types import PublicKnowledge, Tensors
+
+
+class PruningConfig(SupportConfig):
+    """Settings of pruning."""
+
+    error_feedback: bool = Field(
+        default=False, description="whether what is not sent is kept, and added to the next gradient or update"
+    )
+
+
+@final
+@defense("pruning", summary="sends the entries of largest absolute value (top-k)", paper="1906.08935")
+class Pruning(TensorDefense[PruningConfig]):
+    """Keeps exactly k entries, also where several are equal."""
+
+    place: ClassVar[Place] = "prune"
+
+    def __init__(self, config: PruningConfig) -> None:
+        """Remember between rounds if there is error feedback."""
+        super().__init__(config)
+        self.remembers = config.error_feedback
+
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the tensors with zeros for what is not sent."""
+        if not self.config.error_feedback:
+            return self._sent(tensors)
+        whole = {name: t + here.memory[name] if name in here.memory else t for name, t in tensors.items()}
+        sent = self._sent(whole)
+        here.memory.update({name: whole[name] - sent[name] for name in whole})
+        return sent
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the share that is sent."""
+        config = self.config
+        return PublicKnowledge("pruning", {"kept_share": 1.0 - config.rate, "error_feedback": config.error_feedback})
+
+    def _sent(self, tensors: Tensors) -> Tensors:
+        support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)
+        return restricted(tensors, support)

@@ -1,0 +1,48 @@
+"""QSGD: each entry rounded at random to one of L levels of its tensor's norm, right on average.
+
+    q = ||g|| sign(g) xi / L,   xi = L |g| / ||g|| rounded stochastically,   E q = g
+
+Paper: Alistarh et al. 2017, arXiv 1610.02132, section 3.1, with each tensor as a bucket. Most entries become 0 where
+there are few levels. No guarantee: the rounding is noise of known size.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from defenses._tensors import TensorConfig, TensorDefense, stochastically_rounded
+from fedsim.hooks import Here, Place
+from fedsim.registry import defense
+from fedsim.types import PublicKnowledge, Tensors
+
+
+class QsgdConfig(TensorConfig):
+    """Settings of QSGD."""
+
+    levels: int = Field(default=16, ge=1, le=65_536, description="levels above zero; 1: a sign or nothing")
+
+
+@final
+@defense("qsgd", summary="unbiased rounding to levels of each tensor's norm (QSGD)", paper="1610.02132")
+class Qsgd(TensorDefense[QsgdConfig]):
+    """Rounds with fresh randomness."""
+
+    place: ClassVar[Place] = "quantise"
+
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the rounded tensors."""
+        return {name: self._rounded(t, here.generator) for name, t in tensors.items()}
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the number of levels."""
+        return PublicKnowledge("qsgd", {"rounded": True, "levels": self.config.levels})
+
+    def _rounded(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+        norm, levels = tensor.norm(), self.config.levels
+        if not norm > 0:
+            return tensor
+        return norm * tensor.sign() * stochastically_rounded(levels * tensor.abs() / norm, generator) / levels

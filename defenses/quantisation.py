@@ -1,0 +1,49 @@
+"""Uniform quantisation: each entry rounded at random to one of 2^k equidistant values, right on average.
+
+The values reach from the smallest to the largest entry of a tensor, low + n step with step = (high - low) / (2^k - 1).
+Paper: Suresh et al. 2017, arXiv 1611.00429, section 2.2 (stochastic k-level quantisation). Zeros become values near
+zero. No guarantee: the rounding is noise of known size.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from defenses._tensors import TensorConfig, TensorDefense, stochastically_rounded
+from fedsim.hooks import Here, Place
+from fedsim.registry import defense
+from fedsim.types import PublicKnowledge, Tensors
+
+
+class QuantisationConfig(TensorConfig):
+    """Settings of uniform quantisation."""
+
+    bits: int = Field(default=8, ge=1, le=16, description="bits an entry; a tensor's entries take 2^bits values")
+
+
+@final
+@defense("quantisation", summary="unbiased rounding to 2^k equidistant values of each tensor", paper="1611.00429")
+class Quantisation(TensorDefense[QuantisationConfig]):
+    """Rounds with fresh randomness."""
+
+    place: ClassVar[Place] = "quantise"
+
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the rounded tensors."""
+        return {name: self._rounded(t, here.generator) for name, t in tensors.items()}
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the number of bits."""
+        return PublicKnowledge("quantisation", {"rounded": True, "bits": self.config.bits})
+
+    def _rounded(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+        low, high = tensor.aminmax()
+        highest = 2**self.config.bits - 1
+        step = (high - low) / highest
+        if not step > 0:
+            return tensor
+        return low + step * stochastically_rounded(((tensor - low) / step).clamp(0, highest), generator)

@@ -1,0 +1,43 @@
+"""Signs: one bit an entry, g' = sign(g), or g' = mean |g_l| sign(g) for each tensor g_l; zeros stay zeros.
+
+Paper: Bernstein et al. 2018, arXiv 1802.04434, algorithm 1 (signSGD); with the scale Karimireddy et al. 2019, arXiv
+1901.09847, section 4. Biased, and no guarantee: direction, labels and outlines remain. Broken by matching a soft sign
+of the dummy's gradient to the signs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from pydantic import Field
+
+from defenses._tensors import TensorConfig, TensorDefense
+from fedsim.hooks import Here, Place
+from fedsim.registry import defense
+from fedsim.types import PublicKnowledge, Tensors
+
+
+class SignConfig(TensorConfig):
+    """Settings of signs."""
+
+    scaled: bool = Field(
+        default=False, description="whether each tensor's signs are multiplied by its mean absolute value"
+    )
+
+
+@final
+@defense("sign", summary="sends the sign of every entry (signSGD)", paper="1802.04434")
+class Sign(TensorDefense[SignConfig]):
+    """Deterministic, so that the same gradient is sent the same."""
+
+    place: ClassVar[Place] = "quantise"
+
+    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+        """Return the signs."""
+        if not self.config.scaled:
+            return {name: t.sign() for name, t in tensors.items()}
+        return {name: t.abs().mean() * t.sign() for name, t in tensors.items()}
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return that only signs are sent."""
+        return PublicKnowledge("sign", {"signs": True})

@@ -1,0 +1,24 @@
+"""What an attacker does first who was granted the description of the defenses: leave out what deserves no trust."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fedsim.types import Observation
+
+
+def informed(observation: Observation) -> Observation:
+    """Return the observation as every attack gets it; the same object when the known defenses call for nothing.
+
+    Tensors that a defense makes unreliable are set aside and count as hidden, unless nothing else would be left.
+    """
+    tensors = observation.update.tensors
+    named = {name for known in observation.public for name in known.facts.get("unreliable", ())} & tensors.keys()
+    if not named or named == tensors.keys():
+        return observation
+    return replace(
+        observation,
+        update=replace(observation.update, tensors={n: t for n, t in tensors.items() if n not in named}),
+        hidden=observation.hidden | named,
+        set_aside={name: tensors[name] for name in named},
+    )

@@ -1,0 +1,218 @@
+"""Attackers who know the defense see more than those who do not; and nobody calls a disturbed update exact."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from attacks._agreement import gradient_distance
+from attacks._public import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
+from fedsim import registry, seeding
+from fedsim.errors import NotApplicable
+from fedsim.informed import informed
+from fedsim.metrics.image import score_items
+from fedsim.types import Observation, PublicKnowledge, Reconstruction, ThreatModel, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Toy = Callable[..., tuple[Observation, Truth]]
+KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
+WIDE = {**PLAIN, "width": 64}
+EXACT = ("closed-form-linear", "mask-readout", "r-gap", "spear", "sparse-dictionary", "span-intersection")
+DISTURBING: tuple[dict[str, Any], ...] = (
+    {"name": "sign"},
+    {"name": "sign", "scaled": True},
+    {"name": "float16"},
+    {"name": "qsgd", "levels": 4},
+    {"name": "quantisation", "bits": 4},
+    {"name": "gradient-noise", "scale": 1e-3},
+    {"name": "pruning", "rate": 0.99},
+    {"name": "random-pruning", "rate": 0.5},
+    {"name": "grad-defense"},
+    {"name": "outpost"},
+)
+
+
+def attacked(name: str, observation: Observation, **settings: Any) -> Reconstruction:
+    method = registry.get("attack", name)
+    return method.make(method.config.model_validate(settings))(observation, seeding.generator(1, "attack"))
+
+
+def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any], **tables: Any) -> float:
+    values: list[float] = []
+    for client in range(2):
+        observation, truth, world = watched(client=client, knows=(*KNOWN, *knows), defenses=[defense], **tables)
+        guess = attacked("inverting-gradients", observation, iterations=150, schedule="steps")
+        values += [item.psnr for item in score_items(guess, truth.batches[0], world.dataset.spec).items]
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize(
+    ("defense", "model", "gain"),
+    [
+        ({"name": "sign"}, WIDE, 3.0),
+        ({"name": "sign", "scaled": True}, WIDE, 3.0),
+        ({"name": "pruning", "rate": 0.8}, PLAIN, 3.0),
+        ({"name": "random-pruning", "rate": 0.8}, PLAIN, 3.0),
+    ],
+    ids=lambda value: value["name"] if isinstance(value, dict) else None,
+)
+def test_the_informed_attacker_sees_more(
+    watched: Watched, defense: dict[str, Any], model: dict[str, Any], gain: float
+) -> None:
+    naive, told = (mean_psnr(watched, knows, defense, model=model) for knows in ((), ("defenses",)))
+    assert told > naive + gain
+
+
+def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched: Watched) -> None:
+    observation, _, _ = watched(model={**PLAIN, "bias": True}, knows=KNOWN)
+    garbage = torch.full_like(observation.update.tensors["7.weight"], 5.0)
+    update = replace(observation.update, tensors={**observation.update.tensors, "7.weight": garbage})
+    told = replace(observation, update=update, public=(PublicKnowledge("any", {"unreliable": ("7.weight", "none")}),))
+    bare = replace(
+        observation,
+        update=replace(update, tensors={n: t for n, t in update.tensors.items() if n != "7.weight"}),
+        hidden=frozenset({"7.weight"}),
+    )
+    for name, settings in (
+        ("inverting-gradients", {"iterations": 10}),
+        ("closed-form-linear", {}),
+        ("dlg", {"iterations": 2}),
+    ):
+        ours, theirs = (attacked(name, one, **settings) for one in (told, bare))
+        assert torch.equal(ours.inputs, theirs.inputs)
+        assert ours.objective == theirs.objective
+    few: dict[str, Any] = {"iterations": 10, "mask_iterations": 5, "leave_out": ("closed-form-linear",)}
+    ours, theirs = (attacked("auto", one, **few) for one in (told, bare))
+    assert torch.equal(ours.inputs, theirs.inputs)
+    assert set(told.update.tensors) == set(observation.update.tensors)  # what was observed stays as it was
+
+
+def test_where_everything_is_unreliable_nothing_is_left_out(watched: Watched) -> None:
+    observation, _, _ = watched(knows=KNOWN)
+    names = tuple(observation.update.tensors)
+    told = replace(observation, public=(PublicKnowledge("any", {"unreliable": names}),))
+    assert informed(told) is told
+    assert informed(observation) is observation
+
+
+def test_being_informed_twice_is_being_informed_once(watched: Watched) -> None:
+    observation, _, _ = watched(knows=(*KNOWN, "defenses"), defenses=[{"name": "soteria"}], model=PLAIN)
+    once = informed(observation)
+    twice = informed(once)
+    assert once.hidden == twice.hidden == {"7.weight"}
+    assert once is twice
+
+
+def test_the_soft_sign_of_the_truth_points_where_the_signs_do(watched: Watched) -> None:
+    observation, truth, _ = watched(knows=(*KNOWN, "defenses"), model=PLAIN, defenses=[{"name": "sign"}])
+    assert wire_of(observation) == Wire(only_signs=True)
+    assert wire_of(replace(observation, threat=ThreatModel(sees="sum"))) == Wire()
+    batch = truth.batches[0]
+    told = gradient_distance(observation, batch.inputs, batch.labels, ())
+    naive = gradient_distance(replace(observation, public=()), batch.inputs, batch.labels, ())
+    assert told < 0.5 * naive
+
+
+def test_the_soft_sign_does_not_depend_on_the_scale_and_has_slopes() -> None:
+    wire = Wire(only_signs=True)
+    gradient = torch.randn(50, dtype=torch.float64).requires_grad_()
+    soft = wire.dummy(gradient, gradient.sign())
+    assert torch.allclose(soft, wire.dummy(1e-6 * gradient, gradient.sign()))
+    assert torch.equal(soft.sign(), gradient.sign())
+    assert bool(torch.autograd.grad(soft.sum(), gradient)[0].any())
+    assert not wire.dummy(torch.zeros(3), torch.ones(3)).any()
+    assert torch.equal(wire.target(torch.tensor([-0.3, 0.0, 2.0])), torch.tensor([-1.0, 0.0, 1.0]))
+
+
+def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> None:
+    fedavg = {"algorithm": "fedavg", "local_steps": 2, "batch_size": 1}
+    defenses = [{"name": "pruning", "rate": 0.8, "applies": "per_update"}]
+    naive, told = (
+        attacked("fedavg-inversion", watched(knows=(*KNOWN, *k), federation=fedavg, model=PLAIN, defenses=defenses)[0],
+                 iterations=60)
+        for k in ((), ("defenses",))
+    )  # fmt: skip
+    assert told.objective < 0.7 * naive.objective
+
+
+@pytest.mark.parametrize("defense", DISTURBING, ids=lambda d: "-".join(map(str, d.values())))
+@pytest.mark.parametrize("knows", [(), ("defenses",)], ids=["naive", "informed"])
+@pytest.mark.parametrize("batch_size", [1, 2])
+@pytest.mark.parametrize("bias", [False, True])
+def test_no_attack_calls_a_disturbed_update_exact(
+    watched: Watched, defense: dict[str, Any], knows: tuple[str, ...], batch_size: int, bias: bool
+) -> None:
+    model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.0, "activation": "relu", "bias": bias}
+    observation, _, _ = watched(
+        knows=(*KNOWN, *knows), model=model, defenses=[defense], federation={"batch_size": batch_size}
+    )
+    if knows:
+        assert inexact(observation) is not None
+    for name in EXACT:
+        try:
+            guess = attacked(name, observation, **({"draws": 2000} if name == "spear" else {}))
+        except NotApplicable:
+            continue
+        assert not guess.is_exact
+        if knows and name == "closed-form-linear":
+            assert any("do not hold exactly" in note for note in guess.notes)
+
+
+@pytest.mark.parametrize("defense", DISTURBING, ids=lambda d: "-".join(map(str, d.values())))
+def test_no_vision_transformer_is_called_exact_either(watched: Watched, defense: dict[str, Any]) -> None:
+    model = {"name": "vit-small", "width": 32, "heads": 2, "blocks": 1, "hidden": 16, "dropout": 0.0}
+    observation, _, _ = watched(knows=KNOWN, model=model, defenses=[defense])
+    if defense["name"] == "pruning":
+        with pytest.raises(NotApplicable, match="gradient of the position embedding 'positions' is zero"):
+            attacked("closed-form-vit", observation)
+        return
+    assert not attacked("closed-form-vit", observation).is_exact
+
+
+@pytest.mark.parametrize("defense", [{"name": "sign"}, {"name": "float16"}, {"name": "gradient-noise", "scale": 0.1}])
+@pytest.mark.parametrize("knows", [(), ("defenses",)], ids=["naive", "informed"])
+def test_an_imprint_is_not_exact_under_them(watched: Watched, defense: dict[str, Any], knows: tuple[str, ...]) -> None:
+    observation, truth, world = watched(
+        knows=(*KNOWN, *knows),
+        model={"name": "mlp", "width": 48, "depth": 2, "dropout": 0.0, "bias": True},
+        defenses=[defense],
+        federation={"batch_size": 2},
+        threat={"server": "malicious"},
+        attacks=[{"name": "robbing-the-fed"}],
+    )
+    guess = attacked("robbing-the-fed", observation)
+    if guess.is_exact:
+        assert min(item.psnr for item in score_items(guess, truth.batches[0], world.dataset.spec).items) > 30
+    assert not (knows and guess.is_exact)
+
+
+def test_zeros_that_were_not_sent_are_not_read_as_dropped_units(watched: Watched) -> None:
+    model = {"name": "mlp", "width": 48, "depth": 2, "dropout": 0.25}
+    observation, _, _ = watched(knows=KNOWN, model=model)
+    rank_one = {n: t * (torch.arange(len(t)) == 0)[:, None] for n, t in observation.update.tensors.items()}
+    pruned = replace(observation, update=replace(observation.update, tensors=rank_one))
+    told = replace(pruned, public=(PublicKnowledge("pruning", {"kept_share": 0.02}),))
+    assert attacked("mask-readout", told).facts["entries read"] == 0.0
+
+
+def test_the_facts_that_attacks_understand() -> None:
+    def seen(**facts: Any) -> Observation:
+        known = PublicKnowledge("any", facts)
+        return Observation(
+            ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy, None, None, 1, 1.0, (), 1, None, None, (known,)  # type: ignore[arg-type]
+        )  # fmt: skip
+
+    assert not adds_noise(seen(noise_law="gaussian", noise_scale=0.0))
+    assert adds_noise(seen(noise_law="gaussian"))
+    assert adds_noise(seen(noise_scale=0.1))
+    assert noise_of(seen(noise_law="gaussian")) is None
+    assert noise_of(seen(noise_law="gaussian", noise_scale=0.1, noised_share=0.5)) == ("gaussian", 0.1, False, 0.5)
+    assert noise_of(seen(noise_law="laplace", noise_scale=0.1)) == ("laplace", 0.1, False, 1.0)
+    assert bound_of(seen(norm=2)) == 2.0
+    assert bound_of(seen()) is None
+    assert inexact(seen(norm=2)) is None

@@ -1,0 +1,132 @@
+"""The most probable image under known noise: the likelihood, and that it beats the wrong one."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import distributions
+
+from attacks._comparison import ExplicitGradients, squared_norms
+from attacks._public import Noise
+from attacks.map import _Likelihood
+from fedsim import registry, seeding
+from fedsim.errors import NotApplicable
+from fedsim.metrics.image import score_items
+from fedsim.types import Observation, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
+PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
+SEARCH = {"iterations": 150, "schedule": "steps"}
+
+
+def attacked(name: str, observation: Observation, **settings: Any) -> Any:
+    method = registry.get("attack", name)
+    return method.make(method.config.model_validate(settings))(observation, seeding.generator(1, "attack"))
+
+
+def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:
+    values: list[float] = []
+    for client in range(2):
+        observation, truth, world = watched(client=client, knows=KNOWN, model=PLAIN, defenses=defenses)
+        guess = attacked(name, observation, **SEARCH, **settings)
+        values += [item.psnr for item in score_items(guess, truth.batches[0], world.dataset.spec).items]
+    return sum(values) / len(values)
+
+
+def gradients(rows: int = 2) -> tuple[ExplicitGradients, list[torch.Tensor]]:
+    """Rows of two tensors beside observed ones, in double precision; and the observed ones."""
+    numbers = torch.Generator().manual_seed(1)
+    draw = lambda: [torch.randn(s, generator=numbers, dtype=torch.float64) for s in ((4, 3), (5,))]  # noqa: E731
+    target = draw()
+    own = [tuple(draw()) for _ in range(rows)]
+    return ExplicitGradients(own, [target] * rows, squared_norms([target]).expand(rows, -1)), target
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace"])
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_the_distance_is_the_log_likelihood_of_torch(law: Any, is_relative: bool) -> None:
+    seen, target = gradients()
+    scales = [0.7] * 2
+    if is_relative:
+        scales = [0.7 * math.sqrt(float(t.square().mean()) / (1 + 0.7**2)) for t in target]
+    found = _Likelihood(Noise(law, 0.7, is_relative), None, torch.tensor([12, 5]))(seen)
+    for row, value in zip(seen.rows, found.tolist(), strict=True):
+        total, constant = 0.0, 0.0
+        for g, t, scale in zip(row, target, scales, strict=True):
+            noise = distributions.Normal(g, scale) if law == "gaussian" else distributions.Laplace(g, scale / 2**0.5)
+            total -= float(noise.log_prob(t).sum())
+            constant -= float(noise.log_prob(g).sum())
+        assert value == pytest.approx((total - constant) / 17, rel=1e-6)
+
+
+@pytest.mark.parametrize("law", ["gaussian", "laplace"])
+def test_a_clipped_gradient_is_compared_with_clipped_ones(law: Any) -> None:
+    seen, target = gradients(1)
+    clipped = [g * (0.5 / torch.cat([g.flatten() for g in seen.rows[0]]).norm()) for g in seen.rows[0]]
+    whole = ExplicitGradients([tuple(clipped)], [target], seen.norms)
+    noise, sizes = Noise(law, 0.3, False), torch.tensor([12, 5])
+    assert _Likelihood(noise, 0.5, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(whole), rel=1e-9)
+    assert _Likelihood(noise, 1e9, sizes)(seen) == pytest.approx(_Likelihood(noise, None, sizes)(seen), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "noise",
+    [
+        {"scale": 0.03},
+        {"scale": 0.03, "law": "laplace"},
+        {"scale": 1.0, "relative": True},
+        {"scale": 1.0, "relative": True, "law": "laplace"},
+    ],
+    ids=["gaussian", "laplace", "relative gaussian", "relative laplace"],
+)
+def test_it_sees_more_than_an_attacker_who_matches_directions(watched: Watched, noise: dict[str, Any]) -> None:
+    defenses = [{"name": "gradient-noise", **noise}]
+    assert mean_psnr(watched, "map", defenses) > mean_psnr(watched, "inverting-gradients", defenses) + 1.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int) -> None:
+    tables: dict[str, Any] = {
+        "model": {**PLAIN, "width": 64},
+        "defenses": [{"name": "grad-defense", "scale": 0.1}],
+        "federation": {"batch_size": batch_size},
+    }
+    observation, truth, world = watched(knows=KNOWN, **tables)
+    worst: dict[str, float] = {}
+    for name in ("inverting-gradients", "map"):
+        guess = attacked(name, observation, **{**SEARCH, "total_variation": 1e-4})
+        worst[name] = min(item.psnr for item in score_items(guess, truth.batches[0], world.dataset.spec).items)
+    assert worst["inverting-gradients"] < 20
+    assert worst["map"] > 40
+
+
+def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched) -> None:
+    defenses = [{"name": "clipping", "norm": 0.3}, {"name": "gradient-noise", "scale": 3e-3}]
+    observation, truth, world = watched(knows=KNOWN, model=PLAIN, defenses=defenses)
+    guess = attacked("map", observation, **SEARCH)
+    assert score_items(guess, truth.batches[0], world.dataset.spec).items[0].psnr > 18.0
+    assert guess.objective < 1.0
+
+
+@pytest.mark.parametrize(
+    ("tables", "reason"),
+    [
+        ({"defenses": [{"name": "clipping"}]}, "no defense says the law"),
+        ({"defenses": [{"name": "gradient-noise", "scale": 0.0}]}, "no defense says the law"),
+        (
+            {
+                "defenses": [{"name": "gradient-noise"}],
+                "federation": {"algorithm": "fedavg", "local_steps": 1, "optimizer": {"name": "sgd"}},
+            },
+            "change of weights",
+        ),
+    ],
+)
+def test_what_it_cannot_model_it_refuses(watched: Watched, tables: dict[str, Any], reason: str) -> None:
+    observation, _, _ = watched(knows=KNOWN, **tables)
+    with pytest.raises(NotApplicable, match=reason):
+        attacked("map", observation, iterations=2)

@@ -1,0 +1,134 @@
+"""Top-k and random-k: how many entries are sent, which, and what becomes of the rest."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from defenses._support import dropped
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.hooks import Here
+from fedsim.scenario import Scenario
+from fedsim.types import Memory, Tensors
+from tests.defenses.stepping import here, make, uploaded
+
+SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=3).map(tuple), min_size=1, max_size=4)
+RATES = st.floats(0.0, 0.99)
+
+
+def few_values(shapes: list[tuple[int, ...]], seed: int) -> Tensors:
+    """Tensors with many ties and zeros."""
+    numbers = torch.Generator().manual_seed(seed)
+    return {str(i): torch.randint(-2, 3, shape, generator=numbers).float() for i, shape in enumerate(shapes)}
+
+
+@given(SHAPES, RATES, st.integers(0, 1000))
+def test_exactly_k_entries_of_each_tensor_are_kept_also_with_ties(
+    shapes: list[tuple[int, ...]], rate: float, seed: int
+) -> None:
+    tensors = {name: t.abs() + 1.0 for name, t in few_values(shapes, seed).items()}
+    for name in ("pruning", "random-pruning"):
+        sent = make(name, rate=rate).on_gradient(tensors, here())
+        for key, tensor in tensors.items():
+            assert int((sent[key] != 0).sum()) == tensor.numel() - dropped(tensor.numel(), rate)
+            assert torch.equal(sent[key][sent[key] != 0], tensor[sent[key] != 0])
+
+
+@given(SHAPES, RATES, st.integers(0, 1000))
+def test_the_entries_kept_are_the_largest(shapes: list[tuple[int, ...]], rate: float, seed: int) -> None:
+    tensors = few_values(shapes, seed)
+    for per in ("tensor", "model"):
+        sent = make("pruning", rate=rate, per=per).on_gradient(tensors, here())
+        groups = [[name] for name in tensors] if per == "tensor" else [list(tensors)]
+        for group in groups:
+            whole, kept = (torch.cat([source[name].flatten().abs() for name in group]) for source in (tensors, sent))
+            expected = whole.sort(descending=True).values[: len(whole) - dropped(len(whole), rate)]
+            assert torch.equal(kept.sort(descending=True).values[: len(expected)], expected)
+            assert float(kept.sum()) == float(expected.sum())
+
+
+def test_a_product_that_ought_to_be_an_integer_is_one() -> None:
+    assert dropped(100, 0.29) == 29
+    assert all(dropped(n, 0.9) == math.floor(n * 9 / 10) for n in range(1, 2000))
+
+
+def test_per_model_a_small_tensor_may_lose_everything() -> None:
+    tensors = {"small": torch.full((10,), 1e-3), "large": torch.ones(10)}
+    assert not make("pruning", rate=0.5, per="model").on_gradient(tensors, here())["small"].any()
+    assert int(make("pruning", rate=0.5).on_gradient(tensors, here())["small"].count_nonzero()) == 5
+
+
+def test_tensors_of_zeros_stay_zeros() -> None:
+    tensors = {"a": torch.zeros(7), "b": torch.zeros(())}
+    sent = make("pruning", rate=0.5).on_gradient(tensors, here())
+    assert not any(tensor.any() for tensor in sent.values())
+
+
+def test_random_pruning_looks_at_no_value_and_draws_anew() -> None:
+    counts = torch.zeros(40)
+    tensors = {"w": torch.arange(1.0, 41.0)}
+    for seed in range(400):
+        counts += make("random-pruning", rate=0.75).on_gradient(tensors, here(seed))["w"] != 0
+    assert float((counts - 100).abs().max()) < 5 * (400 * 0.25 * 0.75) ** 0.5
+
+
+@given(SHAPES, RATES, st.sampled_from(["tensor", "model"]), st.integers(0, 1000))
+def test_error_feedback_loses_nothing(shapes: list[tuple[int, ...]], rate: float, per: str, seed: int) -> None:
+    defense = make("pruning", rate=rate, per=per, error_feedback=True)
+    memory: dict[str, torch.Tensor] = {}
+    old = {name: torch.zeros_like(t) for name, t in few_values(shapes, seed).items()}
+    for step in range(3):
+        tensors = few_values(shapes, seed + step)
+        sent = defense.on_gradient(tensors, Here(1, 0, step, torch.Generator(), memory=memory))
+        for name, tensor in tensors.items():
+            assert torch.equal(sent[name] + memory[name], tensor + old[name])
+        old = dict(memory)
+
+
+def test_it_remembers_between_rounds_only_with_error_feedback() -> None:
+    assert make("pruning", error_feedback=True).remembers
+    assert not make("pruning").remembers
+
+
+@pytest.mark.parametrize("applies", ["per_step", "per_update"])
+def test_over_the_rounds_of_a_client_nothing_is_lost(scenario: Callable[..., Scenario], applies: str) -> None:
+    settings: dict[str, Any] = {"rate": 0.9, "error_feedback": True, "applies": applies}
+    world = worlds.build(scenario(defenses=[{"name": "pruning", **settings}]))
+    memory: Memory = {}
+    sent, raw = None, None
+    for round_ in (1, 2, 3):
+        update, _ = local_training(world, world.first_weights, round_, 0, memory)
+        plain = worlds.build(scenario())
+        honest, _ = local_training(plain, plain.first_weights, round_, 0)
+        sent = update.tensors if sent is None else {n: sent[n] + t for n, t in update.tensors.items()}
+        raw = honest.tensors if raw is None else {n: raw[n] + t for n, t in honest.tensors.items()}
+    assert sent is not None
+    assert raw is not None
+    (kept,) = (own for owner, own in memory.items() if owner.startswith("defense"))
+    assert all(torch.allclose(sent[name] + kept[name], raw[name], atol=1e-6) for name in raw)
+
+
+def test_several_steps_pruned_each_send_more_entries_than_their_sum_pruned_once(
+    scenario: Callable[..., Scenario],
+) -> None:
+    counts = []
+    for applies in ("per_step", "per_update"):
+        fedavg = {"algorithm": "fedavg", "local_steps": 4, "batch_size": 2}
+        settings = {"name": "pruning", "rate": 0.9, "applies": applies}
+        world = worlds.build(scenario(federation=fedavg, defenses=[settings]))
+        update, _ = local_training(world, world.first_weights, 1, 0)
+        counts.append(sum(int(t.count_nonzero()) for t in update.tensors.values()))
+    sizes = [t.numel() for t in update.tensors.values()]
+    assert counts[1] == sum(size - dropped(size, 0.9) for size in sizes)
+    assert counts[0] > 1.2 * counts[1]
+
+
+def test_what_is_public(scenario: Callable[..., Scenario]) -> None:
+    assert make("pruning", rate=0.75).adaptive_view().facts["kept_share"] == pytest.approx(0.25)
+    assert make("random-pruning", rate=0.5).adaptive_view().facts["kept_share"] == pytest.approx(0.5)
+    assert uploaded(make("pruning", rate=0.5, applies="per_update"), {"w": torch.ones(4)}, here())["w"].sum() == 2
