@@ -46,6 +46,10 @@ def dropped(size: int, rate: float) -> int:
 
 
 def _largest(scores: Tensor, rate: float) -> Tensor:
-    kept = torch.zeros_like(scores, dtype=torch.bool)
-    kept[scores.argsort(descending=True, stable=True)[: len(scores) - dropped(len(scores), rate)]] = True
+    """As a selection, not a sort, which takes twenty times as long as a client's step."""
+    fewer = dropped(len(scores), rate)
+    least = scores.kthvalue(fewer + 1).values
+    kept = scores > least
+    ties = (scores == least).nonzero().flatten()
+    kept[ties[: len(scores) - fewer - int(kept.sum())]] = True
     return kept

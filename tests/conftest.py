@@ -8,6 +8,7 @@ from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from typing import Any, ClassVar  # noqa: E402
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
@@ -21,6 +22,10 @@ from fedsim.server import WireEntry  # noqa: E402
 from fedsim.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
 
 torch.set_num_threads(1)
+
+# A shared machine can stall any single example.
+hypothesis.settings.register_profile("no deadline", deadline=None)
+hypothesis.settings.load_profile("no deadline")
 
 BASE: dict[str, Any] = {
     "title": "test",

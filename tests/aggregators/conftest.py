@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import hypothesis
 import pytest
 import torch
 from flwr.app import ArrayRecord, Message, Metadata, MetricRecord, RecordDict
@@ -12,10 +11,6 @@ from torch import Tensor
 from fedsim import registry
 from fedsim.hooks import Aggregator
 from fedsim.types import Contribution
-
-# A shared machine can stall any single example.
-hypothesis.settings.register_profile("no deadline", deadline=None)
-hypothesis.settings.load_profile("no deadline")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,161 @@
+"""What does a defense cost a client in time, and secure aggregation a round?
+
+Every registered defense beside none: one client's local training, five steps of 32 digits each, on an MLP and on LeNet.
+DP-SGD also beside Opacus in its own plain loop. Passes alternate; a ratio is of medians.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import itertools  # noqa: E402
+import statistics  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from functools import partial  # noqa: E402
+from typing import Any, cast  # noqa: E402
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+
+from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from fedsim import experiment, registry  # noqa: E402
+from fedsim.client import local_training  # noqa: E402
+from fedsim.errors import FedsimError  # noqa: E402
+from fedsim.scenario import Scenario, parse  # noqa: E402
+from fedsim.world import World, build  # noqa: E402
+
+_MODELS: Mapping[str, Mapping[str, Any]] = {
+    "MLP": {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "bias": True, "dropout": 0.0}},
+    "LeNet": {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "lenet", "dropout": 0.0}},
+}
+_STEPS, _BATCH, _CLIENTS = 5, 32, 8
+_NOISE, _CLIP, _RATE = 1.0, 1.0, 0.05
+_SETTINGS: Mapping[str, Mapping[str, Any]] = {"dp-sgd": {"noise_multiplier": _NOISE, "clip": _CLIP}}
+_SETTLING = 2
+_MANY = 100
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more passes."""
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for row in _rows(30 if full else 8):
+        print(as_line(row), file=sys.stderr, flush=True)
+        rows.append(row)
+    return rows
+
+
+def _rows(passes: int) -> Iterator[Row]:
+    for model in _MODELS:
+        for name in registry.methods("defense"):
+            yield from _defended(model, name, passes)
+        yield _beside_opacus(model, passes)
+    yield _secure(passes)
+
+
+def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
+    try:
+        world = _world(model, [{"name": name, **_SETTINGS.get(name, {})}])
+        world.check_defenses()
+    except FedsimError as reason:
+        print(f"{name} on {model}: {reason}", file=sys.stderr)
+        return
+    plain = _world(model, [])
+    defended, undefended = _alternating([partial(_train, world), partial(_train, plain)], passes)
+    yield _ratio(f"{name} / none: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", defended, undefended, "")
+
+
+def _beside_opacus(model: str, passes: int) -> Row:
+    world = _world(model, [{"name": "dp-sgd", **_SETTINGS["dp-sgd"]}])
+    ours, theirs = _alternating([partial(_train, world), _opacus(world)], passes)
+    return _ratio(
+        "dp-sgd / plain Opacus hooks: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", ours, theirs, "<= 1"
+    )
+
+
+def _opacus(world: World) -> Callable[[int], None]:
+    """Return the same training as somebody would write it with Opacus alone: a new engine each round, hooks mode."""
+    from opacus import PrivacyEngine  # noqa: PLC0415 - takes seconds
+    from torch.utils.data import DataLoader, TensorDataset  # noqa: PLC0415
+
+    def train(number: int) -> None:
+        share = world.shares[number % _CLIENTS]
+        data = TensorDataset(world.dataset.train.inputs[share], world.dataset.train.labels[share])
+        model = world.new_model()
+        made = PrivacyEngine().make_private(
+            module=model,
+            optimizer=torch.optim.SGD(model.parameters(), lr=_RATE),
+            data_loader=DataLoader(data, batch_size=_BATCH),
+            noise_multiplier=_NOISE,
+            max_grad_norm=_CLIP,
+        )
+        wrapped, optimizer, loader = cast("tuple[Any, Any, Any]", made)
+        for inputs, labels in itertools.islice(itertools.chain.from_iterable(itertools.repeat(loader)), _STEPS):
+            optimizer.zero_grad()
+            F.cross_entropy(wrapped(inputs), labels).backward()
+            optimizer.step()
+
+    return train
+
+
+def _secure(passes: int) -> Row:
+    """Return what ideal secure aggregation adds to rounds of a hundred clients."""
+    rounds = 2 * passes
+    plain = _round_seconds(_scenario("MLP", [], federation={"clients": _MANY, "rounds": rounds, "batch_size": 8}))
+    tables = {"secure_aggregation": {"mode": "ideal"}, "threat": {"sees": "sum"}}
+    federation = {"clients": _MANY, "rounds": rounds, "batch_size": 8}
+    secure = _round_seconds(_scenario("MLP", [], federation=federation, **tables))
+    return _ratio("ideal secure aggregation / none: a round", f"MLP, {_MANY} clients", secure, plain, "< 1.2")
+
+
+def _round_seconds(scenario: Scenario) -> list[float]:
+    times: list[float] = []
+    experiment.train(scenario.model_dump_json(), lambda _record: times.append(time.process_time()))
+    return [after - before for before, after in itertools.pairwise(times)][_SETTLING:]
+
+
+def _train(world: World, number: int) -> None:
+    local_training(world, world.first_weights, 1 + number // _CLIENTS, number % _CLIENTS)
+
+
+def _alternating(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
+    """Return the seconds of processor time of every pass of every way."""
+    seconds: list[list[float]] = [[] for _ in ways]
+    for number in range(passes + _SETTLING):
+        for own, way in zip(seconds, ways, strict=True):
+            begin = time.process_time()
+            way(number)
+            own.append(time.process_time() - begin)
+    return [own[_SETTLING:] for own in seconds]
+
+
+def _world(model: str, defenses: list[dict[str, Any]]) -> World:
+    return build(_scenario(model, defenses))
+
+
+def _scenario(model: str, defenses: list[dict[str, Any]], **tables: Any) -> Scenario:
+    federation = {
+        "algorithm": "fedavg",
+        "clients": _CLIENTS,
+        "local_steps": _STEPS,
+        "batch_size": _BATCH,
+        "sampling": "poisson" if any(own["name"] == "dp-sgd" for own in defenses) else "passes",
+        "optimizer": {"name": "sgd", "learning_rate": _RATE},
+        **tables.pop("federation", {}),
+    }
+    raw = {"title": "a client's round", **_MODELS[model], "federation": federation, "defenses": defenses, **tables}
+    return parse(raw, "benchmark")
+
+
+def _ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:
+    """Return the ratio of medians; least, median and greatest are over the passes' own ratios."""
+    ratios = [a / b for a, b in zip(over, under, strict=False)]
+    return measured(name, setting, ratios, "times", must, statistics.median(over) / statistics.median(under))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
