@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.record import Cause, Interval, MembershipRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import Cause, GuaranteeRecord, Interval, MembershipRecord, RoundRecord, RunRecord, VictimRecord
 from fedsim.types import OnStep, Step
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
@@ -235,13 +235,15 @@ def results(record: RunRecord) -> Table:
 
 
 def guarantees(record: RunRecord) -> list[str]:
-    """Return what each private method of each arm guaranteed, with all that an epsilon needs to mean something."""
-    return [
-        f"{arm.name}: {own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; "
-        f"against {own.against}."
-        for arm in record.arms
-        for own in arm.guarantees
-    ]
+    """Return a line for what each private method of each arm guaranteed."""
+    return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]
+
+
+def told_of(own: GuaranteeRecord) -> str:
+    """Return a guarantee with everything without which its epsilon says nothing."""
+    return (
+        f"{own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; against {own.against}."
+    )
 
 
 def _judged(record: MembershipRecord) -> str:

@@ -7,6 +7,7 @@ from fedsim.record import (
     AttackRecord,
     Environment,
     Failure,
+    GuaranteeRecord,
     ItemScore,
     MaskScore,
     PartitionRecord,
@@ -127,6 +128,24 @@ def partition(counts, **changes):
         "class_names": tuple(f"class {label}" for label in range(len(counts[0]))),
     }
     return PartitionRecord(**{**settings, **changes})
+
+
+def guarantee(**changes):
+    settings = {
+        "source": "dp-sgd",
+        "epsilon": 1.8389,
+        "delta": 1e-5,
+        "rdp_epsilon": 2.1014,
+        "accountant": "PRV",
+        "unit": "record",
+        "adjacency": "add-or-remove",
+        "noise_multiplier": 1.0,
+        "sampling_rate": 0.01,
+        "steps": 1000,
+        "composition": "1000 steps of noise multiplier 1 in 10 rounds, those of the client that was asked most often",
+        "against": "the server",
+    }
+    return GuaranteeRecord(**{**settings, **changes})
 
 
 def typical():

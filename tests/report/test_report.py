@@ -470,3 +470,14 @@ def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):
 def test_importing_the_report_does_not_load_matplotlib():
     code = "import sys, fedsim.report; sys.exit('matplotlib' in sys.modules or 'jinja2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_guarantee_stands_with_everything_that_it_needs_and_without_one_there_is_no_section(report, records):
+    page = report(records.run([records.arm("noisy", [], guarantees=(records.guarantee(),))]))
+    stated = (
+        "noisy dp-sgd epsilon 1.84 at delta 1e-05 (RDP 2.1) one record of a client, one more or less Poisson sampling "
+        "at rate 0.01 1000 steps of noise multiplier 1 in 10 rounds, those of the client that was asked most often "
+        "the server"
+    )
+    assert stated in page.text
+    assert "What was guaranteed" not in report(records.run([records.arm("plain", [])])).text
