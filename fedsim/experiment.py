@@ -232,6 +232,7 @@ def _guaranteed(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]
         steps=found.steps,
         composition=f"{found.composition} in {number} {'round' if number == 1 else 'rounds'}, those of {whose}",
         against=found.against,
+        holds_against_server=mechanism.holds_against_server,
     )
 
 

@@ -179,7 +179,8 @@ class GuaranteeRecord(_Part):
     `source` names the method. `epsilon` is the least upper bound at `delta`, `accountant` who computed it: ``exact``
     (Gaussian noise without sampling), ``PRV`` or ``RDP``; `rdp_epsilon` is a second opinion, and never the smaller one.
     `noise_multiplier` is the noise over the sensitivity under `adjacency`, `sampling_rate` the probability that the
-    unit takes part in one of the `steps`; `composition` says whose rounds were composed, `against` whom it holds.
+    unit takes part in one of the `steps`; `composition` says whose rounds were composed, `against` whom it holds, and
+    `holds_against_server` whether the server is among these.
     """
 
     source: str
@@ -194,6 +195,7 @@ class GuaranteeRecord(_Part):
     steps: int
     composition: str
     against: str
+    holds_against_server: bool = True
 
     @property
     def figure(self) -> str:

@@ -204,6 +204,7 @@ class Mechanism:
         steps: noisy steps a round.
         delta: of the (epsilon, delta) that is reported.
         against: who may see what, for the guarantee to hold, in words that follow "against".
+        holds_against_server: whether the server is among them, with all that the threat model lets it see.
     """
 
     unit: Unit
@@ -213,6 +214,7 @@ class Mechanism:
     steps: int
     delta: float
     against: str
+    holds_against_server: bool = True
 
 
 class ThreatModel(Config):

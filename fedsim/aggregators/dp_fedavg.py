@@ -109,6 +109,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             steps=1,
             delta=self.config.delta,
             against="those who see the global models, clients among them, but not against the server",
+            holds_against_server=False,
         )
 
     def _follow(self, below: float, here: ServerRound) -> None:

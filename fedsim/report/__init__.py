@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.record import RunRecord
-from fedsim.report import figures, tables, verdict, wall
+from fedsim.report import ceilings, figures, tables, verdict, wall
 from fedsim.store import RunFolder, read_record, write_whole
 
 __all__ = ["build"]
@@ -34,10 +34,12 @@ def build(run_dir: Path) -> Path:
     """
     record = read_record(run_dir)
     judge = verdict.Judge.of(record)
-    walls = wall.walls(record, RunFolder(run_dir).read_arrays(), judge)
+    arrays = RunFolder(run_dir).read_arrays()
+    walls = wall.walls(record, arrays, judge)
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
     accuracy = figures.accuracy(record)
+    epsilons = figures.epsilons(ceilings.marks(record, arrays, judge))
     rocs = figures.rocs(record)
     ownerships = tables.ownerships(record)
     ownership = figures.ownership(ownerships)
@@ -46,7 +48,7 @@ def build(run_dir: Path) -> Path:
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *rocs, *sheets):
+    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *epsilons, *rocs, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
@@ -62,6 +64,7 @@ def build(run_dir: Path) -> Path:
         attendances=attendances,
         participation=participation,
         accuracy=accuracy,
+        epsilons=epsilons,
         rocs=rocs,
     )
     write_whole(run_dir / "report.html", page.encode())

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
+from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.tables import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Wall, data_address
@@ -150,6 +151,13 @@ def accuracy(record: RunRecord) -> list[Picture]:
 
 
 @_styled()
+def epsilons(marks: Sequence[Mark]) -> list[Picture]:
+    """Return one picture a kind of attack: what was measured over epsilon, below the ceiling of each guarantee."""
+    kinds = dict.fromkeys(mark.what for mark in marks)
+    return [_epsilons_of([mark for mark in marks if mark.what == kind], number) for number, kind in enumerate(kinds, 1)]
+
+
+@_styled()
 def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
     """Return one picture a partition: how many examples of each class its first clients own, a bar a client."""
     return [_ownership_of(owned, number) for number, owned in enumerate(ownerships, 1)]
@@ -244,6 +252,26 @@ def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float,
         columns=("arm", "attack", "t_db", "share_above"),
         rows=rows,
     )
+
+
+def _epsilons_of(marks: list[Mark], number: int) -> Picture:
+    figure, axes = _canvas()
+    what = marks[0].what
+    for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
+        own = [mark for mark in marks if mark.attack == attack]
+        errors = [[m.measured - m.low for m in own], [m.high - m.measured for m in own]]
+        places, heights = [m.epsilon for m in own], [m.measured for m in own]
+        axes.errorbar(places, heights, errors, fmt="o", ms=4, color=PALETTE[index % len(PALETTE)], label=attack)
+    ceilings = sorted({(m.epsilon, m.ceiling, m.prior) for m in marks})
+    axes.plot([c[0] for c in ceilings], [c[1] for c in ceilings], "_", ms=14, mew=2, color="black", label="ceiling")
+    axes.plot([c[0] for c in ceilings], [c[2] for c in ceilings], "x", ms=5, color="#555555", label="seeing nothing")
+    axes.set_xscale("log")
+    axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=what)
+    axes.legend()
+    told = (f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks)
+    alt = f"{what}, beside the most that epsilon allows. {' '.join(told)}"
+    rows = tuple(tuple(mark) for mark in marks)
+    return _picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
 def _ownership_of(owned: Ownership, number: int) -> Picture:

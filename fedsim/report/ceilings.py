@@ -1,0 +1,97 @@
+"""Measured attacks below the ceilings that an epsilon sets: what a guarantee forbids, and how far attacks came."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from fedsim.metrics import image
+from fedsim.metrics.statistics import wilson
+from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
+from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord
+from fedsim.report.verdict import Judge
+
+COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "low", "high", "prior", "ceiling")
+
+
+class Mark(NamedTuple):
+    """One attack in one arm with a guarantee.
+
+    Attributes:
+        what: reconstruction, or membership at a false positive rate.
+        prior: what is reached without seeing anything: the share of the images that their own mean recovers, at least
+            1 / (images + 1); or the false positive rate.
+        ceiling: the most that any attack can reach.
+    """
+
+    arm: str
+    method: str
+    epsilon: float
+    delta: float
+    what: str
+    attack: str
+    measured: float
+    low: float
+    high: float
+    prior: float
+    ceiling: float
+
+
+def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> tuple[Mark, ...]:
+    """Return every attack that a guarantee bounds, with its ceiling; guarantees of infinite epsilon bound nothing.
+
+    Reconstructions are the server's, and are bounded only where the guarantee holds against it.
+    """
+    return tuple(
+        mark
+        for arm in record.arms
+        for own in arm.guarantees
+        if math.isfinite(own.epsilon)
+        for mark in (*_memberships(arm, own), *_reconstructions(arm, own, arrays, judge))
+    )
+
+
+def _memberships(arm: ArmRecord, own: GuaranteeRecord) -> Iterator[Mark]:
+    for attack in arm.membership:
+        for low in attack.summary.low_fpr if attack.summary else ():
+            if low.tpr is not None:
+                ceiling = membership_ceiling(own.epsilon, own.delta, low.fpr)
+                yield _mark(arm, own, f"membership, FPR {low.fpr:g}", attack.label, low.tpr, low.fpr, ceiling)
+
+
+def _reconstructions(
+    arm: ArmRecord, own: GuaranteeRecord, arrays: Mapping[str, np.ndarray], judge: Judge
+) -> Iterator[Mark]:
+    if not own.holds_against_server:
+        return
+    for attack in arm.attacks:
+        prior = _blind(attack, arrays, judge)
+        if prior is None:
+            continue
+        count = judge.count(attack)
+        rate = wilson(count.recovered, count.images, judge.scoring.confidence)
+        ceiling = reconstruction_ceiling(own.epsilon, own.delta, prior)
+        yield _mark(arm, own, f"reconstruction, {judge.rule}", attack.label, rate, prior, ceiling)
+
+
+def _mark(
+    arm: ArmRecord, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
+) -> Mark:
+    low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
+    return Mark(arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling)
+
+
+def _blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
+    """Return the share of an attack's originals that their mean image recovers; None without images."""
+    found = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
+    if not found:
+        return None
+    originals = torch.from_numpy(np.concatenate(found))
+    blind = originals.mean(0, keepdim=True).expand_as(originals)
+    scores = getattr(image, judge.scoring.metric)(blind, originals)
+    is_close = scores < judge.scoring.threshold if judge.scoring.metric == "mse" else scores > judge.scoring.threshold
+    return max(1, int(is_close.sum())) / (len(originals) + 1)

@@ -1,0 +1,62 @@
+"""Attacks beside the ceilings of guarantees."""
+
+import math
+
+import numpy as np
+import pytest
+
+from fedsim.record import Interval, MembershipRecord, MembershipSummary, TruePositives
+from fedsim.report import build
+from fedsim.report.ceilings import marks
+from fedsim.report.verdict import Judge
+
+
+def membership():
+    found = TruePositives(fpr=0.01, tpr=Interval(value=0.03, low=0.02, high=0.05, n=500))
+    unseen = TruePositives(fpr=0.001, tpr=None)
+    auc = Interval(value=0.6, low=0.55, high=0.65, n=1000)
+    summary = MembershipSummary(auc=auc, advantage=0.1, low_fpr=(found, unseen), roc=((0.0, 0.0), (1.0, 1.0)))
+    return MembershipRecord(
+        label="lira", name="lira", settings={}, target="model", members=500, non_members=500, summary=summary
+    )
+
+
+def marked(records, attacks, **changes):
+    own = records.guarantee(**changes)
+    record, arrays = records.with_arrays(
+        records.run([records.arm("noisy", attacks, guarantees=(own,), membership=(membership(),))])
+    )
+    return marks(record, arrays, Judge.of(record)), arrays
+
+
+def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(records):
+    found, arrays = marked(records, [records.attack("dia", records.missed())], epsilon=1.0, delta=1e-3)
+    by_kind = {mark.what.split(",")[0]: mark for mark in found}
+    assert set(by_kind) == {"membership", "reconstruction"}
+    member, image = by_kind["membership"], by_kind["reconstruction"]
+    assert (member.measured, member.low, member.high, member.prior) == (0.03, 0.02, 0.05, 0.01)
+    assert member.ceiling == pytest.approx(math.e * 0.01 + 1e-3)
+    originals = np.concatenate([value for name, value in arrays.items() if name.endswith("originals")])
+    assert len(originals) == 4
+    assert image.prior == pytest.approx(1 / 5)  # random pictures: their mean recovers none
+    assert image.ceiling == pytest.approx(math.e / 5 + 1e-3)
+    assert (image.measured, image.low) == (0.0, 0.0)
+
+
+def test_a_server_that_is_trusted_is_not_bounded_and_no_noise_bounds_nobody(records):
+    attacks = [records.attack("dia", records.recovered())]
+    found, _ = marked(records, attacks, holds_against_server=False)
+    assert {mark.what for mark in found} == {"membership, FPR 0.01"}
+    found, _ = marked(records, attacks, epsilon=math.inf, rdp_epsilon=math.inf)
+    assert found == ()
+
+
+def test_the_report_draws_them_with_their_data(tmp_path, records):
+    own = records.guarantee()
+    record, arrays = records.with_arrays(
+        records.run([records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,))])
+    )
+    page = build(records.save(tmp_path / "run", record, arrays)).read_text(encoding="utf-8")
+    assert "figures/epsilon-1.csv" in page
+    assert "dia in noisy reached 0% of" in page
+    assert (tmp_path / "run" / "figures" / "epsilon-1.csv").read_text().startswith("arm,method,epsilon")
