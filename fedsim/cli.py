@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import signal
 import sys
@@ -67,6 +68,8 @@ def run(
     sys.path.insert(0, str(Path.cwd()))
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     loaded = load(scenario, overrides)
+    if loaded.sweep is not None:
+        raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     folder = RunFolder(out or Path("results") / scenario.stem)
     earlier = folder.reopen() if resume else None
     if earlier is None:
@@ -89,6 +92,69 @@ def run(
     for arm in record.arms:
         _say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     _say(f"Report: {page}")
+
+
+@app.command(epilog="Example: fedsim sweep scenarios/40_privacy_utility_sweep.toml --jobs 2 --budget 20m")
+def sweep(
+    scenario: Annotated[Path, typer.Argument(help="a scenario file with a [sweep] table")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; one a core when absent")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the sweep; results/NAME when absent")] = None,
+    budget: Annotated[str | None, typer.Option(metavar="TIME", help="begin no run later: 90s, 20m, 2h")] = None,
+) -> None:
+    """Make every run of a sweep that is not finished yet; the same command goes on after any interruption."""
+    from fedsim import display
+    from fedsim import sweep as sweeps
+    from fedsim.experiment import scenario_hash
+    from fedsim.scenario import Sweep, load
+    from fedsim.sweep.folder import SweepFolder, plan_of
+
+    sys.path.insert(0, str(Path.cwd()))
+    loaded = load(scenario, set_ or [])
+    runs = sweeps.planned(loaded, str(scenario))
+    folder = SweepFolder(out or Path("results") / scenario.stem)
+    folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
+    _say(f"{loaded.title}: {len(runs)} runs" + (f" (about {loaded.minutes:g} minutes)" if loaded.minutes else ""))
+    command = shlex.join(["fedsim", *sys.argv[1:]])
+    try:
+        with folder.locked(), _asked_to_stop() as stop, display.counting(_out, len(runs)) as told:
+            outcomes = sweeps.sweep(
+                folder,
+                runs,
+                loaded.sweep or Sweep(),
+                jobs=jobs or os.cpu_count() or 1,
+                command=command,
+                budget=_seconds(budget),
+                on_outcome=told,
+                should_stop=stop.is_set,
+            )
+    except KeyboardInterrupt:
+        _complain(f"Interrupted. What is finished lies in {folder.path}; the same command goes on.")
+        raise typer.Exit(130) from None
+    failed = [outcome for outcome in outcomes if outcome.status == "failed"]
+    for outcome in failed:
+        _complain(f"Failed: {outcome.run.name}: {outcome.failure.why if outcome.failure else ''}")
+    _say(f"{len(outcomes) - len(failed)} of {len(runs)} runs are finished in {folder.path}.")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command(epilog="Example: fedsim export results/40_privacy_utility_sweep --csv")
+def export(
+    folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
+    as_csv: Annotated[bool, typer.Option("--csv", help="write table.csv")] = False,
+    as_parquet: Annotated[bool, typer.Option("--parquet", help="write table.parquet; an extra")] = False,
+) -> None:
+    """Write all results as one table, a row for each attacked example; the columns are explained beside it."""
+    from fedsim.sweep.export import write_csv, write_parquet
+
+    if not (as_csv or as_parquet):
+        raise FedsimError("say in which form: add --csv, --parquet, or both.")
+    for wanted, write in ((as_csv, write_csv), (as_parquet, write_parquet)):
+        if wanted:
+            _say(f"Wrote {write(folder)}")
 
 
 @app.command(name="list", epilog="Example: fedsim list attacks --json")
@@ -180,6 +246,19 @@ def _asked_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def _seconds(text: str | None) -> float | None:
+    """Return a span like ``20m`` in seconds."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.replace(".", "", 1).isdigit():
+        raise FedsimError(f"--budget is '{text}', expected a number with s, m or h, for example 20m.")
+    return float(number) * _UNITS[unit]
 
 
 def _entries(group: str) -> list[dict[str, str]]:

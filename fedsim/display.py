@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
 from fedsim.record import Cause, GuaranteeRecord, Interval, MembershipRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.sweep.run import Outcome
 from fedsim.types import OnStep, Step
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
@@ -82,6 +91,27 @@ class PlainLines:
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
+
+
+@contextmanager
+def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]:
+    """Yield what to tell of every ended run of a sweep: a bar with the time left, or plain lines."""
+    columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("runs", total=runs)
+        count = 0
+
+        def told(outcome: Outcome) -> None:
+            nonlocal count
+            count += 1
+            progress.advance(bar)
+            if outcome.status == "reused":
+                return
+            why = f": {outcome.failure.why}" if outcome.failure else ""
+            line = f"  {count} of {runs}: {outcome.run.name}, {outcome.status} in {outcome.seconds:.1f} s{why}"
+            progress.console.print(Text(line), soft_wrap=True)
+
+        yield told
 
 
 class LiveBars:

@@ -251,6 +251,35 @@ class Scoring(Config):
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")
 
 
+Values = dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]]
+
+
+class Sweep(Config):
+    """Many runs of one scenario: every combination of `grid`, `runs` and `seeds`.
+
+    An entry of `grid` is like one of `arms`: a dotted key with a list of values, or a name of the user's own with a
+    table of named settings. Runs that share a seed share their victims.
+    """
+
+    grid: Values = Field(default_factory=dict)
+    runs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted keys that single runs set together")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="the scenario's own when empty")
+    minutes: float | None = Field(default=None, gt=0, description="a run that takes longer is ended, and has failed")
+    memory: float | None = Field(default=None, gt=0, description="GiB of address space of a worker")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        empty = [key for key, entry in self.grid.items() if not entry]
+        if empty:
+            raise ValueError(
+                f"grid: '{empty[0]}' has no value, so there is nothing to run. Give it one, or leave it out"
+            )
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"seeds: {twice[0]} stands there twice")
+        return self
+
+
 class Scenario(Config):
     """One experiment. `arms` says what to compare; every combination is one arm of the run.
 
@@ -275,7 +304,8 @@ class Scenario(Config):
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
     scoring: Scoring = Scoring()
-    arms: dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    arms: Values = Field(default_factory=dict)
+    sweep: Sweep | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -363,10 +393,12 @@ class Scenario(Config):
 
     @property
     def varied(self) -> frozenset[str]:
-        """The dotted keys that differ between arms."""
-        groups = (entry for entry in self.arms.values() if isinstance(entry, dict))
-        single = (key for key, entry in self.arms.items() if not isinstance(entry, dict))
-        return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values())))
+        """The dotted keys that differ between arms, or between the runs of a sweep."""
+        sweep = self.sweep or Sweep()
+        entries = [*self.arms.items(), *sweep.grid.items()]
+        groups = (entry for _, entry in entries if isinstance(entry, dict))
+        single = (key for key, entry in entries if not isinstance(entry, dict))
+        return frozenset(itertools.chain(single, *(keys for group in groups for keys in group.values()), *sweep.runs))
 
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
         """Yield (place in the file, kind, choice) of every method the scenario names."""
@@ -437,15 +469,34 @@ def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
 
 def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``."""
-    for combination in itertools.product(*scenario.arms.values()):
-        values = dict(zip(scenario.arms, combination, strict=True))
+    for values in _combinations(scenario.arms):
         yield values, with_values(scenario.model_dump(mode="json"), values)
+
+
+def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without one, of the scenario."""
+    sweep = scenario.sweep or Sweep()
+    raw = scenario.model_dump(mode="json", exclude={"sweep"})
+    for values in _combinations(sweep.grid):
+        for listed in sweep.runs or ({},):
+            for seed in sweep.seeds or (scenario.seed,):
+                filled = _filled(raw, sweep.grid, {**values, **listed})
+                yield {**values, **listed, "seed": seed}, {**filled, "seed": seed}
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
+    bare = {key: value for key, value in raw.items() if key != "arms"}
+    return _filled(bare, raw.get("arms", {}), values)
+
+
+def _combinations(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for combination in itertools.product(*declared.values()):
+        yield dict(zip(declared, combination, strict=True))
+
+
+def _filled(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     filled = copy.deepcopy(dict(raw))
-    declared = filled.pop("arms", {})
     for key, value in values.items():
         entry = declared.get(key)
         for place, setting in (entry[value] if isinstance(entry, dict) else {key: value}).items():

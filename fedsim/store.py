@@ -19,7 +19,18 @@ from fedsim.types import Tensors
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
 UPDATES = "updates"
-_OURS = (RECORD, ARRAYS, "report.html", "scores.csv", "figures", "weights", UPDATES)
+_OURS = (
+    RECORD,
+    ARRAYS,
+    "report.html",
+    "scores.csv",
+    "figures",
+    "weights",
+    UPDATES,
+    "table.csv",
+    "table-columns.csv",
+    "table.parquet",
+)
 
 
 class RunFolder:

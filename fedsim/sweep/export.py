@@ -1,0 +1,72 @@
+"""A sweep's table as CSV or Parquet, with its columns explained beside it."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import MissingExtra
+from fedsim.store import write_whole
+from fedsim.sweep.results import COLUMNS, load, problems
+
+
+def write_csv(path: Path) -> Path:
+    """Write ``table.csv`` and ``table-columns.csv`` into the folder of a sweep or run, and return the first.
+
+    Raises:
+        FedsimError: it is the folder of neither.
+    """
+    columns, rows = _table(path)
+    _explain(path, columns)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    write_whole(path / "table.csv", text.getvalue().encode())
+    return path / "table.csv"
+
+
+def write_parquet(path: Path) -> Path:
+    """Write ``table.parquet`` and ``table-columns.csv``, and return the first.
+
+    Raises:
+        FedsimError: it is the folder of neither a sweep nor a run.
+        MissingExtra: pyarrow is not installed.
+    """
+    try:
+        import pyarrow  # noqa: PLC0415 - an extra
+        import pyarrow.parquet  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("pyarrow", "pip install 'fedsim-privacy[parquet]'") from error
+    columns, rows = _table(path)
+    _explain(path, columns)
+    values = zip(*rows, strict=True) if rows else ([] for _ in columns)
+    table = pyarrow.table({name: list(column) for name, column in zip(columns, values, strict=True)})
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(table, buffer)
+    write_whole(path / "table.parquet", buffer.getvalue())
+    return path / "table.parquet"
+
+
+def _table(path: Path) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows; a setting that is a table itself is written as text."""
+    found = load(path)
+    columns = list(dict.fromkeys([*COLUMNS, *(name for row in found for name in row)]))
+    return columns, [[_plain(row.get(name)) for name in columns] for row in found]
+
+
+def _plain(value: Any) -> Any:
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def _explain(path: Path, columns: list[str]) -> None:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("column", "meaning"))
+    writer.writerows((name, COLUMNS.get(name, "what the sweep set")) for name in columns)
+    if (path / "sweep.json").exists():
+        missing = problems(path)
+        writer.writerows((f"left out: {run.name}", why) for run, why in missing)
+    write_whole(path / "table-columns.csv", text.getvalue().encode())

@@ -1,0 +1,155 @@
+"""The folder of a sweep: a plan, a run folder for each run, and the reason of each that failed.
+
+```
+sweep.json           title, hash and scenario of the sweep, and its runs
+runs/DIGEST/         a run folder, as `fedsim run` writes it
+failures/DIGEST.json why the last attempt failed
+logs/                what programs printed while they worked
+```
+Every file is written beside its place and renamed into it, so a kill leaves the old file or the new one.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from fedsim.errors import FedsimError
+from fedsim.store import RECORD, write_whole
+from fedsim.sweep.plan import Planned
+from fedsim.types import Config
+
+_PLAN = "sweep.json"
+_FINISHED = re.compile(rb'^\{\s*"schema_version":\s*\d+,\s*"status":\s*"finished"')
+_HEAD = 128
+
+
+class PlannedRun(Config):
+    """One line of the plan."""
+
+    digest: str = Field(pattern=r"^[0-9a-f]{16}$")
+    name: str
+    values: dict[str, Any]
+
+
+class Plan(Config):
+    """What `sweep.json` holds."""
+
+    schema_version: Literal[1] = 1
+    title: str
+    digest: str
+    scenario: dict[str, Any]
+    runs: tuple[PlannedRun, ...]
+
+
+class Failed(Config):
+    """Why a run failed: the program said so (`error`), took too long, used too much memory, or was killed."""
+
+    cause: Literal["error", "timeout", "killed"]
+    why: str
+    attempts: int = 1
+
+
+class SweepFolder:
+    """One sweep on disk."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the folder; nothing is touched."""
+        self.path = path
+
+    def prepare(self, plan: Plan) -> None:
+        """Make the folder, or check that it holds this sweep.
+
+        Raises:
+            FedsimError: it holds something else, or cannot be written.
+        """
+        occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        if _PLAN in occupants:
+            if (other := self.plan()).digest != plan.digest:
+                raise FedsimError(
+                    f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
+                    "computed again there."
+                )
+            return
+        strangers = [name for name in occupants if not name.startswith(".fedsim-")]
+        if strangers:
+            raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
+        try:
+            for name in ("runs", "failures", "logs"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+            write_whole(self.path / _PLAN, plan.model_dump_json(indent=1).encode())
+        except OSError as error:
+            raise FedsimError(f"cannot write to {self.path}: {error.strerror}. Choose another --out.") from error
+
+    def plan(self) -> Plan:
+        """Return the plan.
+
+        Raises:
+            FedsimError: there is none, or it cannot be read.
+        """
+        try:
+            return Plan.model_validate_json((self.path / _PLAN).read_bytes())
+        except OSError as error:
+            raise FedsimError(f"{self.path} holds no {_PLAN}: not the folder of a sweep.") from error
+        except ValidationError as error:
+            raise FedsimError(f"{self.path / _PLAN} cannot be read: {error.errors()[0]['msg']}.") from error
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from working in this folder at the same time. The lock ends with the process, however it ends.
+
+        Raises:
+            FedsimError: somebody works in it.
+        """
+        with (self.path / ".fedsim-lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise FedsimError(
+                    f"another sweep is at work in {self.path}. Wait for it, or choose another --out."
+                ) from error
+            yield
+
+    def run_path(self, digest: str) -> Path:
+        """Return the folder of a run."""
+        return self.path / "runs" / digest
+
+    def is_finished(self, digest: str) -> bool:
+        """Tell from the first bytes of its record whether a run was finished."""
+        try:
+            with (self.run_path(digest) / RECORD).open("rb") as file:
+                return _FINISHED.match(file.read(_HEAD)) is not None
+        except OSError:
+            return False
+
+    def failure(self, digest: str) -> Failed | None:
+        """Return why the last attempt at a run failed, or None when it did not fail."""
+        try:
+            return Failed.model_validate_json(self._failure_path(digest).read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    def note(self, digest: str, failure: Failed | None) -> None:
+        """Keep the reason of a failure, or forget it when there is none any more."""
+        if failure is None:
+            self._failure_path(digest).unlink(missing_ok=True)
+            return
+        before = self.failure(digest)
+        again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
+        write_whole(self._failure_path(digest), again.model_dump_json(indent=1).encode())
+
+    def _failure_path(self, digest: str) -> Path:
+        return self.path / "failures" / f"{digest}.json"
+
+
+def plan_of(title: str, digest: str, scenario: str, runs: Sequence[Planned]) -> Plan:
+    """Return what a sweep's folder says about it."""
+    lines = tuple(PlannedRun(digest=run.digest, name=run.name, values=run.values) for run in runs)
+    return Plan(title=title, digest=digest, scenario=json.loads(scenario), runs=lines)

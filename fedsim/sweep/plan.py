@@ -1,0 +1,53 @@
+"""Which runs a sweep consists of."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fedsim.errors import ScenarioError
+from fedsim.experiment import scenario_hash
+from fedsim.scenario import Scenario, expand_sweep, parse
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run of a sweep.
+
+    Attributes:
+        digest: hash of the resolved scenario; the run's folder has this name.
+        values: what the sweep set, seed included.
+        scenario: the resolved scenario, as JSON.
+    """
+
+    digest: str
+    values: dict[str, Any]
+    scenario: str
+
+    @property
+    def name(self) -> str:
+        """The values, for people."""
+        return ", ".join(f"{key.rpartition('.')[2]} {_told(value)}" for key, value in self.values.items())
+
+
+def planned(scenario: Scenario, source: str) -> list[Planned]:
+    """Return every run, in the order of the file, seeds last; two that come to the same scenario are one.
+
+    Raises:
+        ScenarioError: a combination does not fit; the message says which.
+    """
+    runs: dict[str, Planned] = {}
+    for values, raw in expand_sweep(scenario):
+        try:
+            single = parse(raw, source)
+        except ScenarioError as error:
+            told = ", ".join(f"{key} = {json.dumps(value)}" for key, value in values.items())
+            raise ScenarioError(f"{error}\nThis is the run with {told}.") from error
+        digest = scenario_hash(single)
+        runs.setdefault(digest, Planned(digest, values, single.model_dump_json()))
+    return list(runs.values())
+
+
+def _told(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,83 @@
+"""A worker of a sweep: one process with one thread that makes runs, one after the other, until its input ends.
+
+Orders come as lines of JSON on standard input, answers go as lines of JSON to standard output; whatever a user's code
+prints goes to standard error, which is a log file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+from fedsim import process
+
+process.prepare()
+
+from fedsim import experiment  # noqa: E402
+from fedsim.errors import FedsimError, told  # noqa: E402
+from fedsim.scenario import Scenario  # noqa: E402
+from fedsim.store import RunFolder  # noqa: E402
+
+_DIE_WITH_PARENT = 1
+_GIB = 1 << 30
+
+
+class _Silent:
+    """Watches a run and says nothing: the sweep counts runs."""
+
+    def __getattr__(self, _moment: str) -> Any:
+        return lambda *_about: lambda _step: None
+
+
+def make(scenario: Scenario, path: Path, command: str) -> None:
+    """Make one run, or go on with one that was interrupted.
+
+    Raises:
+        FedsimError: the scenario cannot be run; the message says why.
+    """
+    folder = RunFolder(path)
+    try:
+        earlier = folder.reopen()
+    except FedsimError:  # a record that cannot be read says nothing about the run: begin anew, and keep it
+        (path / "record.json").replace(path / "record.json.corrupted")
+        earlier = None
+    if earlier is not None and earlier.status == "failed":
+        earlier = None
+    experiment.run(scenario, folder, cast("Any", _Silent()), command=command, earlier=earlier)
+
+
+def _serve() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    for line in sys.stdin:
+        order = json.loads(line)
+        why = None
+        try:
+            make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
+        except FedsimError as error:
+            why = str(error)
+        except MemoryError:
+            why = "it ran out of the memory that sweep.memory allows"
+        except Exception as error:  # a user's own code may raise anything
+            why = told(error)
+        answers.write(json.dumps({"why": why}) + "\n")
+
+
+def _limit(gibibytes: float) -> None:
+    if gibibytes > 0:
+        size = int(gibibytes * _GIB)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit(float(sys.argv[1]))
+    sys.path.insert(0, os.getcwd())
+    _serve()
