@@ -1,0 +1,75 @@
+"""Inversion after compensation: noise of known scale is taken out of the gradient by its spectrum, then it is matched.
+
+    g' = g* without the directions whose eigenvalue lies in the bulk of the noise,  min over x of 1 - cos(g(x), g')
+
+GradDefense (Wang et al. 2022, INFOCOM) gives a compensation to the server, so that training does not suffer; whoever is
+curious uses it as well, on every layer's own matrix, whose rank is that of a few images: most of the noise goes.
+Threat model: honest-but-curious server, one gradient, granted the description of the defenses. Fails where the noise
+is larger than what stands out of it. A search that matches gradients gains little by it: noise that no image could have
+caused hardly moves its minimum in the first place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from attacks._engine import Search
+from attacks._masking import unknown_masks
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._public import noise_of, searched_sites
+from fedsim.compensation import without_noise
+from fedsim.registry import attack
+from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+
+_MASK_WEIGHT = 1e-4
+
+
+class CompensationConfig(MatchingConfig):
+    """Settings of the search behind the compensation."""
+
+
+@final
+@attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
+class Compensation(MatchingAttack[CompensationConfig]):
+    """The server's compensation, turned against the clients."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations of falling steps."""
+        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates without independent noise of one known scale."""
+        noise = noise_of(observation)
+        if noise is None or noise.is_relative:
+            return "no defense says that it adds noise of one scale"
+        return super().not_applicable(observation)
+
+    def search_together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Compensate each update, then search."""
+        return super().search_together([_without_noise(one) for one in observations], generators, on_steps)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs, and masks where their rates are known."""
+        sites = searched_sites(observations[0])
+        masks = unknown_masks(sites, len(observations), _MASK_WEIGHT)
+        return Search(masks, self.first(observations), self.smoothness, sites=sites)
+
+
+def _without_noise(observation: Observation) -> Observation:
+    noise = noise_of(observation)
+    assert noise is not None, "checked by `not_applicable`"
+    tensors: dict[str, Tensor] = {
+        name: without_noise(tensor.flatten(1), noise.scale, noise.share).view_as(tensor) if tensor.ndim > 1 else tensor
+        for name, tensor in observation.update.tensors.items()
+    }
+    return replace(observation, update=replace(observation.update, tensors=tensors))

@@ -1,0 +1,42 @@
+"""Noise taken out of a vector by its spectrum: directions that look like nothing but noise are removed.
+
+The vector is cut into the rows of a matrix A, v x w. Of independent noise of standard deviation s alone, the
+eigenvalues of A^T A / v lie in [s^2 (1 - 1/sqrt(Q))^2, s^2 (1 + 1/sqrt(Q))^2], Q = v / w (Marchenko and Pastur 1967).
+What lies outside is kept. This is the compensation of GradDefense (Wang et al. 2022, INFOCOM), which a server needs to
+train well on noisy updates, and which an attacker who knows the noise uses as well.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_ASPECT = 6.0
+
+
+def compensated(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
+    """Return the vector without the directions of noise; a short rest behind the last full row stays as it is.
+
+    Args:
+        vector: shape (P,); it is cut into rows of about sqrt(P / 6).
+        scale: standard deviation s of the noise.
+        share: of the rows that have noise.
+    """
+    width = max(1, int((len(vector) / _ASPECT) ** 0.5))
+    height = len(vector) // width
+    if not scale or not share or not height:
+        return vector
+    rows = without_noise(vector[: height * width].view(height, width), scale, share)
+    return torch.cat([rows.flatten(), vector[height * width :]])
+
+
+def without_noise(matrix: Tensor, scale: float, share: float = 1.0) -> Tensor:
+    """Return a matrix (v, w) without the directions of noise, as `compensated`; its own rows carry its structure."""
+    if matrix.shape[0] < matrix.shape[1]:
+        return without_noise(matrix.mT, scale, share).mT
+    rows, (height, width) = matrix.double(), matrix.shape
+    values, directions = torch.linalg.eigh(rows.mT @ rows / height)
+    spread = (width / (share * height)) ** 0.5
+    low, high = (share * scale**2 * (1.0 + sign * spread) ** 2 for sign in (-1.0, 1.0))
+    kept = directions[:, (values < (low if spread < 1.0 else 0.0)) | (values > high)]
+    return (rows @ kept @ kept.mT).to(matrix)
