@@ -79,6 +79,14 @@ CASES = {
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "inverting-gradients": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
+    "map": Case(
+        "MLP without bias, digits, Laplace noise 0.01",
+        DIGITS,
+        SMALL_MLP,
+        settings=MATCHING,
+        threat={"knows": [*KNOWS, "defenses"]},
+        rest={"defenses": [{"name": "gradient-noise", "scale": 0.01, "law": "laplace"}]},
+    ),
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "r-gap": Case("convolutions with leaky ReLU, digits", DIGITS, {"name": "benchmarks._family_models:chain"}),
     "robbing-the-fed": Case(
