@@ -63,12 +63,28 @@ SEVERAL_STEPS = Case(
     federation=TWO_PASSES,
     rest={"partition": {"scheme": "resampled", "examples_per_client": 4}},
 )
+
+
+def _defended(words: str, defense: dict[str, Any], batch_size: int = 1) -> Case:
+    """Return the case of an attacker who knows the client's defense."""
+    return Case(
+        f"MLP without bias, digits, {words}",
+        DIGITS,
+        SMALL_MLP,
+        batch_size,
+        MATCHING,
+        threat={"knows": [*KNOWS, "defenses"]},
+        rest={"defenses": [defense]},
+    )
+
+
 CASES = {
     "april": Case("attention on patches, digits", DIGITS, {"name": "benchmarks._family_models:attention"}),
     "auto": Case("MLP without bias, digits", DIGITS, SMALL_MLP, batch_size=4),
     "closed-form-linear": Case("MLP without bias, CIFAR-10", PHOTOGRAPHS, {"name": "mlp"}),
     "closed-form-vit": Case("small ViT, CIFAR-10", PHOTOGRAPHS, {"name": "vit-small"}),
     "cocktail-party": Case("MLP with bias, MNIST", MNIST, {"name": "mlp", "bias": True}, batch_size=8),
+    "compensation": _defended("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
     "copa": Case("convnet with ReLU, digits", DIGITS, {"name": "convnet", "width": 16}),
     "cpl": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "dlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
@@ -79,15 +95,10 @@ CASES = {
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "inverting-gradients": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
-    "map": Case(
-        "MLP without bias, digits, Laplace noise 0.01",
-        DIGITS,
-        SMALL_MLP,
-        settings=MATCHING,
-        threat={"knows": [*KNOWS, "defenses"]},
-        rest={"defenses": [{"name": "gradient-noise", "scale": 0.01, "law": "laplace"}]},
-    ),
+    "map": _defended("Laplace noise 0.01", {"name": "gradient-noise", "scale": 0.01, "law": "laplace"}),
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
+    "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
+    "noise-inversion": _defended("PRECODE", {"name": "precode"}),
     "r-gap": Case("convolutions with leaky ReLU, digits", DIGITS, {"name": "benchmarks._family_models:chain"}),
     "robbing-the-fed": Case(
         "LeNet, MNIST", {**MNIST, "size": 32}, {"name": "lenet"}, 16, threat={"server": "malicious"}
@@ -96,6 +107,7 @@ CASES = {
     "span-intersection": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "sparse-dictionary": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "spear": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, batch_size=4),
+    "transform-inversion": _defended("ATS", {"name": "ats"}),
     "trap-weights": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, 8, threat={"server": "malicious"}),
     "wiig": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING, threat={"knows": [*KNOWS, "masks"]}),
 }
