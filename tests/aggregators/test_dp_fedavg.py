@@ -98,11 +98,6 @@ def test_a_count_that_would_cost_more_than_the_whole_is_refused(rule) -> None:
         rule("dp-fedavg", noise_multiplier=2.0, quantile=0.5, count_noise=1.0)
 
 
-def test_a_count_of_plain_bits_would_need_twice_the_noise() -> None:
-    """One client more moves the sum of bits 0 and 1 by 1, that of -1/2 and 1/2 by 1/2."""
-    assert max(abs(bit) for bit in (0.0, 1.0)) == 2 * max(abs(bit - 0.5) for bit in (0.0, 1.0))
-
-
 def test_a_sampled_client_is_added_or_removed_and_one_of_a_fixed_cohort_replaced(scenario) -> None:
     aggregation = {"name": "dp-fedavg", "noise_multiplier": 2.0}
     participation = {"sampling": "poisson", "cohort": 2}
