@@ -54,7 +54,7 @@ def _rows(passes: int) -> Iterator[Row]:
         for name in registry.methods("defense"):
             yield from _defended(model, name, passes)
         yield _beside_opacus(model, passes)
-    yield _secure(passes)
+        yield _secure(model, passes)
 
 
 def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
@@ -102,14 +102,14 @@ def _opacus(world: World) -> Callable[[int], None]:
     return train
 
 
-def _secure(passes: int) -> Row:
+def _secure(model: str, passes: int) -> Row:
     """Return what ideal secure aggregation adds to rounds of a hundred clients."""
-    rounds = 2 * passes
-    plain = _round_seconds(_scenario("MLP", [], federation={"clients": _MANY, "rounds": rounds, "batch_size": 8}))
+    federation = {"clients": _MANY, "rounds": passes, "batch_size": _BATCH}
     tables = {"secure_aggregation": {"mode": "ideal"}, "threat": {"sees": "sum"}}
-    federation = {"clients": _MANY, "rounds": rounds, "batch_size": 8}
-    secure = _round_seconds(_scenario("MLP", [], federation=federation, **tables))
-    return _ratio("ideal secure aggregation / none: a round", f"MLP, {_MANY} clients", secure, plain, "< 1.2")
+    plain = _round_seconds(_scenario(model, [], federation=federation))
+    secure = _round_seconds(_scenario(model, [], federation=federation, **tables))
+    setting = f"{model}, {_MANY} clients, {_STEPS} steps of {_BATCH}"
+    return _ratio("ideal secure aggregation / none: a round", setting, secure, plain, "< 1.2")
 
 
 def _round_seconds(scenario: Scenario) -> list[float]:

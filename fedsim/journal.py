@@ -16,8 +16,8 @@ class Journal:
     on_round: Callable[[RoundRecord], None]
     rounds: list[RoundRecord] = field(default_factory=list)
     entries: list[WireEntry] = field(default_factory=list)
-    models: dict[int, Tensors] = field(default_factory=dict)
     weights: Tensors = field(default_factory=dict)
+    models: dict[int, Tensors] = field(default_factory=dict)
 
     def wire(self, entry: WireEntry) -> None:
         """Keep an observed update."""

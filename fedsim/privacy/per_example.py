@@ -139,12 +139,13 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
 def _stored_sum(parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float) -> dict[str, Tensor]:
     torch.autograd.grad(each.sum(), list(parameters.values()), allow_unused=True)
     stored = {name: s for name, p in parameters.items() if (s := getattr(p, "grad_sample", None)) is not None}
-    squares = [gradient.reshape(len(each), -1).square().sum(1) for gradient in stored.values()]
-    norms = torch.stack(squares).sum(0).sqrt()
+    norms = torch.stack([gradient.reshape(len(each), -1).norm(dim=1) for gradient in stored.values()]).norm(dim=0)
     usable = torch.isfinite(norms)
-    factors = (clip / norms[usable].clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
+    if not bool(usable.all()):  # else as it is: a selection would copy every gradient
+        norms, stored = norms[usable], {name: gradient[usable] for name, gradient in stored.items()}
+    factors = (clip / norms.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
     return {
-        name: torch.tensordot(factors, stored[name][usable], dims=1) if name in stored else torch.zeros_like(p)
+        name: torch.tensordot(factors, stored[name], dims=1) if name in stored else torch.zeros_like(p)
         for name, p in parameters.items()
     }
 

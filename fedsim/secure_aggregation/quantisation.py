@@ -84,11 +84,11 @@ def quantised(vector: Tensor, quantisation: Quantisation, generator: torch.Gener
             f"{int((~torch.isfinite(vector)).sum())} entries that are not finite. Leave this client out of the round."
         )
     bound = quantisation.clipping_range
-    position = (vector.detach().cpu().double().clamp(-bound, bound) + bound) / quantisation.step
-    position = position.clamp(0.0, quantisation.levels - 1.0)
+    position = vector.detach().cpu().to(torch.float64, copy=True)  # a copy, since large vectors are changed in place
+    position.clamp_(-bound, bound).add_(bound).div_(quantisation.step).clamp_(0.0, quantisation.levels - 1.0)
     below = position.floor()
-    goes_up = torch.rand(position.shape, dtype=torch.float64, generator=generator) < position - below
-    return below.long() + goes_up
+    goes_up = torch.rand(position.shape, dtype=torch.float64, generator=generator) < position.sub_(below)
+    return below.long().add_(goes_up)
 
 
 def weighted(levels: Tensor, weight: int, quantisation: Quantisation) -> Tensor:
