@@ -13,18 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import final
 
 import torch
 from torch import Tensor
 
 from attacks._engine import Search
+from attacks._informed import InformedAttack
 from attacks._masking import unknown_masks
-from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._matching import MatchingConfig
 from attacks._public import noise_of, searched_sites
 from fedsim.compensation import without_noise
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Observation, OnStep, Reconstruction
 
 _MASK_WEIGHT = 1e-4
 
@@ -35,15 +36,8 @@ class CompensationConfig(MatchingConfig):
 
 @final
 @attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
-class Compensation(MatchingAttack[CompensationConfig]):
+class Compensation(InformedAttack[CompensationConfig]):
     """The server's compensation, turned against the clients."""
-
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
-
-    @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations of falling steps."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without independent noise of one known scale."""

@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, final
+from typing import final
 
 import torch
 import torch.nn.functional as F
@@ -26,11 +26,12 @@ from torch import Tensor
 from attacks._comparison import Comparison, GeneralComparison, Setting
 from attacks._engine import Found, Search
 from attacks._hypotheses import descended_each
+from attacks._informed import InformedAttack
 from attacks._masking import Masking, unknown_masks
 from attacks._matching import MatchingAttack, MatchingConfig
 from attacks._public import searched_sites
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Masks, Observation, OnStep, Reconstruction
+from fedsim.types import Masks, Observation, OnStep, Reconstruction
 
 _MIXED = 2
 
@@ -45,15 +46,8 @@ class MixupInversionConfig(MatchingConfig):
 
 @final
 @attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", paper="1710.09412")
-class MixupInversion(MatchingAttack[MixupInversionConfig]):
+class MixupInversion(InformedAttack[MixupInversionConfig]):
     """One search a permutation; the settings' trials count for each."""
-
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
-
-    @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations of falling steps."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where nothing is mixed in pairs, and batches with too many pairings."""

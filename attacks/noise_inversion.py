@@ -25,13 +25,14 @@ from torch import Tensor, nn
 
 from attacks._comparison import Setting
 from attacks._engine import Found, Search
+from attacks._informed import InformedAttack
 from attacks._layers import run
 from attacks._masking import Masking, unknown_masks
-from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._matching import MatchingConfig
 from attacks._public import searched_sites
 from fedsim.masks import without_dropout
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Masks, Observation, OnStep, Reconstruction, View
+from fedsim.types import Masks, Observation, OnStep, Reconstruction, View
 
 
 class NoiseInversionConfig(MatchingConfig):
@@ -45,16 +46,10 @@ class NoiseInversionConfig(MatchingConfig):
 
 @final
 @attack("noise-inversion", summary="optimises noise inside the model jointly with the data", paper="2108.04725")
-class NoiseInversion(MatchingAttack[NoiseInversionConfig]):
+class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     """Replaces what modules of noise return by unknowns."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
-
-    @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations of falling steps."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without known noise."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import final
 
 import torch
 from pydantic import Field
@@ -22,11 +22,12 @@ from torch import Tensor
 from attacks._comparison import Setting
 from attacks._engine import Found, Search
 from attacks._hypotheses import descended_each
+from attacks._informed import InformedAttack
 from attacks._masking import unknown_masks
 from attacks._matching import MatchingAttack, MatchingConfig
 from attacks._public import searched_sites
 from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Observation, OnStep, Reconstruction
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -39,15 +40,8 @@ class TransformInversionConfig(MatchingConfig):
 
 @final
 @attack("transform-inversion", summary="matches gradients through the known input transforms", paper="2011.12505")
-class TransformInversion(MatchingAttack[TransformInversionConfig]):
+class TransformInversion(InformedAttack[TransformInversionConfig]):
     """One search a policy; the settings' trials count for each."""
-
-    needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
-
-    @classmethod
-    def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations of falling steps."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no transforms are known."""

@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
-from torch.func import functional_call
 
+from defenses._inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.hooks import Defense, Here, LocalStep, Place
 from fedsim.metrics.image import ssim
@@ -83,9 +83,7 @@ class Refiner(Defense[RefinerConfig]):
 
 def _gradient(local: LocalStep, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Return the gradient at `inputs`, differentiable in them; the model's buffers stay as they are."""
-    buffers = {name: buffer.clone() for name, buffer in local.model.named_buffers()}
-    with local.dropping():
-        loss = F.cross_entropy(functional_call(local.model, buffers, (inputs,)), labels)
+    loss = F.cross_entropy(outputs_of(local, inputs), labels)
     return torch.autograd.grad(
         loss, list(local.parameters.values()), create_graph=inputs.requires_grad, allow_unused=True,
         materialize_grads=True,

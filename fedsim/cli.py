@@ -94,7 +94,7 @@ def run(
     _say(f"Report: {page}")
 
 
-@app.command(epilog="Example: fedsim sweep scenarios/40_privacy_utility_sweep.toml --jobs 2 --budget 20m")
+@app.command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
 def sweep(
     scenario: Annotated[Path, typer.Argument(help="a scenario file with a [sweep] table")],
     set_: Annotated[
@@ -141,7 +141,7 @@ def sweep(
         raise typer.Exit(1)
 
 
-@app.command(epilog="Example: fedsim export results/40_privacy_utility_sweep --csv")
+@app.command(epilog="Example: fedsim export results/my_sweep --csv")
 def export(
     folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
     as_csv: Annotated[bool, typer.Option("--csv", help="write table.csv")] = False,

@@ -106,13 +106,7 @@ class ClientRound:
     def gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors, LocalStep]:
         """Return loss, gradient by parameter, and the step with the dropout masks that were drawn."""
         with kept_masks(self.generator("dropout", step)) if self.world.sites else nullcontext(()) as masks:
-            for index, defense in enumerate(self.world.defenses):
-                if defense.overrides("on_examples"):
-                    here = self._at(f"defense {index}", defense, step, local, "examples")
-                    loss, gradient = defense.on_examples(partial(_losses, local), here)
-                    break
-            else:
-                loss, gradient = self._plain_gradient(local, step)
+            loss, gradient = self._own_gradient(local, step)
         return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.sites)
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
@@ -135,6 +129,14 @@ class ClientRound:
     def generator(self, purpose: str, step: int) -> torch.Generator:
         """Return this client's generator for one purpose at one step."""
         return seeding.generator(self.world.scenario.seed, purpose, self.round, self.client, step)
+
+    def _own_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
+        """Return what the defense that takes each example's gradient makes of them, or the plain mean."""
+        for index, defense in enumerate(self.world.defenses):
+            if defense.overrides("on_examples"):
+                here = self._at(f"defense {index}", defense, step, local, "examples")
+                return defense.on_examples(partial(_losses, local), here)
+        return self._plain_gradient(local, step)
 
     def _plain_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
         if not len(local.batch):

@@ -219,20 +219,13 @@ def _guaranteed(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]
     number = len(rounds) if is_sampled else max(asked.values(), default=0)
     whose = "the whole run" if is_sampled else "the client that was asked most often"
     found = guarantee(mechanism, [in_rounds(mechanism, number)])
+    rounds_run = f"{number} {'round' if number == 1 else 'rounds'}"
+    stated = {**vars(found), "composition": f"{found.composition} in {rounds_run}, those of {whose}"}
     return GuaranteeRecord(
         source=source,
-        epsilon=found.epsilon,
-        delta=found.delta,
-        rdp_epsilon=found.rdp_epsilon,
-        accountant=found.accountant,
-        unit=found.unit,
-        adjacency=found.adjacency,
         noise_multiplier=mechanism.noise_multiplier,
-        sampling_rate=found.sampling_rate,
-        steps=found.steps,
-        composition=f"{found.composition} in {number} {'round' if number == 1 else 'rounds'}, those of {whose}",
-        against=found.against,
         holds_against_server=mechanism.holds_against_server,
+        **stated,
     )
 
 

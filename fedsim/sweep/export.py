@@ -9,7 +9,7 @@ from typing import Any
 
 from fedsim.errors import MissingExtra
 from fedsim.store import write_whole
-from fedsim.sweep.results import COLUMNS, load, problems
+from fedsim.sweep.results import COLUMNS, Found, problems_of, read, rows_of
 
 
 def write_csv(path: Path) -> Path:
@@ -18,8 +18,9 @@ def write_csv(path: Path) -> Path:
     Raises:
         FedsimError: it is the folder of neither.
     """
-    columns, rows = _table(path)
-    _explain(path, columns)
+    found = read(path)
+    columns, rows = _table(found)
+    _explain(path, columns, found)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
@@ -40,8 +41,9 @@ def write_parquet(path: Path) -> Path:
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtra("pyarrow", "pip install 'fedsim-privacy[parquet]'") from error
-    columns, rows = _table(path)
-    _explain(path, columns)
+    found = read(path)
+    columns, rows = _table(found)
+    _explain(path, columns, found)
     values = zip(*rows, strict=True) if rows else ([] for _ in columns)
     table = pyarrow.table({name: list(column) for name, column in zip(columns, values, strict=True)})
     buffer = io.BytesIO()
@@ -50,23 +52,21 @@ def write_parquet(path: Path) -> Path:
     return path / "table.parquet"
 
 
-def _table(path: Path) -> tuple[list[str], list[list[Any]]]:
+def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows; a setting that is a table itself is written as text."""
-    found = load(path)
-    columns = list(dict.fromkeys([*COLUMNS, *(name for row in found for name in row)]))
-    return columns, [[_plain(row.get(name)) for name in columns] for row in found]
+    rows = rows_of(found)
+    columns = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
+    return columns, [[_plain(row.get(name)) for name in columns] for row in rows]
 
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def _explain(path: Path, columns: list[str]) -> None:
+def _explain(path: Path, columns: list[str], found: Found) -> None:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(("column", "meaning"))
     writer.writerows((name, COLUMNS.get(name, "what the sweep set")) for name in columns)
-    if (path / "sweep.json").exists():
-        missing = problems(path)
-        writer.writerows((f"left out: {run.name}", why) for run, why in missing)
+    writer.writerows((f"left out: {run.name}", why) for run, why in problems_of(found))
     write_whole(path / "table-columns.csv", text.getvalue().encode())

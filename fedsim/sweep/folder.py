@@ -26,7 +26,7 @@ from fedsim.store import RECORD, write_whole
 from fedsim.sweep.plan import Planned
 from fedsim.types import Config
 
-_PLAN = "sweep.json"
+PLAN = "sweep.json"
 _FINISHED = re.compile(rb'^\{\s*"schema_version":\s*\d+,\s*"status":\s*"finished"')
 _HEAD = 128
 
@@ -71,7 +71,7 @@ class SweepFolder:
             FedsimError: it holds something else, or cannot be written.
         """
         occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
-        if _PLAN in occupants:
+        if PLAN in occupants:
             if (other := self.plan()).digest != plan.digest:
                 raise FedsimError(
                     f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
@@ -84,7 +84,7 @@ class SweepFolder:
         try:
             for name in ("runs", "failures", "logs"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / _PLAN, plan.model_dump_json(indent=1).encode())
+            write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
         except OSError as error:
             raise FedsimError(f"cannot write to {self.path}: {error.strerror}. Choose another --out.") from error
 
@@ -95,11 +95,11 @@ class SweepFolder:
             FedsimError: there is none, or it cannot be read.
         """
         try:
-            return Plan.model_validate_json((self.path / _PLAN).read_bytes())
+            return Plan.model_validate_json((self.path / PLAN).read_bytes())
         except OSError as error:
-            raise FedsimError(f"{self.path} holds no {_PLAN}: not the folder of a sweep.") from error
+            raise FedsimError(f"{self.path} holds no {PLAN}: not the folder of a sweep.") from error
         except ValidationError as error:
-            raise FedsimError(f"{self.path / _PLAN} cannot be read: {error.errors()[0]['msg']}.") from error
+            raise FedsimError(f"{self.path / PLAN} cannot be read: {error.errors()[0]['msg']}.") from error
 
     @contextmanager
     def locked(self) -> Iterator[None]:

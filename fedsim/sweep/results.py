@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedsim.errors import FedsimError
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.store import read_record
-from fedsim.sweep.folder import PlannedRun, SweepFolder
+from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
 
 COLUMNS: dict[str, str] = {
     "run": "hash of the resolved scenario",
@@ -45,37 +45,48 @@ def load(path: Path) -> list[dict[str, Any]]:
     Raises:
         FedsimError: it is neither.
     """
-    if not (path / "sweep.json").exists():
-        record = read_record(path)
-        return list(_rows(PlannedRun(digest=record.scenario_hash, name="", values={}), record))
-    return [row for planned, record in records(path) for row in _rows(planned, record)]
-
-
-def records(path: Path) -> Iterator[tuple[PlannedRun, RunRecord]]:
-    """Yield every run of a sweep that is finished and can be read, in the order of the plan."""
-    folder = SweepFolder(path)
-    for planned in folder.plan().runs:
-        if folder.is_finished(planned.digest):
-            try:
-                yield planned, read_record(folder.run_path(planned.digest))
-            except FedsimError:
-                continue
+    return rows_of(read(path))
 
 
 def problems(path: Path) -> list[tuple[PlannedRun, str]]:
     """Return every run of a sweep that has no usable record, with the reason."""
+    return problems_of(read(path))
+
+
+Found = Sequence[tuple[PlannedRun, RunRecord | str]]
+
+
+def read(path: Path) -> Found:
+    """Return every run of a sweep, or a single one, with its record, or with the reason why there is none.
+
+    Raises:
+        FedsimError: the folder holds neither a sweep nor a run.
+    """
+    if not (path / PLAN).exists():
+        record = read_record(path)
+        return [(PlannedRun(digest=record.scenario_hash, name="", values={}), record)]
     folder = SweepFolder(path)
-    found: list[tuple[PlannedRun, str]] = []
-    for planned in folder.plan().runs:
-        if folder.is_finished(planned.digest):
-            try:
-                read_record(folder.run_path(planned.digest))
-            except FedsimError as error:
-                found.append((planned, str(error)))
-            continue
-        failure = folder.failure(planned.digest)
-        found.append((planned, failure.why if failure else "not finished yet"))
-    return found
+    return [(planned, _record(folder, planned.digest)) for planned in folder.plan().runs]
+
+
+def rows_of(found: Found) -> list[dict[str, Any]]:
+    """Return the rows of all records."""
+    return [row for planned, record in found if not isinstance(record, str) for row in _rows(planned, record)]
+
+
+def problems_of(found: Found) -> list[tuple[PlannedRun, str]]:
+    """Return the runs without a record, with the reason."""
+    return [(planned, reason) for planned, reason in found if isinstance(reason, str)]
+
+
+def _record(folder: SweepFolder, digest: str) -> RunRecord | str:
+    if folder.is_finished(digest):
+        try:
+            return read_record(folder.run_path(digest))
+        except FedsimError as error:
+            return str(error)
+    failure = folder.failure(digest)
+    return failure.why if failure else "not finished yet"
 
 
 def _rows(planned: PlannedRun, record: RunRecord) -> Iterator[dict[str, Any]]:

@@ -65,11 +65,12 @@ def sweep(
     Raises:
         KeyboardInterrupt: it was asked to stop. Finished runs are kept.
     """
-    done = [Outcome(run, "reused") for run in runs if folder.is_finished(run.digest)]
+    finished = {run.digest for run in runs if folder.is_finished(run.digest)}
+    done = [Outcome(run, "reused") for run in runs if run.digest in finished]
     for outcome in done:
         on_outcome(outcome)
     todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
-    missing = [run for run in runs if not folder.is_finished(run.digest)]
+    missing = [run for run in runs if run.digest not in finished]
     for run in missing:
         todo.put(run)
     ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
