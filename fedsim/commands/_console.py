@@ -1,0 +1,66 @@
+"""What every command shares: the application, the screen, and how Ctrl-C is heard."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from fedsim.errors import FedsimError
+
+app = typer.Typer(
+    help="Measures what federated learning leaks, and what it costs to stop it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+screen = Console()
+complaints = Console(stderr=True)
+
+
+def say(text: str) -> None:
+    screen.print(Text(text), soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    complaints.print(Text(text), soft_wrap=True)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """Yield what Ctrl-C or a termination sets; the second one does not wait for the end of a step.
+
+    An interrupt that is raised just anywhere can be lost: code that Python calls back from C swallows it.
+    """
+    event = threading.Event()
+
+    def handle(_number: int, _frame: object) -> None:
+        if event.is_set():
+            raise KeyboardInterrupt
+        event.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield event
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def seconds(text: str | None) -> float | None:
+    """Return a span like ``20m`` in seconds."""
+    if text is None:
+        return None
+    number, unit = text[:-1], text[-1:]
+    if unit not in _UNITS or not number.replace(".", "", 1).isdigit():
+        raise FedsimError(f"--budget is '{text}', expected a number with s, m or h, for example 20m.")
+    return float(number) * _UNITS[unit]

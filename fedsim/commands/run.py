@@ -1,0 +1,60 @@
+"""`fedsim run`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.commands._console import app, asked_to_stop, complain, say, screen
+from fedsim.errors import FedsimError
+
+
+@app.command(
+    epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.iterations=500 --out results/short"
+)
+def run(
+    scenario: Annotated[Path, typer.Argument(help="a scenario file (TOML)")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; results/NAME when absent")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="override the scenario's seed")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the folder holds")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run in that folder")] = False,
+) -> None:
+    """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
+    from fedsim import display, experiment, report
+    from fedsim.scenario import load
+    from fedsim.store import RunFolder
+
+    sys.path.insert(0, str(Path.cwd()))
+    overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
+    loaded = load(scenario, overrides)
+    if loaded.sweep is not None:
+        raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
+    folder = RunFolder(out or Path("results") / scenario.stem)
+    earlier = folder.reopen() if resume else None
+    if earlier is None:
+        folder.create(overwrite=overwrite or resume)
+    command = shlex.join(["fedsim", *sys.argv[1:]])
+    say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
+    try:
+        with asked_to_stop() as stop, display.watching(screen) as watcher:
+            record = experiment.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
+    except KeyboardInterrupt:
+        complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
+        raise typer.Exit(130) from None
+    page = report.build(folder.path)
+    if any(arm.attacks for arm in record.arms):
+        screen.print(display.results(record))
+    if any(arm.membership for arm in record.arms):
+        screen.print(display.memberships(record))
+    for line in display.guarantees(record):
+        say(line)
+    for arm in record.arms:
+        say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
+    say(f"Report: {page}")

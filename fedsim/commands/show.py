@@ -1,0 +1,48 @@
+"""`fedsim show`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from fedsim import registry
+from fedsim.commands._console import app, say, screen
+
+
+@app.command(epilog="Example: fedsim show dropout-inversion")
+def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it")]) -> None:
+    """Show what a method does, its paper, and its settings with their bounds."""
+    for method in registry.find(name):
+        where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
+        say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
+        if method.extra:
+            say(f"Needs the extra '{method.extra}': pip install 'fedsim-privacy[{method.extra}]'\n")
+        table = Table(box=None, pad_edge=False)
+        for heading in ("setting", "default", "expected", "meaning"):
+            table.add_column(heading, overflow="fold")
+        for row in _settings(method):
+            table.add_row(*map(Text, row))
+        screen.print(table)
+
+
+def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:
+    rows: list[tuple[str, str, str, str]] = []
+    properties = method.config.model_json_schema().get("properties", {})
+    for name, field in method.config.model_fields.items():
+        default = (
+            "required" if field.is_required() else json.dumps(field.get_default(call_default_factory=True), default=str)
+        )
+        rows.append((name, default, _expected(properties.get(name, {})), field.description or ""))
+    return rows
+
+
+def _expected(schema: dict[str, object]) -> str:
+    if "enum" in schema:
+        return f"one of {schema['enum']}"
+    bounds = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+    limits = [f"{sign} {schema[key]:g}" for key, sign in bounds.items() if isinstance(schema.get(key), (int, float))]
+    return " ".join([str(schema.get("type", "")), *limits]).strip()
