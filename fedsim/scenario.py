@@ -17,6 +17,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_s
 
 from fedsim import registry
 from fedsim.errors import FedsimError, ScenarioError, nearest
+from fedsim.policy import Policy
 from fedsim.registry import Kind, Method
 from fedsim.secure_aggregation.config import SecureAggregation
 from fedsim.types import Config, Knowledge, Server, View
@@ -306,6 +307,7 @@ class Scenario(Config):
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
+    policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:

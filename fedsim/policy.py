@@ -1,0 +1,58 @@
+"""What a user allows: the thresholds that a report's verdict and an audit's exit code are about."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, ValidationError
+
+from fedsim.errors import FedsimError, nearest
+from fedsim.types import Config
+
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Policy(Config):
+    """Upper bounds; one that is absent is not judged."""
+
+    max_recognisable: Share | None = Field(
+        default=None, description="share of attacked examples that count as successes under [scoring]"
+    )
+    max_accuracy_loss: Share | None = Field(
+        default=None, description="test accuracy of the undefended client minus that of the defended, as a fraction"
+    )
+    max_membership_tpr: Share | None = Field(
+        default=None, description="members found by the best membership attack at 1 % false positives, as a fraction"
+    )
+    max_epsilon: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, description="stated epsilon of the weakest guarantee; a defense without one breaks this"
+    )
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is judged."""
+        return not self.model_dump(exclude_none=True)
+
+
+def policy_of(project: Path) -> Policy:
+    """Return ``[tool.fedsim.policy]`` of a ``pyproject.toml``, or an empty policy where there is none.
+
+    Raises:
+        FedsimError: the file is no TOML, or a threshold is unknown or out of range; the message names the key.
+    """
+    if not project.is_file():
+        return Policy()
+    try:
+        tables = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FedsimError(f"{project} is not TOML: {error}.") from error
+    stated = tables.get("tool", {}).get("fedsim", {}).get("policy", {})
+    try:
+        return Policy.model_validate(stated)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = str(first["loc"][0]) if first["loc"] else ""
+        hint = nearest(key, list(Policy.model_fields)) if first["type"] == "extra_forbidden" else ""
+        raise FedsimError(f"{project}: tool.fedsim.policy.{key}: {first['msg']}.{hint}") from error
