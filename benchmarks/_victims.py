@@ -12,11 +12,12 @@ from torch import nn
 
 from fedsim import registry
 from fedsim.client import local_training
+from fedsim.losses import cross_entropy
 from fedsim.masks import dropout_sites
 from fedsim.observe import observe
 from fedsim.scenario import parse
 from fedsim.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
-from fedsim.world import cross_entropy, shared
+from fedsim.world import shared
 
 PHOTOGRAPHS: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "cifar10"}
 DIGITS: Mapping[str, Any] = {"name": "mnist5k"}

@@ -60,7 +60,7 @@ def _rows(passes: int) -> Iterator[Row]:
 def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
     try:
         world = _world(model, [{"name": name, **_SETTINGS.get(name, {})}])
-        world.check_defenses()
+        world.check()
     except FedsimError as reason:
         print(f"{name} on {model}: {reason}", file=sys.stderr)
         return

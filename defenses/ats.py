@@ -25,6 +25,7 @@ from defenses._transforms import LIBRARY, Policy, policy_of
 from fedsim import registry
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Defense, Here, Place
+from fedsim.losses import cross_entropy
 from fedsim.registry import defense
 from fedsim.types import Batch, Config, Dataset, PublicKnowledge
 
@@ -126,7 +127,7 @@ def _area(model: nn.Module, image: Tensor, label: Tensor, generator: torch.Gener
 
 def _gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    loss = F.cross_entropy(model(inputs), labels)
+    loss = cross_entropy(model(inputs), labels)
     return torch.autograd.grad(loss, trained, allow_unused=True, materialize_grads=True)
 
 

@@ -13,12 +13,12 @@ from __future__ import annotations
 from typing import ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from defenses._inside import outputs_of
 from fedsim.hooks import Defense, Here, LocalStep, Place, Rules
+from fedsim.losses import cross_entropy
 from fedsim.registry import defense
 from fedsim.types import Config, PublicKnowledge, Tensors
 
@@ -75,7 +75,7 @@ def sensitivities(local: LocalStep) -> dict[str, float]:
     if not len(local.batch):
         return dict.fromkeys(local.parameters, 0.0)
     inputs = local.batch.inputs.detach().clone().requires_grad_()
-    loss = F.cross_entropy(outputs_of(local, inputs), local.batch.labels)
+    loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
     parameters = list(local.parameters.values())
     gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
     return {

@@ -12,13 +12,13 @@ from collections.abc import Callable
 from typing import ClassVar, final
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from defenses._inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.hooks import Defense, Here, LocalStep, Place
+from fedsim.losses import cross_entropy
 from fedsim.metrics.image import ssim
 from fedsim.registry import defense
 from fedsim.types import Batch, Config, PublicKnowledge
@@ -83,7 +83,7 @@ class Refiner(Defense[RefinerConfig]):
 
 def _gradient(local: LocalStep, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Return the gradient at `inputs`, differentiable in them; the model's buffers stay as they are."""
-    loss = F.cross_entropy(outputs_of(local, inputs), labels)
+    loss = cross_entropy(outputs_of(local, inputs), labels)
     return torch.autograd.grad(
         loss, list(local.parameters.values()), create_graph=inputs.requires_grad, allow_unused=True,
         materialize_grads=True,

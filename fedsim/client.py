@@ -10,14 +10,13 @@ from functools import cached_property, partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import seeding
+from fedsim import losses, seeding
 from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
 from fedsim.masks import kept_masks
-from fedsim.types import Batch, Masks, Memory, Tensors, Truth, Update
-from fedsim.world import World, cross_entropy
+from fedsim.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
+from fedsim.world import World
 
 
 def local_training(
@@ -47,10 +46,12 @@ def local_training(
         private: list[Batch] = []
         batches: list[Batch] = []
         masks: list[Masks] = []
-        losses: list[float] = []
+        draws: list[Draws] = []
+        step_losses: list[float] = []
 
         for step, drawn in enumerate(world.batches(round_, client)):
-            local = LocalStep(model, parameters, here.augmented(drawn, step), expected)
+            written: dict[str, Tensor] = {}
+            local = LocalStep(model, parameters, here.augmented(drawn, step, written), expected)
             local = here.disguised(local, step)
             loss, gradient, local = here.gradient(local, step)
             gradient = here.defended(gradient, step, local)
@@ -59,17 +60,18 @@ def local_training(
             private.append(drawn)
             batches.append(local.batch)
             masks.append(local.masks)
-            losses.append(loss)
+            draws.append(written)
+            step_losses.append(loss)
 
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
             buffers={n: received[n] - b for n, b in world.buffers.items()},
             examples=sum(len(batch) for batch in batches),
-            loss=mean_loss(losses),
+            loss=mean_loss(step_losses),
         )
         update = here.uploaded(raw, len(batches))
-    return update, Truth(tuple(batches), tuple(masks), raw, tuple(private))
+    return update, Truth(tuple(batches), tuple(masks), raw, tuple(private), tuple(draws))
 
 
 def mean_loss(losses: Sequence[float]) -> float:
@@ -89,10 +91,11 @@ class ClientRound:
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
-    def augmented(self, batch: Batch, step: int) -> Batch:
-        """Return the batch as the model sees it."""
+    def augmented(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
+        """Return the batch as the model sees it, and add what was drawn for it to `draws`."""
         for index, augmentation in enumerate(self.world.augmentations):
-            batch = augmentation.augment(batch, self._at(f"augment {index}", augmentation, step))
+            here = replace(self._at(f"augment {index}", augmentation, step), draws=draws)
+            batch = augmentation.augment(batch, here) if len(batch) else batch
         return batch
 
     def disguised(self, local: LocalStep, step: int) -> LocalStep:
@@ -146,7 +149,7 @@ class ClientRound:
 
     def _loss(self, local: LocalStep, step: int) -> Tensor:
         outputs = local.model(local.batch.inputs)
-        loss = cross_entropy(outputs, local.batch.labels)
+        loss = self.world.loss(self.round)(outputs, local.batch.labels)
         for index, term in enumerate(self.world.loss_terms):
             loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
         for index, defense in enumerate(self.world.defenses):
@@ -175,7 +178,7 @@ class ClientRound:
 
 
 def _losses(local: LocalStep) -> Tensor:
-    return F.cross_entropy(local.model(local.batch.inputs), local.batch.labels, reduction="none")
+    return losses.per_example(local.model(local.batch.inputs), local.batch.labels)
 
 
 def _gradient(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Tensors:

@@ -19,6 +19,7 @@ from torch.nn.utils.rnn import pad_sequence
 from fedsim import seeding
 from fedsim.client import ClientRound, local_training
 from fedsim.errors import FedsimError, told
+from fedsim.losses import per_example
 from fedsim.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.world import World
@@ -67,9 +68,8 @@ def check(world: World) -> None:
     Raises:
         FedsimError: the model or a component cannot be trained for several clients at once; the message names it.
     """
-    if world.loss_terms:
-        term = type(world.loss_terms[0]).__name__
-        raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term}. {_ADVICE}")
+    for term in map(type, (*world.objectives, *world.loss_terms)):
+        raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term.__name__}. {_ADVICE}")
     for defense in world.defenses:
         if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
             name = type(defense).__name__
@@ -178,7 +178,7 @@ class _Cohort:
         if not self._world.augmentations:
             return train.inputs[chosen], train.labels[chosen], shares
         own = [
-            place.augmented(Batch(train.inputs[part], train.labels[part]), step)
+            place.augmented(Batch(train.inputs[part], train.labels[part]), step, {})
             for place, part in zip(self._rounds, choices, strict=False)
         ]
         inputs = pad_sequence([batch.inputs for batch in own], batch_first=True)
@@ -196,7 +196,7 @@ class _Cohort:
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
         predicted = cast("Callable[..., Tensor]", torch.func.vmap(outputs))(leaves, inputs, masks)
-        each = F.cross_entropy(predicted.flatten(0, 1), labels.flatten(), reduction="none").view_as(shares)
+        each = per_example(predicted.flatten(0, 1), labels.flatten(0, 1)).view_as(shares)
         losses = (each * shares).sum(1)
         # No client's loss depends on another's weights: the gradient of the sum holds each client's own.
         tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)

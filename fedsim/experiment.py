@@ -63,7 +63,7 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World, cross_entropy, shared
+from fedsim.world import World, shared
 
 
 class Watcher(Protocol):
@@ -237,7 +237,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         this.watcher.round(record)
         this.look_up()
 
-    world.check_defenses()
+    world.check()
     if scenario.threat.sees == "sum" and scenario.attacks:
         check_union(world)
     if scenario.membership is not None:
@@ -471,7 +471,8 @@ def _scored(
 ) -> VictimRecord:
     batch, spec = distinct(truth.private), world.dataset.spec
     scores, order = score_items(found, batch, spec)
-    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy)
+    loss = world.loss(entry.round)
+    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, loss)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
     this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
     return VictimRecord(
@@ -517,7 +518,7 @@ def _mask_scores(
         return ()
     model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
     sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
-    relevant = identifiable(model, batch, sites, masks, cross_entropy)
+    relevant = identifiable(model, batch, sites, masks, world.loss(entry.round))
     return score_masks(sites, found.masks, masks, relevant, order)
 
 

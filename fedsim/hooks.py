@@ -1,8 +1,10 @@
 """Every moment at which something may plug into a client or a server, in the order they run.
 
     prepare    the model, before any training            components: layer, adapter, bottleneck, token_reducer; defenses
+    initialise the model, from public examples           the same components
     craft      the model, before clients receive it       attacks of a malicious server
     augment    each batch                                components: augment; defenses
+    objective  the training loss, from the outputs       components: loss, at most one
     loss       one more term of the training loss        components: loss; defenses
     examples   each example's gradient                   defenses, at most one
     gradient   each gradient, before the optimizer       defenses
@@ -94,6 +96,8 @@ class Here:
         rules: what is public about the federation; None outside of one.
         memory: what the hook keeps by name, changed in place. It outlives the round of a client if the hook's
             class says that it `remembers`, and only then, and only if the client's update counted.
+        draws: where a component writes down what it drew, by name, changed in place: for scorers, and for an attacker
+            who is granted it.
     """
 
     round: int
@@ -104,6 +108,7 @@ class Here:
     memory: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     local: LocalStep | None = None
     rules: Rules | None = None
+    draws: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
 
 
 @dataclass(frozen=True)
@@ -167,7 +172,24 @@ class _Configured(ABC, Generic[ConfigT]):
         self.config = config
 
 
-class ModelComponent(_Configured[ConfigT]):
+class Component(_Configured[ConfigT]):
+    """What every component of a client's model or training may say about itself."""
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does.
+
+        Args:
+            rules: the federation.
+            model: the clients' model with its first weights, with every component and defense in it.
+        """
+        return None
+
+    def public_view(self) -> PublicKnowledge | None:
+        """Return what an attacker who knows the components knows, or None when the model shows all there is."""
+        return None
+
+
+class ModelComponent(Component[ConfigT]):
     """Hooks layer, adapter, bottleneck, token_reducer: changes the model once, before training."""
 
     @abstractmethod
@@ -178,16 +200,49 @@ class ModelComponent(_Configured[ConfigT]):
             NotApplicable: the model has no place for this component.
         """
 
+    def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
+        """Set first values that depend on data, in place, once every component and defense is in the model.
 
-class Augmentation(_Configured[ConfigT]):
+        Args:
+            model: in training mode.
+            public: examples of the server's own, without labels, normalised, shape (N, *spec.shape): the test set, or
+                none at all where that is the training set.
+            generator: the same in every process of a run.
+
+        Raises:
+            NotApplicable: it needs examples, or others than these.
+        """
+
+    @final
+    @property
+    def initialises(self) -> bool:
+        """Whether it sets first values from data."""
+        return type(self).initialise is not ModelComponent.initialise
+
+
+class Augmentation(Component[ConfigT]):
     """Hook augment: changes each batch before the forward pass."""
 
     @abstractmethod
     def augment(self, batch: Batch, here: Here) -> Batch:
-        """Return a batch of the same input shape."""
+        """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
 
 
-class LossTerm(_Configured[ConfigT]):
+class Objective(Component[ConfigT]):
+    """Hook loss: what a client minimises in place of the cross-entropy. A model may be prepared by the same class."""
+
+    @abstractmethod
+    def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            outputs: what the model returns in training.
+            labels: classes (B,), or probabilities (B, K).
+            round_: from 1, for what changes in the course of a training.
+        """
+
+
+class LossTerm(Component[ConfigT]):
     """Hook loss: a term added to the client's loss."""
 
     @abstractmethod
@@ -195,7 +250,7 @@ class LossTerm(_Configured[ConfigT]):
         """Return a scalar."""
 
 
-class Optimizer(_Configured[ConfigT]):
+class Optimizer(Component[ConfigT]):
     """Hook optimizer: turns gradients into weights, for one local training."""
 
     @property

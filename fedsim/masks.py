@@ -11,20 +11,39 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import FunctionType
 from typing import Any, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function_unary
 
 from fedsim.errors import FedsimError
 from fedsim.types import DropoutSite, Masks
 
 _PROBE = 3  # examples of a batch that no other dimension is likely to equal
-_Rule = Callable[[int, float, Tensor, tuple[int, ...]], Tensor]
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One call of a dropout function: its number, its rate, the shape of its mask, and the odds of a prefix mask."""
+
+    number: int
+    rate: float
+    shape: tuple[int, ...]
+    odds: tuple[float, ...] = ()
+
+    def site(self, name: str) -> DropoutSite:
+        return DropoutSite(self.number, name, self.rate, self.shape, self.odds)
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.odds else 1.0 / (1.0 - self.rate)
+
+
+_Rule = Callable[[_Call, Tensor], Tensor]
 
 
 @dataclass
@@ -62,17 +81,17 @@ def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
 def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[Recording]:
     recording = Recording()
 
-    def rule(call: int, rate: float, activation: Tensor, shape: tuple[int, ...]) -> Tensor:
-        if rate == 0.0:
+    def rule(call: _Call, activation: Tensor) -> Tensor:
+        if call.rate == 0.0:
             return activation
         name = where[-1] if where else "model"
-        if not 0.0 < rate < 1.0:
-            raise FedsimError(f"dropout rate {rate} in '{name}': expected 0 <= p < 1.")
-        drawn = torch.empty(shape, dtype=activation.dtype).bernoulli_(1.0 - rate, generator=generator)
-        mask = drawn.to(activation.device)
-        recording.sites.append(DropoutSite(call, name, rate, tuple(shape)))
+        if not 0.0 < call.rate < 1.0:
+            raise FedsimError(f"dropout rate {call.rate} in '{name}': expected 0 <= p < 1.")
+        site = call.site(name)
+        mask = _drawn(site, generator, activation)
+        recording.sites.append(site)
         recording.masks.append(mask)
-        return _masked(activation, mask, rate)
+        return _masked(activation, mask, call.scale)
 
     with _DropoutCalls(rule):
         yield recording
@@ -90,14 +109,14 @@ def injected_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]
     given = {site.call: (site, mask) for site, mask in zip(sites, masks, strict=True)}
     reached: set[int] = set()
 
-    def rule(call: int, _rate: float, activation: Tensor, shape: tuple[int, ...]) -> Tensor:
-        if call not in given:
+    def rule(call: _Call, activation: Tensor) -> Tensor:
+        if call.number not in given:
             return activation
-        site, mask = given[call]
-        if tuple(mask.shape) != tuple(shape):
-            raise FedsimError(f"the mask of '{site.name}' has shape {tuple(mask.shape)}, expected {tuple(shape)}.")
-        reached.add(call)
-        return _masked(activation, mask, site.rate)
+        site, mask = given[call.number]
+        if tuple(mask.shape) != call.shape:
+            raise FedsimError(f"the mask of '{site.name}' has shape {tuple(mask.shape)}, expected {call.shape}.")
+        reached.add(call.number)
+        return _masked(activation, mask, replace(call, rate=site.rate).scale)
 
     with _DropoutCalls(rule):
         yield
@@ -112,7 +131,7 @@ def injected_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]
 @contextmanager
 def without_dropout() -> Iterator[None]:
     """Make every dropout call the identity."""
-    with _DropoutCalls(lambda _call, _rate, activation, _shape: activation):
+    with _DropoutCalls(lambda _call, activation: activation):
         yield
 
 
@@ -136,16 +155,43 @@ def mask_not_batch_first(model: nn.Module, shape: Sequence[int]) -> DropoutSite 
 
 
 def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
-    """Return independent Bernoulli(1 - p) masks for `sites`, with the type and device of `like`."""
-    return tuple(
-        torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator).to(like.device)
-        for site in sites
-    )
+    """Return masks for `sites` as a client draws them, with the type and device of `like`."""
+    return tuple(_drawn(site, generator, like) for site in sites)
 
 
-def _masked(activation: Tensor, mask: Tensor, rate: float) -> Tensor:
+def prefix_dropout(activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:
+    """Keep a random prefix of the last dimension, of one length for all examples, and zero the rest; no rescaling.
+
+    Args:
+        activation: shape (B, ..., D).
+        odds: probabilities of the lengths 1 to D.
+        training: nothing is dropped when false.
+    """
+    if has_torch_function_unary(activation):
+        return handle_torch_function(prefix_dropout, (activation,), activation, odds, training)
+    if not training:
+        return activation
+    length = 1 + int(torch.tensor(odds).multinomial(1))
+    return activation * prefix_mask(length, tuple(activation.shape), activation)
+
+
+def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return the mask that keeps the first `length` entries of the last dimension."""
+    kept = torch.arange(shape[-1], device=like.device) < length
+    return kept.to(like.dtype).expand(shape).clone()
+
+
+def _drawn(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tensor:
+    if not site.odds:
+        drawn = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
+        return drawn.to(like.device)
+    length = 1 + int(torch.tensor(site.odds, dtype=torch.float64).multinomial(1, generator=generator))
+    return prefix_mask(length, site.shape, like)
+
+
+def _masked(activation: Tensor, mask: Tensor, scale: float) -> Tensor:
     kept = activation * mask
-    return kept * (1.0 / (1.0 - rate)) if rate else kept
+    return kept if scale == 1.0 else kept * scale
 
 
 class _DropoutCalls(TorchFunctionMode):
@@ -165,8 +211,9 @@ class _DropoutCalls(TorchFunctionMode):
         if func in _CHANNELWISE:
             activation, rate = _CHANNELWISE[func](*args, **kwargs)
             return self._drop(activation, rate, (*activation.shape[:2], *(1 for _ in activation.shape[2:])))
-        if func is F.scaled_dot_product_attention:
-            return self._attend(*args, **kwargs)
+        own = {prefix_dropout: self._drop_suffix, F.scaled_dot_product_attention: self._attend}
+        if func in own:
+            return own[func](*args, **kwargs)
         if func is F.multi_head_attention_forward:
             with self:
                 return _multi_head_attention_body(*args, **kwargs)
@@ -175,9 +222,17 @@ class _DropoutCalls(TorchFunctionMode):
         return func(*args, **kwargs)
 
     def _drop(self, activation: Tensor, rate: float, shape: tuple[int, ...] | None = None) -> Tensor:
-        call = self._calls
+        call = _Call(self._calls, rate, tuple(activation.shape) if shape is None else shape)
         self._calls += 1
-        return self._rule(call, rate, activation, tuple(activation.shape) if shape is None else shape)
+        return self._rule(call, activation)
+
+    def _drop_suffix(self, activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:
+        width = activation.shape[-1]
+        mean = sum((index + 1) * chance for index, chance in enumerate(odds))
+        rate = max(0.0, 1.0 - mean / width) if training else 0.0
+        call = _Call(self._calls, rate, tuple(activation.shape), odds)
+        self._calls += 1
+        return self._rule(call, activation)
 
     def _attend(
         self,

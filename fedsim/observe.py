@@ -13,8 +13,19 @@ from fedsim.errors import ScenarioError, nearest
 from fedsim.examples import distinct
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
-from fedsim.world import World, cross_entropy
+from fedsim.types import (
+    Batch,
+    Draws,
+    DropoutSite,
+    InputSpec,
+    Knowledge,
+    Observation,
+    PublicKnowledge,
+    ThreatModel,
+    Truth,
+    WireEntry,
+)
+from fedsim.world import World
 
 _HIGHEST_RATE = 0.95
 
@@ -25,6 +36,8 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "dropout-rates": ("where and at which rate the model drops out", "does not know the dropout rates"),
     "input-statistics": ("how inputs are normalised", "does not know how inputs are normalised"),
     "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
+    "components": ("the description of every component in use", "does not know which components are in use"),
+    "draws": ("what the components drew", "does not see what the components drew"),
 }
 
 
@@ -59,7 +72,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
             knows=tuple(sorted(knows)),
         ),
         model=model,
-        loss=cross_entropy,
+        loss=world.loss(entry.round),
         update=replace(
             entry.update,
             tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},
@@ -73,13 +86,14 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         batch_size=batch_size,
         labels=_labels(examples, len(truth.batches)) if "labels" in knows else None,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
-        public=tuple(d.adaptive_view() for d in world.defenses) if "defenses" in knows else (),
+        public=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - shared),
         optimizer=world.scenario.federation.optimizer.name,
         optimizer_settings=world.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
         examples=len(examples) if sizes else None,
+        draws=_copied(truth.draws) if "draws" in knows and not entry.clients else None,
     )
 
 
@@ -89,7 +103,7 @@ def describe(world: World) -> tuple[str, ...]:
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
     rounds = ", ".join(map(str, threat.rounds))
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
-    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
+    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
     return (
         *_server(world),
         *_view(world.scenario, sent),
@@ -101,6 +115,13 @@ def describe(world: World) -> tuple[str, ...]:
         *_further_grants(world.scenario),
         *_membership(world.scenario),
     )
+
+
+def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
+    """Say whether there is anything to know: most scenarios have no components that an attacker could miss."""
+    if knowledge == "components":
+        return bool(world.component_views)
+    return knowledge != "draws" or bool(world.augmentations)
 
 
 def _server(world: World) -> Iterator[str]:
@@ -134,6 +155,16 @@ def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
         if not fnmatch.filter(names, pattern):
             raise ScenarioError(f"threat.shares: no parameter matches '{pattern}'.{nearest(pattern, names)}")
     return {name for pattern in patterns for name in fnmatch.filter(names, pattern)}
+
+
+def _public(world: World, knows: Collection[Knowledge]) -> tuple[PublicKnowledge, ...]:
+    components = world.component_views if "components" in knows else ()
+    defenses = (defense.adaptive_view() for defense in world.defenses) if "defenses" in knows else ()
+    return (*components, *defenses)
+
+
+def _copied(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
+    return tuple({name: tensor.clone() for name, tensor in step.items()} for step in draws)
 
 
 def _labels(examples: Batch, steps: int) -> Tensor:

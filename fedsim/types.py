@@ -13,7 +13,10 @@ Tensors = Mapping[str, Tensor]
 Masks = tuple[Tensor, ...]
 Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
-Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
+Knowledge = Literal[
+    "labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses", "components", "draws"
+]
+Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
 Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
 View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
@@ -79,12 +82,16 @@ class DropoutSite:
         name: the module it happened in, for people.
         rate: probability p of dropping an entry; 0 when the observer was not told.
         shape: shape of the mask, batch first.
+        odds: of a mask that keeps a random prefix of the last dimension, the same for every example and not rescaled,
+            the probabilities of its lengths 1, 2, ...; `rate` is then the expected share of dropped entries. Empty
+            for independent entries, and when the observer was not told.
     """
 
     call: int
     name: str
     rate: float
     shape: tuple[int, ...]
+    odds: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -133,12 +140,14 @@ class Truth:
         raw: the update before the defenses that change uploads.
         private: the batch of every local step as it was drawn, before augmentations and defenses; this is what an
             attacker is after.
+        draws: what the components of every local step drew beside masks: a partner, a box, a weight.
     """
 
     batches: tuple[Batch, ...]
     masks: tuple[Masks, ...]
     raw: Update
     private: tuple[Batch, ...]
+    draws: tuple[Draws, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -166,9 +175,10 @@ class WireEntry:
 
 @dataclass(frozen=True)
 class PublicKnowledge:
-    """What a defense's description tells an attacker who knows that it is in use.
+    """What the description of a defense or component tells an attacker who knows that it is in use.
 
     Attributes:
+        defense: its name.
         facts: by name. Attacks understand `noise_law` (gaussian or laplace) and `noise_scale` (standard deviation of
             what is added to every entry; absent where it is not one number), `noise_is_relative` (the scale is in units
             of each tensor's root mean square), `noised_share` (share of the entries that get the noise, if not all),
@@ -248,7 +258,8 @@ class Observation:
         labels: labels of the batch, or None; of a mean, those of all participants, one after the other; of several
             steps, those of the distinct examples in ascending order, which says nothing about batches.
         masks: the true masks of every local step, or None.
-        public: descriptions of the defenses in use, empty unless ``defenses`` are known.
+        public: descriptions of the defenses in use if ``defenses`` are known, and of the components if
+            ``components`` are.
         hidden: trained parameters whose tensors the server does not see; they are missing in the update.
         optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
         optimizer_settings: its settings by name.
@@ -256,6 +267,7 @@ class Observation:
         batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
         examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
             ``batch_sizes`` together when the client passed over its examples more than once.
+        draws: what the components of every local step drew, or None unless ``draws`` are known; of a mean, None.
         set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
             matched with them; labels may be read off them.
     """
@@ -278,6 +290,7 @@ class Observation:
     is_resumed: bool = False
     batch_sizes: tuple[int, ...] | None = None
     examples: int | None = None
+    draws: tuple[Draws, ...] | None = None
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
 
 

@@ -5,16 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import seeding
+from fedsim import losses, seeding
 from fedsim.data.partition import partition
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.hooks import (
@@ -22,19 +21,19 @@ from fedsim.hooks import (
     Aggregator,
     Attack,
     Augmentation,
+    Component,
     Defense,
     LossTerm,
     ModelComponent,
+    Objective,
     Optimizer,
     Rules,
     ServerRound,
 )
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Choice, Scenario
-from fedsim.types import Batch, Dataset, DropoutSite, Loss, Mechanism, Tensors
+from fedsim.types import Batch, Dataset, DropoutSite, Loss, Mechanism, PublicKnowledge, Tensors
 from fedsim.vectors import Layout
-
-cross_entropy: Loss = F.cross_entropy
 
 
 @dataclass(frozen=True)
@@ -57,12 +56,42 @@ class World:
     scenario: Scenario
     dataset: Dataset
     shares: Sequence[Tensor]
-    model_components: tuple[ModelComponent[Any], ...]
-    augmentations: tuple[Augmentation[Any], ...]
-    loss_terms: tuple[LossTerm[Any], ...]
+    components: tuple[Component[Any], ...]
     defenses: tuple[Defense[Any], ...]
     optimizer: Optimizer[Any]
     server_optimizer: Optimizer[Any]
+
+    @cached_property
+    def model_components(self) -> tuple[ModelComponent[Any], ...]:
+        """Those that change the model."""
+        return tuple(c for c in self.components if isinstance(c, ModelComponent))
+
+    @cached_property
+    def augmentations(self) -> tuple[Augmentation[Any], ...]:
+        """Those that change batches."""
+        return tuple(c for c in self.components if isinstance(c, Augmentation))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective[Any], ...]:
+        """Those that take the place of the cross-entropy: at most one, as `check_components` says."""
+        return tuple(c for c in self.components if isinstance(c, Objective))
+
+    @cached_property
+    def loss_terms(self) -> tuple[LossTerm[Any], ...]:
+        """Those that add to the loss."""
+        return tuple(c for c in self.components if isinstance(c, LossTerm))
+
+    def loss(self, round_: int) -> Loss:
+        """Return what a client minimises in a round, ``loss(outputs, labels) -> scalar``, without added terms."""
+        for objective in self.objectives:
+            return partial(objective.objective, round_=round_)
+        return losses.cross_entropy
+
+    @property
+    def component_views(self) -> tuple[PublicKnowledge, ...]:
+        """What an attacker who knows the components knows."""
+        views = (component.public_view() for component in self.components)
+        return tuple(view for view in views if view is not None)
 
     def new_aggregator(self) -> Aggregator[Any]:
         """Return the aggregation rule of one run; it may keep what it needs from round to round."""
@@ -92,7 +121,7 @@ class World:
             clients=clients,
             cohort=self.expected_participants,
             cohort_sampling=participation.sampling,
-            loss_terms=tuple(type(term).__name__ for term in self.loss_terms),
+            loss_terms=tuple(type(term).__name__ for term in (*self.objectives, *self.loss_terms)),
             batch_readers=tuple(type(hook).__name__ for hook in self._batch_readers()),
             hides_updates=self.scenario.secure_aggregation is not None,
             smallest_sum=self._smallest_sum,
@@ -140,12 +169,19 @@ class World:
         generator = seeding.generator(self.scenario.seed, "server", round_)
         return ServerRound(round_, generator, self.expected_participants, self.layout.size)
 
-    def check_defenses(self) -> None:
-        """Say before the first round whether every defense fits.
+    def check(self) -> None:
+        """Say before the first round whether every component and every defense fits.
 
         Raises:
             ScenarioError: one does not, with the reason.
         """
+        if self.objectives[1:]:
+            names = " and ".join(type(objective).__name__ for objective in self.objectives[:2])
+            raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
+        for choice, component in zip(self.scenario.components, self.components, strict=True):
+            reason = component.refuses(self.rules, self.model_with(self.first_weights))
+            if reason is not None:
+                raise ScenarioError(f"component '{choice.name}' does not fit: {reason}.")
         per_example = [defense for defense in self.defenses if defense.overrides("on_examples")]
         if per_example[1:]:
             raise ScenarioError(
@@ -200,6 +236,14 @@ class World:
         return test[:0] if torch.equal(train, test) else test
 
     def _honest_model(self) -> nn.Module:
+        model, checkpoint = self._prepared_model(), self.scenario.model.checkpoint
+        if any(component.initialises for component in self.model_components):
+            model.load_state_dict(dict(self._first_values))
+        if checkpoint is not None:
+            _load_checkpoint(model, checkpoint)
+        return model
+
+    def _prepared_model(self) -> nn.Module:
         scenario = self.scenario
         with seeding.contained(seeding.derive(scenario.seed, "weights")):
             model = cast("nn.Module", scenario.model.make("model", self.dataset.spec))
@@ -209,9 +253,16 @@ class World:
                 model = component.prepare(model, seeding.generator(scenario.seed, "prepare", index))
             for index, defense in enumerate(self.defenses):
                 model = defense.prepare(model, seeding.generator(scenario.seed, "prepare defense", index))
-        if scenario.model.checkpoint is not None:
-            _load_checkpoint(model, scenario.model.checkpoint)
         return model.train()
+
+    @cached_property
+    def _first_values(self) -> Tensors:
+        """The state dict once every component has looked at the public examples: learned once, since it may take long."""
+        model = self._prepared_model()
+        with seeding.contained(seeding.derive(self.scenario.seed, "first values")):
+            for index, component in enumerate(self.model_components):
+                component.initialise(model, self._public, seeding.generator(self.scenario.seed, "initialise", index))
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
     @cached_property
     def first_weights(self) -> Tensors:
@@ -314,14 +365,11 @@ def build(scenario: Scenario) -> World:
             fewer examples than a local step takes.
     """
     dataset = _dataset(scenario.data.model_dump_json())
-    components = [choice.make("component") for choice in scenario.components]
     return World(
         scenario=scenario,
         dataset=dataset,
         shares=_shares(scenario, dataset),
-        model_components=tuple(c for c in components if isinstance(c, ModelComponent)),
-        augmentations=tuple(c for c in components if isinstance(c, Augmentation)),
-        loss_terms=tuple(c for c in components if isinstance(c, LossTerm)),
+        components=tuple(choice.make("component") for choice in scenario.components),
         defenses=tuple(sorted(_as_written(scenario), key=lambda defense: PLACES.index(defense.place))),
         optimizer=scenario.federation.optimizer.make("component"),
         server_optimizer=scenario.aggregation.optimizer.make("component"),

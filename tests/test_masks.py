@@ -7,7 +7,15 @@ from torch import nn
 
 from fedsim import seeding
 from fedsim.errors import FedsimError
-from fedsim.masks import drawn_masks, dropout_sites, injected_masks, recorded_masks, without_dropout
+from fedsim.masks import (
+    drawn_masks,
+    dropout_sites,
+    injected_masks,
+    prefix_dropout,
+    prefix_mask,
+    recorded_masks,
+    without_dropout,
+)
 
 
 class Everything(nn.Module):
@@ -151,3 +159,62 @@ def test_a_site_that_is_never_reached_is_an_error() -> None:
 def test_dropout_that_is_no_mask_is_refused(model: nn.Module, reason: str) -> None:
     with pytest.raises(FedsimError, match=reason), recorded_masks(model, torch.Generator()):
         model(torch.ones(2, 3))
+
+
+class Prefix(nn.Module):
+    """Keeps a random prefix of eight features."""
+
+    ODDS = (0.4, 0.3, 0.2, 0.1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(8, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return prefix_dropout(self.linear(x), self.ODDS, self.training)
+
+
+def test_a_prefix_mask_is_one_for_all_examples_not_rescaled_and_replayed_bit_by_bit() -> None:
+    with seeding.contained(1):
+        model, x = Prefix(), torch.randn(3, 8)
+    lengths = set()
+    for seed in range(12):
+        with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+            output = model(x)
+        (mask,) = recording.masks
+        assert mask.shape == (3, 4)
+        assert torch.equal(mask, mask[:1].expand(3, 4))
+        assert torch.equal(mask[0], mask[0].sort(descending=True).values)
+        assert torch.equal(output, model.linear(x) * mask)
+        with injected_masks(recording.sites, (mask,)):
+            assert torch.equal(model(x), output)
+        lengths.add(int(mask[0].sum()))
+    assert len(lengths) > 1
+
+
+def test_a_prefix_site_tells_its_odds_and_its_expected_rate() -> None:
+    (site,) = dropout_sites(Prefix(), (8,), 2)
+    assert site.odds == Prefix.ODDS
+    assert site.rate == pytest.approx(1.0 - 2.0 / 4.0)
+    assert site.shape == (2, 4)
+
+
+def test_drawn_prefix_masks_are_what_a_client_draws() -> None:
+    with seeding.contained(1):
+        model, x = Prefix(), torch.randn(2, 8)
+    sites = dropout_sites(model, (8,), 2)
+    for seed in range(5):
+        with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+            model(x)
+        (drawn,) = drawn_masks(sites, torch.Generator().manual_seed(seed), x)
+        assert torch.equal(drawn, recording.masks[0])
+
+
+def test_a_prefix_is_kept_in_training_alone_and_its_lengths_follow_the_odds() -> None:
+    x = torch.ones(1, 4)
+    assert torch.equal(prefix_dropout(x, Prefix.ODDS, training=False), x)
+    with seeding.contained(3):
+        lengths = torch.stack([prefix_dropout(x, Prefix.ODDS).sum() for _ in range(4000)])
+    shares = torch.bincount(lengths.long(), minlength=5)[1:] / 4000
+    assert torch.allclose(shares, torch.tensor(Prefix.ODDS), atol=0.03)  # four standard errors
+    assert prefix_mask(3, (2, 4), x).tolist() == [[1, 1, 1, 0]] * 2

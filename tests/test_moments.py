@@ -159,7 +159,7 @@ def test_gradients_of_examples_take_the_place_of_the_plain_one_under_the_same_ma
 
 def test_two_defenses_cannot_both_work_on_examples(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="two of them clip the gradient of every example"):
-        world_with(scenario, "perexample", "perexample").check_defenses()
+        world_with(scenario, "perexample", "perexample").check()
 
 
 def test_a_step_can_be_repeated_with_its_own_masks(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:

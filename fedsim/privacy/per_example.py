@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim import seeding
 from fedsim.errors import FedsimError, told
+from fedsim.losses import cross_entropy, per_example
 from fedsim.masks import dropout_sites, kept_masks, without_dropout
 
 Mode = Literal["hooks", "functorch", "ghost"]
@@ -92,12 +92,12 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
 
     def alone(example: int) -> Tensor:
         one = slice(example, example + 1)
-        loss = F.cross_entropy(model(inputs[one]), labels[one])
+        loss = cross_entropy(model(inputs[one]), labels[one])
         tensors = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         return torch.cat([t.flatten() for t in tensors])
 
     def losses() -> Tensor:
-        return F.cross_entropy(model(inputs), labels, reduction="none")
+        return per_example(model(inputs), labels)
 
     with without_dropout():
         single = torch.stack([alone(example) for example in range(len(inputs))])
@@ -122,7 +122,7 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
 
     def losses() -> Tensor:
         nonlocal drawn_forward
-        each = F.cross_entropy(model(inputs), labels, reduction="none")
+        each = per_example(model(inputs), labels)
         drawn_forward = len(masks)
         return each
 

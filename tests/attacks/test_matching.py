@@ -15,6 +15,7 @@ from attacks._masking import FirstMasks, OptimisedMasks, Relaxation, mask_prior
 from attacks._priors import pixel_box, total_variation
 from fedsim import registry, seeding
 from fedsim.client import local_training
+from fedsim.losses import cross_entropy
 from fedsim.masks import drawn_masks, recorded_masks
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
@@ -33,7 +34,7 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")

@@ -346,7 +346,7 @@ def test_what_the_accountant_does_not_cover_is_refused_before_the_first_round(sc
     rest = {key: value for key, value in tables.items() if key != "delta"}
     world = worlds.build(scenario(**rest, defenses=[{"name": "dp-sgd", "delta": delta}]))
     with pytest.raises(ScenarioError, match=reason):
-        world.check_defenses()
+        world.check()
 
 
 class ReadingConfig(Config):
@@ -367,16 +367,14 @@ def test_defenses_that_read_the_batch_are_refused_beside_it(scenario: Build, cou
     registry.defense("reading", summary="reads the batch")(Reading)
     world = worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}, {"name": "reading"}]))
     with pytest.raises(ScenarioError, match="Reading works on whole batches"):
-        world.check_defenses()
-    worlds.build(
-        scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}, {"name": "gradient-noise"}])
-    ).check_defenses()
+        world.check()
+    worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}, {"name": "gradient-noise"}])).check()
 
 
 def test_whole_shares_as_batches_need_no_sampling(scenario: Build) -> None:
     federation = {"clients": 4, "batch_size": 10_000, "algorithm": "fedavg", "local_epochs": 2}
     world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
-    world.check_defenses()
+    world.check()
     stated = world.client_mechanisms["dp-sgd"]
     assert (stated.sampling_rate, stated.steps) == (1.0, 2)
 

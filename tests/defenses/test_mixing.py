@@ -100,7 +100,7 @@ def test_batches_that_are_too_small_are_refused(scenario: Build, name: str, size
     with pytest.raises(
         FedsimError, match=rf"'{name}' does not fit: it mixes \d examples of a batch, but a batch holds {size}"
     ):
-        build(built).check_defenses()
+        build(built).check()
 
 
 @pytest.mark.parametrize(

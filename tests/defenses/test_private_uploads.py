@@ -169,7 +169,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
     def deviation(colluding: int) -> float:
         settings = {"name": "distributed-dp", "colluding": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
-        world.check_defenses()
+        world.check()
         here = Here(1, 0, 1, torch.Generator().manual_seed(0), rules=world.rules)
         zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
         return float(world.defenses[0].on_upload(zero, here).tensors["w"].std())
@@ -196,7 +196,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
 def test_what_breaks_the_guarantee_is_refused(scenario: Build, tables, settings, reason) -> None:
     world = worlds.build(scenario(**tables, defenses=[settings]))
     with pytest.raises(ScenarioError, match=reason):
-        world.check_defenses()
+        world.check()
 
 
 def test_models_with_running_statistics_are_refused_and_left_as_they_were() -> None:

@@ -89,7 +89,7 @@ def test_others_are_refused_with_the_reason(scenario: Callable[..., Any]) -> Non
     assert linear_end(nn.Linear(3, 2)) == ""
     fits = scenario(defenses=[{"name": "soteria"}], components=[{"name": "freeze", "parameters": ["7.*"]}])
     with pytest.raises(ScenarioError, match="defense 'soteria' does not fit: the model does not end"):
-        worlds.build(fits).check_defenses()
+        worlds.build(fits).check()
 
 
 def test_an_informed_attacker_has_the_objective_of_the_undefended_remaining_tensors(watched: Watched) -> None:

@@ -1,0 +1,29 @@
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.losses import cross_entropy, per_example
+
+
+@given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))
+def test_several_answers_are_averaged_answer_by_answer(examples: int, answers: int, soft: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(examples, answers, 3, generator=generator, dtype=torch.float64)
+    labels = torch.randint(3, (examples,), generator=generator)
+    labels = torch.rand(examples, 3, generator=generator, dtype=torch.float64).softmax(1) if soft else labels
+    singles = torch.stack([F.cross_entropy(outputs[:, m], labels, reduction="none") for m in range(answers)])
+    assert torch.allclose(per_example(outputs, labels), singles.mean(0))
+    assert torch.allclose(cross_entropy(outputs, labels), singles.mean())
+
+
+def test_one_answer_is_torchs_own_loss_bit_by_bit() -> None:
+    outputs, labels = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 2, 1, 1])
+    assert torch.equal(cross_entropy(outputs, labels), F.cross_entropy(outputs, labels))
+    assert torch.equal(per_example(outputs, labels), F.cross_entropy(outputs, labels, reduction="none"))
+
+
+def test_an_average_of_logits_is_another_loss() -> None:
+    outputs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 1])
+    assert float(cross_entropy(outputs, labels)) > float(F.cross_entropy(outputs.mean(1), labels))
