@@ -257,7 +257,7 @@ class World:
 
     @cached_property
     def _first_values(self) -> Tensors:
-        """The state dict once every component has looked at the public examples: learned once, since it may take long."""
+        """The state dict once every component has looked at the public examples; found once, since it may take long."""
         model = self._prepared_model()
         with seeding.contained(seeding.derive(self.scenario.seed, "first values")):
             for index, component in enumerate(self.model_components):
