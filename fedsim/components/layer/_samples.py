@@ -1,0 +1,66 @@
+"""Layers that carry several samples of every example, (B, M, ...), in training, and one, (B, ...), in evaluation."""
+
+from __future__ import annotations
+
+from typing import cast, final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Pooling = nn.MaxPool2d | nn.AvgPool2d
+_MAP = 4  # dimensions of a batch of feature maps
+
+
+@final
+class Samples(nn.Module):
+    """Repeats what it gets M times, then applies its layer to every sample.
+
+    Args:
+        layer: a dropout, flattening or pooling layer.
+        samples: M.
+        flips: whether every second sample is mirrored, left to right.
+        shifts: whether each sample is pooled behind a shift of its own by zeros, down and to the right.
+    """
+
+    def __init__(self, layer: nn.Module, samples: int, *, flips: bool, shifts: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        self._samples, self._flips, self._shifts = samples, flips, shifts
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return self.layer(features)
+        if self._flips and features.dim() != _MAP:
+            raise ValueError(f"flip_half needs feature maps, but its layer gets shape {tuple(features.shape)}")
+        several = features.unsqueeze(1).expand(-1, self._samples, *features.shape[1:])
+        if self._flips:
+            mirrored = torch.arange(self._samples).remainder(2).view(1, -1, 1, 1, 1).bool()
+            several = torch.where(mirrored.to(features.device), several.flip(-1), several)
+        return self._pooled(several) if isinstance(self.layer, Pooling) else self.layer(several)
+
+    def _pooled(self, several: Tensor) -> Tensor:
+        if not self._shifts:
+            return self.layer(several.flatten(0, 1)).unflatten(0, several.shape[:2])
+        stride = _stride(self.layer)
+        places = [divmod(sample % stride**2, stride) for sample in range(self._samples)]
+        height, width = several.shape[-2:]
+        moved = [F.pad(several[:, m], (x, 0, y, 0))[..., :height, :width] for m, (y, x) in enumerate(places)]
+        return torch.stack([self.layer(sample) for sample in moved], 1)
+
+
+def _stride(layer: nn.Module) -> int:
+    stride = layer.stride
+    return int(stride[0]) if isinstance(stride, tuple) else int(cast("int", stride))
+
+
+@final
+class FlattenSamples(nn.Module):
+    """A flattening layer that leaves the samples alone in training."""
+
+    def __init__(self, layer: nn.Flatten) -> None:
+        super().__init__()
+        self._start, self._end = layer.start_dim, layer.end_dim
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.flatten(self._start + self.training, self._end)

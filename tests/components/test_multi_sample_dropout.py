@@ -1,0 +1,224 @@
+import math
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from fedsim import registry, seeding
+from fedsim import world as worlds
+from fedsim.errors import NotApplicable
+from fedsim.hooks import ModelComponent, Rules
+from fedsim.losses import cross_entropy
+from fedsim.masks import dropout_sites, injected_masks, recorded_masks
+from fedsim.scenario import parse
+from fedsim.types import Masks
+
+METHOD = registry.get("component", "multi-sample-dropout")
+RATE, WIDTH, CLASSES = 0.5, 12, 3
+
+
+def component(**settings: Any) -> ModelComponent[Any]:
+    return METHOD.make(METHOD.config.model_validate(settings))
+
+
+def plain(*, inner: float = 0.0) -> nn.Module:
+    with seeding.contained(3):
+        head = [nn.Dropout(RATE), nn.Linear(WIDTH, 8), nn.ReLU(), nn.Dropout(inner), nn.Linear(8, CLASSES)]
+        return nn.Sequential(nn.Linear(5, WIDTH), nn.Tanh(), *head).double()
+
+
+def sampled(samples: int, *, inner: float = 0.0, **settings: Any) -> nn.Module:
+    settings = {"at": "2", **settings}
+    return component(samples=samples, **settings).prepare(plain(inner=inner), torch.Generator())
+
+
+def data(examples: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(examples, 5, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(CLASSES, (examples,), generator=generator)
+
+
+def drawn(model: nn.Module, inputs: Tensor, seed: int = 0) -> tuple[Tensor, tuple[Any, ...], Masks]:
+    with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+        outputs = model(inputs)
+    return outputs, tuple(recording.sites), tuple(recording.masks)
+
+
+def gradient(model: nn.Module, loss: Tensor) -> Tensor:
+    return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
+
+
+def alone(inputs: Tensor, masks: Masks) -> Tensor:
+    """The logits of the plain model under one set of masks."""
+    model = plain(inner=0.3 if masks[1:] else 0.0)
+    with injected_masks(dropout_sites(model, (5,), len(inputs)), masks):
+        return model(inputs)
+
+
+def test_one_sample_is_plain_dropout() -> None:
+    inputs, labels = data()
+    model = sampled(1)
+    outputs, _, (mask,) = drawn(model, inputs)
+    twin = plain()
+    with injected_masks(dropout_sites(twin, (5,), 4), (mask[:, 0],)):
+        expected = twin(inputs)
+    assert torch.allclose(outputs[:, 0], expected, atol=1e-12)
+    ours = gradient(model, cross_entropy(outputs, labels))
+    assert torch.allclose(ours, gradient(twin, F.cross_entropy(expected, labels)), atol=1e-12)
+
+
+@pytest.mark.parametrize("inner", [0.0, 0.3])
+def test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs(inner: float) -> None:
+    inputs, labels = data()
+    model = sampled(3, inner=inner)
+    outputs, _, masks = drawn(model, inputs)
+    loop = torch.stack([alone(inputs, tuple(mask[:, m] for mask in masks)) for m in range(3)], 1)
+    assert torch.allclose(outputs, loop, atol=1e-12)
+    singles = []
+    for m in range(3):
+        twin = plain(inner=inner)
+        with injected_masks(dropout_sites(twin, (5,), 4), tuple(mask[:, m] for mask in masks)):
+            singles.append(gradient(twin, F.cross_entropy(twin(inputs), labels)))
+    assert torch.allclose(gradient(model, cross_entropy(outputs, labels)), torch.stack(singles).mean(0), atol=1e-12)
+
+
+def test_without_dropout_every_sample_answers_like_the_evaluation() -> None:
+    inputs, labels = data()
+    losses = []
+    for samples in (1, 4):
+        model = sampled(samples)
+        for layer in model.modules():
+            if isinstance(layer, nn.Dropout):
+                layer.p = 0.0
+        outputs = model.train()(inputs)
+        assert torch.allclose(outputs, model.eval()(inputs).unsqueeze(1).expand(-1, samples, -1), atol=1e-12)
+        losses.append(cross_entropy(outputs, labels))
+    assert torch.allclose(losses[0], losses[1])
+
+
+def test_evaluation_has_one_answer_and_weights_travel_between_any_numbers_of_samples() -> None:
+    inputs, _ = data()
+    first, second = sampled(2).eval(), sampled(8).eval()
+    assert list(first.state_dict()) == list(plain().state_dict())
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(inputs), second(inputs))
+    assert torch.equal(first(inputs), plain().eval()(inputs))
+
+
+def test_the_variance_of_the_gradient_falls_as_one_over_samples() -> None:
+    inputs, labels = data(1)
+    found = {}
+    for samples in (1, 8):
+        model = sampled(samples)
+        found[samples] = torch.stack(
+            [
+                gradient(model, cross_entropy(drawn(model, inputs, seed)[0], labels))[-CLASSES * 9 :]
+                for seed in range(400)
+            ]
+        )
+    ratio = float(found[8].var(0).sum() / found[1].var(0).sum())
+    assert 0.08 < ratio < 0.18
+    error = (found[1].var(0) / 400 + found[8].var(0) / 400).sqrt().clamp_min(1e-12)
+    deviations = ((found[1].mean(0) - found[8].mean(0)) / error).abs()
+    assert float((deviations > 3.0).double().mean()) < 0.05
+
+
+def test_masks_differ_independently_between_samples_and_examples() -> None:
+    model = component(samples=4, at="2").prepare(
+        nn.Sequential(nn.Linear(5, 4000), nn.Tanh(), nn.Dropout(0.3), nn.Linear(4000, CLASSES)).double(),
+        torch.Generator(),
+    )
+    _, _, (mask,) = drawn(model, data(2)[0])
+    rows = mask.reshape(8, -1)
+    assert stats.binomtest(int(rows.sum()), rows.numel(), 0.7).pvalue > 1e-4
+    for one in range(8):
+        for other in range(one):
+            agreeing = int((rows[one] == rows[other]).sum())
+            assert stats.binomtest(agreeing, rows.shape[1], 0.3**2 + 0.7**2).pvalue > 1e-5
+
+
+def convolutional() -> nn.Module:
+    with seeding.contained(5):
+        layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(RATE)]
+        return nn.Sequential(*layers, nn.Linear(32, CLASSES))
+
+
+@pytest.mark.parametrize(
+    "settings", [{"flip_half": True}, {"shift_pooling": True, "at": "2"}, {"at": "2"}, {"at": "3"}]
+)
+def test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted(settings: dict[str, Any]) -> None:
+    settings = {"samples": 4, "at": "3", **settings}
+    model = component(**settings).prepare(convolutional(), torch.Generator())
+    image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    _, sites, (mask,) = drawn(model, image)
+    with injected_masks(sites, (torch.ones_like(mask),)):
+        outputs = model(image)
+    twin = convolutional()
+    maps = torch.relu(twin[0](image))
+    expected = []
+    for m in range(4):
+        own = maps
+        if settings.get("shift_pooling"):
+            own = F.pad(maps, (m % 2, 0, m // 2, 0))[..., :8, :8]
+        pooled = F.max_pool2d(own, 2)
+        if settings.get("flip_half") and m % 2:
+            pooled = pooled.flip(-1)
+        expected.append(twin[5](pooled.flatten(1) / (1.0 - RATE)))
+    assert torch.allclose(outputs, torch.stack(expected, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "told"),
+    [
+        (nn.Sequential(nn.Linear(5, 3)), {}, "has no dropout layer"),
+        (plain(), {"at": "three"}, "is called 'three'. Known: 2, 5"),
+        (plain(), {"shift_pooling": True}, "shift_pooling needs `at` to name a pooling layer"),
+    ],
+)
+def test_a_model_without_a_place_for_it_is_refused(model: nn.Module, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(NotApplicable, match=told):
+        component(**settings).prepare(model, torch.Generator())
+
+
+def test_heads_that_mix_samples_or_cannot_carry_them_are_refused_before_training() -> None:
+    rules = object.__new__(Rules)
+    object.__setattr__(rules, "shape", (5,))
+    object.__setattr__(rules, "classes", CLASSES)
+    mixing = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.LayerNorm([2, 4]), nn.Linear(4, CLASSES))
+    own = component(samples=2)
+    assert "mixes samples" in str(own.refuses(rules, own.prepare(mixing, torch.Generator())))
+    other = component(samples=3)
+    normalised = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5), nn.BatchNorm1d(4), nn.Linear(4, CLASSES))
+    assert "one says" in str(other.refuses(rules, other.prepare(normalised, torch.Generator())))
+    flipping = component(samples=2, flip_half=True)
+    assert "flip_half needs feature maps" in str(
+        flipping.refuses(rules, flipping.prepare(plain().float(), torch.Generator()))
+    )
+
+
+@pytest.mark.parametrize("defenses", [[], [{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}]])
+def test_it_is_accepted_by_the_federation_and_by_dp_sgd(defenses: list[dict[str, Any]]) -> None:
+    raw = {
+        "title": "t",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 16, "depth": 1, "bias": True},
+        "components": [{"name": "multi-sample-dropout", "samples": 3}],
+        "federation": {"batch_size": 4, "clients": 4, "sampling": "poisson"},
+        "defenses": defenses,
+    }
+    world = worlds.build(parse(raw, "test"))
+    world.check()
+    assert [site.shape for site in world.sites] == [(2, 3, 16)]
+
+
+def test_the_distance_to_the_expected_gradient_falls_like_the_root_of_samples() -> None:
+    inputs, labels = data(1)
+    distances = {}
+    for samples in (1, 16):
+        model = sampled(samples)
+        found = [gradient(model, cross_entropy(drawn(model, inputs, seed)[0], labels)) for seed in range(100)]
+        distances[samples] = torch.stack([(own - torch.stack(found).mean(0)).norm() for own in found]).mean()
+    assert float(distances[16] / distances[1]) == pytest.approx(1.0 / math.sqrt(16), rel=0.25)
