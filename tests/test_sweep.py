@@ -150,6 +150,29 @@ def test_a_corrupted_record_is_named_left_out_and_kept(tmp_path: Path) -> None:
     assert record.with_name("record.json.corrupted").read_text() == ""
 
 
+def test_a_record_of_an_older_version_is_named_and_made_again_beside_it(tmp_path: Path) -> None:
+    wanted = scenario(seeds=[1])
+    made(tmp_path / "s", wanted)
+    (record,) = (tmp_path / "s" / "runs").glob("*/record.json")
+    older = record.read_text().replace('"schema_version": 1', '"schema_version": 0')
+    record.write_text(older)
+    ((_, why),) = problems(tmp_path / "s")
+    assert f"{record} has schema version 0, expected 1" in why
+    assert [outcome.status for outcome in made(tmp_path / "s", wanted)] == ["finished"]
+    assert record.with_name("record.json.corrupted").read_text() == older
+    record.write_text("garbage")
+    ((_, why),) = problems(tmp_path / "s")
+    assert f"{record} cannot be read" in why
+
+
+def test_a_policy_that_changed_is_the_same_sweep_and_is_written_down(tmp_path: Path) -> None:
+    wanted = scenario(seeds=[1])
+    made(tmp_path / "s", wanted)
+    judged = parse({**SMALL, "sweep": {"seeds": [1]}, "policy": {"max_recognisable": 0.05}}, "test")
+    assert [outcome.status for outcome in made(tmp_path / "s", judged)] == ["reused"]
+    assert SweepFolder(tmp_path / "s").plan().scenario["policy"]["max_recognisable"] == 0.05
+
+
 def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ScenarioError, match="'model.dropout' has no value"):
         scenario(grid={"model.dropout": []})

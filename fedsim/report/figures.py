@@ -1,91 +1,25 @@
-"""The report's pictures, each with the numbers behind it.
-
-Colours are those of Okabe and Ito, which colour-blind readers can tell apart; line styles repeat the
-distinction for print in grey. The same attack has the same colour in every figure.
-"""
+"""The report's pictures, each with the numbers behind it. The same attack has the same colour in every figure."""
 
 from __future__ import annotations
 
-import io
 import math
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
+from fedsim.report.drawing import DASHES, HATCHES, PALETTE, SIZE, Picture, Rows, blank, canvas, picture, slug, styled
 from fedsim.report.tables import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import Judge
-from fedsim.report.wall import Wall, data_address
+from fedsim.report.wall import Wall
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    pass
 
-PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
-DASHES = ("-", "--", "-.", ":")
-HATCHES = ("", "////", "....")
-
-_Rows = Sequence[tuple[Any, ...]]
 _Styles = dict[str, tuple[str, str]]
 
 _OTHERS = ("other classes", "#999999")
 _MOST_CLASSES = len(PALETTE) * len(HATCHES) - 1
-
-_SIZE = (5.0, 3.2)
-_STYLE: dict[Any, Any] = {
-    "font.size": 10,
-    "font.family": "sans-serif",
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.grid": True,
-    "grid.color": "#dddddd",
-    "grid.linewidth": 0.6,
-    "legend.frameon": False,
-    "svg.hashsalt": "fedsim",
-    "figure.constrained_layout.use": True,
-}
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure as files and as part of the page.
-
-    Attributes:
-        name: file name without ending.
-        arm: the arm it belongs to, empty for all arms.
-        alt: what a reader who cannot see it should know.
-        png: for `figures/`.
-        svg: the same for the page, scales without blur.
-        columns: names of the data columns.
-        rows: the data that is drawn.
-    """
-
-    name: str
-    arm: str
-    alt: str
-    png: bytes
-    svg: bytes
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-    @property
-    def source(self) -> str:
-        """The picture as a data address."""
-        return data_address("image/svg+xml", self.svg)
-
-
-@contextmanager
-def _styled() -> Iterator[None]:
-    from matplotlib import rc_context  # noqa: PLC0415 - half a second that reading a record need not pay
-
-    with rc_context(_STYLE):
-        yield
 
 
 class _Limits(NamedTuple):
@@ -96,7 +30,7 @@ class _Limits(NamedTuple):
     highest: float
 
 
-@_styled()
+@styled()
 def attack_curves(record: RunRecord) -> list[Picture]:
     """Return one picture an arm: every search's objective over iterations, a line a victim, all on the same axes."""
     points = {number: _curve_points(arm) for number, arm in enumerate(record.arms, 1)}
@@ -112,7 +46,7 @@ def attack_curves(record: RunRecord) -> list[Picture]:
     ]
 
 
-@_styled()
+@styled()
 def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
     """Return one picture an arm: the share of images whose PSNR is above t, over t, for every attack."""
     by_number = {
@@ -125,10 +59,10 @@ def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
     return [_exceedance_of(arm, number, styles, highest, judge) for number, arm in by_number.items()]
 
 
-@_styled()
+@styled()
 def accuracy(record: RunRecord) -> list[Picture]:
     """Return the picture of test accuracy over rounds, a line an arm; none when no round was evaluated."""
-    figure, axes = _canvas()
+    figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
     for index, arm in enumerate(record.arms):
         line = [(entry.round, entry.test_accuracy) for entry in arm.rounds if entry.test_accuracy is not None]
@@ -147,29 +81,29 @@ def accuracy(record: RunRecord) -> list[Picture]:
     alt = "Test accuracy over rounds. " + " ".join(
         f"{arm}: {value:.1%} after round {number}." for arm, (number, value) in last.items()
     )
-    return [_picture("accuracy", figure, arm="", alt=alt, columns=("arm", "round", "test_accuracy"), rows=rows)]
+    return [picture("accuracy", figure, arm="", alt=alt, columns=("arm", "round", "test_accuracy"), rows=rows)]
 
 
-@_styled()
+@styled()
 def epsilons(marks: Sequence[Mark]) -> list[Picture]:
     """Return one picture a kind of attack: what was measured over epsilon, below the ceiling of each guarantee."""
     kinds = dict.fromkeys(mark.what for mark in marks)
     return [_epsilons_of([mark for mark in marks if mark.what == kind], number) for number, kind in enumerate(kinds, 1)]
 
 
-@_styled()
+@styled()
 def ownership(ownerships: Sequence[Ownership]) -> list[Picture]:
     """Return one picture a partition: how many examples of each class its first clients own, a bar a client."""
     return [_ownership_of(owned, number) for number, owned in enumerate(ownerships, 1)]
 
 
-@_styled()
+@styled()
 def participation(attendances: Sequence[Attendance]) -> list[Picture]:
     """Return one picture an arm: how many updates counted and were lost, by cause, a bar a round."""
     return [_participation_of(attended, number) for number, attended in enumerate(attendances, 1)]
 
 
-@_styled()
+@styled()
 def rocs(record: RunRecord) -> list[Picture]:
     """Return one picture an arm: TPR over FPR of every membership attack, both logarithmic, with the diagonal."""
     return [
@@ -179,10 +113,10 @@ def rocs(record: RunRecord) -> list[Picture]:
     ]
 
 
-@_styled()
+@styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
     """Return a wall as one sheet for slides; the page shows its pictures one by one."""
-    figure = _blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
+    figure = blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
     grid = figure.subplots(len(wall.rows), len(wall.columns), squeeze=False)
     rows: list[tuple[Any, ...]] = []
     for row, places in zip(wall.rows, grid, strict=True):
@@ -198,12 +132,12 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
     figure.suptitle(wall.arm, fontsize=10)
     alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."
     columns = ("arm", "row", "round", "client", "image", "psnr_db", "ssim", "success")
-    name = f"wall-{number}-{_slug(wall.arm)}"
-    return _picture(name, figure, arm=wall.arm, alt=alt, columns=columns, rows=rows)
+    name = f"wall-{number}-{slug(wall.arm)}"
+    return picture(name, figure, arm=wall.arm, alt=alt, columns=columns, rows=rows)
 
 
-def _curves_of(arm: str, number: int, points: _Rows, styles: _Styles, limits: _Limits) -> Picture:
-    figure, axes = _canvas()
+def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Limits) -> Picture:
+    figure, axes = canvas()
     ends: list[str] = []
     for label, lines in _by_attack(points).items():
         colour, dash = styles[label]
@@ -216,8 +150,8 @@ def _curves_of(arm: str, number: int, points: _Rows, styles: _Styles, limits: _L
     axes.set(xlabel="iteration", ylabel="objective", title=arm)
     axes.set(xlim=(0, limits.iterations * 1.02), ylim=(limits.lowest / 2, limits.highest * 2))
     axes.legend()
-    return _picture(
-        f"curves-{number}-{_slug(arm)}",
+    return picture(
+        f"curves-{number}-{slug(arm)}",
         figure,
         arm=arm,
         alt=f"Objective over iterations in arm {arm}, one line a victim. {' '.join(ends)}",
@@ -227,7 +161,7 @@ def _curves_of(arm: str, number: int, points: _Rows, styles: _Styles, limits: _L
 
 
 def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: Judge) -> Picture:
-    figure, axes = _canvas()
+    figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
     best: list[str] = []
     for attack in arm.attacks:
@@ -244,8 +178,8 @@ def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float,
     axes.set(xlabel="t (dB)", ylabel="share of images with PSNR > t", title=arm.name)
     axes.set(xlim=(0, highest * 1.05 or 1.0), ylim=(-0.02, 1.04))
     axes.legend()
-    return _picture(
-        f"exceedance-{number}-{_slug(arm.name)}",
+    return picture(
+        f"exceedance-{number}-{slug(arm.name)}",
         figure,
         arm=arm.name,
         alt=f"Share of images with PSNR above t in arm {arm.name}. {' '.join(best)}",
@@ -255,7 +189,7 @@ def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float,
 
 
 def _epsilons_of(marks: list[Mark], number: int) -> Picture:
-    figure, axes = _canvas()
+    figure, axes = canvas()
     what = marks[0].what
     for index, attack in enumerate(dict.fromkeys(mark.attack for mark in marks)):
         own = [mark for mark in marks if mark.attack == attack]
@@ -271,14 +205,14 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     told = (f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks)
     alt = f"{what}, beside the most that epsilon allows. {' '.join(told)}"
     rows = tuple(tuple(mark) for mark in marks)
-    return _picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
+    return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
 def _ownership_of(owned: Ownership, number: int) -> Picture:
     partition = owned.partition
     clients = [client for client, _ in partition.class_counts]
     segments = _segments(partition)
-    figure = _blank(_SIZE[0], max(0.9 + 0.12 * len(clients), 0.5 + 0.18 * len(segments)))
+    figure = blank(SIZE[0], max(0.9 + 0.12 * len(clients), 0.5 + 0.18 * len(segments)))
     axes = figure.subplots()
     starts = [0] * len(clients)
     for index, (name, counts) in enumerate(segments):
@@ -294,8 +228,8 @@ def _ownership_of(owned: Ownership, number: int) -> Picture:
     axes.set(xlabel="examples", ylabel="client", ylim=(clients[-1] + 0.6, clients[0] - 0.6))
     axes.locator_params(axis="y", integer=True)
     figure.legend(loc="outside right upper", title="class", fontsize=8, title_fontsize=8)
-    return _picture(
-        f"partition-{number}-{_slug(owned.arm)}",
+    return picture(
+        f"partition-{number}-{slug(owned.arm)}",
         figure,
         arm=owned.arm,
         alt=f"Examples of each class that the first {len(clients)} clients own. {owned.sentence}",
@@ -309,7 +243,7 @@ def _ownership_of(owned: Ownership, number: int) -> Picture:
 
 
 def _participation_of(attended: Attendance, number: int) -> Picture:
-    figure = _blank(*_SIZE)
+    figure = blank(*SIZE)
     axes = figure.subplots()
     rounds = [turnout.round for turnout in attended.rounds]
     heights = [turnout.counted for turnout in attended.rounds]
@@ -328,8 +262,8 @@ def _participation_of(attended: Attendance, number: int) -> Picture:
     axes.set(xlabel="round", ylabel="clients asked", title=attended.arm)
     axes.locator_params(integer=True)
     figure.legend(loc="outside right upper", fontsize=8)
-    return _picture(
-        f"participation-{number}-{_slug(attended.arm)}",
+    return picture(
+        f"participation-{number}-{slug(attended.arm)}",
         figure,
         arm=attended.arm,
         alt=f"Updates that counted and that were lost, by cause, in every round of arm {attended.arm}. "
@@ -340,7 +274,7 @@ def _participation_of(attended: Attendance, number: int) -> Picture:
 
 
 def _roc_of(arm: ArmRecord, number: int) -> Picture:
-    figure, axes = _canvas()
+    figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
     ends: list[str] = []
     least = 1 / max(own.non_members for own in arm.membership if own.summary is not None)
@@ -357,8 +291,8 @@ def _roc_of(arm: ArmRecord, number: int) -> Picture:
     axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=arm.name)
     axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
     figure.legend(loc="outside right upper", fontsize=8)
-    return _picture(
-        f"roc-{number}-{_slug(arm.name)}",
+    return picture(
+        f"roc-{number}-{slug(arm.name)}",
         figure,
         arm=arm.name,
         alt=f"True-positive over false-positive rate of membership attacks in arm {arm.name}. {' '.join(ends)}",
@@ -383,7 +317,7 @@ def _styles(record: RunRecord) -> _Styles:
     return {label: (PALETTE[i % len(PALETTE)], DASHES[i % len(DASHES)]) for i, label in enumerate(labels)}
 
 
-def _curve_points(arm: ArmRecord) -> _Rows:
+def _curve_points(arm: ArmRecord) -> Rows:
     """Return (arm, attack, round, client, iteration, objective) of what a logarithmic axis can show."""
     return [
         (arm.name, attack.label, victim.round, victim.client, iteration, objective)
@@ -394,7 +328,7 @@ def _curve_points(arm: ArmRecord) -> _Rows:
     ]
 
 
-def _by_attack(points: _Rows) -> dict[str, list[list[tuple[float, float]]]]:
+def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
     """Return the lines of each attack, one a victim."""
     lines: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
     for _, label, number, client, iteration, objective in points:
@@ -415,25 +349,3 @@ def _shares_above(values: Sequence[float], images: int) -> list[tuple[float, flo
 
 def _marker(line: Sequence[Any]) -> str:
     return "o" if len(line) < 3 else ""  # noqa: PLR2004 - a line of one point would be invisible
-
-
-def _canvas() -> tuple[Figure, Axes]:
-    figure = _blank(*_SIZE)
-    return figure, figure.subplots()
-
-
-def _blank(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # noqa: PLC0415 - as above
-
-    return Figure(figsize=(width, height))
-
-
-def _picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: _Rows) -> Picture:
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
-    figure.savefig(svg, format="svg", metadata={"Date": None})
-    return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"

@@ -22,12 +22,13 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.errors import FedsimError
+from fedsim.record import SCHEMA_VERSION
 from fedsim.store import RECORD, write_whole
 from fedsim.sweep.plan import Planned
 from fedsim.types import Config
 
 PLAN = "sweep.json"
-_FINISHED = re.compile(rb'^\{\s*"schema_version":\s*\d+,\s*"status":\s*"finished"')
+_START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
 _HEAD = 128
 
 
@@ -65,7 +66,7 @@ class SweepFolder:
         self.path = path
 
     def prepare(self, plan: Plan) -> None:
-        """Make the folder, or check that it holds this sweep.
+        """Make the folder, or check that it holds this sweep; a policy that changed is written down.
 
         Raises:
             FedsimError: it holds something else, or cannot be written.
@@ -77,10 +78,15 @@ class SweepFolder:
                     f"{self.path} holds another sweep, '{other.title}'. Choose another --out; runs that both share are "
                     "computed again there."
                 )
+            if other != plan:
+                self._write(plan)
             return
         strangers = [name for name in occupants if not name.startswith(".fedsim-")]
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is no part of a sweep. Choose another --out.")
+        self._write(plan)
+
+    def _write(self, plan: Plan) -> None:
         try:
             for name in ("runs", "failures", "logs"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
@@ -122,12 +128,25 @@ class SweepFolder:
         return self.path / "runs" / digest
 
     def is_finished(self, digest: str) -> bool:
-        """Tell from the first bytes of its record whether a run was finished."""
+        """Tell from the first bytes of its record whether a run was finished, by a fedsim of this schema version."""
+        return self._start(digest) == (SCHEMA_VERSION, "finished")
+
+    def misfit(self, digest: str) -> str | None:
+        """Return why there is a record that nobody can read, or None."""
+        path, start = self.run_path(digest) / RECORD, self._start(digest)
+        if start is None:
+            return f"{path} cannot be read: its beginning is no record's" if path.exists() else None
+        if start[0] == SCHEMA_VERSION:
+            return None
+        return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
+
+    def _start(self, digest: str) -> tuple[int, str] | None:
         try:
             with (self.run_path(digest) / RECORD).open("rb") as file:
-                return _FINISHED.match(file.read(_HEAD)) is not None
+                found = _START.match(file.read(_HEAD))
         except OSError:
-            return False
+            return None
+        return (int(found[1]), found[2].decode()) if found else None
 
     def failure(self, digest: str) -> Failed | None:
         """Return why the last attempt at a run failed, or None when it did not fail."""

@@ -62,11 +62,18 @@ def read(path: Path) -> Found:
     Raises:
         FedsimError: the folder holds neither a sweep nor a run.
     """
+    return list(each(path))
+
+
+def each(path: Path) -> Iterator[tuple[PlannedRun, RunRecord | str]]:
+    """Yield what `read` returns, one record in memory at a time."""
     if not (path / PLAN).exists():
         record = read_record(path)
-        return [(PlannedRun(digest=record.scenario_hash, name="", values={}), record)]
+        yield PlannedRun(digest=record.scenario_hash, name="", values={}), record
+        return
     folder = SweepFolder(path)
-    return [(planned, _record(folder, planned.digest)) for planned in folder.plan().runs]
+    for planned in folder.plan().runs:
+        yield planned, _record(folder, planned.digest)
 
 
 def rows_of(found: Found) -> list[dict[str, Any]]:
@@ -86,7 +93,7 @@ def _record(folder: SweepFolder, digest: str) -> RunRecord | str:
         except FedsimError as error:
             return str(error)
     failure = folder.failure(digest)
-    return failure.why if failure else "not finished yet"
+    return folder.misfit(digest) or (failure.why if failure else "not finished yet")
 
 
 def _rows(planned: PlannedRun, record: RunRecord) -> Iterator[dict[str, Any]]:

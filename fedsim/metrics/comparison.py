@@ -1,0 +1,116 @@
+"""Estimates over several runs, and comparisons of two settings on the same victims.
+
+Images share the fate of their victim, victims the weights of their seed: resamples draw seeds, and victims within each.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from scipy.stats import t as student
+
+from fedsim.metrics.statistics import wilson
+from fedsim.record import Interval
+
+Nested = Sequence[Sequence[float]]
+"""One sequence a seed with one value a victim, the mean over its images."""
+
+_LEAST_FOR_BOOTSTRAP = 3
+_LARGEST_EXACT = 12
+
+
+def nested_mean(
+    values: Nested, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> Interval:
+    """Return the mean over all victims with a percentile interval of the two-stage bootstrap; n counts victims.
+
+    With one seed only victims are drawn. Below 3 victims there are no bounds.
+
+    Raises:
+        ValueError: there is no victim.
+    """
+    groups = [np.asarray(group, dtype=float) for group in values if len(group)]
+    if not groups:
+        raise ValueError("an estimate needs at least one victim")
+    pooled = np.concatenate(groups)
+    if len(pooled) < _LEAST_FOR_BOOTSTRAP:
+        return Interval(value=float(pooled.mean()), low=None, high=None, n=len(pooled))
+    sizes = np.array([len(group) for group in groups])
+    table = np.zeros((len(groups), sizes.max()))
+    for row, group in zip(table, groups, strict=True):
+        row[: len(group)] = group
+    seeds = generator.integers(len(groups), size=(resamples, len(groups)))
+    picks = (generator.random((*seeds.shape, sizes.max())) * sizes[seeds][..., None]).astype(int)
+    is_used = np.arange(sizes.max()) < sizes[seeds][..., None]
+    sums = (table[seeds[..., None], picks] * is_used).sum((1, 2))
+    low, high = np.quantile(sums / is_used.sum((1, 2)), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    return Interval(value=float(pooled.mean()), low=float(low), high=float(high), n=len(pooled))
+
+
+def nested_rate(
+    shares: Nested, generator: np.random.Generator, confidence: float = 0.95, resamples: int = 2000
+) -> Interval:
+    """Return a success rate over all victims, with the wider of Wilson's interval and the two-stage bootstrap.
+
+    Wilson is meaningful at 0 and 1, where a bootstrap has no width; the bootstrap sees that seeds differ.
+    """
+    drawn = nested_mean(shares, generator, confidence, resamples)
+    exact = wilson(min(max(drawn.value, 0.0), 1.0) * drawn.n, drawn.n, confidence)
+    lows = [low for low in (drawn.low, exact.low) if low is not None]
+    highs = [high for high in (drawn.high, exact.high) if high is not None]
+    return Interval(value=drawn.value, low=min(lows), high=max(highs), n=drawn.n)
+
+
+def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Return the mean of one value a seed with Student's interval; a single seed has no bounds.
+
+    Raises:
+        ValueError: there is no value.
+    """
+    if not values:
+        raise ValueError("an estimate needs at least one seed")
+    mean, n = float(np.mean(values)), len(values)
+    if n == 1:
+        return Interval(value=mean, low=None, high=None, n=1)
+    half = float(student.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
+    return Interval(value=mean, low=mean - half, high=mean + half, n=n)
+
+
+def sign_flip_p(differences: Sequence[float], generator: np.random.Generator, flips: int = 9999) -> float:
+    """Return the two-sided p-value of the paired permutation test that the differences have mean 0.
+
+    Under the hypothesis each pair could as well have come the other way round. Exact up to 12 pairs that differ.
+    """
+    found = np.asarray([d for d in differences if d != 0.0], dtype=float)
+    if not len(found):
+        return 1.0
+    seen = abs(found.sum()) * (1.0 - 1e-12)
+    if len(found) <= _LARGEST_EXACT:
+        signs = np.array(list(itertools.product((-1.0, 1.0), repeat=len(found))))
+        return float((np.abs(signs @ found) >= seen).mean())
+    signs = generator.integers(2, size=(flips, len(found))) * 2.0 - 1.0
+    return float(((np.abs(signs @ found) >= seen).sum() + 1) / (flips + 1))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p-values adjusted for their number by Holm's step-down rule, in the order given."""
+    order = sorted(range(len(p_values)), key=lambda index: p_values[index])
+    adjusted, least = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = least
+    return adjusted
+
+
+Victims = Mapping[tuple[int, int, int], float]
+"""(seed, round, client) to the share of its images that were recovered."""
+
+
+def paired(treated: Victims, control: Victims) -> list[list[float]]:
+    """Return the differences, treated minus control, of the victims that both have, seed by seed."""
+    seeds: dict[int, list[float]] = {}
+    for key in sorted(treated.keys() & control.keys()):
+        seeds.setdefault(key[0], []).append(treated[key] - control[key])
+    return list(seeds.values())
