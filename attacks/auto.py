@@ -4,7 +4,8 @@ It looks at the gradient first (ranks, conditioning, zeros, noise), then tries t
 A guess that explains the gradient exactly ends the search. Otherwise the guesses are compared by the gradient alone:
 each with the masks that suit it best, and on tensors that no fit has seen where the gradient is noisy; the best one is
 refined and stays only if that explains the gradient better. The notes say which attack won, and why others did not
-apply.
+apply. Where the description of a defense says that it changed the batch, what was found is then undone: transforms are
+inverted, mixtures solved; attacks that search the change along with the data run where that does not convince.
 
 Threat model: whatever the scenario grants; attacks that need more are left out, with the reason.
 """
@@ -22,6 +23,7 @@ from torch import Tensor
 from attacks._diagnostics import Leak, leak_of
 from attacks._judge import Judge, Judged
 from attacks._labels import labels_of
+from attacks._undoing import CONVINCING, changes_batch, explains_mixtures, undone
 from fedsim import registry
 from fedsim.errors import NotApplicable, told
 from fedsim.hooks import Attack, Effort
@@ -56,11 +58,52 @@ class Auto(Attack[AutoConfig]):
     effort: ClassVar[Effort] = "reference"
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Try, judge, refine."""
-        leak, counted = leak_of(observation), _Counted(on_step)
+        """Try, judge, refine; then undo what known defenses did to the batch."""
+        counted = _Counted(on_step)
+        if not changes_batch(observation):
+            return self._seen(observation, generator, counted)
+        found, why = self._undone(observation, generator, counted)
+        if found is not None and found.objective < CONVINCING:
+            return found
+        tried, passed = self._tried(observation, generator, counted, self._candidates(undoing=True))
+        others = [_reported(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
+        guesses = [*([] if found is None else [found]), *others]
+        if not guesses:
+            raise NotApplicable("; ".join([why, *passed]))
+        return min(guesses, key=lambda guess: guess.objective)
+
+    def _undone(
+        self, observation: Observation, generator: torch.Generator, counted: _Counted
+    ) -> tuple[Reconstruction | None, str]:
+        """Return the batch behind what the model saw, or that itself if nothing undoes the change; or why neither."""
+        try:
+            seen = self._seen(observation, generator, counted)
+        except NotApplicable as reason:
+            return None, str(reason)
+        return undone(observation, seen, generator) or seen, ""
+
+    def _seen(self, observation: Observation, generator: torch.Generator, counted: _Counted) -> Reconstruction:
+        """Return the guess of what the model saw."""
+        leak = leak_of(observation)
+        tried, passed = self._tried(observation, generator, counted, self._candidates(undoing=False))
+        if not tried:
+            raise NotApplicable("; ".join(passed))
+        if _ends(observation, tried[-1].guess):
+            notes = [f"won: {tried[-1].name}, which explains the gradient exactly", *passed]
+            return _reported(tried[-1].guess, leak, notes)
+        return self._best(observation, leak, tried, passed, generator)
+
+    def _tried(
+        self,
+        observation: Observation,
+        generator: torch.Generator,
+        counted: _Counted,
+        candidates: Iterator[tuple[str, Attack[Any]]],
+    ) -> tuple[list[_Tried], list[str]]:
+        """Return the guesses up to the first that explains the gradient exactly, and why others gave none."""
         passed: list[str] = []
         tried: list[_Tried] = []
-        for name, candidate in self._candidates():
+        for name, candidate in candidates:
             verdict = candidate.fits(observation)
             if not verdict.holds:
                 passed.append(f"{name} does not apply: {verdict.reason}")
@@ -78,20 +121,19 @@ class Auto(Attack[AutoConfig]):
             if not bool(guess.inputs.any()):
                 passed.append(f"{name} found nothing: {guess.stopped}")
                 continue
-            if guess.is_exact:
-                return _reported(guess, leak, [f"won: {name}, which explains the gradient exactly", *passed])
             tried.append(_Tried(name, guess))
-        if not tried:
-            raise NotApplicable("; ".join(passed))
-        return self._best(observation, leak, tried, passed, generator)
+            if _ends(observation, guess):
+                break
+        return tried, passed
 
-    def _candidates(self) -> Iterator[tuple[str, Attack[Any]]]:
-        """Yield attacks in the order of their effort."""
+    def _candidates(self, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
+        """Yield attacks in the order of their effort: those that undo a change of the batch, or the others."""
         known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
             for name, method in known.items():
-                if cast("type[Attack[Any]]", method.make).effort == effort:
-                    settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
+                kind = cast("type[Attack[Any]]", method.make)
+                if kind.effort == effort and kind.undoes is undoing:
+                    settings = kind.within(self.config.iterations)
                     yield name, method.make(method.config.model_validate(settings))
 
     def _best(
@@ -139,6 +181,11 @@ class _Counted:
         except Exception:
             self.has_stopped = True
             raise
+
+
+def _ends(observation: Observation, guess: Reconstruction) -> bool:
+    """Say whether no further attack could explain the gradient better."""
+    return guess.is_exact or explains_mixtures(observation, guess)
 
 
 def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | None]:

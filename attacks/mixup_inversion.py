@@ -16,7 +16,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -48,6 +48,8 @@ class MixupInversionConfig(MatchingConfig):
 @attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", paper="1710.09412")
 class MixupInversion(InformedAttack[MixupInversionConfig]):
     """One search a permutation; the settings' trials count for each."""
+
+    undoes: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where nothing is mixed in pairs, and batches with too many pairings."""

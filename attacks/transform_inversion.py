@@ -11,9 +11,9 @@ where their rates are known, and ignored otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -26,10 +26,9 @@ from attacks._informed import InformedAttack
 from attacks._masking import unknown_masks
 from attacks._matching import MatchingAttack, MatchingConfig
 from attacks._public import searched_sites
+from attacks._undoing import Transform, transforms_of
 from fedsim.registry import attack
 from fedsim.types import Observation, OnStep, Reconstruction
-
-Transform = Callable[[Tensor], Tensor]
 
 
 class TransformInversionConfig(MatchingConfig):
@@ -43,9 +42,11 @@ class TransformInversionConfig(MatchingConfig):
 class TransformInversion(InformedAttack[TransformInversionConfig]):
     """One search a policy; the settings' trials count for each."""
 
+    undoes: ClassVar[bool] = True
+
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no transforms are known."""
-        if not _transforms(observation):
+        if not transforms_of(observation):
             return "no defense in use transforms the inputs in a known way"
         return super().not_applicable(observation)
 
@@ -63,13 +64,13 @@ class TransformInversion(InformedAttack[TransformInversionConfig]):
         on_steps: Sequence[OnStep],
     ) -> tuple[list[Found], str]:
         """Search through every policy."""
-        hypotheses = [_Through(self.config, transform) for transform in _transforms(observations[0])]
+        hypotheses = [_Through(self.config, transform) for transform in transforms_of(observations[0])]
         return descended_each(hypotheses, observations, labels, generators, on_steps)
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report the best row, and under which policy it was found."""
         best = min(rows, key=lambda row: row.objective)
-        policy = _transforms(observation)[best.start // self.config.trials]
+        policy = transforms_of(observation)[best.start // self.config.trials]
         result = super().reported(observation, rows, labels, path)
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 
@@ -88,7 +89,3 @@ class _Through(MatchingAttack[TransformInversionConfig]):
         plain = super().setting(observation, search)
         plain.model.register_forward_pre_hook(lambda _module, inputs: (self._transform(inputs[0]), *inputs[1:]))
         return plain
-
-
-def _transforms(observation: Observation) -> tuple[Transform, ...]:
-    return tuple(transform for known in observation.public for transform in known.facts.get("transforms", ()))

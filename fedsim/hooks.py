@@ -376,12 +376,15 @@ class Attack(_Configured[ConfigT]):
         effort: algebra takes milliseconds, search seconds, descent thousands of gradients; reference attacks exist to
             be compared with, and no attacker would choose them.
         crafts: whether it overrides `craft`, which takes a malicious server.
+        undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
+            there before the change, and not what the model saw.
     """
 
     effort: ClassVar[Effort] = "descent"
     needs: ClassVar[frozenset[Knowledge]] = frozenset()
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
     crafts: ClassVar[bool] = False
+    undoes: ClassVar[bool] = False
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.

@@ -1,0 +1,139 @@
+"""What known defenses did to a batch, undone behind an attack that found what the model saw.
+
+Transforms: for every known policy T the x is sought with T(x) = what the model saw. The policy wins whose x explains
+the gradient best, sent through it. Mixtures: see `attacks._unmixing`.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attacks._agreement import MATCHES, gradient_distance
+from attacks._labels import labels_of
+from attacks._priors import pixel_box, total_variation
+from attacks._unmixing import Images, mixed_labels, regressed, unmixed_pairs
+from fedsim.types import Masks, Observation, Reconstruction
+
+CONVINCING = 1e-3
+_ITERATIONS = 200
+_STEP = 0.05
+_SMOOTHNESS = 1e-4
+_PAIR = 2
+Transform = Callable[[Tensor], Tensor]
+
+
+def changes_batch(observation: Observation) -> bool:
+    """Say whether a known defense changed what the model saw."""
+    return bool(transforms_of(observation)) or _mixed_examples(observation) > 1
+
+
+def transforms_of(observation: Observation) -> tuple[Transform, ...]:
+    """Return the known transforms of the inputs, one of which was used."""
+    return tuple(transform for known in observation.public for transform in known.facts.get("transforms", ()))
+
+
+def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
+    """Say whether a guess is what the model saw, exactly, once its labels may be mixed as well."""
+    if _mixed_examples(observation) < _PAIR or observation.local_steps > 1:
+        return False
+    found = mixed_labels(observation, guess)
+    return found is not None and found.distance < MATCHES
+
+
+def undone(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
+    """Return the batch before the known defenses changed it, or None where that cannot be undone.
+
+    Args:
+        observation: of one gradient, with the description of the defenses.
+        seen: what an attack takes for the batch that the model saw.
+        generator: for the starts of a regression.
+
+    Returns:
+        A guess whose objective is 1 - cosine of the whole gradient at what the defenses would have made of it.
+    """
+    if observation.local_steps > 1:
+        return None
+    if transforms_of(observation):
+        return _through_the_best(observation, seen)
+    return _unmixed(observation, seen, generator)
+
+
+def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
+    """Return the x of the policy that explains the gradient best; of equals the one of the closest fit."""
+    if len(seen.masks or ()) != len(observation.sites):
+        return None
+    tried: list[tuple[float, float, Tensor, Transform]] = []
+    for transform in transforms_of(observation):
+        inputs, misfit = _before(observation, seen.inputs, transform)
+        distance = _distance_through(observation, transform, inputs, seen.labels, seen.masks or ())
+        tried.append((distance, misfit, inputs, transform))
+    least = min(distance for distance, *_ in tried)
+    distance, _, inputs, transform = min(
+        (own for own in tried if own[0] <= max(2.0 * least, MATCHES)), key=lambda own: own[1]
+    )
+    note = f"undone: the policy '{transform}', through which this explains the gradient best"
+    return replace(seen, inputs=inputs, objective=distance, notes=(note, *seen.notes), is_exact=False)
+
+
+def _before(observation: Observation, seen: Tensor, transform: Transform) -> tuple[Tensor, float]:
+    """Return where the mean of (T(x) - seen)^2, plus a little TV(x), is least in the range of pixels, and how much."""
+    low, high = (bound.to(seen) for bound in pixel_box(observation))
+    inputs = seen.clone().clamp_(low, high).requires_grad_()
+    best, least = inputs.detach().clone(), float("inf")
+    optimizer = torch.optim.Adam([inputs], lr=_STEP)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _ITERATIONS)
+    for _ in range(_ITERATIONS):
+        optimizer.zero_grad()
+        misfit = (transform(inputs) - seen).square().mean() + _SMOOTHNESS * total_variation(inputs[None])[0]
+        if float(misfit.detach()) < least:
+            best, least = inputs.detach().clone(), float(misfit.detach())
+        misfit.backward()
+        optimizer.step()
+        schedule.step()
+        with torch.no_grad():
+            inputs.clamp_(low, high)
+    return best, least
+
+
+def _distance_through(
+    observation: Observation, transform: Transform, inputs: Tensor, labels: Tensor, masks: Masks
+) -> float:
+    model = copy.deepcopy(observation.model)
+    return gradient_distance(replace(observation, model=model), transform(inputs), labels, masks)
+
+
+def _unmixed(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
+    found = mixed_labels(observation, seen)
+    if found is None or found.distance > CONVINCING:
+        return None
+    labels, flat = labels_of(observation), seen.inputs.flatten(1)
+    images: Images | None
+    if not _has_random_signs(observation):
+        images = unmixed_pairs(observation, flat, found.probabilities, labels) if _is_paired(observation) else None
+    else:
+        images = regressed(observation, flat, found.probabilities, labels, generator)
+    if images is None:
+        return None
+    note = f"undone: mixtures of the images with weights from the labels, misfit {images.residual:.1e}"
+    inputs = images.inputs.view_as(seen.inputs).to(seen.inputs)
+    return replace(
+        seen, inputs=inputs, labels=labels.clone(), masks=None, objective=found.distance, notes=(note, *seen.notes),
+        is_exact=False,
+    )  # fmt: skip
+
+
+def _mixed_examples(observation: Observation) -> int:
+    return max((int(known.facts.get("mixed_examples", 1)) for known in observation.public), default=1)
+
+
+def _is_paired(observation: Observation) -> bool:
+    return _mixed_examples(observation) == _PAIR
+
+
+def _has_random_signs(observation: Observation) -> bool:
+    return any(bool(known.facts.get("random_signs", False)) for known in observation.public)

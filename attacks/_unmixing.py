@@ -1,0 +1,246 @@
+"""Mixtures solved for what was mixed: their labels from the gradient, the weights from the labels, then the images.
+
+The gradient of the last layer, z = V h + c, is G = 1/B sum_i (p_i - y_i) h_i^T. It is linear in the labels: who has the
+mixed inputs exactly, and with them h and p, solves it for the mixed labels y, which are the weights of the images where
+no two of these share a class. Without signs the images follow by least squares; with random signs every pixel is a
+small problem of its own,
+
+    min over x of || |W x| - |y| ||,    x in the range of pixels,
+
+solved by turns for the signs and for x from many starts (Carlini et al. 2021, arXiv 2011.05315, minimise the same over
+all pixels by descent). x and -x always explain a pixel equally well, and few mixtures leave more choice: of what
+explains a pixel within the range of pixels, the values with most black and white win, then the darkest.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import nullcontext
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks._agreement import gradient_distance
+from attacks._layers import inputs_in_order, run
+from attacks._priors import pixel_box, total_variation
+from fedsim.masks import injected_masks
+from fedsim.types import Masks, Observation, Reconstruction
+
+_STARTS, _TURNS, _SPLITS, _REWEIGHTINGS = 48, 8, 4, 15
+_MOST_ORDERED = 4
+_ENUMERATED = 8
+_SAME = 1e-3
+_SATURATED = 1e-2
+_RIDGE = 1e-10
+_TOLERANCE = 1e-8
+
+
+class Mixed(NamedTuple):
+    """Labels of mixtures.
+
+    Attributes:
+        probabilities: one row a mixture, shape (B, K), rows add up to 1; float64.
+        distance: 1 - cosine of the whole gradient at the mixtures with these labels.
+    """
+
+    probabilities: Tensor
+    distance: float
+
+
+class Images(NamedTuple):
+    """Solutions of a regression.
+
+    Attributes:
+        inputs: shape (M, d), float64.
+        weights: W, shape (N, M).
+        residual: root mean square of |W x| - |y|, normalised units.
+    """
+
+    inputs: Tensor
+    weights: Tensor
+    residual: float
+
+
+def mixed_labels(observation: Observation, guess: Reconstruction) -> Mixed | None:
+    """Return the labels that mixtures were sent with, or None where the last layer does not tell.
+
+    Args:
+        observation: of one gradient.
+        guess: the mixtures as the model saw them, with their masks if there is dropout.
+    """
+    masks = guess.masks or ()
+    if len(masks) != len(observation.sites) or guess.inputs.shape[0] != observation.batch_size:
+        return None
+    seen = _last_layer(observation, guess.inputs, masks)
+    if seen is None:
+        return None
+    gradient, features, predicted = seen
+    slopes = len(features) * torch.linalg.lstsq(features.T, gradient.T, driver="gelsd").solution
+    probabilities = predicted - slopes
+    if not bool(torch.isfinite(probabilities).all()):
+        return None
+    own = probabilities.to(guess.inputs.dtype)
+    return Mixed(probabilities, gradient_distance(observation, guess.inputs, own, masks))
+
+
+@torch.no_grad()
+def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return gradient (K, h), inputs (B, h) and softmax (B, K) of the last linear layer, in float64."""
+    dropping = injected_masks(observation.sites, masks) if masks else nullcontext()
+    with inputs_in_order(observation.model.train(), (nn.Linear,)) as calls, dropping:
+        outputs = run(observation.model, inputs)
+    if not calls or calls[-1][1].ndim != 2 or f"{calls[-1][0]}.weight" not in observation.update.tensors:  # noqa: PLR2004 - (B, h)
+        return None
+    name, features = calls[-1]
+    gradient = observation.update.tensors[f"{name}.weight"].double()
+    if gradient.shape[0] != outputs.shape[1]:
+        return None
+    features = features.double()
+    if f"{name}.bias" in observation.update.tensors:
+        gradient = torch.column_stack((gradient, observation.update.tensors[f"{name}.bias"].double()))
+        features = torch.column_stack((features, torch.ones(len(features), dtype=torch.float64)))
+    return gradient, features, outputs.double().softmax(1)
+
+
+def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
+    """Return what was mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not tell.
+
+    Args:
+        observation: for the range of pixels and the shape.
+        inputs: mixtures, shape (B, d), in any order.
+        probabilities: their labels, shape (B, K).
+        labels: of the images, shape (B,).
+    """
+    if len(labels.unique()) == len(labels):
+        found = [probabilities[:, labels]]
+    elif len(labels) <= _MOST_ORDERED:
+        found = _pair_weights(probabilities, labels)
+    else:
+        return None
+    solved = [_solved(inputs.double(), weights) for weights in found]
+    return min(solved, key=lambda own: _oddness(observation, own.inputs), default=None)
+
+
+def _solved(inputs: Tensor, weights: Tensor) -> Images:
+    images = torch.linalg.lstsq(weights, inputs, driver="gelsd").solution
+    return Images(images, weights, float((weights @ images - inputs).square().mean().sqrt()))
+
+
+def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
+    """Return every W, its rows in the order of the mixtures, that gives the images' labels the mixtures' labels."""
+    count = len(labels)
+    own = F.one_hot(labels, probabilities.shape[1]).double()
+    identity = torch.eye(count, dtype=torch.float64)
+    found: list[Tensor] = []
+    for partners, order in itertools.product(itertools.permutations(range(count)), repeat=2):
+        rows, others = own[list(order)], own[list(partners)][list(order)]
+        difference = rows - others
+        share = float((difference * (probabilities - others)).sum() / difference.square().sum().clamp_min(_RIDGE))
+        if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _SAME and 0.0 <= share <= 1.0:
+            found.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
+    return found
+
+
+def regressed(
+    observation: Observation, encodings: Tensor, probabilities: Tensor, labels: Tensor, generator: torch.Generator
+) -> Images:
+    """Return the images behind encodings whose signs are unknown.
+
+    The weights of images of one class are searched by turns with the images, from several first guesses.
+
+    Args:
+        observation: for the range of pixels and the shape of an image.
+        encodings: shape (N, d), in any order.
+        probabilities: their labels, shape (N, K).
+        labels: of the images, shape (M,).
+        generator: of the starts.
+    """
+    magnitudes, bounds = encodings.double().abs(), _range(observation)
+    if len(labels.unique()) == len(labels):
+        return _by_turns(magnitudes, probabilities[:, labels], *bounds, generator)
+    found: list[Images] = []
+    for _ in range(_SPLITS):
+        free = torch.rand(len(encodings), len(labels), dtype=torch.float64, generator=generator)
+        own = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
+        for _ in range(_REWEIGHTINGS):
+            own = _by_turns(magnitudes, _reweighted(magnitudes, own, probabilities, labels), *bounds, generator)
+            found.append(own)
+    return min(found, key=lambda own: own.residual)
+
+
+def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Images:
+    """Solve for signs and images by turns from many starts; every pixel keeps the one that suits it best."""
+    inverse = torch.linalg.pinv(weights)
+    images = _starts(magnitudes, weights, low, high, generator)
+    for _ in range(_TURNS):
+        signed = magnitudes * _signs(weights @ images)
+        images = (inverse @ signed).clamp(low, high)
+    images = torch.cat((images, (-images).clamp(low, high)))
+    errors = ((weights @ images).abs() - magnitudes).square().mean(1)
+    best = _likeliest(images, errors, low, high)
+    chosen = images.gather(0, best.expand(1, images.shape[1], -1)).squeeze(0)
+    return Images(chosen, weights, float(errors.gather(0, best[None]).mean().sqrt()))
+
+
+def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
+    """Return first images, shape (S, M, d): the solutions of M mixtures under all their signs, or random ones for many.
+
+    One of those solutions is the truth where the weights are right.
+    """
+    from scipy.linalg import qr  # noqa: PLC0415 - importing SciPy takes longer than many a run
+
+    images = weights.shape[1]
+    if images > _ENUMERATED or len(weights) < images:
+        shape = (_STARTS, images, magnitudes.shape[1])
+        return low + (high - low) * torch.rand(shape, dtype=torch.float64, generator=generator)
+    rows = qr(weights.T.numpy(), mode="r", pivoting=True)[1][:images].tolist()  # those furthest from being dependent
+    signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=images)), dtype=torch.float64)
+    return (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
+
+
+def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Return for every pixel which start to take, shape (d,): of those that explain it, that of the likeliest values.
+
+    Args:
+        images: starts, shape (S, M, d).
+        errors: how badly they explain a pixel, shape (S, d).
+        low: black, shape (d,).
+        high: white, shape (d,).
+    """
+    fits = errors <= _TOLERANCE + 2.0 * errors.amin(0)
+    ends = (((images - low).abs() < _SATURATED) | ((images - high).abs() < _SATURATED)).double().sum(1)
+    brightness = ((images - low) / (high - low)).mean(1)
+    return torch.where(fits, ends - brightness, -torch.inf).argmax(0)
+
+
+def _reweighted(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return weights that suit the images better; what a class adds up to stays as it is."""
+    signed = magnitudes * _signs(found.weights @ found.inputs)
+    free = torch.linalg.lstsq(found.inputs.T, signed.T, driver="gelsd").solution.T
+    return _shared(free.clamp_min(_RIDGE), probabilities, labels)
+
+
+def _shared(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return weights (N, M) in the proportions of `free` within a class, which add up to its probability."""
+    classes = F.one_hot(labels, probabilities.shape[1]).double()
+    sums = (free @ classes)[:, labels]
+    return free / sums * probabilities.clamp_min(0.0)[:, labels]
+
+
+def _signs(values: Tensor) -> Tensor:
+    return torch.where(values < 0, -1.0, 1.0).to(values)
+
+
+def _range(observation: Observation) -> tuple[Tensor, Tensor]:
+    """Return the normalised values of black and white, one an entry of an example, shape (d,)."""
+    low, high = (bound.expand(observation.spec.shape).flatten().double() for bound in pixel_box(observation))
+    return low, high
+
+
+def _oddness(observation: Observation, images: Tensor) -> float:
+    """Return how far images are outside the range of pixels, plus how rough they are."""
+    low, high = _range(observation)
+    outside = (images - images.clamp(low, high)).abs().mean()
+    return float(outside + total_variation(images.view(1, -1, *observation.spec.shape))[0])
