@@ -36,7 +36,7 @@ def trained(samples: int, seed: int, rounds: int = _ROUNDS) -> Sequence[RoundRec
             "rounds": rounds,
             "batch_size": 32,
             "local_steps": _STEPS,
-            "optimizer": {"name": "sgd", "learning_rate": 0.05},
+            "optimizer": {"name": "adam", "learning_rate": 0.002},
         },
     }
     return arms_of(parse(raw, "benchmark"))[0].rounds

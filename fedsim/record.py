@@ -10,9 +10,8 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from fedsim.schema import SCHEMA_VERSION
 from fedsim.types import Adjacency, Config, Knowledge, Target, Unit
-
-SCHEMA_VERSION = 1
 
 
 class _Part(Config):

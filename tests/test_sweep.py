@@ -1,6 +1,8 @@
 """Sweeps: what is planned, that nothing is computed twice or lost, and what a hostile run can do."""
 
 import csv
+import errno
+import importlib.util
 import json
 import os
 import random
@@ -8,17 +10,21 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fedsim import sweep as sweeps
-from fedsim.errors import FedsimError, ScenarioError
+from fedsim.errors import FedsimError, MissingExtra, ScenarioError
 from fedsim.experiment import scenario_hash
 from fedsim.scenario import Scenario, Sweep, parse
+from fedsim.sweep.executors.processes import Processes
+from fedsim.sweep.executors.ray import on_ray
 from fedsim.sweep.export import write_csv, write_parquet
 from fedsim.sweep.folder import SweepFolder, plan_of
+from fedsim.sweep.origin import finished_before, origin_of
 from fedsim.sweep.results import problems
 from fedsim.sweep.run import Outcome
 
@@ -45,7 +51,8 @@ def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Ou
     folder = SweepFolder(path)
     folder.prepare(plan_of(wanted.title, scenario_hash(wanted), wanted.model_dump_json(), runs))
     with folder.locked():
-        return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, command="test", **options)
+        options = {"executor": Processes(), "command": "test", **options}
+        return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, **options)
 
 
 def test_every_combination_is_a_run_of_its_own_and_equal_ones_are_one() -> None:
@@ -208,6 +215,68 @@ def test_the_table_is_the_same_as_csv_and_parquet(tmp_path: Path) -> None:
     assert [float(row["psnr_db"]) for row in texts] == [row["psnr_db"] for row in table]
     with (tmp_path / "s" / "table-columns.csv").open() as file:
         assert {row["column"] for row in csv.DictReader(file)} >= set(sweeps.COLUMNS)
+
+
+def full_disk() -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_full_disk_ends_the_sweep_and_blames_no_run(tmp_path: Path) -> None:
+    wanted = parse({**SMALL, "data": {"name": "tests.test_sweep:full_disk"}, "sweep": {"seeds": [1, 2, 3]}}, "test")
+    outcomes = made(tmp_path / "s", wanted)
+    assert [outcome.failure.cause for outcome in outcomes if outcome.failure] == ["disk"]
+    assert not list((tmp_path / "s" / "failures").iterdir())
+    assert not list((tmp_path / "s" / "runs").rglob("record.json"))
+
+
+def test_a_finished_sweep_is_known_without_torch_and_only_by_the_same_command(tmp_path: Path) -> None:
+    path, out = tmp_path / "s.toml", tmp_path / "out"
+    text = 'title = "s"\n[data]\nname = "digits"\n[model]\nname = "mlp"\nwidth = 4\ndepth = 1\n[sweep]\nseeds = [1]\n'
+    path.write_text(text)
+    wanted = parse(tomllib.loads(text), "test")
+    made(out, wanted)
+    SweepFolder(out).keep_origin(origin_of(path, []))
+    told = (
+        "import sys; from pathlib import Path; from fedsim.sweep.origin import finished_before, origin_of;"
+        f"print(finished_before(Path({str(out)!r}), origin_of(Path({str(path)!r}), [])), 'torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", told], check=True, capture_output=True).stdout == b"1 False\n"
+    assert finished_before(out, origin_of(path, ["model.width=5"])) is None
+    assert finished_before(out, origin_of(tmp_path / "absent.toml", [])) is None
+    record = next(out.rglob("record.json"))
+    whole = record.read_bytes()
+    record.write_bytes(whole.replace(b'"finished"', b'"interrupted"', 1))
+    assert finished_before(out, origin_of(path, [])) is None
+    record.write_bytes(whole)
+    (out / "origin.json").write_text("{")
+    assert finished_before(out, origin_of(path, [])) is None
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_a_ray_cluster_makes_the_same_bytes(tmp_path: Path) -> None:
+    wanted = scenario(seeds=[1, 2])
+    made(tmp_path / "here", wanted)
+    with on_ray(None) as executor:
+        outcomes = made(tmp_path / "there", wanted, jobs=2, executor=executor)
+    assert [outcome.status for outcome in outcomes] == ["finished", "finished"]
+    assert write_csv(tmp_path / "here").read_bytes() == write_csv(tmp_path / "there").read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+@pytest.mark.parametrize("mood", ["hang", "die"])
+def test_a_hostile_run_on_ray_fails_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mood: str) -> None:
+    monkeypatch.setenv("MOOD", mood)
+    wanted = scenario(grid={"data.name": ["tests.test_sweep:noisy", "digits"]}, minutes=0.5)
+    with on_ray(None) as executor:
+        outcomes = made(tmp_path / "s", wanted, executor=executor)
+    assert [outcome.status for outcome in outcomes] == ["failed", "finished"]
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    with pytest.raises(MissingExtra, match=r"fedsim-privacy\[flower-sim\]"), on_ray(None):
+        pass
 
 
 def command(path: Path, out: Path, *options: str) -> list[str]:

@@ -5,12 +5,19 @@ from __future__ import annotations
 import os
 import shlex
 import sys
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.commands._console import app, asked_to_stop, complain, say, screen, seconds
+from fedsim.sweep.origin import finished_before, origin_of
+
+if TYPE_CHECKING:
+    from fedsim.sweep.executors import Executor
+    from fedsim.sweep.run import Outcome
 
 
 @app.command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
@@ -22,39 +29,75 @@ def sweep(
     jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; one a core when absent")] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the sweep; results/NAME when absent")] = None,
     budget: Annotated[str | None, typer.Option(metavar="TIME", help="begin no run later: 90s, 20m, 2h")] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster that makes the runs, or 'local' to start one"),
+    ] = None,
 ) -> None:
     """Make every run of a sweep that is not finished yet; the same command goes on after any interruption."""
+    folder = out or Path("results") / scenario.stem
+    origin = origin_of(scenario, set_ or [])
+    runs = finished_before(folder, origin)
+    if runs is not None:
+        say(f"{runs} of {runs} runs are finished in {folder}.")
+        return
+    _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin)
+
+
+def _make(
+    scenario: Path, overrides: list[str], jobs: int, path: Path, budget: float | None, ray: str | None, origin: str
+) -> None:
     from fedsim import display
-    from fedsim import sweep as sweeps
     from fedsim.experiment import scenario_hash
     from fedsim.scenario import Sweep, load
+    from fedsim.sweep.executors.processes import Processes
     from fedsim.sweep.folder import SweepFolder, plan_of
+    from fedsim.sweep.plan import planned
+    from fedsim.sweep.run import sweep as made
 
     sys.path.insert(0, str(Path.cwd()))
-    loaded = load(scenario, set_ or [])
-    runs = sweeps.planned(loaded, str(scenario))
-    folder = SweepFolder(out or Path("results") / scenario.stem)
+    loaded = load(scenario, overrides)
+    runs = planned(loaded, str(scenario))
+    folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
+    folder.keep_origin(origin)
     say(f"{loaded.title}: {len(runs)} runs" + (f" (about {loaded.minutes:g} minutes)" if loaded.minutes else ""))
-    command = shlex.join(["fedsim", *sys.argv[1:]])
     try:
-        with folder.locked(), asked_to_stop() as stop, display.counting(screen, len(runs)) as told:
-            outcomes = sweeps.sweep(
+        with (
+            folder.locked(),
+            _on(ray) if ray else nullcontext(Processes()) as executor,
+            asked_to_stop() as stop,
+            display.counting(screen, len(runs)) as told,
+        ):
+            outcomes = made(
                 folder,
                 runs,
                 loaded.sweep or Sweep(),
-                jobs=jobs or os.cpu_count() or 1,
-                command=command,
-                budget=seconds(budget),
+                executor=executor,
+                jobs=jobs,
+                command=shlex.join(["fedsim", *sys.argv[1:]]),
+                budget=budget,
                 on_outcome=told,
                 should_stop=stop.is_set,
             )
     except KeyboardInterrupt:
         complain(f"Interrupted. What is finished lies in {folder.path}; the same command goes on.")
         raise typer.Exit(130) from None
+    _report(folder.path, len(runs), outcomes)
+
+
+def _on(address: str) -> AbstractContextManager[Executor]:
+    from fedsim.sweep.executors.ray import on_ray
+
+    return on_ray(None if address == "local" else address)
+
+
+def _report(folder: Path, runs: int, outcomes: Sequence[Outcome]) -> None:
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     for outcome in failed:
         complain(f"Failed: {outcome.run.name}: {outcome.failure.why if outcome.failure else ''}")
-    say(f"{len(outcomes) - len(failed)} of {len(runs)} runs are finished in {folder.path}.")
+    if any(outcome.failure and outcome.failure.cause == "disk" for outcome in failed):
+        complain("The disk is full. Make room: the same command goes on, and nothing that is finished was lost.")
+    say(f"{len(outcomes) - len(failed)} of {runs} runs are finished in {folder}.")
     if failed:
         raise typer.Exit(1)

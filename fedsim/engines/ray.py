@@ -60,7 +60,7 @@ def run(
     raised: list[BaseException] = []
     server = _caught(apps.server_app(journal), run_config, raised)
     backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
-    with _quiet(), _cluster(address, cpus):
+    with _quiet(), cluster(address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
         from flwr.simulation import run_simulation  # noqa: PLC0415
 
@@ -74,8 +74,12 @@ def run(
 
 
 @contextmanager
-def _cluster(address: str | None, cpus: float) -> Iterator[None]:
-    """Connect to a cluster, or start Ray here; Flower uses the Ray that it finds. Disconnect or end it again."""
+def cluster(address: str | None, cpus: float) -> Iterator[None]:
+    """Connect to a cluster, or start Ray here; Flower uses the Ray that it finds. Disconnect or end it again.
+
+    Raises:
+        FedsimError: no cluster answers at the address, Ray does not start, or no machine has so many CPUs.
+    """
     if address is None:
         os.environ.setdefault(_LISTENS_OUTSIDE, "0")
     else:

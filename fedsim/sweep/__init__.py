@@ -2,8 +2,25 @@
 
 from __future__ import annotations
 
-from fedsim.sweep.plan import Planned, planned
-from fedsim.sweep.results import COLUMNS, load
-from fedsim.sweep.run import Outcome, sweep
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedsim.sweep.plan import Planned, planned
+    from fedsim.sweep.results import COLUMNS, load
+    from fedsim.sweep.run import Outcome, sweep
 
 __all__ = ["COLUMNS", "Outcome", "Planned", "load", "planned", "sweep"]
+
+_HOMES = {
+    **dict.fromkeys(("planned", "Planned"), "plan"),
+    **dict.fromkeys(("COLUMNS", "load"), "results"),
+    **dict.fromkeys(("Outcome", "sweep"), "run"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for: a finished sweep is recognised without torch."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedsim.sweep' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"fedsim.sweep.{_HOMES[name]}"), name)

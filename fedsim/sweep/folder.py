@@ -2,6 +2,7 @@
 
 ```
 sweep.json           title, hash and scenario of the sweep, and its runs
+origin.json          what the runs were planned from, so that a finished sweep is known at once
 runs/DIGEST/         a run folder, as `fedsim run` writes it
 failures/DIGEST.json why the last attempt failed
 logs/                what programs printed while they worked
@@ -13,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import json
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,14 +22,14 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.errors import FedsimError
-from fedsim.record import SCHEMA_VERSION
+from fedsim.schema import SCHEMA_VERSION
 from fedsim.store import RECORD, write_whole
+from fedsim.sweep import heads
+from fedsim.sweep.origin import ORIGIN
 from fedsim.sweep.plan import Planned
 from fedsim.types import Config
 
 PLAN = "sweep.json"
-_START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
-_HEAD = 128
 
 
 class PlannedRun(Config):
@@ -51,9 +51,9 @@ class Plan(Config):
 
 
 class Failed(Config):
-    """Why a run failed: the program said so (`error`), took too long, used too much memory, or was killed."""
+    """Why a run failed: the program said so (`error`), took too long, was killed, or the disk was full (`disk`)."""
 
-    cause: Literal["error", "timeout", "killed"]
+    cause: Literal["error", "timeout", "killed", "disk"]
     why: str
     attempts: int = 1
 
@@ -94,6 +94,11 @@ class SweepFolder:
         except OSError as error:
             raise FedsimError(f"cannot write to {self.path}: {error.strerror}. Choose another --out.") from error
 
+    def keep_origin(self, origin: str) -> None:
+        """Note what the plan was made from."""
+        noted = {"origin": origin, "runs": [run.digest for run in self.plan().runs]}
+        write_whole(self.path / ORIGIN, json.dumps(noted).encode())
+
     def plan(self) -> Plan:
         """Return the plan.
 
@@ -127,26 +132,23 @@ class SweepFolder:
         """Return the folder of a run."""
         return self.path / "runs" / digest
 
+    def log(self, worker: int) -> Path:
+        """Return the file for what a worker's programs print."""
+        return self.path / "logs" / f"worker-{worker}.log"
+
     def is_finished(self, digest: str) -> bool:
         """Tell from the first bytes of its record whether a run was finished, by a fedsim of this schema version."""
-        return self._start(digest) == (SCHEMA_VERSION, "finished")
+        return heads.is_finished(self.run_path(digest) / RECORD)
 
     def misfit(self, digest: str) -> str | None:
         """Return why there is a record that nobody can read, or None."""
-        path, start = self.run_path(digest) / RECORD, self._start(digest)
+        path = self.run_path(digest) / RECORD
+        start = heads.head(path)
         if start is None:
             return f"{path} cannot be read: its beginning is no record's" if path.exists() else None
         if start[0] == SCHEMA_VERSION:
             return None
         return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
-
-    def _start(self, digest: str) -> tuple[int, str] | None:
-        try:
-            with (self.run_path(digest) / RECORD).open("rb") as file:
-                found = _START.match(file.read(_HEAD))
-        except OSError:
-            return None
-        return (int(found[1]), found[2].decode()) if found else None
 
     def failure(self, digest: str) -> Failed | None:
         """Return why the last attempt at a run failed, or None when it did not fail."""
@@ -155,14 +157,15 @@ class SweepFolder:
         except (OSError, ValidationError):
             return None
 
-    def note(self, digest: str, failure: Failed | None) -> None:
-        """Keep the reason of a failure, or forget it when there is none any more."""
+    def note(self, digest: str, failure: Failed | None) -> Failed | None:
+        """Keep the reason of a failure, and return it with its number of attempts; or forget it when there is none."""
         if failure is None:
             self._failure_path(digest).unlink(missing_ok=True)
-            return
+            return None
         before = self.failure(digest)
         again = failure.model_copy(update={"attempts": (before.attempts if before else 0) + 1})
         write_whole(self._failure_path(digest), again.model_dump_json(indent=1).encode())
+        return again
 
     def _failure_path(self, digest: str) -> Path:
         return self.path / "failures" / f"{digest}.json"

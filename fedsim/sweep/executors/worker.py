@@ -7,6 +7,7 @@ prints goes to standard error, which is a log file.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import resource
@@ -52,24 +53,32 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
     experiment.run(scenario, folder, cast("Any", _Silent()), command=command, earlier=earlier)
 
 
+def answer(order: dict[str, str]) -> dict[str, str | None]:
+    """Make one run, and return under `why` what went wrong, or None, and under `cause` of which kind it is."""
+    try:
+        make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
+    except FedsimError as error:
+        return {"why": str(error), "cause": "disk" if _is_full(error.__cause__) else "error"}
+    except MemoryError:
+        return {"why": "it ran out of the memory that sweep.memory allows", "cause": "error"}
+    except Exception as error:  # a user's own code may raise anything
+        return {"why": told(error), "cause": "disk" if _is_full(error) else "error"}
+    return {"why": None, "cause": None}
+
+
+def _is_full(error: BaseException | None) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
 def _serve() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     for line in sys.stdin:
-        order = json.loads(line)
-        why = None
-        try:
-            make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
-        except FedsimError as error:
-            why = str(error)
-        except MemoryError:
-            why = "it ran out of the memory that sweep.memory allows"
-        except Exception as error:  # a user's own code may raise anything
-            why = told(error)
-        answers.write(json.dumps({"why": why}) + "\n")
+        answers.write(json.dumps(answer(json.loads(line))) + "\n")
 
 
-def _limit(gibibytes: float) -> None:
+def limit(gibibytes: float) -> None:
+    """Bound this process's address space; 0 for no bound."""
     if gibibytes > 0:
         size = int(gibibytes * _GIB)
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
@@ -78,6 +87,6 @@ def _limit(gibibytes: float) -> None:
 if __name__ == "__main__":
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit(float(sys.argv[1]))
+    limit(float(sys.argv[1]))
     sys.path.insert(0, os.getcwd())
     _serve()

@@ -1,0 +1,89 @@
+"""Runs on a Ray cluster: each worker is an actor with one CPU. The sweep's folder must be shared by its machines."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fedsim import process
+from fedsim.engines.ray import cluster
+from fedsim.errors import MissingExtra, told
+from fedsim.scenario import Sweep
+from fedsim.sweep.executors import Order, Worker, failure_of
+from fedsim.sweep.folder import Failed
+
+
+@contextmanager
+def on_ray(address: str | None) -> Iterator[Ray]:
+    """Yield the executor of a running cluster at HOST:PORT, or of one started here for the time of the sweep.
+
+    Raises:
+        MissingExtra: Ray is not installed.
+        FedsimError: no cluster answers there, or Ray could not start.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise MissingExtra("Ray, which --ray needs,", "pip install 'fedsim-privacy[flower-sim]'")
+    with cluster(address, 1.0):
+        yield Ray()
+
+
+class Ray:
+    """The executor of the cluster that this process is connected to."""
+
+    def worker(self, number: int, settings: Sweep, log: Path) -> Worker:
+        """Return a worker; its actor starts with its first run."""
+        return _Actor(settings)
+
+
+class _Actor:
+    """An actor that makes runs; a new one takes its place when it dies or is ended."""
+
+    def __init__(self, settings: Sweep) -> None:
+        self._settings = settings
+        self._actor: Any = None
+
+    def make(self, order: Order) -> Failed | None:
+        import ray  # noqa: PLC0415 - an extra
+        from ray.exceptions import GetTimeoutError, RayError  # noqa: PLC0415
+
+        if self._actor is None:
+            environment = {**process.ENVIRONMENT, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+            kind = ray.remote(num_cpus=1, max_restarts=0, runtime_env={"env_vars": environment})(_Maker)
+            self._actor = kind.remote(self._settings.memory or 0.0)
+        limit = None if self._settings.minutes is None else 60.0 * self._settings.minutes
+        try:
+            return failure_of(ray.get(self._actor.make.remote(asdict(order)), timeout=limit))
+        except GetTimeoutError:
+            self.stop()
+            return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {self._settings.minutes:g}")
+        except RayError as error:
+            self.stop()
+            return Failed(cause="killed", why=f"its actor ended, perhaps for lack of memory: {told(error)}")
+
+    def stop(self) -> None:
+        import ray  # noqa: PLC0415 - an extra
+
+        actor, self._actor = self._actor, None
+        if actor is not None:
+            ray.kill(actor)
+
+
+class _Maker:
+    """What an actor is made of. It imports the worker, and with it torch, on its own machine."""
+
+    def __init__(self, memory: float) -> None:
+        logging.disable(logging.CRITICAL)
+        from fedsim.sweep.executors import worker  # noqa: PLC0415 - prepares the process before torch is imported
+
+        self._worker = worker
+        worker.limit(memory)
+
+    def make(self, order: dict[str, str]) -> dict[str, str | None]:
+        return self._worker.answer(order)
