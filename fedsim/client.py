@@ -17,7 +17,7 @@ from fedsim import seeding
 from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
 from fedsim.masks import kept_masks
 from fedsim.types import Batch, Masks, Memory, Tensors, Truth, Update
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 
 def local_training(
@@ -146,7 +146,7 @@ class ClientRound:
 
     def _loss(self, local: LocalStep, step: int) -> Tensor:
         outputs = local.model(local.batch.inputs)
-        loss = cross_entropy(outputs, local.batch.labels)
+        loss = self.world.loss(outputs, local.batch.labels)
         for index, term in enumerate(self.world.loss_terms):
             loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
         for index, defense in enumerate(self.world.defenses):

@@ -63,7 +63,7 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World, cross_entropy, shared
+from fedsim.world import World, shared
 
 
 class Watcher(Protocol):
@@ -471,7 +471,7 @@ def _scored(
 ) -> VictimRecord:
     batch, spec = distinct(truth.private), world.dataset.spec
     scores, order = score_items(found, batch, spec)
-    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, cross_entropy)
+    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, world.loss)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
     this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
     return VictimRecord(
@@ -517,7 +517,7 @@ def _mask_scores(
         return ()
     model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
     sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
-    relevant = identifiable(model, batch, sites, masks, cross_entropy)
+    relevant = identifiable(model, batch, sites, masks, world.loss)
     return score_masks(sites, found.masks, masks, relevant, order)
 
 

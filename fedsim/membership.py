@@ -29,7 +29,7 @@ from fedsim.types import (
     Update,
     WatchedUpdate,
 )
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ def _case(
         candidates=_taken(both, shuffled),
         reference=_taken(world.dataset.test, reference),
         model=model.eval(),
-        loss=cross_entropy,
+        loss=world.loss,
         weights=tuple(sorted(weights.items())),
         updates=updates,
         train_shadow=_recipe(world, journal),
@@ -232,7 +232,7 @@ def _recipe(world: World, journal: Journal) -> Recipe:
         model=world.new_model(),
         start=_copied(world.first_weights),
         optimizer=world.server_optimizer if is_fedsgd else world.optimizer,
-        loss=cross_entropy,
+        loss=world.loss,
         batch_size=max(1, round(settings.batch_size * world.expected_participants)),
         passes=int(uses.sum()) / max(1, int((uses > 0).sum())),
     )

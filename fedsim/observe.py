@@ -14,7 +14,7 @@ from fedsim.examples import distinct
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
 from fedsim.types import Batch, DropoutSite, InputSpec, Knowledge, Observation, ThreatModel, Truth, WireEntry
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 _HIGHEST_RATE = 0.95
 
@@ -59,7 +59,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
             knows=tuple(sorted(knows)),
         ),
         model=model,
-        loss=cross_entropy,
+        loss=world.loss,
         update=replace(
             entry.update,
             tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -52,7 +52,12 @@ class Crafted:
 
 @dataclass(frozen=True)
 class World:
-    """Built by `build`; read-only for everybody."""
+    """Built by `build`; read-only for everybody.
+
+    Attributes:
+        own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
+        loss: the clients' loss, ``loss(outputs, labels) -> scalar``.
+    """
 
     scenario: Scenario
     dataset: Dataset
@@ -63,6 +68,8 @@ class World:
     defenses: tuple[Defense[Any], ...]
     optimizer: Optimizer[Any]
     server_optimizer: Optimizer[Any]
+    own_model: Callable[[], nn.Module] | None = None
+    loss: Loss = cross_entropy
 
     def new_aggregator(self) -> Aggregator[Any]:
         """Return the aggregation rule of one run; it may keep what it needs from round to round."""
@@ -202,7 +209,7 @@ class World:
     def _honest_model(self) -> nn.Module:
         scenario = self.scenario
         with seeding.contained(seeding.derive(scenario.seed, "weights")):
-            model = cast("nn.Module", scenario.model.make("model", self.dataset.spec))
+            model = self._bare_model()
             if not isinstance(model, nn.Module):
                 raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")
             for index, component in enumerate(self.model_components):
@@ -212,6 +219,11 @@ class World:
         if scenario.model.checkpoint is not None:
             _load_checkpoint(model, scenario.model.checkpoint)
         return model.train()
+
+    def _bare_model(self) -> nn.Module:
+        if self.own_model is not None:
+            return self.own_model()
+        return cast("nn.Module", self.scenario.model.make("model", self.dataset.spec))
 
     @cached_property
     def first_weights(self) -> Tensors:
