@@ -70,7 +70,7 @@ class RunFolder:
 
     def write_arrays(self, arrays: dict[str, np.ndarray]) -> None:
         """Write `arrays.npz`."""
-        write_whole(self.path / ARRAYS, _npz(arrays))
+        write_whole(self.path / ARRAYS, npz(arrays))
 
     def read_arrays(self) -> dict[str, np.ndarray]:
         """Return what `arrays.npz` holds, nothing when it does not exist."""
@@ -84,13 +84,13 @@ class RunFolder:
         """Write the final weights of an arm as ``weights/arm-N.npz``, which `model.checkpoint` accepts."""
         folder = self.path / "weights"
         folder.mkdir(exist_ok=True)
-        write_whole(folder / f"arm-{arm}.npz", _npz({name: tensor.numpy() for name, tensor in weights.items()}))
+        write_whole(folder / f"arm-{arm}.npz", npz({name: tensor.numpy() for name, tensor in weights.items()}))
 
     def write_updates(self, arm: int, arrays: dict[str, np.ndarray]) -> str:
         """Write the attacked updates of an arm as ``updates/arm-N.npz`` and return that path within the folder."""
         folder = self.path / UPDATES
         folder.mkdir(exist_ok=True)
-        write_whole(folder / f"arm-{arm}.npz", _npz(arrays))
+        write_whole(folder / f"arm-{arm}.npz", npz(arrays))
         return f"{UPDATES}/arm-{arm}.npz"
 
     def _make(self) -> None:
@@ -118,7 +118,8 @@ def read_record(path: Path) -> RunRecord:
         raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
 
 
-def _npz(arrays: dict[str, Any]) -> bytes:
+def npz(arrays: dict[str, Any]) -> bytes:
+    """Return arrays by name as the content of a compressed ``.npz`` file."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     return buffer.getvalue()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -51,7 +51,12 @@ class Crafted:
 
 @dataclass(frozen=True)
 class World:
-    """Built by `build`; read-only for everybody."""
+    """Built by `build`; read-only for everybody.
+
+    Attributes:
+        own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
+        criterion: what clients minimise where no component says so, ``criterion(outputs, labels) -> scalar``.
+    """
 
     scenario: Scenario
     dataset: Dataset
@@ -60,6 +65,8 @@ class World:
     defenses: tuple[Defense[Any], ...]
     optimizer: Optimizer[Any]
     server_optimizer: Optimizer[Any]
+    own_model: Callable[[], nn.Module] | None = None
+    criterion: Loss = losses.cross_entropy
 
     @cached_property
     def model_components(self) -> tuple[ModelComponent[Any], ...]:
@@ -85,7 +92,7 @@ class World:
         """Return what a client minimises in a round, ``loss(outputs, labels) -> scalar``, without added terms."""
         for objective in self.objectives:
             return partial(objective.objective, round_=round_)
-        return losses.cross_entropy
+        return self.criterion
 
     @property
     def component_views(self) -> tuple[PublicKnowledge, ...]:
@@ -246,7 +253,7 @@ class World:
     def _prepared_model(self) -> nn.Module:
         scenario = self.scenario
         with seeding.contained(seeding.derive(scenario.seed, "weights")):
-            model = cast("nn.Module", scenario.model.make("model", self.dataset.spec))
+            model = self._bare_model()
             if not isinstance(model, nn.Module):
                 raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")
             for index, component in enumerate(self.model_components):
@@ -254,6 +261,11 @@ class World:
             for index, defense in enumerate(self.defenses):
                 model = defense.prepare(model, seeding.generator(scenario.seed, "prepare defense", index))
         return model.train()
+
+    def _bare_model(self) -> nn.Module:
+        if self.own_model is not None:
+            return self.own_model()
+        return cast("nn.Module", self.scenario.model.make("model", self.dataset.spec))
 
     @cached_property
     def _first_values(self) -> Tensors:

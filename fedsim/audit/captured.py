@@ -1,0 +1,161 @@
+"""Updates that come from elsewhere: gradients in files, or what a user's own Flower ClientApp replies.
+
+Files are read as tensors by name and never unpickled: ``.safetensors`` by its own package, ``.npz`` without objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.audit.foreign import reason
+from fedsim.audit.inspecting import Seen
+from fedsim.audit.record import Plan
+from fedsim.audit.subject import Checked, found
+from fedsim.audit.worlds import world_of
+from fedsim.errors import FedsimError, MissingExtra, nearest
+from fedsim.types import Batch, Tensors, Truth, Update, WireEntry
+from fedsim.world import World
+
+_METRIC = "num-examples"
+
+
+@dataclass(frozen=True)
+class Captured:
+    """One update from elsewhere, and the world that it is attacked in."""
+
+    world: World
+    seen: Seen
+
+
+def update(subject: Checked, plan: Plan) -> Captured:
+    """Return the update that the plan names.
+
+    Raises:
+        FedsimError: a file cannot be read or does not fit the model, or the ClientApp fails.
+    """
+    if "masks" in plan.knows:
+        raise FedsimError("--knows masks: nobody kept the dropout masks of a captured update. Leave it out.")
+    if plan.client_app is not None:
+        return _of_client_app(subject, plan, plan.client_app)
+    assert plan.gradients is not None
+    return _of_files(subject, plan, plan.gradients)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a ``.safetensors`` or ``.npz`` file by name.
+
+    Raises:
+        FedsimError: there is no such file, it has another ending, or it cannot be read.
+    """
+    if not path.is_file():
+        raise FedsimError(f"there is no file {path}.")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as stored:
+                return {name: torch.from_numpy(stored[name]) for name in stored.files}
+        if path.suffix == ".safetensors":
+            return dict(_safetensors(path))
+    except MissingExtra:
+        raise
+    except Exception as error:
+        raise FedsimError(f"cannot read tensors from {path}: {error}.") from error
+    raise FedsimError(f"{path} ends in '{path.suffix}', expected .safetensors or .npz: a pickled file could run code.")
+
+
+def _safetensors(path: Path) -> Mapping[str, Tensor]:
+    try:
+        from safetensors.torch import load_file  # noqa: PLC0415 - an optional package
+    except ImportError as error:
+        raise MissingExtra("safetensors", 'pip install "fedsim-privacy[audit]"') from error
+    return load_file(path)
+
+
+def _of_files(subject: Checked, plan: Plan, path: Path) -> Captured:
+    gradients = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    if plan.weights is not None:
+        subject = replace(subject, model=_loaded(subject, plan.weights))
+    _check_names(gradients, dict(subject.model.named_parameters()), str(path))
+    size = plan.batches[0]
+    kind = "gradient" if subject.subject.local_steps == 1 else "delta"
+    return _seen(subject, plan, size, Update(kind, gradients, {}, size, 0.0))
+
+
+def _loaded(subject: Checked, path: Path) -> torch.nn.Module:
+    model, weights = subject.new_model(), read_tensors(path)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise FedsimError(f"{path} does not fit the model of the factory: {error}.") from error
+    return model
+
+
+def _check_names(gradients: Tensors, parameters: Mapping[str, Tensor], where: str) -> None:
+    trained = {name: p for name, p in parameters.items() if p.requires_grad}
+    strangers = sorted(gradients.keys() - trained.keys())
+    if strangers:
+        raise FedsimError(
+            f"{where} holds '{strangers[0]}', which the model does not train.{nearest(strangers[0], trained)}"
+        )
+    missing = sorted(trained.keys() - gradients.keys())
+    if missing:
+        raise FedsimError(f"{where} lacks '{missing[0]}', which the model trains.")
+
+
+def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
+    """Run one round of a ClientApp in this process, and take the update from its reply."""
+    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: PLC0415
+    from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower takes a second to import
+
+    app = found(target)
+    if not isinstance(app, ClientApp):
+        raise FedsimError(f"'{target}' is of type {type(app).__name__}, expected a flwr.clientapp.ClientApp.")
+    weights = {name: tensor.detach().clone() for name, tensor in subject.new_model().state_dict().items()}
+    order = ConfigRecord({"server-round": 1, "lr": subject.subject.learning_rate})
+    content = RecordDict({"arrays": ArrayRecord(weights), "config": order})
+    node: dict[str, Any] = {"partition-id": 0, "num-partitions": 1}
+    context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
+    try:
+        reply = app(Message(content, 1, "train"), context)
+    except Exception as error:
+        raise FedsimError(f"the ClientApp '{target}' failed: {reason(error)}.") from error
+    if reply.has_error():
+        raise FedsimError(f"the ClientApp '{target}' replied with an error: {reply.error.reason}.")
+    records = list(reply.content.array_records.values())
+    if len(records) != 1:
+        raise FedsimError(f"the reply of '{target}' holds {len(records)} array records, expected one.")
+    sent = records[0].to_torch_state_dict()
+    if sent.keys() != weights.keys():
+        odd = sorted(sent.keys() ^ weights.keys())[0]
+        raise FedsimError(f"the reply of '{target}' and the model of the factory do not agree about '{odd}'.")
+    metrics = [own for own in reply.content.metric_records.values() if isinstance(own, MetricRecord)]
+    examples = next((int(cast("Any", own[_METRIC])) for own in metrics if _METRIC in own), plan.batches[0])
+    trained = [name for name, p in subject.model.named_parameters() if p.requires_grad]
+    moved = {name: weights[name] - sent[name] for name in trained}
+    return _seen(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))
+
+
+def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captured:
+    """Put an update on the wire; its originals are the loader's first examples, blanks where nobody has them."""
+    data, steps = subject.dataset, subject.subject.local_steps
+    if subject.is_scored and examples > len(data.train):
+        raise FedsimError(
+            f"the update is of {examples} examples, but the loader yields {len(data.train)} for the client. Let it "
+            "yield exactly the examples behind the update, and give Subject(test=...) for others."
+        )
+    private = Batch(data.train.inputs[:examples], data.train.labels[:examples])
+    if not subject.is_scored:
+        private = Batch(torch.zeros(examples, *data.spec.shape), torch.zeros(examples, dtype=torch.long))
+        plan = plan.model_copy(update={"knows": tuple(own for own in plan.knows if own != "labels")})
+    world = world_of(subject, plan, examples, ())
+    pieces = tuple(
+        Batch(*own) for own in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
+    )
+    truth = Truth(pieces, (), update_, pieces)
+    return Captured(world, Seen(WireEntry(1, 0, world.first_weights, update_), truth))

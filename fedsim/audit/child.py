@@ -1,0 +1,72 @@
+"""The process that runs a user's code: limited in memory, ended by its parent when the time is over.
+
+The order comes as one line of JSON on standard input, what is being done goes as lines of JSON to standard output;
+whatever the user's code prints goes to standard error, which is a log file.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+from pathlib import Path
+
+from fedsim import process
+
+process.prepare()
+
+from fedsim.audit import auditing, subject  # noqa: E402
+from fedsim.audit.clock import Clock  # noqa: E402
+from fedsim.audit.record import Plan  # noqa: E402
+from fedsim.errors import FedsimError, told  # noqa: E402
+from fedsim.policy import Policy  # noqa: E402
+
+_DIE_WITH_PARENT = 1
+_GIB = 1 << 30
+
+
+def serve() -> None:
+    """Take the order, audit, and say how it ended."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+
+    def tell(what: str, key: str = "doing") -> None:
+        answers.write(json.dumps({key: what}) + "\n")
+
+    order = json.loads(sys.stdin.readline())
+    plan = Plan.model_validate(order["plan"])
+    policy = Policy.model_validate(order["policy"])
+    clock = Clock(order["seconds"])
+    tell(f"calls {plan.target}")
+    try:
+        own = subject.made(subject.found(plan.target), plan.target)
+        auditing.run(own, plan, policy, Path(order["folder"]), clock, tell)
+    except FedsimError as error:
+        tell(str(error), "mistake")
+    except MemoryError:
+        tell(_out_of_memory(plan), "mistake")
+    except Exception as error:
+        tell(told(error), "crash")
+    else:
+        tell("", "done")
+
+
+def _out_of_memory(plan: Plan) -> str:
+    return f"'{plan.target}' ran out of the {plan.memory:.3g} GiB that --memory allows."
+
+
+def _limit(gibibytes: float) -> None:
+    if gibibytes > 0:
+        size = int(gibibytes * _GIB)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+if __name__ == "__main__":
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _limit(float(sys.argv[1]))
+    sys.path.insert(0, os.getcwd())
+    serve()

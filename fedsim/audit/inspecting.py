@@ -1,0 +1,229 @@
+"""What an attacker gets out of updates of one batch size: `auto` on several, each within a share of the time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim import registry, seeding
+from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.foreign import reason
+from fedsim.audit.record import Inspection
+from fedsim.client import local_training
+from fedsim.examples import distinct
+from fedsim.hooks import Attack
+from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.statistics import summarise
+from fedsim.observe import observe
+from fedsim.record import VictimRecord
+from fedsim.types import Knowledge, Observation, Reconstruction, Step, Truth, Update, WireEntry
+from fedsim.world import World
+
+_ATTACK = "auto"
+_LEAST_IMAGES = 8
+_MOST_ITERATIONS = 2000
+_LEAST_ITERATIONS = 10
+_RESERVE = 1.5  # a step of an attack takes longer than a bare second derivative
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An update on the wire and the private side of it."""
+
+    entry: WireEntry
+    truth: Truth
+
+
+@dataclass
+class Inspector:
+    """Attacks updates of worlds.
+
+    Attributes:
+        knows: what the attacker is granted.
+        arrays: pictures, by name; added to.
+        on_progress: told what is being done, in words.
+    """
+
+    knows: tuple[Knowledge, ...]
+    arrays: Arrays
+    on_progress: Callable[[str], None]
+    is_scored: bool = True
+    _cost: dict[int, float] = field(default_factory=dict)
+
+    def inspect(
+        self, world: World, batch_size: int, seen: Iterator[Seen], most: int, seconds: float, name: str
+    ) -> Inspection:
+        """Attack updates one after the other until `most` are done or the time is over; at least one is begun.
+
+        Args:
+            world: whose updates they are.
+            batch_size: of each.
+            seen: the updates.
+            most: how many.
+            seconds: for all of them.
+            name: under which pictures are kept.
+        """
+        begin = time.monotonic()
+        iterations = self.iterations(world, batch_size, seconds / most)
+        done: list[VictimRecord] = []
+        is_short = False
+        for number, one in enumerate(seen, 1):
+            left = seconds - (time.monotonic() - begin)
+            if number > most or (done and left < done[-1].seconds):
+                break
+            self.on_progress(f"{name}: attacks update {number} of up to {most}")
+            victim, short = self._attacked(world, one, iterations, max(left, 0.5), f"{name}/{number}")
+            done.append(victim)
+            is_short = is_short or short
+        return Inspection(
+            batch_size=batch_size,
+            iterations=iterations,
+            victims=tuple(done),
+            summary=self._summary(world, done),
+            is_scored=self.is_scored,
+            is_short=is_short,
+            seconds=time.monotonic() - begin,
+        )
+
+    def iterations(self, world: World, batch_size: int, seconds: float) -> int:
+        """Return how many gradients each attack of `auto` can afford, from the measured cost of one."""
+        if batch_size not in self._cost:
+            self._cost[batch_size] = _cost(world, batch_size)
+        attacks = sum(getattr(own.make, "effort", "") == "descent" for own in registry.methods("attack").values())
+        affordable = int(seconds / (_RESERVE * attacks * self._cost[batch_size]))
+        return min(max(affordable, _LEAST_ITERATIONS), _MOST_ITERATIONS)
+
+    def _attacked(
+        self, world: World, seen: Seen, iterations: int, seconds: float, name: str
+    ) -> tuple[VictimRecord, bool]:
+        begin = time.monotonic()
+        entry, short = seen.entry, False
+        latest: list[Tensor] = []
+        observation = observe(world, entry, seen.truth, self.knows)
+        try:
+            with limited(seconds):
+                found: Reconstruction | str = _search(world, observation, iterations, entry.round, latest)
+        except OutOfTime:
+            short = True
+            found = _unfinished(observation, latest[0], seen.truth) if latest else "no guess within the time"
+        except Exception as error:
+            found = reason(error)
+        victim = self._recorded(world, seen, found, name)
+        return victim.model_copy(update={"seconds": time.monotonic() - begin}), short
+
+    def _recorded(self, world: World, seen: Seen, found: Reconstruction | str, name: str) -> VictimRecord:
+        entry = seen.entry
+        if isinstance(found, str):
+            return VictimRecord(round=entry.round, client=entry.client, failure=found)
+        spec = world.dataset.spec
+        victim = VictimRecord(
+            round=entry.round,
+            client=entry.client,
+            objective=found.objective,
+            iterations=found.iterations,
+            best_iteration=found.best_iteration,
+            stopped=found.stopped,
+            notes=found.notes,
+            facts=dict(found.facts),
+            arrays=name,
+        )
+        if not self.is_scored:
+            self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, spec).numpy()
+            return victim
+        batch = distinct(seen.truth.private)
+        scores, order = score_items(found, batch, spec)
+        self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
+        self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
+        return victim.model_copy(update={"scores": scores})
+
+    def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
+        if not victims or not self.is_scored:
+            return None
+        scoring = world.scenario.scoring
+        return summarise(
+            victims,
+            scoring.metric,
+            scoring.threshold,
+            world.scenario.seed,
+            confidence=scoring.confidence,
+            resamples=scoring.resamples,
+        )
+
+
+def updates(world: World) -> Iterator[Seen]:
+    """Yield what the client sends at the audited weights, each time on another batch."""
+    round_ = 0
+    while True:
+        round_ += 1
+        update, truth = local_training(world, world.first_weights, round_, 0)
+        yield Seen(WireEntry(round_, 0, world.first_weights, update), truth)
+
+
+def enough(batch_size: int) -> int:
+    """Return how many updates give at least 8 images, and at least 2."""
+    return max(2, _LEAST_IMAGES // batch_size)
+
+
+def _search(
+    world: World, observation: Observation, iterations: int, round_: int, latest: list[Tensor]
+) -> Reconstruction:
+    method = registry.get("attack", _ATTACK)
+    settings = {"iterations": iterations, "mask_iterations": max(1, iterations // 10)}
+    attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
+
+    def on_step(step: Step) -> None:
+        latest[:] = [step.guess]
+
+    seed = world.scenario.seed
+    with seeding.contained(seeding.derive(seed, "foreign to the audit", round_)):
+        return attack(observation, seeding.generator(seed, "attack auto", round_, 0), on_step)
+
+
+def _unfinished(observation: Observation, guess: Tensor, truth: Truth) -> Reconstruction:
+    """Return the last guess of a search that the clock ended."""
+    known = observation.labels
+    labels = known if known is not None and len(known) == len(guess) else torch.full((len(guess),), -1)
+    return Reconstruction(
+        inputs=guess.detach().clone(),
+        labels=labels,
+        masks=None,
+        objective=float("nan"),
+        iterations=0,
+        best_iteration=0,
+        history=(),
+        stopped="out of time",
+        notes=("the clock ended the search: this is the last guess of the attack that was running",),
+    )
+
+
+def _cost(world: World, batch_size: int) -> float:
+    """Return the seconds of one gradient of a gradient, the least of three."""
+    model = world.model_with(world.first_weights)
+    spec = world.dataset.spec
+    labels = torch.zeros(batch_size, dtype=torch.long)
+    parameters = list(world.parameters.values())
+    measured: list[float] = []
+    with seeding.contained(0):
+        for _ in range(3):
+            inputs = torch.randn(batch_size, *spec.shape).requires_grad_()
+            begin = time.perf_counter()
+            loss = world.criterion(model(inputs), labels)
+            gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
+            total = sum(g.square().sum() for g in gradient if g is not None)
+            if isinstance(total, Tensor) and total.requires_grad:
+                torch.autograd.grad(total, inputs, allow_unused=True)
+            measured.append(time.perf_counter() - begin)
+    return min(measured)
+
+
+def update_of(tensors: dict[str, Tensor], examples: int) -> Update:
+    """Return captured gradients as an update."""
+    return Update("gradient", tensors, {}, examples, 0.0)

@@ -1,0 +1,111 @@
+"""Whom membership attacks find: in a client's updates, and in the model that it trained."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from fedsim import membership, registry, seeding
+from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.foreign import reason
+from fedsim.audit.training import Trained
+from fedsim.hooks import MembershipAttack
+from fedsim.membership import Case, shadows
+from fedsim.metrics.membership import separation
+from fedsim.record import MembershipRecord
+from fedsim.types import Batch, Shadow, ShadowPlan, Target
+from fedsim.world import World
+
+MOST = 100  # as many others as 1 % false positives take
+FEWEST = 10
+
+
+def candidates(own: Batch, test: Batch) -> int:
+    """Return how many members, and as many others, can be judged; half of the test data are the attacker's own."""
+    return min(MOST, len(own), len(test) // 2)
+
+
+def judged(
+    world: World, trained: Trained, seconds: float, on_progress: Callable[[str], None], *, with_shadows: bool
+) -> tuple[MembershipRecord, ...]:
+    """Run every membership attack that fits into the time, those without shadow models first."""
+    end = time.monotonic() + seconds
+    cases: dict[Target, Case] = {}
+    known: dict[ShadowPlan, tuple[Shadow, ...]] = {}
+    records: list[MembershipRecord] = []
+    for name, attack in sorted(_attacks().items(), key=lambda own: own[1].plan() is not None):
+        plan = attack.plan()
+        if plan is not None and not with_shadows:
+            continue
+        on_progress(f"membership: {name}")
+        left = end - time.monotonic()
+        record = MembershipRecord(
+            label=name,
+            name=name,
+            settings=attack.config.model_dump(mode="json"),
+            target=attack.target,
+            members=0,
+            non_members=0,
+        )
+        if left <= 0 or (plan is not None and plan not in known and _cost(plan, trained) > left):
+            what = "scoring" if plan is None else f"{plan.count} shadow models"
+            records.append(record.model_copy(update={"failure": f"no time was left for {what}"}))
+            continue
+        try:
+            with limited(left):
+                records.append(_judged(world, trained, attack, record, cases, known))
+        except OutOfTime:
+            records.append(record.model_copy(update={"failure": "the clock ended it"}))
+        except Exception as error:
+            why = reason(error)
+            records.append(record.model_copy(update={"failure": why}))
+    return tuple(records)
+
+
+def _attacks() -> dict[str, MembershipAttack[Any]]:
+    return {name: own.make(own.config()) for name, own in registry.methods("membership").items()}
+
+
+def _cost(plan: ShadowPlan, trained: Trained) -> float:
+    return plan.count * trained.summary.rounds * trained.summary.seconds_a_round
+
+
+def _judged(
+    world: World,
+    trained: Trained,
+    attack: MembershipAttack[Any],
+    record: MembershipRecord,
+    cases: dict[Target, Case],
+    known: dict[ShadowPlan, tuple[Shadow, ...]],
+) -> MembershipRecord:
+    if attack.target not in cases:
+        cases[attack.target] = _case(world, trained, attack.target)
+    case, plan, seed = cases[attack.target], attack.plan(), world.scenario.seed
+    if plan is not None and plan not in known:
+        known[plan] = shadows(case.observation, plan, seed, lambda _number: None)
+    seen = replace(case.observation, shadows={plan: known[plan]} if plan is not None else {})
+    begin = time.perf_counter()
+    scores = attack(seen, seeding.generator(seed, f"membership attack {record.label}"))
+    seconds = time.perf_counter() - begin
+    source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
+    members, scoring = int(case.is_member.sum()), world.scenario.scoring
+    return record.model_copy(
+        update={
+            "members": members,
+            "non_members": len(case.is_member) - members,
+            "client": case.client,
+            "rounds": case.rounds,
+            "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
+            "seconds": seconds,
+        }
+    )
+
+
+def _case(world: World, trained: Trained, target: Target) -> Case:
+    if target == "model":
+        return membership.of_model(world, trained.journal)
+    return membership.of_updates(world, trained.journal, trained.truths)

@@ -1,0 +1,195 @@
+"""An audit as a user starts it: the foreign code in a process of its own, the clock here, the results at the end."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from fedsim.audit import page
+from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
+from fedsim.errors import FedsimError
+from fedsim.policy import Policy
+from fedsim.store import write_whole
+
+LOG = "audit.log"
+_OURS = (RECORD, ARRAYS, PAGE, LOG, *page.TABLES)
+_FOR_THE_PAGE = 0.05  # share of the time, at most so many seconds
+_MOST_FOR_THE_PAGE = 8.0
+_TO_LOAD = 0.5  # share of the time in which the factory and its loader must come to an end
+_TICK = 0.5
+
+OnProgress = Callable[[str, float], None]  # what is being done, and how many seconds are left
+
+
+def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None) -> AuditRecord:
+    """Audit what the plan names in a child process, keep to its minutes, and write page and tables.
+
+    Raises:
+        FedsimError: a mistake of the user: his code cannot be imported, raises, hangs, or needs too much memory.
+    """
+    begin = time.monotonic()
+    prepare(folder)
+    total = 60.0 * plan.minutes
+    end = begin + total - min(_FOR_THE_PAGE * total, _MOST_FOR_THE_PAGE)
+    (folder / LOG).write_bytes(b"")
+    with _child(plan, folder) as child:
+        order = {
+            "plan": plan.model_dump(mode="json"),
+            "policy": policy.model_dump(mode="json"),
+            "folder": str(folder.resolve()),
+            "seconds": end - time.monotonic(),
+        }
+        _pipe(child.stdin).write(json.dumps(order) + "\n")
+        _pipe(child.stdin).flush()
+        is_whole = _watched(child, plan, folder, end, on_progress)
+    record = read(folder)
+    if not is_whole:
+        record = record.model_copy(update={"status": "out of time"})
+    on_progress("writes the page", begin + total - time.monotonic())
+    return finished(record.model_copy(update={"seconds": time.monotonic() - begin}), folder)
+
+
+def finished(record: AuditRecord, folder: Path) -> AuditRecord:
+    """Write record, page and tables."""
+    write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
+    page.write(record, folder)
+    return record
+
+
+def prepare(folder: Path) -> None:
+    """Make the folder, and remove an earlier audit from it.
+
+    Raises:
+        FedsimError: it holds other things, or cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        strangers = sorted(p.name for p in folder.iterdir() if p.name not in _OURS)
+        if strangers:
+            raise FedsimError(f"{folder} holds '{strangers[0]}', which is not part of an audit. Choose another --out.")
+        for name in _OURS:
+            (folder / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
+
+
+def _watched(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
+    """Follow the child to its end or to that of the time; return whether it did everything it wanted."""
+    said = _Said(child)
+
+    def followed(until: float, last: str) -> bool:
+        """Hand on what is said until the time; return whether the last of it was heard."""
+        for what in said.until(until):
+            on_progress(what, end - time.monotonic())
+            if what.startswith(last):
+                return True
+        return False
+
+    if followed(end, "calls"):
+        limit = _TO_LOAD * (end - time.monotonic())
+        if not followed(time.monotonic() + limit, "loaded") and said.is_silent:
+            raise FedsimError(
+                f"'{plan.target}' and its loader did not come to an end within {limit:.0f} s, half of --minutes. Let "
+                "it return faster, or give it more minutes."
+            )
+        followed(end, "done")
+    if said.is_done:
+        return True
+    log = folder / LOG
+    if said.crash:
+        raise FedsimError(f"the audit of '{plan.target}' failed: {said.crash}. {log} holds what it said.")
+    if not said.is_silent:
+        raise FedsimError(
+            f"the process that ran '{plan.target}' ended with {child.returncode}, perhaps for lack of memory; {log} "
+            "holds what it said."
+        )
+    if not (folder / RECORD).exists():
+        raise FedsimError(
+            f"nothing was found out within --minutes {plan.minutes:g}: '{plan.target}' was loaded too late, or not one "
+            "attack came to an end. Give it more minutes, or a smaller --batch."
+        )
+    return False
+
+
+class _Said:
+    """What a child says, line by line."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        self._what = "starts"
+        self._waiting = b""
+        self._lines: deque[bytes] = deque()
+        self.is_done = False
+        self.crash = ""
+
+    @property
+    def is_silent(self) -> bool:
+        """Whether the child still runs and has not said how it ended."""
+        return not self.is_done and not self.crash and self._child.poll() is None
+
+    def until(self, end: float) -> Iterator[str]:
+        """Yield what is being done, twice a second and with every line, until the child or the time ends.
+
+        Raises:
+            FedsimError: the child says that the user made a mistake.
+        """
+        while not self.is_done and not self.crash and time.monotonic() < end:
+            if not self._lines and not self._listened(end):
+                return
+            if self._lines:
+                self._understood(json.loads(self._lines.popleft()))
+            yield self._what
+
+    def _listened(self, end: float) -> bool:
+        """Wait a moment for more; return whether the child still speaks."""
+        answers = _pipe(self._child.stdout)
+        if not select.select([answers], [], [], min(_TICK, max(0.0, end - time.monotonic())))[0]:
+            return True
+        piece = os.read(answers.fileno(), 1 << 16)
+        *lines, self._waiting = (self._waiting + piece).split(b"\n")
+        self._lines.extend(lines)
+        if not piece:
+            self._child.wait()
+        return bool(piece)
+
+    def _understood(self, line: dict[str, str]) -> None:
+        if "mistake" in line:
+            raise FedsimError(line["mistake"])
+        self.is_done = "done" in line
+        self.crash = line.get("crash", "")
+        self._what = line.get("doing", self._what)
+
+
+@contextmanager
+def _child(plan: Plan, folder: Path) -> Iterator[subprocess.Popen[str]]:
+    with (folder / LOG).open("a") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "fedsim.audit.child", str(plan.memory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            cwd=Path.cwd(),
+            start_new_session=True,
+        )
+    try:
+        yield child
+    finally:
+        child.kill()
+        for pipe in (child.stdin, child.stdout):
+            _pipe(pipe).close()
+        child.wait()
+
+
+def _pipe(pipe: IO[str] | None) -> IO[str]:
+    assert pipe is not None
+    return pipe

@@ -1,0 +1,126 @@
+"""An audit's findings on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.audit import verdict
+from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.record import Interval
+
+
+def updates(record: AuditRecord) -> Table:
+    """Return what was recovered from updates, a row a batch size."""
+    table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
+    for heading in ("batch", "updates", "images", "recovered", "PSNR median", "by"):
+        table.add_column(heading, justify="left" if heading == "by" else "right")
+    for own in record.inspections:
+        table.add_row(*map(Text, _row(own)))
+    return table
+
+
+def members(record: AuditRecord) -> Table:
+    """Return whom membership attacks find, a row an attack."""
+    table = Table(title="Members found", title_justify="left")
+    for heading in ("attack", "judges", "members", "AUC", "TPR at 1 % FPR"):
+        table.add_column(heading, justify="left" if heading in ("attack", "judges") else "right")
+    for own in record.membership:
+        if own.summary is None:
+            table.add_row(Text(own.label), Text(own.failure or "no result"), "", "", "")
+            continue
+        low = next((rate.tpr for rate in own.summary.low_fpr if rate.fpr == 0.01), None)  # noqa: PLR2004 - 1 %
+        table.add_row(
+            Text(own.label),
+            "the model" if own.target == "model" else f"{len(own.rounds)} updates",
+            str(own.members),
+            interval(own.summary.auc, 1, 2),
+            interval(low, 100, 0) + " %" if low else "too few",
+        )
+    return table
+
+
+def defenses(record: AuditRecord) -> Table:
+    """Return what defenses stop and cost, the best first."""
+    table = Table(title="Defenses, each at its defaults", title_justify="left")
+    for heading in ("defense", "recovered", "accuracy lost, points", "loss", "time of a round", "keeps the policy"):
+        table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
+    for own in verdict.ranked(record):
+        kept = "no policy" if record.policy.is_empty else "no" if verdict.broken_by(record.policy, own) else "yes"
+        table.add_row(
+            Text(own.name),
+            recovered(own.inspection),
+            interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
+            f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
+            f"x {own.slowdown:.2g}" if own.slowdown else "",
+            kept,
+        )
+    for own in record.trials:
+        if own.failure:
+            table.add_row(Text(own.name), Text(own.failure), "", "", "", "")
+    return table
+
+
+@contextmanager
+def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
+    """Show what is being done and how much time is left: one live line on a terminal, plain lines elsewhere."""
+    latest = ""
+    with console.status("") as status:
+
+        def told(what: str, left: float) -> None:
+            nonlocal latest
+            line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
+            if console.is_terminal:
+                status.update(line)
+            elif what != latest:
+                console.print(line, soft_wrap=True)
+            latest = what
+
+        yield told
+
+
+def interval(own: Interval, scale: float, digits: int) -> str:
+    """Return value and bounds, for people."""
+    value = f"{scale * own.value:.{digits}f}"
+    if own.low is None or own.high is None:
+        return value
+    return f"{value} ({scale * own.low:.{digits}f} to {scale * own.high:.{digits}f})"
+
+
+def recovered(inspection: Inspection | None) -> str:
+    """Return the recovered share in percent, for people."""
+    if inspection is None or inspection.summary is None:
+        return "not scored"
+    return f"{interval(inspection.summary.success, 100, 0)} %"
+
+
+def winner(inspection: Inspection) -> str:
+    """Return which attack `auto` chose for most updates."""
+    won = [
+        note.removeprefix("won: ").partition(",")[0]
+        for victim in inspection.victims
+        for note in victim.notes
+        if note.startswith("won: ")
+    ]
+    return max(set(won), key=lambda name: (won.count(name), name)) if won else "none"
+
+
+def _row(own: Inspection) -> tuple[str, ...]:
+    if own.failure is not None:
+        return (str(own.batch_size), "", "", "", "", own.failure)
+    failures = [victim.failure for victim in own.victims if victim.failure]
+    median = own.summary.psnr_median if own.summary else None
+    images = sum(len(victim.scores) for victim in own.victims)
+    by = winner(own) + (", ended by the clock" if own.is_short else "")
+    return (
+        str(own.batch_size),
+        str(len(own.victims)),
+        str(images),
+        recovered(own),
+        f"{interval(median, 1, 1)} dB" if median else "",
+        by if len(failures) < len(own.victims) else failures[0],
+    )

@@ -1,0 +1,328 @@
+"""What is audited: somebody's model, loss and data, as his own factory returns them, and what is checked about them.
+
+Nothing here asks the user to change his model. One that returns an object instead of a tensor is read through its
+``logits``, by a hook on a copy.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim import seeding
+from fedsim.audit.foreign import reason
+from fedsim.errors import FedsimError, nearest
+from fedsim.types import Batch, Dataset, InputSpec, Loss
+
+MOST_EXAMPLES = 2000
+_IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
+_LEAST_SIDE = 3
+_LOGITS = 2
+_IMAGE_KEYS = ("pixel_values", "inputs", "image", "images", "x")
+_LABEL_KEYS = ("labels", "label", "targets", "target", "y")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a user's factory returns; a plain tuple (model, loss, loader) is the same with the defaults.
+
+    Attributes:
+        model: any module that maps images (B, C, H, W) to scores (B, classes), or to an object that has them as
+            ``logits``. Its weights are those that the client receives.
+        loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
+        loader: yields (images, labels), or mappings with such entries: the client's own data. Absent only where
+            captured gradients are audited and nobody has the originals.
+        test: further examples, for accuracy and as non-members; a part of the loader's when absent.
+        mean: per channel, as it was subtracted from pixels in [0, 1]; guessed from the images when absent.
+        std: per channel, as it was divided by.
+        logits: takes the scores out of what the model returns, where that is not a tensor and has no ``logits``.
+        optimizer: name of a component such as ``sgd`` or ``adam``.
+        learning_rate: its step size.
+        local_steps: steps between the received and the sent weights; with 1 the gradient itself is sent.
+        defenses: what the client already does, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
+        shape: of one image, needed without a loader.
+    """
+
+    model: nn.Module
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    loader: Iterable[Any] | None = None
+    test: Iterable[Any] | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    logits: Callable[[Any], Tensor] | None = None
+    optimizer: str = "sgd"
+    learning_rate: float = 0.1
+    local_steps: int = 1
+    defenses: tuple[Mapping[str, Any], ...] = ()
+    shape: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A subject that was found to work.
+
+    Attributes:
+        model: a copy, in training mode, which returns a tensor; nobody changes it.
+        dataset: the client's own examples as the training set, the others as the test set; both are empty where there
+            are no originals.
+        is_cross_entropy: whether the loss is, which defenses that look into a step take for granted.
+        notes: what was guessed, in sentences.
+    """
+
+    subject: Subject
+    model: nn.Module
+    loss: Loss
+    dataset: Dataset
+    is_cross_entropy: bool
+    notes: tuple[str, ...] = field(default=())
+
+    def new_model(self) -> nn.Module:
+        """Return a copy of the model."""
+        return copy.deepcopy(self.model)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether the originals are known."""
+        return len(self.dataset.train) > 0
+
+
+def found(target: str) -> Any:
+    """Return what ``package.module:name`` names.
+
+    Raises:
+        FedsimError: it cannot be imported, or there is no such name.
+    """
+    module_name, colon, attribute = target.partition(":")
+    if not colon or not module_name or not attribute:
+        raise FedsimError(
+            f"'{target}' names nothing to audit, expected package.module:function, as in my_pkg.train:make."
+        )
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        raise FedsimError(
+            f"cannot import '{module_name}' for '{target}': {error}. Run from the folder that holds it, or install it."
+        ) from error
+    except Exception as error:
+        raise FedsimError(f"importing '{module_name}' for '{target}' failed: {reason(error)}.") from error
+    names = [name for name in vars(sys.modules[module_name]) if not name.startswith("_")]
+    if attribute not in names:
+        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}")
+    return getattr(module, attribute)
+
+
+def made(factory: Callable[[], Any], name: str) -> Subject:
+    """Call a factory and return its subject.
+
+    Raises:
+        FedsimError: it is no function, raises, or returns something else.
+    """
+    if not callable(factory):
+        raise FedsimError(f"'{name}' is of type {type(factory).__name__}, expected a function without arguments.")
+    try:
+        with seeding.contained(0):
+            returned = factory()
+    except Exception as error:
+        raise FedsimError(f"'{name}' failed: {reason(error)}.") from error
+    if isinstance(returned, Subject):
+        return returned
+    if isinstance(returned, tuple) and len(cast("tuple[Any, ...]", returned)) == 3:  # noqa: PLR2004 - as the message says
+        return Subject(*cast("tuple[Any, Any, Any]", returned))
+    kind = (
+        f"{len(cast('tuple[Any, ...]', returned))} values" if isinstance(returned, tuple) else type(returned).__name__
+    )
+    raise FedsimError(f"'{name}' returned {kind}, expected a tuple (model, loss, loader) or a fedsim.audit.Subject.")
+
+
+def checked(subject: Subject, name: str) -> Checked:
+    """Copy the model, read the data, and try one step.
+
+    Raises:
+        FedsimError: something is of the wrong kind or shape, or the user's own code raises; one sentence says what.
+    """
+    model = _copied(subject, name)
+    own, test, notes = _data(subject, name)
+    shape = tuple(own.inputs.shape[1:]) if len(own) else _stated_shape(subject, name)
+    mean, std, guessed = _statistics(subject, own.inputs, name)
+    loss = subject.loss or F.cross_entropy
+    probe = own.inputs[:2] if len(own) else torch.zeros(2, *shape)
+    labels = own.labels[:2] if len(own) else torch.zeros(2, dtype=torch.long)
+    classes = _classes(model, loss, probe, labels, name)
+    greatest = max([int(batch.labels.max()) for batch in (own, test) if len(batch)], default=0)
+    if greatest >= classes:
+        raise FedsimError(f"'{name}': a label is {greatest}, but the model scores classes 0 to {classes - 1}.")
+    spec = InputSpec(shape, classes, mean, std)
+    is_plain = _is_cross_entropy(loss, classes)
+    return Checked(
+        subject=subject,
+        model=model,
+        loss=F.cross_entropy if is_plain else loss,
+        dataset=Dataset(own, test, spec, tuple(map(str, range(classes)))),
+        is_cross_entropy=is_plain,
+        notes=(*notes, *guessed),
+    )
+
+
+def _copied(subject: Subject, name: str) -> nn.Module:
+    model = cast("Any", subject.model)
+    if not isinstance(model, nn.Module):
+        raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
+    if not any(p.requires_grad for p in model.parameters()):
+        raise FedsimError(f"'{name}' returned a model without a trainable parameter: it sends nothing.")
+    try:
+        copied = copy.deepcopy(model).cpu().float().train()
+    except Exception as error:
+        raise FedsimError(f"the model of '{name}' cannot be copied: {reason(error)}.") from error
+    copied.register_forward_hook(partial(_scores, subject.logits))
+    return copied
+
+
+def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
+    """Return the scores in what a model returned; a forward hook."""
+    if logits is not None:
+        return logits(output)
+    if isinstance(output, Tensor):
+        return output
+    inside = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    if isinstance(inside, Tensor):
+        return inside
+    raise TypeError(f"it returns {type(output).__name__} without 'logits'; give Subject(logits=...) to take them out")
+
+
+def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
+    if subject.loader is None:
+        nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
+        return nothing, nothing, ("There are no originals: guesses are shown, and cannot be scored.",)
+    everything = _read(subject.loader, f"the loader of '{name}'")
+    if subject.test is not None:
+        return everything, _read(subject.test, f"the test loader of '{name}'"), ()
+    half = (len(everything) + 1) // 2
+    own = Batch(everything.inputs[:half], everything.labels[:half])
+    rest = Batch(everything.inputs[half:], everything.labels[half:])
+    note = f"No test data were given: of {len(everything)} examples the last {len(rest)} are taken for it."
+    return own, rest, (note,)
+
+
+def _read(loader: Iterable[Any], what: str) -> Batch:
+    """Return the first examples of a loader, at most `MOST_EXAMPLES`."""
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+    try:
+        with seeding.contained(0):
+            for item in loader:
+                images, classes = _pair(item, what)
+                inputs.append(images)
+                labels.append(classes)
+                if sum(map(len, labels)) >= MOST_EXAMPLES:
+                    break
+        both = Batch(torch.cat(inputs)[:MOST_EXAMPLES], torch.cat(labels)[:MOST_EXAMPLES]) if inputs else None
+    except FedsimError:
+        raise
+    except Exception as error:
+        raise FedsimError(f"{what} failed: {reason(error)}.") from error
+    if both is None or len(both) < 2:  # noqa: PLR2004 - one to train on, one to test
+        raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least 2.")
+    if not bool(both.inputs.isfinite().all()):
+        raise FedsimError(f"{what} yields images with values that are not finite.")
+    return both
+
+
+def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
+    if isinstance(item, Mapping):
+        given = cast("Mapping[str, Any]", item)
+        images = next((given[key] for key in _IMAGE_KEYS if key in given), None)
+        labels = next((given[key] for key in _LABEL_KEYS if key in given), None)
+    else:
+        images, labels = item if isinstance(item, list | tuple) and len(cast("Any", item)) == 2 else (None, None)  # noqa: PLR2004
+    if not isinstance(images, Tensor) or not isinstance(labels, Tensor):
+        raise FedsimError(f"{what} yields {type(item).__name__}, expected (images, labels) or a mapping with them.")
+    if not images.is_floating_point() or images.ndim != _IMAGES or min(images.shape[-2:]) < _LEAST_SIDE:
+        raise FedsimError(
+            f"{what} yields {images.dtype} of shape {tuple(images.shape)}, expected images of floating-point numbers, "
+            "(batch, channels, height, width): other data cannot be shown or scored yet."
+        )
+    if labels.is_floating_point() or labels.shape != images.shape[:1]:
+        raise FedsimError(
+            f"{what} yields labels of type {labels.dtype} and shape {tuple(labels.shape)}, expected one integer an "
+            "image."
+        )
+    return images.detach().cpu().float(), labels.detach().cpu().long()
+
+
+def _stated_shape(subject: Subject, name: str) -> tuple[int, ...]:
+    if subject.shape is None:
+        raise FedsimError(f"'{name}' returned no loader: give Subject(shape=(channels, height, width)) instead.")
+    return subject.shape
+
+
+def _statistics(
+    subject: Subject, images: Tensor, name: str
+) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
+    """Return mean and standard deviation for pixels in [0, 1], and a sentence where they are a guess."""
+    channels = images.shape[1] if len(images) else _stated_shape(subject, name)[0]
+    if subject.mean is not None and subject.std is not None:
+        if len(subject.mean) != channels or len(subject.std) != channels or min(subject.std) <= 0:
+            raise FedsimError(f"'{name}': mean and std need {channels} numbers each, one a channel, std above 0.")
+        return tuple(subject.mean), tuple(subject.std), ()
+    if not len(images):
+        return (0.0,) * channels, (1.0,) * channels, ()
+    low, high = images.amin((0, 2, 3)), images.amax((0, 2, 3))
+    if bool((low >= 0).all()) and bool((high <= 1).all()):
+        return (0.0,) * channels, (1.0,) * channels, ()
+    width = (high - low).clamp_min(1e-6)
+    note = (
+        "Images are not in [0, 1], and no mean and std were given: a pixel of 0 and of 1 is taken to be the smallest "
+        "and the greatest value of its channel."
+    )
+    return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
+
+
+def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str) -> int:
+    """Try one training step on a copy, and return the number of classes."""
+    trial = copy.deepcopy(model)
+    try:
+        with seeding.contained(0):
+            scores = cast("Any", trial(images))
+    except Exception as error:
+        raise FedsimError(
+            f"the model of '{name}' fails on {len(images)} images of shape {tuple(images.shape[1:])}: {reason(error)}."
+        ) from error
+    if not isinstance(scores, Tensor) or scores.ndim != _LOGITS or len(scores) != len(images):
+        shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+        raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(images)}, classes).")
+    try:
+        value = loss(scores, labels)
+        value.backward()
+    except Exception as error:
+        raise FedsimError(f"the loss of '{name}' fails on the model's scores: {reason(error)}.") from error
+    if value.ndim or not bool(value.isfinite()):
+        raise FedsimError(f"the loss of '{name}' is {value.tolist()}, expected one finite number.")
+    if all(p.grad is None or not bool(p.grad.any()) for p in trial.parameters()):
+        raise FedsimError(f"the gradient of the model of '{name}' is zero everywhere: it would send nothing.")
+    return scores.shape[1]
+
+
+def _is_cross_entropy(loss: Loss, classes: int) -> bool:
+    """Compare the loss with cross-entropy on random scores."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randn(5, classes, generator=generator)
+    labels = torch.randint(classes, (5,), generator=generator)
+    try:
+        return bool(torch.isclose(loss(scores, labels), F.cross_entropy(scores, labels), rtol=1e-6))
+    except Exception:
+        return False
+
+
+def batches_of(batch: Batch, size: int) -> Iterator[Batch]:
+    """Yield the examples in pieces."""
+    for start in range(0, len(batch), size):
+        yield Batch(batch.inputs[start : start + size], batch.labels[start : start + size])

@@ -1,0 +1,100 @@
+"""A short training from the audited weights: what membership attacks judge, and what a defense costs."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.audit.record import Training
+from fedsim.client import local_training
+from fedsim.journal import Journal
+from fedsim.metrics.statistics import mean_interval
+from fedsim.record import Interval, RoundRecord
+from fedsim.seeding import derive
+from fedsim.types import Memory, Tensors, Truth, Update, WireEntry
+from fedsim.world import World
+
+_PIECE = 256
+_FEWEST_ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A client that was trained.
+
+    Attributes:
+        journal: with the update of every round.
+        truths: the private side of each.
+        correct: whether each test example is classified rightly at the end, shape (test set,).
+        summary: for the record.
+    """
+
+    journal: Journal
+    truths: tuple[Truth, ...]
+    correct: Tensor
+    summary: Training
+
+
+def trained(world: World, rounds: int, seconds: float) -> Trained:
+    """Train for so many rounds, or as many as fit into the time, but at least two."""
+    journal, truths = Journal(lambda _record: None), list[Truth]()
+    memory: Memory = {}
+    state: dict[str, Tensor] = {}
+    weights: Tensors = {name: tensor.clone() for name, tensor in world.first_weights.items()}
+    begin = time.monotonic()
+    for round_ in range(1, rounds + 1):
+        update, truth = local_training(world, weights, round_, 0, memory)
+        journal.wire(WireEntry(round_, 0, weights, update))
+        truths.append(truth)
+        weights = _moved(world, weights, update, state)
+        journal.model(round_, weights)
+        journal.round(RoundRecord(round=round_, cohort=(0,), training_loss=update.loss))
+        spent = time.monotonic() - begin
+        if round_ >= _FEWEST_ROUNDS and spent + spent / round_ > seconds:
+            break
+    rounds, spent = len(truths), time.monotonic() - begin
+    journal.end(weights)
+    correct, loss = evaluated(world, weights)
+    summary = Training(
+        rounds=rounds,
+        batch_size=world.scenario.federation.batch_size,
+        test_examples=len(correct),
+        accuracy=float(correct.double().mean()),
+        loss=loss,
+        seconds_a_round=spent / rounds,
+    )
+    return Trained(journal, tuple(truths), correct, summary)
+
+
+def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
+    """Return whether each test example is classified rightly, shape (test set,), and the mean loss."""
+    model, test = world.model_with(weights).eval(), world.dataset.test
+    correct: list[Tensor] = []
+    total = 0.0
+    with torch.no_grad():
+        for start in range(0, len(test), _PIECE):
+            labels = test.labels[start : start + _PIECE]
+            scores = model(test.inputs[start : start + _PIECE])
+            correct.append(scores.argmax(1) == labels)
+            total += float(world.criterion(scores, labels)) * len(labels)
+    return torch.cat(correct), total / len(test)
+
+
+def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
+    """Return the accuracy that a defense costs, with a bootstrap interval over test examples, paired."""
+    lost = without.double() - with_.double()
+    return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))
+
+
+def _moved(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
+    """Return the server's next weights: it steps along a gradient, and takes a change as it is."""
+    moved = {name: tensor.clone() for name, tensor in weights.items()}
+    if update.kind == "gradient":
+        world.server_optimizer.step({name: moved[name] for name in update.tensors}, update.tensors, state)
+    else:
+        moved.update({name: weights[name] - own for name, own in update.tensors.items()})
+    return moved | {name: weights[name] - own for name, own in update.buffers.items()}

@@ -1,0 +1,124 @@
+"""An audited subject as the world of a scenario with one client, so that it is trained, seen and attacked as any."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+
+from fedsim.audit.record import Plan
+from fedsim.audit.subject import Checked
+from fedsim.errors import FedsimError
+from fedsim.hooks import PLACES, Optimizer
+from fedsim.scenario import Choice, Scenario
+from fedsim.types import Knowledge
+from fedsim.world import World
+
+ROUNDS = 20  # of a training; private mechanisms spread their budget over as many
+
+
+def world_of(
+    subject: Checked, plan: Plan, batch_size: int, defenses: Sequence[Mapping[str, Any]], *, candidates: int = 2
+) -> World:
+    """Return the world of one client that owns all the subject's examples.
+
+    Args:
+        subject: checked.
+        plan: with the attacker's knowledge.
+        batch_size: examples of a step, at most as many as the client owns.
+        defenses: beyond those that the subject itself names, as tables of a scenario.
+        candidates: members that membership attacks judge.
+
+    Raises:
+        FedsimError: a method or setting is unknown, or the client owns too few examples.
+    """
+    owned = len(subject.dataset.train)
+    if subject.is_scored and batch_size > owned:
+        raise FedsimError(
+            f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
+            "loader yield more."
+        )
+    scenario = _scenario(subject, plan, batch_size, defenses, candidates)
+    own = [choice.make("defense") for choice in scenario.defenses]
+    return World(
+        scenario=scenario,
+        dataset=subject.dataset,
+        shares=(torch.arange(max(owned, batch_size)),),
+        components=(),
+        defenses=tuple(sorted(own, key=lambda defense: PLACES.index(defense.place))),
+        optimizer=_optimizer(scenario.federation.optimizer),
+        server_optimizer=_optimizer(scenario.aggregation.optimizer),
+        own_model=subject.new_model,
+        criterion=subject.loss,
+    )
+
+
+def check(world: World, subject: Checked) -> None:
+    """Say whether the defenses fit.
+
+    Raises:
+        FedsimError: one does not, with the reason.
+    """
+    world.check()
+    for choice, defense in zip(world.scenario.defenses, world.defenses, strict=True):
+        if not subject.is_cross_entropy and (defense.needs_step or defense.overrides("on_examples")):
+            raise FedsimError(f"defense '{choice.name}' computes cross-entropy, and the loss is another.")
+
+
+def _scenario(
+    subject: Checked, plan: Plan, batch_size: int, defenses: Sequence[Mapping[str, Any]], candidates: int
+) -> Scenario:
+    own = subject.subject
+    optimizer = {"name": own.optimizer, "learning_rate": own.learning_rate}
+    knows: list[Knowledge] = list(plan.knows)
+    try:
+        return Scenario.model_validate(
+            {
+                "title": f"audit of {plan.target}",
+                "seed": plan.seed,
+                "model": {"name": plan.target},
+                "federation": {
+                    "algorithm": "fedsgd" if own.local_steps == 1 else "fedavg",
+                    "clients": 1,
+                    "rounds": ROUNDS,
+                    "batch_size": batch_size,
+                    "local_steps": own.local_steps,
+                    "optimizer": optimizer,
+                },
+                "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else {"name": "sgd"}},
+                "defenses": [*own.defenses, *defenses],
+                "threat": {"knows": knows},
+                "membership": {"candidates": max(2, candidates), "attacks": [{"name": "all"}]},
+                "scoring": plan.scoring.model_dump(),
+            }
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise FedsimError(f"{plan.target}: {'.'.join(map(str, first['loc']))}: {first['msg']}.") from error
+
+
+def _optimizer(choice: Choice) -> Optimizer[Any]:
+    try:
+        made = choice.make("component")
+    except ValidationError as error:
+        raise FedsimError(f"optimizer '{choice.name}': {error.errors()[0]['msg']}.") from error
+    if not isinstance(made, Optimizer):
+        raise FedsimError(f"'{choice.name}' is no optimizer.")
+    return made
+
+
+def fitting(subject: Checked, plan: Plan, batch_size: int, name: str) -> tuple[World | None, str]:
+    """Return the world with one more defense at its defaults, or None and why it does not fit."""
+    try:
+        world = world_of(subject, plan, batch_size, ({"name": name},))
+        check(world, subject)
+    except FedsimError as reason:
+        return None, str(reason)
+    return world, ""
+
+
+def settings_of(choice: Choice) -> dict[str, Any]:
+    """Return the settings that a defense runs with, defaults included."""
+    return choice.make("defense").config.model_dump(mode="json")

@@ -1,0 +1,111 @@
+"""`fedsim audit`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast, get_args
+
+import typer
+
+from fedsim.commands._console import app, complain, say, screen
+from fedsim.errors import FedsimError, nearest
+
+if TYPE_CHECKING:
+    from fedsim.types import Knowledge
+
+_GIB = 1 << 30
+
+
+@app.command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
+def audit(
+    target: Annotated[str, typer.Argument(help="package.module:function that returns (model, loss, loader)")],
+    batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
+    minutes: Annotated[float, typer.Option(min=0.05, help="wall time of everything")] = 5.0,
+    out: Annotated[Path | None, typer.Option(help="folder of the audit; results/audit-NAME when absent")] = None,
+    knows: Annotated[str | None, typer.Option(help="what the attacker is granted, separated by commas")] = None,
+    client_app: Annotated[
+        str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
+    ] = None,
+    gradients: Annotated[
+        Path | None, typer.Option(help="attack captured gradients, .safetensors or .npz; --batch says of how many")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="weights they were computed at, .safetensors or .npz; the function's if absent")
+    ] = None,
+    policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
+    memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+) -> None:
+    """Say what of a client's data an update of your own model gives away, and what it costs to stop that.
+
+    Ends with exit code 3 when a threshold of the policy is broken.
+    """
+    from fedsim.audit import Plan, running, verdict
+    from fedsim.audit import screen as tables
+    from fedsim.audit.record import KNOWS
+    from fedsim.policy import policy_of
+
+    if weights is not None and gradients is None:
+        raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
+    if client_app is not None and gradients is not None:
+        raise FedsimError("--client-app and --gradients exclude each other: choose where the update comes from.")
+    plan = Plan(
+        target=target,
+        batches=_sizes(batch),
+        minutes=minutes,
+        seed=seed,
+        memory=_physical() if memory is None else memory,
+        client_app=client_app,
+        gradients=gradients,
+        weights=weights,
+        knows=KNOWS if knows is None else _knowledge(knows),
+    )
+    rules = policy_of(policy)
+    folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
+    with tables.counting(screen) as told:
+        record = running.run(plan, rules, folder, told)
+    for sentence in record.threat_model:
+        say(sentence)
+    for note in record.notes:
+        say(note)
+    screen.print(tables.updates(record))
+    if record.membership:
+        screen.print(tables.members(record))
+    if record.trials:
+        screen.print(tables.defenses(record))
+    say(verdict.sentence(record))
+    for sentence in verdict.unjudged(record):
+        say(sentence)
+    say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
+    broken = verdict.broken(record)
+    for sentence in broken:
+        complain(f"The policy is broken: {sentence}")
+    if broken:
+        raise typer.Exit(verdict.BROKEN)
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        sizes = ()
+    if not sizes or min(sizes) < 1:
+        raise FedsimError(f"--batch is '{text}', expected numbers from 1, separated by commas, as in 1,4,16.")
+    return tuple(sorted(set(sizes)))
+
+
+def _knowledge(text: str) -> tuple[Knowledge, ...]:
+    from fedsim.types import Knowledge
+
+    known = get_args(Knowledge)
+    words = tuple(part.strip() for part in text.split(",") if part.strip())
+    for word in words:
+        if word not in known:
+            raise FedsimError(f"--knows: there is no knowledge '{word}'.{nearest(word, known)}")
+    return cast("tuple[Knowledge, ...]", words)
+
+
+def _physical() -> float:
+    """Return three quarters of the machine's memory in GiB."""
+    return 0.75 * os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / _GIB

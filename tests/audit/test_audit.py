@@ -1,0 +1,75 @@
+"""A whole audit, as a user starts it: what is found, shown, and said to a pipeline."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsim.audit import audit, verdict
+from fedsim.metrics.statistics import wilson
+from fedsim.policy import Policy
+
+HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
+
+
+def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    path = {"PYTHONPATH": f"{ROOT}:{HERE}", "COLUMNS": "160"}
+    command = [sys.executable, "-m", "fedsim.cli", "audit", *arguments]
+    return subprocess.run(
+        command, cwd=cwd, env={**os.environ, **path}, capture_output=True, check=False, text=True, timeout=120
+    )
+
+
+def test_one_image_of_a_perceptron_is_recovered_and_the_policy_is_broken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+    import clients
+
+    policy = Policy(max_recognisable=0.05)
+    record = audit(clients.make, batches=(1,), minutes=0.1, out=tmp_path, policy=policy)
+    found = record.inspections[0]
+    images = sum(len(victim.scores) for victim in found.victims)
+    assert found.recovered == 1.0
+    assert found.summary is not None
+    assert found.summary.success == wilson(images, images)
+    assert verdict.broken(record) == (
+        "max_recognisable = 0.05, but 100 % of the attacked images of batch 1 were recovered.",
+    )
+    with (tmp_path / "images.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if not row["defense"]]
+    assert len(rows) == images
+    assert {row["recovered"] for row in rows} == {"True"}
+    with np.load(tmp_path / "audit.npz") as arrays:
+        for row, victim in zip(rows, found.victims, strict=True):
+            error = arrays[f"{victim.arrays}/originals"] - arrays[f"{victim.arrays}/guesses"]
+            assert float(np.square(error.astype(float)).mean()) == pytest.approx(float(row["mse"]), abs=1e-12)
+    assert json.loads((tmp_path / "audit.json").read_text())["status"] == "finished"
+
+
+def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").write_text("[tool.fedsim.policy]\nmax_recognisable = 0.05\n")
+    done = fedsim("clients:prints", "--batch", "1", "--minutes", "0.2", cwd=tmp_path)
+    assert done.returncode == 3, done.stderr
+    assert "The policy is broken: max_recognisable = 0.05, but 100 %" in done.stderr
+    assert "Page: results/audit-prints/audit.html" in done.stdout
+    assert '{"done": ""}' in (tmp_path / "results" / "audit-prints" / "audit.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("clients:make", "--batch", "1,x"), "--batch is '1,x', expected numbers from 1"),
+        (("clients:make", "--knows", "label"), "--knows: there is no knowledge 'label'. Did you mean 'labels'?"),
+        (("clients:make", "--weights", "w.npz"), "--weights goes with --gradients"),
+    ],
+)
+def test_a_wrong_option_is_exit_code_2(tmp_path: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = fedsim(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr

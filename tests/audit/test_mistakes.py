@@ -1,0 +1,83 @@
+"""Foreign code goes wrong in every way, and every way ends in one sentence."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsim.audit import Plan, running
+from fedsim.errors import FedsimError
+from fedsim.policy import Policy
+
+Audited = Callable[..., object]
+
+
+@pytest.fixture
+def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
+    root, here = Path(__file__).parents[2], Path(__file__).parent
+    monkeypatch.setenv("PYTHONPATH", f"{root}:{here}")
+
+    def run(target: str, **settings: object) -> object:
+        plan = Plan.model_validate({"target": target, "batches": (1,), "minutes": 1.0, **settings})
+        return running.run(plan, Policy(), tmp_path / "out")
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "clients:raises",
+            r"'clients:raises' failed: ZeroDivisionError: somebody divided by nothing \(clients.py, line",
+        ),
+        ("clients:returns_nothing", r"returned NoneType, expected a tuple \(model, loss, loader\)"),
+        ("clients:returns_no_module", "returned object for the model, expected a torch.nn.Module"),
+        ("clients:fails_forward", r"fails on 2 images of shape \(1, 8, 8\): IndexError: no such layer"),
+        ("clients:labels_out_of_range", "a label is 3, but the model scores classes 0 to 2"),
+        ("clients:words", r"yields torch.int64 of shape \(1, 5\), expected images"),
+        ("clients:nothing_to_read", "yields 0 examples, expected at least 2"),
+        ("clients:frozen", "a model without a trainable parameter"),
+        (
+            "clients:normalised_over_batches",
+            "batch 1: one training step failed: ValueError: Expected more than 1 value",
+        ),
+        ("clients:makes", "has no 'makes'. Did you mean 'make'?"),
+        ("clients:NO_FUNCTION", "is of type int, expected a function without arguments"),
+        ("no_such_module:make", "cannot import 'no_such_module'"),
+        ("clients", "names nothing to audit, expected package.module:function"),
+    ],
+)
+def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
+    from fedsim.audit import auditing, subject
+    from fedsim.audit.clock import Clock
+
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    plan = Plan(target=name, batches=(1,), minutes=1)
+    with pytest.raises(FedsimError, match=message) as raised:
+        auditing.run(subject.made(subject.found(name), name), plan, Policy(), tmp_path, Clock(60))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError"),
+        ("clients:hangs", {"minutes": 0.2}, "did not come to an end within [0-9] s, half of --minutes"),
+        ("clients:hangs_forward", {"minutes": 0.2}, "did not come to an end within [0-9] s, half of --minutes"),
+        ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),
+        ("clients:dies", {}, "ended with 7, perhaps for lack of memory"),
+    ],
+)
+def test_a_process_of_its_own_survives_everything(
+    audited: Audited, name: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises(FedsimError, match=message):
+        audited(name, **settings)
+
+
+def test_a_folder_with_other_things_is_left_alone(audited: Audited, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis.txt").write_text("dear")
+    with pytest.raises(FedsimError, match=r"holds 'thesis.txt', which is not part of an audit"):
+        audited("clients:make")
