@@ -25,10 +25,20 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "dropout-rates": ("where and at which rate the model drops out", "does not know the dropout rates"),
     "input-statistics": ("how inputs are normalised", "does not know how inputs are normalised"),
     "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
+    "earlier-rounds": (
+        "what a client sent in the attacked rounds before",
+        "looks at every round for itself",
+    ),
 }
 
 
-def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Knowledge]) -> Observation:
+def observe(
+    world: World,
+    entry: WireEntry,
+    truth: Truth,
+    knows: Collection[Knowledge],
+    earlier: Sequence[tuple[WireEntry, Truth]] = (),
+) -> Observation:
     """Return what the attacker gets.
 
     Args:
@@ -36,6 +46,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
         truth: the private side of it; only granted parts of it are copied.
         knows: everything granted.
+        earlier: updates of the same client from rounds before, with their private sides; observed too if granted.
 
     Raises:
         ScenarioError: the dropout rates are not granted, but stand in the model's own code, where they cannot be
@@ -80,6 +91,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
         examples=len(examples) if sizes else None,
+        earlier=tuple(observe(world, *one, knows) for one in earlier) if "earlier-rounds" in knows else (),
     )
 
 
@@ -89,7 +101,10 @@ def describe(world: World) -> tuple[str, ...]:
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
     rounds = ", ".join(map(str, threat.rounds))
     known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
-    unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows]
+    is_one_round = len(threat.rounds) == 1
+    unknown = [
+        _SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and not (k == "earlier-rounds" and is_one_round)
+    ]
     return (
         *_server(world),
         *_view(world.scenario, sent),

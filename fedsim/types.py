@@ -13,7 +13,7 @@ Tensors = Mapping[str, Tensor]
 Masks = tuple[Tensor, ...]
 Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
-Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses"]
+Knowledge = Literal["labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses", "earlier-rounds"]
 Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
 View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
@@ -258,6 +258,8 @@ class Observation:
             ``batch_sizes`` together when the client passed over its examples more than once.
         set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
             matched with them; labels may be read off them.
+        earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
+            own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
     """
 
     threat: ThreatModel
@@ -279,6 +281,7 @@ class Observation:
     batch_sizes: tuple[int, ...] | None = None
     examples: int | None = None
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
+    earlier: tuple[Observation, ...] = ()
 
 
 Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates
