@@ -34,7 +34,6 @@ _MOST_ORDERED = 4
 _ENUMERATED = 10
 _ALIKE = 0.8
 _EXPLAINED = 0.02
-_SHARES = torch.linspace(0.5, 1.0, 51).tolist()
 _SAME = 1e-3
 _SATURATED = 1e-2
 _RIDGE = 1e-10
@@ -125,6 +124,8 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
 def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
     """Return what was mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not tell.
 
+    A pair of one class stays as it is: its labels do not tell l.
+
     Args:
         observation: for the range of pixels and the shape.
         inputs: mixtures, shape (B, d), in any order.
@@ -133,8 +134,6 @@ def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tenso
     """
     if len(labels.unique()) == len(labels):
         found = [probabilities[:, labels]]
-    elif len(labels) == len(probabilities) == 2 * int(len(labels.unique()) == 1):
-        found = [torch.tensor([[share, 1.0 - share], [1.0 - share, share]]).double() for share in _SHARES]
     elif len(labels) <= _MOST_ORDERED:
         found = _pair_weights(probabilities, labels)
     else:
@@ -157,8 +156,6 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     for partners, order in itertools.product(itertools.permutations(range(count)), repeat=2):
         rows, others = own[list(order)], own[list(partners)][list(order)]
         difference = rows - others
-        if not difference.any():
-            continue
         share = float((difference * (probabilities - others)).sum() / difference.square().sum().clamp_min(_RIDGE))
         if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _SAME and 0.0 <= share <= 1.0:
             found.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
