@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -16,7 +17,10 @@ from torch import Tensor
 from attacks._agreement import MATCHES, gradient_distance
 from attacks._labels import labels_of
 from attacks._priors import pixel_box, total_variation
-from attacks._unmixing import Images, mixed_labels, regressed, unmixed_pairs
+from attacks._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
+from fedsim import registry
+from fedsim.errors import FedsimError
+from fedsim.hooks import Attack
 from fedsim.types import Masks, Observation, Reconstruction
 
 CONVINCING = 1e-3
@@ -29,7 +33,12 @@ Transform = Callable[[Tensor], Tensor]
 
 def changes_batch(observation: Observation) -> bool:
     """Say whether a known defense changed what the model saw."""
-    return bool(transforms_of(observation)) or _mixed_examples(observation) > 1
+    return bool(transforms_of(observation)) or mixes(observation)
+
+
+def mixes(observation: Observation) -> bool:
+    """Say whether a known defense mixed examples of the batch."""
+    return _mixed_examples(observation) > 1
 
 
 def transforms_of(observation: Observation) -> tuple[Transform, ...]:
@@ -39,7 +48,7 @@ def transforms_of(observation: Observation) -> tuple[Transform, ...]:
 
 def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
     """Say whether a guess is what the model saw, exactly, once its labels may be mixed as well."""
-    if _mixed_examples(observation) < _PAIR or observation.local_steps > 1:
+    if not mixes(observation) or observation.local_steps > 1:
         return False
     found = mixed_labels(observation, guess)
     return found is not None and found.distance < MATCHES
@@ -113,10 +122,10 @@ def _unmixed(observation: Observation, seen: Reconstruction, generator: torch.Ge
         return None
     labels, flat = labels_of(observation), seen.inputs.flatten(1)
     images: Images | None
-    if not _has_random_signs(observation):
+    if not has_random_signs(observation):
         images = unmixed_pairs(observation, flat, found.probabilities, labels) if _is_paired(observation) else None
     else:
-        images = regressed(observation, flat, found.probabilities, labels, generator)
+        images = _over_rounds(observation, Encodings(flat, found.probabilities, labels), generator)
     if images is None:
         return None
     note = f"undone: mixtures of the images with weights from the labels, misfit {images.residual:.1e}"
@@ -127,6 +136,34 @@ def _unmixed(observation: Observation, seen: Reconstruction, generator: torch.Ge
     )  # fmt: skip
 
 
+def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> Images:
+    """Return the images of a batch, solved together with the encodings that the same client sent in earlier rounds."""
+    batches = [here]
+    for before in observation.earlier:
+        guess = seen_exactly(before, generator)
+        mixed = None if guess is None else mixed_labels(before, guess)
+        if guess is not None and mixed is not None:
+            batches.append(Encodings(guess.inputs.flatten(1), mixed.probabilities, labels_of(before)))
+    return regressed_together(observation, batches, generator)
+
+
+def seen_exactly(observation: Observation, generator: torch.Generator) -> Reconstruction | None:
+    """Return the first guess of an attack that takes no descent and explains the gradient of mixtures, or None."""
+    for effort in ("algebra", "search"):
+        for method in registry.methods("attack").values():
+            kind = cast("type[Attack[Any]]", method.make)
+            if kind.effort != effort or kind.undoes:
+                continue
+            attack = method.make(method.config())
+            try:
+                guess = attack(observation, generator) if attack.fits(observation).holds else None
+            except FedsimError:
+                continue
+            if guess is not None and explains_mixtures(observation, guess):
+                return guess
+    return None
+
+
 def _mixed_examples(observation: Observation) -> int:
     return max((int(known.facts.get("mixed_examples", 1)) for known in observation.public), default=1)
 
@@ -135,5 +172,6 @@ def _is_paired(observation: Observation) -> bool:
     return _mixed_examples(observation) == _PAIR
 
 
-def _has_random_signs(observation: Observation) -> bool:
+def has_random_signs(observation: Observation) -> bool:
+    """Say whether a known defense gave the entries of mixtures random signs."""
     return any(bool(known.facts.get("random_signs", False)) for known in observation.public)

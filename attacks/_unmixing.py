@@ -15,8 +15,9 @@ explains a pixel within the range of pixels, the values with most black and whit
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,7 +31,9 @@ from fedsim.types import Masks, Observation, Reconstruction
 
 _STARTS, _TURNS, _SPLITS, _REWEIGHTINGS = 48, 8, 4, 15
 _MOST_ORDERED = 4
-_ENUMERATED = 8
+_ENUMERATED = 10
+_ALIKE = 0.8
+_EXPLAINED = 0.02
 _SAME = 1e-3
 _SATURATED = 1e-2
 _RIDGE = 1e-10
@@ -47,6 +50,20 @@ class Mixed(NamedTuple):
 
     probabilities: Tensor
     distance: float
+
+
+class Encodings(NamedTuple):
+    """What one gradient gave.
+
+    Attributes:
+        values: mixtures with unknown signs, shape (N, d).
+        probabilities: their labels, shape (N, K).
+        labels: of the images mixed, shape (M,).
+    """
+
+    values: Tensor
+    probabilities: Tensor
+    labels: Tensor
 
 
 class Images(NamedTuple):
@@ -107,6 +124,8 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
 def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
     """Return what was mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not tell.
 
+    A pair of one class stays as it is: its labels do not tell l.
+
     Args:
         observation: for the range of pixels and the shape.
         inputs: mixtures, shape (B, d), in any order.
@@ -143,31 +162,118 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     return found
 
 
-def regressed(
-    observation: Observation, encodings: Tensor, probabilities: Tensor, labels: Tensor, generator: torch.Generator
-) -> Images:
+def regressed(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
     """Return the images behind encodings whose signs are unknown.
 
     The weights of images of one class are searched by turns with the images, from several first guesses.
 
     Args:
         observation: for the range of pixels and the shape of an image.
-        encodings: shape (N, d), in any order.
-        probabilities: their labels, shape (N, K).
-        labels: of the images, shape (M,).
+        encodings: of one batch.
         generator: of the starts.
     """
-    magnitudes, bounds = encodings.double().abs(), _range(observation)
+    values, probabilities, labels = encodings
+    magnitudes, bounds = values.double().abs(), _range(observation)
     if len(labels.unique()) == len(labels):
         return _by_turns(magnitudes, probabilities[:, labels], *bounds, generator)
     found: list[Images] = []
-    for _ in range(_SPLITS):
-        free = torch.rand(len(encodings), len(labels), dtype=torch.float64, generator=generator)
+    for split in range(_SPLITS):
+        free = torch.rand(len(values), len(labels), dtype=torch.float64, generator=generator)
+        free = free if split else similarities(magnitudes, probabilities, labels)
         own = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
-        for _ in range(_REWEIGHTINGS):
-            own = _by_turns(magnitudes, _reweighted(magnitudes, own, probabilities, labels), *bounds, generator)
-            found.append(own)
+        found += _refined(own, magnitudes, probabilities, labels, bounds, generator)
     return min(found, key=lambda own: own.residual)
+
+
+def regressed_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
+    """Return the images behind the encodings of the first batch, solved together with those of other batches.
+
+    Every batch is solved alone first. Images of one class that look alike are taken for the same one, and solved for
+    again with all encodings that hold them; that stays only if it explains the encodings.
+
+    Args:
+        observation: for the range of pixels and the shape of an image.
+        batches: of one client; the first is the one asked for.
+        generator: of the starts.
+    """
+    alone = [regressed(observation, batch, generator) for batch in batches]
+    if len(batches) == 1:
+        return alone[0]
+    places, labels = _linked(alone, batches)
+    weights = torch.zeros(sum(len(batch.values) for batch in batches), len(labels), dtype=torch.float64)
+    row = 0
+    for own, columns in zip(alone, places, strict=True):
+        weights[row : row + len(own.weights), columns] = own.weights
+        row += len(own.weights)
+    magnitudes, bounds = torch.cat([batch.values for batch in batches]).double().abs(), _range(observation)
+    found = [_by_turns(magnitudes, weights, *bounds, generator)]
+    if any(len(batch.labels.unique()) < len(batch.labels) for batch in batches):
+        sums = weights @ F.one_hot(labels, batches[0].probabilities.shape[1]).double()
+        found += _refined(found[0], magnitudes, sums, labels, bounds, generator)
+    best = min(found, key=lambda own: own.residual)
+    if best.residual > _EXPLAINED:
+        return alone[0]
+    own_rows = best.weights[: len(batches[0].values)]
+    return Images(best.inputs[places[0]], own_rows[:, places[0]], best.residual)
+
+
+def _linked(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
+    """Return for every batch which image of the client each of its images is, and the labels of the client's images."""
+    known: list[Tensor] = []
+    labels: list[int] = []
+    places: list[list[int]] = []
+    for own, batch in zip(alone, batches, strict=True):
+        columns: list[int] = []
+        for image, label in zip(own.inputs, batch.labels.tolist(), strict=True):
+            free = [place for place in range(len(known)) if labels[place] == label and place not in columns]
+            likeness = {place: float(torch.corrcoef(torch.stack((known[place], image)))[0, 1]) for place in free}
+            nearest = max(likeness, key=likeness.__getitem__, default=None)
+            if nearest is None or likeness[nearest] < _ALIKE:
+                nearest = len(known)
+                known.append(image)
+                labels.append(label)
+            columns.append(nearest)
+        places.append(columns)
+    return places, torch.tensor(labels)
+
+
+def _refined(
+    found: Images,
+    magnitudes: Tensor,
+    probabilities: Tensor,
+    labels: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    generator: torch.Generator,
+) -> list[Images]:
+    """Return solutions after more and more turns between weights and images."""
+    solutions = [found]
+    for _ in range(_REWEIGHTINGS):
+        weights = _reweighted(magnitudes, solutions[-1], probabilities, labels)
+        solutions.append(_by_turns(magnitudes, weights, *bounds, generator))
+    return solutions
+
+
+def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Return how alike every encoding is to a leading one of every image, shape (N, M), in (0, 1].
+
+    Encodings of the same image have similar absolute values. The first image of a class is led by the encoding with
+    most of that class, each further one by an encoding that has much of the class and is least like the leaders so far.
+
+    Args:
+        magnitudes: |y|, shape (N, d).
+        probabilities: labels of the encodings, shape (N, K).
+        labels: of the images, shape (M,).
+    """
+    alike = torch.corrcoef(magnitudes).nan_to_num().clamp(_RIDGE, 1.0)
+    columns = torch.ones(len(magnitudes), len(labels), dtype=torch.float64)
+    for own in labels.unique():
+        share = probabilities[:, own]
+        leaders: list[Tensor] = []
+        for image in (labels == own).nonzero()[:, 0]:
+            strangeness = torch.stack([1.0 - leader for leader in leaders]).amin(0) if leaders else 1.0
+            leaders.append(alike[(share * strangeness).argmax()])
+            columns[:, image] = leaders[-1]
+    return columns
 
 
 def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Images:
@@ -178,7 +284,7 @@ def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, ge
         signed = magnitudes * _signs(weights @ images)
         images = (inverse @ signed).clamp(low, high)
     images = torch.cat((images, (-images).clamp(low, high)))
-    errors = ((weights @ images).abs() - magnitudes).square().mean(1)
+    errors = _errors(images, weights, magnitudes)
     best = _likeliest(images, errors, low, high)
     chosen = images.gather(0, best.expand(1, images.shape[1], -1)).squeeze(0)
     return Images(chosen, weights, float(errors.gather(0, best[None]).mean().sqrt()))
@@ -195,9 +301,20 @@ def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, gene
     if images > _ENUMERATED or len(weights) < images:
         shape = (_STARTS, images, magnitudes.shape[1])
         return low + (high - low) * torch.rand(shape, dtype=torch.float64, generator=generator)
-    rows = qr(weights.T.numpy(), mode="r", pivoting=True)[1][:images].tolist()  # those furthest from being dependent
+    order = cast("Any", qr(weights.T.numpy(), mode="r", pivoting=True))[1]
+    rows = order[:images].tolist()  # those furthest from being dependent
     signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=images)), dtype=torch.float64)
-    return (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
+    starts = (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
+    if len(starts) <= _STARTS:
+        return starts
+    errors = torch.cat([_errors(some, weights, magnitudes) for some in starts.split(_STARTS)])
+    best = errors.topk(_STARTS, dim=0, largest=False).indices
+    return starts.gather(0, best[:, None].expand(-1, images, -1))
+
+
+def _errors(images: Tensor, weights: Tensor, magnitudes: Tensor) -> Tensor:
+    """Return mean squared errors of images (S, M, d), shape (S, d)."""
+    return ((weights @ images).abs() - magnitudes).square().mean(1)
 
 
 def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -216,16 +333,16 @@ def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Ten
 
 
 def _reweighted(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return weights that suit the images better; what a class adds up to stays as it is."""
+    """Return weights that suit the images better; zeros, and what a class adds up to, stay as they are."""
     signed = magnitudes * _signs(found.weights @ found.inputs)
     free = torch.linalg.lstsq(found.inputs.T, signed.T, driver="gelsd").solution.T
-    return _shared(free.clamp_min(_RIDGE), probabilities, labels)
+    return _shared(free.clamp_min(_RIDGE) * (found.weights > 0), probabilities, labels)
 
 
 def _shared(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return weights (N, M) in the proportions of `free` within a class, which add up to its probability."""
     classes = F.one_hot(labels, probabilities.shape[1]).double()
-    sums = (free @ classes)[:, labels]
+    sums = (free @ classes)[:, labels].clamp_min(_RIDGE)
     return free / sums * probabilities.clamp_min(0.0)[:, labels]
 
 

@@ -56,6 +56,7 @@ class Auto(Attack[AutoConfig]):
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     effort: ClassVar[Effort] = "reference"
+    over_rounds: ClassVar[bool] = True
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try, judge, refine; then undo what known defenses did to the batch."""

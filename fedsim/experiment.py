@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
@@ -409,9 +409,9 @@ def _attack(
     attacked = [(entry, truth) for entry, truth in attacked if any(map(len, truth.private))]
     records: list[VictimRecord] = []
     while len(records) < len(attacked):
-        first = observe(world, *attacked[len(records)], knows)
+        first = _observed(world, attack, attacked, attacked[len(records)], knows)
         chunk = attacked[len(records) : len(records) + attack.at_once(first)]
-        seen = [first, *(observe(world, entry, truth, knows) for entry, truth in chunk[1:])]
+        seen = [first, *(_observed(world, attack, attacked, one, knows) for one in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
         found = _found(this, world, choice, attack, seen, [entry for entry, _ in chunk], watch)
@@ -421,6 +421,23 @@ def _attack(
             records.append(victim.model_copy(update={"seconds": seconds}))
             this.watcher.attacked(choice.label or choice.name, records[-1])
     return sorted([*records, *empty], key=lambda record: (record.round, record.client))
+
+
+def _observed(
+    world: World,
+    attack: Attack[Any],
+    attacked: Sequence[tuple[WireEntry, Truth]],
+    one: tuple[WireEntry, Truth],
+    knows: Collection[Knowledge],
+) -> Observation:
+    """Observe one update, with those of the same client before it if the attack looks over rounds."""
+    who = one[0]
+    before = [
+        other
+        for other in attacked
+        if (other[0].client, other[0].clients) == (who.client, who.clients) and other[0].round < who.round
+    ]
+    return observe(world, *one, knows, before if attack.over_rounds else ())
 
 
 def _unharmed(entry: WireEntry) -> VictimRecord:

@@ -378,6 +378,7 @@ class Attack(_Configured[ConfigT]):
         crafts: whether it overrides `craft`, which takes a malicious server.
         undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
             there before the change, and not what the model saw.
+        over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
     """
 
     effort: ClassVar[Effort] = "descent"
@@ -385,6 +386,7 @@ class Attack(_Configured[ConfigT]):
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
     crafts: ClassVar[bool] = False
     undoes: ClassVar[bool] = False
+    over_rounds: ClassVar[bool] = False
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.

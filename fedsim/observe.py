@@ -38,10 +38,20 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
     "components": ("the description of every component in use", "does not know which components are in use"),
     "draws": ("what the components drew", "does not see what the components drew"),
+    "earlier-rounds": (
+        "what a client sent in the attacked rounds before",
+        "looks at every round for itself",
+    ),
 }
 
 
-def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Knowledge]) -> Observation:
+def observe(
+    world: World,
+    entry: WireEntry,
+    truth: Truth,
+    knows: Collection[Knowledge],
+    earlier: Sequence[tuple[WireEntry, Truth]] = (),
+) -> Observation:
     """Return what the attacker gets.
 
     Args:
@@ -49,6 +59,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
         truth: the private side of it; only granted parts of it are copied.
         knows: everything granted.
+        earlier: updates of the same client from rounds before, with their private sides; observed too if granted.
 
     Raises:
         ScenarioError: the dropout rates are not granted, but stand in the model's own code, where they cannot be
@@ -94,6 +105,7 @@ def observe(world: World, entry: WireEntry, truth: Truth, knows: Collection[Know
         batch_sizes=sizes,
         examples=len(examples) if sizes else None,
         draws=_copied(truth.draws) if "draws" in knows and not entry.clients else None,
+        earlier=tuple(observe(world, *one, knows) for one in earlier) if "earlier-rounds" in knows else (),
     )
 
 
@@ -121,6 +133,8 @@ def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
     """Say whether there is anything to know: most scenarios have no components that an attacker could miss."""
     if knowledge == "components":
         return bool(world.component_views)
+    if knowledge == "earlier-rounds":
+        return len(world.scenario.threat.rounds) > 1
     return knowledge != "draws" or bool(world.augmentations)
 
 

@@ -7,7 +7,6 @@ different processes.
 from __future__ import annotations
 
 import heapq
-import math
 from collections.abc import Sequence
 from typing import Literal, Protocol, cast
 
@@ -21,7 +20,7 @@ from fedsim.participation import Loss
 from fedsim.secure_aggregation.config import SecureAggregation
 from fedsim.secure_aggregation.messages import ConfigValue, ForwardedShares, Memory, NeighbourKeys, UnmaskRequest
 from fedsim.secure_aggregation.protocol import MaskingClient
-from fedsim.secure_aggregation.quantisation import check_total_weight, quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.quantisation import NotFinite, check_total_weight, quantised, weighted, weighted_mean
 from fedsim.world import World
 
 Stage = Literal["advertise", "share", "reveal"]
@@ -50,10 +49,11 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     """
     settings = secure_settings(world)
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
-    if not math.isfinite(scaled) or not bool(torch.isfinite(vector).all()):
-        return None
     whole = torch.cat((vector, vector.new_tensor([scaled])))
-    levels = quantised(whole, settings, seeding.generator(world.scenario.seed, "rounding", round_, client))
+    try:
+        levels = quantised(whole, settings, seeding.generator(world.scenario.seed, "rounding", round_, client))
+    except NotFinite:
+        return None
     return weighted(levels, world.new_aggregator().weight(examples), settings)
 
 

@@ -14,7 +14,15 @@ Masks = tuple[Tensor, ...]
 Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
 Loss = Callable[[Tensor, Tensor], Tensor]
 Knowledge = Literal[
-    "labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses", "components", "draws"
+    "labels",
+    "masks",
+    "batch-size",
+    "dropout-rates",
+    "input-statistics",
+    "defenses",
+    "components",
+    "draws",
+    "earlier-rounds",
 ]
 Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
 Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
@@ -270,6 +278,8 @@ class Observation:
         draws: what the components of every local step drew, or None unless ``draws`` are known; of a mean, None.
         set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
             matched with them; labels may be read off them.
+        earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
+            own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
     """
 
     threat: ThreatModel
@@ -292,6 +302,7 @@ class Observation:
     examples: int | None = None
     draws: tuple[Draws, ...] | None = None
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
+    earlier: tuple[Observation, ...] = ()
 
 
 Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates

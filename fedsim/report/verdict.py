@@ -32,6 +32,7 @@ _KNOWLEDGE = {
     "dropout-rates": "the dropout rates",
     "input-statistics": "the input statistics",
     "defenses": "the defenses in use",
+    "earlier-rounds": "what the client sent in the attacked rounds before",
 }
 
 

@@ -8,10 +8,23 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks._unmixing import _by_turns, _pair_weights, mixed_labels, regressed, unmixed_pairs
+from attacks._unmixing import (
+    Encodings,
+    _by_turns,
+    _pair_weights,
+    mixed_labels,
+    regressed,
+    regressed_together,
+    unmixed_pairs,
+)
 from fedsim import registry, seeding
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.errors import NotApplicable
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.observe import observe
+from fedsim.scenario import Scenario
+from fedsim.types import Observation, Reconstruction, Truth, WireEntry
 from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -126,7 +139,75 @@ def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: li
     weights /= weights.sum(1, keepdim=True)
     encodings = weights @ images * (2.0 * torch.randint(2, (24, images.shape[1]), generator=generator) - 1.0)
     probabilities = weights @ F.one_hot(torch.tensor(labels), 10).double()
-    found = regressed(observation, encodings, probabilities, torch.tensor(labels), generator)
+    found = regressed(observation, Encodings(encodings, probabilities, torch.tensor(labels)), generator)
     errors = torch.cdist(found.inputs, images).min(0).values / images.shape[1] ** 0.5
     psnr = -20.0 * torch.log10(errors * world.dataset.spec.std[0])
     assert psnr.min() > (100.0 if len(set(labels)) == len(labels) else RECOGNISABLE)
+
+
+@pytest.fixture
+def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]]:
+    """What one client with eight digits sends in some rounds under InstaHide, each observed with those before it."""
+
+    def build(numbers: range, *knows: Any) -> list[Observation]:
+        world = worlds.build(
+            scenario(
+                model=MLP,
+                data={"name": "mnist5k"},
+                partition={"scheme": "resampled", "examples_per_client": 8},
+                federation={"batch_size": 4, "rounds": 8},
+                defenses=[{"name": "instahide"}],
+            )
+        )
+        seen = []
+        for number in numbers:
+            update, truth = local_training(world, world.first_weights, number, 1)
+            seen.append((WireEntry(number, 1, world.first_weights, update), truth))
+        return [observe(world, *one, (*KNOWN, *knows), seen[:place]) for place, one in enumerate(seen)]
+
+    return build
+
+
+def test_earlier_rounds_are_seen_by_those_who_are_granted_them(rounds: Callable[..., list[Observation]]) -> None:
+    assert [len(own.earlier) for own in rounds(range(1, 4), "defenses")] == [0, 0, 0]
+    granted = rounds(range(1, 4), "defenses", "earlier-rounds")
+    assert [len(own.earlier) for own in granted] == [0, 1, 2]
+    assert not any(before.earlier for own in granted for before in own.earlier)
+
+
+def test_the_regression_over_rounds_gives_every_image_of_the_batch(
+    rounds: Callable[..., list[Observation]], watched: Watched
+) -> None:
+    *_, latest = rounds(range(1, 5), "defenses", "earlier-rounds")
+    method = registry.get("attack", "instahide-regression")
+    attack = method.make(method.config())
+    steps: list[Any] = []
+    first = attack(latest, seeding.generator(1, "attack"), steps.append)
+    second = attack(latest, seeding.generator(1, "attack"))
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.inputs.shape == (4, *latest.spec.shape)
+    assert latest.labels is not None
+    assert torch.equal(first.labels, latest.labels)
+    assert len(steps) == 1
+    plain, _, _ = watched(knows=(*KNOWN, "defenses", "earlier-rounds"))
+    with pytest.raises(NotApplicable, match="no defense in use mixes examples under random signs"):
+        attack(plain, seeding.generator(1, "attack"))
+
+
+def test_joined_encodings_are_solved_where_one_batch_alone_is_not(watched: Watched) -> None:
+    """Two batches of three encodings share two images; their values are exact, so are the images found together."""
+    _, truth, world = seen(watched, "mixup", 4, 0, "defenses")
+    observation, _, _ = seen(watched, "mixup", 4, 0, "defenses")
+    generator = torch.Generator().manual_seed(3)
+    images, labels = truth.private[0].inputs.flatten(1).double(), torch.tensor([0, 1, 2, 3])
+    batches = []
+    for chosen in ([0, 1, 2], [1, 2, 3]):
+        weights = torch.rand(3, 3, dtype=torch.float64, generator=generator)
+        weights /= weights.sum(1, keepdim=True)
+        values = weights @ images[chosen] * (2.0 * torch.randint(2, (3, images.shape[1]), generator=generator) - 1.0)
+        own = labels[chosen]
+        batches.append(Encodings(values, weights @ F.one_hot(own, 10).double(), own))
+    found = regressed_together(observation, batches, generator)
+    errors = (found.inputs - images[:3]).square().mean(1).sqrt()
+    assert found.inputs.shape == (3, images.shape[1])
+    assert float((-20.0 * torch.log10(errors * world.dataset.spec.std[0])).min()) > RECOGNISABLE
