@@ -10,8 +10,9 @@ import torch.nn.functional as F
 
 from fedsim import cohort, registry
 from fedsim import world as worlds
+from fedsim.boxes import areas, inside
 from fedsim.client import local_training
-from fedsim.components.augment.cutmix import CutMix, CutMixConfig, Draw, areas, boxes_of, inside, mixed_labels
+from fedsim.components.augment.cutmix import CutMix, CutMixConfig, Draw, boxes_of, mixed_labels
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.hooks import Here
 from fedsim.scenario import Scenario

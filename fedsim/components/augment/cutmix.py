@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.boxes import areas, inside
 from fedsim.errors import FedsimError
 from fedsim.hooks import Augmentation, Here, Rules
 from fedsim.registry import component
@@ -131,19 +132,6 @@ def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator
         centre = torch.randint(size, shares.shape, generator=generator)
         sides += [(centre - half).clamp(0, size), (centre + half).clamp(0, size)]
     return torch.stack(sides, 1)
-
-
-def areas(boxes: Tensor) -> Tensor:
-    """Return the number of pixels of each box (N, 4), shape (N,)."""
-    top, bottom, left, right = boxes.unbind(1)
-    return (bottom - top) * (right - left)
-
-
-def inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Return which pixels lie in each box (N, 4), boolean, shape (N, height, width)."""
-    top, bottom, left, right = (edge.view(-1, 1) for edge in boxes.unbind(1))
-    rows, columns = torch.arange(height), torch.arange(width)
-    return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
 
 
 def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tensor:
