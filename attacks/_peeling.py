@@ -32,10 +32,12 @@ class Peeled:
     Attributes:
         masks: one a site, in the model's precision, or None when some site does not stand between two linear layers.
         labels: shape (B,), or None when the last linear layer has not one output a class.
+        deltas: of the last linear layer, dL/d(its outputs), shape (B, K) float64, or None as for the labels.
     """
 
     masks: Masks | None
     labels: Tensor | None
+    deltas: Tensor | None
 
 
 @torch.no_grad()
@@ -54,7 +56,7 @@ def peeled(observation: Observation, examples: Tensor) -> Peeled:
     for position, name in enumerate(names):
         inputs = _linear_inputs(model, observation, examples, masks)[position][1]
         if inputs.ndim != 2 or f"{name}.weight" in observation.hidden:  # noqa: PLR2004 - one vector an example
-            return Peeled(None, None)
+            return Peeled(None, None, None)
         gradient = observation.update.tensors[f"{name}.weight"].double()
         if name in site_before:
             mask = _decided(deltas, inputs, gradient)
@@ -65,7 +67,9 @@ def peeled(observation: Observation, examples: Tensor) -> Peeled:
     is_complete = len(site_before) == len(masks)
     has_head = deltas.shape[1] == observation.spec.classes
     return Peeled(
-        tuple(mask.to(dtype) for mask in masks) if is_complete else None, deltas.argmin(1) if has_head else None
+        tuple(mask.to(dtype) for mask in masks) if is_complete else None,
+        deltas.argmin(1) if has_head else None,
+        deltas if has_head else None,
     )
 
 

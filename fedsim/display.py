@@ -264,6 +264,26 @@ def results(record: RunRecord) -> Table:
     return table
 
 
+def composites(record: RunRecord) -> Table | None:
+    """Return the table of scores against what the model saw, or None when no client trained on composites."""
+    rows = [
+        (arm.name, attack.label, attack.summary.composites)
+        for arm in record.arms
+        for attack in arm.attacks
+        if attack.summary is not None and attack.summary.composites is not None
+    ]
+    if not rows:
+        return None
+    table = Table(title="Against the composites that clients trained on", title_justify="left")
+    headings = ("arm", "attack", "to the composite (dB)", "to the seen part (dB)", "part seen", "both labels found")
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
+    for arm, label, own in rows:
+        figures = (_number(own.psnr_trained, 1), _number(own.psnr_seen, 1), _number(own.seen, 2))
+        table.add_row(arm, label, *figures, "-" if own.minor_found is None else _percent(own.minor_found))
+    return table
+
+
 def guarantees(record: RunRecord) -> list[str]:
     """Return a line for what each private method of each arm guaranteed."""
     return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from fedsim.types import Batch
 
@@ -18,8 +19,21 @@ def distinct(batches: Sequence[Batch]) -> Batch:
     if len(batches) == 1:
         return batches[0]
     inputs, labels = torch.cat([own.inputs for own in batches]), torch.cat([own.labels for own in batches])
-    first: dict[tuple[bytes, int], int] = {}
-    for index, (example, label) in enumerate(zip(inputs, labels.tolist(), strict=True)):
-        first.setdefault((example.contiguous().numpy().tobytes(), label), index)
-    chosen = torch.tensor(list(first.values()))
+    number = torch.cat(numbers(batches))
+    chosen = torch.tensor([number.tolist().index(value) for value in range(int(number.max()) + 1)])
     return Batch(inputs[chosen], labels[chosen])
+
+
+def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
+    """Return which of the `distinct` examples stands where in each batch, one tensor (B,) a batch."""
+    if len(batches) == 1:
+        return (torch.arange(len(batches[0])),)
+    known: dict[tuple[bytes, int], int] = {}
+    return tuple(
+        torch.tensor([known.setdefault(key, len(known)) for key in map(_key, own.inputs, own.labels)], dtype=torch.long)
+        for own in batches
+    )
+
+
+def _key(example: Tensor, label: Tensor) -> tuple[bytes, int]:
+    return example.contiguous().numpy().tobytes(), int(label)

@@ -23,6 +23,7 @@ from fedsim.examples import distinct
 from fedsim.hooks import Attack, MembershipAttack
 from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
+from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
@@ -487,7 +488,8 @@ def _scored(
     this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
 ) -> VictimRecord:
     batch, spec = distinct(truth.private), world.dataset.spec
-    scores, order = score_items(found, batch, spec)
+    scored = score_items(found, batch, spec)
+    scores, order = with_composites(scored, found, truth, spec), scored.order
     loss = world.loss(entry.round)
     at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, loss)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.schema import SCHEMA_VERSION
 from fedsim.types import Adjacency, Config, Knowledge, Target, Unit
@@ -88,6 +88,12 @@ class ItemScore(_Part):
     """One reconstructed example against its original (matched by least squared error when the batch has several).
 
     `mse` is in pixel units of [0, 1] after clipping, `mse_normalised` in the model's input units, `psnr` in dB.
+
+    Where the client trained on composites of its examples the scores say more, and are absent elsewhere.
+    `psnr_trained` is against the composite that the model saw in the example's place (of one step only), `seen` the
+    share of the example's pixels that stand in any composite of the update, `psnr_seen` against these pixels alone.
+    `minor_share` is the smaller one of the two label shares of that composite, `minor_found` whether the attack named
+    both labels, `share_error` its largest error of a share; None where it gave none.
     """
 
     index: int
@@ -97,6 +103,16 @@ class ItemScore(_Part):
     ssim: float
     label: int
     guessed_label: int
+    psnr_trained: float | None = None
+    psnr_seen: float | None = None
+    seen: float | None = None
+    minor_share: float | None = None
+    minor_found: bool | None = None
+    share_error: float | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {name: value for name, value in fields(self).items() if value is not None}
 
 
 class VictimRecord(_Part):
@@ -135,6 +151,15 @@ class VictimRecord(_Part):
         return "sum of 1 client" if len(self.clients) == 1 else f"sum of {len(self.clients)} clients"
 
 
+class CompositeSummary(_Part):
+    """Scores against what the model saw, where clients trained on composites; see `ItemScore`. Medians of PSNR."""
+
+    psnr_trained: Interval | None
+    psnr_seen: Interval | None
+    seen: Interval | None
+    minor_found: Interval | None
+
+
 class Summary(_Part):
     """An attack over all victims of an arm. Units of resampling are victims, not images."""
 
@@ -145,6 +170,12 @@ class Summary(_Part):
     mse_mean: Interval | None
     label_accuracy: Interval | None
     mask_accuracy: Interval | None = None
+    composites: CompositeSummary | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_composites(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent in most runs."""
+        return {name: value for name, value in fields(self).items() if value is not None or name != "composites"}
 
 
 class AttackRecord(_Part):

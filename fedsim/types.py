@@ -196,9 +196,11 @@ class PublicKnowledge:
             scaled down to it). Of defenses inside the model: `noise_modules` (names of modules that return independent
             N(0, 1) noise) and `penalties` (by name of a module, the function from its output to what each example's
             loss gains). Of defenses that change the batch: `transforms` (functions of the inputs, one of which was
-            used), `mixed_examples` (how many examples a mixture holds) and `random_signs` (whether entries of the
-            inputs have random signs). Private mechanisms state `clip` (largest norm of what one example or client
-            adds), and `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or `target_epsilon`
+            used), `mixed_examples` (how many examples a mixture holds), `pasted_examples` (the same where every pixel
+            stems from one of them; with `per_sample` each mixture has a rectangle of its own) and `random_signs`
+            (whether entries of the inputs have random signs). Private mechanisms state `clip` (largest norm of what one
+            example or client adds), and `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or
+            `target_epsilon`
             (from which it follows); where the scale of an entry depends on the batch, they state no `noise_scale`.
     """
 
@@ -416,6 +418,8 @@ class Reconstruction:
         facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
         is_exact: whether the attack's own equations, more than its unknowns, hold up to rounding: no search could
             explain the update better.
+        trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
+            None when it takes that for `inputs` and `labels` themselves.
     """
 
     inputs: Tensor
@@ -429,3 +433,4 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
+    trained: Batch | None = None

@@ -51,6 +51,8 @@ def run(
     page = report.build(folder.path)
     if any(arm.attacks for arm in record.arms):
         screen.print(display.results(record))
+    if (seen := display.composites(record)) is not None:
+        screen.print(seen)
     if any(arm.membership for arm in record.arms):
         screen.print(display.memberships(record))
     for line in display.guarantees(record):

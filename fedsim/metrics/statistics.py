@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fedsim.metrics.labels import label_accuracy
-from fedsim.record import Interval, ItemScore, MaskScore, Summary, VictimRecord
+from fedsim.record import CompositeSummary, Interval, ItemScore, MaskScore, Summary, VictimRecord
 from fedsim.seeding import derive
 
 Metric = Literal["psnr", "ssim", "mse"]
@@ -119,7 +119,16 @@ def summarise(
         return _bootstrap(statistic, values, source, confidence, resamples) if values else None
 
     def of(field: str) -> Clusters:
-        return [[getattr(item, field) for item in victim.scores] for victim in scored]
+        values = [[getattr(item, field) for item in victim.scores] for victim in scored]
+        known = ([float(value) for value in own if value is not None] for own in values)
+        return [own for own in known if own]
+
+    composites = CompositeSummary(
+        psnr_trained=over(np.nanmedian, of("psnr_trained")),
+        psnr_seen=over(np.nanmedian, of("psnr_seen")),
+        seen=over(np.nanmean, of("seen")),
+        minor_found=over(np.nanmean, of("minor_found")),
+    )
 
     return Summary(
         success=wilson(min(sum(shares), len(victims)), len(victims), confidence),
@@ -129,6 +138,7 @@ def summarise(
         mse_mean=over(np.nanmean, of("mse")),
         label_accuracy=over(np.nanmean, [[label] for label in labels]),
         mask_accuracy=over(np.nanmean, [[mask] for mask in masks]),
+        composites=composites if any(value for _, value in composites) else None,
     )
 
 

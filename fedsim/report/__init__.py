@@ -93,6 +93,8 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
+        sights=tables.sights(record),
+        minor_shares=tables.MINOR_SHARES,
         left_out=tables.left_out(record),
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,

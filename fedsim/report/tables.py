@@ -44,6 +44,9 @@ SCORE_COLUMNS = (
 
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 
+MINOR_SHARES = ((0.0, 0.05), (0.05, 0.2), (0.2, 0.5))
+"""Shares of the smaller label, above the first and up to the second, in which its recovery is counted."""
+
 NOTHING = "\N{EN DASH}"
 
 
@@ -102,6 +105,19 @@ class Inferences:
 
     arm: str
     rows: tuple[Inference, ...]
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One attack in one arm whose clients trained on composites; `minor` counts what was found by MINOR_SHARES."""
+
+    arm: str
+    attack: str
+    trained: Estimate
+    seen: Estimate
+    part: Estimate
+    labels: Estimate
+    minor: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -176,6 +192,32 @@ def results(record: RunRecord, judge: Judge) -> list[Results]:
 def memberships(record: RunRecord) -> list[Inferences]:
     """Return the table of membership attacks by arms, of the arms that have any."""
     return [Inferences(arm.name, tuple(map(_inference, arm.membership))) for arm in record.arms if arm.membership]
+
+
+def sights(record: RunRecord) -> list[Sight]:
+    """Return scores against what the model saw, of every attack in an arm whose clients trained on composites."""
+    return [
+        Sight(
+            arm=arm.name,
+            attack=attack.label,
+            trained=_estimate(own.psnr_trained, 1, 1, " dB"),
+            seen=_estimate(own.psnr_seen, 1, 1, " dB"),
+            part=_estimate(own.seen, 100, 0, "%"),
+            labels=_estimate(own.minor_found, 100, 0, "%"),
+            minor=tuple(_found_between(attack, low, high) for low, high in MINOR_SHARES),
+        )
+        for arm in record.arms
+        for attack in arm.attacks
+        if attack.summary is not None and (own := attack.summary.composites) is not None
+    ]
+
+
+def _found_between(attack: AttackRecord, low: float, high: float) -> str:
+    items = (item for victim in attack.victims for item in victim.scores if item.minor_share is not None)
+    found = [item.minor_found for item in items if low < (item.minor_share or 0.0) <= high]
+    if None in found or not found:
+        return NOTHING
+    return f"{sum(map(bool, found))} of {len(found)}"
 
 
 def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:

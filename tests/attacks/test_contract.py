@@ -16,7 +16,7 @@ from fedsim.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ATTACKS = registry.methods("attack")
-ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses")
+ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses", "components")
 
 
 def short(name: str) -> Attack[Any]:
@@ -35,13 +35,16 @@ def attacked(name: str, observation: Observation, seed: int = 1) -> Reconstructi
 
 @pytest.fixture(params=[1, 2], ids=["one", "two"])
 def observation(request: pytest.FixtureRequest, name: str, watched: Watched) -> Observation:
-    """Of a small MLP: changed by a malicious server, or with known noise, if the attack takes that."""
+    """Of a small MLP: changed by a malicious server, with known noise or mixed labels, if the attack takes that."""
     return watched(knows=ALL, federation={"batch_size": request.param}, **surroundings(name))[0]
 
 
 def surroundings(name: str) -> dict[str, Any]:
     if "defenses" in ATTACKS[name].make.needs:  # type: ignore[attr-defined]
         return {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
+    if "components" in ATTACKS[name].make.needs:  # type: ignore[attr-defined]
+        model = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25}
+        return {"model": model, "components": [{"name": "cutmix", "probability": 1.0}]}
     if not ATTACKS[name].make.crafts:  # type: ignore[attr-defined]
         return {}
     model = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25, "bias": True, "activation": "relu"}

@@ -1,0 +1,1 @@
+"""Hook augment: changes each batch before the forward pass."""

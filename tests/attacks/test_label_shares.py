@@ -1,0 +1,121 @@
+"""Both labels, their weights and the originals behind CutMix composites, on small networks trained for real."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from attacks._assembly import assembled
+from attacks.label_shares import label_shares
+from fedsim import seeding
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.metrics.composites import with_composites
+from fedsim.metrics.image import score_items
+from fedsim.record import ItemScore
+from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components")
+
+
+def observed(watched: Watched, client: int, **changes: Any) -> tuple[Observation, Truth, World]:
+    cutmix = {"name": "cutmix", "probability": 1.0, "mode": changes.pop("mode", "cutmix")}
+    cutmix["per_sample"] = changes.pop("per_sample", False)
+    tables = {
+        "model": {"name": "mlp", "width": 96, "depth": 2, "dropout": 0.25},
+        "data": {"name": "mnist5k"},
+        "federation": {"clients": 50, "batch_size": 4},
+        "components": [cutmix],
+        "knows": KNOWN,
+    }
+    return watched(client=client, **{**tables, **changes})
+
+
+def attacked(
+    watched: Watched, attack: Attack[Any], client: int, **changes: Any
+) -> tuple[Reconstruction, tuple[ItemScore, ...]]:
+    observation, truth, world = observed(watched, client, **changes)
+    found = attack(observation, seeding.generator(1, "attack"))
+    scored = score_items(found, truth.private[0], world.dataset.spec)
+    return found, with_composites(scored, found, truth, world.dataset.spec)
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("client", range(3))
+def test_from_the_true_composites_and_masks_the_shares_are_exact(
+    watched: Watched, client: int, per_sample: bool
+) -> None:
+    observation, truth, _ = observed(watched, client, per_sample=per_sample)
+    shares = label_shares(observation, truth.batches[0].inputs, truth.masks[0])
+    assert shares is not None
+    assert torch.allclose(shares, truth.batches[0].labels.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.25])
+def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
+    watched: Watched, attack_named: Named, dropout: float
+) -> None:
+    model = {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
+    for knows in (KNOWN, (*KNOWN, "draws")):
+        found, items = attacked(watched, attack_named("label-shares"), 1, model=model, knows=knows)
+        assert found.is_exact
+        assert found.objective < 1e-9
+        assert min(item.psnr for item in items) > 100
+        assert min(item.psnr_trained or 0.0 for item in items) > 100
+        assert all(item.minor_found in (True, None) for item in items)
+        assert sorted(found.labels.tolist()) == sorted(item.label for item in items)
+
+
+def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched: Watched, attack_named: Named) -> None:
+    shown, composites = attacked(watched, attack_named("label-shares"), 2, per_sample=True)
+    told, originals = attacked(watched, attack_named("label-shares"), 2, per_sample=True, knows=(*KNOWN, "draws"))
+    assert shown.is_exact
+    assert told.is_exact
+    for items in (composites, originals):
+        assert min(item.psnr_trained or 0.0 for item in items) > 100
+        assert min(item.psnr_seen or 0.0 for item in items) > 100
+    is_whole = [item.index for item in originals if item.seen == 1.0]
+    assert all(originals[index].psnr > 100 for index in is_whole)
+    assert sum(item.psnr for item in originals) >= sum(item.psnr for item in composites) - 1.0
+
+
+def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched, attack_named: Named) -> None:
+    found, items = attacked(watched, attack_named("label-shares"), 0, mode="mixup")
+    assert found.is_exact
+    assert min(item.psnr_trained or 0.0 for item in items) > 100
+    assert min(item.psnr for item in items) < 40
+    assert all(item.minor_found in (True, None) for item in items)
+
+
+def test_auto_ends_its_search_with_it_if_it_knows_the_components(watched: Watched, attack_named: Named) -> None:
+    auto = attack_named("auto", iterations=20, mask_iterations=5)
+    found, items = attacked(watched, auto, 1)
+    assert found.notes[0] == "won: label-shares, which explains the gradient exactly"
+    assert min(item.psnr for item in items) > 100
+
+
+def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
+    attack = attack_named("label-shares")
+    with pytest.raises(NotApplicable, match="no component in use mixes labels"):
+        attacked(watched, attack, 0, mode="cutout")
+    with pytest.raises(NotApplicable, match="no exact attack applies"):
+        attacked(watched, attack, 0, model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
+
+
+def test_the_box_is_found_by_its_area_and_by_smoothness() -> None:
+    """Smooth images that differ: only the true box puts all of them together without a seam."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 12), torch.linspace(0, 1, 9), indexing="ij")
+    images = torch.stack([rows, columns, 1 - rows, rows * columns])[:, None]
+    partners, box, own = torch.tensor([1, 2, 3, 0]), torch.tensor([2, 7, 3, 9]), torch.eye(4)
+    composites = images.clone()
+    composites[:, :, 2:7, 3:9] = images[partners][:, :, 2:7, 3:9]
+    weight = 1 - 30 / 108
+    found = assembled(composites, weight * own + (1 - weight) * own[partners], None)
+    assert found is not None
+    assert found.boxes[0].tolist() == box.tolist()
+    assert torch.equal(found.images, images)
+    assert assembled(composites, own, None) is None

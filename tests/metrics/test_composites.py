@@ -1,0 +1,146 @@
+"""Scores against what the model saw, beside a count over pixels one by one."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.boxes import Pasted, gathered, inside
+from fedsim.examples import distinct
+from fedsim.metrics.composites import with_composites
+from fedsim.metrics.image import score_items, to_pixels
+from fedsim.record import ItemScore
+from fedsim.types import Batch, Observation, Reconstruction, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+CUTMIX = {"name": "cutmix", "probability": 1.0, "per_sample": True}
+
+
+def trained(watched: Watched, client: int = 0, **tables: Any) -> tuple[Truth, World]:
+    own = {"federation": {"batch_size": 4}, "components": [CUTMIX], **tables}
+    _, truth, world = watched(client=client, **own)
+    return truth, world
+
+
+def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
+    labels = torch.zeros(len(inputs), dtype=torch.long)
+    return Reconstruction(inputs, labels, None, 0.0, 1, 1, (), "done", trained=shown)
+
+
+def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:
+    spec = world.dataset.spec
+    return with_composites(score_items(found, distinct(truth.private), spec), found, truth, spec)
+
+
+@pytest.mark.parametrize("client", range(4))
+def test_the_composites_themselves_score_best_and_show_what_the_boxes_say(watched: Watched, client: int) -> None:
+    truth, world = trained(watched, client)
+    order = torch.tensor([2, 0, 3, 1])
+    items = scores(guess(truth.batches[0].inputs[order]), truth, world)
+    pasted = Pasted.written_in(truth.draws[0])
+    assert pasted is not None
+    assert pasted.boxes is not None
+    assert pasted.partners is not None
+    visible = torch.zeros(4, 8, 8, dtype=torch.bool)
+    for place in range(4):
+        top, bottom, left, right = pasted.boxes[place].tolist()
+        for row in range(8):
+            for column in range(8):
+                is_pasted = top <= row < bottom and left <= column < right
+                visible[int(pasted.partners[place]) if is_pasted else place, row, column] = True
+    for item in items:
+        assert item.psnr_trained == 160.0
+        assert item.psnr_seen == 160.0
+        assert item.seen == pytest.approx(float(visible[item.index].double().mean()))
+
+
+def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched: Watched) -> None:
+    truth, world = trained(watched)
+    noise = 0.1 * torch.randn(truth.batches[0].inputs.shape, generator=torch.Generator().manual_seed(1))
+    shown = truth.batches[0].inputs + noise
+    items = scores(guess(shown), truth, world)
+    pasted = Pasted.written_in(truth.draws[0])
+    assert pasted is not None
+    assert pasted.boxes is not None
+    assert pasted.partners is not None
+    pixels, originals = (to_pixels(x, world.dataset.spec) for x in (shown, truth.private[0].inputs))
+    region = inside(pasted.boxes, 8, 8)
+    for item in items:
+        errors = []
+        for place in range(4):
+            for row in range(8):
+                for column in range(8):
+                    source = int(pasted.partners[place]) if bool(region[place, row, column]) else place
+                    if source == item.index:
+                        errors.append(float(pixels[place, 0, row, column] - originals[source, 0, row, column]) ** 2)
+        expected = -10 * math.log10(sum(errors) / len(errors))
+        # Whoever returned the originals themselves is judged as such, where that is better.
+        assert item.psnr_seen is not None
+        assert item.psnr_seen >= expected - 1e-3
+        assert item.psnr_seen == pytest.approx(expected, abs=1e-3) or item.psnr_seen < item.psnr + 20
+
+
+def test_originals_count_as_well_as_composites(watched: Watched) -> None:
+    truth, world = trained(watched)
+    items = scores(guess(truth.private[0].inputs), truth, world)
+    assert [item.psnr_seen for item in items] == [160.0] * 4
+    assert min(item.psnr_trained or 0.0 for item in items) < 60
+
+
+def test_label_shares_are_compared_with_the_mixed_labels(watched: Watched) -> None:
+    truth, world = trained(watched, 1)
+    batch = truth.batches[0]
+    mixed = (batch.labels > 0).sum(1) == 2
+    assert bool(mixed.any())
+    for shares, right in ((batch.labels, True), (batch.labels.roll(1, 1), False)):
+        items = scores(guess(batch.inputs, Batch(batch.inputs, shares)), truth, world)
+        for item, is_mixed, label in zip(items, mixed.tolist(), batch.labels, strict=True):
+            assert item.minor_share == (pytest.approx(float(label.topk(2).values[1])) if is_mixed else None)
+            assert item.minor_found is (right if is_mixed else None)
+            assert (item.share_error == 0.0) is (is_mixed and right)
+    assert all(item.minor_found is None for item in scores(guess(batch.inputs), truth, world))
+
+
+def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -> None:
+    federation = {"algorithm": "fedavg", "local_epochs": 3, "batch_size": 4}
+    partition = {"scheme": "resampled", "examples_per_client": 4}
+    several, world = trained(watched, federation=federation, partition=partition)
+    originals = distinct(several.private).inputs
+    assert len(several.draws) == 3
+    items = scores(guess(originals), several, world)
+    assert all(item.psnr_trained is None and item.psnr_seen == 160.0 for item in items)
+    one, _ = trained(watched, federation={**federation, "local_epochs": 1}, partition=partition)
+    first = scores(guess(originals), one, world)
+    assert all((after.seen or 0) >= (before.seen or 0) for before, after in zip(first, items, strict=True))
+    assert sum(item.seen or 0 for item in items) > sum(item.seen or 0 for item in first)
+
+
+def test_nothing_is_added_where_nothing_was_mixed_and_absent_scores_are_not_written(watched: Watched) -> None:
+    truth, world = trained(watched, components=[])
+    items = scores(guess(truth.private[0].inputs), truth, world)
+    assert all(item.psnr_trained is item.psnr_seen is item.seen is None for item in items)
+    assert "psnr_trained" not in items[0].model_dump()
+    assert ItemScore.model_validate_json(items[0].model_dump_json()) == items[0]
+    erased, _ = trained(watched, components=[{**CUTMIX, "mode": "cutout"}])
+    item = scores(guess(erased.batches[0].inputs), erased, world)[0]
+    box = erased.draws[0]["cutmix.boxes"][:1]
+    assert item.seen == pytest.approx(1.0 - float(inside(box, 8, 8).double().mean()))
+    blended, _ = trained(watched, components=[{**CUTMIX, "mode": "mixup"}])
+    item = scores(guess(blended.batches[0].inputs), blended, world)[0]
+    assert (item.psnr_trained, item.psnr_seen, item.seen) == (160.0, None, None)
+
+
+@pytest.mark.parametrize("client", range(4))
+def test_with_one_box_the_batch_is_put_together_again_bit_by_bit(watched: Watched, client: int) -> None:
+    truth, _ = trained(watched, client, components=[{**CUTMIX, "per_sample": False}])
+    pasted = Pasted.written_in(truth.draws[0])
+    assert pasted is not None
+    assert pasted.boxes is not None
+    assert pasted.partners is not None
+    assert torch.equal(gathered(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.private[0].inputs)
+    assert Pasted.written_in({}) is None
+    assert replace(truth, draws=()).draws == ()
