@@ -140,7 +140,8 @@ class Rules:
         classes: number of classes.
         loss_terms: names of the components that add to the loss.
         batch_readers: names of the hooks that change a batch, add to the loss after the forward pass, or look into a
-            local step, but for a defense that takes the gradient of every example.
+            local step, but for a defense that takes the gradient of every example; and of what in the model takes a
+            batch as a whole.
         hides_updates: whether secure aggregation hides the updates of single clients.
         smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
         quantisation: how updates become integers behind secure aggregation.
@@ -212,6 +213,11 @@ class ModelComponent(Component[ConfigT]):
         Raises:
             NotApplicable: it needs examples, or others than these.
         """
+
+    @property
+    def batch_reader(self) -> str | None:
+        """What of it takes a batch as a whole, by a name for people, so that examples cannot be told apart; or None."""
+        return None
 
     @final
     @property
