@@ -51,6 +51,7 @@ from fedsim.types import (
     ShadowPlan,
     Target,
     Tensors,
+    Truth,
     Update,
     View,
 )
@@ -188,6 +189,16 @@ class Component(_Configured[ConfigT]):
     def public_view(self) -> PublicKnowledge | None:
         """Return what an attacker who knows the components knows, or None when the model shows all there is."""
         return None
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Compare what an attacker `found` of this component with the truth, for people: figures by name.
+
+        Args:
+            model: the clients' model with the weights that the update answers, in training mode; it may be changed.
+            truth: the private side of the update.
+            guess: the attacker's.
+        """
+        return {}
 
 
 class ModelComponent(Component[ConfigT]):

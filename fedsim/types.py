@@ -405,6 +405,7 @@ class Reconstruction:
         facts: figures that explain the result, by name: numerical rank, condition number, restarts that converged.
         is_exact: whether the attack's own equations, more than its unknowns, hold up to rounding: no search could
             explain the update better.
+        found: what else was read, by "component.what"; scored by the component of that name.
     """
 
     inputs: Tensor
@@ -418,3 +419,4 @@ class Reconstruction:
     notes: tuple[str, ...] = ()
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
+    found: Tensors = field(default_factory=dict[str, Tensor])

@@ -92,12 +92,13 @@ class CodebookLayer(nn.Module):
         for change in self.rankings:
             ranked = change(ranked)
         best = ranked.argmax(-1, keepdim=True)
-        found = [best]
-        for _ in range(self.active - 1):
-            ranked = ranked.scatter(-1, best, -torch.inf)
-            best = ranked.argmax(-1, keepdim=True)
+        if self.active == 1:
+            return best
+        found, left = [best], ranked.clone()
+        for _ in range(self.active - 1):  # topk promises no order among equals
+            best = left.scatter_(-1, best, -torch.inf).argmax(-1, keepdim=True)
             found.append(best)
-        return torch.cat(found, -1).sort(-1).values if self.active > 1 else best
+        return torch.cat(found, -1).sort(-1).values
 
     def similarities(self, inputs: Tensor) -> Tensor:
         """Return what ranks codes, shape (B, ..., groups, C): only the code is normalised, or the squared distance."""

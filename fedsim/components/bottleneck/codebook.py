@@ -18,12 +18,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.bottleneck._codebook import CodebookLayer, CodeLoss, Combine, Ranking, Similarity
+from fedsim.components.bottleneck._codebook import (
+    CodebookLayer,
+    CodeLoss,
+    Combine,
+    Ranking,
+    Similarity,
+    fired_codes,
+)
 from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.hooks import ModelComponent, Rules
-from fedsim.masks import without_dropout
+from fedsim.masks import dropout_sites, injected_masks, without_dropout
 from fedsim.registry import component
-from fedsim.types import Config
+from fedsim.types import Config, Reconstruction, Truth
 
 _EXAMPLES = 1000
 _LLOYD_STEPS = 20
@@ -126,6 +133,25 @@ class Codebook(ModelComponent[CodebookConfig]):
             return str(reason)
         idle = [place for place in self.config.at if not seen[place]]
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Return recall and precision of the codes that an attacker read, at each place, of one local step."""
+        mine = {
+            place: guess.found[f"codebook.{place}"] for place in self.config.at if f"codebook.{place}" in guess.found
+        }
+        if not mine or truth.batches[1:]:
+            return {}
+        (batch,), (masks,) = truth.batches, truth.masks
+        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
+        with torch.no_grad(), injected_masks(sites, masks), reading(model) as seen:
+            model(batch.inputs)
+        found: dict[str, float] = {}
+        for place, read in mine.items():
+            fired = torch.stack([fired_codes(codes, *read.shape) for codes in seen[place]]).any(0)
+            right = float((fired & read).sum())
+            found[f"share of the codes fired at '{place}' that were read"] = right / float(fired.sum())
+            found[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
+        return found
 
     def _layer(self, place: str, width: int, generator: torch.Generator) -> CodebookLayer:
         if width % self.config.groups:
