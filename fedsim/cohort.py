@@ -70,6 +70,8 @@ def check(world: World) -> None:
     """
     for term in map(type, (*world.objectives, *world.loss_terms)):
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term.__name__}. {_ADVICE}")
+    for reader in world.whole_batch_components:
+        raise FedsimError(f"engine 'vectorized' has no place for the {reader}: it takes a batch as a whole. {_ADVICE}")
     for defense in world.defenses:
         if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
             name = type(defense).__name__

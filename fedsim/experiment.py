@@ -508,9 +508,15 @@ def _scored(
         history=found.history,
         notes=found.notes,
         facts=dict(found.facts),
+        found=_component_scores(world, entry, truth, found),
         why=_why(world.scenario, found, scores, at_truth),
         arrays=arrays,
     )
+
+
+def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:
+    scored = (part.scores(world.model_with(entry.received), truth, found) for part in world.components)
+    return {name: figure for scores in scored for name, figure in scores.items()}
 
 
 def _why(

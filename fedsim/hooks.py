@@ -51,6 +51,7 @@ from fedsim.types import (
     ShadowPlan,
     Target,
     Tensors,
+    Truth,
     Update,
     View,
 )
@@ -140,7 +141,8 @@ class Rules:
         classes: number of classes.
         loss_terms: names of the components that add to the loss.
         batch_readers: names of the hooks that change a batch, add to the loss after the forward pass, or look into a
-            local step, but for a defense that takes the gradient of every example.
+            local step, but for a defense that takes the gradient of every example; and of what in the model takes a
+            batch as a whole.
         hides_updates: whether secure aggregation hides the updates of single clients.
         smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
         quantisation: how updates become integers behind secure aggregation.
@@ -188,6 +190,16 @@ class Component(_Configured[ConfigT]):
         """Return what an attacker who knows the components knows, or None when the model shows all there is."""
         return None
 
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Compare what an attacker `found` of this component with the truth, for people: figures by name.
+
+        Args:
+            model: the clients' model with the weights that the update answers, in training mode; it may be changed.
+            truth: the private side of the update.
+            guess: the attacker's.
+        """
+        return {}
+
 
 class ModelComponent(Component[ConfigT]):
     """Hooks layer, adapter, bottleneck, token_reducer: changes the model once, before training."""
@@ -212,6 +224,11 @@ class ModelComponent(Component[ConfigT]):
         Raises:
             NotApplicable: it needs examples, or others than these.
         """
+
+    @property
+    def batch_reader(self) -> str | None:
+        """What of it takes a batch as a whole, by a name for people, so that examples cannot be told apart; or None."""
+        return None
 
     @final
     @property

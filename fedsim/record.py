@@ -121,7 +121,8 @@ class VictimRecord(_Part):
     `clients` holds all participants of a mean, of which `client` is the first; it is empty for a single update.
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order).
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
-    `facts` are figures that explain the result, by name, as the attack gave them; `why` says in sentences, with what
+    `facts` are figures that explain the result, by name, as the attack gave them; `found` compares what it read beside
+    images and masks with the truth, as the components score it; `why` says in sentences, with what
     the scorer knows besides, why images were not recovered, and is empty when all were.
     """
 
@@ -138,6 +139,7 @@ class VictimRecord(_Part):
     history: tuple[tuple[int, float], ...] = ()
     notes: tuple[str, ...] = ()
     facts: dict[str, float] = Field(default_factory=dict)
+    found: dict[str, float] = Field(default_factory=dict)
     why: tuple[str, ...] = ()
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")

@@ -420,6 +420,7 @@ class Reconstruction:
             explain the update better.
         trained: the batch that the attack takes the model to have seen, labels as probabilities (B, K), in any order;
             None when it takes that for `inputs` and `labels` themselves.
+        found: what else was read, by "component.what"; scored by the component of that name.
     """
 
     inputs: Tensor
@@ -434,3 +435,4 @@ class Reconstruction:
     facts: Mapping[str, float] = field(default_factory=dict[str, float])
     is_exact: bool = False
     trained: Batch | None = None
+    found: Tensors = field(default_factory=dict[str, Tensor])

@@ -129,7 +129,7 @@ class World:
             cohort=self.expected_participants,
             cohort_sampling=participation.sampling,
             loss_terms=tuple(type(term).__name__ for term in (*self.objectives, *self.loss_terms)),
-            batch_readers=tuple(type(hook).__name__ for hook in self._batch_readers()),
+            batch_readers=(*(type(hook).__name__ for hook in self._batch_readers()), *self.whole_batch_components),
             hides_updates=self.scenario.secure_aggregation is not None,
             smallest_sum=self._smallest_sum,
             quantisation=self.scenario.secure_aggregation,
@@ -141,6 +141,12 @@ class World:
             reads = defense.needs_step or defense.overrides("on_batch") or defense.overrides("loss")
             if reads and not defense.overrides("on_examples"):
                 yield defense
+
+    @property
+    def whole_batch_components(self) -> tuple[str, ...]:
+        """What in the model takes a batch as a whole, by names for people."""
+        readers = (component.batch_reader for component in self.model_components)
+        return tuple(reader for reader in readers if reader is not None)
 
     @property
     def _smallest_sum(self) -> int:

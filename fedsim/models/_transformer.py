@@ -109,10 +109,22 @@ class _Attention(nn.Module):
         self.heads = heads
         self.queries_keys_values = nn.Linear(width, 3 * width, bias=False)
         self.dropout = nn.Dropout(dropout)
+        self.joined = _Joined(width)
         self.output = nn.Sequential(nn.Linear(width, width), nn.Dropout(dropout))
 
     def forward(self, tokens: Tensor) -> Tensor:
         parts = self.queries_keys_values(tokens).unflatten(-1, (3, self.heads, -1))  # (B, T, 3, heads, features)
         queries, keys, values = parts.permute(2, 0, 3, 1, 4)  # each (B, heads, T, features)
         weights = (queries @ keys.mT / math.sqrt(queries.shape[-1])).softmax(-1)
-        return self.output((self.dropout(weights) @ values).transpose(1, 2).flatten(2))
+        return self.output(self.joined((self.dropout(weights) @ values).transpose(1, 2)))
+
+
+class _Joined(nn.Module):
+    """Puts heads (B, T, heads, features) side by side: a place of its own for what stands in front of the output."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.out_features = width
+
+    def forward(self, heads: Tensor) -> Tensor:
+        return heads.flatten(2)

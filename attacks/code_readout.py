@@ -1,0 +1,123 @@
+"""Codes that fired in a batch, read off the rows of a codebook's gradient; the inversion then uses no others.
+
+A code e_c that no position chose has dL/de_c = 0 exactly; one that fired gets (1 / k) sum of dL/do. So the rows that
+are not zero are the set of codes behind the update, layer by layer and head by head (codebook features: Tamkin,
+Taufeeque, Goodman 2023, arXiv 2310.17230). The inversion runs on a model in which all other codes are disabled, which
+leaves the truth where it was and takes most wrong guesses away.
+
+Threat model: honest-but-curious server, one gradient. Codes at positions that nobody reads, such as tokens behind the
+last attention, show only if the codebook's own loss moves them. Under noise every row carries something: rows count
+whose length independent noise of the median row's scale would reach once in a codebook. A set that is too small to
+choose k codes from restricts nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, cast, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._labels import labels_of
+from attacks._matching import one_gradient_only
+from fedsim import registry
+from fedsim.components.bottleneck.codebook import codebooks
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+_NAME = "code-readout"
+_MOST_NAMED = 40
+
+
+class CodeReadoutConfig(Config):
+    """Settings of the read-out."""
+
+    inversion: str = Field(default="dropout-inversion", description="attack that searches the images")
+    iterations: int = Field(default=2000, ge=0, description="about so many gradients for it; 0 reads codes alone")
+
+
+@final
+@attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", paper="2310.17230")
+class CodeReadout(Attack[CodeReadoutConfig]):
+    """A set of codes for every codebook, and images that use them."""
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations."""
+        return {"iterations": gradients}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without codebooks, codebooks that are not shared, and several steps."""
+        if not codebooks(observation.model):
+            return "the model has no codebook"
+        if not _gradients(observation):
+            return "the gradient of no codebook is shared"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Read the codes, then invert with them."""
+        fired = {place: fired_rows(gradient) for place, gradient in _gradients(observation).items()}
+        guess = self._inverted(_restricted(observation, fired), generator, on_step)
+        counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
+        notes = (f"codes at '{place}': {_listed(rows)}" for place, rows in fired.items())
+        found = {**guess.found, **{f"codebook.{place}": rows for place, rows in fired.items()}}
+        return replace(guess, facts={**guess.facts, **counts}, notes=(*guess.notes, *notes), found=found)
+
+    def _inverted(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        if not self.config.iterations:
+            return _grey(observation, on_step)
+        if self.config.inversion == _NAME:
+            raise NotApplicable("attack 'code-readout': inversion names this attack itself; choose another")
+        method = registry.get("attack", self.config.inversion)
+        settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
+        return method.make(method.config.model_validate(settings))(observation, generator, on_step)
+
+
+def fired_rows(gradient: Tensor) -> Tensor:
+    """Return which rows of a codebook's gradient (groups, C, w) come from codes that fired, boolean (groups, C)."""
+    from scipy.stats import chi2  # noqa: PLC0415 - takes long to import
+
+    squares = gradient.double().square().sum(-1)
+    if bool((squares == 0).any()):
+        return squares > 0
+    width = gradient.shape[-1]
+    floor = float(squares.median()) / float(chi2.median(width))
+    return squares > floor * float(chi2.isf(1.0 / squares.numel(), width))
+
+
+def _gradients(observation: Observation) -> dict[str, Tensor]:
+    """Return the gradient of each codebook that is shared, by place."""
+    sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
+    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
+    return {place: sent[name] for place, name in found.items() if name in sent}
+
+
+def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
+    """Return the observation with a copy of its model in which only these codes can fire."""
+    model = copy.deepcopy(observation.model)
+    for place, layer in codebooks(model).items():
+        rows = fired.get(place)
+        if rows is not None and int(rows.sum(1).min()) >= layer.active:
+            barred = torch.zeros(rows.shape).masked_fill(~rows, -torch.inf)
+            layer.rankings.append(barred.add)
+    return replace(observation, model=model)
+
+
+def _grey(observation: Observation, on_step: OnStep) -> Reconstruction:
+    like = next(observation.model.parameters())
+    grey = torch.zeros((observation.batch_size or 1, *observation.spec.shape), dtype=like.dtype)
+    on_step(Step(0, 1, 1, 0.0, 0.0, grey))
+    notes = ("the images are grey: only codes are read",)
+    return Reconstruction(grey, labels_of(observation), None, 0.0, 1, 1, ((1, 0.0),), "codes read off", notes)
+
+
+def _listed(rows: Tensor) -> str:
+    """Name codes as group:code, or only say how many where they are too many."""
+    named = [f"{group}:{code}" for group, code in rows.nonzero().tolist()]
+    return ", ".join(named) if len(named) <= _MOST_NAMED else f"{len(named)} of {rows.numel()}"

@@ -1,0 +1,175 @@
+"""The codebook layer: every position of an activation becomes a combination of the k codes that resemble it most."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.errors import NotApplicable
+
+Similarity = Literal["dot", "cosine", "euclid"]
+Combine = Literal["mean", "sum"]
+CodeLoss = Literal["base", "aeloss", "vqvae", "fullaeloss"]
+Ranking = Callable[[Tensor], Tensor]
+
+_FEATURE_MAP = 4  # dimensions of (B, channels, height, width)
+_SHORTEST = 1e-12
+
+
+class CodebookLayer(nn.Module):
+    """Activations (B, ..., d), or feature maps (B, d, H, W) position by position, in groups of d / groups entries.
+
+    Attributes:
+        codes: shape (groups, C, d / groups).
+        place: name of the module whose output it replaces.
+        enabled: when false, activations pass as they are.
+        rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
+        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order.
+    """
+
+    idle: Tensor
+
+    def __init__(
+        self,
+        place: str,
+        width: int,
+        *,
+        codes: int,
+        active: int,
+        groups: int,
+        similarity: Similarity,
+        combine: Combine,
+        loss: CodeLoss,
+        beta: float,
+        revive_after: int,
+        revive_noise: float,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.place, self.width, self.active = place, width, active
+        self.similarity, self.combine, self.loss, self.beta = similarity, combine, loss, beta
+        self.revive_after, self.revive_noise = revive_after, revive_noise
+        self.codes = nn.Parameter(torch.randn(groups, codes, width // groups, generator=generator))
+        self.scale = nn.Parameter(torch.ones(groups, width // groups))
+        self.shift = nn.Parameter(torch.zeros(groups, width // groups))
+        if revive_after:
+            self.register_buffer("idle", torch.zeros(groups, codes))
+        self.enabled = True
+        self.rankings: list[Ranking] = []
+        self.readers: list[list[Tensor]] = []
+
+    def forward(self, activation: Tensor) -> Tensor:
+        if not self.enabled:
+            return activation
+        inputs = self.normalised(activation)
+        chosen = self.chosen(inputs.detach())
+        for reader in self.readers:
+            reader.append(chosen)
+        if self.revive_after and self.training:
+            self._revive(inputs.detach(), chosen)
+        output = _StraightThrough.apply(inputs, self.combined(chosen), self.loss, self.beta).flatten(-2)
+        return output.movedim(-1, 1) if activation.dim() == _FEATURE_MAP else output
+
+    def normalised(self, activation: Tensor) -> Tensor:
+        """Return what is compared with the codes, shape (B, ..., groups, d / groups): a LayerNorm of each group.
+
+        Raises:
+            NotApplicable: the activation has another width.
+        """
+        features = activation.movedim(1, -1) if activation.dim() == _FEATURE_MAP else activation
+        if features.shape[-1] != self.width:
+            raise NotApplicable(f"its codes have {self.width} entries, but '{self.place}' returns {features.shape[-1]}")
+        grouped = features.unflatten(-1, self.scale.shape)
+        return F.layer_norm(grouped, grouped.shape[-1:]) * self.scale + self.shift
+
+    def chosen(self, inputs: Tensor) -> Tensor:
+        """Return the k best codes of every position and group, in ascending order; of equals, those numbered first."""
+        ranked = self.similarities(inputs)
+        for change in self.rankings:
+            ranked = change(ranked)
+        best = ranked.argmax(-1, keepdim=True)
+        if self.active == 1:
+            return best
+        found, left = [best], ranked.clone()
+        for _ in range(self.active - 1):  # topk promises no order among equals
+            best = left.scatter_(-1, best, -torch.inf).argmax(-1, keepdim=True)
+            found.append(best)
+        return torch.cat(found, -1).sort(-1).values
+
+    def similarities(self, inputs: Tensor) -> Tensor:
+        """Return what ranks codes, shape (B, ..., groups, C): only the code is normalised, or the squared distance."""
+        codes = self.codes.detach()
+        if self.similarity == "euclid":  # -||a - e||^2 / 2, without ||a||^2, which is the same for every code
+            return _products(inputs, codes) - 0.5 * codes.square().sum(-1)
+        if self.similarity == "cosine":
+            inputs = inputs / inputs.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        return _products(inputs, codes / codes.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST))
+
+    def combined(self, chosen: Tensor) -> Tensor:
+        """Return the mean or the sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
+        groups, count, _ = self.codes.shape
+        rows = chosen + count * torch.arange(groups, device=chosen.device)[:, None]
+        picked = F.embedding(rows, self.codes.flatten(0, 1))
+        return picked.mean(-2) if self.combine == "mean" else picked.sum(-2)
+
+    @torch.no_grad()
+    def _revive(self, inputs: Tensor, chosen: Tensor) -> None:
+        """Count how many steps each code has been idle, and move those that were idle too long onto activations."""
+        groups, count, size = self.codes.shape
+        fired = fired_codes(chosen, groups, count)
+        self.idle.add_(1.0).masked_fill_(fired, 0.0)
+        # Not where an attacker runs the model with weights of his own.
+        if not (isinstance(self.codes, nn.Parameter) and self.codes.requires_grad):
+            return
+        dead = self.idle >= self.revive_after
+        examples = inputs.reshape(-1, groups, size)
+        for group, code in dead.nonzero().tolist():
+            near = examples[int(torch.randint(len(examples), ())), group]
+            noise = torch.randn_like(near) * near.norm() * self.revive_noise
+            self.codes.data[group, code] = near + noise
+        self.idle.masked_fill_(dead, 0.0)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """Returns the combined codes; hands their gradient to the inputs, and to the codes what their loss says.
+
+    With gap = o - a: dL/da = dL/do - 2 beta gap (commitment), and codes get dL/do (task) plus 2 gap / n of the mean
+    squared gap over n positions (reconstruction). Differentiable again, since attackers differentiate gradients.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(inputs: Tensor, output: Tensor, loss: CodeLoss, beta: float) -> Tensor:
+        return output.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.loss, ctx.beta = inputs[2:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        (gradient,) = gradients
+        if ctx.loss == "base":
+            return gradient, gradient, None, None
+        inputs, output = ctx.saved_tensors
+        gap = output - inputs
+        reconstruction = 2.0 * gap / gap.shape[:-2].numel()
+        to_codes = reconstruction if ctx.loss == "vqvae" else gradient + reconstruction
+        to_inputs = gradient if ctx.loss == "aeloss" else gradient - 2.0 * ctx.beta * gap
+        return to_inputs, to_codes, None, None
+
+
+def fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:
+    """Return which codes are among those chosen (..., groups, k), boolean, shape (groups, codes)."""
+    by_group = chosen.movedim(-2, 0).reshape(groups, -1)
+    return torch.zeros(groups, codes, dtype=torch.bool).scatter(1, by_group, True)
+
+
+def _products(inputs: Tensor, codes: Tensor) -> Tensor:
+    return torch.einsum("...gw,gcw->...gc", inputs, codes)

@@ -1,0 +1,317 @@
+"""Codebook features: a layer's activation a becomes the mean of the k codes that resemble it most.
+
+    o = (1 / k) sum of e_c over the k largest <LayerNorm(a), e_c / ||e_c||>,   dL/dLayerNorm(a) := dL/do
+
+in groups with codebooks of their own. Paper: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, section 2; it speaks of
+the sum of codes, the authors' program takes the mean, and so does the default here. What it may leak: the rows of the
+codebook's gradient that are not zero are the codes that fired; behind it at most k log2 C bits of a position are left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Literal, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.bottleneck._codebook import (
+    CodebookLayer,
+    CodeLoss,
+    Combine,
+    Ranking,
+    Similarity,
+    fired_codes,
+)
+from fedsim.errors import FedsimError, NotApplicable, nearest
+from fedsim.hooks import ModelComponent, Rules
+from fedsim.masks import dropout_sites, injected_masks, without_dropout
+from fedsim.registry import component
+from fedsim.types import Config, Reconstruction, Truth
+
+_EXAMPLES = 1000
+_LLOYD_STEPS = 20
+
+
+class CodebookConfig(Config):
+    """Settings of codebooks."""
+
+    at: tuple[str, ...] = Field(
+        min_length=1, description="names of the modules whose output is replaced", examples=[("2",)]
+    )
+    codes: int = Field(default=512, ge=1, description="codes C of a codebook")
+    active: int = Field(default=8, ge=1, description="codes k of a position, in every group")
+    groups: int = Field(
+        default=1, ge=1, description="parts of an activation with a codebook each, such as the heads of an attention"
+    )
+    width: int | None = Field(
+        default=None, ge=1, description="entries of the activation; found out from the layers in front when absent"
+    )
+    similarity: Similarity = Field(
+        default="dot", description="with the normalised code; cosine ranks alike; euclid: the nearest code"
+    )
+    combine: Combine = Field(default="mean", description="of the active codes; the paper's text says sum")
+    loss: CodeLoss = Field(
+        default="aeloss",
+        description="what moves codes: base: the task; aeloss: also the squared distance to the activation; vqvae: "
+        "that alone, and activations are drawn to their codes; fullaeloss: all three",
+    )
+    beta: float = Field(default=0.25, ge=0, description="vqvae and fullaeloss: weight of drawing activations to codes")
+    initialisation: Literal["normal", "k-means"] = Field(
+        default="normal", description="first codes: N(0, 1), or centres of the activations of public examples"
+    )
+    revive_after: int = Field(
+        default=0, ge=0, description="steps after which an unused code moves onto an activation; 0 for never"
+    )
+    revive_noise: float = Field(default=1e-4, ge=0, description="noise on a revived code, in units of its norm")
+
+
+@final
+@component("codebook", hook="bottleneck", summary="activations become a few codes each", paper="2310.17230")
+class Codebook(ModelComponent[CodebookConfig]):
+    """Puts a codebook behind each named module."""
+
+    @property
+    def batch_reader(self) -> str | None:
+        """What of it needs a batch as a whole: a mean over positions, or counts of what the batch used."""
+        if self.config.revive_after:
+            return "codebook with revive_after"
+        return None if self.config.loss == "base" else f"codebook with loss '{self.config.loss}' (not with 'base')"
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return `model` with the codebooks.
+
+        Raises:
+            NotApplicable: no module of that name, one that has a codebook, or codes that do not fit its width.
+        """
+        if self.config.active > self.config.codes:
+            raise NotApplicable(
+                f"component 'codebook': {self.config.active} active codes of {self.config.codes}; expected at most all."
+            )
+        names = {name for name, _ in model.named_modules() if name}
+        for place in self.config.at:
+            if place not in names:
+                raise NotApplicable(f"component 'codebook': no layer is called '{place}'.{nearest(place, names)}")
+            parent, _, own = place.rpartition(".")
+            module, owner = model.get_submodule(place), model.get_submodule(parent)
+            if isinstance(module, _Quantised) or isinstance(owner, _Quantised):
+                raise NotApplicable(f"component 'codebook': '{place}' has a codebook already; a place has one.")
+            if isinstance(owner, nn.MultiheadAttention):
+                raise NotApplicable(f"component 'codebook': '{place}' is never called; name the attention itself.")
+            layer = self._layer(place, self._width(model, place), generator)
+            owner.add_module(own, _Quantised(module, layer))
+        return model
+
+    def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
+        """Set the codes to centres of the plain model's activations, where the settings say so.
+
+        Raises:
+            NotApplicable: there are no public examples.
+        """
+        if self.config.initialisation == "normal":
+            return
+        if not len(public):
+            raise NotApplicable("component 'codebook': k-means needs public examples; set initialisation = 'normal'.")
+        own = {place: layer for place, layer in codebooks(model).items() if place in self.config.at}
+        chosen = public[torch.randperm(len(public), generator=generator)[:_EXAMPLES]]
+        with torch.no_grad(), without_dropout(), bypassed(model), _inputs(own) as seen:
+            model(chosen)
+            for place, layer in own.items():
+                inputs = torch.cat([layer.normalised(x).flatten(0, -3) for x in seen[place]])
+                for group in range(self.config.groups):
+                    layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Say whether a codebook's width is another than that of its layer, or the layer is never reached."""
+        try:
+            with torch.no_grad(), without_dropout(), reading(model) as seen:
+                model(torch.zeros(2, *rules.shape))
+        except NotApplicable as reason:
+            return str(reason)
+        idle = [place for place in self.config.at if not seen[place]]
+        return f"the forward pass never reaches '{idle[0]}'" if idle else None
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Return recall and precision of the codes that an attacker read, at each place, of one local step."""
+        mine = {
+            place: guess.found[f"codebook.{place}"] for place in self.config.at if f"codebook.{place}" in guess.found
+        }
+        if not mine or truth.batches[1:]:
+            return {}
+        (batch,), (masks,) = truth.batches, truth.masks
+        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
+        with torch.no_grad(), injected_masks(sites, masks), reading(model) as seen:
+            model(batch.inputs)
+        found: dict[str, float] = {}
+        for place, read in mine.items():
+            fired = torch.stack([fired_codes(codes, *read.shape) for codes in seen[place]]).any(0)
+            right = float((fired & read).sum())
+            found[f"share of the codes fired at '{place}' that were read"] = right / float(fired.sum())
+            found[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
+        return found
+
+    def _layer(self, place: str, width: int, generator: torch.Generator) -> CodebookLayer:
+        if width % self.config.groups:
+            raise NotApplicable(
+                f"component 'codebook': '{place}' returns {width} entries, which {self.config.groups} groups do not "
+                "divide."
+            )
+        settings = self.config.model_dump(exclude={"at", "width", "initialisation"})
+        return CodebookLayer(place, width, **settings, generator=generator)
+
+    def _width(self, model: nn.Module, place: str) -> int:
+        found, asked = _outputs(model, place), self.config.width
+        if found is None and asked is None:
+            raise NotApplicable(f"component 'codebook': how wide is '{place}'? Set width to the entries it returns.")
+        if found is not None and asked is not None and asked > found:
+            raise NotApplicable(
+                f"component 'codebook': its codes have {asked} entries, more than the {found} of '{place}'."
+            )
+        return asked or found or 0
+
+
+class _Quantised(nn.Sequential):
+    """A module and the codebook behind it."""
+
+    def __init__(self, layer: nn.Module, codebook: CodebookLayer) -> None:
+        super().__init__()
+        self.add_module("layer", layer)
+        self.add_module("codebook", codebook)
+
+
+def codebooks(model: nn.Module) -> dict[str, CodebookLayer]:
+    """Return the codebooks of a model by the name of the module whose output they replace."""
+    return {module.place: module for module in model.modules() if isinstance(module, CodebookLayer)}
+
+
+@contextmanager
+def reading(model: nn.Module) -> Iterator[Mapping[str, list[Tensor]]]:
+    """Collect the codes that fire, by place: of each forward pass one tensor (B, ..., groups, k), ascending."""
+    layers = codebooks(model)
+    seen: dict[str, list[Tensor]] = {place: [] for place in layers}
+    for place, layer in layers.items():
+        layer.readers.append(seen[place])
+    try:
+        yield seen
+    finally:
+        for place, layer in layers.items():
+            layer.readers = [reader for reader in layer.readers if reader is not seen[place]]
+
+
+@contextmanager
+def bypassed(model: nn.Module) -> Iterator[None]:
+    """Let activations pass through all codebooks as they are: the plain model."""
+    before = {layer: layer.enabled for layer in codebooks(model).values()}
+    for layer in before:
+        layer.enabled = False
+    try:
+        yield
+    finally:
+        for layer, was_enabled in before.items():
+            layer.enabled = was_enabled
+
+
+def forced(
+    model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None, positions: slice = slice(None)
+) -> ExitStack:
+    """Return a context in which these codes fire, in place of the weakest that would; k codes stay active.
+
+    Args:
+        model: with a codebook there.
+        place: name of the module whose output the codebook replaces.
+        codes: at most k.
+        group: of the codebook; all when absent.
+        positions: of the dimension behind the batch, for activations (B, T, ..., d).
+
+    Raises:
+        FedsimError: no codebook there, a code or group that it does not have, or more codes than are active.
+    """
+    layer = _codebook_at(model, place)
+    if len(set(codes)) > layer.active:
+        raise FedsimError(f"{len(set(codes))} codes cannot be forced at '{place}', where {layer.active} are active.")
+    return _ranked(layer, _change(layer, codes, group, positions, torch.inf))
+
+
+def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:
+    """Return a context in which these codes never fire; the next best take their places.
+
+    Raises:
+        FedsimError: no codebook there, a code or group that it does not have, or fewer codes left than are active.
+    """
+    layer = _codebook_at(model, place)
+    if layer.codes.shape[1] - len(set(codes)) < layer.active:
+        raise FedsimError(f"too few codes are left at '{place}', where {layer.active} are active.")
+    return _ranked(layer, _change(layer, codes, group, slice(None), -torch.inf))
+
+
+def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
+    layers = codebooks(model)
+    if place not in layers:
+        raise FedsimError(f"there is no codebook at '{place}'.{nearest(place, layers)}")
+    return layers[place]
+
+
+def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, where: slice, value: float) -> Ranking:
+    groups, count, _ = layer.codes.shape
+    if not all(0 <= code < count for code in codes) or not 0 <= (group or 0) < groups:
+        raise FedsimError(f"'{layer.place}' has {groups} groups of {count} codes, numbered from 0.")
+    added = torch.zeros(groups, count)
+    added[slice(None) if group is None else group, list(codes)] = value
+
+    def change(ranked: Tensor) -> Tensor:
+        if where == slice(None):
+            return ranked + added
+        ranked = ranked.clone()
+        ranked[:, where] += added
+        return ranked
+
+    return change
+
+
+def _ranked(layer: CodebookLayer, change: Ranking) -> ExitStack:
+    stack = ExitStack()
+    layer.rankings.append(change)
+    stack.callback(layer.rankings.remove, change)
+    return stack
+
+
+@contextmanager
+def _inputs(layers: Mapping[str, CodebookLayer]) -> Iterator[Mapping[str, list[Tensor]]]:
+    seen: dict[str, list[Tensor]] = {place: [] for place in layers}
+
+    def note(place: str, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[place].append(inputs[0])
+
+    handles = [layer.register_forward_pre_hook(partial(note, place)) for place, layer in layers.items()]
+    try:
+        yield seen
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _centres(points: Tensor, codes: Tensor, generator: torch.Generator) -> Tensor:
+    """Return k-means centres (C, w) of points (N, w) by Lloyd's algorithm; codes beyond N points stay as they are."""
+    first = points[torch.randperm(len(points), generator=generator)[: len(codes)]]
+    centres = first.clone()
+    for _ in range(_LLOYD_STEPS):
+        nearest_one = torch.cdist(points, centres).argmin(1)
+        counts = torch.bincount(nearest_one, minlength=len(centres))[:, None]
+        sums = torch.zeros_like(centres).index_add(0, nearest_one, points)
+        centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
+    return torch.cat([centres, codes[len(centres) :]])
+
+
+def _outputs(model: nn.Module, place: str) -> int | None:
+    """Return the width of the last layer that says its own, up to the end of the module, in order of registration."""
+    width, is_inside = None, False
+    for name, module in model.named_modules():
+        if is_inside and not name.startswith(f"{place}."):
+            break
+        is_inside = is_inside or name == place
+        own = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
+        width = own if isinstance(own, int) else width
+    return width

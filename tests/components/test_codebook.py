@@ -1,0 +1,401 @@
+"""Codebook features against brute force, closed forms and a surrogate without codebooks."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks._token_machine import BOUNDARY, machine, read_back, written
+from fedsim import world as worlds
+from fedsim.cohort import check
+from fedsim.components.bottleneck._codebook import CodebookLayer, fired_codes
+from fedsim.components.bottleneck.codebook import (
+    Codebook,
+    CodebookConfig,
+    bypassed,
+    codebooks,
+    disabled,
+    forced,
+    reading,
+)
+from fedsim.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.scenario import Scenario
+
+Build = Callable[..., Scenario]
+MLP = {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.25}
+
+
+def layer(width: int = 6, **settings: Any) -> CodebookLayer:
+    given = {"codes": 50, "active": 3, "groups": 1, "similarity": "dot", "combine": "mean", "loss": "base",
+             "beta": 0.25, "revive_after": 0, "revive_noise": 1e-4, **settings}  # fmt: skip
+    return CodebookLayer("there", width, **given, generator=torch.Generator().manual_seed(0)).double()
+
+
+def activations(*shape: int, seed: int = 1) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(5, 8), nn.GELU(), nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3)).double()
+
+
+def prepared(model: nn.Module, **settings: Any) -> nn.Module:
+    component = Codebook(CodebookConfig.model_validate({"codes": 20, "active": 2, **settings}))
+    return component.prepare(model, torch.Generator().manual_seed(0)).double()
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine", "euclid"])
+@pytest.mark.parametrize("combine", ["mean", "sum"])
+def test_the_output_is_the_mean_or_sum_of_the_most_similar_rows(similarity: str, combine: str) -> None:
+    codebook, a = layer(similarity=similarity, combine=combine), activations(4, 7, 6)
+    codebook.readers.append(seen := [])
+    output = codebook(a)
+    scale, shift, codes = (p.detach()[0] for p in (codebook.scale, codebook.shift, codebook.codes))
+    for row, found, chosen in zip(a.flatten(0, 1), output.flatten(0, 1), seen[0].flatten(0, 1), strict=True):
+        normalised = F.layer_norm(row, (6,), scale, shift)
+        score = {
+            "dot": [float(normalised @ e / e.norm()) for e in codes],
+            "cosine": [float(F.cosine_similarity(normalised, e, 0)) for e in codes],
+            "euclid": [-float((normalised - e).norm()) for e in codes],
+        }[similarity]
+        best = sorted(range(50), key=lambda c, s=score: (-s[c], c))[:3]
+        assert chosen.tolist() == [sorted(best)]
+        rows = codes[sorted(best)]
+        assert torch.equal(found, rows.mean(0) if combine == "mean" else rows.sum(0))
+
+
+@pytest.mark.parametrize("active", [1, 3])
+def test_of_equal_codes_those_numbered_first_fire(active: int) -> None:
+    codebook = layer(active=active)
+    with torch.no_grad():
+        codebook.codes[0, 10:] = codebook.codes[0, 7]
+        codebook.codes[0, :7] = -codebook.codes[0, 7]
+    ranked = codebook.chosen(codebook.codes[:, 7].detach())
+    assert ranked.tolist() == [[7, 10, 11][:active]] if active > 1 else [[7]]
+
+
+def test_an_activation_that_is_a_code_selects_it() -> None:
+    codebook = layer(active=1)
+    with torch.no_grad():
+        centred = codebook.codes - codebook.codes.mean(-1, keepdim=True)
+        codebook.codes.copy_(centred / centred.norm(dim=-1, keepdim=True))
+    codebook.readers.append(seen := [])
+    output = codebook(codebook.codes[0].detach())
+    assert seen[0].flatten().tolist() == list(range(50))
+    assert torch.equal(output, codebook.codes[0])
+
+
+def parts(codebook: CodebookLayer, a: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of inputs (behind the LayerNorm) and codes of the loss <weights, output>, with both values."""
+    inputs = codebook.normalised(a).detach().requires_grad_()
+    codebook.normalised = lambda _a: inputs  # type: ignore[method-assign]
+    output = codebook(a)
+    to_inputs, to_codes = torch.autograd.grad((weights * output).sum(), [inputs, codebook.codes])
+    return to_inputs.flatten(-2), to_codes[0], inputs.detach().flatten(-2), output.detach()
+
+
+@pytest.mark.parametrize("loss", ["base", "aeloss", "vqvae", "fullaeloss"])
+def test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss(loss: str) -> None:
+    codebook, a, g = layer(loss=loss, beta=0.3), activations(4, 7, 6), activations(4, 7, 6, seed=2)
+    codebook.readers.append(seen := [])
+    to_inputs, to_codes, inputs, output = parts(codebook, a, g)
+    gap, positions, k = output - inputs, 28, 3
+    commitment = -2 * 0.3 * gap if loss in ("vqvae", "fullaeloss") else torch.zeros_like(gap)
+    assert torch.allclose(to_inputs, g + commitment, atol=1e-14)
+    received = (0 if loss == "vqvae" else 1) * g + (0 if loss == "base" else 1) * 2 * gap / positions
+    expected = torch.zeros(50, 6, dtype=torch.float64)
+    for chosen, own in zip(seen[0].flatten(0, 2), received.flatten(0, 1), strict=True):
+        for code in chosen.tolist():
+            expected[code] += own / k
+    assert torch.allclose(to_codes, expected, atol=1e-14)
+    fired = fired_codes(seen[0], 1, 50)[0]
+    assert 0 < int(fired.sum()) < 50
+    assert not to_codes[~fired].any()
+    assert to_codes[fired].any(1).all()
+
+
+def test_groups_are_independent_codebooks_on_slices() -> None:
+    whole, a = layer(12, groups=3), activations(4, 5, 12)
+    alone = [layer(4) for _ in range(3)]
+    for own, codes in zip(alone, whole.codes, strict=True):
+        own.codes.data = codes.detach()[None].clone()
+    together = torch.cat([own(part) for own, part in zip(alone, a.split(4, -1), strict=True)], -1)
+    assert torch.equal(whole(a), together)
+
+
+def test_feature_maps_are_quantised_pixel_by_pixel() -> None:
+    codebook, images = layer(), activations(2, 6, 3, 4)
+    assert torch.equal(
+        codebook(images), codebook(images.movedim(1, -1).flatten(1, 2)).unflatten(1, (3, 4)).movedim(-1, 1)
+    )
+
+
+def test_switched_off_the_network_is_the_plain_one_bit_by_bit() -> None:
+    plain, x = network(), activations(3, 5)
+    expected = plain(x)
+    model = prepared(network(), at=("1", "2"))
+    assert not torch.equal(model(x), expected)
+    with bypassed(model):
+        assert torch.equal(model(x), expected)
+    assert all(codebook.enabled for codebook in codebooks(model).values())
+
+
+def test_codes_are_read_forced_and_disabled() -> None:
+    model, x = prepared(network(), at=("1", "3"), groups=2), activations(6, 5)
+    with reading(model) as seen:
+        expected = model(x)
+    (first,), (second,) = seen["1"], seen["3"]
+    assert first.shape == second.shape == (6, 2, 2)
+    for group in range(2):
+        with forced(model, "1", first[0, group].tolist(), group=group):
+            assert torch.equal(model(x)[0], expected[0])
+    with forced(model, "3", [4]), reading(model) as again:
+        model(x)
+    assert (again["3"][0] == 4).any(-1).all()
+    assert torch.equal(again["1"][0], first)
+    kept = (second.unsqueeze(-1) == again["3"][0].unsqueeze(-2)).any(-1).sum(-1)
+    assert bool((kept >= 1).all())
+    code = int(first.flatten()[0])
+    with disabled(model, "1", [code]), reading(model) as without:
+        model(x)
+    assert (first == code).any()
+    assert not (without["1"][0] == code).any()
+    assert torch.equal(model(x), expected)
+
+
+def test_codes_are_forced_at_chosen_positions_alone() -> None:
+    codebook, a = layer(active=1), activations(2, 5, 6)
+    model = nn.Sequential(codebook)
+    with forced(model, "there", [3], positions=slice(2, 3)), reading(model) as seen:
+        model(a)
+    plain = codebook.chosen(codebook.normalised(a))
+    assert bool((seen["there"][0][:, 2] == 3).all())
+    others = [0, 1, 3, 4]
+    assert torch.equal(seen["there"][0][:, others], plain[:, others])
+
+
+def test_control_of_what_is_not_there_is_refused() -> None:
+    model = prepared(network(), at=("1",))
+    with pytest.raises(FedsimError, match="no codebook at '3'"):
+        forced(model, "3", [0])
+    with pytest.raises(FedsimError, match="3 codes cannot be forced at '1', where 2 are active"):
+        forced(model, "1", [0, 1, 2])
+    with pytest.raises(FedsimError, match="1 groups of 20 codes, numbered from 0"):
+        forced(model, "1", [20])
+    with pytest.raises(FedsimError, match="too few codes are left"):
+        disabled(model, "1", list(range(19)))
+
+
+def surrogate(model: nn.Module, x: Tensor) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
+    """The model with each codebook replaced by a smooth function: the codes chosen at x, plus what the input moves."""
+    with reading(model) as seen:
+        model(x)
+    at_point: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def run(weights: dict[str, Tensor], inputs: Tensor) -> Tensor:
+        hidden = inputs
+        for index in range(5):
+            if index in (0, 2, 4):
+                name = f"{index}.layer" if f"{index}.layer.weight" in weights else str(index)
+                hidden = F.linear(hidden, weights[f"{name}.weight"], weights[f"{name}.bias"])
+            else:
+                hidden = F.gelu(hidden)
+            if f"{index}.codebook.codes" in weights:
+                prefix = f"{index}.codebook."
+                normalised = (
+                    F.layer_norm(hidden, hidden.shape[-1:]) * weights[prefix + "scale"] + weights[prefix + "shift"]
+                )
+                chosen = seen[str(index)][0][:, 0]
+                combined = weights[prefix + "codes"][0][chosen].mean(1)
+                start = at_point.setdefault(str(index), (normalised.detach(), combined.detach()))[0]
+                hidden = combined + normalised - start
+        return hidden
+
+    return run
+
+
+def test_second_derivatives_are_those_of_the_straight_through_surrogate() -> None:
+    model, x = prepared(network(), at=("1", "2"), loss="base"), activations(4, 5).requires_grad_()
+    labels, direction = torch.tensor([0, 1, 2, 0]), torch.Generator().manual_seed(3)
+    weights = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    smooth = surrogate(model, x.detach())
+
+    def matched(outputs: Tensor) -> tuple[list[Tensor], Tensor]:
+        gradient = torch.autograd.grad(F.cross_entropy(outputs, labels), list(weights.values()), create_graph=True)
+        probes = [torch.randn(g.shape, generator=direction.manual_seed(3), dtype=g.dtype) for g in gradient]
+        total = torch.stack([(g * v).sum() for g, v in zip(gradient, probes, strict=True)]).sum()
+        return [g.detach() for g in gradient], torch.autograd.grad(total, x)[0]
+
+    first, second = matched(torch.func.functional_call(model, weights, (x,)))
+    expected, expected_second = matched(smooth(weights, x))
+    assert all(torch.allclose(a, b, atol=1e-12) for a, b in zip(first, expected, strict=True))
+    assert expected_second.abs().max() > 1e-3
+    assert torch.allclose(second, expected_second, atol=1e-12)
+
+
+@pytest.mark.parametrize("loss", ["aeloss", "vqvae", "fullaeloss"])
+def test_the_code_losses_move_with_the_inputs(loss: str) -> None:
+    """The gradient of the codes, differentiated by central differences of the gradient itself.
+
+    The loss is linear in the output, so that no straight-through term is in the way.
+    """
+    codebook, a, g = layer(loss=loss), activations(3, 6), activations(3, 6, seed=2)
+    v = activations(1, 50, 6, seed=3)
+
+    def along(point: Tensor) -> Tensor:
+        (to_codes,) = torch.autograd.grad((g * codebook(point)).sum(), codebook.codes, create_graph=True)
+        return (to_codes * v).sum()
+
+    leaf = a.clone().requires_grad_()
+    (found,) = torch.autograd.grad(along(leaf), leaf)
+    step = 1e-6
+    for row, column in [(0, 0), (1, 3), (2, 5)]:
+        shift = torch.zeros_like(a)
+        shift[row, column] = step
+        expected = float((along(a + shift) - along(a - shift)).detach()) / (2 * step)
+        assert abs(expected) > 1e-6
+        assert float(found[row, column]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_many_models_at_once_are_the_single_ones() -> None:
+    model = prepared(network(), at=("1",), groups=2)
+    generator = torch.Generator().manual_seed(5)
+    stacked = {
+        name: torch.stack(
+            [p.detach() + 0.1 * torch.randn(p.shape, generator=generator, dtype=p.dtype) for _ in range(3)]
+        )
+        for name, p in model.named_parameters()
+    }
+    x = activations(3, 4, 5)
+    leaves = {name: p.clone().requires_grad_() for name, p in stacked.items()}
+    outputs = torch.func.vmap(lambda own, inputs: torch.func.functional_call(model, own, (inputs,)))(leaves, x)
+    gradients = torch.autograd.grad(outputs.square().sum(), list(leaves.values()))
+    for index in range(3):
+        own = {name: p[index].clone().requires_grad_() for name, p in stacked.items()}
+        alone = torch.func.functional_call(model, own, (x[index],))
+        assert torch.allclose(outputs[index], alone, atol=1e-12)
+        expected = torch.autograd.grad(alone.square().sum(), list(own.values()))
+        assert all(torch.allclose(g[index], e, atol=1e-12) for g, e in zip(gradients, expected, strict=True))
+
+
+def test_idle_codes_move_onto_activations_in_training_alone() -> None:
+    model = prepared(nn.Sequential(nn.Identity()), at=("0",), width=6, revive_after=2, codes=50, active=1)
+    codebook, a = codebooks(model)["0"], activations(8, 6)
+    before = codebook.codes.detach().clone()
+    model.eval()(a)
+    assert not codebook.idle.any()
+    model.train()(a)
+    assert torch.equal(codebook.codes, before)
+    fired = fired_codes(codebook.chosen(codebook.normalised(a)), 1, 50)
+    assert torch.equal(codebook.idle.bool(), ~fired)
+    model(a)
+    assert torch.equal(codebook.codes[fired], before[fired])
+    normalised = codebook.normalised(a).detach().flatten(0, 1)
+    revived = codebook.codes.detach()[~fired]
+    assert float(torch.cdist(revived, normalised).min(1).values.max()) < 1e-3 * float(normalised.norm(dim=1).max())
+    assert not codebook.idle.any()
+
+
+def test_first_codes_are_centres_of_public_activations() -> None:
+    settings = CodebookConfig(at=("1",), codes=3, active=1, initialisation="k-means")
+    model = Codebook(settings).prepare(network().float(), torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1)
+    public = torch.tensor([0, 1, 2]).repeat(20)[:, None] * 4.0 + 0.01 * torch.randn(60, 5, generator=generator)
+    Codebook(settings).initialise(model, public, generator)
+    codebook = codebooks(model)["1"]
+    with bypassed(model):
+        inputs = codebook.normalised(model[:2](public)).detach()[:, 0]
+    means = torch.stack([inputs[start::3].mean(0) for start in range(3)])
+    distances = torch.cdist(codebook.codes[0].detach(), means)
+    # Lloyd's algorithm may merge two clusters, but its centres are always means of what is nearest to them.
+    nearest = torch.cdist(inputs, codebook.codes[0].detach()).argmin(1)
+    for code in nearest.unique().tolist():
+        assert torch.allclose(codebook.codes[0, code], inputs[nearest == code].mean(0), atol=1e-5)
+    assert distances.min() < 1e-4
+    with pytest.raises(NotApplicable, match="needs public examples"):
+        Codebook(settings).initialise(model, public[:0], generator)
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"),
+    [
+        ({"at": ("12",)}, r"no layer is called '12'\. Did you mean '2'\?"),
+        ({"at": ("1", "1")}, "'1' has a codebook already"),
+        ({"at": ("2",), "width": 7}, "codes have 7 entries, more than the 6 of '2'"),
+        ({"at": ("2",), "groups": 4}, "'2' returns 6 entries, which 4 groups do not divide"),
+        ({"at": ("2",), "codes": 2, "active": 3}, "3 active codes of 2"),
+    ],
+)
+def test_what_does_not_fit_is_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(NotApplicable, match=why):
+        prepared(network(), **settings)
+
+
+def test_a_place_inside_an_attention_or_of_unknown_width_is_refused() -> None:
+    with pytest.raises(NotApplicable, match="'0.out_proj' is never called"):
+        prepared(nn.Sequential(nn.MultiheadAttention(4, 2)), at=("0.out_proj",))
+    with pytest.raises(NotApplicable, match="how wide is '0'"):
+        prepared(nn.Sequential(nn.Identity()), at=("0",))
+
+
+@pytest.mark.parametrize(
+    ("component", "why"),
+    [
+        ({"at": ["2"], "width": 8}, "its codes have 8 entries, but '2' returns 16"),
+        ({"at": ["2.layer"]}, "no layer is called '2.layer'"),
+    ],
+)
+def test_a_scenario_in_which_it_does_not_fit_ends_before_the_first_round(
+    scenario: Build, component: dict[str, Any], why: str
+) -> None:
+    built = scenario(model=MLP, components=[{"name": "codebook", **component}])
+    with pytest.raises((ScenarioError, NotApplicable), match=why):
+        worlds.build(built).check()
+
+
+def test_vectorized_and_dp_sgd_take_the_task_loss_and_refuse_what_needs_whole_batches(scenario: Build) -> None:
+    def built(engine: str, defenses: list[dict[str, Any]], **settings: Any) -> worlds.World:
+        return worlds.build(
+            scenario(
+                model=MLP,
+                federation={
+                    "engine": engine,
+                    "batch_size": 4,
+                    "clients": 2,
+                    "sampling": "poisson" if defenses else "passes",
+                },
+                components=[{"name": "codebook", "at": ["2"], "codes": 12, "active": 2, **settings}],
+                defenses=defenses,
+            )
+        )
+
+    private = [{"name": "dp-sgd", "noise_multiplier": 1.0}]
+    check(built("vectorized", [], loss="base", groups=2))
+    built("local", private, loss="base", groups=2).check()
+    for settings, name in (({}, "loss 'aeloss'"), ({"loss": "base", "revive_after": 3}, "revive_after")):
+        with pytest.raises(FedsimError, match=f"codebook with {name}.* it takes a batch as a whole"):
+            check(built("vectorized", [], **settings))
+        with pytest.raises(ScenarioError, match=f"codebook with {name}.* works on whole batches"):
+            built("local", private, **settings).check()
+
+
+def test_a_machine_has_as_many_edges_and_its_walks_take_them() -> None:
+    generator = torch.Generator().manual_seed(0)
+    world = machine(100, 10, generator)
+    assert all(len(set(row)) == 10 for row in world.successors.tolist())
+    assert world.allowed.sum(1).tolist() == [10] * 100
+    walks = world.walks(200, 63, generator)
+    assert bool(world.allowed[walks[:, :-1], walks[:, 1:]].all())
+    tokens = written(walks)
+    assert tokens.shape == (200, 129)
+    assert bool((tokens[:, 0] == BOUNDARY).all())
+    assert int(tokens[:, 1:].max()) == 9
+    assert torch.equal(read_back(tokens), walks)
+    broken = tokens[:1].clone()
+    broken[0, 2] = BOUNDARY
+    assert int(read_back(broken)[0, 0]) >= 100
+    assert len(walks.unique()) == 100
