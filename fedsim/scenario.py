@@ -281,6 +281,30 @@ class Sweep(Config):
         return self
 
 
+class Span(Config):
+    """A range to search; of whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(default=False, description="search orders of magnitude")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Span:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low below high, and low above 0 with log; got {self.low} and {self.high}")
+        return self
+
+
+class Tune(Config):
+    """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
+
+    attack: str = Field(description="its label, or its name")
+    space: dict[str, Span | tuple[Any, ...]] = Field(
+        min_length=1, description="setting to {low, high, log} or to a list of values"
+    )
+    trials: int = Field(default=20, ge=1, description="runs for every arm; the first is the setting as it stands")
+
+
 class Scenario(Config):
     """One experiment. `arms` says what to compare; every combination is one arm of the run.
 
@@ -307,6 +331,7 @@ class Scenario(Config):
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
+    tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
 
     @model_validator(mode="after")
