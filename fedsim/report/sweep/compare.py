@@ -95,9 +95,7 @@ def _t_test(differences: Sequence[float]) -> float:
     return float(ttest_1samp(differences, 0.0)[1])
 
 
-def _judged(
-    value: Interval | None, p: float | None, adjusted: Iterator[float], more_is: Literal["A", "B"]
-) -> Difference:
+def _judged(value: Interval | None, p: float | None, left: Iterator[float], more_is: Literal["A", "B"]) -> Difference:
     if value is None or p is None:
         return Difference(value, p, "nothing to pair")
     p = next(left)
