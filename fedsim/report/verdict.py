@@ -25,7 +25,7 @@ from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
 
-_KNOWLEDGE = {
+KNOWLEDGE = {
     "labels": "the labels",
     "masks": "the dropout masks",
     "batch-size": "the batch size",
@@ -74,9 +74,14 @@ class Judge:
 
     @classmethod
     def of(cls, record: RunRecord) -> Judge:
-        """Read the rule from the record's scenario; what it lacks has the scenario's defaults."""
-        scoring = Scoring.model_validate(record.scenario.get("scoring", {}))
-        return cls(scoring, int(record.scenario.get("seed", 0)), record.scenario)
+        """Read the rule from the record's scenario."""
+        return cls.reading(record.scenario)
+
+    @classmethod
+    def reading(cls, scenario: Mapping[str, Any]) -> Judge:
+        """Read the rule from a scenario; what it lacks has the scenario's defaults."""
+        scoring = Scoring.model_validate(scenario.get("scoring", {}))
+        return cls(scoring, int(scenario.get("seed", 0)), scenario)
 
     @property
     def rule(self) -> str:
@@ -138,7 +143,7 @@ def has_result(attack: AttackRecord) -> bool:
 
 def knowledge(attack: AttackRecord) -> str:
     """Return what an attack was granted, in words."""
-    return _listed([_KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
+    return _listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
 
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
