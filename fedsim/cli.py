@@ -8,7 +8,7 @@ from fedsim import process
 
 process.prepare()
 
-from fedsim.commands import doctor, export, listing, new, run, show, sweep  # noqa: F401 - each adds its command
+from fedsim.commands import demo, doctor, export, listing, new, run, show, sweep  # noqa: F401 - each adds its command
 from fedsim.commands._console import app, complain
 from fedsim.errors import FedsimError
 
