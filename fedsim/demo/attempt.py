@@ -17,7 +17,7 @@ from fedsim.demo.recording import agreement
 from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observed, world_around
 from fedsim.errors import FedsimError
 from fedsim.metrics.image import psnr, to_pixels
-from fedsim.types import Config, Step
+from fedsim.types import Config, Observation, Step, Truth
 from fedsim.world import World
 
 _EVERY_SECONDS = 0.05
@@ -37,18 +37,18 @@ class Order(Config):
     label: int = Field(ge=0, lt=CLASSES)
     attacker: Attacker = "estimates"
     setting: Setting = Setting()
-    iterations: int = Field(default=300, ge=1, le=1000)
 
 
 # Building a model draws from torch's global generator, which all threads share.
 _one_client_at_a_time = threading.Lock()
 
 
-def attempt(order: Order, tell: Tell) -> None:
+def attempt(order: Order, iterations: int, tell: Tell) -> None:
     """Let a client compute the gradient of the drawing, then solve for it, then search for it.
 
     Args:
         order: the drawing and the setting.
+        iterations: of the search, at most.
         tell: is told of ``result`` and ``failure``, one an attack, and of ``step`` during the search. Whatever it
             raises ends the attack.
 
@@ -58,10 +58,12 @@ def attempt(order: Order, tell: Tell) -> None:
     image = torch.tensor(order.pixels, dtype=torch.float32).reshape(SIDE, SIDE) / _WHITE
     with _one_client_at_a_time:
         world = world_around(image, order.label, order.setting)
-        seen = [(attacker, observed(world, attacker)) for attacker in _attackers(order)]
+        seen: list[tuple[Attacker, tuple[Observation, Truth]]] = [
+            (attacker, observed(world, attacker)) for attacker in _attackers(order)
+        ]
     for attacker, (observation, truth) in seen:
         begin = time.perf_counter()
-        attack = attack_of(attacker, 1, order.iterations)
+        attack = attack_of(attacker, 1, iterations)
         generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
         try:
             found = attack(observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored)

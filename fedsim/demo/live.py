@@ -99,12 +99,13 @@ class LiveServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, port: int, attacks: int | None = None) -> None:
+    def __init__(self, port: int, attacks: int | None = None, iterations: int = 300) -> None:
         """Listen.
 
         Args:
             port: 0 for any free one.
             attacks: that run at the same time; one a core when absent.
+            iterations: of a search, at most.
 
         Raises:
             FedsimError: the port is taken or not allowed.
@@ -114,6 +115,7 @@ class LiveServer(ThreadingHTTPServer):
         except (OSError, OverflowError) as error:
             raise FedsimError(f"cannot listen on port {port}: {error}. Choose another --port.") from error
         self.slots = Slots(attacks or os.cpu_count() or 1)
+        self.iterations = iterations
         self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
         page = rendered(
             "live.html.j2",
@@ -167,7 +169,7 @@ class _Viewer(BaseHTTPRequestHandler):
             self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
             with self.server.slots.one(lambda place: self._tell("waiting", {"place": place})):
                 self._tell("started", {})
-                attempt(order, self._tell)
+                attempt(order, self.server.iterations, self._tell)
         except Full:
             self._tell("refused", {"why": "Too many viewers are waiting. Try again in a minute."})
         except FedsimError as error:
