@@ -11,6 +11,7 @@ process.prepare()
 from fedsim.commands import (  # noqa: F401 - each adds its command
     audit,
     compare,
+    demo,
     doctor,
     export,
     listing,
