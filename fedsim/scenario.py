@@ -243,6 +243,21 @@ class Threat(Config):
     )
 
 
+class AuditSettings(Config):
+    """A test of every private training's own guarantee, with canaries in the training of one client."""
+
+    canaries: int = Field(default=400, ge=2, description="added by fair coins")
+    guesses: int = Field(default=100, ge=2, multiple_of=2, description="about the canaries that stand out most")
+    client: int = Field(default=0, ge=0, description="whose training is audited")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> AuditSettings:
+        if self.guesses > self.canaries:
+            raise ValueError(f"guesses is {self.guesses}, expected at most {self.canaries}, the canaries")
+        return self
+
+
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
@@ -328,6 +343,7 @@ class Scenario(Config):
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
+    audit: AuditSettings | None = None
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
@@ -349,6 +365,8 @@ class Scenario(Config):
             raise ValueError(
                 f"participation.crashing: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
             )
+        if self.audit is not None and self.audit.client >= clients:
+            raise ValueError(f"audit.client: there is no client {self.audit.client}, expected 0 to {clients - 1}")
         if self.threat.victims > self.cohort_size:
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"

@@ -148,7 +148,7 @@ def knowledge(attack: AttackRecord) -> str:
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
     """Return the warnings a reader must see first."""
-    return [*_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+    return [*_about_audits(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
 
 
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
@@ -161,6 +161,18 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
+
+
+def _about_audits(record: RunRecord) -> Iterator[Banner]:
+    wrong = [(arm, own) for arm in record.arms for own in arm.audits if own.contradicts]
+    if wrong:
+        told = "; ".join(f"{arm.name}: {own.figure}" for arm, own in wrong)
+        yield Banner(
+            "alarm",
+            "An audit contradicts a guarantee",
+            f"{told}. The mechanism is not what it is said to be: look for missing noise, a batch clipped as a whole, "
+            "or a sensitivity that is too small. No epsilon of that arm counts.",
+        )
 
 
 def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:
