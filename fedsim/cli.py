@@ -8,7 +8,20 @@ from fedsim import process
 
 process.prepare()
 
-from fedsim.commands import audit, doctor, export, listing, new, run, show, sweep  # noqa: F401 - each adds its command
+from fedsim.commands import (  # noqa: F401 - each adds its command
+    audit,
+    compare,
+    demo,
+    doctor,
+    export,
+    listing,
+    new,
+    report,
+    run,
+    show,
+    sweep,
+    tune,
+)
 from fedsim.commands._console import app, complain
 from fedsim.errors import FedsimError
 

@@ -290,6 +290,15 @@ def guarantees(record: RunRecord) -> list[str]:
     return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]
 
 
+def audits(record: RunRecord) -> list[str]:
+    """Return a line for every audited claim, a loud one where it is contradicted."""
+    return [
+        f"{'CONTRADICTED: ' if own.contradicts else 'Audit: '}{arm.name}: {own.figure}."
+        for arm in record.arms
+        for own in arm.audits
+    ]
+
+
 def told_of(own: GuaranteeRecord) -> str:
     """Return a guarantee with everything without which its epsilon says nothing."""
     return (

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from fedsim import engines, membership, seeding
+from fedsim.auditing import audited
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
@@ -192,7 +193,7 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 def scenario_hash(scenario: Scenario) -> str:
     """Return the hash that identifies what a resolved scenario runs, seed included; how it is judged is no part."""
-    canonical = json.dumps(scenario.model_dump(mode="json", exclude={"policy"}), sort_keys=True)
+    canonical = json.dumps(scenario.model_dump(mode="json", exclude={"policy", "tune"}), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
@@ -247,6 +248,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
     replays = [replay(world, entry) for entry in journal.entries]
+    stated = guarantees(world, journal.rounds)
     arm = ArmRecord(
         name=name,
         values=values,
@@ -264,7 +266,8 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         replay_matches=all(own.matches for own in replays),
         attacks=(),
         updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
-        guarantees=guarantees(world, journal.rounds),
+        guarantees=stated,
+        audits=audited(world, stated) if scenario.audit else (),
         complete=not scenario.attacks and scenario.membership is None,
     )
     this.keep(arm, number)

@@ -243,6 +243,21 @@ class Threat(Config):
     )
 
 
+class AuditSettings(Config):
+    """A test of every private training's own guarantee, with canaries in the training of one client."""
+
+    canaries: int = Field(default=400, ge=2, description="added by fair coins")
+    guesses: int = Field(default=100, ge=2, multiple_of=2, description="about the canaries that stand out most")
+    client: int = Field(default=0, ge=0, description="whose training is audited")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> AuditSettings:
+        if self.guesses > self.canaries:
+            raise ValueError(f"guesses is {self.guesses}, expected at most {self.canaries}, the canaries")
+        return self
+
+
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
@@ -281,6 +296,30 @@ class Sweep(Config):
         return self
 
 
+class Span(Config):
+    """A range to search; of whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(default=False, description="search orders of magnitude")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Span:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low below high, and low above 0 with log; got {self.low} and {self.high}")
+        return self
+
+
+class Tune(Config):
+    """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
+
+    attack: str = Field(description="its label, or its name")
+    space: dict[str, Span | tuple[Any, ...]] = Field(
+        min_length=1, description="setting to {low, high, log} or to a list of values"
+    )
+    trials: int = Field(default=20, ge=1, description="runs for every arm; the first is the setting as it stands")
+
+
 class Scenario(Config):
     """One experiment. `arms` says what to compare; every combination is one arm of the run.
 
@@ -304,9 +343,11 @@ class Scenario(Config):
     threat: Threat = Threat()
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
+    audit: AuditSettings | None = None
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None
+    tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
 
     @model_validator(mode="after")
@@ -324,6 +365,8 @@ class Scenario(Config):
             raise ValueError(
                 f"participation.crashing: there is no client {strangers[0]}, expected numbers from 0 to {clients - 1}"
             )
+        if self.audit is not None and self.audit.client >= clients:
+            raise ValueError(f"audit.client: there is no client {self.audit.client}, expected 0 to {clients - 1}")
         if self.threat.victims > self.cohort_size:
             raise ValueError(
                 f"threat.victims is {self.threat.victims}, expected at most {self.cohort_size}, the cohort"

@@ -30,6 +30,7 @@ _OURS = (
     "table.csv",
     "table-columns.csv",
     "table.parquet",
+    "results.duckdb",
 )
 
 

@@ -22,7 +22,7 @@ from fedsim.experiment import scenario_hash
 from fedsim.scenario import Scenario, Sweep, parse
 from fedsim.sweep.executors.processes import Processes
 from fedsim.sweep.executors.ray import on_ray
-from fedsim.sweep.export import write_csv, write_parquet
+from fedsim.sweep.export import write_csv, write_duckdb, write_parquet
 from fedsim.sweep.folder import SweepFolder, plan_of
 from fedsim.sweep.origin import finished_before, origin_of
 from fedsim.sweep.results import problems
@@ -323,3 +323,14 @@ def test_the_command_line_says_what_failed_and_refuses_a_plain_run(
     assert refused.returncode == 2
     assert f"Use: fedsim sweep {path}" in capfd.readouterr().err.replace("\n", " ")
     assert json.loads((tmp_path / "out" / "sweep.json").read_text())["title"] == "s"
+
+
+def test_the_table_can_be_asked_in_sql(tmp_path: Path) -> None:
+    duckdb = pytest.importorskip("duckdb")
+    made(tmp_path / "s", scenario(grid=GRID))
+    with duckdb.connect(str(write_duckdb(tmp_path / "s")), read_only=True) as database:
+        (rows, best), *_ = database.sql("select count(*), max(psnr_db) from results").fetchall()
+        assert database.sql("select count(*) from best").fetchall() == [(8,)]
+    with write_csv(tmp_path / "s").open() as file:
+        texts = list(csv.DictReader(file))
+    assert (rows, best) == (len(texts), max(float(row["psnr_db"]) for row in texts))

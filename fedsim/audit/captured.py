@@ -14,13 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Seen
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked, found
 from fedsim.audit.worlds import world_of
 from fedsim.errors import FedsimError, MissingExtra, nearest
-from fedsim.types import Batch, Tensors, Truth, Update, WireEntry
+from fedsim.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
 from fedsim.world import World
 
 _METRIC = "num-examples"
@@ -28,10 +27,11 @@ _METRIC = "num-examples"
 
 @dataclass(frozen=True)
 class Captured:
-    """One update from elsewhere, and the world that it is attacked in."""
+    """One update from elsewhere, the world that it is attacked in, and what the attacker can be granted."""
 
     world: World
     seen: Seen
+    knows: tuple[Knowledge, ...]
 
 
 def update(subject: Checked, plan: Plan) -> Captured:
@@ -110,23 +110,21 @@ def _check_names(gradients: Tensors, parameters: Mapping[str, Tensor], where: st
 
 def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     """Run one round of a ClientApp in this process, and take the update from its reply."""
-    from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict  # noqa: PLC0415
+    from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower takes a second to import
+
+    from fedsim.engines.local import LocalGrid  # noqa: PLC0415
 
     app = found(target)
     if not isinstance(app, ClientApp):
         raise FedsimError(f"'{target}' is of type {type(app).__name__}, expected a flwr.clientapp.ClientApp.")
     weights = {name: tensor.detach().clone() for name, tensor in subject.new_model().state_dict().items()}
+    grid = LocalGrid(app, 1, {}, 1)
     order = ConfigRecord({"server-round": 1, "lr": subject.subject.learning_rate})
     content = RecordDict({"arrays": ArrayRecord(weights), "config": order})
-    node: dict[str, Any] = {"partition-id": 0, "num-partitions": 1}
-    context = Context(run_id=1, node_id=1, node_config=node, state=RecordDict(), run_config={})
-    try:
-        reply = app(Message(content, 1, "train"), context)
-    except Exception as error:
-        raise FedsimError(f"the ClientApp '{target}' failed: {reason(error)}.") from error
+    (reply,) = grid.send_and_receive([Message(content, next(iter(grid.nodes)), "train")])
     if reply.has_error():
-        raise FedsimError(f"the ClientApp '{target}' replied with an error: {reply.error.reason}.")
+        raise FedsimError(f"the ClientApp '{target}' failed: {reply.error.reason}.")
     records = list(reply.content.array_records.values())
     if len(records) != 1:
         raise FedsimError(f"the reply of '{target}' holds {len(records)} array records, expected one.")
@@ -153,9 +151,9 @@ def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captu
     if not subject.is_scored:
         private = Batch(torch.zeros(examples, *data.spec.shape), torch.zeros(examples, dtype=torch.long))
         plan = plan.model_copy(update={"knows": tuple(own for own in plan.knows if own != "labels")})
-    world = world_of(subject, plan, examples, ())
+    world = world_of(subject, plan, examples)
     pieces = tuple(
         Batch(*own) for own in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
     )
     truth = Truth(pieces, (), update_, pieces)
-    return Captured(world, Seen(WireEntry(1, 0, world.first_weights, update_), truth))
+    return Captured(world, Seen(WireEntry(1, 0, world.first_weights, update_), truth), plan.knows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -22,14 +23,15 @@ from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.observe import observe
 from fedsim.record import VictimRecord
-from fedsim.types import Knowledge, Observation, Reconstruction, Step, Truth, Update, WireEntry
+from fedsim.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.world import World
 
 _ATTACK = "auto"
 _LEAST_IMAGES = 8
 _MOST_ITERATIONS = 2000
 _LEAST_ITERATIONS = 10
-_RESERVE = 1.5  # a step of an attack takes longer than a bare second derivative
+_LEAST_SECONDS = 0.5
+_RESERVE = 2.5  # a step of an attack takes longer than a bare second derivative, as measured
 
 Arrays = dict[str, np.ndarray]
 
@@ -59,32 +61,31 @@ class Inspector:
     _cost: dict[int, float] = field(default_factory=dict)
 
     def inspect(
-        self, world: World, batch_size: int, seen: Iterator[Seen], most: int, seconds: float, name: str
+        self, world: World, seen: Iterator[Seen], most: int, iterations: int, seconds: float, name: str
     ) -> Inspection:
         """Attack updates one after the other until `most` are done or the time is over; at least one is begun.
 
         Args:
             world: whose updates they are.
-            batch_size: of each.
             seen: the updates.
             most: how many.
+            iterations: about so many gradients for each attack that descends.
             seconds: for all of them.
             name: under which pictures are kept.
         """
         begin = time.monotonic()
-        iterations = self.iterations(world, batch_size, seconds / most)
         done: list[VictimRecord] = []
         is_short = False
-        for number, one in enumerate(seen, 1):
+        for number, one in enumerate(itertools.islice(seen, most), 1):
             left = seconds - (time.monotonic() - begin)
-            if number > most or (done and left < done[-1].seconds):
+            if done and left < done[-1].seconds:
                 break
             self.on_progress(f"{name}: attacks update {number} of up to {most}")
-            victim, short = self._attacked(world, one, iterations, max(left, 0.5), f"{name}/{number}")
+            victim, short = self._attacked(world, one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
             done.append(victim)
             is_short = is_short or short
         return Inspection(
-            batch_size=batch_size,
+            batch_size=world.scenario.federation.batch_size,
             iterations=iterations,
             victims=tuple(done),
             summary=self._summary(world, done),
@@ -93,8 +94,9 @@ class Inspector:
             seconds=time.monotonic() - begin,
         )
 
-    def iterations(self, world: World, batch_size: int, seconds: float) -> int:
-        """Return how many gradients each attack of `auto` can afford, from the measured cost of one."""
+    def iterations(self, world: World, seconds: float) -> int:
+        """Return how many gradients each attack of `auto` can afford on one update, from the measured cost of one."""
+        batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
         attacks = sum(getattr(own.make, "effort", "") == "descent" for own in registry.methods("attack").values())
@@ -164,7 +166,8 @@ def updates(world: World) -> Iterator[Seen]:
     while True:
         round_ += 1
         update, truth = local_training(world, world.first_weights, round_, 0)
-        yield Seen(WireEntry(round_, 0, world.first_weights, update), truth)
+        if len(truth.private[0]):  # under Poisson sampling a batch may be empty
+            yield Seen(WireEntry(round_, 0, world.first_weights, update), truth)
 
 
 def enough(batch_size: int) -> int:
@@ -222,8 +225,3 @@ def _cost(world: World, batch_size: int) -> float:
                 torch.autograd.grad(total, inputs, allow_unused=True)
             measured.append(time.perf_counter() - begin)
     return min(measured)
-
-
-def update_of(tensors: dict[str, Tensor], examples: int) -> Update:
-    """Return captured gradients as an update."""
-    return Update("gradient", tensors, {}, examples, 0.0)

@@ -108,4 +108,7 @@ def _judged(
 def _case(world: World, trained: Trained, target: Target) -> Case:
     if target == "model":
         return membership.of_model(world, trained.journal)
-    return membership.of_updates(world, trained.journal, trained.truths)
+    size = max(1, min(len(truth.private[0]) for truth in trained.truths))
+    watched = -(-world.scenario.membership.candidates // size) if world.scenario.membership else 1
+    journal = replace(trained.journal, entries=trained.journal.entries[:watched])
+    return membership.of_updates(world, journal, trained.truths[:watched])

@@ -1,108 +1,151 @@
-"""Tables of an audit."""
+"""An audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from fedsim.audit import verdict
-from fedsim.audit.record import AuditRecord, Inspection
+import numpy as np
+
+from fedsim.audit import screen, verdict
+from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.metrics.statistics import succeeded
+from fedsim.record import ItemScore, VictimRecord
+from fedsim.report.wall import data_address, encode
 from fedsim.store import write_whole
 
-IMAGES = "images.csv"
-DEFENSES = "defenses.csv"
-TABLES = (IMAGES, DEFENSES)
-_IMAGE_COLUMNS = (
-    "defense",
-    "batch",
-    "update",
-    "image",
-    "label",
-    "guessed_label",
-    "psnr_db",
-    "ssim",
-    "mse",
-    "recovered",
-)
-_DEFENSE_COLUMNS = (
-    "defense",
-    "batch",
-    "images",
-    "recovered_share",
-    "accuracy_loss",
-    "accuracy_loss_low",
-    "accuracy_loss_high",
-    "test_examples",
-    "loss_change",
-    "slowdown",
-    "epsilon",
-    "breaks",
-    "failure",
-)
+MOST = 8  # pictures in a row
+_COLOURS = 3
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture as a data address, what it shows, and its score under it."""
+
+    source: str
+    alt: str
+    score: str = ""
+    is_recovered: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """Pictures side by side."""
+
+    label: str
+    pictures: tuple[Picture, ...]
+
+
+@dataclass(frozen=True)
+class Wall:
+    """Originals over guesses: the first images of the first updates, never chosen by hand."""
+
+    title: str
+    rows: tuple[Row, ...]
+    of: int
 
 
 def write(record: AuditRecord, folder: Path) -> None:
-    """Write the tables."""
-    write_whole(folder / IMAGES, _csv(_IMAGE_COLUMNS, images(record)))
-    write_whole(folder / DEFENSES, _csv(_DEFENSE_COLUMNS, defenses(record)))
+    """Write the page from a record and the pictures in its folder."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.audit` cheap
+
+    arrays = _read(folder / ARRAYS)
+    environment = Environment(
+        loader=PackageLoader("fedsim.audit", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("template.html.j2").render(
+        record=record,
+        broken=verdict.broken(record),
+        unjudged=verdict.unjudged(record),
+        sentence=verdict.sentence(record),
+        control_failed=verdict.control_failed(record),
+        best=verdict.recommended(record),
+        ranked=verdict.ranked(record),
+        broken_by=verdict.broken_by,
+        walls=list(_walls(record, arrays)),
+        defended=_defended(record, arrays),
+        interval=screen.interval,
+        recovered=screen.recovered,
+        winner=screen.winner,
+        rule=screen.rule(record.plan.scoring),
+        most=MOST,
+    )
+    write_whole(folder / PAGE, page.encode())
 
 
-def images(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row an attacked image."""
-    tried = [("", own) for own in record.inspections]
-    tried += [(own.name, own.inspection) for own in record.trials if own.inspection is not None]
-    return [row for defense, inspection in tried for row in _rows(record, defense, inspection)]
+def _read(path: Path) -> dict[str, np.ndarray]:
+    if not path.exists():
+        return {}
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
 
 
-def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row a defense."""
-    rows: list[tuple[Any, ...]] = []
-    for own in record.trials:
-        lost, found = own.accuracy_loss, own.inspection
-        rows.append(
-            (
-                own.name,
-                found.batch_size if found else "",
-                sum(len(victim.scores) for victim in found.victims) if found else "",
-                found.recovered if found else "",
-                *((lost.value, lost.low, lost.high, lost.n) if lost else ("", "", "", "")),
-                own.loss_change if own.loss_change is not None else "",
-                own.slowdown if own.slowdown is not None else "",
-                max((stated.epsilon for stated in own.guarantees), default=""),
-                " ".join(verdict.broken_by(record.policy, own)),
-                own.failure or "",
-            )
-        )
-    return rows
+def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wall]:
+    """Yield a wall for every batch size that has pictures."""
+    for inspection in record.inspections:
+        guesses = tuple(_pictures(record, inspection, arrays, "guesses"))
+        if not guesses:
+            continue
+        rows = [Row("recovered by the attacker", guesses)]
+        if inspection.is_scored:
+            rows.insert(0, Row("original", tuple(_pictures(record, inspection, arrays, "originals"))))
+        title = "captured update" if record.plan.is_captured else f"batch {inspection.batch_size}"
+        yield Wall(title, tuple(rows), _count(inspection, arrays))
 
 
-def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    scoring = record.plan.scoring
-    return [
-        (
-            defense,
-            inspection.batch_size,
-            number,
-            item.index,
-            item.label,
-            item.guessed_label,
-            item.psnr,
-            item.ssim,
-            item.mse,
-            succeeded(item, scoring.metric, scoring.threshold),
-        )
-        for number, victim in enumerate(inspection.victims, 1)
-        for item in victim.scores
+def _defended(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
+    """Return the same images without and with every defense; those that draw other batches are left out."""
+    control = record.control
+    if control is None or not any(victim.arrays for victim in control.victims):
+        return None
+    rows = [
+        Row("original", tuple(_pictures(record, control, arrays, "originals"))),
+        Row("no further defense", tuple(_pictures(record, control, arrays, "guesses"))),
     ]
+    for trial in record.trials:
+        if trial.inspection is not None and trial.sampling == "passes":
+            rows.append(Row(trial.name, tuple(_pictures(record, trial.inspection, arrays, "guesses"))))
+    title = f"batch {control.batch_size}, without and with each defense"
+    return Wall(title, tuple(row for row in rows if row.pictures), _count(control, arrays))
 
 
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()
+def _count(inspection: Inspection, arrays: Mapping[str, np.ndarray]) -> int:
+    return sum(len(arrays.get(f"{victim.arrays}/guesses", ())) for victim in inspection.victims)
+
+
+def _pictures(
+    record: AuditRecord, inspection: Inspection, arrays: Mapping[str, np.ndarray], kind: str
+) -> Iterator[Picture]:
+    shown = 0
+    for number, victim in enumerate(inspection.victims, 1):
+        for index, image in enumerate(arrays.get(f"{victim.arrays}/{kind}", ())):
+            if shown == MOST:
+                return
+            shown += 1
+            yield _picture(record, victim, number, index, image, kind)
+
+
+def _picture(
+    record: AuditRecord, victim: VictimRecord, number: int, index: int, image: np.ndarray, kind: str
+) -> Picture:
+    where = f"update {number}, image {index + 1}"
+    source = data_address("image/png", encode(_in_colour(image)))
+    if kind == "originals" or index >= len(victim.scores):
+        return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
+    item: ItemScore = victim.scores[index]
+    score = f"{item.psnr:.1f} dB"
+    scoring = record.plan.scoring
+    is_recovered = succeeded(item, scoring.metric, scoring.threshold)
+    return Picture(source, f"Guess of {where}: {score}, SSIM {item.ssim:.2f}", score, is_recovered)
+
+
+def _in_colour(image: np.ndarray) -> np.ndarray:
+    """Return (H, W, 3) of (C, H, W); pictures of neither 1 nor 3 channels show their first in grey."""
+    clipped = np.clip(np.nan_to_num(image), 0.0, 1.0)
+    channels = clipped if len(clipped) == _COLOURS else np.repeat(clipped[:1], _COLOURS, axis=0)
+    return channels.transpose(1, 2, 0)

@@ -90,6 +90,7 @@ class Trial(_Part):
 
     name: str
     settings: dict[str, Any]
+    sampling: Literal["passes", "poisson"] = "passes"
     inspection: Inspection | None = None
     membership: tuple[MembershipRecord, ...] = ()
     training: Training | None = None
@@ -120,7 +121,9 @@ class AuditRecord(_Part):
     membership: tuple[MembershipRecord, ...] = ()
     guarantees: tuple[GuaranteeRecord, ...] = ()
     training: Training | None = None
+    control: Inspection | None = Field(default=None, description="the client as it is, attacked as the trials are")
     trials: tuple[Trial, ...] = ()
+    unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")
     not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit, but for which no time was left")
     seconds: float = 0.0
 

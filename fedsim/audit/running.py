@@ -14,14 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fedsim.audit import page
+from fedsim.audit import page, tables
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
 from fedsim.errors import FedsimError
 from fedsim.policy import Policy
 from fedsim.store import write_whole
 
 LOG = "audit.log"
-_OURS = (RECORD, ARRAYS, PAGE, LOG, *page.TABLES)
+_OURS = (RECORD, ARRAYS, PAGE, LOG, *tables.FILES)
 _FOR_THE_PAGE = 0.05  # share of the time, at most so many seconds
 _MOST_FOR_THE_PAGE = 8.0
 _TO_LOAD = 0.5  # share of the time in which the factory and its loader must come to an end
@@ -61,6 +61,7 @@ def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lamb
 def finished(record: AuditRecord, folder: Path) -> AuditRecord:
     """Write record, page and tables."""
     write_whole(folder / RECORD, record.model_dump_json(indent=1).encode())
+    tables.write(record, folder)
     page.write(record, folder)
     return record
 

@@ -12,6 +12,7 @@ from rich.text import Text
 from fedsim.audit import verdict
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.record import Interval
+from fedsim.scenario import Scoring
 
 
 def updates(record: AuditRecord) -> Table:
@@ -96,6 +97,12 @@ def recovered(inspection: Inspection | None) -> str:
     if inspection is None or inspection.summary is None:
         return "not scored"
     return f"{interval(inspection.summary.success, 100, 0)} %"
+
+
+def rule(scoring: Scoring) -> str:
+    """Return when an image counts as recovered, for people."""
+    sign, unit = "<" if scoring.metric == "mse" else ">", " dB" if scoring.metric == "psnr" else ""
+    return f"{scoring.metric.upper()} {sign} {scoring.threshold:g}{unit}"
 
 
 def winner(inspection: Inspection) -> str:

@@ -202,9 +202,10 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
         return nothing, nothing, ("There are no originals: guesses are shown, and cannot be scored.",)
-    everything = _read(subject.loader, f"the loader of '{name}'")
+    what = f"the loader of '{name}'"
     if subject.test is not None:
-        return everything, _read(subject.test, f"the test loader of '{name}'"), ()
+        return _read(subject.loader, what), _read(subject.test, f"the test loader of '{name}'"), ()
+    everything = _read(subject.loader, what, least=2)
     half = (len(everything) + 1) // 2
     own = Batch(everything.inputs[:half], everything.labels[:half])
     rest = Batch(everything.inputs[half:], everything.labels[half:])
@@ -212,7 +213,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
     return own, rest, (note,)
 
 
-def _read(loader: Iterable[Any], what: str) -> Batch:
+def _read(loader: Iterable[Any], what: str, least: int = 1) -> Batch:
     """Return the first examples of a loader, at most `MOST_EXAMPLES`."""
     inputs: list[Tensor] = []
     labels: list[Tensor] = []
@@ -229,8 +230,8 @@ def _read(loader: Iterable[Any], what: str) -> Batch:
         raise
     except Exception as error:
         raise FedsimError(f"{what} failed: {reason(error)}.") from error
-    if both is None or len(both) < 2:  # noqa: PLR2004 - one to train on, one to test
-        raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least 2.")
+    if both is None or len(both) < least:
+        raise FedsimError(f"{what} yields {0 if both is None else len(both)} examples, expected at least {least}.")
     if not bool(both.inputs.isfinite().all()):
         raise FedsimError(f"{what} yields images with values that are not finite.")
     return both

@@ -68,28 +68,37 @@ def recommended(record: AuditRecord) -> Trial | None:
     first = next(iter(ranked(record)), None)
     if first is None or broken_by(record.policy, first):
         return None
-    if record.policy.is_empty and _share(first.inspection) >= _worst(record):
+    if record.policy.is_empty and _share(first.inspection) >= _share(record.control):
         return None
     return first
 
 
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation in words, with what it costs."""
-    if record.plan.is_captured:
-        return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
-    if record.status == "out of time" and not _measured(record):
-        return "No defense was measured: the time was over. Give the audit more minutes."
     best = recommended(record)
-    if best is None:
-        least = next(iter(ranked(record)), None)
-        if least is None:
-            return "No defense was measured."
-        return (
-            f"None of the {len(_measured(record))} defenses that were measured is enough. {least.name} comes closest: "
-            f"{_cost(least)}"
-        )
+    if best is None or control_failed(record):
+        return _why_none(record)
     settings = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
     return f"Recommended: {best.name}{f' ({settings})' if settings else ''}. {_cost(best)}"
+
+
+def _why_none(record: AuditRecord) -> str:
+    if record.plan.is_captured:
+        return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
+    if control_failed(record) and any(own.recovered for own in record.inspections):
+        return (
+            "No defense can be recommended: in the short time that each of them got, the attack did not succeed even "
+            "without one. Give the audit more minutes."
+        )
+    if control_failed(record) and not broken(record):
+        return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
+    closest = next(iter(ranked(record)), None)
+    if closest is None:
+        return "No defense was measured within the time. Give the audit more minutes."
+    return (
+        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest: "
+        f"{_cost(closest)}"
+    )
 
 
 def _cost(trial: Trial) -> str:
@@ -113,8 +122,9 @@ def _measured(record: AuditRecord) -> list[Trial]:
     return [own for own in record.trials if own.inspection is not None and own.training is not None]
 
 
-def _worst(record: AuditRecord) -> float:
-    return max((own.recovered or 0.0 for own in record.inspections), default=0.0)
+def control_failed(record: AuditRecord) -> bool:
+    """Return whether the client without further defenses withstood the attacks that the defenses were tried with."""
+    return record.control is not None and not record.control.recovered
 
 
 def _share(inspection: Inspection | None) -> float:

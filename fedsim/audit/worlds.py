@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from pydantic import ValidationError
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked
 from fedsim.errors import FedsimError
-from fedsim.hooks import PLACES, Optimizer
+from fedsim.hooks import PLACES, Defense, Optimizer
 from fedsim.scenario import Choice, Scenario
 from fedsim.types import Knowledge
 from fedsim.world import World
@@ -19,16 +19,29 @@ from fedsim.world import World
 ROUNDS = 20  # of a training; private mechanisms spread their budget over as many
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a client does beyond what the subject itself says: one more defense at its defaults, or nothing.
+
+    Attributes:
+        name: of the defense; none when empty.
+        sampling: how batches are drawn; some private mechanisms count on Poisson sampling.
+    """
+
+    name: str = ""
+    sampling: Literal["passes", "poisson"] = "passes"
+
+
 def world_of(
-    subject: Checked, plan: Plan, batch_size: int, defenses: Sequence[Mapping[str, Any]], *, candidates: int = 2
+    subject: Checked, plan: Plan, batch_size: int, setting: Setting = Setting(), *, candidates: int = 2
 ) -> World:
     """Return the world of one client that owns all the subject's examples.
 
     Args:
         subject: checked.
         plan: with the attacker's knowledge.
-        batch_size: examples of a step, at most as many as the client owns.
-        defenses: beyond those that the subject itself names, as tables of a scenario.
+        batch_size: examples of a step, at most as many as the client owns; under Poisson sampling expected.
+        setting: what the client does beyond what the subject says.
         candidates: members that membership attacks judge.
 
     Raises:
@@ -40,7 +53,7 @@ def world_of(
             f"batch {batch_size} is more than the {owned} examples of the client. Choose a smaller --batch, or let the "
             "loader yield more."
         )
-    scenario = _scenario(subject, plan, batch_size, defenses, candidates)
+    scenario = _scenario(subject, plan, batch_size, setting, candidates)
     own = [choice.make("defense") for choice in scenario.defenses]
     return World(
         scenario=scenario,
@@ -67,9 +80,7 @@ def check(world: World, subject: Checked) -> None:
             raise FedsimError(f"defense '{choice.name}' computes cross-entropy, and the loss is another.")
 
 
-def _scenario(
-    subject: Checked, plan: Plan, batch_size: int, defenses: Sequence[Mapping[str, Any]], candidates: int
-) -> Scenario:
+def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, candidates: int) -> Scenario:
     own = subject.subject
     optimizer = {"name": own.optimizer, "learning_rate": own.learning_rate}
     knows: list[Knowledge] = list(plan.knows)
@@ -84,11 +95,12 @@ def _scenario(
                     "clients": 1,
                     "rounds": ROUNDS,
                     "batch_size": batch_size,
+                    "sampling": setting.sampling,
                     "local_steps": own.local_steps,
                     "optimizer": optimizer,
                 },
                 "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else {"name": "sgd"}},
-                "defenses": [*own.defenses, *defenses],
+                "defenses": [*own.defenses, *([{"name": setting.name}] if setting.name else [])],
                 "threat": {"knows": knows},
                 "membership": {"candidates": max(2, candidates), "attacks": [{"name": "all"}]},
                 "scoring": plan.scoring.model_dump(),
@@ -109,16 +121,16 @@ def _optimizer(choice: Choice) -> Optimizer[Any]:
     return made
 
 
-def fitting(subject: Checked, plan: Plan, batch_size: int, name: str) -> tuple[World | None, str]:
-    """Return the world with one more defense at its defaults, or None and why it does not fit."""
-    try:
-        world = world_of(subject, plan, batch_size, ({"name": name},))
-        check(world, subject)
-    except FedsimError as reason:
-        return None, str(reason)
-    return world, ""
+def reads_steps(setting: Setting) -> bool:
+    """Return whether a defense looks into local training, instead of only changing what is sent."""
+    made = _defense(setting)
+    return made.needs_step or any(made.overrides(moment) for moment in ("prepare", "on_batch", "on_examples", "loss"))
 
 
-def settings_of(choice: Choice) -> dict[str, Any]:
+def settings_of(setting: Setting) -> dict[str, Any]:
     """Return the settings that a defense runs with, defaults included."""
-    return choice.make("defense").config.model_dump(mode="json")
+    return _defense(setting).config.model_dump(mode="json")
+
+
+def _defense(setting: Setting) -> Defense[Any]:
+    return Choice(name=setting.name).make("defense")

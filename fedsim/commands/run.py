@@ -57,6 +57,11 @@ def run(
         screen.print(display.memberships(record))
     for line in display.guarantees(record):
         say(line)
+    for line in display.audits(record):
+        say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     say(f"Report: {page}")
+    if any(own.contradicts for arm in record.arms for own in arm.audits):
+        complain("An audit contradicts a guarantee: the mechanism is not what it is said to be.")
+        raise typer.Exit(1)

@@ -69,7 +69,7 @@ def _reconstructions(
     if not own.holds_against_server:
         return
     for attack in arm.attacks:
-        prior = _blind(attack, arrays, judge)
+        prior = blind(attack, arrays, judge)
         if prior is None:
             continue
         count = judge.count(attack)
@@ -85,7 +85,7 @@ def _mark(
     return Mark(arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling)
 
 
-def _blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
+def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
     """Return the share of an attack's originals that their mean image recovers; None without images."""
     found = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
     if not found:

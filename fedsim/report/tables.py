@@ -311,11 +311,11 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
         is_control=judge.is_control(arm, attack),
         n=count.victims,
         recovered=f"{count.recovered} of {count.images}",
-        success=_estimate(summary.success, 100, 0, "%"),
-        psnr=_estimate(summary.psnr_median, 1, 1, " dB"),
-        ssim=_estimate(summary.ssim_mean, 1, 2),
-        labels=_estimate(summary.label_accuracy, 100, 0, "%"),
-        masks=_estimate(summary.mask_accuracy, 100, 1, "%"),
+        success=estimate(summary.success, 100, 0, "%"),
+        psnr=estimate(summary.psnr_median, 1, 1, " dB"),
+        ssim=estimate(summary.ssim_mean, 1, 2),
+        labels=estimate(summary.label_accuracy, 100, 0, "%"),
+        masks=estimate(summary.mask_accuracy, 100, 1, "%"),
         seconds=_duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
     )
@@ -346,17 +346,18 @@ def _inference(own: MembershipRecord) -> Inference:
         settings=", ".join([own.name, *(f"{key} = {value}" for key, value in own.settings.items())]),
         judged="final model" if own.target == "model" else f"client {own.client}, {rounds}",
         n=f"{own.members:,} + {own.non_members:,}",
-        auc=_estimate(summary.auc if summary else None, 1, 2),
+        auc=estimate(summary.auc if summary else None, 1, 2),
         advantage=f"{summary.advantage:.2f}" if summary else NOTHING,
         low=tuple(
-            _estimate(low.tpr, 100, 1, "%") if low.tpr else Estimate("n too small")
+            estimate(low.tpr, 100, 1, "%") if low.tpr else Estimate("n too small")
             for low in (summary.low_fpr if summary else ())
         ),
         reason=own.failure or "",
     )
 
 
-def _estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> Estimate:
+def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "") -> Estimate:
+    """Return a number with its unit and interval, as text."""
     if interval is None:
         return Estimate(NOTHING)
     return Estimate(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))

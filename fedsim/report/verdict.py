@@ -25,7 +25,7 @@ from fedsim.scenario import Scoring, with_values
 
 CONTROL_SUCCEEDS = 0.5
 
-_KNOWLEDGE = {
+KNOWLEDGE = {
     "labels": "the labels",
     "masks": "the dropout masks",
     "batch-size": "the batch size",
@@ -74,9 +74,14 @@ class Judge:
 
     @classmethod
     def of(cls, record: RunRecord) -> Judge:
-        """Read the rule from the record's scenario; what it lacks has the scenario's defaults."""
-        scoring = Scoring.model_validate(record.scenario.get("scoring", {}))
-        return cls(scoring, int(record.scenario.get("seed", 0)), record.scenario)
+        """Read the rule from the record's scenario."""
+        return cls.reading(record.scenario)
+
+    @classmethod
+    def reading(cls, scenario: Mapping[str, Any]) -> Judge:
+        """Read the rule from a scenario; what it lacks has the scenario's defaults."""
+        scoring = Scoring.model_validate(scenario.get("scoring", {}))
+        return cls(scoring, int(scenario.get("seed", 0)), scenario)
 
     @property
     def rule(self) -> str:
@@ -138,12 +143,12 @@ def has_result(attack: AttackRecord) -> bool:
 
 def knowledge(attack: AttackRecord) -> str:
     """Return what an attack was granted, in words."""
-    return _listed([_KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
+    return _listed([KNOWLEDGE[item] for item in attack.knows]) or "nothing beyond the model and the update"
 
 
 def banners(record: RunRecord, judge: Judge) -> list[Banner]:
     """Return the warnings a reader must see first."""
-    return [*_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
+    return [*_about_audits(record), *_about_controls(record, judge), *_about_status(record), *_about_replay(record)]
 
 
 def sentences(record: RunRecord, judge: Judge) -> list[Sentence]:
@@ -156,6 +161,18 @@ def bounds(interval: Interval, scale: float = 1.0, digits: int = 1) -> str:
     if interval.low is None or interval.high is None:
         return ""
     return f"{interval.low * scale:.{digits}f} to {interval.high * scale:.{digits}f}"
+
+
+def _about_audits(record: RunRecord) -> Iterator[Banner]:
+    wrong = [(arm, own) for arm in record.arms for own in arm.audits if own.contradicts]
+    if wrong:
+        told = "; ".join(f"{arm.name}: {own.figure}" for arm, own in wrong)
+        yield Banner(
+            "alarm",
+            "An audit contradicts a guarantee",
+            f"{told}. The mechanism is not what it is said to be: look for missing noise, a batch clipped as a whole, "
+            "or a sensitivity that is too small. No epsilon of that arm counts.",
+        )
 
 
 def _about_controls(record: RunRecord, judge: Judge) -> Iterator[Banner]:

@@ -74,7 +74,7 @@ def choose(arm: ArmRecord) -> tuple[Key, ...]:
     All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's PSNR.
     """
     for attack in arm.attacks:
-        scores = _scores(attack)
+        scores = scores_of(attack)
         if len(scores) > MOST:
             ranked = sorted(scores, key=lambda key: (scores[key][1].psnr, key))
             return tuple(ranked[round(p / 100 * (len(ranked) - 1))] for p in PERCENTILES)
@@ -98,25 +98,26 @@ def data_address(kind: str, content: bytes) -> str:
 
 
 def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge) -> Wall | None:
-    scores = [_scores(attack) for attack in arm.attacks]
+    scores = [scores_of(attack) for attack in arm.attacks]
     known = dict.fromkeys(key for of_attack in scores for key in of_attack)
     keys = [key for key in preferred if key in known] or list(choose(arm))
     first: dict[Key, tuple[VictimRecord, ItemScore]] = {}
     for of_attack in reversed(scores):
         first |= of_attack
-    originals = tuple(_original(key, *first[key], arrays) for key in keys)
+    originals = tuple(original(key, *first[key], arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
     rows = [Row("original", "", originals)]
     for attack, of_attack in zip(arm.attacks, scores, strict=True):
-        cells = tuple(_guess(key, attack, of_attack, arrays, judge) for key in keys)
+        cells = tuple(guess(key, attack, of_attack, arrays, judge) for key in keys)
         rows.append(Row(attack.label, attack.label, cells))
     several = any(key[2] for key in known)
-    columns = tuple(_column(key, *first[key], several) for key in keys)
+    columns = tuple(column(key, *first[key], several) for key in keys)
     return Wall(arm.name, columns, tuple(rows), len(keys), len(known))
 
 
-def _scores(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
+def scores_of(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
+    """Return (victim, score) of every example that an attack gave a guess for."""
     return {
         (victim.round, victim.client, item.index): (victim, item)
         for victim in attack.victims
@@ -125,24 +126,27 @@ def _scores(attack: AttackRecord) -> dict[Key, tuple[VictimRecord, ItemScore]]:
     }
 
 
-def _column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> str:
+def column(key: Key, victim: VictimRecord, item: ItemScore, several: bool) -> str:
+    """Return the heading of an example."""
     example = f", image {key[2]}" if several else ""
     return f"round {victim.round}, {victim.who}{example}, class {item.label}"
 
 
-def _original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> Cell:
+def original(key: Key, victim: VictimRecord, item: ItemScore, arrays: Arrays) -> Cell:
+    """Return the picture of an example as it is."""
     pixels = _pixels(arrays, f"{victim.arrays}/originals", item.index)
     alt = f"Original of round {victim.round}, {victim.who}, image {item.index}, class {item.label}"
     return Cell(key, pixels, alt, text="not stored")
 
 
-def _guess(
+def guess(
     key: Key,
     attack: AttackRecord,
     scores: Mapping[Key, tuple[VictimRecord, ItemScore]],
     arrays: Arrays,
     judge: Judge,
 ) -> Cell:
+    """Return the picture of what an attack made of an example."""
     if key not in scores:
         return Cell(key, None, "", text="no result")
     victim, item = scores[key]

@@ -52,6 +52,32 @@ def write_parquet(path: Path) -> Path:
     return path / "table.parquet"
 
 
+def write_duckdb(path: Path) -> Path:
+    """Write ``results.duckdb`` and return it.
+
+    Its table `results` holds the rows, its view `best` those of the attack with the highest SSIM on each example.
+
+    Raises:
+        FedsimError: it is the folder of neither a sweep nor a run.
+        MissingExtra: duckdb is not installed.
+    """
+    try:
+        import duckdb  # noqa: PLC0415 - an extra
+    except ImportError as error:
+        raise MissingExtra("duckdb", "pip install 'fedsim-privacy[duckdb]'") from error
+    source, target = write_csv(path), path / "results.duckdb"
+    fresh = path / ".fedsim-results.duckdb"
+    fresh.unlink(missing_ok=True)
+    with duckdb.connect(str(fresh)) as database:
+        database.read_csv(str(source), sample_size=-1).create("results")
+        database.execute(
+            "create view best as select * from results qualify "
+            "row_number() over (partition by run, arm, round, client, image order by ssim desc nulls last) = 1"
+        )
+    fresh.replace(target)
+    return target
+
+
 def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows; a setting that is a table itself is written as text."""
     rows = rows_of(found)

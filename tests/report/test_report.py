@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
@@ -14,51 +13,21 @@ from fedsim.metrics.statistics import summarise
 from fedsim.record import Failure, RoundRecord
 from fedsim.report import build, figures
 
-VOID = {"meta", "img", "input", "br", "link", "hr"}
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its text, tags and nesting."""
-
-    def __init__(self, html):
-        super().__init__()
-        self.html = html
-        self.words, self.tags, self.images, self.headings, self.open = [], [], [], [], []
-        self.feed(html)
-        self.close()
-        self.text = " ".join(" ".join(self.words).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag == "img":
-            self.images.append(dict(attrs))
-        if tag not in VOID:
-            self.open.append(tag)
-        if re.fullmatch(r"h\d", tag):
-            self.headings.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" not in self.open:
-            self.words.append(data)
-
 
 @pytest.fixture
-def report(tmp_path, records):
+def report(tmp_path, records, page_of):
     def render(record, arrays=None):
-        return Page(build(records.save(tmp_path, record, arrays)).read_text(encoding="utf-8"))
+        return page_of(build(records.save(tmp_path, record, arrays)).read_text(encoding="utf-8"))
 
     return render
 
 
 @pytest.fixture(scope="module")
-def typical(tmp_path_factory, records):
+def typical(tmp_path_factory, records, page_of):
     record, arrays = records.with_arrays(records.typical())
     folder = records.save(tmp_path_factory.mktemp("run"), record, arrays)
     build(folder)
-    return record, folder, Page((folder / "report.html").read_text(encoding="utf-8"))
+    return record, folder, page_of((folder / "report.html").read_text(encoding="utf-8"))
 
 
 def banners(page):

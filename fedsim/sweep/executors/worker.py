@@ -29,7 +29,7 @@ _DIE_WITH_PARENT = 1
 _GIB = 1 << 30
 
 
-class _Silent:
+class Silent:
     """Watches a run and says nothing: the sweep counts runs."""
 
     def __getattr__(self, _moment: str) -> Any:
@@ -50,7 +50,7 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
         earlier = None
     if earlier is not None and earlier.status == "failed":
         earlier = None
-    experiment.run(scenario, folder, cast("Any", _Silent()), command=command, earlier=earlier)
+    experiment.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:

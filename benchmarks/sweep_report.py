@@ -1,0 +1,117 @@
+"""The report of a sweep of 1,000 runs: wall time and peak memory of one process that builds it.
+
+One small run is made for real; its record and pictures are copied under 1,000 digests, 25 seeds of 40 settings, with
+the scores shaken, so that no two are alike. Run: python -m benchmarks.sweep_report [--json] [--full]; --full repeats it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from benchmarks._rows import Row, main, measured
+from fedsim.experiment import scenario_hash
+from fedsim.scenario import Scenario, parse
+from fedsim.store import RunFolder
+from fedsim.sweep.executors.worker import make
+
+RUNS, SEEDS = 1000, 25
+SMALL: dict[str, Any] = {
+    "title": "one small run",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "width": 16, "depth": 2},
+    "federation": {"clients": 8, "rounds": 10, "evaluate_every": 5},
+    "threat": {"victims": 8, "keep_updates": False},
+    "attacks": [
+        {"name": "inverting-gradients", "iterations": 100},
+        {"name": "closed-form-linear"},
+        {"name": "closed-form-linear", "label": "informed", "also_knows": ["defenses"]},
+    ],
+    "policy": {"max_recognisable": 0.05, "max_accuracy_loss": 0.05},
+}
+_BUILD = """
+import resource, sys, time
+from pathlib import Path
+begin = time.perf_counter()
+from fedsim.report.sweep import build
+build(Path(sys.argv[1]))
+print(time.perf_counter() - begin, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, time.process_time())
+"""
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows of the report's cost."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "sweep"
+        size = copies(Path(temporary) / "run", folder)
+        built = [_built(folder) for _ in range(3 if full else 1)]
+    setting = f"{RUNS} runs, {SEEDS} seeds, records of {size / 1024:.0f} KiB"
+    return [
+        measured("report of a sweep, wall time", setting, [own[0] for own in built], "s", "<= 20"),
+        measured("report of a sweep, peak memory", setting, [own[1] for own in built], "GiB", "<= 1"),
+        measured("report of a sweep, processor time", setting, [own[2] for own in built], "s", ""),
+    ]
+
+
+def copies(run: Path, folder: Path) -> int:
+    """Make one run and a sweep of its copies; return the size of a record in bytes."""
+    scenario = parse(SMALL, "benchmark")
+    make(scenario, run, "benchmark")
+    record = json.loads((run / "record.json").read_text())
+    source = random.Random(0)
+    planned: list[dict[str, Any]] = []
+    for number in range(RUNS):
+        knob, seed = divmod(number, SEEDS)
+        defenses = [{"name": f"defense-{knob % 8}", "scale": 0.01 * (1 + knob // 8)}] if knob else []
+        shaken = _shaken(record, source)
+        shaken["scenario"] = {**record["scenario"], "seed": seed, "defenses": defenses}
+        digest = f"{number:016x}"
+        RunFolder(folder / "runs" / digest).path.mkdir(parents=True)
+        (folder / "runs" / digest / "record.json").write_text(json.dumps(shaken, indent=1))
+        os.link(run / "arrays.npz", folder / "runs" / digest / "arrays.npz")
+        name = f"defense {knob % 8}, {knob // 8}" if knob else "none"
+        planned.append({"digest": digest, "name": f"{name}, seed {seed}", "values": {"defense": name, "seed": seed}})
+    (folder / "sweep.json").write_text(json.dumps(_plan(scenario, planned)))
+    return (folder / "runs" / f"{0:016x}" / "record.json").stat().st_size
+
+
+def _plan(scenario: Scenario, planned: list[dict[str, Any]]) -> dict[str, Any]:
+    whole = scenario.model_dump(mode="json")
+    return {
+        "schema_version": 1,
+        "title": "copies",
+        "digest": scenario_hash(scenario),
+        "scenario": whole,
+        "runs": planned,
+    }
+
+
+def _shaken(record: dict[str, Any], source: random.Random) -> dict[str, Any]:
+    again = json.loads(json.dumps(record))
+    for arm in again["arms"]:
+        for entry in arm["rounds"]:
+            entry["test_accuracy"] = source.random()
+        for attack in arm["attacks"]:
+            for victim in attack["victims"]:
+                for item in victim["scores"]:
+                    item["ssim"], item["psnr"] = source.random(), 40 * source.random()
+    return again
+
+
+def _built(folder: Path) -> tuple[float, float, float]:
+    shutil.rmtree(folder / "figures", ignore_errors=True)
+    command = [sys.executable, "-c", _BUILD, str(folder)]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    seconds, memory, busy = map(float, told.split())
+    return seconds, memory, busy
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,35 @@
+"""An audit in progress: what was found, the clock, and who is told. It is written after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fedsim.audit.clock import Clock
+from fedsim.audit.inspecting import Arrays
+from fedsim.audit.record import ARRAYS, RECORD, AuditRecord, Plan
+from fedsim.store import npz, write_whole
+
+
+@dataclass
+class Book:
+    """Keeps record and pictures of one audit in a folder."""
+
+    folder: Path
+    clock: Clock
+    record: AuditRecord
+    tell: Callable[[str], None]
+    arrays: Arrays = field(default_factory=dict)
+
+    @property
+    def plan(self) -> Plan:
+        """What is asked of the audit."""
+        return self.record.plan
+
+    def keep(self, **found: Any) -> None:
+        """Change fields of the record, and write it."""
+        self.record = self.record.model_copy(update={**found, "seconds": self.clock.used})
+        write_whole(self.folder / ARRAYS, npz(self.arrays))
+        write_whole(self.folder / RECORD, self.record.model_dump_json(indent=1).encode())

@@ -1,0 +1,154 @@
+"""Who was a member, and every defense that fits, until the time is over: what it stops and what it costs.
+
+All defenses, and the client without them as their control, are attacked with the same iterations on the same batches
+and trained for the same number of rounds.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from fedsim import registry
+from fedsim.audit import members
+from fedsim.audit.book import Book
+from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.foreign import reason
+from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.record import Trial
+from fedsim.audit.subject import Checked
+from fedsim.audit.training import Trained, accuracy_lost, trained
+from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of, world_of
+from fedsim.experiment import guarantees
+from fedsim.record import MembershipRecord
+from fedsim.world import World
+
+_FOR_MEMBERS = 0.25  # share of the time that is left
+_TRIALS = 10  # that are hoped for; what is cheap leaves time for more
+_FOR_THE_ATTACK = 0.6  # share of a trial
+_UPDATES = 2
+_IMAGES = 4
+_LEAST_SECONDS = 1.0
+
+
+def defend(book: Book, subject: Checked, largest: int) -> None:
+    """Train, run membership attacks, then try the defenses.
+
+    Args:
+        book: with the inspections of the client as it is.
+        subject: what is audited.
+        largest: batch size of the training.
+    """
+    training = _baseline(book, subject, largest)
+    worst = max(book.record.inspections, key=lambda own: (own.recovered or 0.0, -own.batch_size)).batch_size
+    fitting, unfit = _fitting(book, subject, worst)
+    book.keep(unfit=unfit)
+    seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
+    most = max(_UPDATES, _IMAGES // worst)
+    bare = world_of(subject, book.plan, worst, Setting())
+    inspector = Inspector(book.plan.knows, book.arrays, book.tell)
+    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds / most)
+    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, f"control, batch {worst}")
+    book.keep(control=control)
+    defender = _Defender(book, subject, inspector, training, worst, most, iterations)
+    for setting in fitting:
+        if book.clock.left < min(seconds, _LEAST_SECONDS):
+            book.keep(not_tried=(*book.record.not_tried, setting.name))
+            continue
+        trial = defender.tried(setting, min(2 * seconds, book.clock.left))
+        book.keep(trials=(*book.record.trials, trial))
+
+
+def _baseline(book: Book, subject: Checked, batch_size: int) -> Trained:
+    """Train without further defenses, and ask who was a member."""
+    world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
+    book.tell("trains for a few rounds, without further defenses")
+    training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
+    found = _judged(book, subject, world, training, with_shadows=True)
+    stated = guarantees(world, training.journal.rounds)
+    book.keep(training=training.summary, membership=found, guarantees=stated)
+    return training
+
+
+def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
+    """Return the defenses that fit, those that change only what is sent first, and why the others do not."""
+    own = {str(defense.get("name")) for defense in book.record.own_defenses}
+    fitting: list[Setting] = []
+    unfit: list[tuple[str, str]] = []
+    for name in registry.methods("defense"):
+        if name in own:
+            continue
+        reasons: list[str] = []
+        for setting in (Setting(name), Setting(name, "poisson")):
+            try:
+                check(world_of(subject, book.plan, size, setting), subject)
+            except Exception as error:
+                reasons.append(reason(error))
+            else:
+                fitting.append(setting)
+                break
+        if len(reasons) == 2:  # noqa: PLR2004 - both ways of sampling
+            unfit.append((name, reasons[0]))
+    return sorted(fitting, key=lambda setting: (reads_steps(setting), setting.name)), tuple(unfit)
+
+
+@dataclass(frozen=True)
+class _Defender:
+    """Tries one defense after the other against the same attacks on the same batches."""
+
+    book: Book
+    subject: Checked
+    inspector: Inspector
+    without: Trained
+    batch_size: int
+    most: int
+    iterations: int
+
+    def tried(self, setting: Setting, seconds: float) -> Trial:
+        """Attack, then train with one more defense."""
+        trial = Trial(name=setting.name, sampling=setting.sampling, settings=settings_of(setting))
+        begin = self.book.clock.used
+        try:
+            with limited(seconds):
+                world = world_of(self.subject, self.book.plan, self.batch_size, setting)
+                label = f"{setting.name}, batch {self.batch_size}"
+                found = self.inspector.inspect(
+                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
+                )
+                trial = trial.model_copy(update={"inspection": found})
+                return self._trained(trial, setting)
+        except OutOfTime:
+            return trial.model_copy(update={"failure": f"its {self.book.clock.used - begin:.0f} s were not enough"})
+        except Exception as error:
+            return trial.model_copy(update={"failure": reason(error)})
+
+    def _trained(self, trial: Trial, setting: Setting) -> Trial:
+        """Train with the defense as long as without it, and compare."""
+        subject, plan, before = self.subject, self.book.plan, self.without.summary
+        world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject))
+        check(world, subject)
+        self.book.tell(f"{trial.name}: trains for {before.rounds} rounds")
+        after = trained(world, before.rounds, math.inf)
+        return trial.model_copy(
+            update={
+                "training": after.summary,
+                "membership": _judged(self.book, subject, world, after, with_shadows=False),
+                "guarantees": guarantees(world, after.journal.rounds),
+                "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
+                "loss_change": after.summary.loss - before.loss,
+                "slowdown": after.summary.seconds_a_round / before.seconds_a_round,
+            }
+        )
+
+
+def _judged(
+    book: Book, subject: Checked, world: World, training: Trained, *, with_shadows: bool
+) -> tuple[MembershipRecord, ...]:
+    if _candidates(subject) < members.FEWEST:
+        return ()
+    seconds = book.clock.left * _FOR_MEMBERS
+    return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows)
+
+
+def _candidates(subject: Checked) -> int:
+    return members.candidates(subject.dataset.train, subject.dataset.test)

@@ -1,0 +1,110 @@
+"""An audit as tables: one row an attacked image, one row a defense."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsim.audit import verdict
+from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.metrics.statistics import succeeded
+from fedsim.store import write_whole
+
+IMAGES = "images.csv"
+DEFENSES = "defenses.csv"
+FILES = (IMAGES, DEFENSES)
+_IMAGE_COLUMNS = (
+    "defense",
+    "batch",
+    "update",
+    "image",
+    "label",
+    "guessed_label",
+    "psnr_db",
+    "ssim",
+    "mse",
+    "recovered",
+)
+_DEFENSE_COLUMNS = (
+    "defense",
+    "batch",
+    "images",
+    "recovered_share",
+    "accuracy_loss",
+    "accuracy_loss_low",
+    "accuracy_loss_high",
+    "test_examples",
+    "loss_change",
+    "slowdown",
+    "epsilon",
+    "breaks",
+    "failure",
+)
+
+
+def write(record: AuditRecord, folder: Path) -> None:
+    """Write both as CSV."""
+    write_whole(folder / IMAGES, _csv(_IMAGE_COLUMNS, images(record)))
+    write_whole(folder / DEFENSES, _csv(_DEFENSE_COLUMNS, defenses(record)))
+
+
+def images(record: AuditRecord) -> list[tuple[Any, ...]]:
+    """Return one row an attacked image."""
+    tried = [("", own) for own in record.inspections]
+    if record.control is not None:
+        tried.append(("control", record.control))
+    tried += [(own.name, own.inspection) for own in record.trials if own.inspection is not None]
+    return [row for defense, inspection in tried for row in _rows(record, defense, inspection)]
+
+
+def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
+    """Return one row a defense."""
+    rows: list[tuple[Any, ...]] = []
+    for own in record.trials:
+        lost, found = own.accuracy_loss, own.inspection
+        rows.append(
+            (
+                own.name,
+                found.batch_size if found else "",
+                sum(len(victim.scores) for victim in found.victims) if found else "",
+                found.recovered if found else "",
+                *((lost.value, lost.low, lost.high, lost.n) if lost else ("", "", "", "")),
+                own.loss_change if own.loss_change is not None else "",
+                own.slowdown if own.slowdown is not None else "",
+                max((stated.epsilon for stated in own.guarantees), default=""),
+                " ".join(verdict.broken_by(record.policy, own)),
+                own.failure or "",
+            )
+        )
+    return rows
+
+
+def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
+    scoring = record.plan.scoring
+    return [
+        (
+            defense,
+            inspection.batch_size,
+            number,
+            item.index,
+            item.label,
+            item.guessed_label,
+            item.psnr,
+            item.ssim,
+            item.mse,
+            succeeded(item, scoring.metric, scoring.threshold),
+        )
+        for number, victim in enumerate(inspection.victims, 1)
+        for item in victim.scores
+    ]
+
+
+def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()

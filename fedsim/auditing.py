@@ -1,0 +1,121 @@
+"""A client's private training put to the test: canaries are added or left out by fair coins, and guessed afterwards.
+
+Canary i is an example of its own: one entry of the input stands out, all others are 0, so that the gradients of
+different canaries hardly overlap. Those that are in are all that the client owns, and take part in every step with the
+probability that the mechanism states. The training is the scenario's own, with all its defenses, at the first weights
+in every round: an adversary may choose both. Score: the inner product of all updates with the canary's normalised
+gradient, less the mean score of its class. The bound is that of `fedsim.privacy.audit`; an audit can contradict a
+claimed epsilon, and never prove one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from fedsim import seeding
+from fedsim.client import local_training
+from fedsim.privacy.audit import audit, coins
+from fedsim.record import AuditRecord, GuaranteeRecord
+from fedsim.types import Batch, Memory
+from fedsim.world import World, cross_entropy
+
+_STANDS_OUT = 20.0  # normalised input units, far above any pixel
+
+
+def audited(world: World, guarantees: Sequence[GuaranteeRecord]) -> tuple[AuditRecord, ...]:
+    """Return what an audit shows about every guarantee for a record of a client; those for clients are not audited.
+
+    Args:
+        world: of a scenario that asks for an audit.
+        guarantees: over the rounds that were run.
+    """
+    return tuple(_audited(world, own) for own in guarantees if own.source in world.client_mechanisms and _fits(own))
+
+
+def _fits(own: GuaranteeRecord) -> bool:
+    return own.unit == "record" and own.steps > 0
+
+
+def _audited(world: World, own: GuaranteeRecord) -> AuditRecord:
+    settings = world.scenario.audit
+    assert settings is not None, "called for scenarios with an audit"
+    rounds = max(1, own.steps // world.client_mechanisms[own.source].steps)
+    included = coins(settings.canaries, seeding.generator(world.scenario.seed, f"audit {own.source}"))
+    scores = _scores(_with_canaries(world, included, own.sampling_rate), rounds, settings.client)
+    found = audit(included, scores, settings.guesses, own.delta, settings.confidence)
+    return AuditRecord(
+        source=own.source,
+        claimed=own.epsilon,
+        floor=found.epsilon,
+        delta=found.delta,
+        confidence=found.confidence,
+        canaries=found.canaries,
+        guesses=found.guesses,
+        correct=found.correct,
+    )
+
+
+@dataclass(frozen=True)
+class _Audited(World):
+    """A world whose clients train on canaries in place of their own examples; all that is public about it stays.
+
+    Attributes:
+        canaries: the examples, behind which stand the data set's own.
+        included: numbers of those that are in, among the training examples.
+        rate: probability that one of them is in a step's batch.
+    """
+
+    canaries: Batch = field(default_factory=lambda: Batch(torch.empty(0), torch.empty(0)))
+    included: Tensor = field(default_factory=lambda: torch.empty(0))
+    rate: float = 1.0
+
+    def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the numbers of the training examples of every local step."""
+        for _ in range(self.steps(client)):
+            yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
+
+
+def _with_canaries(world: World, included: Tensor, rate: float) -> _Audited:
+    train, spec = world.dataset.train, world.dataset.spec
+    canaries = _canaries(len(included), spec.shape, spec.classes)
+    longer = Batch(torch.cat((train.inputs, canaries.inputs)), torch.cat((train.labels, canaries.labels)))
+    own = {name: getattr(world, name) for name in World.__dataclass_fields__}
+    own["dataset"] = replace(world.dataset, train=longer, users=None)
+    return _Audited(**own, canaries=canaries, included=len(train) + included.nonzero()[:, 0], rate=rate)
+
+
+def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
+    numbers = torch.arange(count)
+    inputs = torch.zeros(count, *shape)
+    flat = inputs.view(count, -1)
+    flat[numbers, numbers % flat.shape[1]] = _STANDS_OUT
+    return Batch(inputs, numbers % classes)
+
+
+def _scores(world: _Audited, rounds: int, client: int) -> Tensor:
+    """Return how much each canary seems to have taken part, shape (canaries,)."""
+    memory: Memory = {}
+    total: dict[str, Tensor] = {}
+    for round_ in range(1, rounds + 1):
+        update, _ = local_training(world, world.first_weights, round_, client, memory)
+        total = {name: total.get(name, 0.0) + tensor for name, tensor in update.tensors.items()}
+    model = world.new_model().eval()
+    parameters = {name: p for name, p in model.named_parameters() if name in total}
+    scores: list[float] = []
+    for example, label in zip(world.canaries.inputs, world.canaries.labels, strict=True):
+        loss = cross_entropy(model(example[None]), label[None])
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
+        products = ((total[name] * slope).sum() for name, slope in zip(parameters, gradients, strict=True))
+        norm = torch.stack([slope.square().sum() for slope in gradients]).sum().sqrt().clamp_min(1e-12)
+        scores.append(float(sum(products) / norm))
+    return _beside_their_class(torch.tensor(scores), world.canaries.labels)
+
+
+def _beside_their_class(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return scores less the mean of their class: what the gradients of a class have in common tells nothing."""
+    means = torch.bincount(labels, scores) / torch.bincount(labels).clamp_min(1)
+    return scores - means[labels]

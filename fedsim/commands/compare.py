@@ -1,0 +1,47 @@
+"""`fedsim compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.table import Table
+from rich.text import Text
+
+from fedsim.commands._console import app, say, screen
+
+if TYPE_CHECKING:
+    from fedsim.report.sweep.compare import Compared, Difference
+
+
+@app.command(epilog="Example: fedsim compare results/before results/after")
+def compare(
+    a: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
+    b: Annotated[Path, typer.Argument(help="folder of another")],
+) -> None:
+    """Compare two sweeps or runs, setting by setting, on the same seeds and victims."""
+    from fedsim.report.sweep.compare import compare as compared
+
+    found = compared(a, b)
+    say(f"A: {found.titles[0]} ({a})\nB: {found.titles[1]} ({b})\nB minus A in points, 95% interval, p after Holm.")
+    table = Table(box=None, pad_edge=False)
+    for heading in ("setting", "attack success", "p", "better", "accuracy", "p", "better"):
+        table.add_column(heading, overflow="fold")
+    for row in found.rows:
+        table.add_row(*map(Text, _cells(row)))
+    screen.print(table)
+    for side, names in (("A", found.only_a), ("B", found.only_b)):
+        if names:
+            say(f"Only {side} has: {'; '.join(names)}")
+
+
+def _cells(row: Compared) -> list[str]:
+    return [row.name, *_told(row.success), *_told(row.accuracy)]
+
+
+def _told(own: Difference) -> list[str]:
+    if own.value is None or own.p is None:
+        return ["", "", own.better]
+    interval = "" if own.value.low is None else f" ({100 * own.value.low:+.1f} to {100 * (own.value.high or 0.0):+.1f})"
+    return [f"{100 * own.value.value:+.1f}{interval}", f"{own.p:.3f}", own.better]

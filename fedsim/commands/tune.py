@@ -1,0 +1,48 @@
+"""`fedsim tune`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.commands._console import app, complain, say
+
+
+@app.command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
+def tune(
+    scenario: Annotated[Path, typer.Argument(help="a scenario file with a [tune] table")],
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the search; results/NAME-tuned when absent")] = None,
+) -> None:
+    """Search the strongest setting of an attack for every arm, on victims that no score is told of. Needs an extra."""
+    from fedsim.scenario import load
+    from fedsim.store import write_whole
+    from fedsim.sweep.tuning import tune as tuned
+
+    sys.path.insert(0, str(Path.cwd()))
+    loaded, folder = load(scenario, set_ or []), out or Path("results") / f"{scenario.stem}-tuned"
+    try:
+        found = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
+    except KeyboardInterrupt:
+        complain(f"Interrupted. Finished trials lie in {folder}; the same command goes on.")
+        raise typer.Exit(130) from None
+    rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in found]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(folder / "tuned.csv", text.getvalue().encode())
+    write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in found], indent=1).encode())
+    metric = loaded.scoring.metric
+    for one in found:
+        say(f"{one.arm}: {metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
+    say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario: it has other victims.")

@@ -1,0 +1,117 @@
+"""One drawn digit, one client, one attack: what the live page and the terminal show while it happens."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim import seeding
+from fedsim.demo.recording import agreement
+from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observed, world_around
+from fedsim.errors import FedsimError
+from fedsim.metrics.image import psnr, to_pixels
+from fedsim.types import Config, Observation, Step, Truth
+from fedsim.world import World
+
+_EVERY_SECONDS = 0.05
+_WHITE = 255.0
+
+Tell = Callable[[str, dict[str, Any]], None]
+
+
+class Order(Config):
+    """What a viewer asks for.
+
+    Attributes:
+        pixels: of the drawing, line by line, from 0 (black) to 255.
+    """
+
+    pixels: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=SIDE * SIDE, max_length=SIDE * SIDE)
+    label: int = Field(ge=0, lt=CLASSES)
+    attacker: Attacker = "estimates"
+    setting: Setting = Setting()
+
+
+# Building a model draws from torch's global generator, which all threads share.
+_one_client_at_a_time = threading.Lock()
+
+
+def attempt(order: Order, iterations: int, tell: Tell) -> None:
+    """Let a client compute the gradient of the drawing, then solve for it, then search for it.
+
+    Args:
+        order: the drawing and the setting.
+        iterations: of the search, at most.
+        tell: is told of ``result`` and ``failure``, one an attack, and of ``step`` during the search. Whatever it
+            raises ends the attack.
+
+    Raises:
+        FedsimError: the digits, whose normalisation is used, are not installed.
+    """
+    image = torch.tensor(order.pixels, dtype=torch.float32).reshape(SIDE, SIDE) / _WHITE
+    with _one_client_at_a_time:
+        world = world_around(image, order.label, order.setting)
+        seen: list[tuple[Attacker, tuple[Observation, Truth]]] = [
+            (attacker, observed(world, attacker)) for attacker in _attackers(order)
+        ]
+    for attacker, (observation, truth) in seen:
+        begin = time.perf_counter()
+        attack = attack_of(attacker, 1, iterations)
+        generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
+        try:
+            found = attack(observation, generator, _Steps(world, image, tell) if attacker != "exact" else _ignored)
+        except FedsimError as error:
+            tell("failure", {"attacker": attacker, "why": str(error)})
+            continue
+        seconds = time.perf_counter() - begin
+        told = {
+            "attacker": attacker,
+            "name": name_of(attacker, 1),
+            "seconds": seconds,
+            "iterations": found.iterations,
+            "stopped": found.stopped,
+            "agreement": agreement(world, found, truth, torch.arange(1)),
+        }
+        tell("result", {**told, **_shown(world, image, found.inputs)})
+
+
+def _attackers(order: Order) -> Iterator[Attacker]:
+    yield "exact"
+    if order.attacker != "exact":
+        yield order.attacker
+
+
+def _ignored(_step: Step) -> None:
+    """A closed form has no steps to show."""
+
+
+class _Steps:
+    """Tells of the first step, and of one every twentieth of a second."""
+
+    def __init__(self, world: World, image: Tensor, tell: Tell) -> None:
+        self._world, self._image, self._tell = world, image, tell
+        self._last = -math.inf
+
+    def __call__(self, step: Step) -> None:
+        now = time.monotonic()
+        if now - self._last < _EVERY_SECONDS:
+            return
+        self._last = now
+        objective = step.objective if math.isfinite(step.objective) else None
+        told = {"iteration": step.iteration, "iterations": step.iterations, "objective": objective}
+        self._tell("step", {**told, **_shown(self._world, self._image, step.guess)})
+
+
+def _shown(world: World, image: Tensor, guess: Tensor) -> dict[str, Any]:
+    pixels = to_pixels(guess.detach(), world.dataset.spec)
+    return {
+        "pixels": (pixels * _WHITE).round().int().flatten().tolist(),
+        "psnr": float(psnr(pixels, image.reshape(pixels.shape))),
+    }

@@ -1,0 +1,245 @@
+"""The live page: a server on this machine alone, which lets viewers draw a digit and watch it being recovered.
+
+It stores nothing, sends nothing elsewhere, and answers only to its own address: a foreign page can neither read from it
+(host header) nor start attacks on it (origin header).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from pydantic import ValidationError
+
+from fedsim.demo.attempt import Order, attempt
+from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
+from fedsim.demo.victim import Setting, world_of
+from fedsim.errors import FedsimError
+
+ADDRESS = "127.0.0.1"
+LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
+_DRAINED = 1 << 20
+_LONGEST_QUEUE = 32
+_SILENCE_SECONDS = 10
+_PATIENCE_SECONDS = 0.5
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Full(Exception):
+    """Too many viewers are waiting already."""
+
+
+class Slots:
+    """Room for a number of attacks at the same time; others wait in the order in which they came."""
+
+    def __init__(self, count: int) -> None:
+        """All slots are free."""
+        self._free = count
+        self._queue: deque[object] = deque()
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def one(self, on_wait: Callable[[int], None]) -> Iterator[None]:
+        """Hold a slot. While there is none, `on_wait` is told, about twice a second, who is next: 1, or how far.
+
+        Raises:
+            Full: the queue is too long to join.
+        """
+        ticket = object()
+        with self._changed:
+            if len(self._queue) >= _LONGEST_QUEUE:
+                raise Full
+            self._queue.append(ticket)
+        try:
+            while place := self._place(ticket):
+                on_wait(place)
+        except BaseException:
+            with self._changed:
+                self._queue.remove(ticket)
+                self._changed.notify_all()
+            raise
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += 1
+                self._changed.notify_all()
+
+    def _place(self, ticket: object) -> int:
+        """Return 0 when the slot is taken, else the place in the queue after some waiting."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._is_next(ticket), timeout=_PATIENCE_SECONDS):
+                return self._queue.index(ticket) + 1
+            self._queue.popleft()
+            self._free -= 1
+            self._changed.notify_all()
+            return 0
+
+    def _is_next(self, ticket: object) -> bool:
+        return self._free > 0 and self._queue[0] is ticket
+
+
+class LiveServer(ThreadingHTTPServer):
+    """Serves viewers of this machine, each in a thread of its own."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int, attacks: int | None = None, iterations: int = 300) -> None:
+        """Listen.
+
+        Args:
+            port: 0 for any free one.
+            attacks: that run at the same time; one a core when absent.
+            iterations: of a search, at most.
+
+        Raises:
+            FedsimError: the port is taken or not allowed.
+        """
+        try:
+            super().__init__((ADDRESS, port), _Viewer)
+        except (OSError, OverflowError) as error:
+            raise FedsimError(f"cannot listen on port {port}: {error}. Choose another --port.") from error
+        self.slots = Slots(attacks or os.cpu_count() or 1)
+        self.iterations = iterations
+        self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
+        page = rendered(
+            "live.html.j2",
+            protections=PROTECTIONS.items(),
+            attackers=[(key, name) for key, name in ATTACKERS.items() if key != "exact"],
+        )
+        self.files = {
+            "/": ("text/html", page.encode()),
+            "/style.css": ("text/css", text_of("style.css", "live.css").encode()),
+            "/live.js": ("text/javascript", text_of("shared.js", "live.js").encode()),
+        }
+
+    @property
+    def url(self) -> str:
+        """Where the page is."""
+        return f"http://{ADDRESS}:{self.server_port}/"
+
+
+class _Viewer(BaseHTTPRequestHandler):
+    """One request."""
+
+    server: LiveServer  # pyright: ignore[reportIncompatibleVariableOverride] - the only one that uses this handler
+    timeout = _SILENCE_SECONDS
+
+    def do_GET(self) -> None:
+        """Send the page or one of its files."""
+        if self._is_foreign():
+            return
+        path = self.path.partition("?")[0]
+        if path not in self.server.files:
+            self._refuse(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+            return
+        kind, content = self.server.files[path]
+        self._begin(HTTPStatus.OK, f"{kind}; charset=utf-8", len(content))
+        self.wfile.write(content)
+
+    def do_POST(self) -> None:
+        """Attack a drawing, and stream what happens as server-sent events."""
+        with contextlib.suppress(OSError):  # the viewer has left
+            if self._is_foreign():
+                return
+            if self.path != "/attack":
+                self._refuse(HTTPStatus.NOT_FOUND, "There is nothing at this address.")
+                return
+            order = self._order()
+            if order is not None:
+                self._answer(order)
+
+    def _answer(self, order: Order) -> None:
+        try:
+            self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
+            with self.server.slots.one(lambda place: self._tell("waiting", {"place": place})):
+                self._tell("started", {})
+                attempt(order, self.server.iterations, self._tell)
+        except Full:
+            self._tell("refused", {"why": "Too many viewers are waiting. Try again in a minute."})
+        except FedsimError as error:
+            self._tell("refused", {"why": str(error)})
+        self._tell("end", {})
+
+    def _tell(self, event: str, about: dict[str, Any]) -> None:
+        self.wfile.write(f"event: {event}\ndata: {json.dumps(about, allow_nan=False)}\n\n".encode())
+
+    def _is_foreign(self) -> bool:
+        """Refuse requests that were meant for another host, or come from another page."""
+        hosts, origin = self.server.hosts, self.headers.get("Origin")
+        if self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts):
+            return False
+        self._refuse(HTTPStatus.FORBIDDEN, f"This page answers to {self.server.url} only.")
+        return True
+
+    def _order(self) -> Order | None:
+        """Read what is asked for, or refuse it."""
+        stated = self.headers.get("Content-Length", "")
+        if not stated.isdecimal():
+            self._refuse(HTTPStatus.LENGTH_REQUIRED, "The request must state its length.")
+            return None
+        length = int(stated)
+        body = self.rfile.read(min(length, _DRAINED))
+        if length > LARGEST_BODY:
+            self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request may have {LARGEST_BODY} bytes.")
+            return None
+        try:
+            return Order.model_validate_json(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False, include_url=False)[0]
+            place = ".".join(map(str, first["loc"])) or "the request"
+            self._refuse(HTTPStatus.BAD_REQUEST, f"{place}: {first['msg']}.")
+            return None
+
+    def _refuse(self, status: HTTPStatus, sentence: str) -> None:
+        content = f"{sentence}\n".encode()
+        self._begin(status, "text/plain; charset=utf-8", len(content))
+        self.wfile.write(content)
+
+    def _begin(self, status: HTTPStatus, kind: str, length: int | None) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        if length is not None:
+            self.send_header("Content-Length", str(length))
+        for name, value in _HEADERS.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def version_string(self) -> str:
+        """Tell nothing about the machine."""
+        return "fedsim"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Write no log: nothing about viewers is kept."""
+
+
+def serve(port: int, on_ready: Callable[[str], None]) -> None:
+    """Serve until interrupted.
+
+    Args:
+        port: 0 for any free one.
+        on_ready: is told the address of the page.
+
+    Raises:
+        FedsimError: the port is taken or not allowed, or the digits are not installed.
+    """
+    with LiveServer(port) as server:
+        world_of(Setting())  # what the first viewer would wait for
+        on_ready(server.url)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.serve_forever()

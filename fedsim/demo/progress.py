@@ -1,0 +1,34 @@
+"""How far a recording is, and how much time is left."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+@contextmanager
+def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
+    """Yield what is told of (settings done, settings in all): a bar on a terminal, else a line every ten seconds."""
+    begin = last = time.monotonic()
+    columns = (TextColumn("settings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("settings", total=None)
+
+        def told(done: int, total: int) -> None:
+            nonlocal last
+            progress.update(bar, completed=done, total=total)
+            now = time.monotonic()
+            if console.is_terminal or now - last < _LINE_EVERY_SECONDS:
+                return
+            last = now
+            left = (now - begin) / done * (total - done)
+            console.print(Text(f"  {done} of {total} settings recorded, about {left:.0f} s left"), soft_wrap=True)
+
+        yield told

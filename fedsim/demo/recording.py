@@ -1,0 +1,268 @@
+"""The grid of settings behind the page, run once with the attacks themselves: frames, curves, masks and scores."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import math
+import multiprocessing
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from itertools import product
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from fedsim import process, seeding
+from fedsim.demo.pictures import bits, strip
+from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
+from fedsim.errors import FedsimError
+from fedsim.masks import dropout_sites
+from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
+from fedsim.metrics.masks import identifiable, score_masks
+from fedsim.observe import describe
+from fedsim.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
+from fedsim.world import World, cross_entropy
+
+_CURVE_POINTS = 40
+_DIE_WITH_PARENT = 1
+ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
+
+
+class Grid(Config):
+    """Every combination of these is recorded; noise belongs to one protection only.
+
+    Attributes:
+        frames: iterations whose guess is kept, ascending. The last one stands for the attack's result.
+    """
+
+    rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
+    batches: tuple[int, ...] = (1, 2, 4)
+    noises: tuple[float, ...] = (0.1, 1.0, 10.0)
+    protections: tuple[Protection, ...] = get_args(Protection)
+    attackers: tuple[Attacker, ...] = ATTACKERS
+    frames: tuple[int, ...] = (1, 4, 8, 15, 25, 40, 60, 90, 130, 200)
+
+    def settings(self) -> tuple[Setting, ...]:
+        """Return all settings of the client."""
+        return tuple(
+            Setting(rate=rate, batch=batch, protection=protection, noise=noise)
+            for rate, batch, protection in product(self.rates, self.batches, self.protections)
+            for noise in (self.noises if protection == "noise" else self.noises[:1])
+        )
+
+
+class Run(Config):
+    """One attack on one gradient.
+
+    Attributes:
+        strip: PNG, a row a frame, a column an image in the order of the originals; empty when there is no guess.
+        frames: rows of the strip. An attack that stopped early has fewer than the grid; the last one is its result.
+        iterations: of the points of both curves.
+        objective: what the attack minimises, without unit; None where it is not a number.
+        mean_psnr: dB, over the images of the batch.
+        psnr: dB, of the result, an image each.
+        masks: estimated dropout masks, a text of hexadecimal bits for each image; empty when there is none.
+        agreement: share of the units whose mask can be seen in the gradient at all that is estimated right.
+        used: iterations until then.
+        stopped: why the attack ended.
+        failure: why there is no guess.
+    """
+
+    strip: str = ""
+    frames: int = 0
+    iterations: tuple[int, ...] = ()
+    objective: tuple[float | None, ...] = ()
+    mean_psnr: tuple[float, ...] = ()
+    psnr: tuple[float, ...] = ()
+    masks: tuple[str, ...] = ()
+    agreement: float | None = None
+    used: int = 0
+    stopped: str = ""
+    failure: str = ""
+
+
+class Scene(Config):
+    """One client's gradient and every attack on it.
+
+    Attributes:
+        masks: the dropout masks that the client drew, a text of hexadecimal bits for each image; empty without dropout.
+        layers: (name, Euclidean norm) of the gradient of every parameter as it was sent.
+        unit: PNG, the gradient of the first layer's unit with the largest one, from black (least) to white.
+        runs: by attacker.
+    """
+
+    setting: Setting
+    masks: tuple[str, ...]
+    layers: tuple[tuple[str, float], ...]
+    unit: str
+    runs: dict[Attacker, Run]
+
+
+class Recording(Config):
+    """Everything that the page shows.
+
+    Attributes:
+        originals: PNG of the largest batch, in one row; smaller batches are its first images.
+        labels: of the originals.
+        units: that dropout may drop for one image, layer by layer.
+        attacks: by attacker and then batch size, as text: the name that `fedsim show` knows.
+        threat: the attacker, in plain sentences.
+    """
+
+    grid: Grid
+    side: int
+    originals: str
+    labels: tuple[int, ...]
+    units: tuple[int, ...]
+    attacks: dict[Attacker, dict[str, str]]
+    threat: tuple[str, ...]
+    scenes: tuple[Scene, ...]
+
+
+def record(grid: Grid, processes: int, on_scene: Callable[[int, int], None]) -> Recording:
+    """Run the grid.
+
+    Args:
+        grid: what to record.
+        processes: that work at the same time, one thread each.
+        on_scene: told after each setting how many are done, and of how many.
+
+    Raises:
+        FedsimError: the digits are not installed, or a process was ended from outside.
+    """
+    settings = grid.settings()
+    world = world_of(Setting(batch=max(grid.batches), rate=max(grid.rates)))
+    scenes: dict[Setting, Scene] = {}
+    for setting, scene in _scenes(grid, settings, processes):
+        scenes[setting] = scene
+        on_scene(len(scenes), len(settings))
+    batch = next(world.batches(1, 0))
+    return Recording(
+        grid=grid,
+        side=world.dataset.spec.shape[-1],
+        originals=strip(to_pixels(batch.inputs, world.dataset.spec)[None]),
+        labels=tuple(batch.labels.tolist()),
+        units=tuple(math.prod(site.shape[1:]) for site in world.sites),
+        attacks={name: {str(size): name_of(name, size) for size in grid.batches} for name in grid.attackers},
+        threat=describe(world),
+        scenes=tuple(scenes[setting] for setting in settings),
+    )
+
+
+def _scenes(grid: Grid, settings: Sequence[Setting], processes: int) -> Iterator[tuple[Setting, Scene]]:
+    if processes == 1:
+        yield from ((setting, scene_of(setting, grid)) for setting in settings)
+        return
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, fresh, initializer=_begin) as pool:
+        waiting = {pool.submit(scene_of, setting, grid): setting for setting in settings}
+        try:
+            for done in as_completed(waiting):
+                yield waiting[done], done.result()
+        except BrokenProcessPool as error:
+            raise FedsimError("a recording process was ended, perhaps for lack of memory. Try again.") from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _begin() -> None:
+    """Make ready a process that leaves Ctrl-C to the one which started it, and ends with it."""
+    process.prepare()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux alone has it
+        ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    torch.set_num_threads(1)
+
+
+def scene_of(setting: Setting, grid: Grid) -> Scene:
+    """Let one client compute its gradient, and every attacker try to read it."""
+    world = world_of(setting)
+    runs: dict[Attacker, Run] = {}
+    for attacker in grid.attackers:
+        observation, truth = observed(world, attacker)
+        if setting.rate == 0 and attacker in ("estimates", "knows") and "ignores" in runs:
+            runs[attacker] = runs["ignores"]  # without dropout all three are the same search
+            continue
+        runs[attacker] = _run(world, observation, truth, attacker, grid)
+    observation, truth = observed(world, "ignores")
+    tensors = observation.update.tensors
+    first = next(tensor for tensor in tensors.values() if tensor.ndim > 1)
+    strongest = first[first.norm(dim=1).argmax()].reshape(1, 1, *world.dataset.spec.shape)
+    low, high = strongest.min(), strongest.max()
+    return Scene(
+        setting=setting,
+        masks=_by_image(truth.masks[0], setting.batch),
+        layers=tuple((name, _short(float(tensor.norm()))) for name, tensor in tensors.items()),
+        unit=strip((strongest - low) / (high - low).clamp_min(1e-30)),
+        runs=runs,
+    )
+
+
+def _run(world: World, observation: Observation, truth: Truth, attacker: Attacker, grid: Grid) -> Run:
+    attack = attack_of(attacker, world.scenario.federation.batch_size, grid.frames[-1])
+    steps: list[Step] = []
+    generator = seeding.generator(world.scenario.seed, f"demo {attacker}")
+    try:
+        found = attack(observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone())))
+    except FedsimError as error:
+        return Run(failure=str(error))
+    spec, originals = world.dataset.spec, truth.private[0]
+    items, order = score_items(found, originals, spec)
+    steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
+    shown = [step for step in steps if step.iteration in grid.frames[:-1]]
+    if shown and len(shown) < len(grid.frames) - 1 and shown[-1].iteration == steps[-1].iteration:
+        shown.pop()
+    guesses = torch.stack([*(_pixels(step.guess, order, spec) for step in shown), _pixels(found.inputs, order, spec)])
+    points = steps[:: max(1, len(steps) // _CURVE_POINTS)]
+    target = to_pixels(originals.inputs, spec)
+    return Run(
+        strip=strip(guesses),
+        frames=len(guesses),
+        iterations=tuple(step.iteration for step in points),
+        objective=tuple(_short(step.objective) if math.isfinite(step.objective) else None for step in points),
+        mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
+        psnr=tuple(round(min(item.psnr, PSNR_CAP), 1) for item in items),
+        masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
+        agreement=agreement(world, found, truth, order),
+        used=found.iterations,
+        stopped=found.stopped,
+    )
+
+
+def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
+    return to_pixels(guess.detach()[order], spec)
+
+
+def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
+    return round(float(psnr(pixels, target).mean()), 1)
+
+
+def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) -> tuple[str, ...]:
+    """Return the bits of all layers' masks, an image each."""
+    if not masks:
+        return ()
+    order = torch.arange(batch) if order is None else order
+    return tuple(bits(torch.cat([mask[image].flatten() for mask in masks])) for image in order.tolist())
+
+
+def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) -> float | None:
+    """Return the share of masks that are right, over all units that leave a trace in the gradient."""
+    if found.masks is None or not world.sites:
+        return None
+    batch, masks = truth.batches[0], truth.masks[0]
+    model = world.model_with(world.first_weights)
+    sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
+    relevant = identifiable(model, batch, sites, masks, cross_entropy)
+    scores = score_masks(sites, found.masks, masks, relevant, order)
+    seen = sum(score.identifiable for score in scores)
+    return sum(score.identifiable * (score.accuracy or 0.0) for score in scores) / seen if seen else None
+
+
+def _short(value: float) -> float:
+    """Return three significant digits: a page needs no more."""
+    return float(f"{value:.3g}")

@@ -1,0 +1,104 @@
+"use strict";
+// What the recorded and the live page share: drawing. Colours are those of Okabe and Ito.
+const KEPT = "#0072b2", DROPPED = "#e4e8ec", WRONG = "#d55e00";
+const $ = (id) => document.getElementById(id);
+
+function describe(canvas, text) {
+  canvas.setAttribute("role", "img");
+  canvas.setAttribute("aria-label", text);
+}
+
+// Where image i of n lies in a square canvas.
+function cell(canvas, i, n) {
+  const columns = Math.ceil(Math.sqrt(n)), rows = Math.ceil(n / columns), size = canvas.width / columns;
+  return [(i % columns) * size, (canvas.height - rows * size) / 2 + Math.floor(i / columns) * size, size];
+}
+
+function blank(canvas) {
+  const pen = canvas.getContext("2d");
+  pen.imageSmoothingEnabled = false;
+  pen.globalCompositeOperation = "source-over";
+  pen.fillStyle = "#8a929b";
+  pen.fillRect(0, 0, canvas.width, canvas.height);
+  return pen;
+}
+
+// One row of a strip: the images of a batch.
+function drawRow(canvas, strip, row, n, side, mode = "source-over") {
+  const pen = mode === "source-over" ? blank(canvas) : canvas.getContext("2d");
+  pen.globalCompositeOperation = mode;
+  for (let i = 0; i < n; i++) {
+    const [x, y, size] = cell(canvas, i, n);
+    pen.drawImage(strip, i * side, row * side, side, side, x, y, size, size);
+  }
+  pen.globalCompositeOperation = "source-over";
+}
+
+function drawDifference(canvas, original, strip, row, n, side) {
+  drawRow(canvas, original, 0, n, side);
+  drawRow(canvas, strip, row, n, side, "difference");
+}
+
+function unpacked(hex) {
+  return [...hex].flatMap((digit) => [8, 4, 2, 1].map((bit) => (parseInt(digit, 16) & bit ? 1 : 0)));
+}
+
+// A mask, layer beside layer, 16 units a line; entries that differ from the reference get a cross.
+function drawMask(canvas, mask, units, reference = null) {
+  const pen = canvas.getContext("2d");
+  pen.clearRect(0, 0, canvas.width, canvas.height);
+  const gap = 8, size = Math.floor((canvas.width - gap * (units.length - 1)) / (16 * units.length));
+  let unit = 0;
+  units.forEach((count, layer) => {
+    for (let i = 0; i < count; i++, unit++) {
+      const x = layer * (16 * size + gap) + (i % 16) * size, y = Math.floor(i / 16) * size;
+      const isWrong = reference && reference[unit] !== mask[unit];
+      pen.fillStyle = isWrong ? WRONG : mask[unit] ? KEPT : DROPPED;
+      pen.fillRect(x, y, size - 1, size - 1);
+      if (isWrong) {
+        pen.strokeStyle = "#000";
+        pen.beginPath();
+        pen.moveTo(x, y); pen.lineTo(x + size - 1, y + size - 1);
+        pen.stroke();
+      }
+    }
+  });
+}
+
+// A curve with a cursor. `log` draws the logarithm of y.
+function drawCurve(svg, xs, ys, { log = false, unit = "", cursor = null, last = null, colour = KEPT }) {
+  const width = 240, height = 150, left = 44, bottom = 22, top = 8, right = 8;
+  svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+  svg.replaceChildren();
+  const points = xs.map((x, i) => [x, ys[i]]).filter(([, y]) => y !== null && (!log || y > 0));
+  if (!points.length) return;
+  const scale = (y) => (log ? Math.log10(Math.max(y, 1e-30)) : y);
+  const values = points.map(([, y]) => scale(y));
+  let low = Math.min(...values), high = Math.max(...values);
+  if (high - low < 1e-9) { low -= 1; high += 1; }
+  const end = last ?? Math.max(2, points[points.length - 1][0]);
+  const px = (x) => left + ((x - 1) / Math.max(1, end - 1)) * (width - left - right);
+  const py = (y) => top + (1 - (scale(y) - low) / (high - low)) * (height - top - bottom);
+  const add = (name, attributes, text) => {
+    const node = document.createElementNS("http://www.w3.org/2000/svg", name);
+    for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+    if (text !== undefined) node.textContent = text;
+    svg.append(node);
+  };
+  const label = (v) => (log ? (10 ** v).toExponential(0) : v.toFixed(0)) + unit;
+  for (const [v, y] of [[high, top], [low, height - bottom]]) {
+    add("line", { x1: left, x2: width - right, y1: y, y2: y, class: "grid" });
+    add("text", { x: left - 4, y: y + 4, "text-anchor": "end" }, label(v));
+  }
+  add("text", { x: left, y: height - 6 }, "1");
+  add("text", { x: width - right, y: height - 6, "text-anchor": "end" }, `iteration ${end}`);
+  if (points.length === 1) {
+    add("circle", { cx: px(points[0][0]), cy: py(points[0][1]), r: 4, fill: colour });
+  } else {
+    add("polyline", { points: points.map(([x, y]) => `${px(x)},${py(y)}`).join(" "), stroke: colour, class: "curve" });
+  }
+  if (cursor !== null) {
+    const x = px(Math.min(cursor, end));
+    add("line", { x1: x, x2: x, y1: top, y2: height - bottom, class: "cursor" });
+  }
+}

@@ -1,0 +1,112 @@
+"""Who is attacked in the demo, and by whom: one client's gradient under a setting that a viewer can choose."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim import registry
+from fedsim.client import local_training
+from fedsim.hooks import Attack
+from fedsim.observe import observe
+from fedsim.scenario import parse
+from fedsim.types import Batch, Config, Dataset, Knowledge, Observation, Truth, WireEntry
+from fedsim.world import World, build, shared
+
+Protection = Literal["none", "noise", "pruning", "precode"]
+Attacker = Literal["ignores", "estimates", "knows", "exact"]
+
+SIDE = 28
+CLASSES = 10
+_SEED = 7
+_KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
+
+
+class Setting(Config):
+    """What a viewer chooses about the client."""
+
+    rate: float = Field(default=0.5, ge=0, le=0.9, description="dropout rate p")
+    batch: int = Field(default=1, ge=1, le=8, description="images behind the gradient")
+    protection: Protection = "none"
+    noise: float = Field(
+        default=1.0, gt=0, le=100, description="standard deviation in units of each layer's root mean square"
+    )
+
+
+def world_of(setting: Setting) -> World:
+    """Return the world of a setting: handwritten digits and an untrained network of three hidden layers.
+
+    Raises:
+        MissingExtra: the digits are not installed.
+    """
+    return shared(_scenario(setting))
+
+
+def world_around(image: Tensor, label: int, setting: Setting) -> World:
+    """Return a world whose only client owns one image.
+
+    Args:
+        image: pixels in [0, 1], shape (28, 28).
+        label: what it shows.
+        setting: its batch size is 1.
+
+    Raises:
+        MissingExtra: the digits, whose normalisation is used, are not installed.
+    """
+    world = shared(_scenario(setting))
+    spec = world.dataset.spec
+    inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
+    own = Batch(inputs, torch.tensor([label]))
+    dataset = Dataset(train=own, test=own, spec=spec, class_names=world.dataset.class_names)
+    return replace(build(world.scenario), dataset=dataset, shares=(torch.tensor([0]),))
+
+
+def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
+    """Let the first client compute its gradient, and return what the attacker sees and what it is after."""
+    received = world.first_weights
+    update, truth = local_training(world, received, 1, 0)
+    knows = (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
+    return observe(world, WireEntry(1, 0, received, update), truth, knows), truth
+
+
+def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:
+    """Return the attack behind a button; the three searches share pace and length."""
+    method = registry.get("attack", name_of(attacker, batch))
+    settings: dict[str, Any] = {}
+    if attacker != "exact":
+        settings = {"iterations": iterations, "schedule": "cosine", "sign": "soft"}
+    if attacker == "estimates":
+        settings |= {"first_masks": "mean", "mask_learning_rate": 0.2}
+    return method.make(method.config.model_validate(settings))
+
+
+def name_of(attacker: Attacker, batch: int) -> str:
+    """Return the name of an attacker's method, as `fedsim show` knows it."""
+    if attacker == "exact":
+        return "closed-form-linear" if batch == 1 else "sparse-dictionary"
+    return {"ignores": "inverting-gradients", "estimates": "dropout-inversion", "knows": "wiig"}[attacker]
+
+
+def _scenario(setting: Setting) -> str:
+    protections: dict[Protection, list[dict[str, Any]]] = {
+        "none": [],
+        "noise": [
+            {"name": "clipping", "norm": 1.0},
+            {"name": "gradient-noise", "scale": setting.noise, "relative": True},
+        ],
+        "pruning": [{"name": "pruning", "rate": 0.9}],
+        "precode": [{"name": "precode", "latent": 64}],
+    }
+    raw = {
+        "title": "demo",
+        "seed": _SEED,
+        "data": {"name": "mnist5k"},
+        "model": {"name": "mlp", "width": 256, "depth": 3, "dropout": setting.rate},
+        "federation": {"clients": 10, "batch_size": setting.batch},
+        "defenses": protections[setting.protection],
+    }
+    return parse(raw, "the demo").model_dump_json()

@@ -1,0 +1,127 @@
+"""One self-contained page about a sweep: which defense, at which setting, and how sure that is."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import hashlib
+import io
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import FedsimError
+from fedsim.report import figures, wall
+from fedsim.report.drawing import Picture
+from fedsim.report.sweep import (
+    curves,
+    guarantees,
+    health,
+    markdown,
+    pareto,
+    pictures,
+    reproduce,
+    sensitivity,
+    tables,
+    threat,
+    verdict,
+)
+from fedsim.report.sweep.cells import Sweep, gather
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, points
+from fedsim.store import write_whole
+
+__all__ = ["build"]
+
+
+def build(path: Path) -> Path:
+    """Write the report of a sweep into its folder, or of a single run as one of one.
+
+    Writes `figures/` (each picture as PNG and SVG, its data as CSV), `table.csv` in `figures/`, `report.md` and last
+    `report.html`, every file whole or not at all. Nothing in the page refers to another file or to the network.
+
+    Returns:
+        The path of `report.html`.
+
+    Raises:
+        FedsimError: the folder holds neither a sweep nor a run, or cannot be written.
+    """
+    sweep = gather(path)
+    found = points(sweep)
+    blind = pictures.blind(sweep, found)
+    marks = guarantees.marks(sweep, found, blind)
+    shown = pictures.wall_of(sweep, found) if sweep.seeds else None
+    drawn = {
+        "pareto": pareto.drawn(found, blind),
+        "exceedance": curves.exceedance(found),
+        "rocs": curves.rocs(found),
+        "epsilons": figures.epsilons(marks),
+        "histories": health.histories(sweep, found),
+        "sensitivity": sensitivity.drawn(found),
+        "sheets": [figures.wall_sheet(shown, 1)] if shown else [],
+    }
+    table = _csv(tables.COLUMNS, tables.rows(found))
+    banners, verdicts, lines = verdict.banners(sweep, found), verdict.verdicts(sweep, found), tables.lines(sweep, found)
+    page = _page(sweep, found, drawn, table, banners=banners, verdicts=verdicts, lines=lines, marks=marks, shown=shown)
+    try:
+        _write(path, [picture for own in drawn.values() for picture in own], table)
+        write_whole(path / "report.md", markdown.summary(sweep, banners, verdicts, lines).encode())
+        write_whole(path / "report.html", page.encode())
+    except OSError as error:
+        raise FedsimError(f"cannot write the report to {path}: {error.strerror}.") from error
+    return path / "report.html"
+
+
+def _write(path: Path, drawn: Sequence[Picture], table: bytes) -> None:
+    folder = path / "figures"
+    folder.mkdir(exist_ok=True)
+    write_whole(folder / "table.csv", table)
+    for picture in drawn:
+        write_whole(folder / f"{picture.name}.png", picture.png)
+        write_whole(folder / f"{picture.name}.svg", picture.svg)
+        write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
+
+
+def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]], table: bytes, **parts: Any) -> str:
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps the import cheap
+
+    environment = Environment(
+        loader=PackageLoader("fedsim.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    script = (Path(__file__).parent / "sort.js").read_text(encoding="utf-8")
+    shown = parts.pop("shown")
+    return environment.get_template("sweep/page.html.j2").render(
+        sweep=sweep,
+        points=found,
+        drawn=drawn,
+        walls=[shown] if shown else [],
+        most=wall.MOST,
+        table=wall.data_address("text/csv", table),
+        columns=tables.COLUMNS,
+        headings=tables.HEADINGS,
+        steps=tables.PSNR_STEPS,
+        thresholds=tables.thresholds(found),
+        by_attack=tables.by_attack(sweep, found),
+        threats=threat.threats(sweep),
+        assumptions=threat.assumptions(sweep),
+        floors=guarantees.floors(found),
+        odds=guarantees.odds,
+        false_alarms=FEW_FALSE_ALARMS,
+        health=health.health(sweep),
+        made=reproduce.environments(sweep),
+        scenario=reproduce.toml(sweep.scenario),
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **parts,
+    )
+
+
+def _csv(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return text.getvalue().encode()

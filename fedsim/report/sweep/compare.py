@@ -1,0 +1,118 @@
+"""Two sweeps side by side: what differs in each setting that both have, on the same seeds and victims."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.stats import ttest_1samp
+
+from fedsim.errors import FedsimError
+from fedsim.metrics.comparison import holm, mean_over_seeds
+from fedsim.record import Interval
+from fedsim.report.sweep.cells import Setting, Sweep, gather
+from fedsim.report.sweep.points import difference, strongest_attack
+
+Better = Literal["A", "B", "no difference shown", "nothing to pair"]
+SIGNIFICANT = 0.05
+
+
+class Difference(NamedTuple):
+    """B minus A in one respect, and whom it speaks for once its p-value is adjusted for all comparisons."""
+
+    value: Interval | None
+    p: float | None
+    better: Better
+
+
+class Compared(NamedTuple):
+    """One setting that both sweeps have; less attack success and more accuracy are better."""
+
+    name: str
+    attacks: tuple[str, str]
+    success: Difference
+    accuracy: Difference
+
+
+class Comparison(NamedTuple):
+    """All settings that both have, and the names of those that only one has."""
+
+    titles: tuple[str, str]
+    rows: tuple[Compared, ...]
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+
+
+def compare(first: Path, second: Path) -> Comparison:
+    """Compare two sweeps or runs.
+
+    Success is that of each side's strongest attack, paired by seed, round and client (sign-flip test); accuracy is
+    paired by seed (Student's t-test). All p-values together are adjusted by Holm.
+
+    Raises:
+        FedsimError: a folder is neither a sweep nor a run, or they have no setting in common.
+    """
+    one, other = gather(first), gather(second)
+    a, b = (_by_values(sweep.settings) for sweep in (one, other))
+    common = [key for key in a if key in b]
+    if not common:
+        raise FedsimError(
+            f"{first} and {second} have no setting in common: the first has {_some(one)}, the second {_some(other)}. "
+            "Settings are the same when the sweep and the arms set the same keys to the same values."
+        )
+    found = [(a[key], _success(a[key], b[key], one), _accuracy(a[key], b[key], one)) for key in common]
+    adjusted = iter(holm([p for _, *both in found for _, p in both if p is not None]))
+    rows: list[Compared] = []
+    for setting, success, accuracy in found:
+        attacks = tuple(strongest_attack(own) or "" for own in (setting, b[json.dumps(setting.values)]))
+        tried = _judged(*success, adjusted, more_is="A"), _judged(*accuracy, adjusted, more_is="B")
+        rows.append(Compared(setting.name, (attacks[0], attacks[1]), *tried))
+    return Comparison((one.title, other.title), tuple(rows), _names(a, b), _names(b, a))
+
+
+def _success(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+    here, there = strongest_attack(a), strongest_attack(b)
+    return difference(b, there, a, here, sweep.judge) if here and there else (None, None)
+
+
+def _accuracy(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+    before = {cell.seed: cell.accuracy for cell in a.cells}
+    pairs = [(before.get(cell.seed), cell.accuracy) for cell in b.cells]
+    differences = [after - own for own, after in pairs if own is not None and after is not None]
+    if not differences:
+        return None, None
+    return mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)
+
+
+def _t_test(differences: Sequence[float]) -> float:
+    if len(differences) == 1:
+        return 1.0
+    if np.ptp(differences) == 0.0:
+        return 1.0 if differences[0] == 0.0 else 0.0
+    return float(ttest_1samp(differences, 0.0)[1])
+
+
+def _judged(value: Interval | None, p: float | None, left: Iterator[float], more_is: Literal["A", "B"]) -> Difference:
+    if value is None or p is None:
+        return Difference(value, p, "nothing to pair")
+    p = next(left)
+    if p >= SIGNIFICANT:
+        return Difference(value, p, "no difference shown")
+    less_is: Better = "B" if more_is == "A" else "A"
+    return Difference(value, p, more_is if value.value > 0 else less_is)
+
+
+def _by_values(settings: Sequence[Setting]) -> dict[str, Setting]:
+    return {json.dumps(setting.values): setting for setting in settings}
+
+
+def _names(own: Mapping[str, Setting], others: Mapping[str, Setting]) -> tuple[str, ...]:
+    return tuple(setting.name for key, setting in own.items() if key not in others)
+
+
+def _some(sweep: Sweep) -> str:
+    names = [setting.name for setting in sweep.settings[:3]]
+    return ("; ".join(names) + (" ..." if len(sweep.settings) > len(names) else "")) or "none"

@@ -1,0 +1,130 @@
+"""Whole distributions instead of means: how many images are at least this good, and how many members are found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, slug, styled
+from fedsim.report.sweep.cells import Attacked, Setting
+from fedsim.report.sweep.points import Point, inferred
+
+_MOST_FAMILIES = 12
+_MOST_LINES = len(PALETTE) * len(DASHES)
+_GRID = 41
+
+
+def families(points: Sequence[Point]) -> dict[str, list[Point]]:
+    """Return what is drawn together: a family of defenses with the undefended controls before it."""
+    controls = [point for point in points if point.setting.is_undefended]
+    names = dict.fromkeys(point.setting.family for point in points if not point.setting.is_undefended)
+    own = {name: [p for p in points if p.setting.family == name] for name in names}
+    together = {name: [*controls, *members] for name, members in own.items()}
+    return dict(list((together or {"undefended": controls} if controls else together).items())[:_MOST_FAMILIES])
+
+
+@styled()
+def exceedance(points: Sequence[Point]) -> list[Picture]:
+    """Return one picture a family: P(PSNR > t) and P(SSIM > t) under the strongest attack of each setting."""
+    attacked = [point for point in points if point.strongest]
+    return [_exceedance(name, own) for name, own in families(attacked).items()]
+
+
+@styled()
+def rocs(points: Sequence[Point]) -> list[Picture]:
+    """Return one picture a family: TPR over FPR of the best membership attack of each setting, both logarithmic."""
+    judged = [point for point in points if point.membership]
+    return [_roc(name, own) for name, own in families(judged).items()]
+
+
+def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray) -> np.ndarray:
+    """Return P(score > t) for every t, each victim counted alike; one without a guess is above nothing."""
+    shares = np.zeros(len(thresholds))
+    for victim in victims:
+        values = np.asarray(getattr(victim, score))
+        if len(values):
+            shares += (values[:, None] > thresholds).mean(0)
+    return shares / max(1, len(victims))
+
+
+def averaged_roc(setting: Setting, label: str) -> list[tuple[float, float]]:
+    """Return (FPR, TPR) of one membership attack, the TPR averaged over seeds where the FPR is at most so high."""
+    found = inferred(setting, label)
+    rates = sorted({fpr for own in found for fpr, _ in own.roc})
+    return [(fpr, float(np.mean([_tpr_at(own.roc, fpr) for own in found]))) for fpr in rates]
+
+
+def _tpr_at(roc: Sequence[tuple[float, float]], fpr: float) -> float:
+    return max((tpr for other, tpr in roc if other <= fpr), default=0.0)
+
+
+def _exceedance(name: str, points: Sequence[Point]) -> Picture:
+    figure = blank(7.2, 3.6)
+    rows: list[tuple[str, str, str, float, float]] = []
+    for axes, score, unit in zip(figure.subplots(1, 2), ("psnr", "ssim"), ("dB", ""), strict=True):
+        values = [v for p in points for victim in _victims(p) for v in getattr(victim, score)]
+        low, high = (0.0, max(values, default=1.0)) if score == "psnr" else (-0.1, 1.0)
+        thresholds = np.linspace(low, high * 1.02 or 1.0, _GRID)
+        for index, point in enumerate(points[:_MOST_LINES]):
+            shares = shares_above(_victims(point), score, thresholds)
+            colour, dash = _line(index, point)
+            label = point.name if score == "psnr" else f"_{point.name}"
+            axes.plot(thresholds, 100 * shares, dash, color=colour, lw=1.6, label=label)
+            attack = point.strongest.attack if point.strongest else ""
+            rows += [(point.name, attack, score, *pair) for pair in zip(thresholds, shares, strict=True)]
+        axes.set(
+            xlabel=f"t, {score.upper()} {unit}".strip(), ylabel=f"images with {score.upper()} > t (%)", ylim=(-2, 104)
+        )
+    figure.suptitle(name, fontsize=10)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
+    ends = " ".join(f"{p.name}: best image {_best(p)}." for p in points[:_MOST_LINES])
+    return picture(
+        f"exceedance-{slug(name)}",
+        figure,
+        arm=name,
+        alt=f"Share of images with PSNR and SSIM above t for {name}, strongest attack of each setting. {ends}",
+        columns=("setting", "attack", "score", "t", "share_above"),
+        rows=rows,
+    )
+
+
+def _roc(name: str, points: Sequence[Point]) -> Picture:
+    figure = blank(5.0, 4.4)
+    axes = figure.subplots()
+    rows: list[tuple[str, str, float, float]] = []
+    ends: list[str] = []
+    others = [own.non_members for p in points if p.membership for own in inferred(p.setting, p.membership[0])]
+    least = 1 / max(others)
+    axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
+    axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")
+    for index, point in enumerate(points[:_MOST_LINES]):
+        assert point.membership
+        label, rate = point.membership
+        curve = averaged_roc(point.setting, label)
+        colour, dash = _line(index, point)
+        seen = [(max(fpr, least / 2), tpr) for fpr, tpr in curve if tpr > 0]
+        axes.step(*zip(*seen, strict=True), dash, where="post", color=colour, lw=1.6, label=f"{point.name}: {label}")
+        rows += [(point.name, label, *pair) for pair in curve]
+        ends.append(f"{point.name}: {rate.value:.1%} of the members at 1% false alarms.")
+    axes.set(xscale="log", yscale="log", xlim=(least / 2, 1), ylim=(least / 2, 1.1), title=name)
+    axes.set(xlabel="false-positive rate", ylabel="true-positive rate")
+    figure.legend(loc="outside lower center", ncols=1, fontsize=8)
+    alt = f"True-positive over false-positive rate of the best membership attacks, {name}. {' '.join(ends)}"
+    columns = ("setting", "attack", "fpr", "tpr")
+    return picture(f"roc-{slug(name)}", figure, arm=name, alt=alt, columns=columns, rows=rows)
+
+
+def _victims(point: Point) -> list[Attacked]:
+    return point.setting.victims(point.strongest.attack) if point.strongest else []
+
+
+def _line(index: int, point: Point) -> tuple[str, str]:
+    if point.setting.is_undefended:
+        return "#000000", DASHES[index % len(DASHES)]
+    return PALETTE[index % (len(PALETTE) - 1)], DASHES[index % len(DASHES)]
+
+
+def _best(point: Point) -> str:
+    values = [value for victim in _victims(point) for value in victim.psnr]
+    return f"{max(values):.1f} dB" if values else "none"

@@ -1,0 +1,180 @@
+"""Accuracy against the success of attacks: which settings another one beats, and which are worth a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from fedsim.record import Interval
+from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled
+from fedsim.report.sweep.cells import UNDEFENDED
+from fedsim.report.sweep.points import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_GREY = "#999999"
+_MOST_LABELS = 40
+COLUMNS = ("panel", "setting", "family", "attack", "accuracy", "accuracy_low", "accuracy_high", "success")
+COLUMNS = (*COLUMNS, "success_low", "success_high", "dominated", "on_frontier")
+
+
+class Place(NamedTuple):
+    """A setting in the plane; more accuracy and less risk are better."""
+
+    point: Point
+    attack: str
+    accuracy: Interval
+    risk: Interval
+
+    @property
+    def accuracy_and_risk(self) -> tuple[float | None, ...]:
+        """Both with their bounds."""
+        return tuple(x for own in (self.accuracy, self.risk) for x in (own.value, own.low, own.high))
+
+
+def dominated(places: Sequence[Place]) -> list[bool]:
+    """Tell which places another one beats: at least as good in both, and in one of them beyond both intervals."""
+    return [any(_beats(other, own) for other in places) for own in places]
+
+
+def frontier(places: Sequence[Place]) -> list[Place]:
+    """Return the places that none beats by its estimates, from the least accurate on."""
+    best: list[Place] = []
+    for place in sorted(places, key=lambda p: (-p.accuracy.value, p.risk.value)):
+        if not best or place.risk.value < best[-1].risk.value:
+            best.append(place)
+    return best[::-1]
+
+
+def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
+    """Return the panels that there is something for: by the strongest, the median and the unaware attack."""
+    chosen: dict[str, Callable[[Point], tuple[str, Interval] | None]] = {
+        "strongest attack": lambda p: (p.strongest.attack, p.strongest.rate) if p.strongest else None,
+        "median attack": lambda p: (p.median.attack, p.median.rate) if p.median else None,
+        "strongest attack that does not know the defense": lambda p: _unaware(p) if _is_aware(points) else None,
+        "membership, 1% false alarms": lambda p: p.membership,
+    }
+    found = {
+        title: [Place(p, own[0], p.accuracy, own[1]) for p in points if (own := of(p)) and p.accuracy]
+        for title, of in chosen.items()
+    }
+    return {title: places for title, places in found.items() if places}
+
+
+@styled()
+def drawn(points: Sequence[Point], blind: float | None) -> list[Picture]:
+    """Return one picture a panel.
+
+    Args:
+        points: of every setting.
+        blind: share of the images that a guess without any update recovers, where it is known.
+    """
+    families = list(dict.fromkeys(point.setting.family for point in points))
+    return [_panel(title, places, families, blind) for title, places in panels(points).items()]
+
+
+def style(family: str, families: Sequence[str]) -> tuple[str, str]:
+    """Return (colour, marker) of a family; the undefended one is always a black star."""
+    if family == UNDEFENDED:
+        return "#000000", "*"
+    index = [name for name in families if name != UNDEFENDED].index(family)
+    return PALETTE[index % (len(PALETTE) - 1)], MARKERS[index % len(MARKERS)]
+
+
+def _panel(title: str, places: list[Place], families: Sequence[str], blind: float | None) -> Picture:
+    beaten, best = dominated(places), frontier(places)
+    figure = blank(6.4, 4.6)
+    axes = figure.subplots()
+    for place, is_beaten in zip(places, beaten, strict=True):
+        colour, marker = style(place.point.setting.family, families)
+        is_control = place.point.setting.is_undefended
+        shade = _GREY if is_beaten and not is_control else colour
+        axes.errorbar(
+            100 * place.accuracy.value,
+            100 * place.risk.value,
+            xerr=_bars(place.accuracy),
+            yerr=_bars(place.risk),
+            fmt=marker,
+            ms=10 if is_control else 6,
+            color=shade,
+            elinewidth=0.7,
+            alpha=0.6 if is_beaten and not is_control else 1.0,
+        )
+    steps = [(100 * place.accuracy.value, 100 * place.risk.value) for place in best]
+    axes.step(*zip(*steps, strict=True), where="pre", color="#555555", lw=1, zorder=0)
+    _annotate(
+        axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
+    )
+    shown = {place.point.setting.family for place in places}
+    for family in (name for name in families if name in shown):
+        colour, marker = style(family, families)
+        axes.plot([], [], marker, color=colour, label=family)
+    is_membership = title.startswith("membership")
+    nothing = 1.0 if is_membership else None if blind is None else 100 * blind
+    if nothing is not None:
+        axes.axhline(nothing, color="#555555", lw=1, ls=(0, (1, 2)), label="no information")
+    axes.set(
+        title=title, xlabel="test accuracy (%)", ylabel="members found (%)" if is_membership else "images recovered (%)"
+    )
+    axes.set(ylim=(-3, 103))
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+    rows = [
+        (
+            title,
+            p.point.name,
+            p.point.setting.family,
+            p.attack,
+            *p.accuracy_and_risk,
+            is_beaten,
+            p in best,
+        )
+        for p, is_beaten in zip(places, beaten, strict=True)
+    ]
+    told = "; ".join(f"{p.point.name}: accuracy {p.accuracy.value:.1%}, success {p.risk.value:.0%}" for p in best)
+    name = f"pareto-{'-'.join(title.replace(',', '').replace('%', '').split())}"
+    alt = f"Accuracy against the success of the {title}, {len(places)} settings. On the frontier: {told}."
+    return picture(name, figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
+
+
+def _annotate(axes: Axes, places: Sequence[Place]) -> None:
+    if len(places) > _MOST_LABELS:
+        return
+    used: list[tuple[float, float]] = []
+    for place in sorted(places, key=lambda p: (p.accuracy.value, p.risk.value)):
+        x, y = 100 * place.accuracy.value, 100 * place.risk.value
+        crowd = sum(abs(y - other) < 5 and abs(x - beside) < 12 for beside, other in used)  # noqa: PLR2004 - percent
+        used.append((x, y))
+        axes.annotate(
+            place.point.name, (x, y), xytext=(5, 5 + 9 * crowd), textcoords="offset points", fontsize=7, color="#333333"
+        )
+
+
+def _is_aware(points: Sequence[Point]) -> bool:
+    return any(point.unaware for point in points)
+
+
+def _unaware(point: Point) -> tuple[str, Interval] | None:
+    own = point.unaware or point.strongest
+    return (own.attack, own.rate) if own else None
+
+
+def _beats(one: Place, other: Place) -> bool:
+    if one.accuracy.value < other.accuracy.value or one.risk.value > other.risk.value:
+        return False
+    return lowest(one.accuracy) > highest(other.accuracy) or highest(one.risk) < lowest(other.risk)
+
+
+def lowest(interval: Interval) -> float:
+    """Return the lower bound, or the value where there is none."""
+    return interval.value if interval.low is None else interval.low
+
+
+def highest(interval: Interval) -> float:
+    """Return the upper bound, or the value where there is none."""
+    return interval.value if interval.high is None else interval.high
+
+
+def _bars(interval: Interval) -> list[list[float]]:
+    value = interval.value
+    return [[100 * (value - lowest(interval))], [100 * (highest(interval) - value)]]

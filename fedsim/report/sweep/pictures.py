@@ -1,0 +1,102 @@
+"""Originals beside what the strongest attack of each setting made of them, and what a guess without an update gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from fedsim.errors import FedsimError
+from fedsim.record import ArmRecord, AttackRecord
+from fedsim.report import ceilings, wall
+from fedsim.report.sweep.cells import Cell, Sweep
+from fedsim.report.sweep.points import Point
+from fedsim.report.wall import Key, Row, Wall
+from fedsim.store import RunFolder, read_record
+
+_MOST_SEEDS = 10
+
+
+class _Shown(NamedTuple):
+    """The strongest attack of one setting under one seed, with its pictures."""
+
+    point: Point
+    arm: ArmRecord
+    attack: AttackRecord
+    arrays: dict[str, np.ndarray]
+
+
+def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
+    """Return the wall of the first seed, or None when no pictures were stored.
+
+    Rows are chosen by rule: the undefended controls, and of each family of defenses the settings with the most, the
+    median and the least success. Examples are those of `wall.choose` on the first row, the same in every row.
+    """
+    shown = [found for point in representatives(points) if (found := _shown(sweep, point, sweep.seeds[0]))]
+    if not shown:
+        return None
+    first = shown[0]
+    keys = wall.choose(first.arm.model_copy(update={"attacks": (first.attack,)}))
+    known = wall.scores_of(first.attack)
+    originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
+    if not any(cell.pixels is not None for cell in originals):
+        return None
+    rows = [Row("original", "", originals), *(_row(own, keys, originals, sweep) for own in shown)]
+    columns = tuple(wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys)
+    return Wall(f"Seed {sweep.seeds[0]}", columns, tuple(rows), len(keys), len(known))
+
+
+def representatives(points: Sequence[Point]) -> list[Point]:
+    """Return the undefended controls, then of each family the settings with most, median and least success."""
+    attacked = [point for point in points if point.strongest]
+    chosen = [point for point in attacked if point.setting.is_undefended]
+    for family in dict.fromkeys(point.setting.family for point in attacked if not point.setting.is_undefended):
+        ranked = sorted((p for p in attacked if p.setting.family == family), key=lambda p: -_risk(p))
+        chosen += [ranked[place] for place in sorted({0, len(ranked) // 2, len(ranked) - 1})]
+    return chosen
+
+
+def blind(sweep: Sweep, points: Sequence[Point]) -> float | None:
+    """Return the share of images that their own mean recovers, over the seeds of the first control; None without."""
+    ranked = sorted((p for p in points if p.strongest), key=lambda p: not p.setting.is_undefended)
+    if not ranked:
+        return None
+    found = [_shown(sweep, ranked[0], seed) for seed in sweep.seeds[:_MOST_SEEDS]]
+    rates = [ceilings.blind(own.attack, own.arrays, sweep.judge) for own in found if own]
+    known = [rate for rate in rates if rate is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _risk(point: Point) -> float:
+    return point.strongest.rate.value if point.strongest else 0.0
+
+
+def _shown(sweep: Sweep, point: Point, seed: int) -> _Shown | None:
+    cell = next((cell for cell in point.setting.cells if cell.seed == seed), None)
+    if cell is None or point.strongest is None:
+        return None
+    return _read(sweep, point, cell, point.strongest.attack)
+
+
+def _read(sweep: Sweep, point: Point, cell: Cell, label: str) -> _Shown | None:
+    folder = sweep.run_path(cell.digest)
+    try:
+        arm = read_record(folder).arms[cell.arm]
+        arrays = RunFolder(folder).read_arrays()
+    except (FedsimError, OSError, ValueError):  # pictures that cannot be read are shown as not stored
+        return None
+    attack = next((own for own in arm.attacks if own.label == label), None)
+    return _Shown(point, arm, attack, arrays) if attack else None
+
+
+def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell], sweep: Sweep) -> Row:
+    scores = wall.scores_of(own.attack)
+    cells: list[wall.Cell] = []
+    for key, original in zip(keys, originals, strict=True):
+        here = wall.original(key, *scores[key], own.arrays).pixels if key in scores else None
+        if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
+            cells.append(wall.Cell(key, None, "", text="other image"))
+        else:
+            cells.append(wall.guess(key, own.attack, scores, own.arrays, sweep.judge))
+    return Row(f"{own.point.name} ({own.attack.label})", own.attack.label, tuple(cells))

@@ -1,0 +1,216 @@
+"""What the report says about each setting: accuracy, the strongest attack, epsilon, each with an interval.
+
+An attack that was granted the dropout masks is a control and no attacker; it counts only where there is no other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median_high
+
+import numpy as np
+
+from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
+from fedsim.metrics.statistics import wilson
+from fedsim.record import GuaranteeRecord, Interval
+from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
+from fedsim.report.verdict import Judge
+from fedsim.seeding import derive
+
+FEW_FALSE_ALARMS = 0.01
+
+
+@dataclass(frozen=True)
+class Risk:
+    """One attack on one setting: the share of images that it recovers, each victim counted alike."""
+
+    attack: str
+    rate: Interval
+
+
+@dataclass(frozen=True)
+class Point:
+    """One setting in numbers.
+
+    Attributes:
+        loss: accuracy of the undefended control minus that of this setting, seed by seed.
+        strongest: of all attackers; `median` the one in the middle; `unaware` the strongest that was granted nothing
+            about the defense, or None when nobody was.
+        fewer: success of the strongest attack here minus that on the control, victim by victim.
+        p: that this difference is 0, after Holm over all settings.
+        membership: members found by the best membership attack at 1 % false alarms, over all seeds.
+        guarantee: the weakest over all seeds, or None when a seed has none.
+        seconds: training of one client, once.
+    """
+
+    setting: Setting
+    accuracy: Interval | None
+    loss: Interval | None
+    strongest: Risk | None
+    median: Risk | None
+    unaware: Risk | None
+    fewer: Interval | None
+    p: float | None
+    membership: tuple[str, Interval] | None
+    guarantee: GuaranteeRecord | None
+    seconds: Interval
+    attack_seconds: float
+
+    @property
+    def name(self) -> str:
+        """The setting's."""
+        return self.setting.name
+
+    @property
+    def epsilon(self) -> float:
+        """Of the weakest guarantee, infinite without one."""
+        return self.guarantee.epsilon if self.guarantee else math.inf
+
+    @property
+    def parameters(self) -> int:
+        """Numbers in an update."""
+        return self.setting.cells[0].parameters
+
+
+def points(sweep: Sweep) -> list[Point]:
+    """Return a point for every setting, in order."""
+    found = [_point(setting, control_of(setting, sweep.settings), sweep.judge) for setting in sweep.settings]
+    tested = [index for index, point in enumerate(found) if point.p is not None]
+    adjusted = holm([found[index].p or 0.0 for index in tested])
+    for index, p in zip(tested, adjusted, strict=True):
+        found[index] = Point(**{**vars(found[index]), "p": p})
+    return found
+
+
+def control_of(setting: Setting, settings: Sequence[Setting]) -> Setting | None:
+    """Return the undefended setting that shares most with this one; None when there is none, or when it is one."""
+    if setting.is_undefended:
+        return None
+
+    def shared(other: Setting) -> int:
+        return sum(setting.values.get(key) == value for key, value in other.values.items())
+
+    return max((other for other in settings if other.is_undefended), key=shared, default=None)
+
+
+def attackers(setting: Setting) -> list[str]:
+    """Return the labels of the attacks that count as attackers."""
+    blind = [label for label in setting.labels if "masks" not in setting.knows(label)]
+    return blind or setting.labels
+
+
+def strongest_attack(setting: Setting) -> str | None:
+    """Return the label of the attack that recovers most, the mean SSIM deciding between equals; None without any."""
+    return max(attackers(setting), key=lambda label: _strength(setting.victims(label)), default=None)
+
+
+def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
+    """Return the shares of victims, seed by seed."""
+    seeds: dict[int, list[float]] = {}
+    for victim in victims:
+        seeds.setdefault(victim.seed, []).append(victim.share)
+    return list(seeds.values())
+
+
+def risk(setting: Setting, label: str, judge: Judge) -> Risk | None:
+    """Return the success of one attack; None when it had no victim."""
+    shares = by_seed(setting.victims(label))
+    if not shares:
+        return None
+    return Risk(label, nested_rate(shares, _draws(), judge.scoring.confidence, judge.scoring.resamples))
+
+
+def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
+    strongest = strongest_attack(setting)
+    fewer, p = _fewer(setting, control, judge)
+    unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
+    best_unaware = max(unaware, key=lambda label: _strength(setting.victims(label)), default=None)
+    is_informed = len(unaware) < len(attackers(setting))
+    accuracies = [cell.accuracy for cell in setting.cells if cell.accuracy is not None]
+    seconds = [cell.seconds / max(1, cell.client_rounds) for cell in setting.cells]
+    victims = sum(tried.searches.victims for cell in setting.cells for tried in cell.attacks)
+    return Point(
+        setting=setting,
+        accuracy=mean_over_seeds(accuracies, judge.scoring.confidence) if accuracies else None,
+        loss=_loss(setting, control, judge),
+        strongest=risk(setting, strongest, judge) if strongest else None,
+        median=_median(setting, judge),
+        unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
+        fewer=fewer,
+        p=p,
+        membership=best_membership(setting, judge),
+        guarantee=_guarantee(setting.cells),
+        seconds=mean_over_seeds(seconds, judge.scoring.confidence),
+        attack_seconds=sum(t.seconds for cell in setting.cells for t in cell.attacks) / max(1, victims),
+    )
+
+
+def _strength(victims: Sequence[Attacked]) -> tuple[float, float]:
+    similarities = [value for victim in victims for value in victim.ssim]
+    share = sum(victim.share for victim in victims) / max(1, len(victims))
+    return share, float(np.mean(similarities)) if similarities else -1.0
+
+
+def _median(setting: Setting, judge: Judge) -> Risk | None:
+    risks = [found for label in attackers(setting) if (found := risk(setting, label, judge))]
+    if not risks:
+        return None
+    middle = median_high([own.rate.value for own in risks])
+    return next(own for own in risks if own.rate.value == middle)
+
+
+def _loss(setting: Setting, control: Setting | None, judge: Judge) -> Interval | None:
+    before = {cell.seed: cell.accuracy for cell in control.cells} if control else {}
+    pairs = [(before.get(cell.seed), cell.accuracy) for cell in setting.cells]
+    losses = [undefended - own for undefended, own in pairs if undefended is not None and own is not None]
+    return mean_over_seeds(losses, judge.scoring.confidence) if losses else None
+
+
+def _fewer(setting: Setting, control: Setting | None, judge: Judge) -> tuple[Interval | None, float | None]:
+    here, there = strongest_attack(setting), strongest_attack(control) if control else None
+    if control is None or here is None or there is None:
+        return None, None
+    return difference(setting, here, control, there, judge)
+
+
+def difference(
+    setting: Setting, label: str, other: Setting, other_label: str, judge: Judge
+) -> tuple[Interval | None, float | None]:
+    """Return success of an attack in one setting minus that in another on the same victims, and its p-value."""
+    pairs = paired(setting.shares(label), other.shares(other_label))
+    if not pairs:
+        return None, None
+    interval = nested_mean(pairs, _draws(), judge.scoring.confidence, judge.scoring.resamples)
+    return interval, sign_flip_p([value for seed in pairs for value in seed], _draws())
+
+
+def best_membership(setting: Setting, judge: Judge) -> tuple[str, Interval] | None:
+    """Return the membership attack that finds most members at 1 % false alarms, its members pooled over the seeds."""
+    found: dict[str, list[tuple[float, int]]] = {}
+    for cell in setting.cells:
+        for own in cell.members:
+            rate = dict(own.rates).get(FEW_FALSE_ALARMS)
+            if rate is not None:
+                found.setdefault(own.label, []).append((rate * own.members, own.members))
+    totals = {label: (sum(hits for hits, _ in own), sum(n for _, n in own)) for label, own in found.items()}
+    if not totals:
+        return None
+    label = max(totals, key=lambda name: totals[name][0] / totals[name][1])
+    return label, wilson(*totals[label], judge.scoring.confidence)
+
+
+def inferred(setting: Setting, label: str) -> list[Inferred]:
+    """Return one membership attack under every seed."""
+    return [own for cell in setting.cells for own in cell.members if own.label == label]
+
+
+def _guarantee(cells: Sequence[Cell]) -> GuaranteeRecord | None:
+    if not cells or not all(cell.guarantees for cell in cells):
+        return None
+    return max((own for cell in cells for own in cell.guarantees), key=lambda own: own.epsilon)
+
+
+def _draws() -> np.random.Generator:
+    return np.random.default_rng(derive(0, "bootstrap"))

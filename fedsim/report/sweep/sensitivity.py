@@ -1,0 +1,103 @@
+"""How accuracy and the strongest attack follow each knob: small multiples, one for each number that a family varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
+from fedsim.report.sweep.pareto import highest, lowest
+from fedsim.report.sweep.points import Point
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_MOST_PANELS = 24
+_SYMLOG_FROM = 20.0
+_NOT_KNOBS = ("seed", "minutes", "policy.", "scoring.", "sweep.")
+COLUMNS = ("family", "knob", "value", "setting", "accuracy", "success", "success_low", "success_high")
+
+
+class Knob(NamedTuple):
+    """A number that differs within a family, and the settings in its order, in lines that share all other numbers."""
+
+    family: str
+    key: str
+    lines: tuple[tuple[tuple[float, Point], ...], ...]
+
+
+def knobs(points: Sequence[Point]) -> list[Knob]:
+    """Return every knob of every family, in order."""
+    families = dict.fromkeys(point.setting.family for point in points)
+    by_family = {family: [p for p in points if p.setting.family == family] for family in families}
+    return [Knob(name, key, _lines(own, key)) for name, own in by_family.items() for key in _varied(own)]
+
+
+@styled()
+def drawn(points: Sequence[Point]) -> list[Picture]:
+    """Return one picture with a panel a knob; none when nothing numeric was varied."""
+    found = knobs([point for point in points if point.strongest])[:_MOST_PANELS]
+    if not found:
+        return []
+    columns = min(3, len(found))
+    height = -(-len(found) // columns)
+    figure = blank(2.7 * columns + 0.4, 2.3 * height + 0.5)
+    grid = figure.subplots(height, columns, squeeze=False)
+    for axes in grid.flat[len(found) :]:
+        axes.set_visible(False)
+    for axes, knob in zip(grid.flat, found, strict=False):
+        for index, line in enumerate(knob.lines):
+            dash, places = DASHES[index % len(DASHES)], [value for value, _ in line]
+            risks = [p.strongest.rate for _, p in line if p.strongest]
+            heights = [100 * rate.value for rate in risks]
+            spread = [[100 * (r.value - lowest(r)) for r in risks], [100 * (highest(r) - r.value) for r in risks]]
+            axes.errorbar(places, heights, spread, ls=dash, marker="o", ms=3, color=PALETTE[1], elinewidth=0.7)
+            seen = [(value, 100 * p.accuracy.value) for value, p in line if p.accuracy]
+            if seen:
+                axes.plot(*zip(*seen, strict=True), dash, marker="s", ms=3, color=PALETTE[0])
+        _scale(axes, [value for line in knob.lines for value, _ in line])
+        axes.set(ylim=(-4, 104), title=knob.family)
+        axes.set_xlabel(knob.key, fontsize=8)
+        axes.tick_params(labelsize=8)
+        axes.title.set_fontsize(8)
+    for name, colour, marker in (("images recovered (%)", PALETTE[1], "o"), ("test accuracy (%)", PALETTE[0], "s")):
+        figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
+    rows = [_row(knob, value, p) for knob in found for line in knob.lines for value, p in line]
+    told = " ".join(_told(knob) for knob in found)
+    alt = f"Images recovered by the strongest attack and test accuracy over each number that was varied. {told}"
+    return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
+
+
+def _varied(points: Sequence[Point]) -> list[str]:
+    keys = dict.fromkeys(key for point in points for key in point.setting.knobs)
+    wanted = [key for key in keys if not key.startswith(_NOT_KNOBS)]
+    return [key for key in wanted if len({p.setting.knobs[key] for p in points if key in p.setting.knobs}) > 1]
+
+
+def _lines(points: Sequence[Point], key: str) -> tuple[tuple[tuple[float, Point], ...], ...]:
+    lines: dict[str, list[tuple[float, Point]]] = {}
+    for point in (p for p in points if key in p.setting.knobs):
+        rest = {name: value for name, value in point.setting.knobs.items() if name not in (key, "seed")}
+        lines.setdefault(str(sorted(rest.items())), []).append((point.setting.knobs[key], point))
+    return tuple(tuple(sorted(line, key=lambda pair: pair[0])) for line in lines.values())
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    positive = [value for value in values if value > 0]
+    if min(values) > 0 and max(values) / min(values) >= _SYMLOG_FROM:
+        axes.set_xscale("log")
+    elif positive and min(values) == 0 and max(positive) / min(positive) >= _SYMLOG_FROM:
+        axes.set_xscale("symlog", linthresh=min(positive))
+
+
+def _row(knob: Knob, value: float, point: Point) -> tuple[object, ...]:
+    assert point.strongest
+    rate = point.strongest.rate
+    accuracy = point.accuracy.value if point.accuracy else None
+    return knob.family, knob.key, value, point.name, accuracy, rate.value, rate.low, rate.high
+
+
+def _told(knob: Knob) -> str:
+    steps = [(value, p.strongest.rate.value) for line in knob.lines for value, p in line if p.strongest]
+    return f"{knob.family}, {knob.key}: " + ", ".join(f"{rate:.0%} at {value:g}" for value, rate in steps) + "."

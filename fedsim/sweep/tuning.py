@@ -1,0 +1,153 @@
+"""The strongest setting of one attack, searched for every arm by itself and on victims that are never scored.
+
+Tree-structured Parzen estimator of optuna (Akiba et al. 2019, arXiv 1907.10902). Every trial is a run of the arm with
+another seed than the scenario's, so that data, shares and batches of its victims are others.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
+
+from fedsim import experiment, seeding
+from fedsim.errors import FedsimError, MissingExtra, ScenarioError, nearest
+from fedsim.scenario import Scenario, Span, Tune, arms, parse
+from fedsim.store import RunFolder
+from fedsim.sweep.executors.worker import Silent
+
+if TYPE_CHECKING:
+    import optuna
+
+_LOG = "trials.log"
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The best setting for one arm.
+
+    Attributes:
+        arm: its name.
+        settings: of the attack, those of the space.
+        score: mean over victims of the scoring metric, higher is a stronger attack (mse: negative).
+        default: the same for the settings of the scenario.
+        trials: how many were made.
+        failed: how many of them ended with an error.
+    """
+
+    arm: str
+    settings: dict[str, Any]
+    score: float
+    default: float
+    trials: int
+    failed: int
+
+
+def tune(
+    scenario: Scenario, folder: Path, on_trial: Callable[[str, int, int], None] = lambda _arm, _number, _of: None
+) -> list[Tuned]:
+    """Return the best setting for every arm. Trials are kept in the folder, and a second call goes on with them.
+
+    Args:
+        scenario: with a `tune` table.
+        folder: for the trials.
+        on_trial: told arm, number and total before every trial.
+
+    Raises:
+        MissingExtra: optuna is not installed.
+        ScenarioError: there is no `tune` table, or it names no attack or setting of the scenario.
+    """
+    try:
+        import optuna  # noqa: PLC0415 - an extra
+        from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
+    except ImportError as error:
+        raise MissingExtra("optuna", "pip install 'fedsim-privacy[tune]'") from error
+    wanted = _checked(scenario)
+    optuna.logging.set_verbosity(logging.CRITICAL)
+    folder.mkdir(parents=True, exist_ok=True)
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
+    found: list[Tuned] = []
+    for values, arm in arms(scenario):
+        name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
+        study = optuna.create_study(
+            storage=storage,
+            study_name=f"{experiment.scenario_hash(arm)} {wanted.model_dump_json(exclude={'trials'})}",
+            sampler=optuna.samplers.TPESampler(seed=seeding.derive(scenario.seed, "tune") % 2**32),
+            direction="maximize",
+            load_if_exists=True,
+        )
+        if not study.trials:
+            study.enqueue_trial({}, user_attrs={"default": True})
+        for number in range(sum(trial.state.is_finished() for trial in study.trials), wanted.trials):
+            on_trial(name, number + 1, wanted.trials)
+            trial = study.ask()
+            own = (
+                {} if trial.user_attrs.get("default") else {k: _suggested(trial, k, s) for k, s in wanted.space.items()}
+            )
+            trial.set_user_attr("settings", own)
+            try:
+                study.tell(trial, _score(arm, wanted, own))
+            except FedsimError:
+                study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        found.append(_tuned(name, study))
+    return found
+
+
+def _checked(scenario: Scenario) -> Tune:
+    if scenario.tune is None:
+        raise ScenarioError("there is no [tune] table. Add one with attack = LABEL and [tune.space].")
+    labels = {attack.label or attack.name: attack for attack in scenario.attacks}
+    if scenario.tune.attack not in labels:
+        raise ScenarioError(
+            f"tune.attack: no attack is '{scenario.tune.attack}'.{nearest(scenario.tune.attack, labels)}"
+        )
+    settings = labels[scenario.tune.attack].settings
+    for name in scenario.tune.space:
+        if name not in settings:
+            raise ScenarioError(f"tune.space: the attack has no setting '{name}'.{nearest(name, settings)}")
+    return scenario.tune
+
+
+def _suggested(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> Any:
+    if not isinstance(span, Span):
+        return trial.suggest_categorical(name, list(span))
+    if isinstance(span.low, int) and isinstance(span.high, int):
+        return trial.suggest_int(name, span.low, span.high, log=span.log)
+    return trial.suggest_float(name, span.low, span.high, log=span.log)
+
+
+def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> float:
+    """Return the mean score of the attack with these settings, on victims of another seed."""
+    raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "membership"})
+    own = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
+    seed = seeding.derive(arm.seed, "tune victims") % 2**31
+    single = parse({**raw, "seed": seed, "attacks": [{**own, **settings}]}, "tune")
+    with tempfile.TemporaryDirectory() as place:
+        folder = RunFolder(Path(place) / "run")
+        folder.create(overwrite=False)
+        record = experiment.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
+    scores = [item for victim in record.arms[0].attacks[0].victims for item in victim.scores]
+    if not scores:
+        raise FedsimError("the attack gave no guess")
+    sign = -1.0 if arm.scoring.metric == "mse" else 1.0
+    return sign * fmean(getattr(item, arm.scoring.metric) for item in scores)
+
+
+def _tuned(name: str, study: optuna.Study) -> Tuned:
+    done = [trial for trial in study.trials if trial.value is not None]
+    if not done:
+        raise FedsimError(f"every trial for arm '{name}' failed. Try the attack with `fedsim run` first.")
+    best = max(done, key=lambda trial: cast("float", trial.value))
+    default = next((trial.value for trial in done if trial.user_attrs.get("default")), None)
+    return Tuned(
+        arm=name,
+        settings=dict(best.user_attrs["settings"]),
+        score=cast("float", best.value),
+        default=float("nan") if default is None else default,
+        trials=len(study.trials),
+        failed=len(study.trials) - len(done),
+    )

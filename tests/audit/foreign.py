@@ -1,0 +1,55 @@
+"""Models of other people, none changed for fedsim."""
+
+import torch
+import torchvision
+from clients import images
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+SMALL = {"shape": (3, 32, 32)}
+
+
+def of_torchvision() -> tuple[nn.Module, nn.Module, DataLoader]:
+    torch.manual_seed(0)
+    model = torchvision.models.squeezenet1_1(num_classes=4)
+    return model, nn.CrossEntropyLoss(), DataLoader(images(24, **SMALL), batch_size=4)
+
+
+def of_transformers() -> tuple[nn.Module, None, DataLoader]:
+    """Return a vision transformer that answers with an object; its loader yields mappings."""
+    from transformers import ViTConfig, ViTForImageClassification
+
+    torch.manual_seed(0)
+    config = ViTConfig(
+        hidden_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=96,
+        image_size=16,
+        patch_size=4,
+        num_channels=3,
+        num_labels=4,
+        hidden_dropout_prob=0.1,
+    )
+    data = [{"pixel_values": image, "labels": label} for image, label in images(24, shape=(3, 16, 16))]
+    return ViTForImageClassification(config), None, DataLoader(data, batch_size=4)  # type: ignore[arg-type]
+
+
+class Mixing(nn.Module):
+    """A layer that no library has: every pixel sees its row through a learned, signed power."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(width, width) / width**0.5)
+        self.power = nn.Parameter(torch.tensor(1.2))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        mixed = inputs @ self.weight
+        return mixed.sign() * (mixed.abs() + 1e-3) ** self.power
+
+
+def with_a_custom_layer() -> tuple[nn.Module, object, DataLoader]:
+    """Return a model with a layer and a loss of its own."""
+    torch.manual_seed(0)
+    model = nn.Sequential(Mixing(8), nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 4))
+    return model, nn.MultiMarginLoss(), DataLoader(images(24), batch_size=4)

@@ -1,0 +1,146 @@
+"""Updates from elsewhere: files in both formats, and the reply of a Flower ClientApp."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedsim.audit import Plan, Subject, auditing
+from fedsim.audit.captured import read_tensors
+from fedsim.audit.clock import Clock
+from fedsim.audit.record import AuditRecord
+from fedsim.errors import FedsimError
+from fedsim.policy import Policy
+
+HERE = Path(__file__).parent
+Write = Callable[[Path, dict[str, torch.Tensor]], Path]
+
+
+@pytest.fixture(autouse=True)
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HERE))
+
+
+def as_npz(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    path = folder / "captured.npz"
+    np.savez(path, **{name: tensor.detach().numpy() for name, tensor in tensors.items()})
+    return path
+
+
+def as_safetensors(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
+    from safetensors.torch import save_file
+
+    path = folder / "captured.safetensors"
+    save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+    return path
+
+
+def model_and_gradient() -> tuple[torch.nn.Module, dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Return a model, the gradient of one image under dropout, and two images."""
+    from clients import images, perceptron
+
+    torch.manual_seed(4)
+    model = perceptron()
+    inputs, labels = (tensor[:2] for tensor in images().tensors)
+    gradient = torch.autograd.grad(F.cross_entropy(model(inputs[:1]), labels[:1]), list(model.parameters()))
+    return model, dict(zip(dict(model.named_parameters()), gradient, strict=True)), inputs, labels
+
+
+def audited(folder: Path, subject: Subject, **settings: object) -> AuditRecord:
+    plan = Plan.model_validate({"target": "test:make", "batches": (1,), "minutes": 0.1, **settings})
+    return auditing.run(subject, plan, Policy(), folder, Clock(6.0))
+
+
+@pytest.mark.parametrize("write", [as_npz, as_safetensors])
+def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, write: Write) -> None:
+    from clients import perceptron
+
+    model, gradient, inputs, labels = model_and_gradient()
+    (tmp_path / "weights").mkdir()
+    files = {
+        "gradients": write(tmp_path, gradient),
+        "weights": write(tmp_path / "weights", dict(model.state_dict())),
+    }
+    architecture = perceptron()  # with other weights: those of the file count
+    record = audited(tmp_path, Subject(architecture, loader=[(inputs, labels)], test=[(inputs, labels)]), **files)
+    (victim,) = record.inspections[0].victims
+    assert victim.scores[0].psnr > 60
+    assert record.trials == ()
+
+
+def test_without_originals_the_guess_is_shown_and_not_scored(tmp_path: Path) -> None:
+    model, gradient, inputs, _ = model_and_gradient()
+    record = audited(tmp_path, Subject(model, shape=(1, 8, 8)), gradients=as_npz(tmp_path, gradient))
+    (found,) = record.inspections
+    assert not found.is_scored
+    assert found.recovered is None
+    assert "the labels of the batch" not in " ".join(record.threat_model)
+    with np.load(tmp_path / "audit.npz") as arrays:
+        guess = arrays["captured/1/guesses"]
+    assert float(np.square(guess[0] - inputs[0].numpy()).mean()) < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("g.pt", b"", r"ends in '.pt', expected .safetensors or .npz: a pickled file could run code"),
+        ("g.npz", b"not a zip", "cannot read tensors from"),
+        ("g.safetensors", b"\x08\0\0\0\0\0\0\0{broken}", "cannot read tensors from"),
+    ],
+)
+def test_other_files_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(FedsimError, match=message):
+        read_tensors(tmp_path / name)
+
+
+def test_an_array_of_objects_is_not_unpickled(tmp_path: Path) -> None:
+    np.savez(tmp_path / "g.npz", bomb=np.array([print], dtype=object), allow_pickle=True)
+    with pytest.raises(FedsimError, match="Object arrays cannot be loaded"):
+        read_tensors(tmp_path / "g.npz")
+
+
+def test_gradients_of_another_model_are_refused(tmp_path: Path) -> None:
+    model, gradient, inputs, labels = model_and_gradient()
+    subject = Subject(model, loader=[(inputs, labels)])
+    strange = {"1.weights": gradient["1.weight"], **gradient}
+    with pytest.raises(FedsimError, match=r"holds '1.weights', which the model does not train. Did you"):
+        audited(tmp_path, subject, gradients=as_npz(tmp_path, strange))
+    with pytest.raises(FedsimError, match=r"lacks '4.bias', which the model trains"):
+        audited(tmp_path, subject, gradients=as_npz(tmp_path, {n: g for n, g in gradient.items() if n != "4.bias"}))
+    with pytest.raises(FedsimError, match="there is no file"):
+        audited(tmp_path, subject, gradients=tmp_path / "nowhere.npz")
+
+
+def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path) -> None:
+    import apps
+
+    record = audited(tmp_path, apps.make(), client_app="apps:app")
+    (found,) = record.inspections
+    assert found.batch_size == apps.EXAMPLES
+    assert [len(victim.scores) for victim in found.victims] == [apps.EXAMPLES]
+    assert found.recovered == 1.0
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("apps:broken", "the ClientApp 'apps:broken' failed: LookupError: no partition"),
+        ("apps:make", "is of type function, expected a flwr.clientapp.ClientApp"),
+    ],
+)
+def test_a_client_app_that_fails_is_one_sentence(tmp_path: Path, name: str, message: str) -> None:
+    import apps
+
+    with pytest.raises(FedsimError, match=message):
+        audited(tmp_path, apps.make(), client_app=name)
+
+
+def test_masks_of_a_captured_update_cannot_be_granted(tmp_path: Path) -> None:
+    import apps
+
+    with pytest.raises(FedsimError, match="nobody kept the dropout masks"):
+        audited(tmp_path, apps.make(), client_app="apps:app", knows=("masks",))

@@ -1,0 +1,59 @@
+"""Three models that nobody changed: one of torchvision, one of transformers, one with a layer of its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from fedsim.audit import audit, subject
+from fedsim.audit.record import Plan
+from fedsim.audit.worlds import world_of
+from fedsim.client import local_training
+
+FACTORIES = ("of_torchvision", "of_transformers", "with_a_custom_layer")
+
+
+@pytest.fixture(autouse=True)
+def foreign(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def made(name: str) -> subject.Subject:
+    import foreign
+
+    return subject.made(getattr(foreign, name), name)
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_what_is_attacked_is_the_gradient_that_the_model_itself_has(name: str) -> None:
+    own = made(name)
+    sound = subject.checked(own, name)
+    world = world_of(sound, Plan(target=name), 2)
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    model, batch = own.model.train(), truth.batches[0]
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    bare = subject.checked(subject.Subject(model, own.loss, own.loader), name)
+    undropped, _ = local_training(world_of(bare, Plan(target=name), 2), world.first_weights, 1, 0)
+    output = model(batch.inputs)
+    scores = output if isinstance(output, torch.Tensor) else output.logits
+    loss = (own.loss or F.cross_entropy)(scores, batch.labels)
+    expected = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, materialize_grads=True)
+    for (parameter, _), gradient in zip(model.named_parameters(), expected, strict=True):
+        assert torch.allclose(undropped.tensors[parameter], gradient, atol=1e-6)
+    assert update.tensors.keys() == undropped.tensors.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "least"), list(zip(FACTORIES, (0.0, 1.0, 0.0), strict=True)))
+def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str, least: float) -> None:
+    record = audit(lambda: made(name), batches=(1,), minutes=0.5, out=tmp_path)
+    found = record.inspections[0]
+    assert found.failure is None
+    assert all(victim.failure is None for victim in found.victims)
+    assert found.recovered is not None
+    assert found.recovered >= least
+    assert record.training is not None
+    assert (tmp_path / "audit.html").exists()

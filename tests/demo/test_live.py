@@ -1,0 +1,326 @@
+"""The live page: drawing in a browser, several viewers, and everything that a server must refuse."""
+
+import http.client
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import torch
+from playwright.sync_api import Page, expect
+
+from fedsim.demo.attempt import Order, attempt
+from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
+from fedsim.demo.victim import Setting
+from fedsim.errors import FedsimError
+from tests.demo.conftest import Open
+
+Ask = Callable[..., tuple[int, str, dict[str, str]]]
+STROKES = [0 if not (8 <= row < 20 and 12 <= column < 16) else 255 for row in range(28) for column in range(28)]
+ORDER: dict[str, Any] = {"pixels": STROKES, "label": 1}
+
+
+@contextmanager
+def serving(iterations: int) -> Iterator[LiveServer]:
+    with LiveServer(0, attacks=1, iterations=iterations) as running:
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[LiveServer]:
+    with serving(iterations=20) as running:
+        yield running
+
+
+def posted(server: LiveServer, order: dict[str, Any]) -> http.client.HTTPResponse:
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+    connection.request("POST", "/attack", json.dumps(order).encode())
+    return connection.getresponse()
+
+
+@pytest.fixture
+def ask(server: LiveServer) -> Ask:
+    def asked(
+        method: str, path: str, body: bytes | None = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, str, dict[str, str]]:
+        connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=60)
+        connection.request(method, path, body, headers or {})
+        answer = connection.getresponse()
+        text = answer.read().decode()
+        connection.close()
+        return answer.status, text, dict(answer.getheaders())
+
+    return asked
+
+
+def told(stream: str) -> list[tuple[str, dict[str, Any]]]:
+    found = []
+    for part in stream.strip().split("\n\n"):
+        event, data = part.split("\n")
+        found.append((event.removeprefix("event: "), json.loads(data.removeprefix("data: "))))
+    return found
+
+
+# ---- the protocol
+
+
+def test_an_attack_is_streamed_from_closed_form_to_the_end_of_the_search(ask: Ask) -> None:
+    status, text, headers = ask("POST", "/attack", json.dumps(ORDER).encode())
+    assert status == 200
+    assert headers["Content-Type"].startswith("text/event-stream")
+    events = told(text)
+    assert [event for event, _ in events if event != "step"] == ["started", "result", "result", "end"]
+    (exact, search) = (about for event, about in events if event == "result")
+    assert (exact["attacker"], search["attacker"]) == ("exact", "estimates")
+    assert exact["psnr"] > 100
+    assert exact["pixels"] == STROKES
+    assert (exact["agreement"], search["iterations"]) == (1.0, 20)
+    steps = [about for event, about in events if event == "step"]
+    assert steps[0]["iteration"] == 1
+    assert all(len(about["pixels"]) == 784 for about in steps)
+
+
+@pytest.mark.parametrize("attacker", ["ignores", "knows", "exact"])
+@pytest.mark.parametrize("protection", ["none", "noise", "pruning", "precode"])
+def test_every_attacker_meets_every_defense(attacker: str, protection: str) -> None:
+    events: list[tuple[str, dict[str, Any]]] = []
+    order = Order.model_validate({**ORDER, "attacker": attacker, "setting": {"protection": protection}})
+    attempt(order, 2, lambda *event: events.append(event))
+    ends = [about["attacker"] for event, about in events if event in ("result", "failure")]
+    assert ends == ["exact"] + [attacker] * (attacker != "exact")
+
+
+def test_the_client_owns_the_drawing_and_nothing_else() -> None:
+    from fedsim.demo.victim import observed, world_around
+
+    world = world_around(torch.tensor(STROKES).reshape(28, 28) / 255, 3, Setting(rate=0.25))
+    _, truth = observed(world, "ignores")
+    assert truth.batches[0].labels.tolist() == [3]
+    spec = world.dataset.spec
+    pixels = truth.batches[0].inputs * spec.std[0] + spec.mean[0]
+    assert torch.allclose(pixels.flatten() * 255, torch.tensor(STROKES, dtype=torch.float32), atol=1e-3)
+    assert len(world.dataset.train) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"pixels": [0] * 783}, "pixels: "),
+        ({"pixels": [256] * 784}, "pixels.0: "),
+        ({"label": 10}, "label: "),
+        ({"attacker": "<script>"}, "attacker: "),
+        ({"setting": {"rate": 1.0}}, "setting.rate: "),
+        ({"setting": {"noise": -1}}, "setting.noise: "),
+        ({"stranger": 1}, "stranger: "),
+    ],
+)
+def test_bad_input_is_refused_in_one_sentence(ask: Ask, change: dict[str, Any], message: str) -> None:
+    status, text, headers = ask("POST", "/attack", json.dumps({**ORDER, **change}).encode())
+    assert status == 400
+    assert text.startswith(message)
+    assert text.count("\n") == 1
+    assert "<script>" not in text
+    assert headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff\xfe", b'{"pixels": NaN}'])
+def test_a_body_that_is_no_order_is_refused(ask: Ask, body: bytes) -> None:
+    assert ask("POST", "/attack", body)[0] == 400
+
+
+def test_the_size_of_a_body_is_limited_and_must_be_stated(ask: Ask) -> None:
+    assert ask("POST", "/attack", b" " * (LARGEST_BODY + 1))[0] == 413
+    assert ask("POST", "/attack", None, {"Content-Length": "a lot"})[0] == 411
+    assert ask("POST", "/attack", None, {"Content-Length": "-1"})[0] == 411
+
+
+@pytest.mark.parametrize(("method", "path"), [("GET", "/"), ("POST", "/attack")])
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "127.0.0.1:1", "", "localhost.evil.example"])
+def test_a_name_that_was_bound_to_this_machine_gets_nothing(ask: Ask, method: str, path: str, host: str) -> None:
+    body = json.dumps(ORDER).encode() if method == "POST" else None
+    status, text, _ = ask(method, path, body, {"Host": host})
+    assert status == 403
+    assert "only" in text
+
+
+def test_a_foreign_page_cannot_start_an_attack(ask: Ask, server: LiveServer) -> None:
+    body = json.dumps({**ORDER, "attacker": "exact"}).encode()
+    assert ask("POST", "/attack", body, {"Origin": "http://evil.example"})[0] == 403
+    assert ask("POST", "/attack", body, {"Origin": "null"})[0] == 403
+    assert ask("POST", "/attack", body, {"Origin": f"http://localhost:{server.server_port}"})[0] == 200
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/../pyproject.toml", "/live.py", "/attack"])
+def test_only_the_page_and_its_two_files_are_served(ask: Ask, path: str) -> None:
+    assert ask("GET", path)[0] == 404
+    assert ask("POST", "/", b"{}")[0] == 404
+
+
+def test_every_answer_carries_the_policy(ask: Ask) -> None:
+    for path in ("/", "/style.css", "/live.js", "/nothing"):
+        headers = ask("GET", path)[2]
+        assert headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'")
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert "Python" not in headers["Server"]
+
+
+def test_it_listens_to_this_machine_alone_and_names_a_port_that_is_taken(server: LiveServer) -> None:
+    assert server.server_address[0] == "127.0.0.1"
+    with pytest.raises(FedsimError, match=f"cannot listen on port {server.server_port}.*--port"):
+        LiveServer(server.server_port)
+
+
+# ---- several viewers
+
+
+def test_slots_go_to_those_who_came_first_and_others_are_told_their_place() -> None:
+    slots, order = Slots(1), list[str]()
+    told: dict[str, list[int]] = {"a": [], "b": []}
+    waiting = {"a": threading.Event(), "b": threading.Event()}
+
+    def viewer(name: str) -> None:
+        def on_wait(place: int) -> None:
+            told[name].append(place)
+            waiting[name].set()
+
+        with slots.one(on_wait):
+            order.append(name)
+
+    threads = [threading.Thread(target=viewer, args=(name,)) for name in "ab"]
+    with slots.one(lambda _place: None):
+        for thread, event in zip(threads, waiting.values(), strict=True):
+            thread.start()
+            assert event.wait(60)
+        assert order == []
+    for thread in threads:
+        thread.join(60)
+    assert order == ["a", "b"]
+    assert (told["a"][0], told["b"][0]) == (1, 2)
+
+
+def test_a_viewer_who_leaves_the_queue_gives_up_his_place() -> None:
+    slots = Slots(1)
+
+    def leave(_place: int) -> None:
+        raise BrokenPipeError
+
+    with slots.one(lambda _place: None), pytest.raises(BrokenPipeError), slots.one(leave):
+        pass
+    with slots.one(leave):
+        pass
+
+
+def test_an_attack_that_fails_frees_its_slot_and_a_long_queue_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    slots = Slots(1)
+    with pytest.raises(ZeroDivisionError), slots.one(lambda _place: None):
+        raise ZeroDivisionError
+    monkeypatch.setattr("fedsim.demo.live._LONGEST_QUEUE", 0)
+    with pytest.raises(Full), slots.one(lambda _place: None):
+        pass
+
+
+def test_a_viewer_who_leaves_ends_his_attack() -> None:
+    with serving(iterations=1_000_000) as server:
+        answer = posted(server, {**ORDER, "setting": {"protection": "noise"}})
+        assert answer.readline() == b"event: started\n"
+        answer.close()
+        assert posted(server, {**ORDER, "attacker": "exact"}).read().endswith(b"event: end\ndata: {}\n\n")
+
+
+# ---- the browser
+
+
+def phase(page: Page, name: str) -> None:
+    expect(page.locator("body")).to_have_attribute("data-phase", name, timeout=60_000)
+
+
+def draw(page: Page) -> None:
+    box = page.locator("#drawing").bounding_box()
+    assert box is not None
+    corners = [(0.3, 0.25), (0.7, 0.25), (0.45, 0.8)]
+    (x, y), *rest = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in corners]
+    page.mouse.move(x, y)
+    page.mouse.down()
+    for x, y in rest:
+        page.mouse.move(x, y, steps=5)
+    page.mouse.up()
+
+
+@pytest.fixture
+def page(browse: Open, server: LiveServer) -> Page:
+    opened = browse(server.url)
+    phase(opened, "idle")
+    return opened
+
+
+def test_a_drawing_is_recovered_while_one_watches(page: Page) -> None:
+    page.select_option("#label", "7")
+    draw(page)
+    phase(page, "done")
+    expect(page.locator("#exact-text")).to_contain_text("closed-form-linear")
+    expect(page.locator("#search-text")).to_contain_text("dropout-inversion")
+    expect(page.locator("#search-text")).to_contain_text("Masks right")
+    held, exact = (page.evaluate("id => document.getElementById(id).toDataURL()", name) for name in ("held", "exact"))
+    assert held == exact
+    assert page.locator("#psnr polyline").count() == page.locator("#objective polyline").count() == 1
+    size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+    assert size[0] <= 1024
+    assert size[1] <= 768
+
+
+def test_every_control_starts_the_attack_anew(page: Page) -> None:
+    draw(page)
+    phase(page, "done")
+    for change in (
+        lambda: page.check("[value=knows]"),
+        lambda: page.check("[value=noise]"),
+        lambda: page.locator("#rate").press("ArrowRight"),
+        lambda: page.locator("#noise").press("ArrowRight"),
+        lambda: page.select_option("#label", "2"),
+        lambda: page.click("#again"),
+    ):
+        with page.expect_request(lambda request: request.method == "POST") as sent:
+            change()
+        phase(page, "done")
+    order = json.loads(sent.value.post_data or "")
+    assert (order["label"], order["attacker"]) == (2, "knows")
+    assert order["setting"] == {"rate": 0.55, "protection": "noise", "noise": 3.2}
+    page.click("#clear")
+    phase(page, "idle")
+    page.click("#again")
+    phase(page, "idle")
+
+
+def test_an_image_is_dropped_or_chosen_and_other_files_are_refused(page: Page, browse: Open) -> None:
+    drop = """async (text) => {
+        const c = Object.assign(document.createElement('canvas'), { width: 60, height: 40 });
+        c.getContext('2d').fillStyle = '#fff'; c.getContext('2d').fillRect(20, 5, 10, 30);
+        const blob = text ? new Blob([text]) : await new Promise((done) => c.toBlob(done));
+        const data = new DataTransfer();
+        data.items.add(new File([blob], 'digit.png'));
+        const event = new DragEvent('drop', { dataTransfer: data, bubbles: true, cancelable: true });
+        document.getElementById('drawing').dispatchEvent(event);
+    }"""
+    page.evaluate(drop, "")
+    phase(page, "done")
+    expect(page.locator("#exact-text")).to_contain_text("160.0 dB")
+    page.evaluate(drop, "no image")
+    phase(page, "failed")
+    expect(page.locator("#status")).to_have_text("This file is no image that the browser can read.")
+    with page.expect_file_chooser():
+        page.click("#open")
+
+
+def test_a_second_viewer_is_told_to_wait_and_then_served(page: Page, server: LiveServer) -> None:
+    with server.slots.one(lambda _place: None):
+        draw(page)
+        phase(page, "waiting")
+        expect(page.locator("#status")).to_contain_text("Your place in the queue: 1.")
+    phase(page, "done")

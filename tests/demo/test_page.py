@@ -1,0 +1,265 @@
+"""The recorded page in a browser: every control, keyboard, address, and nothing from anywhere else."""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from fedsim.demo import page as pages
+from fedsim.demo.recording import Grid, Recording, Scene, record
+from fedsim.errors import FedsimError
+from tests.demo.conftest import Open
+
+DIGEST = "(id) => { const c = document.getElementById(id); return c.toDataURL(); }"
+
+
+@pytest.fixture
+def page(browse: Open, page_file: Path) -> Page:
+    opened = browse(page_file.as_uri())
+    expect(opened.locator("body")).to_have_attribute("data-ready", "yes")
+    return opened
+
+
+def drag(page: Page, name: str, share: float) -> None:
+    """Move a slider's thumb to a share of its length, with the mouse."""
+    slider = page.locator(f"#{name}")
+    box = slider.bounding_box()
+    assert box is not None
+    low, high, value = (float(slider.evaluate(f"s => s.{key}")) for key in ("min", "max", "value"))
+    now = 0.0 if high == low else (value - low) / (high - low)
+    inner = box["width"] - 16
+    page.mouse.move(box["x"] + 8 + now * inner, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 8 + share * inner, box["y"] + box["height"] / 2, steps=4)
+    page.mouse.up()
+
+
+def state(page: Page) -> dict[str, str]:
+    return dict(part.split("=") for part in page.url.partition("#")[2].split("&"))
+
+
+def shown(recording: Recording, **wanted: object) -> Scene:
+    return next(s for s in recording.scenes if wanted.items() <= s.setting.model_dump().items())
+
+
+def test_sliders_are_dragged_to_every_end_and_change_what_is_seen(page: Page, recording: Recording) -> None:
+    page.check("[value=noise]")
+    for name, values in (("rate", ["0", "0.5"]), ("batch", ["1", "2"]), ("noise", ["1", "10"])):
+        seen = set()
+        for share, value in zip((0.0, 1.0), values, strict=True):
+            drag(page, name, share)
+            assert state(page)[name] == value
+            seen.add(page.evaluate(DIGEST, "now"))
+        assert len(seen) == 2, name
+    final = shown(recording, rate=0.5, batch=2, protection="noise", noise=10.0).runs["ignores"]
+    mean = sum(final.psnr) / 2
+    expect(page.locator("#now-text")).to_contain_text(f"{mean:.1f} dB on average")
+    drag(page, "frame", 0.0)
+    assert state(page)["step"] == "1"
+    expect(page.locator("#now-text")).to_contain_text(f"Iteration 1: {final.mean_psnr[0]:.1f} dB")
+
+
+def test_every_attacker_and_defense_shows_its_own_figures(page: Page, recording: Recording) -> None:
+    for protection in ("none", "noise"):
+        page.check(f"[name=protection][value={protection}]")
+        for attacker in ("ignores", "estimates", "knows", "exact"):
+            page.check(f"[name=attacker][value={attacker}]")
+            run = shown(recording, rate=0.5, batch=1, protection=protection).runs[attacker]
+            expect(page.locator("#now-text")).to_contain_text(f"Iteration {run.used}: {run.psnr[0]:.1f} dB")
+            agreement = "was given the mask" if attacker == "knows" else "returns no mask"
+            if run.agreement is not None:
+                agreement = f"Agreement: {100 * run.agreement:.1f}%"
+            expect(page.locator("#mask-text")).to_contain_text(agreement)
+            expect(page.locator("#noise")).to_be_enabled(enabled=protection == "noise")
+    assert state(page) == {
+        "rate": "0.5", "batch": "1", "noise": "1", "defense": "noise", "attack": "exact", "step": "3",
+        "compare": "1", "predict": "0",
+    }  # fmt: skip
+
+
+def test_each_slider_position_has_a_picture(page: Page, recording: Recording) -> None:
+    page.check("[value=estimates]")
+    seen = set()
+    for step in range(1, len(recording.grid.frames) + 1):
+        page.evaluate(f"location.hash = 'rate=0.5&attack=estimates&step={step}'")
+        expect(page.locator("#frame-value")).to_have_text(f"{recording.grid.frames[step - 1]} of 6")
+        seen.add(page.evaluate(DIGEST, "now"))
+    assert len(seen) == len(recording.grid.frames)
+
+
+def test_arrows_and_space_move_the_time(page: Page) -> None:
+    page.keyboard.press("ArrowLeft")
+    assert state(page)["step"] == "2"
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    assert state(page)["step"] == "3"
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_text("Pause (space)")
+    expect(page).to_have_url(re.compile("step=2"))
+    expect(page.locator("#play")).to_have_text("Play (space)")
+    assert state(page)["step"] == "3"
+    page.keyboard.press(" ")
+    page.keyboard.press(" ")
+    expect(page.locator("#play")).to_have_text("Play (space)")
+
+
+def test_buttons_move_the_time_and_a_focused_slider_keeps_its_own_keys(page: Page) -> None:
+    page.click("#back")
+    page.click("#back")
+    assert state(page)["step"] == "1"
+    page.click("#forward")
+    assert state(page)["step"] == "2"
+    page.click("#play")
+    expect(page.locator("#play")).to_have_attribute("aria-pressed", "true")
+    page.click("#play")
+    page.focus("#rate")
+    before = state(page)["step"]
+    page.keyboard.press("ArrowLeft")
+    assert state(page)["rate"] == "0"
+    assert state(page)["step"] == before
+
+
+def test_the_address_restores_a_state_and_survives_nonsense(browse: Open, page_file: Path) -> None:
+    page = browse(f"{page_file.as_uri()}#rate=0&batch=2&defense=noise&noise=10&attack=exact&step=2&compare=0&predict=1")
+    expect(page.locator("#rate-value")).to_have_text("0")
+    expect(page.locator("#batch-value")).to_have_text("2 images")
+    expect(page.locator("#noise-value")).to_have_text("10 x RMS")
+    expect(page.locator("[value=exact]")).to_be_checked()
+    expect(page.locator("#beside")).to_be_hidden()
+    expect(page.locator("#predict")).to_be_visible()
+    page.evaluate("location.hash = 'rate=7&batch=-1&defense=<b>&attack=toString&step=1e99&stage=__proto__'")
+    expect(page.locator("#predict")).to_be_hidden()
+    assert state(page)["attack"] == "ignores"
+    assert page.locator("b").count() == 0
+
+
+def test_side_by_side_shows_the_same_step_without_dropout(page: Page, recording: Recording) -> None:
+    run = shown(recording, rate=0.0, batch=1, protection="none").runs["ignores"]
+    expect(page.locator("#without-text")).to_contain_text(f"{run.psnr[0]:.1f} dB")
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("#without-text")).to_contain_text("Iteration 3")
+    page.uncheck("#compare")
+    expect(page.locator("#beside")).to_be_hidden()
+    assert state(page)["compare"] == "0"
+
+
+def test_predict_first_hides_the_outcome_until_asked(page: Page) -> None:
+    page.check("#predict-first")
+    for name in ("now", "difference", "mask-found", "objective", "psnr", "without", "now-text"):
+        expect(page.locator(f"#{name}")).to_be_hidden()
+    page.click("[data-stage=reconstruction]")
+    expect(page.locator("#stage-text")).to_have_text("Reconstruction: hidden until you have guessed.")
+    page.click("[data-vote=all]")
+    expect(page.locator("#verdict")).to_have_text("")
+    page.click("#reveal")
+    expect(page.locator("#now")).to_be_visible()
+    expect(page.locator("#verdict")).to_have_text("You said all. It was none: 0 of 1.")
+    page.check("[value=exact]")
+    expect(page.locator("#now")).to_be_hidden()
+    page.click("[data-vote=all]")
+    page.click("#reveal")
+    expect(page.locator("#verdict")).to_have_text("Right. It was all: 1 of 1.")
+    page.uncheck("#predict-first")
+    expect(page.locator("#now")).to_be_visible()
+
+
+def test_the_strip_explains_each_stage(page: Page, recording: Recording) -> None:
+    expect(page.locator("[aria-current=step]")).to_have_attribute("data-stage", "reconstruction")
+    for stage, text in (
+        ("data", f"1 image of {recording.side}"),
+        ("client", "256 + 256 + 256 units off with probability 0.5"),
+        ("update", f"the largest is {max(recording.scenes[0].layers, key=lambda layer: layer[1])[0]}"),
+        ("attack", "fedsim show inverting-gradients"),
+        ("reconstruction", "0 of 1 image at 20 dB"),
+    ):
+        page.click(f"[data-stage={stage}]")
+        expect(page.locator("#stage-text")).to_contain_text(text)
+        assert state(page)["stage"] == stage
+    page.click("[data-stage=reconstruction]")
+    assert "stage" not in state(page)
+    page.keyboard.press("ArrowLeft")
+    expect(page.locator("[aria-current=step]")).to_have_attribute("data-stage", "attack")
+
+
+def test_the_quiz_asks_checks_and_counts(page: Page, recording: Recording) -> None:
+    page.click("#quiz")
+    expect(page.locator("#quiz-box")).to_be_visible()
+    page.click("#quiz-answers button >> text=8")
+    assert 8 not in recording.labels
+    expect(page.locator("#quiz-verdict")).to_contain_text("No, it was")
+    expect(page.locator("#quiz-text")).to_have_text("0 of 1 right.")
+    assert page.locator("#quiz-answers button:enabled").count() == 0
+    page.click("#quiz-next")
+    expect(page.locator("#quiz-verdict")).to_have_text("")
+    label = page.evaluate("String(quiz.scene.label)")
+    page.click(f"#quiz-answers button >> text={label}")
+    expect(page.locator("#quiz-verdict")).to_contain_text(f"Right, it was {label}")
+    page.click("#quiz-close")
+    expect(page.locator("#quiz-box")).to_be_hidden()
+
+
+def test_it_fits_a_projector_and_everything_has_a_name(page: Page) -> None:
+    for batch in (0.0, 1.0):
+        drag(page, "batch", batch)
+        size = page.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")
+        assert size <= [1024, 768]
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('canvas,svg[role=img]')].filter(c => c.id !== 'quiz-picture' && !c.hidden"
+        " && !c.getAttribute('aria-label')).map(c => c.id)"
+    )
+    assert unnamed == []
+    captions = page.evaluate("[...document.querySelectorAll('figcaption')].filter(c => !c.textContent.trim()).length")
+    assert captions == 0
+    page.click("summary")
+    expect(page.locator("details li").first).to_be_visible()
+
+
+def test_hostile_text_in_a_recording_stays_text(recording: Recording, browse: Open, tmp_path: Path) -> None:
+    def hostile(scene: Scene) -> Scene:
+        runs = {
+            name: run.model_copy(update={"stopped": "</script><img src=x onerror=alert(1)>"})
+            for name, run in scene.runs.items()
+        }
+        return scene.model_copy(update={"runs": runs})
+
+    scenes = tuple(map(hostile, recording.scenes))
+    changed = recording.model_copy(update={"scenes": scenes, "threat": ("<img src=y>",)})
+    pages.write(changed, tmp_path / "hostile.html")
+    page = browse((tmp_path / "hostile.html").as_uri())
+    expect(page.locator("#now-text")).to_contain_text("Ended: </script><img src=x onerror=alert(1)>")
+    assert page.locator("img").count() == 0
+
+
+def test_each_picture_is_stored_once(recording: Recording) -> None:
+    text = pages.page_of(recording)
+    strips = {run.strip for s in recording.scenes for run in s.runs.values()} - {recording.originals}
+    assert all(text.count(one) == 1 for one in strips)
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        (lambda folder: folder / "missing" / "demo.html", "there is no folder"),
+        (lambda folder: folder, "is a folder"),
+        (lambda folder: Path("/proc/demo.html"), "cannot write to /proc"),
+    ],
+)
+def test_an_impossible_place_is_named_before_the_work(
+    place: Callable[[Path], Path], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(FedsimError, match=message):
+        pages.check_place(place(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_the_whole_page_stays_below_two_megabytes(browse: Open, tmp_path: Path) -> None:
+    pages.write(record(Grid(), 2, lambda _done, _total: None), tmp_path / "demo.html")
+    assert (tmp_path / "demo.html").stat().st_size < 2_000_000
+    page = browse((tmp_path / "demo.html").as_uri())
+    expect(page.locator("body")).to_have_attribute("data-ready", "yes")
+    data = json.loads(page.locator("#recording").text_content() or "")
+    assert len(data["scenes"]) == len(Grid().settings())

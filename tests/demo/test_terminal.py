@@ -1,0 +1,39 @@
+"""The demo in a terminal: its pixels, and what is printed where nothing can move."""
+
+import io
+
+import pytest
+import torch
+from rich.console import Console
+
+from fedsim.demo import terminal
+from fedsim.demo.progress import counted
+from fedsim.demo.victim import Setting
+
+
+def test_each_character_holds_two_pixels() -> None:
+    pixels = torch.tensor([[0.0, 1.0], [1.0, 0.5], [0.2, 0.0], [0.0, 0.0]])
+    text = terminal.half_blocks(pixels)
+    assert text.plain == "▀▀\n▀▀\n"
+    assert [str(span.style) for span in text.spans][:2] == [
+        "rgb(0,0,0) on rgb(255,255,255)",
+        "rgb(255,255,255) on rgb(128,128,128)",
+    ]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_all_attacks_end_with_their_scores(is_terminal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "_ITERATIONS", 3)
+    out = io.StringIO()
+    terminal.show(Console(file=out, width=140, force_terminal=is_terminal), Setting(rate=0.5))
+    for expected in ("original", "inverting-gradients", "dropout-inversion", "closed-form-linear", "iteration 3, "):
+        assert expected in out.getvalue()
+    assert out.getvalue().count("original") == 1 or is_terminal
+
+
+def test_a_recording_tells_how_much_time_is_left_where_there_is_no_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedsim.demo.progress._LINE_EVERY_SECONDS", 0.0)
+    out = io.StringIO()
+    with counted(Console(file=out, width=100)) as told:
+        told(1, 3)
+    assert out.getvalue().startswith("  1 of 3 settings recorded, about ")

@@ -1,0 +1,49 @@
+"""Two sweeps side by side."""
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from fedsim.errors import FedsimError
+from fedsim.metrics.comparison import holm
+from fedsim.report.sweep.compare import compare
+
+
+def save(folder, records, sweeps, name, victims, accuracies):
+    runs = [
+        (name, seed, sweeps.run(records, name, seed, victims, accuracy=accuracy))
+        for seed, accuracy in enumerate(accuracies, 1)
+    ]
+    extra = (f"gradient-noise {len(accuracies)}", 1, sweeps.run(records, "gradient-noise 9", 1, victims))
+    return sweeps.save(folder, records, [*runs, extra], title=folder.name)
+
+
+def test_the_better_side_is_named_once_p_is_adjusted(tmp_path, records, sweeps):
+    before, after = (0.90, 0.91, 0.92), (0.80, 0.82, 0.81, 0.83)
+    a = save(tmp_path / "a", records, sweeps, "none", records.recovered(8), before)
+    b = save(tmp_path / "b", records, sweeps, "none", records.missed(8), after)
+    found = compare(a, b)
+    (row,) = found.rows
+    assert (row.name, found.titles) == ("none", ("a", "b"))
+    assert (found.only_a, found.only_b) == (("gradient-noise 3",), ("gradient-noise 4",))
+    raw = float(ttest_1samp([y - x for x, y in zip(before, after, strict=False)], 0).pvalue)
+    assert row.accuracy.p == pytest.approx(holm([1e-4, raw])[1], rel=1e-6)
+    assert (row.success.better, row.accuracy.better) == ("B", "A")
+    assert row.success.value.value == -1.0
+    assert row.accuracy.value.value == pytest.approx(-0.1)
+
+
+def test_a_sweep_does_not_differ_from_itself_and_one_seed_shows_no_accuracy(tmp_path, records, sweeps):
+    a = save(tmp_path / "a", records, sweeps, "none", records.recovered(8), (0.9,))
+    b = save(tmp_path / "b", records, sweeps, "none", records.recovered(8), (0.5,))
+    for row in (*compare(a, a).rows, *compare(a, b).rows):
+        assert {row.success.better, row.accuracy.better} == {"no difference shown"}
+
+
+def test_other_seeds_are_no_pairs_and_other_settings_are_refused(tmp_path, records, sweeps):
+    a = sweeps.save(tmp_path / "a", records, [("none", 1, sweeps.run(records, "none", 1, records.recovered(4)))])
+    b = sweeps.save(tmp_path / "b", records, [("none", 2, sweeps.run(records, "none", 2, records.recovered(4)))])
+    (row,) = compare(a, b).rows
+    assert row.success.better == row.accuracy.better == "nothing to pair"
+    c = sweeps.save(tmp_path / "c", records, [("noise", 1, sweeps.run(records, "gradient-noise 1", 1, []))])
+    with pytest.raises(FedsimError, match="have no setting in common"):
+        compare(a, c)

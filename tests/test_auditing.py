@@ -1,0 +1,111 @@
+"""Claims of epsilon under audit: DP-SGD as it is, one that forgets its noise, and what a contradiction does."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, final
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from fedsim import auditing, registry
+from fedsim import world as worlds
+from fedsim.cli import app
+from fedsim.hooks import Defense, Here, Rules
+from fedsim.record import AuditRecord
+from fedsim.scenario import Scenario
+from fedsim.store import read_record
+from fedsim.types import Config, Mechanism, PublicKnowledge, Tensors
+
+CANARIES, GUESSES = 60, 40
+
+
+def dp_sgd(noise: float) -> Defense[Any]:
+    method = registry.get("defense", "dp-sgd")
+    return method.make(method.config.model_validate({"noise_multiplier": noise}))
+
+
+class ForgetfulConfig(Config):
+    """No settings."""
+
+
+@final
+class Forgetful(Defense[ForgetfulConfig]):
+    """Clips like DP-SGD and claims its noise, but adds none."""
+
+    place: ClassVar[Any] = "examples"
+    needs_step: ClassVar[bool] = True
+
+    def on_examples(self, losses: Callable[[], torch.Tensor], here: Here) -> tuple[float, Tensors]:
+        return dp_sgd(0.0).on_examples(losses, here)
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        return dp_sgd(4.0).mechanism(rules)
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("forgetful")
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The defense 'forgetful', for one test."""
+    for kind in registry.KINDS:
+        registry.methods(kind)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    registry.defense("forgetful", summary="forgets its noise")(Forgetful)
+
+
+TABLES: dict[str, Any] = {
+    "federation": {"clients": 4, "batch_size": 300, "sampling": "poisson"},
+    "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0},
+    "audit": {"canaries": CANARIES, "guesses": GUESSES},
+}
+
+
+def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> tuple[AuditRecord, ...]:
+    from fedsim.experiment import guarantees
+    from fedsim.record import RoundRecord
+
+    world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
+    fields = {"cohort": (0, 1, 2, 3)}
+    return auditing.audited(world, guarantees(world, [RoundRecord.model_construct(**fields)]))
+
+
+def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
+    (found,) = audits(scenario, "dp-sgd", noise_multiplier=2.0)
+    assert 0.0 <= found.floor <= found.claimed < 3.0
+    assert not found.contradicts
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> None:
+    (found,) = audits(scenario, "forgetful")
+    assert found.contradicts
+
+
+def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
+    included = torch.tensor([True, False] * (CANARIES // 2))
+    with_canaries = auditing._with_canaries(world, included, 1.0)
+    assert with_canaries.rules == world.rules
+    (drawn,) = list(with_canaries.drawn(1, 0))
+    assert torch.equal(drawn, len(world.dataset.train) + included.nonzero()[:, 0])
+
+
+@pytest.mark.usefixtures("forgetful")
+def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: Path) -> None:
+    lines = [
+        'title = "a false claim"\nseed = 3\ndata = { name = "digits" }',
+        'model = { name = "mlp", width = 24, depth = 2, dropout = 0.0 }',
+        'federation = { clients = 4, batch_size = 300, sampling = "poisson" }',
+        f"audit = {{ canaries = {CANARIES}, guesses = {GUESSES} }}",
+        'defenses = [{ name = "forgetful" }]',
+    ]
+    path = tmp_path / "claim.toml"
+    path.write_text("\n".join(lines))
+    result = CliRunner().invoke(app, ["run", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "CONTRADICTED" in result.output
+    (arm,) = read_record(tmp_path / "out").arms
+    assert arm.audits[0].contradicts
+    assert "An audit contradicts a guarantee" in (tmp_path / "out" / "report.html").read_text()

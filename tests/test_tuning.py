@@ -1,0 +1,72 @@
+"""The search for an attack's strongest setting: it improves on a bad default, on other victims, and goes on."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsim.errors import ScenarioError
+from fedsim.scenario import parse
+from fedsim.sweep.tuning import tune
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
+
+
+def raw(**tune: Any) -> dict[str, Any]:
+    return {
+        "title": "tuned",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.0},
+        "federation": {"clients": 2},
+        "attacks": [{"name": "inverting-gradients", "label": "IG", "iterations": 30, "learning_rate": 1e-5}],
+        "tune": {
+            "attack": "IG",
+            "space": {"learning_rate": {"low": 1e-3, "high": 0.3, "log": True}},
+            "trials": 4,
+            **tune,
+        },
+    }
+
+
+def test_it_finds_a_better_setting_than_a_bad_default_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    told: list[int] = []
+    (first,) = tune(parse(raw(trials=3), "test"), tmp_path, lambda _arm, number, _of: told.append(number))
+    assert first.score > first.default
+    assert 1e-3 <= first.settings["learning_rate"] <= 0.3
+    assert (first.trials, first.failed) == (3, 0)
+    (second,) = tune(parse(raw(trials=4), "test"), tmp_path, lambda _arm, number, _of: told.append(number))
+    assert told == [1, 2, 3, 4]
+    assert second.score >= first.score
+    assert second.default == first.default
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"attack": "GI"}, "tune.attack: no attack is 'GI'. Did you mean 'IG'"),
+        ({"space": {"learning_rat": [1]}}, "Did you mean 'learning_rate'"),
+        ({"space": {"iterations": {"low": 3, "high": 2}}}, "expected low below high"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    with pytest.raises(ScenarioError, match=message):
+        tune(parse(raw(**changed), "test"), tmp_path)
+
+
+def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
+    path = tmp_path / "s.toml"
+    path.write_text(
+        'title = "s"\n[data]\nname = "digits"\n[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[[attacks]]\n'
+        'name = "inverting-gradients"\niterations = 5\n[tune]\nattack = "inverting-gradients"\ntrials = 2\n'
+        "[tune.space]\nlearning_rate = [0.01, 0.1]\n"
+    )
+    line = [sys.executable, "-m", "fedsim.cli", "tune", str(path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(line, check=True, capture_output=True, text=True)
+    assert "trial 2 of 2" in done.stdout
+    (found,) = json.loads((tmp_path / "out" / "tuned.json").read_text())
+    assert found["trials"] == 2
+    assert (tmp_path / "out" / "tuned.csv").read_text().startswith("arm,settings,score,default,trials,failed\n")
