@@ -47,7 +47,7 @@ def members(record: AuditRecord) -> Table:
 
 def defenses(record: AuditRecord) -> Table:
     """Return what defenses stop and cost, the best first."""
-    table = Table(title="Defenses, each at its defaults", title_justify="left")
+    table = Table(title="Defenses, at their defaults where nothing else is said", title_justify="left")
     for heading in ("defense", "recovered", "accuracy lost, points", "loss", "time of a round", "keeps the policy"):
         table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
     for own in verdict.ranked(record):
@@ -113,7 +113,9 @@ def winner(inspection: Inspection) -> str:
         for note in victim.notes
         if note.startswith("won: ")
     ]
-    return max(set(won), key=lambda name: (won.count(name), name)) if won else "none"
+    if won:
+        return max(set(won), key=lambda name: (won.count(name), name))
+    return "an unfinished search" if inspection.is_short else "none"
 
 
 def _row(own: Inspection) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ def _row(own: Inspection) -> tuple[str, ...]:
     failures = [victim.failure for victim in own.victims if victim.failure]
     median = own.summary.psnr_median if own.summary else None
     images = sum(len(victim.scores) for victim in own.victims)
-    by = winner(own) + (", ended by the clock" if own.is_short else "")
+    by = winner(own)
     return (
         str(own.batch_size),
         str(len(own.victims)),

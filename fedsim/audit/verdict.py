@@ -52,15 +52,21 @@ def best_membership(records: Sequence[MembershipRecord]) -> tuple[str, Interval]
 
 
 def ranked(record: AuditRecord) -> list[Trial]:
-    """Return the defenses that were measured: those that break nothing first, then by leak and cost."""
+    """Return the defenses that were measured, the best first.
 
-    def key(trial: Trial) -> tuple[int, float, float, float]:
-        lost = trial.accuracy_loss.value if trial.accuracy_loss else 1.0
-        return len(broken_by(record.policy, trial)), _share(trial.inspection), max(lost, 0.0), trial.slowdown or 1.0
+    Those that keep the policy come first, by what they cost; the others, and all without a policy, by what they let
+    through.
+    """
 
-    if not record.policy.is_empty:
-        return sorted(_measured(record), key=lambda own: (key(own)[0], key(own)[2], key(own)[1], key(own)[3]))
-    return sorted(_measured(record), key=lambda own: key(own)[1:])
+    def key(trial: Trial) -> tuple[float, ...]:
+        breaks, share = len(broken_by(record.policy, trial)), _share(trial.inspection)
+        lost = max(trial.accuracy_loss.value, 0.0) if trial.accuracy_loss else 1.0
+        slowdown = trial.slowdown or 1.0
+        if breaks or record.policy.is_empty:
+            return breaks, share, lost, slowdown
+        return breaks, lost, share, slowdown
+
+    return sorted(_measured(record), key=key)
 
 
 def recommended(record: AuditRecord) -> Trial | None:
@@ -85,6 +91,8 @@ def sentence(record: AuditRecord) -> str:
 def _why_none(record: AuditRecord) -> str:
     if record.plan.is_captured:
         return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
+    if not record.plan.defend:
+        return "No defense was tried, as asked for."
     if control_failed(record) and any(own.recovered for own in record.inspections):
         return (
             "No defense can be recommended: in the short time that each of them got, the attack did not succeed even "
@@ -96,7 +104,7 @@ def _why_none(record: AuditRecord) -> str:
     if closest is None:
         return "No defense was measured within the time. Give the audit more minutes."
     return (
-        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest: "
+        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"
     )
 
