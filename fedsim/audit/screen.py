@@ -54,7 +54,7 @@ def defenses(record: AuditRecord) -> Table:
         kept = "no policy" if record.policy.is_empty else "no" if verdict.broken_by(record.policy, own) else "yes"
         table.add_row(
             Text(own.name),
-            recovered(own.inspection),
+            recovered(own.inspection) if verdict.is_tested(own) else "ended by the clock",
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",

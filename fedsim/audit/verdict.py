@@ -24,12 +24,18 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold about which the audit says nothing."""
     policy, found = record.policy, list[str]()
-    if policy.max_recognisable is not None and not any(own.recovered is not None for own in record.inspections):
-        found.append("max_recognisable was not judged: no reconstruction was scored.")
+    if policy.max_recognisable is not None:
+        if not any(own.recovered is not None for own in record.inspections):
+            found.append("max_recognisable was not judged: no reconstruction was scored.")
+        found += [
+            f"max_recognisable: the search on batch {own.batch_size} was ended by the clock; it might recover more."
+            for own in record.inspections
+            if own.is_short
+        ]
     if policy.max_membership_tpr is not None and best_membership(record.membership) is None:
         found.append(
-            "max_membership_tpr was not judged: a rate of 1 % false positives takes at least 100 non-members, "
-            "which are half of the test data."
+            "max_membership_tpr was not judged: no membership attack came to a rate at 1 % false positives, which "
+            "takes time and at least 100 non-members, half of the test data."
         )
     return tuple(found)
 
@@ -55,7 +61,7 @@ def ranked(record: AuditRecord) -> list[Trial]:
     """Return the defenses that were measured, the best first.
 
     Those that keep the policy come first, by what they cost; the others, and all without a policy, by what they let
-    through.
+    through. Last come those whose attack was ended by the clock.
     """
 
     def key(trial: Trial) -> tuple[float, ...]:
@@ -66,17 +72,23 @@ def ranked(record: AuditRecord) -> list[Trial]:
             return breaks, share, lost, slowdown
         return breaks, lost, share, slowdown
 
-    return sorted(_measured(record), key=key)
+    return sorted(_measured(record), key=lambda own: (not is_tested(own), *key(own)))
 
 
 def recommended(record: AuditRecord) -> Trial | None:
     """Return the defense to use: it keeps the policy, or without one lets less through than no defense at all."""
-    first = next(iter(ranked(record)), None)
+    first = next((own for own in ranked(record) if is_tested(own)), None)
     if first is None or broken_by(record.policy, first):
         return None
     if record.policy.is_empty and _share(first.inspection) >= _share(record.control):
         return None
     return first
+
+
+def is_tested(trial: Trial) -> bool:
+    """Return whether the attack on a defense came to its end; one that the clock ended shows nothing about it."""
+    found = trial.inspection
+    return found is not None and not found.is_short and not any(victim.failure for victim in found.victims)
 
 
 def sentence(record: AuditRecord) -> str:
@@ -101,8 +113,8 @@ def _why_none(record: AuditRecord) -> str:
     if control_failed(record) and not broken(record):
         return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
     closest = next(iter(ranked(record)), None)
-    if closest is None:
-        return "No defense was measured within the time. Give the audit more minutes."
+    if closest is None or not is_tested(closest):
+        return "No attack on a defense came to its end within the time. Give the audit more minutes."
     return (
         f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"

@@ -104,6 +104,18 @@ def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -
     assert best.name == "some"
 
 
+def test_what_the_clock_ended_is_no_success_of_the_defense() -> None:
+    unknown = trial("unknown", 0, 0.0)
+    assert unknown.inspection is not None
+    unknown = unknown.model_copy(update={"inspection": unknown.inspection.model_copy(update={"is_short": True})})
+    policy = Policy(max_recognisable=0.1)
+    assert verdict.recommended(record(policy, trials=(unknown,))) is None
+    assert verdict.sentence(record(policy, trials=(unknown,))).startswith("No attack on a defense came to its end")
+    best = verdict.recommended(record(policy, trials=(unknown, trial("tested", 0, 0.04))))
+    assert best is not None
+    assert best.name == "tested"
+
+
 def test_where_the_control_fails_nothing_is_recommended() -> None:
     found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
     assert verdict.sentence(found).startswith("No defense can be recommended: in the short time")
