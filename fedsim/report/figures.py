@@ -199,10 +199,15 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     ceilings = sorted({(m.epsilon, m.ceiling, m.prior) for m in marks})
     axes.plot([c[0] for c in ceilings], [c[1] for c in ceilings], "_", ms=14, mew=2, color="black", label="ceiling")
     axes.plot([c[0] for c in ceilings], [c[2] for c in ceilings], "x", ms=5, color="#555555", label="seeing nothing")
+    floors = [(m.floor, m.epsilon, m.measured) for m in marks if m.floor]
+    for index, (floor, epsilon, height) in enumerate(floors):
+        label = "" if index else "audit: epsilon is at least"
+        axes.plot([floor, epsilon], [height, height], ":|", ms=9, lw=1, color="#555555", label=label)
     axes.set_xscale("log")
     axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=what)
     axes.legend()
-    told = (f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks)
+    told = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
+    told += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
     alt = f"{what}, beside the most that epsilon allows. {' '.join(told)}"
     rows = tuple(tuple(mark) for mark in marks)
     return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
