@@ -10,6 +10,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
+	@echo "Open it in a browser (xdg-open on Linux, open on macOS); it needs no network. A sweep has one too: docs/sweeps.md"
 
 $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 	@$(FEDSIM) run scenarios/00_quickstart.toml --overwrite
