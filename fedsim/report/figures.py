@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
@@ -121,7 +122,7 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
     axes.axis("off")
     rows: list[tuple[Any, ...]] = []
     for top, row in enumerate(wall.rows):
-        axes.text(-0.08, 1.2 * top + 0.5, row.label, ha="right", va="center", fontsize=8, wrap=True)
+        axes.text(-0.08, 1.2 * top + 0.5, fill(row.label, 16), ha="right", va="center", fontsize=8)
         for left, cell in enumerate(row.cells):
             if cell.pixels is not None:
                 extent = (left + 0.03, left + 0.97, 1.2 * top + 0.97, 1.2 * top + 0.03)
