@@ -11,6 +11,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
+	@echo "Open it in a browser (xdg-open on Linux, open on macOS); it needs no network. A sweep has one too: docs/sweeps.md"
 	@echo "A page of sliders for teaching, about 2 minutes: $(FEDSIM) demo --out demo.html"
 	@echo "A page to draw on: $(FEDSIM) demo --live"
 
