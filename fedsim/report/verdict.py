@@ -22,16 +22,19 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.scenario import Scoring, with_values
+from fedsim.types import Knowledge
 
 CONTROL_SUCCEEDS = 0.5
 
-_KNOWLEDGE = {
+_KNOWLEDGE: dict[Knowledge, str] = {
     "labels": "the labels",
     "masks": "the dropout masks",
     "batch-size": "the batch size",
     "dropout-rates": "the dropout rates",
     "input-statistics": "the input statistics",
     "defenses": "the defenses in use",
+    "components": "the components in use",
+    "draws": "what the components drew",
 }
 
 
