@@ -383,7 +383,7 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diag
         iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
         stopped=victim.stopped,
         reading=_reading(victim, judge),
-        notes=victim.notes,
+        notes=(*victim.notes, *(f"{name}: {figure:.1%}" for name, figure in victim.found.items())),
     )
 
 
