@@ -45,7 +45,7 @@ class Grid(Config):
     noises: tuple[float, ...] = (0.1, 1.0, 10.0)
     protections: tuple[Protection, ...] = get_args(Protection)
     attackers: tuple[Attacker, ...] = ATTACKERS
-    frames: tuple[int, ...] = (1, 4, 8, 15, 25, 40, 60, 90, 130, 200)
+    frames: tuple[int, ...] = (1, 8, 15, 25, 40, 60, 90, 130, 200)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return all settings of the client."""
