@@ -1,7 +1,7 @@
 """What a sweep costs beside its runs: two workers against one, the overhead of a run, and a finished sweep again.
 
-24 small runs are made twice, by one worker and by two; the overhead of a run is what one worker takes per run beyond the
-same runs in one process. The finished sweep of 1,000 runs consists of records under the digests of a real plan.
+24 small runs are made twice, by one worker and by two; the overhead of a run is what one worker takes per run beyond
+the same runs in one process. The finished sweep of 1,000 runs consists of records under the digests of a real plan.
 """
 
 from __future__ import annotations
