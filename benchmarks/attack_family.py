@@ -107,6 +107,13 @@ CASES = {
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
     "noise-inversion": _defended("PRECODE", {"name": "precode"}),
+    "prefix-search": Case(
+        "MLP without bias cut by Nested Dropout, digits",
+        DIGITS,
+        SMALL_MLP,
+        settings=MATCHING,
+        rest={"components": [{"name": "nested-dropout"}]},
+    ),
     "r-gap": Case("convolutions with leaky ReLU, digits", DIGITS, {"name": "benchmarks._family_models:chain"}),
     "robbing-the-fed": Case(
         "LeNet, MNIST", {**MNIST, "size": 32}, {"name": "lenet"}, 16, threat={"server": "malicious"}
