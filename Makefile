@@ -1,4 +1,5 @@
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
+# make screenshots: the pictures of the demo in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,10 +7,18 @@ FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo screenshots test test-all lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
+	@echo "Open it in a browser (xdg-open on Linux, open on macOS); it needs no network. A sweep has one too: docs/sweeps.md"
+	@echo "A page of sliders for teaching, about 2 minutes: $(FEDSIM) demo --out demo.html"
+	@echo "A page to draw on: $(FEDSIM) demo --live"
+
+screenshots: $(VENV)/.installed-dev
+	@mkdir -p results
+	@$(FEDSIM) demo --out results/demo.html
+	@PYTHONPATH=. $(BIN)/python docs/screenshots.py results/demo.html
 
 $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 	@$(FEDSIM) run scenarios/00_quickstart.toml --overwrite

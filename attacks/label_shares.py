@@ -24,6 +24,7 @@ from torch import Tensor
 
 from attacks._agreement import MATCHES, may_be_exact, verdict
 from attacks._assembly import assembled, assembled_each
+from attacks._labels import gradient_weight
 from attacks._peeling import peeled
 from fedsim import registry
 from fedsim.boxes import Pasted
@@ -130,7 +131,8 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
         outputs = model(inputs.double())
     if outputs.shape != deltas.shape:
         return None
-    return F.normalize((outputs.softmax(1) - len(inputs) * deltas).clamp_min(0.0), p=1.0, dim=1)
+    each = len(inputs) / gradient_weight(observation) * deltas
+    return F.normalize((outputs.softmax(1) - each).clamp_min(0.0), p=1.0, dim=1)
 
 
 def _taken_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:

@@ -32,7 +32,7 @@ class RoundAveragingConfig(Config):
     """Settings of round averaging."""
 
     attack: str = Field(default="auto", description="the attack on the mean update")
-    settings: dict[str, Any] = Field(default_factory=dict, description="of that attack")
+    options: dict[str, Any] = Field(default_factory=dict, description="settings of that attack")
     movement: float = Field(
         default=0.05, gt=0, description="largest distance of a round's weights to the latest, in units of their norm"
     )
@@ -55,7 +55,7 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
         """Average, then attack the mean."""
         method = registry.get("attack", self.config.attack)
         try:
-            inner: Attack[Any] = method.make(method.config.model_validate(self.config.settings))
+            inner: Attack[Any] = method.make(method.config.model_validate(self.config.options))
         except ValueError as error:
             raise FedsimError(f"attack 'round-averaging': settings of '{method.name}': {error}") from error
         if isinstance(inner, RoundAveraging):

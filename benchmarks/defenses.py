@@ -11,17 +11,17 @@ from fedsim import process
 process.prepare()
 
 import itertools  # noqa: E402
-import statistics  # noqa: E402
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Callable, Iterator, Mapping, Sequence  # noqa: E402
+from collections.abc import Callable, Iterator, Mapping  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any, cast  # noqa: E402
 
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
 
-from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._passes import SETTLING, alternating, ratio  # noqa: E402
+from benchmarks._rows import Row, as_line, main  # noqa: E402
 from fedsim import experiment, registry  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.errors import FedsimError  # noqa: E402
@@ -35,7 +35,6 @@ _MODELS: Mapping[str, Mapping[str, Any]] = {
 _STEPS, _BATCH, _CLIENTS = 5, 32, 8
 _NOISE, _CLIP, _RATE = 1.0, 1.0, 0.05
 _SETTINGS: Mapping[str, Mapping[str, Any]] = {"dp-sgd": {"noise_multiplier": _NOISE, "clip": _CLIP}}
-_SETTLING = 2
 _MANY = 100
 
 
@@ -65,14 +64,14 @@ def _defended(model: str, name: str, passes: int) -> Iterator[Row]:
         print(f"{name} on {model}: {reason}", file=sys.stderr)
         return
     plain = _world(model, [])
-    defended, undefended = _alternating([partial(_train, world), partial(_train, plain)], passes)
-    yield _ratio(f"{name} / none: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", defended, undefended, "")
+    defended, undefended = alternating([partial(_train, world), partial(_train, plain)], passes)
+    yield ratio(f"{name} / none: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", defended, undefended, "")
 
 
 def _beside_opacus(model: str, passes: int) -> Row:
     world = _world(model, [{"name": "dp-sgd", **_SETTINGS["dp-sgd"]}])
-    ours, theirs = _alternating([partial(_train, world), _opacus(world)], passes)
-    return _ratio(
+    ours, theirs = alternating([partial(_train, world), _opacus(world)], passes)
+    return ratio(
         "dp-sgd / plain Opacus hooks: a client's round", f"{model}, {_STEPS} steps of {_BATCH}", ours, theirs, "<= 1"
     )
 
@@ -109,28 +108,17 @@ def _secure(model: str, passes: int) -> Row:
     plain = _round_seconds(_scenario(model, [], federation=federation))
     secure = _round_seconds(_scenario(model, [], federation=federation, **tables))
     setting = f"{model}, {_MANY} clients, {_STEPS} steps of {_BATCH}"
-    return _ratio("ideal secure aggregation / none: a round", setting, secure, plain, "< 1.2")
+    return ratio("ideal secure aggregation / none: a round", setting, secure, plain, "< 1.2")
 
 
 def _round_seconds(scenario: Scenario) -> list[float]:
     times: list[float] = []
     experiment.train(scenario.model_dump_json(), lambda _record: times.append(time.process_time()))
-    return [after - before for before, after in itertools.pairwise(times)][_SETTLING:]
+    return [after - before for before, after in itertools.pairwise(times)][SETTLING:]
 
 
 def _train(world: World, number: int) -> None:
     local_training(world, world.first_weights, 1 + number // _CLIENTS, number % _CLIENTS)
-
-
-def _alternating(ways: Sequence[Callable[[int], None]], passes: int) -> list[list[float]]:
-    """Return the seconds of processor time of every pass of every way."""
-    seconds: list[list[float]] = [[] for _ in ways]
-    for number in range(passes + _SETTLING):
-        for own, way in zip(seconds, ways, strict=True):
-            begin = time.process_time()
-            way(number)
-            own.append(time.process_time() - begin)
-    return [own[_SETTLING:] for own in seconds]
 
 
 def _world(model: str, defenses: list[dict[str, Any]]) -> World:
@@ -149,12 +137,6 @@ def _scenario(model: str, defenses: list[dict[str, Any]], **tables: Any) -> Scen
     }
     raw = {"title": "a client's round", **_MODELS[model], "federation": federation, "defenses": defenses, **tables}
     return parse(raw, "benchmark")
-
-
-def _ratio(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:
-    """Return the ratio of medians; least, median and greatest are over the passes' own ratios."""
-    ratios = [a / b for a, b in zip(over, under, strict=False)]
-    return measured(name, setting, ratios, "times", must, statistics.median(over) / statistics.median(under))
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from torch import Tensor
 
 from fedsim import seeding
 from fedsim.client import local_training
+from fedsim.losses import cross_entropy
 from fedsim.privacy.audit import audit, coins
 from fedsim.record import AuditRecord, GuaranteeRecord
 from fedsim.types import Batch, Memory
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 _STANDS_OUT = 20.0  # normalised input units, far above any pixel
 

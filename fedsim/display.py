@@ -210,9 +210,10 @@ def outcome(victim: VictimRecord) -> str:
         return f"no result: {victim.failure}"
     psnr = sum(item.psnr for item in victim.scores) / len(victim.scores)
     ssim = sum(item.ssim for item in victim.scores) / len(victim.scores)
+    found = "".join(f"; {name}: {figure:.0%}" for name, figure in victim.found.items())
     return (
         f"PSNR {psnr:.1f} dB, SSIM {ssim:.2f}, {victim.iterations} iterations, "
-        f"{victim.seconds:.1f} s ({victim.stopped})"
+        f"{victim.seconds:.1f} s ({victim.stopped}){found}"
     )
 
 

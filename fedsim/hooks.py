@@ -191,7 +191,7 @@ class Component(_Configured[ConfigT]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Compare what an attacker `found` of this component with the truth, for people: figures by name.
+        """Compare what an attacker `found` of this component with the truth: shares in [0, 1], by a name for people.
 
         Args:
             model: the clients' model with the weights that the update answers, in training mode; it may be changed.

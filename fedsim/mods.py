@@ -12,10 +12,31 @@ from torch import Tensor
 
 from fedsim import registry, seeding
 from fedsim.errors import FedsimError
-from fedsim.hooks import Defense, Here
+from fedsim.hooks import Defense, Here, Rules
+from fedsim.privacy.history import spend
 from fedsim.types import Update
 
 _TRAIN = "train"
+# What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
+_ALONE = Rules(
+    algorithm="fedavg",
+    rounds=1,
+    steps=1,
+    batch_size=1,
+    examples=1,
+    most_examples=1,
+    shape=(),
+    classes=1,
+    sampling="passes",
+    clients=1,
+    cohort=1.0,
+    cohort_sampling="fixed",
+    loss_terms=(),
+    batch_readers=(),
+    hides_updates=False,
+    smallest_sum=1,
+    quantisation=None,
+)
 _INSIDE = ("prepare", "on_batch", "loss", "on_examples", "on_gradient")
 
 
@@ -24,7 +45,8 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
 
     The update is the difference between the weights in the train message and those in the reply. Integer arrays
     travel as they are. What the defense remembers, and how often it ran, is kept in `Context.state`, so that noise is
-    never used twice.
+    never used twice; so is what every call of a private defense has cost: `fedsim.privacy.history.spent` returns it. A
+    `target_epsilon` is that of one call.
 
     Args:
         name: of a defense that changes uploads; those with `applies` need ``applies="per_update"``.
@@ -42,6 +64,7 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     except ValueError as error:
         raise FedsimError(f"defense '{name}': {error}") from error
     _check(name, defense)
+    mechanism = defense.mechanism(_ALONE)
     secret = secrets.randbits(63) if seed is None else seed
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
@@ -56,6 +79,8 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
         here = _here(name, secret, context, received)
         reply.content[key] = ArrayRecord(_changed(defense, here, received, trained, reply.content))
         _remember(name, context, defense, here)
+        if mechanism is not None:
+            spend(context.state, {name: mechanism})
         return reply
 
     return mod

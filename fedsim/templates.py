@@ -109,17 +109,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import final
 
+import torch
 from pydantic import Field
+from torch import nn
 
-from fedsim.hooks import Augmentation, Here
+from fedsim.hooks import Augmentation, Here, Rules
 from fedsim.registry import component
-from fedsim.types import Batch, Config
+from fedsim.types import Batch, Config, PublicKnowledge
+
+_IMAGE = 3
 
 
 class ${camel}Config(Config):
     """Settings of $title."""
 
-    probability: float = Field(default=0.5, ge=0, le=1, description="chance that a batch is mirrored")
+    probability: float = Field(default=0.5, ge=0, le=1, description="chance that an image is mirrored")
 
 
 @final
@@ -128,9 +132,19 @@ class $camel(Augmentation[${camel}Config]):
     """Mirrors images: replace `augment` with the method."""
 
     def augment(self, batch: Batch, here: Here) -> Batch:
-        """Return a batch of the same shape."""
-        is_mirrored = float(batch.inputs.new_empty(1).uniform_(generator=here.generator)) < self.config.probability
-        return replace(batch, inputs=batch.inputs.flip(-1)) if is_mirrored else batch
+        """Return a batch of the same shape, and write down what was drawn."""
+        is_mirrored = torch.rand(len(batch), generator=here.generator) < self.config.probability
+        here.draws["$name.mirrored"] = is_mirrored
+        mirrored = torch.where(is_mirrored.view(-1, 1, 1, 1), batch.inputs.flip(-1), batch.inputs)
+        return replace(batch, inputs=mirrored)
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse inputs that are no images."""
+        return None if len(rules.shape) == _IMAGE else f"it mirrors images, but an example has shape {rules.shape}"
+
+    def public_view(self) -> PublicKnowledge:
+        """Return what an attacker knows who knows the components."""
+        return PublicKnowledge("$name", self.config.model_dump())
 '''
 
 _TEMPLATES: dict[NewKind, str] = {"attack": _ATTACK, "defense": _DEFENSE, "component": _COMPONENT}

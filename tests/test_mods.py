@@ -14,6 +14,8 @@ from torch import nn
 from fedsim.engines.local import LocalGrid
 from fedsim.errors import FedsimError
 from fedsim.mods import as_mod
+from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
+from fedsim.privacy.history import spent
 
 STEPS = 3
 
@@ -144,3 +146,16 @@ def test_other_messages_and_failures_pass_and_foreign_shapes_are_refused() -> No
     empty = Message(RecordDict(), dst_node_id=7, message_type="train")
     with pytest.raises(FedsimError, match="0 array records"):
         mod(empty, context, lambda message, _context: message)
+
+
+def test_what_a_private_defense_has_cost_adds_up_in_the_context_of_the_client() -> None:
+    mod = as_mod("local-dp", noise_multiplier=2.0, seed=3)
+    start, context = {"w": torch.zeros(5)}, Context(1, 7, {}, RecordDict(), {})
+    assert spent(context.state, "local-dp") == ()
+    for calls in (1, 2, 3):
+        answer_of(mod, start, start, context)
+        assert spent(context.state, "local-dp") == (Spent(1.0, 1.0, 1),) * calls  # 2 over the sensitivity of 2S
+    total = epsilon(spent(context.state, "local-dp"), 1e-5).value
+    assert total == pytest.approx(gaussian_epsilon(3**0.5, 1e-5), rel=1e-3)
+    answer_of(as_mod("clipping", norm=1.0, applies="per_update"), start, start, context)
+    assert spent(context.state, "clipping") == ()

@@ -9,6 +9,10 @@ import torch
 from torch import nn
 
 from fedsim import world as worlds
+from fedsim.audit import Plan, Subject
+from fedsim.audit.inspecting import updates
+from fedsim.audit.subject import checked
+from fedsim.audit.worlds import world_of
 from fedsim.errors import ScenarioError
 from fedsim.observe import describe, observe
 from fedsim.scenario import Scenario
@@ -66,6 +70,18 @@ def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dic
     for mask in (mask for step in truth.masks for mask in step):
         assert not holds(found, mask)
     assert not holds(found, world.dataset.train.inputs)
+
+
+def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.Dropout(0.25), nn.Linear(8, 4))
+    inputs = torch.rand(12, 1, 8, 8)
+    own = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
+    world = world_of(checked(own, "test"), Plan(target="test"), 2)
+    seen = next(updates(world))
+    found = tensors(observe(world, seen.entry, seen.truth, ("labels", "batch-size", "dropout-rates")))
+    assert holds(found, seen.entry.update.tensors["1.weight"])
+    for secret in (inputs, world.dataset.train.inputs, *seen.truth.private[0].inputs, *seen.truth.masks[0]):
+        assert not holds(found, secret)
 
 
 @pytest.mark.parametrize("attack", ["robbing-the-fed", "trap-weights"])

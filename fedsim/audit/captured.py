@@ -5,6 +5,7 @@ Files are read as tensors by name and never unpickled: ``.safetensors`` by its o
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -113,13 +114,13 @@ def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower takes a second to import
 
-    from fedsim.engines.local import LocalGrid  # noqa: PLC0415
+    from fedsim.engines.local import LocalGrid  # noqa: PLC0415 - so does the engine
 
     app = found(target)
     if not isinstance(app, ClientApp):
         raise FedsimError(f"'{target}' is of type {type(app).__name__}, expected a flwr.clientapp.ClientApp.")
     weights = {name: tensor.detach().clone() for name, tensor in subject.new_model().state_dict().items()}
-    grid = LocalGrid(app, 1, {}, 1)
+    grid = LocalGrid(app, 1, _run_config(Path("pyproject.toml")), 1)
     order = ConfigRecord({"server-round": 1, "lr": subject.subject.learning_rate})
     content = RecordDict({"arrays": ArrayRecord(weights), "config": order})
     (reply,) = grid.send_and_receive([Message(content, next(iter(grid.nodes)), "train")])
@@ -137,6 +138,20 @@ def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     trained = [name for name, p in subject.model.named_parameters() if p.requires_grad]
     moved = {name: weights[name] - sent[name] for name in trained}
     return _seen(subject, plan, examples, Update("delta", moved, {}, examples, 0.0))
+
+
+def _run_config(project: Path) -> dict[str, Any]:
+    """Return what ``flwr run`` would hand to the app: ``[tool.flwr.app.config]`` of the project, if there is one."""
+    if not project.is_file():
+        return {}
+    try:
+        tables = tomllib.loads(project.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise FedsimError(f"{project} is not TOML: {error}.") from error
+    from flwr.common.config import flatten_dict  # noqa: PLC0415 - as above
+
+    config = tables.get("tool", {}).get("flwr", {}).get("app", {}).get("config", {})
+    return flatten_dict(config)
 
 
 def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captured:

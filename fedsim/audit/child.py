@@ -12,6 +12,7 @@ import os
 import resource
 import signal
 import sys
+import time
 from pathlib import Path
 
 from fedsim import process
@@ -39,7 +40,7 @@ def serve() -> None:
     order = json.loads(sys.stdin.readline())
     plan = Plan.model_validate(order["plan"])
     policy = Policy.model_validate(order["policy"])
-    clock = Clock(order["seconds"])
+    clock = Clock(order["end"] - time.monotonic())  # this clock is the same in every process of a machine
     tell(f"calls {plan.target}")
     try:
         own = subject.made(subject.found(plan.target), plan.target)

@@ -7,8 +7,9 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
-_SOON = 1e-3
+_SOON = 1e-2
 _AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may swallow one
 
 
@@ -39,14 +40,17 @@ class Clock:
 def limited(seconds: float) -> Iterator[None]:
     """Raise `OutOfTime` inside the block after so many seconds; outside of a process's main thread nothing happens.
 
-    Blocks may stand in one another. The signal is heard between two operations, so a long one runs to its end.
+    Blocks may stand in one another. The signal is heard between two operations, so a long one runs to its end; an
+    import is never interrupted, since that would leave half a module behind.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
-    def ring(_number: int, _frame: object) -> None:
-        raise OutOfTime
+    def ring(_number: int, frame: FrameType | None) -> None:
+        if not _is_importing(frame):
+            raise OutOfTime
+        signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
 
     begin = time.monotonic()
     before = signal.signal(signal.SIGALRM, ring)
@@ -58,3 +62,11 @@ def limited(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
         if outer:
             signal.setitimer(signal.ITIMER_REAL, max(outer - (time.monotonic() - begin), _SOON), _AGAIN)
+
+
+def _is_importing(frame: FrameType | None) -> bool:
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False

@@ -7,7 +7,8 @@ and trained for the same number of rounds.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from fedsim import registry
 from fedsim.audit import members
@@ -19,6 +20,7 @@ from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import Trained, accuracy_lost, trained
 from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of, world_of
+from fedsim.errors import FedsimError
 from fedsim.experiment import guarantees
 from fedsim.record import MembershipRecord
 from fedsim.world import World
@@ -29,6 +31,10 @@ _FOR_THE_ATTACK = 0.6  # share of a trial
 _UPDATES = 2
 _IMAGES = 4
 _LEAST_SECONDS = 1.0
+_STRONGER: dict[str, tuple[tuple[tuple[str, Any], ...], ...]] = {  # beside the defaults, which are the papers'
+    "gradient-noise": tuple((("scale", scale), ("relative", True)) for scale in (0.1, 1.0, 10.0)),
+    "pruning": ((("rate", 0.99),), (("rate", 0.999),)),
+}
 
 
 def defend(book: Book, subject: Checked, largest: int) -> None:
@@ -40,6 +46,8 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
         largest: batch size of the training.
     """
     training = _baseline(book, subject, largest)
+    if not book.plan.defend:
+        return
     worst = max(book.record.inspections, key=lambda own: (own.recovered or 0.0, -own.batch_size)).batch_size
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
@@ -53,7 +61,7 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
     defender = _Defender(book, subject, inspector, training, worst, most, iterations)
     for setting in fitting:
         if book.clock.left < min(seconds, _LEAST_SECONDS):
-            book.keep(not_tried=(*book.record.not_tried, setting.name))
+            book.keep(not_tried=(*book.record.not_tried, setting.label))
             continue
         trial = defender.tried(setting, min(2 * seconds, book.clock.left))
         book.keep(trials=(*book.record.trials, trial))
@@ -71,25 +79,38 @@ def _baseline(book: Book, subject: Checked, batch_size: int) -> Trained:
 
 
 def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
-    """Return the defenses that fit, those that change only what is sent first, and why the others do not."""
+    """Return the defenses that fit, and why the others do not.
+
+    First come those with a guarantee, then those that change only what is sent, which cost least.
+    """
     own = {str(defense.get("name")) for defense in book.record.own_defenses}
-    fitting: list[Setting] = []
+    fitting: list[tuple[bool, bool, str, Setting]] = []
     unfit: list[tuple[str, str]] = []
-    for name in registry.methods("defense"):
-        if name in own:
-            continue
-        reasons: list[str] = []
-        for setting in (Setting(name), Setting(name, "poisson")):
-            try:
-                check(world_of(subject, book.plan, size, setting), subject)
-            except Exception as error:
-                reasons.append(reason(error))
-            else:
-                fitting.append(setting)
-                break
-        if len(reasons) == 2:  # noqa: PLR2004 - both ways of sampling
-            unfit.append((name, reasons[0]))
-    return sorted(fitting, key=lambda setting: (reads_steps(setting), setting.name)), tuple(unfit)
+    for setting in (each for name in registry.methods("defense") if name not in own for each in _settings(name)):
+        try:
+            found, world = _sampled(book, subject, size, setting)
+        except Exception as error:
+            unfit.append((setting.label, reason(error)))
+        else:
+            fitting.append((not world.client_mechanisms, reads_steps(found), found.label, found))
+    return [own[-1] for own in sorted(fitting, key=lambda own: own[:-1])], tuple(unfit)
+
+
+def _settings(name: str) -> list[Setting]:
+    """Return a defense at its defaults, then stronger."""
+    return [Setting(name), *(Setting(name, options) for options in _STRONGER.get(name, ()))]
+
+
+def _sampled(book: Book, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
+    """Return the setting with the way of sampling that it fits, and its world."""
+    try:
+        world = world_of(subject, book.plan, size, setting)
+        check(world, subject)
+    except FedsimError:
+        setting = replace(setting, sampling="poisson")
+        world = world_of(subject, book.plan, size, setting)
+        check(world, subject)
+    return setting, world
 
 
 @dataclass(frozen=True)
@@ -106,12 +127,12 @@ class _Defender:
 
     def tried(self, setting: Setting, seconds: float) -> Trial:
         """Attack, then train with one more defense."""
-        trial = Trial(name=setting.name, sampling=setting.sampling, settings=settings_of(setting))
+        trial = Trial(name=setting.label, sampling=setting.sampling, settings=settings_of(setting))
         begin = self.book.clock.used
         try:
             with limited(seconds):
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
-                label = f"{setting.name}, batch {self.batch_size}"
+                label = f"{setting.label}, batch {self.batch_size}"
                 found = self.inspector.inspect(
                     world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
                 )

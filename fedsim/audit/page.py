@@ -67,6 +67,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         best=verdict.recommended(record),
         ranked=verdict.ranked(record),
         broken_by=verdict.broken_by,
+        is_tested=verdict.is_tested,
         walls=list(_walls(record, arrays)),
         defended=_defended(record, arrays),
         interval=screen.interval,

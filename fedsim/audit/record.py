@@ -39,6 +39,7 @@ class Plan(_Part):
     knows: tuple[Knowledge, ...] = KNOWS
     seed: int = Field(default=0, ge=0)
     memory: float = Field(default=0.0, ge=0)
+    defend: bool = Field(default=True, description="whether defenses are tried; without, an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
@@ -83,6 +84,7 @@ class Trial(_Part):
     """One defense, tried on the same updates as the undefended client.
 
     Attributes:
+        name: of the defense, and those of its settings that are not its defaults.
         accuracy_loss: accuracy without it minus with it, over the same test examples.
         loss_change: test loss with it minus without.
         slowdown: seconds of a round with it over those without.

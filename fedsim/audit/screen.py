@@ -47,14 +47,14 @@ def members(record: AuditRecord) -> Table:
 
 def defenses(record: AuditRecord) -> Table:
     """Return what defenses stop and cost, the best first."""
-    table = Table(title="Defenses, each at its defaults", title_justify="left")
+    table = Table(title="Defenses, at their defaults where nothing else is said", title_justify="left")
     for heading in ("defense", "recovered", "accuracy lost, points", "loss", "time of a round", "keeps the policy"):
         table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
     for own in verdict.ranked(record):
         kept = "no policy" if record.policy.is_empty else "no" if verdict.broken_by(record.policy, own) else "yes"
         table.add_row(
             Text(own.name),
-            recovered(own.inspection),
+            recovered(own.inspection) if verdict.is_tested(own) else "ended by the clock",
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",
@@ -113,7 +113,9 @@ def winner(inspection: Inspection) -> str:
         for note in victim.notes
         if note.startswith("won: ")
     ]
-    return max(set(won), key=lambda name: (won.count(name), name)) if won else "none"
+    if won:
+        return max(set(won), key=lambda name: (won.count(name), name))
+    return "an unfinished search" if inspection.is_short else "none"
 
 
 def _row(own: Inspection) -> tuple[str, ...]:
@@ -122,7 +124,7 @@ def _row(own: Inspection) -> tuple[str, ...]:
     failures = [victim.failure for victim in own.victims if victim.failure]
     median = own.summary.psnr_median if own.summary else None
     images = sum(len(victim.scores) for victim in own.victims)
-    by = winner(own) + (", ended by the clock" if own.is_short else "")
+    by = winner(own)
     return (
         str(own.batch_size),
         str(len(own.victims)),

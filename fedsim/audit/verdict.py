@@ -24,12 +24,18 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold about which the audit says nothing."""
     policy, found = record.policy, list[str]()
-    if policy.max_recognisable is not None and not any(own.recovered is not None for own in record.inspections):
-        found.append("max_recognisable was not judged: no reconstruction was scored.")
+    if policy.max_recognisable is not None:
+        if not any(own.recovered is not None for own in record.inspections):
+            found.append("max_recognisable was not judged: no reconstruction was scored.")
+        found += [
+            f"max_recognisable: the search on batch {own.batch_size} was ended by the clock; it might recover more."
+            for own in record.inspections
+            if own.is_short
+        ]
     if policy.max_membership_tpr is not None and best_membership(record.membership) is None:
         found.append(
-            "max_membership_tpr was not judged: a rate of 1 % false positives takes at least 100 non-members, "
-            "which are half of the test data."
+            "max_membership_tpr was not judged: no membership attack came to a rate at 1 % false positives, which "
+            "takes time and at least 100 non-members, half of the test data."
         )
     return tuple(found)
 
@@ -52,25 +58,37 @@ def best_membership(records: Sequence[MembershipRecord]) -> tuple[str, Interval]
 
 
 def ranked(record: AuditRecord) -> list[Trial]:
-    """Return the defenses that were measured: those that break nothing first, then by leak and cost."""
+    """Return the defenses that were measured, the best first.
 
-    def key(trial: Trial) -> tuple[int, float, float, float]:
-        lost = trial.accuracy_loss.value if trial.accuracy_loss else 1.0
-        return len(broken_by(record.policy, trial)), _share(trial.inspection), max(lost, 0.0), trial.slowdown or 1.0
+    Those that keep the policy come first, by what they cost; the others, and all without a policy, by what they let
+    through. Last come those whose attack was ended by the clock.
+    """
 
-    if not record.policy.is_empty:
-        return sorted(_measured(record), key=lambda own: (key(own)[0], key(own)[2], key(own)[1], key(own)[3]))
-    return sorted(_measured(record), key=lambda own: key(own)[1:])
+    def key(trial: Trial) -> tuple[float, ...]:
+        breaks, share = len(broken_by(record.policy, trial)), _share(trial.inspection)
+        lost = max(trial.accuracy_loss.value, 0.0) if trial.accuracy_loss else 1.0
+        slowdown = trial.slowdown or 1.0
+        if breaks or record.policy.is_empty:
+            return breaks, share, lost, slowdown
+        return breaks, lost, share, slowdown
+
+    return sorted(_measured(record), key=lambda own: (not is_tested(own), *key(own)))
 
 
 def recommended(record: AuditRecord) -> Trial | None:
     """Return the defense to use: it keeps the policy, or without one lets less through than no defense at all."""
-    first = next(iter(ranked(record)), None)
+    first = next((own for own in ranked(record) if is_tested(own)), None)
     if first is None or broken_by(record.policy, first):
         return None
     if record.policy.is_empty and _share(first.inspection) >= _share(record.control):
         return None
     return first
+
+
+def is_tested(trial: Trial) -> bool:
+    """Return whether the attack on a defense came to its end; one that the clock ended shows nothing about it."""
+    found = trial.inspection
+    return found is not None and not found.is_short and not any(victim.failure for victim in found.victims)
 
 
 def sentence(record: AuditRecord) -> str:
@@ -85,6 +103,8 @@ def sentence(record: AuditRecord) -> str:
 def _why_none(record: AuditRecord) -> str:
     if record.plan.is_captured:
         return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
+    if not record.plan.defend:
+        return "No defense was tried, as asked for."
     if control_failed(record) and any(own.recovered for own in record.inspections):
         return (
             "No defense can be recommended: in the short time that each of them got, the attack did not succeed even "
@@ -93,10 +113,10 @@ def _why_none(record: AuditRecord) -> str:
     if control_failed(record) and not broken(record):
         return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
     closest = next(iter(ranked(record)), None)
-    if closest is None:
-        return "No defense was measured within the time. Give the audit more minutes."
+    if closest is None or not is_tested(closest):
+        return "No attack on a defense came to its end within the time. Give the audit more minutes."
     return (
-        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest: "
+        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"
     )
 

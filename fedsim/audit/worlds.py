@@ -21,15 +21,27 @@ ROUNDS = 20  # of a training; private mechanisms spread their budget over as man
 
 @dataclass(frozen=True)
 class Setting:
-    """What a client does beyond what the subject itself says: one more defense at its defaults, or nothing.
+    """What a client does beyond what the subject itself says: one more defense, or nothing.
 
     Attributes:
         name: of the defense; none when empty.
+        options: its settings that are not its defaults.
         sampling: how batches are drawn; some private mechanisms count on Poisson sampling.
     """
 
     name: str = ""
+    options: tuple[tuple[str, Any], ...] = ()
     sampling: Literal["passes", "poisson"] = "passes"
+
+    @property
+    def label(self) -> str:
+        """The defense and what is special about its settings, for people."""
+        return " ".join([self.name, *(f"{key}={value}" for key, value in self.options)])
+
+    @property
+    def tables(self) -> list[dict[str, Any]]:
+        """The defense as a scenario names it."""
+        return [{"name": self.name, **dict(self.options)}] if self.name else []
 
 
 def world_of(
@@ -100,7 +112,7 @@ def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, c
                     "optimizer": optimizer,
                 },
                 "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else {"name": "sgd"}},
-                "defenses": [*own.defenses, *([{"name": setting.name}] if setting.name else [])],
+                "defenses": [*own.defenses, *setting.tables],
                 "threat": {"knows": knows},
                 "membership": {"candidates": max(2, candidates), "attacks": [{"name": "all"}]},
                 "scoring": plan.scoring.model_dump(),
@@ -133,4 +145,4 @@ def settings_of(setting: Setting) -> dict[str, Any]:
 
 
 def _defense(setting: Setting) -> Defense[Any]:
-    return Choice(name=setting.name).make("defense")
+    return Choice(name=setting.name, settings=dict(setting.options)).make("defense")

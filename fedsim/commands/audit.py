@@ -33,6 +33,7 @@ def audit(
     weights: Annotated[
         Path | None, typer.Option(help="weights they were computed at, .safetensors or .npz; the function's if absent")
     ] = None,
+    defenses: Annotated[bool, typer.Option(help="try defenses; without them an audit may end early")] = True,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -55,6 +56,7 @@ def audit(
         batches=_sizes(batch),
         minutes=minutes,
         seed=seed,
+        defend=defenses,
         memory=_physical() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
-from fedsim.demo.victim import Setting, world_of
+from fedsim.demo.victim import SIDE
 from fedsim.errors import FedsimError
 
 ADDRESS = "127.0.0.1"
@@ -30,6 +30,7 @@ _DRAINED = 1 << 20
 _LONGEST_QUEUE = 32
 _SILENCE_SECONDS = 10
 _PATIENCE_SECONDS = 0.5
+_BAR = tuple(255 if column == SIDE // 2 else 0 for _ in range(SIDE) for column in range(SIDE))
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -239,7 +240,7 @@ def serve(port: int, on_ready: Callable[[str], None]) -> None:
         FedsimError: the port is taken or not allowed, or the digits are not installed.
     """
     with LiveServer(port) as server:
-        world_of(Setting())  # what the first viewer would wait for
+        attempt(Order(pixels=_BAR, label=1), 1, lambda _event, _about: None)  # what the first viewer would wait for
         on_ready(server.url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

@@ -163,7 +163,7 @@ function stage(now, run, n, hidden) {
     client: () => `Client: an untrained network of ${units.length || "several"} hidden layers` +
       (p ? `; dropout switches each of their ${units.join(" + ")} units off with probability ${p}, anew for every image.` : " without dropout."),
     update: () => { drawRow(canvas, strips[now.unit], 0, 1, side);
-      return `Update: ${now.layers.length} tensors; the largest is ${largest[0]} with norm ${largest[1]}. The picture is what goes to one unit of the first layer: a mixture of the batch.`; },
+      return `Update: ${now.layers.length} tensors; the largest is ${largest[0]} with norm ${largest[1]}. The picture is what goes to one unit of the first layer: ${n > 1 ? "a mixture of the batch" : "the image times one number, as far as the defense leaves it"}.`; },
     attack: () => { if (run.frames && !hidden) drawRow(canvas, strips[run.strip], rowAt(run), n, side); else blank(canvas);
       return `Attack: ${name}. Read more with: fedsim show ${name}`; },
     reconstruction: () => { if (run.frames && !hidden) drawRow(canvas, strips[run.strip], run.frames - 1, n, side); else blank(canvas);

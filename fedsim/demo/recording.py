@@ -26,7 +26,7 @@ from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.observe import describe
 from fedsim.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
-from fedsim.world import World, cross_entropy
+from fedsim.world import World
 
 _CURVE_POINTS = 40
 _DIE_WITH_PARENT = 1
@@ -45,7 +45,7 @@ class Grid(Config):
     noises: tuple[float, ...] = (0.1, 1.0, 10.0)
     protections: tuple[Protection, ...] = get_args(Protection)
     attackers: tuple[Attacker, ...] = ATTACKERS
-    frames: tuple[int, ...] = (1, 4, 8, 15, 25, 40, 60, 90, 130, 200)
+    frames: tuple[int, ...] = (1, 8, 15, 25, 40, 60, 90, 130, 200)
 
     def settings(self) -> tuple[Setting, ...]:
         """Return all settings of the client."""
@@ -257,7 +257,7 @@ def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) 
     batch, masks = truth.batches[0], truth.masks[0]
     model = world.model_with(world.first_weights)
     sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
-    relevant = identifiable(model, batch, sites, masks, cross_entropy)
+    relevant = identifiable(model, batch, sites, masks, world.loss(1))
     scores = score_masks(sites, found.masks, masks, relevant, order)
     seen = sum(score.identifiable for score in scores)
     return sum(score.identifiable * (score.accuracy or 0.0) for score in scores) / seen if seen else None

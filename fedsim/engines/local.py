@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -35,7 +36,7 @@ class LocalGrid(Grid):
     depend on what they receive alone, and replies keep their order: the bits are the same.
     """
 
-    def __init__(self, client_app: ClientApp, clients: int, run_config: dict[str, str], workers: int = 1) -> None:
+    def __init__(self, client_app: ClientApp, clients: int, run_config: Mapping[str, Any], workers: int = 1) -> None:
         """Give client i the node id i + 1."""
         self._app = client_app
         self._clients = clients

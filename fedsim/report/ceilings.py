@@ -16,6 +16,7 @@ from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, Ru
 from fedsim.report.verdict import Judge
 
 COLUMNS = ("arm", "method", "epsilon", "delta", "what", "attack", "measured", "low", "high", "prior", "ceiling")
+COLUMNS = (*COLUMNS, "audited_floor")
 
 
 class Mark(NamedTuple):
@@ -26,6 +27,7 @@ class Mark(NamedTuple):
         prior: what is reached without seeing anything: the share of the images that their own mean recovers, at least
             1 / (images + 1); or the false positive rate.
         ceiling: the most that any attack can reach.
+        floor: the least epsilon that an audit of the guarantee proved; None without one.
     """
 
     arm: str
@@ -39,6 +41,7 @@ class Mark(NamedTuple):
     high: float
     prior: float
     ceiling: float
+    floor: float | None
 
 
 def marks(record: RunRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> tuple[Mark, ...]:
@@ -82,7 +85,10 @@ def _mark(
     arm: ArmRecord, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    return Mark(arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling)
+    floor = max((audit.floor for audit in arm.audits if audit.source == own.source), default=None)
+    return Mark(
+        arm.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
+    )
 
 
 def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:

@@ -97,6 +97,7 @@ def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str
     """Return a figure as a picture, with the data that it draws."""
     png, svg = io.BytesIO(), io.BytesIO()
     figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    figure.set_layout_engine("none")  # it is laid out already
     figure.savefig(svg, format="svg", metadata={"Date": None})
     return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
@@ -116,19 +117,21 @@ def rocs(record: RunRecord) -> list[Picture]:
 @styled()
 def wall_sheet(wall: Wall, number: int) -> Picture:
     """Return a wall as one sheet for slides; the page shows its pictures one by one."""
-    figure = blank(1.15 * len(wall.columns) + 0.6, 1.35 * len(wall.rows) + 0.3)
-    grid = figure.subplots(len(wall.rows), len(wall.columns), squeeze=False)
+    figure = blank(1.15 * len(wall.columns) + 1.2, 1.35 * len(wall.rows) + 0.3)
+    axes = figure.subplots()  # one for all pictures: hundreds of axes take a minute to lay out
+    axes.axis("off")
     rows: list[tuple[Any, ...]] = []
-    for row, places in zip(wall.rows, grid, strict=True):
-        for cell, axes in zip(row.cells, places, strict=True):
-            axes.set(xticks=[], yticks=[])
-            axes.grid(visible=False)
+    for top, row in enumerate(wall.rows):
+        axes.text(-0.08, 1.2 * top + 0.5, fill(row.label, 16), ha="right", va="center", fontsize=8)
+        for left, cell in enumerate(row.cells):
             if cell.pixels is not None:
-                axes.imshow(cell.pixels, interpolation="nearest")
+                extent = (left + 0.03, left + 0.97, 1.2 * top + 0.97, 1.2 * top + 0.03)
+                axes.imshow(cell.pixels, interpolation="nearest", extent=extent)
             if cell.psnr is not None:
-                axes.set_xlabel(f"{cell.psnr:.1f} dB  {cell.ssim:.2f}", fontsize=8)
+                told = f"{cell.psnr:.1f} dB  {cell.ssim:.2f}"
+                axes.text(left + 0.5, 1.2 * top + 1.0, told, ha="center", va="top", fontsize=7)
             rows.append((wall.arm, row.label, *cell.key, cell.psnr, cell.ssim, cell.recovered))
-        places[0].set_ylabel(row.label)
+    axes.set(xlim=(-1.0, len(wall.columns)), ylim=(1.2 * len(wall.rows), -0.1))
     figure.suptitle(wall.arm, fontsize=10)
     alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."
     columns = ("arm", "row", "round", "client", "image", "psnr_db", "ssim", "success")
@@ -199,10 +202,15 @@ def _epsilons_of(marks: list[Mark], number: int) -> Picture:
     ceilings = sorted({(m.epsilon, m.ceiling, m.prior) for m in marks})
     axes.plot([c[0] for c in ceilings], [c[1] for c in ceilings], "_", ms=14, mew=2, color="black", label="ceiling")
     axes.plot([c[0] for c in ceilings], [c[2] for c in ceilings], "x", ms=5, color="#555555", label="seeing nothing")
+    floors = [(m.floor, m.epsilon, m.measured) for m in marks if m.floor]
+    for index, (floor, epsilon, height) in enumerate(floors):
+        label = "" if index else "audit: epsilon is at least"
+        axes.plot([floor, epsilon], [height, height], ":|", ms=9, lw=1, color="#555555", label=label)
     axes.set_xscale("log")
     axes.set(xlabel="epsilon of the whole run", ylabel="share", ylim=(-0.03, 1.03), title=what)
     axes.legend()
-    told = (f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks)
+    told = [f"{m.attack} in {m.arm} reached {m.measured:.0%} of {m.ceiling:.0%}." for m in marks]
+    told += dict.fromkeys(f"An audit of {m.arm} proved epsilon at least {m.floor:.3g}." for m in marks if m.floor)
     alt = f"{what}, beside the most that epsilon allows. {' '.join(told)}"
     rows = tuple(tuple(mark) for mark in marks)
     return picture(f"epsilon-{number}", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)

@@ -200,10 +200,10 @@ def sights(record: RunRecord) -> list[Sight]:
         Sight(
             arm=arm.name,
             attack=attack.label,
-            trained=_estimate(own.psnr_trained, 1, 1, " dB"),
-            seen=_estimate(own.psnr_seen, 1, 1, " dB"),
-            part=_estimate(own.seen, 100, 0, "%"),
-            labels=_estimate(own.minor_found, 100, 0, "%"),
+            trained=estimate(own.psnr_trained, 1, 1, " dB"),
+            seen=estimate(own.psnr_seen, 1, 1, " dB"),
+            part=estimate(own.seen, 100, 0, "%"),
+            labels=estimate(own.minor_found, 100, 0, "%"),
             minor=tuple(_found_between(attack, low, high) for low, high in MINOR_SHARES),
         )
         for arm in record.arms
@@ -383,7 +383,7 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diag
         iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
         stopped=victim.stopped,
         reading=_reading(victim, judge),
-        notes=victim.notes,
+        notes=(*victim.notes, *(f"{name}: {figure:.1%}" for name, figure in victim.found.items())),
     )
 
 

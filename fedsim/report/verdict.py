@@ -22,10 +22,11 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.scenario import Scoring, with_values
+from fedsim.types import Knowledge
 
 CONTROL_SUCCEEDS = 0.5
 
-KNOWLEDGE = {
+KNOWLEDGE: dict[Knowledge, str] = {
     "labels": "the labels",
     "masks": "the dropout masks",
     "batch-size": "the batch size",
@@ -33,6 +34,8 @@ KNOWLEDGE = {
     "input-statistics": "the input statistics",
     "defenses": "the defenses in use",
     "earlier-rounds": "what the client sent in the attacked rounds before",
+    "components": "the components in use",
+    "draws": "what the components drew",
 }
 
 

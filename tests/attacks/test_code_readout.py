@@ -9,6 +9,7 @@ import torch
 from attacks.code_readout import fired_rows
 from benchmarks._runs import arms_of
 from fedsim.components.bottleneck.codebook import codebooks, reading
+from fedsim.display import outcome
 from fedsim.errors import NotApplicable
 from fedsim.masks import injected_masks
 
@@ -91,6 +92,7 @@ def test_the_record_holds_the_score(scenario):
     (victim, *_) = arm.attacks[0].victims
     assert set(victim.found.values()) == {1.0}
     assert all("'2'" in name for name in victim.found)
+    assert "share of the codes fired at '2' that were read: 100%" in outcome(victim)
 
 
 def test_rows_stand_out_of_noise_or_drown_in_it():

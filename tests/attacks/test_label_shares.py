@@ -83,6 +83,17 @@ def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched:
     assert sum(item.psnr for item in originals) >= sum(item.psnr for item in composites) - 1.0
 
 
+def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_weights(
+    watched: Watched, attack_named: Named
+) -> None:
+    federation = {"clients": 50, "batch_size": 4, "algorithm": "fedavg", "local_steps": 1}
+    found, items = attacked(watched, attack_named("label-shares"), 1, federation=federation)
+    assert found.trained is not None
+    assert min(item.psnr_trained or 0.0 for item in items) > 50
+    assert all(item.minor_found in (True, None) for item in items)
+    assert max(item.share_error or 0.0 for item in items) < 0.01
+
+
 def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched, attack_named: Named) -> None:
     found, items = attacked(watched, attack_named("label-shares"), 0, mode="mixup")
     assert found.is_exact

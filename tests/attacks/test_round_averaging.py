@@ -64,7 +64,7 @@ def test_the_noise_of_the_mean_is_smaller_by_the_root_of_the_rounds(noisy: Noisy
 
 def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     observation, truth, world = noisy()
-    settings = {"attack": "closed-form-linear", "settings": {}}
+    settings = {"attack": "closed-form-linear", "options": {}}
     attack = RoundAveraging(RoundAveragingConfig.model_validate(settings))
     over = attack(observation, seeding.generator(1, "attack"))
     alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
@@ -102,4 +102,4 @@ def test_mistakes_are_one_clear_sentence(noisy: Noisy) -> None:
     with pytest.raises(NotApplicable, match="cannot average for itself"):
         attacked(attack="round-averaging")
     with pytest.raises(FedsimError, match="settings of 'map'"):
-        attacked(attack="map", settings={"iterations": 0})
+        attacked(attack="map", options={"iterations": 0})

@@ -15,6 +15,7 @@ RATE = 0.05
 
 @app.train()
 def train(message: Message, context: Context) -> Message:
+    assert context.run_config["fedskel.passes"] == 1, "what `flwr run` would hand over"
     model = perceptron()
     model.load_state_dict(message.content["arrays"].to_torch_state_dict())
     inputs, labels = images(EXAMPLES).tensors

@@ -115,8 +115,11 @@ def test_gradients_of_another_model_are_refused(tmp_path: Path) -> None:
         audited(tmp_path, subject, gradients=tmp_path / "nowhere.npz")
 
 
-def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path) -> None:
+def test_the_reply_of_a_client_app_is_attacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import apps
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text("[tool.flwr.app.config.fedskel]\npasses = 1\n")
 
     record = audited(tmp_path, apps.make(), client_app="apps:app")
     (found,) = record.inspections

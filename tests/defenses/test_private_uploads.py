@@ -220,3 +220,16 @@ def test_a_secure_sum_of_noisy_clients_runs_with_a_client_missing(scenario: Buil
     (found,) = arm.guarantees
     assert found.epsilon == pytest.approx(gaussian_epsilon(math.sqrt(2) / 1.0, 1e-5))
     assert "secure sums" in found.against
+
+
+@pytest.mark.parametrize("target", [0.2, 0.5, 1.0])
+def test_local_dp_needs_no_more_noise_than_the_classical_formula(target: float) -> None:
+    """sigma = 2S sqrt(2 ln(1.25 / delta)) / epsilon is enough for epsilon of at most 1, with 2S as the sensitivity."""
+    delta = 1e-5
+    classical = 2.0 * math.sqrt(2.0 * math.log(1.25 / delta)) / target
+    assert 0.5 * target < gaussian_epsilon(2.0 / classical, delta) <= target
+    tensors = {"w": torch.zeros(200_000)}
+    noise = sent(make("local-dp", clip=1.0, target_epsilon=target, delta=delta), tensors).tensors["w"]
+    assert float(noise.std()) < classical
+    assert gaussian_epsilon(2.0 / float(noise.std()), delta) == pytest.approx(target, rel=0.02)
+    assert gaussian_epsilon(2.0 / (classical / 2.0), delta) > target  # as if S were the sensitivity

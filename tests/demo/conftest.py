@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import BrowserContext, Page, sync_playwright
+from playwright.sync_api import BrowserContext, Page, expect, sync_playwright
 
 from fedsim.demo.page import write
 from fedsim.demo.recording import Grid, Recording, record
@@ -49,7 +49,8 @@ def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContex
         context = playwright.chromium.launch_persistent_context(
             profile, executable_path=CHROMIUM, args=FLAGS, viewport=PROJECTOR
         )
-        context.set_default_timeout(20_000)
+        context.set_default_timeout(60_000)  # a shared machine can stall anything
+        expect.set_options(timeout=60_000)
         yield context
         context.close()
 

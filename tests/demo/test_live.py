@@ -238,7 +238,7 @@ def test_a_viewer_who_leaves_ends_his_attack() -> None:
 
 
 def phase(page: Page, name: str) -> None:
-    expect(page.locator("body")).to_have_attribute("data-phase", name, timeout=60_000)
+    expect(page.locator("body")).to_have_attribute("data-phase", name)
 
 
 def draw(page: Page) -> None:

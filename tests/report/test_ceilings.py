@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from fedsim.record import Interval, MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record import AuditRecord, Interval, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.report import build
 from fedsim.report.ceilings import marks
 from fedsim.report.verdict import Judge
@@ -41,6 +41,22 @@ def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(recor
     assert image.prior == pytest.approx(1 / 5)  # random pictures: their mean recovers none
     assert image.ceiling == pytest.approx(math.e / 5 + 1e-3)
     assert (image.measured, image.low) == (0.0, 0.0)
+
+
+def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, tmp_path):
+    audit = AuditRecord(
+        source="dp-sgd", claimed=3.0, floor=1.25, delta=1e-5, confidence=0.95, canaries=100, guesses=50, correct=40
+    )
+    own = records.guarantee(source="dp-sgd")
+    arm = records.arm("noisy", [records.attack("dia", records.missed())], guarantees=(own,), audits=(audit,))
+    record, arrays = records.with_arrays(records.run([arm]))
+    assert {mark.floor for mark in marks(record, arrays, Judge.of(record))} == {1.25}
+    page = build(records.save(tmp_path / "run", record, arrays)).read_text(encoding="utf-8")
+    assert "An audit of noisy proved epsilon at least 1.25." in page
+    strange = records.run(
+        [record.arms[0].model_copy(update={"audits": (audit.model_copy(update={"source": "local-dp"}),)})]
+    )
+    assert {mark.floor for mark in marks(strange, arrays, Judge.of(strange))} == {None}
 
 
 def test_a_server_that_is_trusted_is_not_bounded_and_no_noise_bounds_nobody(records):

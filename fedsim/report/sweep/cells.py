@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from fedsim.metrics.comparison import Victims
 from fedsim.policy import Policy
-from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackRecord, AuditRecord, GuaranteeRecord, Interval, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge
 from fedsim.scenario import with_values
 from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
@@ -72,6 +72,7 @@ class Cell:
     seed: int
     accuracy: float | None
     guarantees: tuple[GuaranteeRecord, ...]
+    audits: tuple[AuditRecord, ...]
     attacks: tuple[Tried, ...]
     members: tuple[Inferred, ...]
     parameters: int
@@ -260,6 +261,7 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
         seed=seed,
         accuracy=accuracies[-1] if accuracies else None,
         guarantees=arm.guarantees,
+        audits=arm.audits,
         attacks=tuple(_tried(attack, seed, judge) for attack in arm.attacks),
         members=tuple(
             Inferred(

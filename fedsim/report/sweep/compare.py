@@ -92,7 +92,7 @@ def _t_test(differences: Sequence[float]) -> float:
         return 1.0
     if np.ptp(differences) == 0.0:
         return 1.0 if differences[0] == 0.0 else 0.0
-    return float(ttest_1samp(differences, 0.0)[1])
+    return float(np.asarray(ttest_1samp(differences, 0.0))[1])
 
 
 def _judged(value: Interval | None, p: float | None, left: Iterator[float], more_is: Literal["A", "B"]) -> Difference:

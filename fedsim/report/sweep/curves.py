@@ -10,7 +10,7 @@ from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, slug
 from fedsim.report.sweep.cells import Attacked, Setting
 from fedsim.report.sweep.points import Point, inferred
 
-_MOST_FAMILIES = 12
+_MOST_FAMILIES = 8
 _MOST_LINES = len(PALETTE) * len(DASHES)
 _GRID = 41
 

@@ -70,7 +70,11 @@ def _mark(
     point: Point, own: GuaranteeRecord, what: str, attack: str, rate: Interval, prior: float, ceiling: float
 ) -> Mark:
     low, high = (rate.value if bound is None else bound for bound in (rate.low, rate.high))
-    return Mark(point.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling)
+    audits = (audit for cell in point.setting.cells for audit in cell.audits if audit.source == own.source)
+    floor = max((audit.floor for audit in audits), default=None)
+    return Mark(
+        point.name, own.source, own.epsilon, own.delta, what, attack, rate.value, low, high, prior, ceiling, floor
+    )
 
 
 def _floor(point: Point, confidence: float) -> Floor | None:

@@ -133,7 +133,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     victims = sum(tried.searches.victims for cell in setting.cells for tried in cell.attacks)
     return Point(
         setting=setting,
-        accuracy=mean_over_seeds(accuracies, judge.scoring.confidence) if accuracies else None,
+        accuracy=_accuracy(accuracies, judge) if accuracies else None,
         loss=_loss(setting, control, judge),
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
@@ -145,6 +145,13 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
         seconds=mean_over_seeds(seconds, judge.scoring.confidence),
         attack_seconds=sum(t.seconds for cell in setting.cells for t in cell.attacks) / max(1, victims),
     )
+
+
+def _accuracy(values: Sequence[float], judge: Judge) -> Interval:
+    found = mean_over_seeds(values, judge.scoring.confidence)
+    if found.low is None or found.high is None:
+        return found
+    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
 
 
 def _strength(victims: Sequence[Attacked]) -> tuple[float, float]:

@@ -12,7 +12,7 @@ from fedsim.report.sweep.points import Point
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_MOST_PANELS = 24
+_MOST_PANELS = 12
 _SYMLOG_FROM = 20.0
 _NOT_KNOBS = ("seed", "minutes", "policy.", "scoring.", "sweep.")
 COLUMNS = ("family", "knob", "value", "setting", "accuracy", "success", "success_low", "success_high")

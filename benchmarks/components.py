@@ -1,0 +1,81 @@
+"""What does a component cost a client in time?
+
+A client's local training with and without it, several steps of a batch each, in the same run. Passes alternate; a
+ratio is of medians. A component adds a function to `MEASURED` that yields its rows.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import sys  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from functools import partial  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._passes import alternating, ratio  # noqa: E402
+from benchmarks._rows import Row, as_line, main  # noqa: E402
+from fedsim.client import local_training  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.world import World, build  # noqa: E402
+
+STEPS, BATCH, CLIENTS = 5, 32, 4
+MLP = {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "dropout": 0.0}}
+LENET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "lenet", "dropout": 0.0}}
+
+
+def client(component: dict[str, Any] | None, **tables: Any) -> Callable[[int], None]:
+    """Return one client's round, to be called with the pass's number.
+
+    Args:
+        component: the table of a component, or None for the plain client.
+        tables: of the scenario: data and model, and what else differs.
+    """
+    federation = {"algorithm": "fedavg", "clients": CLIENTS, "local_steps": STEPS, "batch_size": BATCH}
+    components = [] if component is None else [component]
+    raw = {"title": "a client's round", "federation": federation, "components": components, **tables}
+    world = build(parse(raw, "benchmark"))
+    world.check()
+    return partial(_train, world)
+
+
+def beside_plain(component: dict[str, Any], setting: str, must: str, passes: int, **tables: Any) -> Row:
+    """Return the row of a component's time over the plain client's."""
+    with_it, plain = alternating([client(component, **tables), client(None, **tables)], passes)
+    name = f"{component['name']} / none: a client's round"
+    return ratio(name, f"{setting}, {STEPS} steps of {BATCH}", with_it, plain, must)
+
+
+def cutmix(passes: int) -> Iterator[Row]:
+    """CutMix on every batch, with one box and with a box an image."""
+    for model, tables in (("MLP", MLP), ("LeNet", LENET)):
+        for per_sample in (False, True):
+            component = {"name": "cutmix", "probability": 1.0, "per_sample": per_sample}
+            setting = f"{model}, {'a box an image' if per_sample else 'one box'}"
+            yield beside_plain(component, setting, "<= 1.05", passes, **tables)
+
+
+MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix,)
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more passes."""
+    torch.set_num_threads(1)
+    rows: list[Row] = []
+    for own in MEASURED:
+        for row in own(150 if full else 40):
+            print(as_line(row), file=sys.stderr, flush=True)
+            rows.append(row)
+    return rows
+
+
+def _train(world: World, number: int) -> None:
+    local_training(world, world.first_weights, 1 + number // CLIENTS, number % CLIENTS)
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,73 @@
+"""The teaching demo: how long its page takes to record, how large it is, and how long a live attack takes.
+
+About two minutes on two idle cores. Seconds are those of a clock: other programs lengthen them.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import time  # noqa: E402
+from collections.abc import Sequence  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from fedsim.demo.attempt import Order, attempt  # noqa: E402
+from fedsim.demo.page import page_of  # noqa: E402
+from fedsim.demo.recording import Grid, record  # noqa: E402
+from fedsim.demo.victim import Setting, world_of  # noqa: E402
+from fedsim.metrics.image import to_pixels  # noqa: E402
+
+_DIGITS = 5
+_ITERATIONS = 300
+_RATES = (0.25, 0.5, 0.75)
+
+
+def build_rows() -> list[Row]:
+    """Return seconds and size of the whole page, recorded by two processes."""
+    begin = time.perf_counter()
+    page = page_of(record(Grid(), 2, lambda _done, _total: None)).encode()
+    seconds = time.perf_counter() - begin
+    setting = f"{len(Grid().settings())} settings, 4 attacks each"
+    return [
+        measured("record the page", f"{setting}, 2 processes", [seconds], "s", "<= 180"),
+        measured("size of the page", setting, [len(page) / 1e6], "MB", "< 2"),
+    ]
+
+
+def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]:
+    """Return seconds and PSNR of the live page's attacks at each dropout rate, over handwritten digits."""
+    torch.set_num_threads(1)
+    world = world_of(Setting())
+    batch, spec = world.dataset.test, world.dataset.spec
+    pixels = (to_pixels(batch.inputs[:digits], spec) * 255).round().int().flatten(1).tolist()
+    rows: list[Row] = []
+    for rate in _RATES:
+        results: dict[str, list[dict[str, Any]]] = {"exact": [], "estimates": []}
+        for grey, label in zip(pixels, batch.labels[:digits].tolist(), strict=True):
+            order = Order(pixels=tuple(grey), label=label, setting=Setting(rate=rate))
+
+            def tell(event: str, about: dict[str, Any]) -> None:
+                if event == "result":
+                    results[about["attacker"]].append(about)  # noqa: B023 - told within this turn of the loop
+
+            attempt(order, iterations, tell)
+        where = f"MLP 3 x 256, p = {rate:g}, one thread"
+        for attacker, name, must in (("exact", "closed form", "<= 1"), ("estimates", "DIA", "<= 10")):
+            own = results[attacker]
+            rows.append(measured(f"live {name}, time", where, [about["seconds"] for about in own], "s", must))
+            rows.append(measured(f"live {name}, PSNR", where, [about["psnr"] for about in own], "dB", ""))
+    return rows
+
+
+def measure(_full: bool) -> Sequence[Row]:
+    """Return all rows."""
+    return [*live_rows(), *build_rows()]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

@@ -1,0 +1,62 @@
+"""The clock interrupts foreign code, also code that survives every error, and one block inside another."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsim.audit.clock import Clock, OutOfTime, limited
+
+
+def stubborn() -> None:
+    while True:
+        try:
+            time.sleep(0.01)
+        except Exception:
+            continue
+
+
+def test_code_that_catches_every_exception_is_ended() -> None:
+    with pytest.raises(OutOfTime), limited(0.05):
+        stubborn()
+
+
+def test_the_outer_block_still_ends_after_an_inner_one() -> None:
+    ended: list[str] = []
+
+    def both() -> None:
+        try:
+            with limited(0.05):
+                stubborn()
+        except OutOfTime:
+            ended.append("inner")
+        stubborn()
+
+    with pytest.raises(OutOfTime), limited(0.3):
+        both()
+    assert ended == ["inner"]
+
+
+def test_an_import_is_not_left_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "slow_module.py").write_text("import time\ntime.sleep(0.3)\nwhole = True\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def imports_then_waits() -> None:
+        import slow_module
+
+        assert slow_module.whole
+        stubborn()
+
+    with pytest.raises(OutOfTime), limited(0.05):
+        imports_then_waits()
+
+
+def test_after_a_block_nothing_rings() -> None:
+    with limited(0.05):
+        pass
+    time.sleep(0.1)
+
+
+def test_a_clock_never_shows_less_than_nothing() -> None:
+    assert Clock(-1).left == 0
+    assert 0 < Clock(60).left <= 60

@@ -1,0 +1,47 @@
+"""`fedsim demo` as a person types it: which demo, where to, and how the live one ends."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+COMMAND = [sys.executable, "-m", "fedsim.cli", "demo"]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160", "PYTHONUNBUFFERED": "1"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "say which demo"),
+        (("--live", "--terminal"), "say which demo"),
+        (("--out", "missing/demo.html"), "there is no folder missing"),
+        (("--live", "--port", "70000"), "70000"),
+    ],
+)
+def test_a_mistake_is_one_clear_sentence(arguments: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [*COMMAND, *arguments], cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_live_demo_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--live", "--port", "0"], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+        assert found is not None
+        with urllib.request.urlopen(found[0], timeout=60) as answer:
+            assert b"Draw a digit" in answer.read()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == 0
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,39 @@
+"""Tables that only some runs have, and words that every grant needs."""
+
+from typing import get_args
+
+from fedsim.metrics.statistics import summarise
+from fedsim.record import AttackRecord, ItemScore, VictimRecord
+from fedsim.report import tables
+from fedsim.report.verdict import knowledge
+from fedsim.types import Knowledge
+
+
+def attack(items: list[ItemScore]) -> AttackRecord:
+    victims = [VictimRecord(round=1, client=client, scores=(item,)) for client, item in enumerate(items)]
+    summary = summarise(victims, "psnr", 20.0, 1)
+    return AttackRecord(
+        label="a", name="a", knows=get_args(Knowledge), settings={}, victims=tuple(victims), summary=summary
+    )
+
+
+def item(**more: float | bool | None) -> ItemScore:
+    return ItemScore(index=0, mse=0.1, mse_normalised=1, psnr=10, ssim=0, label=0, guessed_label=0, **more)  # type: ignore[arg-type]
+
+
+def test_every_grant_has_words_for_the_report() -> None:
+    assert "what the components drew" in knowledge(attack([item()]))
+
+
+def test_labels_are_counted_by_the_share_of_the_smaller_one_and_the_table_is_absent_without_composites() -> None:
+    shares = [(0.01, False), (0.05, True), (0.1, True), (0.3, False), (0.5, True)]
+    seen = attack([item(psnr_trained=90, minor_share=share, minor_found=found) for share, found in shares])
+    assert seen.summary is not None
+    assert seen.summary.composites is not None
+    assert seen.summary.composites.minor_found is not None
+    assert seen.summary.composites.minor_found.value == 0.6
+    assert [tables._found_between(seen, *bounds) for bounds in tables.MINOR_SHARES] == ["1 of 2", "1 of 1", "1 of 2"]
+    plain = attack([item()])
+    assert plain.summary is not None
+    assert plain.summary.composites is None
+    assert "composites" not in plain.summary.model_dump()
