@@ -296,7 +296,7 @@ def test_evaluation_finds_the_nearest_key_that_training_ever_read() -> None:
     assert torch.equal(kept.read(unseen), kept.train().read(unseen))
 
 
-def test_memory_does_not_hold_all_distances_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_grows_with_the_batch_times_the_keys_of_one_codebook(monkeypatch: pytest.MonkeyPatch) -> None:
     largest = 0
     original = torch.baddbmm
 
