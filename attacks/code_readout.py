@@ -24,6 +24,7 @@ from torch import Tensor
 
 from attacks._labels import labels_of
 from attacks._matching import one_gradient_only
+from attacks._support import fired_rows
 from fedsim import registry
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.errors import NotApplicable
@@ -77,18 +78,6 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         method = registry.get("attack", self.config.inversion)
         settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
-
-
-def fired_rows(gradient: Tensor) -> Tensor:
-    """Return which rows of a codebook's gradient (groups, C, w) come from codes that fired, boolean (groups, C)."""
-    from scipy.stats import chi2  # noqa: PLC0415 - takes long to import
-
-    squares = gradient.double().square().sum(-1)
-    if bool((squares == 0).any()):
-        return squares > 0
-    width = gradient.shape[-1]
-    floor = float(squares.median()) / float(chi2.median(width))
-    return squares > floor * float(chi2.isf(1.0 / squares.numel(), width))
 
 
 def _gradients(observation: Observation) -> dict[str, Tensor]:

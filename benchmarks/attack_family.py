@@ -95,6 +95,12 @@ CASES = {
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "inverting-gradients": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
+    "key-readout": Case(
+        "key-value bottleneck on an MLP, MNIST",
+        MNIST,
+        {"name": "mlp", "width": 256, "depth": 1},
+        rest={"components": [{"name": "key-value-bottleneck", "codebooks": 128}]},
+    ),
     "label-shares": Case(
         "MLP without bias, MNIST, CutMix with one box",
         MNIST,

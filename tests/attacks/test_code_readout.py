@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.code_readout import fired_rows
+from attacks._support import fired_rows
 from benchmarks._runs import arms_of
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.display import outcome

@@ -26,6 +26,7 @@ from fedsim.components.bottleneck._codebook import (
     Similarity,
     fired_codes,
 )
+from fedsim.components.bottleneck._widths import width_of
 from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.hooks import ModelComponent, Rules
 from fedsim.masks import dropout_sites, injected_masks, without_dropout
@@ -163,7 +164,7 @@ class Codebook(ModelComponent[CodebookConfig]):
         return CodebookLayer(place, width, **settings, generator=generator)
 
     def _width(self, model: nn.Module, place: str) -> int:
-        found, asked = _outputs(model, place), self.config.width
+        found, asked = width_of(model, place), self.config.width
         if found is None and asked is None:
             raise NotApplicable(f"component 'codebook': how wide is '{place}'? Set width to the entries it returns.")
         if found is not None and asked is not None and asked > found:
@@ -303,15 +304,3 @@ def _centres(points: Tensor, codes: Tensor, generator: torch.Generator) -> Tenso
         sums = torch.zeros_like(centres).index_add(0, nearest_one, points)
         centres = torch.where(counts > 0, sums / counts.clamp_min(1), centres)
     return torch.cat([centres, codes[len(centres) :]])
-
-
-def _outputs(model: nn.Module, place: str) -> int | None:
-    """Return the width of the last layer that says its own, up to the end of the module, in order of registration."""
-    width, is_inside = None, False
-    for name, module in model.named_modules():
-        if is_inside and not name.startswith(f"{place}."):
-            break
-        is_inside = is_inside or name == place
-        own = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
-        width = own if isinstance(own, int) else width
-    return width

@@ -1,0 +1,102 @@
+"""Encoder outputs from the keys that they are nearest to: P_c^T e = k_c for every codebook c, by least squares."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_MOST_ROUNDS = 30
+_STARTS = 10
+
+
+def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, ridge: float = 0.0) -> Tensor:
+    """Return the outputs that fit best, those nearest to `origin` where several do, shape (B, m), float64.
+
+    Args:
+        projections: P, shape (m, C, d).
+        targets: the keys, shape (B, C, d).
+        known: which of them count, boolean, shape (B, C).
+        origin: shape (m,).
+        ridge: variance of a target's error over that of an output around `origin`; 0 for plain least squares.
+    """
+    matrix, origin = projections.double().permute(1, 2, 0), origin.double()
+    found = origin.repeat(len(targets), 1)
+    for pattern in known.unique(dim=0):
+        if not bool(pattern.any()):
+            continue
+        own = (known == pattern).all(1)
+        equations = matrix[pattern].flatten(0, 1)
+        wanted = targets[own][:, pattern].double().flatten(1) - origin @ equations.mT
+        if ridge:
+            products = equations @ equations.mT
+            products.diagonal().add_(ridge)
+            found[own] += torch.linalg.solve(products, wanted.mT).mT @ equations
+        else:
+            found[own] += torch.linalg.lstsq(equations, wanted.mT, driver="gelsd").solution.mT
+    return found
+
+
+def coarseness(keys: Tensor) -> float:
+    """Return the variance of a head within its cell over the variance of keys (C, J, d), a ridge for `solved`.
+
+    A cell reaches about half way to the nearest other key.
+    """
+    gaps = torch.cdist(keys, keys)
+    gaps.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    within = float(gaps.min(-1).values.square().mean()) / 4.0 / keys.shape[-1]
+    return within / float(keys.var(1).mean())
+
+
+def grouped(
+    projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Share out the keys that several records read in unknown order, so that each record's equations fit together.
+
+    Least squares and assignment take turns, from several random starts; the smallest residual wins.
+
+    Args:
+        projections: P, shape (m, C, d).
+        candidates: of each codebook the keys of Q records, shape (C, Q, d).
+        valid: which of them exist, boolean, shape (C, Q): at least one a codebook; several records then share one.
+        origin: the output that solutions are nearest to, shape (m,).
+        generator: for the starts.
+
+    Returns:
+        Which candidate each record takes, shape (Q, C).
+    """
+    matrix = projections.double().permute(1, 2, 0).flatten(0, 1)
+    inverse, constant, keys = torch.linalg.pinv(matrix), matrix @ origin.double(), candidates.double()
+
+    def fitted(chosen: Tensor) -> tuple[Tensor, float]:
+        """Return the projections of the best outputs, shape (C, Q, d), and the squared distance to their keys."""
+        taken = keys[torch.arange(len(keys)), chosen]
+        heads = constant + (taken.flatten(1) - constant) @ inverse.mT @ matrix.mT
+        heads = heads.view_as(taken)
+        return heads.transpose(0, 1), float((heads - taken).square().sum())
+
+    ends: list[tuple[float, int, Tensor]] = []
+    for start in range(_STARTS):
+        chosen = _random(valid, generator)
+        for _ in range(_MOST_ROUNDS):
+            before, chosen = chosen, _assigned(torch.cdist(fitted(chosen)[0], keys), valid)
+            if torch.equal(before, chosen):
+                break
+        ends.append((fitted(chosen)[1], start, chosen))
+    return min(ends, key=lambda end: end[:2])[2]
+
+
+def _random(valid: Tensor, generator: torch.Generator) -> Tensor:
+    order = torch.rand(valid.shape, generator=generator).masked_fill(~valid, 2.0).argsort(1)
+    places = torch.arange(valid.shape[1]) % valid.sum(1, keepdim=True)
+    return order.gather(1, places).mT
+
+
+def _assigned(distances: Tensor, valid: Tensor) -> Tensor:
+    """Return the candidate of each record, from distances (C, Q, Q), shape (Q, C): no two the same if all exist."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
+
+    chosen = distances.masked_fill(~valid[:, None], torch.inf).argmin(-1)
+    for codebook in valid.all(1).nonzero().flatten().tolist():
+        chosen[codebook] = torch.from_numpy(np.asarray(linear_sum_assignment(distances[codebook].square().numpy())[1]))
+    return chosen.mT

@@ -1,0 +1,205 @@
+"""Keys that a batch read, off the rows of the value gradient; from them the encoder's output, then the images.
+
+A step on a key-value bottleneck (Traeuble et al. 2023, arXiv 2207.11240) changes the values that were read and no
+others, so the rows of dL/dV that are not zero name a Voronoi cell of each record in every codebook c, and
+
+    dL/dV[c, j] = (1 / (B C)) sum over the readers of (softmax - target)
+
+shows their labels. Keys and projections are public: P_c^T e = k_c,j* for all c are linear equations in the encoder's
+output e, solved by least squares, nearest to that of a grey image where they leave something open. The images follow by
+descent: the public frozen encoder must send them to the same keys.
+
+Threat model: honest-but-curious server, one gradient of one step; without the batch size it takes it for 1. Records of
+one label are told apart by whose equations fit together, which takes more equations (C d_k) than unknowns (m). Those at
+positions of a feature map cannot be told apart: only cells and labels are read there. Under noise every row carries
+something: rows count that stand out of it, and of each codebook as many as the batch can have read, at least one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._keys import coarseness, grouped, solved
+from attacks._labels import count_labels, gradient_weight
+from attacks._matching import one_gradient_only
+from attacks._priors import pixel_box, total_variation
+from attacks._support import fired_rows, noise_variance
+from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
+from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.registry import attack
+from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+
+_COMPONENT = "key-value-bottleneck"
+_CLEAR = 3.0  # standard deviations of the noise
+_HISTORY_POINTS = 200
+
+
+class KeyReadoutConfig(Config):
+    """Settings of the read-out."""
+
+    iterations: int = Field(default=300, ge=0, description="of the descent to images; 0 leaves them grey")
+    learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
+    total_variation: float = Field(default=0.2, ge=0, description="weight beside the relative distance to the keys")
+    ridge: bool = Field(default=True, description="allow for the width of the cells when solving; false: least squares")
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What the gradient says about the records.
+
+    Attributes:
+        targets: the key of each record in every codebook, shape (B, C, d).
+        known: where there is one, boolean, shape (B, C).
+    """
+
+    targets: Tensor
+    known: Tensor
+
+
+@final
+@attack("key-readout", summary="keys that were read, the encoder's output, images", paper="2207.11240")
+class KeyReadout(Attack[KeyReadoutConfig]):
+    """Cells, labels, outputs of the encoder and images of one step on a key-value bottleneck."""
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return so many iterations."""
+        return {"iterations": gradients}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without a bottleneck whose values vote, values that are not shared, and several steps."""
+        try:
+            model = bottleneck_of(observation.model)
+        except NotApplicable as reason:
+            return str(reason)
+        if not isinstance(model.decoder, VotingDecoder):
+            return "the values behind its keys are no votes (decoder = 'voting'), so they show no labels"
+        if _values_name(observation, model) not in observation.update.tensors:
+            return "the gradient of the values is not shared"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Read cells and labels, solve for the encoder's output, then descend to images."""
+        model = bottleneck_of(observation.model)
+        like, size = next(model.parameters()), observation.batch_size or 1
+        grey = torch.zeros((size, *observation.spec.shape), dtype=like.dtype)
+        with torch.no_grad():
+            outputs = model.features(grey[:1])[0]
+        gradient = _gradient(observation, model)
+        cells = _cells(gradient, model.lookup.active, size * len(outputs))
+        labels = observation.labels if observation.labels is not None else _labels(model, gradient, cells, grey)
+        found = {f"{_COMPONENT}.cells": cells}
+        facts = {"cells read": float(cells.sum())}
+        if outputs.shape[0] > 1:
+            notes = ("the images are grey: positions of a feature map cannot be told apart",)
+            on_step(Step(0, 1, 1, 0.0, 0.0, grey))
+            return Reconstruction(
+                grey, labels, None, 0.0, 1, 1, ((1, 0.0),), "cells read off", notes, facts, found=found
+            )
+        read = _shared_out(model, gradient, cells, labels, outputs[0], generator)
+        ridge = coarseness(model.lookup.keys) if self.config.ridge else 0.0
+        features = solved(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
+        found[f"{_COMPONENT}.features"] = features
+        facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
+        facts["share of the keys known"] = float(read.known.float().mean())
+        images, history = self._descended(observation, model, read, grey, on_step)
+        stopped = "all iterations done" if self.config.iterations else "keys read off"
+        last, value = history[-1]
+        return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, found=found)
+
+    def _descended(
+        self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep
+    ) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
+        """Return images whose heads are near the keys, from grey ones, and the history of the objective."""
+        config, (low, high) = self.config, pixel_box(observation)
+        inputs, weights = grey.clone().requires_grad_(), read.known.to(grey)[..., None]
+        scale = max(float((weights * (read.targets - _heads(model, grey).detach()).square()).sum()), 1e-12)
+
+        def objective() -> Tensor:
+            distance = (weights * (_heads(model, inputs) - read.targets).square()).sum() / scale
+            return distance + config.total_variation * total_variation(inputs[None])[0]
+
+        if not config.iterations:
+            with torch.no_grad():
+                value = float(objective())
+            on_step(Step(0, 1, 1, value, value, grey))
+            return grey, ((1, value),)
+        adam = torch.optim.Adam([inputs], config.learning_rate)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.iterations)
+        values: list[float] = []
+        for iteration in range(1, config.iterations + 1):
+            value = objective()
+            (inputs.grad,) = torch.autograd.grad(value, [inputs])
+            adam.step()
+            schedule.step()
+            with torch.no_grad():
+                inputs.copy_(inputs.clamp(low, high))
+            values.append(float(value.detach()))
+            on_step(Step(0, iteration, config.iterations, values[-1], min(values), inputs.detach()))
+        stride = max(1, len(values) // _HISTORY_POINTS)
+        thinned = [(i + 1, v) for i, v in enumerate(values) if i % stride == 0 or i + 1 == len(values)]
+        return inputs.detach(), tuple(thinned)
+
+
+def _heads(model: KeyValueModel, inputs: Tensor) -> Tensor:
+    """Return the projections of what the encoder makes of inputs, shape (B, C, d)."""
+    return model.lookup.heads(model.features(inputs)).transpose(0, 1)
+
+
+def _values_name(observation: Observation, model: KeyValueModel) -> str:
+    entries = model.table.entries.weight
+    return next(name for name, parameter in observation.model.named_parameters() if parameter is entries)
+
+
+def _gradient(observation: Observation, model: KeyValueModel) -> Tensor:
+    """Return the gradient of the values, shape (C, J, K)."""
+    sent = observation.update.tensors[_values_name(observation, model)]
+    return sent.unflatten(0, (-1, model.table.pairs)) / gradient_weight(observation)
+
+
+def _cells(gradient: Tensor, active: int, records: int) -> Tensor:
+    """Return which pairs were read, boolean (C, J): in each codebook at least `active`, and no more than possible."""
+    order = gradient.square().sum(-1).argsort(-1, descending=True)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
+    return (rank < active) | (fired_rows(gradient) & (rank < active * records))
+
+
+def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor) -> Tensor:
+    """Return labels of all records, from the sum of the rows that were read: the mean of softmax - target."""
+    with torch.no_grad():
+        probabilities = model(grey[:1])[0].softmax(-1)
+    return count_labels(gradient[cells].sum(0), probabilities, len(grey))
+
+
+def _shared_out(
+    model: KeyValueModel, gradient: Tensor, cells: Tensor, labels: Tensor, origin: Tensor, generator: torch.Generator
+) -> _Read:
+    """Give every record a key in each codebook: one of the cells whose gradient asks for its label."""
+    lookup, floor = model.lookup, _CLEAR * noise_variance(gradient) ** 0.5
+    codebooks, _, width = lookup.keys.shape
+    targets = lookup.keys.new_zeros(len(labels), codebooks, width)
+    known = torch.zeros(len(labels), codebooks, dtype=torch.bool)
+    for label, count in zip(*labels.unique(return_counts=True), strict=True):
+        records, wanted = (labels == label).nonzero().flatten(), -gradient[..., label]
+        strongest = wanted.masked_fill(~cells, -torch.inf).topk(min(wanted.shape[1], int(count) * lookup.active))
+        valid = strongest.values > floor
+        keys = lookup.keys.gather(1, strongest.indices[..., None].expand(-1, -1, width))
+        if int(count) == 1 or lookup.active > 1:  # of several reads of several records only the mean is used
+            mean = (keys * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp_min(1)
+            targets[records], known[records] = mean, valid.any(1)
+            continue
+        seen = valid.any(1)
+        if not bool(seen.any()):
+            continue
+        chosen = grouped(lookup.projections[:, seen], keys[seen], valid[seen], origin, generator)
+        rows = torch.arange(int(seen.sum()))
+        known[records] = seen
+        targets[records[:, None], seen.nonzero().flatten()] = keys[seen][rows, chosen]
+    return _Read(targets, known)

@@ -1,0 +1,17 @@
+"""How wide the output of a module is, from what layers say about themselves."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def width_of(model: nn.Module, place: str) -> int | None:
+    """Return the width of the last layer that says its own, up to the end of the module, in order of registration."""
+    width, is_inside = None, False
+    for name, module in model.named_modules():
+        if is_inside and not name.startswith(f"{place}."):
+            break
+        is_inside = is_inside or name == place
+        own = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
+        width = own if isinstance(own, int) else width
+    return width

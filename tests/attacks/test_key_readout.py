@@ -1,0 +1,217 @@
+"""Keys that were read, what they say about the encoder's output, and images, against the truth and closed forms."""
+
+from dataclasses import replace
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks._keys import coarseness, grouped, solved
+from attacks._support import noise_variance
+from fedsim import world as worlds
+from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
+from fedsim.errors import NotApplicable
+
+MLP = {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.25}
+FOUND, TRUE = "share of the cells read that were found", "share of the cells found that were read"
+COSINE = "cosine of the encoder's output"
+UNTOLD = ("batch-size", "dropout-rates", "input-statistics")
+
+
+def table(**settings: Any) -> list[dict[str, Any]]:
+    return [{"name": "key-value-bottleneck", "codebooks": 12, "pairs": 40, "key_width": 4, "passes": 2, **settings}]
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def projections(width: int, codebooks: int, size: int) -> Tensor:
+    own = drawn(width, codebooks, size)
+    return own / own.norm(dim=0)
+
+
+def scores_of(world: worlds.World, truth: Any, guess: Any) -> dict[str, float]:
+    (component,) = world.components
+    return dict(component.scores(world.model_with(world.first_weights), truth, guess))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3])
+@pytest.mark.parametrize("active", [1, 2])
+def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attack_named, batch_size, active):
+    observation, truth, world = watched(
+        model=MLP, components=table(active=active), federation={"batch_size": batch_size}, knows=UNTOLD
+    )
+    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+    expected = cells_of(bottleneck_of(observation.model).read(truth.batches[0].inputs), 40)
+    assert 0 < int(expected.sum()) <= 12 * active * batch_size
+    assert torch.equal(guess.found["key-value-bottleneck.cells"], expected)
+    assert guess.facts["cells read"] == expected.sum()
+    scores = scores_of(world, truth, guess)
+    assert scores[FOUND] == scores[TRUE] == 1.0
+    assert scores[COSINE] > 0.7
+    assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
+    assert not guess.inputs.any()
+
+
+def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_named):
+    federation = {"batch_size": 32, "clients": 2}
+    observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
+    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    assert len(truth.batches[0].labels.unique()) < 32
+    assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
+
+
+def test_smoothed_labels_show_as_well(watched, attack_named):
+    components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
+    observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
+    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    assert guess.labels.tolist() == truth.private[0].labels.sort().values.tolist()
+
+
+@pytest.mark.parametrize(("width", "codebooks"), [(9, 5), (30, 5)])
+def test_outputs_are_those_of_least_squares(width: int, codebooks: int) -> None:
+    p, origin, targets = projections(width, codebooks, 4), drawn(width, seed=1), drawn(3, codebooks, 4, seed=2)
+    known = torch.ones(3, codebooks, dtype=torch.bool)
+    known[1, [2, 4]] = False
+    known[2] = False
+    found, ridged = solved(p, targets, known, origin), solved(p, targets, known, origin, 0.3)
+    assert torch.equal(found[2], origin)
+    for i in range(2):
+        a = torch.cat([p[:, c].mT for c in range(codebooks) if known[i, c]])
+        b = torch.cat([targets[i, c] for c in range(codebooks) if known[i, c]])
+        assert torch.allclose(found[i], origin + torch.linalg.pinv(a) @ (b - a @ origin), atol=1e-9)
+        # the mean of e ~ N(origin, I) given b = a e + N(0, 0.3)
+        posterior = torch.linalg.inv(a.mT @ a / 0.3 + torch.eye(width)) @ (a.mT @ b / 0.3 + origin)
+        assert torch.allclose(ridged[i], posterior, atol=1e-9)
+
+
+def test_enough_exact_equations_give_the_output_itself() -> None:
+    p, truly = projections(16, 5, 4), drawn(3, 16, seed=3)
+    targets = torch.einsum("bm,mcd->bcd", truly, p)
+    found = solved(p, targets, torch.ones(3, 5, dtype=torch.bool), drawn(16, seed=4))
+    assert torch.allclose(found, truly, atol=1e-8)
+
+
+def test_coarse_keys_are_told_from_fine_ones() -> None:
+    """On a grid of step s over a square of side 1, a head errs by s / 2 at most and keys vary by 1 / 12."""
+    ratio = []
+    for step in (0.1, 0.05):
+        ticks = torch.arange(0.0, 1.0, step)
+        ratio.append(coarseness(torch.cartesian_prod(ticks, ticks)[None]))
+    assert ratio[0] == pytest.approx(0.1**2 / 8 / (1 / 12), rel=0.05)
+    assert ratio[1] == pytest.approx(ratio[0] / 4, rel=0.05)
+
+
+def test_keys_of_records_in_unknown_order_are_told_apart_by_their_equations() -> None:
+    p, truly, generator = projections(8, 10, 4), drawn(4, 8, seed=5), torch.Generator().manual_seed(0)
+    heads = torch.einsum("bm,mcd->cbd", truly, p)
+    order = torch.stack([torch.randperm(4, generator=generator) for _ in range(10)])
+    mixed = heads.gather(1, order[..., None].expand_as(heads))
+    valid = torch.ones(10, 4, dtype=torch.bool)
+    chosen = grouped(p, mixed, valid, torch.zeros(8), generator)
+    owners = order.gather(1, chosen.mT)  # (C, Q): whose key each record was given
+    assert any(bool((owners == torch.tensor(way)).all()) for way in permutations(range(4)))
+
+
+def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
+    settings = {"codebooks": 40, "pairs": 60}
+    federation = {"batch_size": 4, "clients": 300, "local_steps": 1}
+    for client in range(20):
+        observation, truth, world = watched(
+            model=MLP, components=table(**settings), federation=federation, knows=UNTOLD, client=client
+        )
+        if truth.batches[0].labels.bincount().max() >= 2:
+            break
+    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    assert scores_of(world, truth, guess)[COSINE] > 0.9
+    features = guess.found["key-value-bottleneck.features"]
+    assert torch.pdist(features).min() > 0.1 * features.norm(dim=1).mean()
+
+
+def test_a_ridge_saves_the_output_where_equations_are_as_many_as_unknowns(watched, attack_named):
+    cosines: dict[bool, list[float]] = {False: [], True: []}
+    for client in range(4):
+        observation, truth, world = watched(model=MLP, components=table(codebooks=6), knows=UNTOLD, client=client)
+        for ridge, values in cosines.items():
+            guess = attack_named("key-readout", iterations=0, ridge=ridge)(observation, torch.Generator())
+            values.append(scores_of(world, truth, guess)[COSINE])
+    assert all(with_it > without for without, with_it in zip(*cosines.values(), strict=True))
+
+
+def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, attack_named):
+    shares = []
+    for scale in (1e-4, 1.0):
+        noise = [{"name": "gradient-noise", "scale": scale}]
+        observation, truth, world = watched(model=MLP, components=table(), defenses=noise, knows=UNTOLD)
+        guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+        assert int(guess.found["key-value-bottleneck.cells"].sum()) == 12  # one a codebook, whatever the noise
+        shares.append(scores_of(world, truth, guess)[FOUND])
+    assert shares[0] == 1.0
+    assert shares[1] < 0.5
+
+
+def test_the_variance_of_noise_is_read_off_rows_without_signal() -> None:
+    noise = 0.3 * drawn(4, 500, 10)
+    noise[:, :20] += 5.0
+    assert noise_variance(noise) == pytest.approx(0.09, rel=0.1)
+    assert noise_variance(noise * (torch.arange(500) > 3)[:, None]) == 0.0
+
+
+def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(watched, attack_named, left_alone):
+    observation, truth, _ = watched(model={**MLP, "width": 96}, components=table(codebooks=48))
+    with left_alone(observation):
+        guess = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
+    grey = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+    assert guess.objective < 0.6 * grey.objective
+    again = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
+    assert torch.equal(guess.inputs, again.inputs)
+    truly = truth.batches[0].inputs
+    assert float((guess.inputs - truly).square().mean()) < 0.6 * float((grey.inputs - truly).square().mean())
+
+
+def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
+    observation, truth, world = watched(
+        model={"name": "convnet", "width": 4, "dropout": 0.0}, components=table(at="0"), knows=UNTOLD
+    )
+    guess = attack_named("key-readout")(observation, torch.Generator())
+    scores = scores_of(world, truth, guess)
+    assert scores == {FOUND: 1.0, TRUE: 1.0}
+    assert guess.labels.tolist() == truth.batches[0].labels.tolist()
+    assert not guess.inputs.any()
+    assert "positions of a feature map" in guess.notes[0]
+
+
+def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
+    observation, truth, world = watched(model=MLP, components=table())
+    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+    cells = guess.found["key-value-bottleneck.cells"].clone()
+    read, silent = cells.nonzero(), (~cells).nonzero()
+    cells[tuple(read[:3].mT)] = False
+    cells[tuple(silent[:9].mT)] = True
+    wrong = replace(guess, found={"key-value-bottleneck.cells": cells})
+    assert scores_of(world, truth, wrong) == {FOUND: 0.75, TRUE: 0.5}
+    assert scores_of(world, truth, replace(guess, found={})) == {}
+    model = bottleneck_of(observation.model)
+    with torch.no_grad():
+        own = model.features(truth.batches[0].inputs)[:, 0]
+    right = scores_of(world, truth, replace(guess, found={"key-value-bottleneck.features": own}))
+    assert list(right.values()) == pytest.approx([1.0, 1.0])
+
+
+def test_it_says_why_it_does_not_apply(watched, attack_named):
+    attack = attack_named("key-readout")
+    cases = [
+        ({}, "the model has no key-value bottleneck"),
+        ({"components": table(decoder="linear")}, "are no votes"),
+        (
+            {"components": table(), "federation": {"algorithm": "fedavg", "local_steps": 2, "batch_size": 1}},
+            "holds 2 local steps",
+        ),
+    ]
+    for tables, why in cases:
+        observation, _, _ = watched(model=MLP, **tables)
+        with pytest.raises(NotApplicable, match=why):
+            attack(observation, torch.Generator())
