@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -100,6 +100,7 @@ def _folded(network: nn.Module) -> nn.Module:
         if isinstance(module, nn.Conv2d):
             convolution = name
         elif isinstance(module, nn.BatchNorm2d):
-            network.set_submodule(convolution, fuse_conv_bn_eval(network.get_submodule(convolution), module))
+            front = cast("nn.Conv2d", network.get_submodule(convolution))
+            network.set_submodule(convolution, fuse_conv_bn_eval(front, module))
             network.set_submodule(name, nn.Identity())
     return network
