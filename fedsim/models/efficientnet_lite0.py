@@ -95,11 +95,11 @@ def _pretrained(size: int) -> nn.Module:
 
 def _folded(network: nn.Module) -> nn.Module:
     """Fold every batch normalisation into the convolution that stands in front of it."""
-    convolution = ""
+    convolution: tuple[str, nn.Conv2d] | None = None
     for name, module in list(network.eval().named_modules()):
         if isinstance(module, nn.Conv2d):
-            convolution = name
-        elif isinstance(module, nn.BatchNorm2d):
-            network.set_submodule(convolution, fuse_conv_bn_eval(network.get_submodule(convolution), module))
+            convolution = name, module
+        elif isinstance(module, nn.BatchNorm2d) and convolution is not None:
+            network.set_submodule(convolution[0], fuse_conv_bn_eval(convolution[1], module))
             network.set_submodule(name, nn.Identity())
     return network
