@@ -12,7 +12,7 @@ descent: the public frozen encoder must send them to the same keys.
 Threat model: honest-but-curious server, one gradient of one step; without the batch size it takes it for 1. Records of
 one label are told apart by whose equations fit together, which takes more equations (C d_k) than unknowns (m). Those at
 positions of a feature map cannot be told apart: only cells and labels are read there. Under noise every row carries
-something: rows count that stand out of it, and of each codebook as many as the batch can have read, at least one.
+something, and the row that points most along softmax - target of a label is taken for one of its readers.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from typing import Any, final
 
 import torch
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks._keys import coarseness, grouped, solved
 from attacks._labels import count_labels, gradient_weight
 from attacks._matching import one_gradient_only
 from attacks._priors import pixel_box, total_variation
 from attacks._support import fired_rows, noise_variance
-from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
+from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
@@ -103,10 +103,15 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             return Reconstruction(
                 grey, labels, None, 0.0, 1, 1, ((1, 0.0),), "cells read off", notes, facts, found=found
             )
-        read = _shared_out(model, gradient, cells, labels, outputs[0], generator)
+        read, voting = _shared_out(model, gradient, cells, labels, grey, outputs[0], generator)
+        if noise_variance(gradient):
+            found[f"{_COMPONENT}.cells"] = voting
         ridge = coarseness(model.lookup.keys) if self.config.ridge else 0.0
         features = solved(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
         found[f"{_COMPONENT}.features"] = features
+        if model.lookup.active == 1:
+            keys = nearest(read.targets.transpose(0, 1), model.lookup.keys, 1)[..., 0].mT
+            found[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
         facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
         facts["share of the keys known"] = float(read.known.float().mean())
         images, history = self._descended(observation, model, read, grey, on_step)
@@ -172,24 +177,45 @@ def _cells(gradient: Tensor, active: int, records: int) -> Tensor:
 
 
 def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor) -> Tensor:
-    """Return labels of all records, from the sum of the rows that were read: the mean of softmax - target."""
+    """Return the labels of all records, from what the rows that were read add up to: the mean of softmax - target.
+
+    That of a single record is the one whose row stands out most, codebook by codebook, which noise hides later.
+    """
+    if len(grey) == 1:
+        return (gradient @ _residuals(model, grey).mT).amax(1).sum(0).argmax().view(1)
     with torch.no_grad():
         probabilities = model(grey[:1])[0].softmax(-1)
     return count_labels(gradient[cells].sum(0), probabilities, len(grey))
 
 
+def _residuals(model: KeyValueModel, grey: Tensor) -> Tensor:
+    """Return the direction of softmax - target for each label, with the softmax of a grey image, shape (K, K)."""
+    with torch.no_grad():
+        probabilities = model(grey[:1])[0].softmax(-1)
+    return nn.functional.normalize(probabilities - torch.eye(len(probabilities), dtype=grey.dtype))
+
+
 def _shared_out(
-    model: KeyValueModel, gradient: Tensor, cells: Tensor, labels: Tensor, origin: Tensor, generator: torch.Generator
-) -> _Read:
-    """Give every record a key in each codebook: one of the cells whose gradient asks for its label."""
-    lookup, floor = model.lookup, _CLEAR * noise_variance(gradient) ** 0.5
-    codebooks, _, width = lookup.keys.shape
+    model: KeyValueModel,
+    gradient: Tensor,
+    cells: Tensor,
+    labels: Tensor,
+    grey: Tensor,
+    origin: Tensor,
+    generator: torch.Generator,
+) -> tuple[_Read, Tensor]:
+    """Give every record a key in each codebook: one of the cells that vote most for its label; and name these cells."""
+    lookup, floor, taken = model.lookup, _CLEAR * noise_variance(gradient) ** 0.5, torch.zeros_like(cells)
+    codebooks, pairs, width = lookup.keys.shape
     targets = lookup.keys.new_zeros(len(labels), codebooks, width)
     known = torch.zeros(len(labels), codebooks, dtype=torch.bool)
+    votes = gradient @ _residuals(model, grey).mT
     for label, count in zip(*labels.unique(return_counts=True), strict=True):
-        records, wanted = (labels == label).nonzero().flatten(), -gradient[..., label]
-        strongest = wanted.masked_fill(~cells, -torch.inf).topk(min(wanted.shape[1], int(count) * lookup.active))
-        valid = strongest.values > floor
+        records, number = (labels == label).nonzero().flatten(), min(pairs, int(count) * lookup.active)
+        candidates = gradient[..., label] < 0 if floor else cells & (gradient[..., label] < 0)
+        strongest = votes[..., label].masked_fill(~candidates, -torch.inf).topk(number)
+        valid = (strongest.values > floor) | (torch.arange(number) < lookup.active) & strongest.values.isfinite()
+        taken |= torch.zeros_like(cells).scatter(1, strongest.indices, valid)
         keys = lookup.keys.gather(1, strongest.indices[..., None].expand(-1, -1, width))
         if int(count) == 1 or lookup.active > 1:  # of several reads of several records only the mean is used
             mean = (keys * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp_min(1)
@@ -202,4 +228,4 @@ def _shared_out(
         rows = torch.arange(int(seen.sum()))
         known[records] = seen
         targets[records[:, None], seen.nonzero().flatten()] = keys[seen][rows, chosen]
-    return _Read(targets, known)
+    return _Read(targets, known), taken

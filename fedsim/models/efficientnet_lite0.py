@@ -12,7 +12,7 @@ from __future__ import annotations
 import importlib.util
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -95,12 +95,11 @@ def _pretrained(size: int) -> nn.Module:
 
 def _folded(network: nn.Module) -> nn.Module:
     """Fold every batch normalisation into the convolution that stands in front of it."""
-    convolution = ""
+    convolution: tuple[str, nn.Conv2d] | None = None
     for name, module in list(network.eval().named_modules()):
         if isinstance(module, nn.Conv2d):
-            convolution = name
-        elif isinstance(module, nn.BatchNorm2d):
-            front = cast("nn.Conv2d", network.get_submodule(convolution))
-            network.set_submodule(convolution, fuse_conv_bn_eval(front, module))
+            convolution = name, module
+        elif isinstance(module, nn.BatchNorm2d) and convolution is not None:
+            network.set_submodule(convolution[0], fuse_conv_bn_eval(convolution[1], module))
             network.set_submodule(name, nn.Identity())
     return network

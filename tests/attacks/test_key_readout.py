@@ -52,6 +52,8 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     scores = scores_of(world, truth, guess)
     assert scores[FOUND] == scores[TRUE] == 1.0
     assert scores[COSINE] > 0.7
+    if batch_size == active == 1:
+        assert scores["share of the keys given to the right record"] == 1.0
     assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
     assert not guess.inputs.any()
 
@@ -199,6 +201,10 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
         own = model.features(truth.batches[0].inputs)[:, 0]
     right = scores_of(world, truth, replace(guess, found={"key-value-bottleneck.features": own}))
     assert list(right.values()) == pytest.approx([1.0, 1.0])
+    keys = model.read(truth.batches[0].inputs)[:, :, 0, 0].clone()
+    keys[0, :4] = -1
+    right = scores_of(world, truth, replace(guess, found={"key-value-bottleneck.keys": keys}))
+    assert right == pytest.approx({"share of the keys given to the right record": 8 / 12})
 
 
 def test_it_says_why_it_does_not_apply(watched, attack_named):

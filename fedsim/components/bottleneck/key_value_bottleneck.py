@@ -161,6 +161,8 @@ class KeyValueBottleneck(ModelComponent[KeyValueBottleneckConfig]):
         found: dict[str, float] = {}
         if f"{_NAME}.cells" in guess.found:
             found |= _cell_scores(bottleneck, inputs, guess.found[f"{_NAME}.cells"])
+        if f"{_NAME}.keys" in guess.found:
+            found |= _key_scores(bottleneck, inputs, guess.found[f"{_NAME}.keys"])
         if f"{_NAME}.features" in guess.found:
             found |= _feature_scores(bottleneck, inputs, guess.found[f"{_NAME}.features"])
         return found
@@ -250,22 +252,34 @@ def _cell_scores(bottleneck: KeyValueModel, inputs: Tensor, cells: Tensor) -> di
     }
 
 
+def _key_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> dict[str, float]:
+    """Compare the one key that each guessed record reads in every codebook (G, C) with the true ones."""
+    truly = bottleneck.read(inputs)[:, :, 0, 0]
+    agreement = (truly[:, None] == guesses).float().mean(-1)
+    return {"share of the keys given to the right record": float(agreement[_matched(agreement)].mean())}
+
+
 @torch.no_grad()
 def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> dict[str, float]:
-    """Assign guesses (G, m) to the outputs of single positions so that the mean cosine is highest."""
-    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
-
+    """Compare guesses (G, m) with the outputs of single positions."""
     truly, grey = bottleneck.features(inputs)[:, 0], bottleneck.features(torch.zeros_like(inputs[:1]))[0]
 
     def cosines(true: Tensor, guessed: Tensor) -> Tensor:
         return nn.functional.cosine_similarity(true[:, None], guessed[None], dim=-1)
 
     plain = cosines(truly, guesses)
-    pairs = linear_sum_assignment(-plain.numpy())
-    matched = [torch.from_numpy(side) for side in pairs]
+    pairs = _matched(plain)
     return {
-        "cosine of the encoder's output": float(plain[matched[0], matched[1]].mean()),
+        "cosine of the encoder's output": float(plain[pairs].mean()),
         "cosine of what it differs by from that of a grey image": float(
-            cosines(truly - grey, guesses - grey)[matched[0], matched[1]].mean()
+            cosines(truly - grey, guesses - grey)[pairs].mean()
         ),
     }
+
+
+def _matched(likeness: Tensor) -> tuple[Tensor, Tensor]:
+    """Return rows and columns of the pairs of records and guesses whose likeness (B, G) is highest in all."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
+
+    rows, columns = linear_sum_assignment(-likeness.numpy())
+    return torch.from_numpy(rows), torch.from_numpy(columns)
