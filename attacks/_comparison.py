@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from attacks._layers import run
 from attacks._public import PLAIN, Wire, wire_of
-from fedsim.masks import injected_masks, without_dropout
+from fedsim.masks import injected_masks, rescaling, without_dropout
 from fedsim.types import DropoutSite, Loss, Masks, Observation
 
 _EPSILON = 1e-8
@@ -117,11 +117,11 @@ class Setting:
     def dropping(self, masks: Masks) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks, or without dropout when there are none.
 
-        The factor 1 / (1 - p) goes into the masks, where it is passed twice an iteration instead of five times.
+        The factor of kept entries goes into the masks, where it is passed twice an iteration instead of five times.
         """
         if not masks:
             return without_dropout()
-        scaled = tuple(mask * (1.0 / (1.0 - site.rate)) for mask, site in zip(masks, self.sites, strict=True))
+        scaled = tuple(mask * rescaling(site) for mask, site in zip(masks, self.sites, strict=True))
         return injected_masks(self._unscaled, scaled)
 
     @cached_property

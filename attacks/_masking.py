@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from fedsim.masks import drawn_masks
+from fedsim.masks import drawn_masks, expected_mask
 from fedsim.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]
@@ -133,7 +133,8 @@ class OptimisedMasks:
         Args:
             sites: where the model drops out, with the attacker's rates.
             known: by index of the site, masks (*site.shape) of each victim.
-            first: start: drawn like the client's, all kept, or all at 1 - p.
+            first: start: drawn like the client's, all kept, or their expectation; of prefixes always the latter,
+                unless all are kept.
             relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded forward only.
             annealed: sigmoid: the temperature falls from 1 to 0.1.
             weight: of the prior.
@@ -158,9 +159,14 @@ class OptimisedMasks:
         return self._variables(self._start if self._start is not None else self._drawn(generator))
 
     def _drawn(self, generator: torch.Generator) -> Masks:
-        if self._first == "bernoulli":
-            return drawn_masks(self._sites, generator, torch.empty(0))
-        return tuple(torch.full(site.shape, 1.0 if self._first == "ones" else 1.0 - site.rate) for site in self._sites)
+        """Return first masks; a prefix that is drawn says nothing about the client's, so its expectation starts."""
+        if self._first == "ones":
+            return tuple(torch.ones(site.shape) for site in self._sites)
+        expected = tuple(expected_mask(site) for site in self._sites)
+        if self._first == "mean":
+            return expected
+        drawn = drawn_masks(self._sites, generator, torch.empty(0))
+        return tuple(e if site.odds else d for site, e, d in zip(self._sites, expected, drawn, strict=True))
 
     def _variables(self, masks: Masks) -> Masks:
         if self._relaxation != "sigmoid":

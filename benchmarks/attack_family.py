@@ -11,7 +11,7 @@ process.prepare()
 
 import argparse  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
-from dataclasses import dataclass, field  # noqa: E402
+from dataclasses import dataclass, field, replace  # noqa: E402
 from typing import Any  # noqa: E402
 
 import numpy as np  # noqa: E402
@@ -65,6 +65,28 @@ SEVERAL_STEPS = Case(
 )
 
 
+FOUR_ROUNDS = {"clients": 3, "rounds": 4, "evaluate_every": 4}
+OVER_ROUNDS = {"knows": [*KNOWS, "defenses", "earlier-rounds"], "rounds": [1, 2, 3, 4]}
+HARDLY_MOVING = {"name": "mean", "optimizer": {"name": "sgd", "learning_rate": 1e-4}}
+
+
+def _over_rounds(words: str, defense: dict[str, Any], batch_size: int = 1) -> Case:
+    """Return the case of an attacker who knows the defense and looks at four rounds of the same batch."""
+    return Case(
+        f"MLP with bias, MNIST, {words}, four rounds",
+        MNIST,
+        {"name": "mlp", "width": 128, "depth": 2, "bias": True},
+        batch_size,
+        federation=FOUR_ROUNDS,
+        threat=OVER_ROUNDS,
+        rest={
+            "defenses": [defense],
+            "aggregation": HARDLY_MOVING,
+            "partition": {"scheme": "resampled", "examples_per_client": batch_size},
+        },
+    )
+
+
 def _defended(words: str, defense: dict[str, Any], batch_size: int = 1) -> Case:
     """Return the case of an attacker who knows the client's defense."""
     return Case(
@@ -84,6 +106,13 @@ CASES = {
     "closed-form-linear": Case("MLP without bias, CIFAR-10", PHOTOGRAPHS, {"name": "mlp"}),
     "closed-form-vit": Case("small ViT, CIFAR-10", PHOTOGRAPHS, {"name": "vit-small"}),
     "cocktail-party": Case("MLP with bias, MNIST", MNIST, {"name": "mlp", "bias": True}, batch_size=8),
+    "code-readout": Case(
+        "MLP without bias with a codebook behind its first layer, digits",
+        DIGITS,
+        SMALL_MLP,
+        settings=MATCHING,
+        rest={"components": [{"name": "codebook", "at": ["1"]}]},
+    ),
     "compensation": _defended("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
     "copa": Case("convnet with ReLU, digits", DIGITS, {"name": "convnet", "width": 16}),
     "cpl": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
@@ -94,6 +123,7 @@ CASES = {
     "idlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
+    "instahide-regression": _over_rounds("InstaHide", {"name": "instahide"}, 4),
     "inverting-gradients": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "key-readout": Case(
         "key-value bottleneck on an MLP, MNIST",
@@ -113,9 +143,20 @@ CASES = {
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
     "noise-inversion": _defended("PRECODE", {"name": "precode"}),
+    "prefix-search": Case(
+        "MLP without bias cut by Nested Dropout, digits",
+        DIGITS,
+        SMALL_MLP,
+        settings=MATCHING,
+        rest={"components": [{"name": "nested-dropout"}]},
+    ),
     "r-gap": Case("convolutions with leaky ReLU, digits", DIGITS, {"name": "benchmarks._family_models:chain"}),
     "robbing-the-fed": Case(
         "LeNet, MNIST", {**MNIST, "size": 32}, {"name": "lenet"}, 16, threat={"server": "malicious"}
+    ),
+    "round-averaging": replace(
+        _over_rounds("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
+        settings={"attack": "closed-form-linear"},
     ),
     "sme": SEVERAL_STEPS,
     "span-intersection": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),

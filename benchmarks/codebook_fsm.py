@@ -3,8 +3,9 @@
 Two small transformers learn the same machine, one with a codebook behind every head and every MLP. Reported are the
 share of valid transitions in sequences that each model writes; how precisely its best code, or its best single neuron
 with its best threshold, tells that a state was just written (chosen on one half of fresh sequences, measured on the
-other, among those that fire in at least a tenth of the state's visits); and how often the state that follows is a
-successor of b after the codes of b were forced at the last digit of a state a, and at the digit behind it too.
+other, among those that fire in at least a tenth of the state's visits; for codes also one digit later); and how often
+the state that follows is a successor of b after the codes of b were forced at the last digit of a state a, and at the
+digit behind it too.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class Result:
     accuracy: list[float]
     precision_neurons: list[float]
     precision_codes: list[float]
+    precision_behind: list[float]
     untouched: list[float]
     steered_once: list[float]
     steered: list[float]
@@ -69,13 +71,14 @@ def experiment(plan: Plan) -> Result:
     plain, quantised = trained(plan, world, with_codebooks=False), trained(plan, world, with_codebooks=True)
     walks = world.walks(2 * plan.sequences, plan.transitions, source)
     states = walks[:, 1:-1].flatten()
-    codes, at_first_digit = fired(quantised, walks)
-    steered = [steering(quantised, world, walks, codes, at_first_digit, plan, digits) for digits in (0, 1, 2)]
+    codes, behind = fired(quantised, walks)
+    steered = [steering(quantised, world, walks, codes, behind, plan, digits) for digits in (0, 1, 2)]
     return Result(
         accuracy_plain=validity(plain, world, plan, source),
         accuracy=validity(quantised, world, plan, source),
         precision_neurons=neuron_precisions(neurons(plain, walks), states, plan.states),
         precision_codes=code_precisions(codes, states, plan.states, plan.codes),
+        precision_behind=code_precisions(behind, states, plan.states, plan.codes),
         untouched=steered[0],
         steered_once=steered[1],
         steered=steered[2],
@@ -250,6 +253,7 @@ def measure(full: bool) -> list[Row]:
             ("valid transitions, with codebooks", found.accuracy, ""),
             ("precision of a state's best neuron", found.precision_neurons, ""),
             ("precision of a state's best code", found.precision_codes, f">= {_mean(found.precision_neurons):.4f}"),
+            ("precision of a state's best code, one digit later", found.precision_behind, ""),
             ("successor of b, nothing forced", found.untouched, ""),
             ("successor of b, forced at one digit", found.steered_once, f"> {chance:.4f}"),
             ("successor of b, forced at both digits", found.steered, f"> {chance:.4f}"),

@@ -25,6 +25,7 @@ from fedsim.world import World, build  # noqa: E402
 
 STEPS, BATCH, CLIENTS = 5, 32, 4
 MLP = {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "dropout": 0.0}}
+RESNET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "resnet18", "dropout": 0.5}}
 LENET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "lenet", "dropout": 0.0}}
 
 
@@ -59,7 +60,13 @@ def cutmix(passes: int) -> Iterator[Row]:
             yield beside_plain(component, setting, "<= 1.05", passes, **tables)
 
 
-MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix,)
+def multi_sample_dropout(passes: int) -> Iterator[Row]:
+    """Eight samples of every example behind the last dropout layer."""
+    component = {"name": "multi-sample-dropout", "samples": 8}
+    yield beside_plain(component, "ResNet-18", "<= 1.25", max(3, passes // 10), **RESNET)
+
+
+MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dropout)
 
 
 def measure(full: bool) -> list[Row]:

@@ -40,7 +40,7 @@ class _Call:
 
     @property
     def scale(self) -> float:
-        return 1.0 if self.odds else 1.0 / (1.0 - self.rate)
+        return rescaling(self.site(""))
 
 
 _Rule = Callable[[_Call, Tensor], Tensor]
@@ -157,6 +157,19 @@ def mask_not_batch_first(model: nn.Module, shape: Sequence[int]) -> DropoutSite 
 def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
     """Return masks for `sites` as a client draws them, with the type and device of `like`."""
     return tuple(_drawn(site, generator, like) for site in sites)
+
+
+def rescaling(site: DropoutSite) -> float:
+    """Return what entries that are kept are multiplied by: 1 / (1 - p), or 1 where a prefix is kept."""
+    return 1.0 if site.odds else 1.0 / (1.0 - site.rate)
+
+
+def expected_mask(site: DropoutSite) -> Tensor:
+    """Return the probability of each entry to be kept: 1 - p, or P(length >= j) at entry j where a prefix is kept."""
+    if not site.odds:
+        return torch.full(site.shape, 1.0 - site.rate)
+    at_least = torch.tensor(site.odds, dtype=torch.float64).flip(0).cumsum(0).flip(0)
+    return at_least.float().clamp(0.0, 1.0).expand(site.shape).clone()
 
 
 def prefix_dropout(activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
+import signal
+import sys
+from typing import TextIO
 
 ENVIRONMENT = {  # what `prepare` sets
     "OMP_WAIT_POLICY": "PASSIVE",
@@ -23,6 +27,8 @@ ENVIRONMENT = {  # what `prepare` sets
 _GLIBC_TRIM_THRESHOLD = -1
 _GLIBC_MMAP_THRESHOLD = -3
 _KEEP = 1 << 30
+_GIB = 1 << 30
+_DIE_WITH_PARENT = 1
 
 
 def prepare() -> None:
@@ -36,3 +42,24 @@ def prepare() -> None:
     if mallopt is not None:
         mallopt(_GLIBC_MMAP_THRESHOLD, _KEEP)
         mallopt(_GLIBC_TRIM_THRESHOLD, _KEEP)
+
+
+def limit_memory(gibibytes: float) -> None:
+    """Bound this process's address space; 0 for no bound."""
+    if gibibytes > 0:
+        size = int(gibibytes * _GIB)
+        resource.setrlimit(resource.RLIMIT_AS, (size, size))
+
+
+def serve_parent() -> TextIO:
+    """Make this a process that works for its parent, and return where its answers go, a line each.
+
+    It ends when its parent ends, leaves Ctrl-C to it, finds modules where it was started, and sends what foreign code
+    prints to standard error.
+    """
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.path.insert(0, os.getcwd())
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    return answers

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, cast, get_args
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_serializer, model_validator
 
 from fedsim import registry
+from fedsim.data.label_noise import Scheme
 from fedsim.errors import FedsimError, ScenarioError, nearest
 from fedsim.policy import Policy
 from fedsim.registry import Kind, Method
@@ -110,6 +111,16 @@ class Partition(Config):
     )
     classes_per_client: int = Field(default=2, ge=1, description="by-class: distinct classes a client owns")
     examples_per_client: int = Field(default=10, ge=1, description="resampled: examples each client draws for itself")
+
+
+class LabelNoise(Config):
+    """Wrong labels in the training set; who owns which example, and the test set, stay as they are."""
+
+    rate: Probability = Field(description="share of every class that gets a wrong label, rounded down")
+    scheme: Scheme = Field(
+        default="symmetric",
+        description="symmetric: any other class; asymmetric: the one it resembles on CIFAR-10, else the next",
+    )
 
 
 class Federation(Config):
@@ -333,6 +344,7 @@ class Scenario(Config):
     seed: int = Field(default=0, ge=0)
     data: Choice = Choice(name="mnist5k", settings={})
     partition: Partition = Partition()
+    label_noise: LabelNoise | None = None
     model: ModelChoice
     federation: Federation = Federation()
     participation: Participation = Participation()

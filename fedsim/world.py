@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any, cast
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim import losses, seeding
+from fedsim.data.label_noise import noisy_labels
 from fedsim.data.partition import partition
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.hooks import (
@@ -385,7 +386,7 @@ def build(scenario: Scenario) -> World:
     dataset = _dataset(scenario.data.model_dump_json())
     return World(
         scenario=scenario,
-        dataset=dataset,
+        dataset=_with_noise(scenario, dataset),
         shares=_shares(scenario, dataset),
         components=tuple(choice.make("component") for choice in scenario.components),
         defenses=tuple(sorted(_as_written(scenario), key=lambda defense: PLACES.index(defense.place))),
@@ -416,6 +417,15 @@ def _dataset(choice_json: str) -> Dataset:
     if not isinstance(dataset, Dataset):
         raise FedsimError(f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.types.Dataset.")
     return dataset
+
+
+def _with_noise(scenario: Scenario, dataset: Dataset) -> Dataset:
+    settings, train = scenario.label_noise, dataset.train
+    if settings is None:
+        return dataset
+    generator = seeding.generator(scenario.seed, "label noise")
+    labels = noisy_labels(train.labels, dataset.class_names, settings.scheme, settings.rate, generator)
+    return replace(dataset, train=Batch(train.inputs, labels))
 
 
 def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:

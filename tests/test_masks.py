@@ -10,12 +10,15 @@ from fedsim.errors import FedsimError
 from fedsim.masks import (
     drawn_masks,
     dropout_sites,
+    expected_mask,
     injected_masks,
     prefix_dropout,
     prefix_mask,
     recorded_masks,
+    rescaling,
     without_dropout,
 )
+from fedsim.types import DropoutSite
 
 
 class Everything(nn.Module):
@@ -218,3 +221,12 @@ def test_a_prefix_is_kept_in_training_alone_and_its_lengths_follow_the_odds() ->
     shares = torch.bincount(lengths.long(), minlength=5)[1:] / 4000
     assert torch.allclose(shares, torch.tensor(Prefix.ODDS), atol=0.03)  # four standard errors
     assert prefix_mask(3, (2, 4), x).tolist() == [[1, 1, 1, 0]] * 2
+
+
+def test_the_expected_mask_of_a_prefix_falls_and_kept_entries_stay_as_they_are() -> None:
+    (site,) = dropout_sites(Prefix(), (8,), 2)
+    assert torch.allclose(expected_mask(site), torch.tensor([[1.0, 0.6, 0.3, 0.1]] * 2))
+    assert rescaling(site) == 1.0
+    plain = DropoutSite(0, "x", 0.25, (2, 3))
+    assert torch.equal(expected_mask(plain), torch.full((2, 3), 0.75))
+    assert rescaling(plain) == pytest.approx(1.0 / 0.75)

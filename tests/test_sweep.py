@@ -24,6 +24,7 @@ from fedsim.sweep.executors.processes import Processes
 from fedsim.sweep.executors.ray import on_ray
 from fedsim.sweep.export import write_csv, write_duckdb, write_parquet
 from fedsim.sweep.folder import SweepFolder, plan_of
+from fedsim.sweep.heads import is_finished
 from fedsim.sweep.origin import finished_before, origin_of
 from fedsim.sweep.results import problems
 from fedsim.sweep.run import Outcome
@@ -152,9 +153,20 @@ def test_a_corrupted_record_is_named_left_out_and_kept(tmp_path: Path) -> None:
     ((_, why),) = problems(tmp_path / "s")
     assert str(record) in why
     assert record.read_text() == whole[: len(whole) // 2]
-    record.write_text("")
     assert sorted(outcome.status for outcome in made(tmp_path / "s", wanted)) == ["finished", "reused"]
-    assert record.with_name("record.json.corrupted").read_text() == ""
+    assert record.with_name("record.json.corrupted").read_text() == whole[: len(whole) // 2]
+    assert not problems(tmp_path / "s")
+
+
+def test_only_a_whole_record_counts_as_finished(tmp_path: Path) -> None:
+    whole = '{\n "schema_version": 1,\n "status": "finished",\n "arms": [\n  {\n  }\n ],\n "failures": {\n }\n}'
+    record = tmp_path / "record.json"
+    assert not is_finished(record)
+    record.write_text(whole)
+    assert is_finished(record)
+    for end in range(len(whole)):
+        record.write_text(whole[:end])
+        assert not is_finished(record)
 
 
 def test_a_record_of_an_older_version_is_named_and_made_again_beside_it(tmp_path: Path) -> None:

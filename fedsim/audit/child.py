@@ -6,11 +6,7 @@ whatever the user's code prints goes to standard error, which is a log file.
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
-import resource
-import signal
 import sys
 import time
 from pathlib import Path
@@ -25,14 +21,10 @@ from fedsim.audit.record import Plan  # noqa: E402
 from fedsim.errors import FedsimError, told  # noqa: E402
 from fedsim.policy import Policy  # noqa: E402
 
-_DIE_WITH_PARENT = 1
-_GIB = 1 << 30
-
 
 def serve() -> None:
     """Take the order, audit, and say how it ended."""
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers = process.serve_parent()
 
     def tell(what: str, key: str = "doing") -> None:
         answers.write(json.dumps({key: what}) + "\n")
@@ -59,15 +51,6 @@ def _out_of_memory(plan: Plan) -> str:
     return f"'{plan.target}' ran out of the {plan.memory:.3g} GiB that --memory allows."
 
 
-def _limit(gibibytes: float) -> None:
-    if gibibytes > 0:
-        size = int(gibibytes * _GIB)
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _limit(float(sys.argv[1]))
-    sys.path.insert(0, os.getcwd())
+    process.limit_memory(float(sys.argv[1]))
     serve()

@@ -137,7 +137,7 @@ class SweepFolder:
         return self.path / "logs" / f"worker-{worker}.log"
 
     def is_finished(self, digest: str) -> bool:
-        """Tell from the first bytes of its record whether a run was finished, by a fedsim of this schema version."""
+        """Tell from both ends of its record whether a run was finished, by a fedsim of this schema version."""
         return heads.is_finished(self.run_path(digest) / RECORD)
 
     def misfit(self, digest: str) -> str | None:
@@ -147,7 +147,8 @@ class SweepFolder:
         if start is None:
             return f"{path} cannot be read: its beginning is no record's" if path.exists() else None
         if start[0] == SCHEMA_VERSION:
-            return None
+            is_cut = start[1] == "finished" and not heads.is_whole(path)
+            return f"{path} cannot be read: it is cut off; the sweep makes this run again" if is_cut else None
         return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
 
     def failure(self, digest: str) -> Failed | None:

@@ -1,7 +1,8 @@
-"""What the first bytes of a record tell: its schema version and how its run ended. Needs nothing of the rest."""
+"""What the first and last bytes of a record tell: its schema version, how its run ended, and whether it is whole."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from fedsim.schema import SCHEMA_VERSION
 
 _START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
 _LENGTH = 128
+_END = 16
 
 
 def head(record: Path) -> tuple[int, str] | None:
@@ -21,6 +23,16 @@ def head(record: Path) -> tuple[int, str] | None:
     return (int(found[1]), found[2].decode()) if found else None
 
 
+def is_whole(record: Path) -> bool:
+    """Tell whether a record ends with the brace that closes it, alone in its line: it was not cut off."""
+    try:
+        with record.open("rb") as file:
+            file.seek(-min(_END, file.seek(0, os.SEEK_END)), os.SEEK_END)
+            return file.read().rstrip().endswith(b"\n}")
+    except OSError:
+        return False
+
+
 def is_finished(record: Path) -> bool:
-    """Tell whether a run was finished by a fedsim of this schema version."""
-    return head(record) == (SCHEMA_VERSION, "finished")
+    """Tell whether a run was finished by a fedsim of this schema version, and its record is whole."""
+    return head(record) == (SCHEMA_VERSION, "finished") and is_whole(record)

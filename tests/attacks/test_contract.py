@@ -42,6 +42,8 @@ def observation(request: pytest.FixtureRequest, name: str, watched: Watched) -> 
 def surroundings(name: str) -> dict[str, Any]:
     if "defenses" in ATTACKS[name].make.needs:  # type: ignore[attr-defined]
         return {"defenses": [{"name": "gradient-noise", "scale": 1e-3}]}
+    if name == "prefix-search":
+        return {"components": [{"name": "nested-dropout", "eta": 4.0}]}
     if "components" in ATTACKS[name].make.needs:  # type: ignore[attr-defined]
         model = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.25}
         return {"model": model, "components": [{"name": "cutmix", "probability": 1.0}]}

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks._token_machine import machine, written
-from benchmarks.codebook_fsm import code_precisions, is_valid, neuron_precisions
+from benchmarks._token_machine import Size, machine, written
+from benchmarks.codebook_fsm import Plan, code_precisions, experiment, is_valid, neuron_precisions
 
 
 def mean(values: list[float]) -> float:
@@ -37,3 +37,15 @@ def test_transitions_to_or_from_states_that_do_not_exist_are_not_valid() -> None
     assert not is_valid(world, before, torch.full((12,), 50)).any()
     assert not is_valid(world, torch.full((12,), 100), world.successors[:, 0]).any()
     assert written(world.walks(2, 5, torch.Generator().manual_seed(0))).shape == (2, 13)
+
+
+@pytest.mark.slow
+def test_codes_name_states_and_steer() -> None:
+    """On so small a machine single codes name states worse than the best neurons of the plain model do."""
+    plan = Plan(states=20, edges=4, size=Size(2, 32, 4, 25), codes=120, steps=700, sequences=200, trials=30)
+    found, chance = experiment(plan), plan.edges / plan.states
+    assert mean(found.accuracy_plain) > mean(found.accuracy) > 3 * chance
+    assert mean(found.precision_codes) > 4 / plan.states
+    assert mean(found.precision_behind) > mean(found.precision_codes)
+    assert mean(found.untouched) < 1.5 * chance
+    assert mean(found.steered) > 2 * chance

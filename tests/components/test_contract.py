@@ -10,19 +10,19 @@ from torch import nn
 
 from fedsim import registry
 from fedsim import world as worlds
-from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Optimizer
+from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Optimizer
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
 from fedsim.types import Batch
 
 COMPONENTS = registry.methods("component")
-OF_HOOK: dict[str, type] = {
+OF_HOOK: dict[str, Any] = {
     "augment": Augmentation,
     "layer": ModelComponent,
     "adapter": ModelComponent,
     "bottleneck": ModelComponent,
     "token_reducer": ModelComponent,
-    "loss": LossTerm,
+    "loss": LossTerm | Objective,
     "optimizer": Optimizer,
 }
 
@@ -42,6 +42,10 @@ def make(name: str) -> Any:
     return COMPONENTS[name].make(COMPONENTS[name].config.model_validate(needed))
 
 
+def of_class(kind: type) -> list[str]:
+    return [name for name in COMPONENTS if isinstance(make(name), kind)]
+
+
 @pytest.mark.parametrize("name", COMPONENTS)
 def test_it_is_what_its_hook_says_and_lies_in_its_folder(name: str) -> None:
     method = COMPONENTS[name]
@@ -51,7 +55,7 @@ def test_it_is_what_its_hook_says_and_lies_in_its_folder(name: str) -> None:
         assert method.module.split(".")[2] == method.hook
 
 
-@pytest.mark.parametrize("name", [n for n, m in COMPONENTS.items() if OF_HOOK.get(m.hook or "") is ModelComponent])
+@pytest.mark.parametrize("name", of_class(ModelComponent))
 def test_a_prepared_model_trains_and_its_weights_travel(name: str) -> None:
     model = make(name).prepare(network(), torch.Generator().manual_seed(0))
     x = torch.rand(2, 3, 2, 2)
@@ -74,7 +78,7 @@ def test_an_augmentation_keeps_shapes_and_depends_on_its_generator_alone(
     assert torch.equal(first.labels, second.labels)
 
 
-@pytest.mark.parametrize("name", [n for n, m in COMPONENTS.items() if m.hook == "loss"])
+@pytest.mark.parametrize("name", of_class(LossTerm))
 def test_a_loss_term_is_a_finite_scalar_that_changes_neither_weights_nor_global_randomness(name: str) -> None:
     model, batch = network(), Batch(torch.rand(2, 3, 2, 2), torch.arange(2))
     received = {key: t.detach().clone() + 0.1 for key, t in model.state_dict().items()}

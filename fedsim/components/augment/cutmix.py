@@ -15,7 +15,6 @@ import math
 from typing import Literal, NamedTuple, final
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -81,17 +80,17 @@ class CutMix(Augmentation[CutMixConfig]):
         """Draw partners, boxes and weights for inputs (B, C, H, W)."""
         config, count = self.config, len(inputs)
         height, width = inputs.shape[-2:]
-        whole = Draw(torch.arange(count), torch.zeros(count, 4, dtype=torch.long), torch.ones(count).double())
         if config.beta == 0 or float(torch.rand((), generator=generator)) >= config.probability:
-            return whole
-        shares = _beta(config.beta, count if config.per_sample else 1, generator).expand(count)
+            return _unmixed(count)
+        shares = _beta(config.beta, count if config.per_sample else 1, generator)
         partners = torch.randperm(count, generator=generator)
         if config.mode == "mixup":
-            return Draw(partners, whole.boxes, shares)
-        boxes = boxes_of(shares[: count if config.per_sample else 1], height, width, generator).expand(count, 4)
+            return Draw(partners, _unmixed(count).boxes, shares.expand(count))
+        boxes = boxes_of(shares, height, width, generator)
         if config.mode == "cutout":
-            return whole._replace(boxes=boxes)
-        return Draw(partners, boxes, 1.0 - areas(boxes).double() / (height * width))
+            return _unmixed(count)._replace(boxes=boxes.expand(count, 4))
+        weights = 1.0 - areas(boxes).double() / (height * width)
+        return Draw(partners, boxes.expand(count, 4), weights.expand(count))
 
     def mixed(self, inputs: Tensor, draw: Draw) -> Tensor:
         """Return what the model sees of inputs (B, C, H, W), which stay as they are."""
@@ -100,7 +99,14 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode == "mixup":
             own = draw.weights.to(inputs).view(-1, 1, 1, 1)
             return own * inputs + (1.0 - own) * inputs[draw.partners]
-        filling = torch.zeros_like(inputs) if self.config.mode == "cutout" else inputs[draw.partners]
+        is_erased = self.config.mode == "cutout"
+        if bool((draw.boxes == draw.boxes[:1]).all()):
+            top, bottom, left, right = draw.boxes[0].tolist()
+            box = (..., slice(top, bottom), slice(left, right))
+            mixed = inputs.clone()
+            mixed[box] = 0.0 if is_erased else inputs[box][draw.partners]
+            return mixed
+        filling = torch.zeros_like(inputs) if is_erased else inputs[draw.partners]
         return torch.where(inside(draw.boxes, *inputs.shape[-2:])[:, None], filling, inputs)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
@@ -126,12 +132,13 @@ def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator
 
     Half sides are whole numbers, so an odd side loses a pixel. Returns shape (N, 4), rows and columns.
     """
-    sides: list[Tensor] = []
+    roots = [math.sqrt(1.0 - share) for share in shares.tolist()]
+    sides: list[list[tuple[int, int]]] = []
     for size in (height, width):
-        half = (size * (1.0 - shares).sqrt()).floor().long() // 2
-        centre = torch.randint(size, shares.shape, generator=generator)
-        sides += [(centre - half).clamp(0, size), (centre + half).clamp(0, size)]
-    return torch.stack(sides, 1)
+        centres = torch.randint(size, shares.shape, generator=generator).tolist()
+        halves = [int(size * root) // 2 for root in roots]
+        sides.append([(max(c - half, 0), min(c + half, size)) for c, half in zip(centres, halves, strict=True)])
+    return torch.tensor([(*rows, *columns) for rows, columns in zip(*sides, strict=True)]).view(-1, 4)
 
 
 def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tensor:
@@ -149,9 +156,15 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
-    own = (labels if labels.dim() == _PROBABILITIES else F.one_hot(labels, classes)).double()
-    weights = draw.weights[:, None]
-    return (weights * own + (1.0 - weights) * own[draw.partners]).to(like)
+    if labels.dim() == _PROBABILITIES:
+        own = labels.double()
+    else:
+        own = torch.zeros(len(labels), classes, dtype=torch.float64).scatter_(1, labels[:, None], 1.0)
+    return torch.lerp(own[draw.partners], own, draw.weights[:, None]).to(like)
+
+
+def _unmixed(count: int) -> Draw:
+    return Draw(torch.arange(count), torch.zeros(count, 4, dtype=torch.long), torch.ones(count, dtype=torch.float64))
 
 
 def _beta(beta: float, count: int, generator: torch.Generator) -> Tensor:

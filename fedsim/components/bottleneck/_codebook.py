@@ -94,11 +94,12 @@ class CodebookLayer(nn.Module):
         best = ranked.argmax(-1, keepdim=True)
         if self.active == 1:
             return best
-        found, left = [best], ranked.clone()
+        left = ranked.flatten(0, -2).clone()
+        every, found = torch.arange(len(left), device=left.device), [best.flatten()]
         for _ in range(self.active - 1):  # topk promises no order among equals
-            best = left.scatter_(-1, best, -torch.inf).argmax(-1, keepdim=True)
-            found.append(best)
-        return torch.cat(found, -1).sort(-1).values
+            left[every, found[-1]] = -torch.inf
+            found.append(left.argmax(-1))
+        return torch.stack(found, -1).sort(-1).values.view(*best.shape[:-1], self.active)
 
     def similarities(self, inputs: Tensor) -> Tensor:
         """Return what ranks codes, shape (B, ..., groups, C): only the code is normalised, or the squared distance."""

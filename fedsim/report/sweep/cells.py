@@ -16,6 +16,7 @@ from fedsim.report.verdict import Judge
 from fedsim.scenario import with_values
 from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.sweep.results import each
+from fedsim.types import Knowledge
 
 UNDEFENDED = "undefended"
 
@@ -45,7 +46,7 @@ class Tried(NamedTuple):
     """One attack in one cell."""
 
     label: str
-    knows: tuple[str, ...]
+    knows: tuple[Knowledge, ...]
     victims: tuple[Attacked, ...]
     searches: Searches
     reasons: tuple[str, ...]
@@ -119,7 +120,7 @@ class Setting:
         """Return the share of every victim's images that one attack recovered."""
         return {(v.seed, v.round, v.client): v.share for v in self.victims(label)}
 
-    def knows(self, label: str) -> tuple[str, ...]:
+    def knows(self, label: str) -> tuple[Knowledge, ...]:
         """Return what an attack was granted."""
         return next((tried.knows for tried in self.tried(label)), ())
 

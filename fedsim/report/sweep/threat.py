@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.verdict import KNOWLEDGE
+from fedsim.types import Knowledge
 
 REALISM = {
     "labels": ("often not", "a server sees no labels; without them attacks on batches weaken a lot"),
@@ -45,7 +46,7 @@ def threats(sweep: Sweep) -> list[Threat]:
 
 def assumptions(sweep: Sweep) -> list[Assumption]:
     """Return everything that some attack was granted, and which attacks were."""
-    granted: dict[str, dict[str, None]] = {}
+    granted: dict[Knowledge, dict[str, None]] = {}
     labels: dict[str, None] = {}
     for setting in sweep.settings:
         for label in setting.labels:

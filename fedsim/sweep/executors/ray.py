@@ -83,7 +83,7 @@ class _Maker:
         from fedsim.sweep.executors import worker  # noqa: PLC0415 - prepares the process before torch is imported
 
         self._worker = worker
-        worker.limit(memory)
+        process.limit_memory(memory)
 
     def make(self, order: dict[str, str]) -> dict[str, str | None]:
         return self._worker.answer(order)

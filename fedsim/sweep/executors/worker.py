@@ -6,12 +6,8 @@ prints goes to standard error, which is a log file.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import json
-import os
-import resource
-import signal
 import sys
 from pathlib import Path
 from typing import Any, cast
@@ -24,9 +20,6 @@ from fedsim import experiment  # noqa: E402
 from fedsim.errors import FedsimError, told  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
 from fedsim.store import RunFolder  # noqa: E402
-
-_DIE_WITH_PARENT = 1
-_GIB = 1 << 30
 
 
 class Silent:
@@ -71,22 +64,11 @@ def _is_full(error: BaseException | None) -> bool:
 
 
 def _serve() -> None:
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    answers = process.serve_parent()
     for line in sys.stdin:
         answers.write(json.dumps(answer(json.loads(line))) + "\n")
 
 
-def limit(gibibytes: float) -> None:
-    """Bound this process's address space; 0 for no bound."""
-    if gibibytes > 0:
-        size = int(gibibytes * _GIB)
-        resource.setrlimit(resource.RLIMIT_AS, (size, size))
-
-
 if __name__ == "__main__":
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    limit(float(sys.argv[1]))
-    sys.path.insert(0, os.getcwd())
+    process.limit_memory(float(sys.argv[1]))
     _serve()

@@ -1,0 +1,154 @@
+"""Inversion behind Nested Dropout: the length k of the prefix is read off the gradient or tried, and then kept fixed.
+
+The classifier behind features that were cut to their first k channels has dL/dW_j = 0 exactly for j > k, in every
+example of the batch at once. So k is the last column that is not zero; where none is, as under noise, every k with odds
+above a millionth gets a short descent, and the lowest objective decides. What is left is DIA's search with that mask.
+Papers: Chen et al. 2022, arXiv 2206.13140 (Nested Dropout); Scheliga, Maeder, Seeland 2023, arXiv 2208.06163 (DIA).
+
+Threat model: honest-but-curious server, one gradient; where the model cuts and at which odds has to be known. With
+ReLU the last channels of the prefix may be silent too: a shorter k explains the gradient just as well.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._engine import Found, Search, descend
+from attacks._masking import OptimisedMasks
+from attacks._masks import linear_behind
+from attacks._matching import MatchingAttack, MatchingConfig
+from attacks._public import sends_part
+from fedsim.masks import prefix_mask
+from fedsim.registry import attack
+from fedsim.types import Observation, OnStep, Reconstruction, View
+
+_NAME = "prefix-search"
+_UNLIKELY = 1e-6
+Known = dict[int, Tensor]
+
+
+class PrefixSearchConfig(MatchingConfig):
+    """Settings of the search."""
+
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior on masks of ordinary dropout")
+    tried_for: int = Field(default=100, ge=1, description="iterations of every k, where it cannot be read")
+
+
+@final
+@attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", paper="2206.13140")
+class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
+    """One integer a cut, then images."""
+
+    views: ClassVar[frozenset[View]] = frozenset({"single-update"})
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return the settings of DIA that reach an image soonest."""
+        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models that keep no prefix, and several steps."""
+        if not _cuts(observation):
+            return "no layer of the model keeps a prefix of its features"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
+        return self._with(observations, [read_prefixes(observation) for observation in observations])
+
+    def descended(
+        self,
+        observations: Sequence[Observation],
+        labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Find the prefixes of every victim, then descend with them."""
+        known = [self._found(*victim) for victim in zip(observations, labels, generators, strict=True)]
+        search = self._with(observations, known)
+        comparison = self.comparison(observations, search)
+        rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
+        return rows, comparison.name
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Return the best row with its prefixes."""
+        best, cuts = super().reported(observation, rows, labels, path), _cuts(observation)
+        unread = len(cuts) - len(read_prefixes(observation))
+        lengths = {observation.sites[i].name: best.masks[i].flatten(0, -2)[0].sum() for i in cuts} if best.masks else {}
+        tried = () if not unread else (f"k was not read at {unread} places, but tried",)
+        return replace(
+            best,
+            notes=(*best.notes, *tried),
+            facts={
+                **best.facts,
+                "places where k was read": len(cuts) - unread,
+                **{f"k at '{name}'": float(length) for name, length in lengths.items()},
+            },
+            found={f"nested-dropout.{name}": length for name, length in lengths.items()},
+        )
+
+    def _with(self, observations: Sequence[Observation], known: Sequence[Known]) -> Search:
+        sites = observations[0].sites
+        weight = self.config.mask_weight
+        masking = OptimisedMasks(sites, known, first="bernoulli", relaxation="box", annealed=False, weight=weight)
+        return Search(masking, self.first(observations), self.smoothness, sites=sites)
+
+    def _found(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
+        """Return the masks of all prefixes: as read, or those under which a short descent gets furthest."""
+        guesses = list(_guesses(observation, read_prefixes(observation)))
+        if len(guesses) == 1:
+            return guesses[0]
+        seed, pace = generator.initial_seed(), self.pace()._replace(iterations=self.config.tried_for)
+        objectives: list[float] = []
+        size = self.at_once(observation)
+        for chunk in (guesses[start : start + size] for start in range(0, len(guesses), size)):
+            copies = [observation] * len(chunk)
+            starts = [torch.Generator().manual_seed(seed) for _ in chunk]  # the same dummy under every k
+            search = self._with(copies, chunk)
+            comparison, silent = self.comparison(copies, search), [_silent] * len(chunk)
+            rows = descend(comparison, search, [labels] * len(chunk), 1, pace, self.box(observation), starts, silent)
+            objectives += [row.objective for row in rows]
+        return guesses[min(range(len(guesses)), key=objectives.__getitem__)]
+
+
+def read_prefixes(observation: Observation) -> Known:
+    """Return the masks, by index of the site, whose k shows in the gradient of the linear layer behind.
+
+    A gradient without a silent last column is that of k = D, or not exact: nothing is read then.
+    """
+    cuts = _cuts(observation)
+    if not cuts or sends_part(observation):
+        return {}
+    read: Known = {}
+    for index, name in linear_behind(observation).items():
+        gradient = observation.update.tensors[f"{name}.weight"]
+        alive = (gradient != 0).any(0).nonzero().flatten()
+        if index in cuts and len(alive) and int(alive[-1]) + 1 < gradient.shape[1]:
+            read[index] = prefix_mask(int(alive[-1]) + 1, observation.sites[index].shape, gradient)
+    return read
+
+
+def _guesses(observation: Observation, read: Known) -> Iterator[Known]:
+    """Yield the masks of every combination of lengths at the places that could not be read."""
+    like = next(observation.model.parameters()).detach()
+    unread = [index for index in _cuts(observation) if index not in read]
+    lengths = [[k for k, odds in enumerate(observation.sites[i].odds, 1) if odds > _UNLIKELY] for i in unread]
+    for combination in itertools.product(*lengths):
+        shapes = (observation.sites[index].shape for index in unread)
+        masks = (prefix_mask(k, shape, like) for k, shape in zip(combination, shapes, strict=True))
+        yield {**read, **dict(zip(unread, masks, strict=True))}
+
+
+def _cuts(observation: Observation) -> list[int]:
+    return [index for index, site in enumerate(observation.sites) if site.odds]
+
+
+def _silent(_step: object) -> None:
+    """Report nothing."""

@@ -1,0 +1,107 @@
+"""What a sweep costs beside its runs: two workers against one, the overhead of a run, and a finished sweep again.
+
+24 small runs are made twice, by one worker and by two; the overhead of a run is what one worker takes per run beyond
+the same runs in one process. The finished sweep of 1,000 runs consists of records under the digests of a real plan.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from benchmarks._rows import Row, main, measured
+from fedsim.experiment import scenario_hash
+from fedsim.scenario import load
+from fedsim.sweep.folder import SweepFolder, plan_of
+from fedsim.sweep.origin import origin_of
+from fedsim.sweep.plan import planned
+
+RUNS, MANY = 24, 1000
+_SCENARIO = """
+title = "small runs"
+[data]
+name = "mnist5k"
+[model]
+name = "mlp"
+[federation]
+clients = 4
+rounds = {rounds}
+local_steps = 10
+algorithm = "fedavg"
+batch_size = 16
+[threat]
+victims = 1
+keep_updates = false
+[sweep]
+seeds = {seeds}
+"""
+_ALONE = """
+import sys, time
+from fedsim.sweep.executors.worker import answer
+from fedsim.sweep.plan import planned
+from fedsim.scenario import load
+from pathlib import Path
+runs = planned(load(Path(sys.argv[1])), "benchmark")
+answer({"scenario": runs[0].scenario, "path": sys.argv[2] + "/first", "command": ""})
+begin = time.perf_counter()
+for number, run in enumerate(runs[1:]):
+    answer({"scenario": run.scenario, "path": f"{sys.argv[2]}/{number}", "command": ""})
+print((time.perf_counter() - begin) / (len(runs) - 1))
+"""
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows; the long version repeats them."""
+    repeats = 3 if full else 1
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(temporary)
+        path = _written(place / "small.toml", RUNS, 20)
+        pairs = [(_seconds(path, place / f"two-{n}", 2), _seconds(path, place / f"one-{n}", 1)) for n in range(repeats)]
+        alone = [
+            float(_told([sys.executable, "-c", _ALONE, str(path), str(place / f"alone-{n}")])) for n in range(repeats)
+        ]
+        again = _again(place, 5 if full else 3)
+    overhead = [own[1] / RUNS - bare for own, bare in zip(pairs, alone, strict=True)]
+    return [
+        measured("two workers / one worker", f"{RUNS} runs", [two / one for two, one in pairs], "", "<= 0.6"),
+        measured("one worker, all runs", f"{RUNS} runs", [one for _, one in pairs], "s", ""),
+        measured("overhead of a run, start-up shared out", f"{RUNS} runs, one worker", overhead, "s", "< 0.3"),
+        measured("the same command on a finished sweep", f"{MANY} runs", again, "s", "< 2"),
+    ]
+
+
+def _written(path: Path, runs: int, rounds: int) -> Path:
+    path.write_text(_SCENARIO.format(seeds=list(range(runs)), rounds=rounds))
+    return path
+
+
+def _told(command: list[str]) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def _seconds(path: Path, out: Path, jobs: int) -> float:
+    begin = time.perf_counter()
+    _told([sys.executable, "-m", "fedsim.cli", "sweep", str(path), "--out", str(out), "--jobs", str(jobs)])
+    return time.perf_counter() - begin
+
+
+def _again(place: Path, repeats: int) -> list[float]:
+    path, out = _written(place / "many.toml", MANY, 1), place / "many"
+    scenario = load(path)
+    runs = planned(scenario, str(path))
+    folder = SweepFolder(out)
+    folder.prepare(plan_of(scenario.title, scenario_hash(scenario), scenario.model_dump_json(), runs))
+    folder.keep_origin(origin_of(path, []))
+    for run in runs:
+        folder.run_path(run.digest).mkdir()
+        record = json.dumps({"schema_version": 1, "status": "finished"}, indent=1)
+        (folder.run_path(run.digest) / "record.json").write_text(record)
+    return [_seconds(path, out, 1) for _ in range(repeats)]
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

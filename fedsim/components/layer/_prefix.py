@@ -1,0 +1,69 @@
+"""A layer that cuts features to a prefix: of random length in training, of a fixed one in evaluation."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.masks import prefix_dropout, prefix_mask
+
+
+@final
+class Prefix(nn.Module):
+    """Cuts features (B, ..., D) to a random prefix in training, and to a fixed one in evaluation.
+
+    Args:
+        eta: width of the bell, above 0.
+        mu: its top.
+        kept: channels in evaluation; all when None.
+
+    Attributes:
+        mask: what it multiplied with last in training, where another layer follows it; for that one to take.
+    """
+
+    def __init__(self, eta: float, mu: float, kept: int | None) -> None:
+        super().__init__()
+        self._eta, self._mu, self.kept = eta, mu, kept
+        self._is_followed = False
+        self._leader: tuple[Prefix, ...] = ()
+        self.mask: Tensor | None = None
+
+    def follow(self, leader: Prefix) -> None:
+        """Cut where `leader` did in the same forward pass, in training."""
+        self._leader = (leader,)  # in a tuple, since a module that is an attribute would be a part of this one
+        leader._is_followed = True
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            if self.kept is None:
+                return features
+            return features * prefix_mask(self.kept, tuple(features.shape), features)
+        if self._leader:
+            (leader,) = self._leader
+            mask, leader.mask = leader.mask, None
+            assert mask is not None, "the layer that it follows ran before"
+            return features * mask
+        mask = prefix_dropout(torch.ones_like(features), prefix_odds(features.shape[-1], self._eta, self._mu))
+        self.mask = mask if self._is_followed else None
+        return features * mask
+
+
+def prefixes(model: nn.Module) -> list[Prefix]:
+    """Return the layers of a model that cut features, in the order of registration."""
+    return [module for module in model.modules() if isinstance(module, Prefix)]
+
+
+@lru_cache(maxsize=64)
+def prefix_odds(channels: int, eta: float, mu: float = 0.0) -> tuple[float, ...]:
+    """Return p(k) for k = 1, ..., D, which sum to 1.
+
+    Args:
+        channels: D.
+        eta: width of the bell, above 0; infinity for the same odds of every k.
+        mu: its top.
+    """
+    lengths = torch.arange(1, channels + 1, dtype=torch.float64)
+    return tuple(torch.softmax(-(((lengths - mu) / eta) ** 2), 0).tolist())

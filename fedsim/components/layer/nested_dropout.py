@@ -1,0 +1,103 @@
+"""Nested Dropout: the last features are cut to their first k channels, h <- (h_1, ..., h_k, 0, ..., 0), k drawn anew.
+
+    p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; one k for the whole batch, and no rescaling
+
+so that early channels are trained nearly always and late ones rarely: features end up ordered by importance, and the
+network can be cut at a fixed k afterwards (`fedsim.metrics.prefixes` chooses it). Paper: Chen et al. 2022, arXiv
+2206.13140. What it may leak: whole columns of the classifier's gradient are zero, so an upload shows k, and an attacker
+has one integer left to find; what it hides of the record is what the late channels would have said.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, Literal, final
+
+import torch
+from pydantic import BeforeValidator, Field
+from torch import Tensor, nn
+
+from fedsim.components.layer._prefix import Prefix, prefixes
+from fedsim.errors import NotApplicable, nearest
+from fedsim.hooks import ModelComponent, Rules
+from fedsim.masks import dropout_sites, without_dropout
+from fedsim.registry import component
+from fedsim.types import Config, Reconstruction, Truth
+
+_NAME = "nested-dropout"
+_MAPS = 4  # dimensions of a batch of feature maps
+
+
+def _named(eta: Any) -> Any:
+    """Spell infinity out: JSON has no number for it."""
+    return "inf" if isinstance(eta, float) and math.isinf(eta) and eta > 0 else eta
+
+
+class NestedDropoutConfig(Config):
+    """Settings of Nested Dropout."""
+
+    eta: Annotated[
+        Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["inf"],
+        BeforeValidator(_named),
+        Field(default=10.0, description="width of the bell, in channels; 0: nothing is cut; inf: every k is as likely"),
+    ]
+    mu: float = Field(default=0.0, allow_inf_nan=False, description="where the bell has its top, in channels")
+    kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
+    at: str | None = Field(default=None, description="the dropout layer that is replaced; the last one when absent")
+
+
+@final
+@component(_NAME, hook="layer", summary="a random prefix of the last features, one length a batch", paper="2206.13140")
+class NestedDropout(ModelComponent[NestedDropoutConfig]):
+    """Stands in place of a dropout layer: features (B, ..., D) -> (B, ..., D)."""
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return `model`, changed; with eta = 0 the layer does nothing.
+
+        Raises:
+            NotApplicable: there is no dropout layer, or none of that name.
+        """
+        layers = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
+        if not layers:
+            raise NotApplicable(f"component '{_NAME}': the model has no dropout layer (nn.Dropout) to replace.")
+        place = layers[-1] if self.config.at is None else self.config.at
+        if place not in layers:
+            raise NotApplicable(f"component '{_NAME}': no dropout layer is called '{place}'.{nearest(place, layers)}")
+        eta = float(self.config.eta)
+        model.set_submodule(place, Prefix(eta, self.config.mu, self.config.kept) if eta else nn.Identity())
+        return model
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse feature maps, and an evaluation that keeps more channels than there are."""
+        shapes: dict[Prefix, torch.Size] = {}
+
+        def note(layer: Prefix, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            shapes[layer] = inputs[0].shape
+
+        handles = [layer.register_forward_pre_hook(partial(note, layer)) for layer in prefixes(model)]
+        with torch.no_grad(), without_dropout():
+            model(torch.zeros(2, *rules.shape))
+        for handle in handles:
+            handle.remove()
+        for layer, shape in shapes.items():
+            if len(shape) == _MAPS:
+                return f"it cuts feature vectors, but its layer gets maps of shape {tuple(shape[1:])}"
+            if layer.kept is not None and layer.kept > shape[-1]:
+                return f"kept is {layer.kept}, but its layer has {shape[-1]} channels"
+        return None
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Return by how many channels the length that an attacker read differs from the client's, at each place."""
+        if truth.batches[1:]:
+            return {}
+        (batch,), (masks,) = truth.batches, truth.masks
+        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
+        lengths = {s.name: float(m[0].sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
+        found = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
+        return {
+            f"distance between the k at '{name}' and that found": abs(float(read) - lengths[name])
+            for name, read in found.items()
+            if read is not None
+        }

@@ -1,0 +1,171 @@
+"""Co-teaching: two networks, each learning from the examples of a batch whose loss the other one finds small.
+
+    I_1 = the floor((1 - tau) n) of half 1 with the smallest loss under network 1, I_2 of half 2 under network 2
+    L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1),   tau(e) from 0 to tau over the first epochs
+
+A small loss speaks for a right label, and a network that does not choose its own examples does not confirm its own
+mistakes. Papers: Han et al. 2018, arXiv 1804.06872, where both score the same batch; Chen et al. 2022, arXiv
+2206.13140, where each scores one half in evaluation mode, cut at the k of Nested Dropout. An epoch here is a round. In
+evaluation the answer is the mean of both logits. What it may leak: forgotten records leave no gradient; a record that
+both networks learn from leaves two, at different weights: two sets of equations for one image.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.layer._prefix import prefixes
+from fedsim.hooks import ModelComponent, Objective, Rules
+from fedsim.losses import cross_entropy
+from fedsim.masks import without_dropout
+from fedsim.registry import component
+from fedsim.types import Config
+
+_NAME = "co-teaching"
+_ROUNDING = 1e-9
+_ONE_ANSWER = 2
+BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+class CoTeachingConfig(Config):
+    """Settings of Co-teaching."""
+
+    forget_rate: float = Field(default=0.2, ge=0, lt=1, description="share tau of the examples that are left out")
+    ramp: int = Field(default=0, ge=0, description="rounds in which that share grows from 0 to tau; 0: tau at once")
+    same_batch: bool = Field(
+        default=False, description="both networks score and learn from the whole batch; else from one half each"
+    )
+    freeze_batch_norm: bool = Field(
+        default=True, description="batch normalisation keeps its statistics, and its weights are not trained"
+    )
+
+
+@final
+@component(_NAME, hook="loss", summary="two networks choose each other's examples by small loss", paper="2206.13140")
+class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
+    """Doubles the model, and trains each network on what the other has chosen: outputs (B, 4, K) in training."""
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return two networks of the model's kind as one; the second has the first one's weights in another order."""
+        second = copy.deepcopy(model)
+        with torch.no_grad():
+            for weights in second.parameters():
+                order = torch.randperm(weights.numel(), generator=generator)
+                weights.copy_(weights.flatten()[order].view_as(weights))
+        return Pair(model, second, freezes=self.config.freeze_batch_norm)
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse what was built around the two networks, batches that leave nothing, and statistics of both halves."""
+        if not isinstance(model, Pair) or model.differ():
+            return "components that change the model must stand in front of it, so that both networks have them"
+        with torch.no_grad(), without_dropout():
+            answers = model.first(torch.zeros(2, *rules.shape))
+        if answers.dim() != _ONE_ANSWER:
+            return f"each network must give one answer an example, and one returns {tuple(answers.shape)}"
+        parts = (rules.batch_size,) if self.config.same_batch else halves(rules.batch_size)
+        if not parts[0]:
+            return "each network scores a half of the batch, but a batch holds 1. Set same_batch = true"
+        if not kept(parts[0], self.config.forget_rate):
+            return f"of {parts[0]} examples none is left at forget_rate {self.config.forget_rate:g}"
+        mixing = next((name for name, module in model.named_modules() if isinstance(module, BatchNorm)), None)
+        if mixing is not None and not (self.config.freeze_batch_norm or self.config.same_batch):
+            return f"'{mixing}' would mix the halves that its networks keep apart. Set freeze_batch_norm = true"
+        return None
+
+    def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
+        """Return the sum of both networks' mean losses on what the other has chosen.
+
+        Args:
+            outputs: training logits of network 1 and 2, then their scoring logits, (B, 4, K); in evaluation (B, K).
+            labels: classes (B,), or probabilities (B, K).
+            round_: from 1.
+        """
+        if outputs.dim() == _ONE_ANSWER:
+            return cross_entropy(outputs, labels)
+        first, second, scores_1, scores_2 = outputs.unbind(1)
+        rate, middle = self.rate(round_), halves(len(outputs))[0]
+        one, two = (slice(None), slice(None)) if self.config.same_batch else (slice(middle), slice(middle, None))
+        chosen_1 = small_losses(scores_1[one], labels[one], rate)
+        chosen_2 = small_losses(scores_2[two], labels[two], rate)
+        own = _mean(first[two][chosen_2], labels[two][chosen_2])
+        return own + _mean(second[one][chosen_1], labels[one][chosen_1])
+
+    def rate(self, round_: int) -> float:
+        """Return tau of a round, from 1: as many evenly spaced values from 0 to tau as `ramp` says, then tau."""
+        ramp, epoch = self.config.ramp, round_ - 1
+        return self.config.forget_rate if epoch >= ramp else self.config.forget_rate * epoch / max(1, ramp - 1)
+
+
+@final
+class Pair(nn.Module):
+    """Two networks: (B, 4, K) in training, first both as they learn and then both as they score; else their mean.
+
+    Args:
+        first: network 1.
+        second: network 2, of the same kind; where both cut features, it cuts them where network 1 does.
+        freezes: whether batch normalisation stays as it is.
+    """
+
+    def __init__(self, first: nn.Module, second: nn.Module, *, freezes: bool) -> None:
+        super().__init__()
+        self.first, self.second = first, second
+        self._freezes = freezes
+        for leader, follower in zip(prefixes(first), prefixes(second), strict=True):
+            follower.follow(leader)
+        for layer in self._frozen():
+            layer.requires_grad_(False)
+
+    def differ(self) -> bool:
+        """Whether something was put into one of the networks alone."""
+        first, second = ([type(module) for module in own.modules()] for own in (self.first, self.second))
+        return first != second
+
+    def train(self, mode: bool = True) -> Pair:
+        """Set the mode of all layers but those that are frozen."""
+        super().train(mode)
+        for layer in self._frozen():
+            layer.eval()
+        return self
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Answer as the mode says."""
+        networks = (self.first, self.second)
+        if not self.training:
+            return torch.stack([network(inputs) for network in networks]).mean(0)
+        learning = [network(inputs) for network in networks]
+        self.eval()
+        with torch.no_grad():
+            scoring = [network(inputs) for network in networks]
+        self.train()
+        return torch.stack([*learning, *scoring], 1)
+
+    def _frozen(self) -> list[nn.Module]:
+        return [module for module in self.modules() if self._freezes and isinstance(module, BatchNorm)]
+
+
+def halves(examples: int) -> tuple[int, int]:
+    """Return how many examples of a batch network 1 scores, and how many network 2."""
+    return examples // 2, examples - examples // 2
+
+
+def kept(examples: int, rate: float) -> int:
+    """Return floor((1 - tau) n)."""
+    return math.floor((1.0 - rate) * examples + _ROUNDING)
+
+
+def small_losses(logits: Tensor, labels: Tensor, rate: float) -> Tensor:
+    """Return the places of the floor((1 - tau) n) smallest losses among n logits (n, K), by growing loss."""
+    losses = F.cross_entropy(logits.detach(), labels, reduction="none")
+    return losses.argsort(stable=True)[: kept(len(losses), rate)]
+
+
+def _mean(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the mean loss, 0 where nothing was chosen; a rest of a pass may be that small."""
+    return cross_entropy(logits, labels) if len(logits) else logits.sum()

@@ -1,0 +1,103 @@
+"""The length of a prefix as an attacker finds it: read off zeros, or tried; and what it is worth."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from attacks._comparison import Setting
+from attacks._masking import FirstMasks, OptimisedMasks
+from attacks.prefix_search import read_prefixes
+from fedsim import seeding
+from fedsim.hooks import Attack
+from fedsim.masks import dropout_sites, expected_mask, injected_masks
+from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+NESTED = {"components": [{"name": "nested-dropout", "eta": 6.0}]}
+
+
+def length_of(truth: Truth) -> int:
+    return int(truth.masks[0][-1][0].sum())
+
+
+def attacked(attack_named: Named, observation: Observation, **settings: object) -> Reconstruction:
+    return attack_named("prefix-search", **settings)(observation, seeding.generator(5, "attack"))
+
+
+@pytest.mark.parametrize("examples", [1, 4])
+@pytest.mark.parametrize("components", [[], [{"name": "co-teaching", "same_batch": True, "forget_rate": 0.0}]])
+def test_the_length_is_read_of_any_batch(
+    examples: int, components: list[dict[str, Any]], watched: Watched, attack_named: Named
+) -> None:
+    for client in range(3):
+        observation, truth, _ = watched(
+            client=client,
+            components=[*NESTED["components"], *components],
+            model={"dropout": 0.0},
+            federation={"batch_size": examples},
+        )
+        ((index, mask),) = read_prefixes(observation).items()
+        assert torch.equal(mask, truth.masks[0][index])
+        found = attacked(attack_named, observation, iterations=2)
+        (name,) = (site.name for site in observation.sites)
+        assert found.facts["places where k was read"] == 1.0
+        assert found.facts[f"k at '{name}'"] == length_of(truth)
+        assert float(found.found[f"nested-dropout.{name}"]) == length_of(truth)
+        assert found.masks is not None
+        assert torch.equal(found.masks[0], truth.masks[0][0])
+
+
+def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched, attack_named: Named) -> None:
+    hits = 0
+    for client in range(4):
+        observation, truth, _ = watched(client=client, model={"dropout": 0.0}, **NESTED)
+        noise = torch.Generator().manual_seed(client)
+        noisy = {n: t + 1e-6 * torch.randn(t.shape, generator=noise) for n, t in observation.update.tensors.items()}
+        told = replace(observation, update=replace(observation.update, tensors=noisy))
+        assert read_prefixes(told) == {}
+        found = attacked(attack_named, told, iterations=2, tried_for=60)
+        assert found.facts["places where k was read"] == 0.0
+        hits += found.facts["k at '6'"] == length_of(truth)
+    assert hits >= 3
+
+
+def test_masks_of_ordinary_dropout_stay_unknowns(watched: Watched, attack_named: Named) -> None:
+    observation, truth, _ = watched(**NESTED)
+    found = attacked(attack_named, observation, iterations=3)
+    assert found.masks is not None
+    assert torch.equal(found.masks[1], truth.masks[0][1])
+    assert bool(((found.masks[0] > 0.0) & (found.masks[0] < 1.0)).any())
+
+
+def test_it_needs_a_prefix(watched: Watched, attack_named: Named) -> None:
+    observation, _, _ = watched()
+    assert attack_named("prefix-search").fits(observation).reason == (
+        "no layer of the model keeps a prefix of its features"
+    )
+
+
+def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"dropout": 0.0}, **NESTED)
+    setting = Setting(observation.model, observation.loss, (), observation.sites)
+    inputs, masks = truth.batches[0].inputs, truth.masks[0]
+    with injected_masks(observation.sites, masks):
+        expected = observation.model(inputs)
+    assert torch.equal(setting.outputs(inputs, masks, {}), expected)
+
+
+@pytest.mark.parametrize("first", ["bernoulli", "mean"])
+def test_masks_of_a_prefix_start_from_their_expectation(first: FirstMasks, watched: Watched) -> None:
+    observation, _, _ = watched(**NESTED)
+    sites = dropout_sites(observation.model, observation.spec.shape, 1)
+    masking = OptimisedMasks(sites, [{}], first=first, relaxation="sigmoid", annealed=False, weight=1.0)
+    variables: tuple[Tensor, ...] = masking.first(torch.Generator().manual_seed(0))
+    (plain, cut) = masking.masks(tuple(v[None] for v in variables), [0], [], 0.0)
+    assert torch.isfinite(plain).all()
+    assert torch.allclose(cut[0], expected_mask(sites[1]).clamp(0.018, 0.982), atol=1e-3)
+    assert torch.isfinite(torch.as_tensor(masking.prior((plain, cut)))).all()

@@ -1,0 +1,250 @@
+"""Co-teaching against a loop that follows the reference step by step, and in a real client."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim import cohort, registry, seeding
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.components.layer._prefix import Prefix
+from fedsim.components.loss.co_teaching import CoTeaching, Pair, kept, small_losses
+from fedsim.errors import FedsimError, ScenarioError
+from fedsim.hooks import Rules
+from fedsim.masks import dropout_sites, recorded_masks
+from fedsim.scenario import Scenario
+from fedsim.types import Batch
+
+Build = Callable[..., Scenario]
+WIDTH, CLASSES, SHORT = 8, 3, 4
+METHOD = registry.get("component", "co-teaching")
+
+
+def component(**settings: Any) -> CoTeaching:
+    return METHOD.make(METHOD.config.model_validate(settings))
+
+
+def network(*, normalised: bool = False) -> nn.Module:
+    with seeding.contained(3):
+        middle = [nn.BatchNorm1d(WIDTH)] if normalised else []
+        layers = [nn.Linear(5, WIDTH), *middle, nn.Tanh(), Prefix(4.0, 0.0, SHORT), nn.Linear(WIDTH, CLASSES)]
+        return nn.Sequential(*layers).double()
+
+
+def pair(own: CoTeaching, *, normalised: bool = False) -> Pair:
+    model = own.prepare(network(normalised=normalised), torch.Generator().manual_seed(1))
+    assert isinstance(model, Pair)
+    return model
+
+
+def data(examples: int) -> Batch:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(examples, 5, generator=generator, dtype=torch.float64)
+    return Batch(inputs, torch.randint(CLASSES, (examples,), generator=generator))
+
+
+def gradients(own: CoTeaching, model: Pair, batch: Batch, round_: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, int]:
+    """The gradient of either network, and the k that both were cut at."""
+    with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+        loss = own.objective(model(batch.inputs), batch.labels, round_)
+    parts = torch.autograd.grad(loss, list(model.parameters()))
+    half = len(parts) // 2
+    (mask,) = recording.masks
+    first, second = (torch.cat([g.flatten() for g in own]) for own in (parts[:half], parts[half:]))
+    return first, second, int(mask[0].sum())
+
+
+def reference(model: Pair, batch: Batch, rate: float, length: int, *, same: bool) -> tuple[Tensor, Tensor]:
+    """One step as the paper's program takes it: score in evaluation mode, exchange, train both networks."""
+
+    def logits(one: nn.Module, inputs: Tensor, k: int) -> Tensor:
+        features = torch.tanh(one[0](inputs))  # type: ignore[index]
+        return one[3](features * (torch.arange(WIDTH) < k))  # type: ignore[index]
+
+    middle = len(batch) // 2
+    everything = list(range(len(batch)))
+    one, two = (everything, everything) if same else (everything[:middle], everything[middle:])
+    chosen = []
+    for scorer, part in ((model.first, one), (model.second, two)):
+        losses = F.cross_entropy(logits(scorer, batch.inputs[part], SHORT), batch.labels[part], reduction="none")
+        order = sorted(range(len(part)), key=losses.tolist().__getitem__)
+        chosen.append([part[index] for index in order[: int((1 - rate) * len(part) + 1e-9)]])
+    found = []
+    for learner, selection in ((model.first, chosen[1]), (model.second, chosen[0])):
+        loss = F.cross_entropy(logits(learner, batch.inputs[selection], length), batch.labels[selection])
+        found.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(learner.parameters()))]))
+    return found[0], found[1]
+
+
+@pytest.mark.parametrize("same", [False, True])
+@pytest.mark.parametrize(("examples", "rate"), [(10, 0.2), (11, 0.4), (10, 0.0)])
+def test_a_step_is_that_of_the_reference(examples: int, rate: float, same: bool) -> None:
+    own, batch = component(forget_rate=rate, same_batch=same), data(examples)
+    model = pair(own)
+    first, second, length = gradients(own, model, batch)
+    expected = reference(model, batch, rate, length, same=same)
+    assert torch.allclose(first, expected[0], atol=1e-12)
+    assert torch.allclose(second, expected[1], atol=1e-12)
+
+
+@pytest.mark.parametrize("count", [1, 5, 10, 29, 100])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.2, 0.3, 0.9])
+def test_exactly_the_smallest_losses_are_kept(count: int, rate: float) -> None:
+    logits = torch.randn(count, CLASSES, generator=torch.Generator().manual_seed(count))
+    labels = torch.arange(count) % CLASSES
+    chosen = small_losses(logits, labels, rate)
+    assert len(chosen) == kept(count, rate) == count - -(-round(rate * 10) * count // 10)
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    left = torch.ones(count, dtype=torch.bool)
+    left[chosen] = False
+    assert len(set(chosen.tolist())) == len(chosen)
+    if len(chosen) and left.any():
+        assert float(losses[chosen].max()) <= float(losses[left].min())
+
+
+def test_each_network_learns_from_one_half_alone() -> None:
+    own, batch = component(), data(10)
+    model = pair(own)
+    first, second, _ = gradients(own, model, batch)
+    inputs, labels = batch.inputs.clone(), batch.labels.clone()
+    inputs[:5] += torch.randn(5, 5, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
+    labels[:5] = (labels[:5] + 1) % CLASSES
+    again, other, _ = gradients(own, model, Batch(inputs, labels))
+    assert torch.equal(first, again)
+    assert not torch.allclose(second, other)
+
+
+def test_scoring_needs_no_gradient_and_is_in_evaluation_mode_at_the_fixed_prefix() -> None:
+    own, batch = component(), data(6)
+    model = pair(own)
+    with recorded_masks(model, torch.Generator().manual_seed(0)):
+        outputs = model(batch.inputs)
+    assert outputs.shape == (6, 4, CLASSES)
+    assert all(module.training for module in model.modules())
+    with recorded_masks(model, torch.Generator().manual_seed(5)):
+        others = model(batch.inputs)
+    assert torch.equal(outputs[:, 2:], others[:, 2:])
+    assert torch.equal(outputs[:, 2], model.first.eval()(batch.inputs))
+    scores = torch.autograd.grad(outputs[:, 2:].sum(), list(model.parameters()), materialize_grads=True)
+    assert not any(g.any() for g in scores)
+
+
+def test_both_networks_are_cut_alike_and_the_answer_is_the_mean_of_both() -> None:
+    own, batch = component(), data(4)
+    model = pair(own)
+    assert [site.name for site in dropout_sites(model, (5,), 4)] == ["first.2"]
+    lengths = set()
+    for seed in range(8):
+        first, second, length = gradients(own, model, batch, seed=seed)
+        for gradient in (first, second):
+            rows = gradient[: 5 * WIDTH].view(WIDTH, 5).any(1)
+            assert rows.tolist() == [index < length for index in range(WIDTH)]
+        lengths.add(length)
+    assert len(lengths) > 1
+    model.eval()
+    answers = model(batch.inputs)
+    assert torch.allclose(answers, (model.first(batch.inputs) + model.second(batch.inputs)) / 2)
+    assert own.objective(answers, batch.labels, 1) == F.cross_entropy(answers, batch.labels)
+
+
+def test_the_networks_start_differently_under_the_same_law() -> None:
+    model = pair(component())
+    for (name, ours), theirs in zip(model.first.named_parameters(), model.second.parameters(), strict=True):
+        assert not torch.equal(ours, theirs), name
+        assert torch.equal(ours.flatten().sort().values, theirs.flatten().sort().values)
+
+
+@pytest.mark.parametrize("ramp", [0, 1, 5])
+def test_the_forget_rate_ramps_up_in_even_steps(ramp: int) -> None:
+    own = component(forget_rate=0.3, ramp=ramp)
+    expected = np.full(8, 0.3)
+    expected[:ramp] = np.linspace(0.0, 0.3, ramp)
+    assert [own.rate(epoch + 1) for epoch in range(8)] == pytest.approx(expected.tolist())
+
+
+def test_frozen_batch_normalisation_stays_as_it_is_bit_by_bit() -> None:
+    own, batch = component(), data(10)
+    for freezes in (True, False):
+        own = component(freeze_batch_norm=freezes, same_batch=not freezes)
+        model = pair(own, normalised=True)
+        norms = {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm1d)}
+        before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+        for _ in range(3):
+            optimizer.zero_grad()
+            own.objective(model.train()(batch.inputs), batch.labels, 1).backward()
+            optimizer.step()
+        same = {name: torch.equal(before[name], tensor) for name, tensor in model.state_dict().items()}
+        stayed = [name for name, equal in same.items() if equal]
+        inside = [name for name in same if name.rpartition(".")[0] in norms]
+        assert stayed == inside if freezes else not set(stayed) & set(inside)
+
+
+def test_a_rest_that_leaves_nothing_to_learn_from_gives_no_gradient() -> None:
+    own = component(forget_rate=0.5)
+    first, second, _ = gradients(own, pair(own), data(1))
+    assert not first.any()
+    assert not second.any()
+
+
+@pytest.mark.parametrize(
+    ("settings", "tables", "told"),
+    [
+        ({}, {"federation": {"batch_size": 1}}, "a batch holds 1. Set same_batch = true"),
+        ({"forget_rate": 0.8}, {"federation": {"batch_size": 8}}, "of 4 examples none is left at forget_rate 0.8"),
+        (
+            {},
+            {"components": [{"name": "co-teaching"}, {"name": "nested-dropout"}]},
+            "components that change the model must stand in front of it",
+        ),
+    ],
+)
+def test_what_does_not_fit_ends_in_one_sentence(
+    settings: dict[str, Any], tables: dict[str, Any], told: str, scenario: Build
+) -> None:
+    raw = {"components": [{"name": "co-teaching", **settings}], "federation": {"batch_size": 8}, **tables}
+    with pytest.raises(ScenarioError, match=told):
+        worlds.build(scenario(**raw)).check()
+
+
+def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> None:
+    rules = object.__new__(Rules)
+    for name, value in (("shape", (5,)), ("batch_size", 8)):
+        object.__setattr__(rules, name, value)
+    own = component(freeze_batch_norm=False)
+    model = own.prepare(network(normalised=True).float(), torch.Generator())
+    assert own.refuses(rules, model) == (
+        "'first.1' would mix the halves that its networks keep apart. Set freeze_batch_norm = true"
+    )
+    classic = component(freeze_batch_norm=False, same_batch=True)
+    assert classic.refuses(rules, model) is None
+    several = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3)))
+    reason = own.refuses(rules, own.prepare(several, torch.Generator()))
+    assert reason == "each network must give one answer an example, and one returns (2, 2, 3)"
+
+
+def test_clipping_and_training_together_are_refused_with_the_reason(scenario: Build) -> None:
+    together = {"components": [{"name": "co-teaching"}], "federation": {"batch_size": 8, "sampling": "poisson"}}
+    private = scenario(defenses=[{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}], **together)
+    with pytest.raises(ScenarioError, match="the loss term CoTeaching is not clipped"):
+        worlds.build(private).check()
+    with pytest.raises(FedsimError, match="no place for loss terms such as CoTeaching"):
+        cohort.check(worlds.build(scenario(**{**together, "federation": {"batch_size": 8}})))
+
+
+def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:
+    components = [{"name": "nested-dropout", "eta": 4.0, "kept": 6}, {"name": "co-teaching"}]
+    world = worlds.build(scenario(components=components, federation={"batch_size": 8}))
+    world.check()
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    again, _ = local_training(world, world.first_weights, 1, 0)
+    length = int(truth.masks[0][1][0].sum())
+    for name in ("first.7.weight", "second.7.weight"):
+        assert torch.equal(update.tensors[name], again.tensors[name])
+        assert not update.tensors[name][:, length:].any()
+        assert update.tensors[name].any()

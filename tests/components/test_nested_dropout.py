@@ -1,0 +1,213 @@
+"""Nested Dropout against its closed-form odds, masked passes one by one, and in a real client."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import stats
+from torch import Tensor, nn
+
+from fedsim import cohort, registry, seeding
+from fedsim import world as worlds
+from fedsim.client import local_training
+from fedsim.components.layer._prefix import Prefix, prefix_odds, prefixes
+from fedsim.components.layer.nested_dropout import NestedDropout
+from fedsim.errors import NotApplicable, ScenarioError
+from fedsim.masks import dropout_sites, injected_masks, prefix_mask, recorded_masks, without_dropout
+from fedsim.scenario import Scenario, parse
+from fedsim.types import Reconstruction
+
+Build = Callable[..., Scenario]
+WIDTH, CLASSES = 12, 3
+METHOD = registry.get("component", "nested-dropout")
+
+
+def component(**settings: Any) -> NestedDropout:
+    return METHOD.make(METHOD.config.model_validate(settings))
+
+
+def plain() -> nn.Module:
+    with seeding.contained(3):
+        layers = [nn.Linear(5, WIDTH), nn.Tanh(), nn.Dropout(0.5), nn.Linear(WIDTH, CLASSES)]
+        return nn.Sequential(*layers).double()
+
+
+def nested(**settings: Any) -> nn.Module:
+    return component(**settings).prepare(plain(), torch.Generator())
+
+
+def data(examples: int = 4) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(7)
+    inputs = torch.randn(examples, 5, generator=generator, dtype=torch.float64)
+    return inputs, torch.randint(CLASSES, (examples,), generator=generator)
+
+
+@pytest.mark.parametrize(("channels", "eta"), [(12, 2.0), (512, 10.0), (512, 100.0)])
+def test_the_odds_sum_to_one_and_fall_as_a_bell_without_a_half_in_the_exponent(channels: int, eta: float) -> None:
+    odds = prefix_odds(channels, eta)
+    assert math.fsum(odds) == pytest.approx(1.0, abs=1e-12)
+    for k in range(1, min(channels, 30)):
+        assert odds[k - 1] / odds[k] == pytest.approx(math.exp((2 * k + 1) / eta**2), rel=1e-9)
+
+
+def test_the_top_of_the_bell_moves_with_mu_and_a_narrow_bell_does_not_vanish() -> None:
+    odds = prefix_odds(20, 3.0, 8.0)
+    assert max(range(20), key=odds.__getitem__) == 7
+    assert odds[5] == pytest.approx(odds[9])
+    assert prefix_odds(20, 1e-3) == (1.0, *[0.0] * 19)
+
+
+def test_lengths_follow_the_odds() -> None:
+    odds = torch.tensor(prefix_odds(WIDTH, 4.0), dtype=torch.float64)
+    layer, generator, draws = Prefix(4.0, 0.0, None), torch.Generator().manual_seed(1), 100_000
+    lengths = (1 + odds.multinomial(draws, replacement=True, generator=generator)).bincount(minlength=WIDTH + 1)[1:]
+    few = 4000
+    counts = torch.zeros(WIDTH)
+    with recorded_masks(nn.Sequential(layer), generator) as recording:
+        for _ in range(few):
+            layer(torch.ones(1, WIDTH))
+    for mask in recording.masks:
+        counts[int(mask.sum()) - 1] += 1
+    for seen, total in ((lengths, draws), (counts, few)):
+        likely = odds * total >= 5
+        expected = torch.cat([odds[likely], odds[~likely].sum()[None]]) * total
+        found = torch.cat([seen[likely], seen[~likely].sum()[None]])
+        assert stats.chisquare(found.numpy(), expected.numpy()).pvalue > 1e-3
+
+
+def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds_say() -> None:
+    model, steps = nested(eta=4.0), 3000
+    inputs, labels = data()
+    trained = torch.zeros(WIDTH)
+    with recorded_masks(model, torch.Generator().manual_seed(2)) as recording:
+        for step in range(steps):
+            model.zero_grad()
+            F.cross_entropy(model(inputs), labels).backward()
+            length = int(recording.masks[step][0].sum())
+            gradient = model.get_parameter("0.weight").grad
+            head = model.get_parameter("3.weight").grad
+            assert gradient is not None
+            assert head is not None
+            assert not gradient[length:].any()
+            assert not head[:, length:].any()
+            assert bool(gradient[:length].any(1).all())
+            trained += gradient.any(1)
+    odds = prefix_odds(WIDTH, 4.0)
+    for channel in range(WIDTH):
+        assert stats.binomtest(int(trained[channel]), steps, min(1.0, math.fsum(odds[channel:]))).pvalue > 1e-4
+
+
+def test_all_channels_are_the_plain_network_and_nothing_is_rescaled() -> None:
+    model, twin, (inputs, _) = nested(eta=4.0), plain(), data()
+    (site,) = dropout_sites(model, (5,), 4)
+    with injected_masks([site], (prefix_mask(WIDTH, site.shape, inputs),)):
+        whole = model(inputs)
+    assert torch.equal(whole, twin.eval()(inputs))
+    assert torch.equal(model.eval()(inputs), twin(inputs))
+    features = twin[:2](inputs)  # type: ignore[index]
+    with injected_masks([site], (prefix_mask(5, site.shape, inputs),)):
+        cut = model.train()(inputs)
+    assert torch.allclose(cut, features[:, :5] @ twin[3].weight[:, :5].T + twin[3].bias, atol=1e-12)  # type: ignore[index]
+    assert torch.equal(nested(eta=4.0, kept=5).eval()(inputs), cut)
+
+
+def test_without_a_width_every_length_is_as_likely_and_with_none_nothing_is_cut(scenario: Build) -> None:
+    assert prefix_odds(7, math.inf) == pytest.approx([1 / 7] * 7)
+    own = scenario(components=[{"name": "nested-dropout", "eta": math.inf}])
+    again = worlds.build(Scenario.model_validate_json(own.model_dump_json()))
+    assert again.sites[-1].odds == pytest.approx([1 / 24] * 24)
+    assert dropout_sites(nested(eta=0), (5,), 2) == ()
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "told"),
+    [
+        (nn.Sequential(nn.Linear(5, 3)), {}, "no dropout layer"),
+        (plain(), {"at": "3"}, "no dropout layer is called '3'. Known: 2"),
+    ],
+)
+def test_a_model_without_a_place_for_it_is_refused(model: nn.Module, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(NotApplicable, match=told):
+        component(**settings).prepare(model, torch.Generator())
+
+
+def test_maps_and_more_channels_than_there_are_are_refused_before_training(scenario: Build) -> None:
+    wide = scenario(components=[{"name": "nested-dropout", "kept": 25}])
+    with pytest.raises(ScenarioError, match="kept is 25, but its layer has 24 channels"):
+        worlds.build(wide).check()
+    convolutional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 10))
+    own = component()
+    rules = worlds.build(scenario()).rules
+    reason = own.refuses(rules, own.prepare(convolutional, torch.Generator()))
+    assert reason == "it cuts feature vectors, but its layer gets maps of shape (2, 6, 6)"
+
+
+@pytest.mark.parametrize("defenses", [[], [{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}]])
+def test_it_runs_in_a_client_under_dp_sgd_and_with_clients_trained_together(
+    defenses: list[dict[str, Any]], scenario: Build
+) -> None:
+    federation = {"batch_size": 4, "clients": 4, **({"sampling": "poisson"} if defenses else {})}
+    world = worlds.build(
+        scenario(
+            components=[{"name": "nested-dropout", "eta": 3.0}],
+            model={"name": "mlp", "width": 16, "depth": 1, "bias": True},
+            federation=federation,
+            defenses=defenses,
+        )
+    )
+    world.check()
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    if not defenses:
+        cohort.check(world)
+        length = int(truth.masks[0][0][0].sum())
+        assert bool((truth.masks[0][0].sum(1) == length).all())
+        assert not update.tensors["4.weight"][:, length:].any()
+
+
+def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario: Build) -> None:
+    world = worlds.build(scenario(components=[{"name": "nested-dropout", "eta": 3.0}], model={"dropout": 0.0}))
+    _, truth = local_training(world, world.first_weights, 1, 0)
+    length = float(truth.masks[0][0][0].sum())
+    guess = Reconstruction(truth.batches[0].inputs, truth.batches[0].labels, None, 0.0, 1, 1, (), "")
+    (own,) = world.components
+    model = world.model_with(world.first_weights)
+    assert own.scores(model, truth, guess) == {}
+    told = replace(guess, found={"nested-dropout.6": torch.tensor(length + 2)})
+    assert own.scores(model, truth, told) == {"distance between the k at '6' and that found": 2.0}
+
+
+def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_well() -> None:
+    raw = {
+        "title": "t",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 32, "depth": 1, "dropout": 0.0},
+        "federation": {
+            "algorithm": "fedavg",
+            "clients": 1,
+            "rounds": 3,
+            "batch_size": 32,
+            "local_steps": 100,
+            "optimizer": {"name": "adam", "learning_rate": 0.005},
+        },
+    }
+    accuracies = {}
+    for name, components in (("plain", []), ("nested", [{"name": "nested-dropout", "eta": 10.0}])):
+        world = worlds.build(parse({**raw, "components": components}, "test"))
+        weights = world.first_weights
+        for round_ in (1, 2, 3):
+            update, _ = local_training(world, weights, round_, 0)
+            weights = {key: t - update.tensors[key] for key, t in weights.items()}
+        model, test = world.model_with(weights), world.dataset.test
+        with torch.no_grad(), without_dropout():
+            features = model[:3](test.inputs)  # type: ignore[index]
+        logits = (features * (torch.arange(32) < 10)) @ model.get_parameter("4.weight").T
+        accuracies[name] = float((logits.argmax(1) == test.labels).double().mean())
+    assert accuracies["nested"] > accuracies["plain"] + 0.1
+
+
+def test_layers_of_a_model_are_found() -> None:
+    assert [type(layer) for layer in prefixes(nested())] == [Prefix]
