@@ -88,7 +88,7 @@ def encode(pixels: np.ndarray) -> bytes:
     from PIL import Image  # noqa: PLC0415 - keeps the import of the report cheap
 
     file = io.BytesIO()
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG", optimize=True)
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from statistics import median_high
 
 import numpy as np
@@ -116,10 +117,14 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
 
 def risk(setting: Setting, label: str, judge: Judge) -> Risk | None:
     """Return the success of one attack; None when it had no victim."""
-    shares = by_seed(setting.victims(label))
-    if not shares:
-        return None
-    return Risk(label, nested_rate(shares, _draws(), judge.scoring.confidence, judge.scoring.resamples))
+    shares = tuple(map(tuple, by_seed(setting.victims(label))))
+    return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
+
+
+@lru_cache(maxsize=1024)
+def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: int) -> Interval:
+    """Bootstrap once: text, tables and figures ask for the same rate again and again."""
+    return nested_rate(shares, _draws(), confidence, resamples)
 
 
 def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
