@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
@@ -37,6 +38,7 @@ from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
+    ClientCost,
     Failure,
     GuaranteeRecord,
     ItemScore,
@@ -269,6 +271,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
         complete=not scenario.attacks and scenario.membership is None,
+        client_cost=_client_cost(replays),
     )
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
@@ -375,6 +378,17 @@ class _Inference:
             seed = self.world.scenario.seed
             self._shadows[key] = membership.shadows(case.observation, plan, seed, on_shadow)
         return {plan: self._shadows[key]}
+
+
+def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
+    costs = [cost for own in replays for cost in own.costs]
+    if not costs:
+        return None
+    return ClientCost(
+        processor_seconds=median(cost.processor_seconds for cost in costs),
+        peak_memory=max((cost.peak_memory for cost in costs if cost.peak_memory is not None), default=None),
+        n=len(costs),
+    )
 
 
 def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]) -> tuple[KeptUpdate, ...]:

@@ -69,7 +69,7 @@ def results(record: RunRecord) -> Any:
     """Everything that may depend on scenario and seed alone."""
     dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
     for arm in dumped["arms"]:
-        del arm["seconds"]
+        del arm["seconds"], arm["client_cost"]
         for attack in arm["attacks"]:
             for victim in attack["victims"]:
                 del victim["seconds"]
@@ -92,6 +92,7 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
     assert [arm.name for arm in record.arms] == ["dropout 0.0", "dropout 0.25"]
     assert [arm.dropout for arm in record.arms] == [(), (0.25, 0.25)]
     assert all(arm.replay_matches and arm.complete for arm in record.arms)
+    assert [arm.client_cost.n for arm in record.arms if arm.client_cost] == [2, 2]
     attack = record.arms[1].attacks[1]
     assert "masks" in attack.knows
     assert "masks" not in record.arms[1].attacks[0].knows

@@ -15,7 +15,7 @@ from scipy.stats import beta
 from fedsim.errors import FedsimError
 from fedsim.experiment import scenario_hash
 from fedsim.metrics.comparison import holm
-from fedsim.record import Interval
+from fedsim.record import ClientCost, Interval
 from fedsim.report.sweep import build
 from fedsim.report.sweep.cells import gather
 from fedsim.report.sweep.curves import averaged_roc, shares_above
@@ -129,6 +129,21 @@ def test_the_summary_says_the_same_in_markdown(typical):
 def test_the_same_sweep_gives_the_same_report(typical):
     folder, page = typical
     assert build(folder).read_text(encoding="utf-8") == page.html
+
+
+def test_the_cost_of_a_clients_round_is_shown_where_it_was_recorded(tmp_path, records, sweeps, page_of):
+    taken = [ClientCost(processor_seconds=s, peak_memory=m * 2**20, n=8) for s, m in ((0.2, 300), (0.4, 500))]
+    runs = [
+        ("none", seed, sweeps.run(records, "none", seed, records.recovered(2), client_cost=cost))
+        for seed, cost in enumerate(taken)
+    ]
+    runs.append(("gradient-noise 1.0", 0, sweeps.run(records, "gradient-noise 1.0", 0, records.missed(2))))
+    _, found = estimated(sweeps.save(tmp_path, records, runs))
+    assert (found[0].processor_seconds, found[0].peak_memory) == (pytest.approx(0.3), 500 * 2**20)
+    assert (found[1].processor_seconds, found[1].peak_memory) == (None, None)
+    page = page_of(build(tmp_path).read_text(encoding="utf-8"))
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page.html.partition('id="cost"')[2].partition("</table>")[0])
+    assert (cells[2:4], cells[8:10]) == (["0.3", "500"], ["\N{EN DASH}"] * 2)
 
 
 def test_environments_that_differ_in_the_commit_alone_are_one(tmp_path, records, sweeps, page_of):
