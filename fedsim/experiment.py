@@ -27,7 +27,7 @@ from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
-from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
@@ -53,6 +53,7 @@ from fedsim.replay import Replay, check_union, replay
 from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import (
+    Dataset,
     Knowledge,
     Mechanism,
     Observation,
@@ -68,6 +69,8 @@ from fedsim.types import (
     WireEntry,
 )
 from fedsim.world import World, shared
+
+_MOST_PUBLIC = 2000
 
 
 class Watcher(Protocol):
@@ -510,7 +513,11 @@ def _scored(
     loss = world.loss(entry.round)
     at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, loss)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
-    this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
+    guesses = to_pixels(found.inputs[order], spec)
+    this.arrays[f"{arrays}/guesses"] = guesses.numpy()
+    public = _public_images(world.dataset)
+    if public is not None:
+        this.arrays[f"{arrays}/public"] = _in_bytes(public[nearest(guesses, public)])
     return VictimRecord(
         round=entry.round,
         client=entry.client,
@@ -529,6 +536,23 @@ def _scored(
         why=_why(world.scenario, found, scores, at_truth),
         arrays=arrays,
     )
+
+
+def _public_images(dataset: Dataset) -> Tensor | None:
+    """Return pictures of the same kind that an attacker may own: the first of the test set, unless clients train on it.
+
+    Returns:
+        Pixels (N, C, H, W) in [0, 1], or None.
+    """
+    train, test = dataset.train.inputs, dataset.test.inputs[:_MOST_PUBLIC]
+    if not len(test) or test.shape[1:] != train.shape[1:] or torch.equal(test, train[: len(test)]):
+        return None
+    return to_pixels(test, dataset.spec)
+
+
+def _in_bytes(pixels: Tensor) -> np.ndarray:
+    """Return pixels in 256 steps: for looking at, a quarter of the size."""
+    return (255 * pixels).round().to(torch.uint8).numpy()
 
 
 def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:
