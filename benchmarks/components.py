@@ -66,7 +66,15 @@ def multi_sample_dropout(passes: int) -> Iterator[Row]:
     yield beside_plain(component, "ResNet-18", "<= 1.25", max(3, passes // 10), **RESNET)
 
 
-MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dropout)
+def nested_dropout(passes: int) -> Iterator[Row]:
+    """A prefix of the last features; the network of the paper first."""
+    component = {"name": "nested-dropout", "eta": 10.0}
+    yield beside_plain(component, "ResNet-18", "<= 1.05", max(3, passes // 10), **RESNET)
+    for model, tables in (("MLP", MLP), ("LeNet", LENET)):
+        yield beside_plain(component, model, "<= 1.05", passes, **tables)
+
+
+MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dropout, nested_dropout)
 
 
 def measure(full: bool) -> list[Row]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from types import FunctionType
 from typing import Any, NoReturn
 
@@ -168,7 +169,7 @@ def expected_mask(site: DropoutSite) -> Tensor:
     """Return the probability of each entry to be kept: 1 - p, or P(length >= j) at entry j where a prefix is kept."""
     if not site.odds:
         return torch.full(site.shape, 1.0 - site.rate)
-    at_least = torch.tensor(site.odds, dtype=torch.float64).flip(0).cumsum(0).flip(0)
+    at_least = _weights(site.odds).flip(0).cumsum(0).flip(0)
     return at_least.float().clamp(0.0, 1.0).expand(site.shape).clone()
 
 
@@ -184,21 +185,32 @@ def prefix_dropout(activation: Tensor, odds: tuple[float, ...], training: bool =
         return handle_torch_function(prefix_dropout, (activation,), activation, odds, training)
     if not training:
         return activation
-    length = 1 + int(torch.tensor(odds).multinomial(1))
+    length = 1 + int(_weights(odds).multinomial(1))
     return activation * prefix_mask(length, tuple(activation.shape), activation)
 
 
 def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return the mask that keeps the first `length` entries of the last dimension."""
-    kept = torch.arange(shape[-1], device=like.device) < length
-    return kept.to(like.dtype).expand(shape).clone()
+    mask = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    mask[..., :length] = 1.0
+    return mask
+
+
+@lru_cache(maxsize=64)
+def _weights(odds: tuple[float, ...]) -> Tensor:
+    return torch.tensor(odds, dtype=torch.float64)
+
+
+@lru_cache(maxsize=64)
+def _mean(odds: tuple[float, ...]) -> float:
+    return sum(length * chance for length, chance in enumerate(odds, 1))
 
 
 def _drawn(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tensor:
     if not site.odds:
         drawn = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
         return drawn.to(like.device)
-    length = 1 + int(torch.tensor(site.odds, dtype=torch.float64).multinomial(1, generator=generator))
+    length = 1 + int(_weights(site.odds).multinomial(1, generator=generator))
     return prefix_mask(length, site.shape, like)
 
 
@@ -240,9 +252,7 @@ class _DropoutCalls(TorchFunctionMode):
         return self._rule(call, activation)
 
     def _drop_suffix(self, activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:
-        width = activation.shape[-1]
-        mean = sum((index + 1) * chance for index, chance in enumerate(odds))
-        rate = max(0.0, 1.0 - mean / width) if training else 0.0
+        rate = max(0.0, 1.0 - _mean(odds) / activation.shape[-1]) if training else 0.0
         call = _Call(self._calls, rate, tuple(activation.shape), odds)
         self._calls += 1
         return self._rule(call, activation)

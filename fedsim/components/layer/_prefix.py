@@ -46,9 +46,11 @@ class Prefix(nn.Module):
             mask, leader.mask = leader.mask, None
             assert mask is not None, "the layer that it follows ran before"
             return features * mask
-        mask = prefix_dropout(torch.ones_like(features), prefix_odds(features.shape[-1], self._eta, self._mu))
-        self.mask = mask if self._is_followed else None
-        return features * mask
+        odds = prefix_odds(features.shape[-1], self._eta, self._mu)
+        if not self._is_followed:
+            return prefix_dropout(features, odds)
+        self.mask = prefix_dropout(torch.ones_like(features), odds)
+        return features * self.mask
 
 
 def prefixes(model: nn.Module) -> list[Prefix]:
