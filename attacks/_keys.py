@@ -28,13 +28,20 @@ def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, 
         own = (known == pattern).all(1)
         equations = matrix[pattern].flatten(0, 1)
         wanted = targets[own][:, pattern].double().flatten(1) - origin @ equations.mT
-        if ridge:
-            products = equations @ equations.mT
-            products.diagonal().add_(ridge)
-            found[own] += torch.linalg.solve(products, wanted.mT).mT @ equations
-        else:
-            found[own] += torch.linalg.lstsq(equations, wanted.mT, driver="gelsd").solution.mT
+        found[own] += _fitted(equations, wanted.mT, ridge).mT
     return found
+
+
+def _fitted(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
+    """Return x of the least ||A x - b||^2 + ridge ||x||^2, by the smaller one of two equal systems."""
+    if not ridge:
+        return torch.linalg.lstsq(equations, wanted, driver="gelsd").solution
+    is_tall = len(equations) > equations.shape[1]
+    products = equations.mT @ equations if is_tall else equations @ equations.mT
+    products.diagonal().add_(ridge)
+    if is_tall:
+        return torch.linalg.solve(products, equations.mT @ wanted)
+    return equations.mT @ torch.linalg.solve(products, wanted)
 
 
 def coarseness(keys: Tensor) -> float:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
 from fedsim.errors import NotApplicable
 from fedsim.masks import kept_masks
 from fedsim.types import Observation
@@ -34,13 +35,16 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
             of the weight gradient. A single example needs none of them.
 
     Raises:
-        NotApplicable: the model has no linear layer with one output a class.
+        NotApplicable: the model has neither a linear layer with one output a class nor values that are votes.
     """
-    name, layer = _head(observation)
     tensors = {**observation.set_aside, **observation.update.tensors}
+    examples = observation.examples or observation.batch_size or 1
+    values = _votes(observation)
+    if values in tensors:
+        return _voted_labels(observation, tensors[values], examples)
+    name, layer = _head(observation)
     weight = tensors[f"{name}.weight"]
     bias = tensors.get(f"{name}.bias") if layer.bias is not None else None
-    examples = observation.examples or observation.batch_size or 1
     if examples == 1:
         return label_of_one(weight, bias)
     if rule == "distinct":
@@ -129,6 +133,23 @@ def count_labels(logit_gradient: Tensor, probabilities: Tensor, batch_size: int)
     short = batch_size - int(whole.sum())
     whole[(counts - whole).topk(short).indices] += 1
     return torch.arange(len(whole)).repeat_interleave(whole)
+
+
+def _votes(observation: Observation) -> str | None:
+    """Return the name of the values of a key-value bottleneck, if they are logits, or None."""
+    found = (m for m in observation.model.modules() if isinstance(m, KeyValueModel))
+    table = next((own.table.entries.weight for own in found if isinstance(own.decoder, VotingDecoder)), None)
+    return next((name for name, p in observation.model.named_parameters() if p is table), None)
+
+
+@torch.no_grad()
+def _voted_labels(observation: Observation, gradient: Tensor, examples: int) -> Tensor:
+    """Return labels from the gradient of values (C J, K), whose rows add up to db; p is that of a grey image."""
+    logit_gradient = gradient.sum(0) / gradient_weight(observation)
+    if examples == 1:
+        return logit_gradient.argmin().view(1)
+    grey = torch.zeros(1, *observation.spec.shape).to(gradient)
+    return count_labels(logit_gradient, observation.model(grey)[0].softmax(-1), examples)
 
 
 def _head(observation: Observation) -> tuple[str, nn.Linear]:

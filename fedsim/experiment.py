@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from statistics import median
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,7 +27,7 @@ from fedsim.journal import Journal
 from fedsim.masks import dropout_sites
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
-from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
@@ -37,6 +38,7 @@ from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
+    ClientCost,
     Failure,
     GuaranteeRecord,
     ItemScore,
@@ -51,6 +53,7 @@ from fedsim.replay import Replay, check_union, replay
 from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
 from fedsim.store import RunFolder
 from fedsim.types import (
+    Dataset,
     Knowledge,
     Mechanism,
     Observation,
@@ -66,6 +69,8 @@ from fedsim.types import (
     WireEntry,
 )
 from fedsim.world import World, shared
+
+_MOST_PUBLIC = 2000
 
 
 class Watcher(Protocol):
@@ -269,6 +274,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
         complete=not scenario.attacks and scenario.membership is None,
+        client_cost=_client_cost(replays),
     )
     this.keep(arm, number)
     for position, choice in enumerate(scenario.attacks):
@@ -375,6 +381,17 @@ class _Inference:
             seed = self.world.scenario.seed
             self._shadows[key] = membership.shadows(case.observation, plan, seed, on_shadow)
         return {plan: self._shadows[key]}
+
+
+def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
+    costs = [cost for own in replays for cost in own.costs]
+    if not costs:
+        return None
+    return ClientCost(
+        processor_seconds=median(cost.processor_seconds for cost in costs),
+        peak_memory=max((cost.peak_memory for cost in costs if cost.peak_memory is not None), default=None),
+        n=len(costs),
+    )
 
 
 def _kept(this: _Run, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]) -> tuple[KeptUpdate, ...]:
@@ -496,7 +513,11 @@ def _scored(
     loss = world.loss(entry.round)
     at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, loss)
     this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
-    this.arrays[f"{arrays}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
+    guesses = to_pixels(found.inputs[order], spec)
+    this.arrays[f"{arrays}/guesses"] = guesses.numpy()
+    public = _public_images(world.dataset)
+    if public is not None:
+        this.arrays[f"{arrays}/public"] = _in_bytes(public[nearest(guesses, public)])
     return VictimRecord(
         round=entry.round,
         client=entry.client,
@@ -515,6 +536,23 @@ def _scored(
         why=_why(world.scenario, found, scores, at_truth),
         arrays=arrays,
     )
+
+
+def _public_images(dataset: Dataset) -> Tensor | None:
+    """Return pictures of the same kind that an attacker may own: the first of the test set, unless clients train on it.
+
+    Returns:
+        Pixels (N, C, H, W) in [0, 1], or None.
+    """
+    train, test = dataset.train.inputs, dataset.test.inputs[:_MOST_PUBLIC]
+    if not len(test) or test.shape[1:] != train.shape[1:] or torch.equal(test, train[: len(test)]):
+        return None
+    return to_pixels(test, dataset.spec)
+
+
+def _in_bytes(pixels: Tensor) -> np.ndarray:
+    """Return pixels in 256 steps: for looking at, a quarter of the size."""
+    return (255 * pixels).round().to(torch.uint8).numpy()
 
 
 def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:

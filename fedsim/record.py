@@ -277,6 +277,18 @@ class AuditRecord(_Part):
         )
 
 
+class ClientCost(_Part):
+    """What a client's local training of one round took, when the scorer repeated it alone in its process.
+
+    Over `n` repetitions: the median of the processor time, and in bytes the most memory that the process held, programs
+    and data included; None where the system does not say. Both differ between runs.
+    """
+
+    processor_seconds: float
+    peak_memory: int | None
+    n: int
+
+
 class ArmRecord(_Part):
     """One combination of the scenario's arms, run to its end.
 
@@ -305,6 +317,7 @@ class ArmRecord(_Part):
     membership: tuple[MembershipRecord, ...] = ()
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
+    client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
 
 
 class TruePositives(_Part):

@@ -13,6 +13,7 @@ from fedsim.client import local_training
 from fedsim.cohort import ROUNDING
 from fedsim.errors import FedsimError
 from fedsim.masks import mask_not_batch_first
+from fedsim.metrics.cost import Cost, costed
 from fedsim.secure_aggregation.ring import modular_sum
 from fedsim.secure_client import mean_of, secure_settings, summand
 from fedsim.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
@@ -26,6 +27,7 @@ class _Replayed:
     client: int
     update: Update
     truth: Truth
+    cost: Cost
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,13 @@ class Replay:
         matches: whether the repetition gave the observed update: bit by bit, or up to the rounding of an engine that
             adds up in another order.
         raw_is_wire: whether no defense changed the update on its way, bit by bit.
+        costs: of the round of every client that took part.
     """
 
     truth: Truth
     matches: bool
     raw_is_wire: bool
+    costs: tuple[Cost, ...]
 
 
 def replay(world: World, entry: WireEntry) -> Replay:
@@ -57,7 +61,8 @@ def replay(world: World, entry: WireEntry) -> Replay:
     if world.scenario.federation.engine in _ROUNDING_ENGINES:
         matches = bool(torch.dist(sent, expected) <= ROUNDING * expected.norm())
     truth = _union(world, entry.round, replayed) if entry.clients else replayed[0].truth
-    return Replay(truth, matches, raw_is_wire=torch.equal(_flat(world, truth.raw), expected))
+    raw_is_wire = torch.equal(_flat(world, truth.raw), expected)
+    return Replay(truth, matches, raw_is_wire, tuple(one.cost for one in replayed))
 
 
 def check_union(world: World) -> None:
@@ -85,7 +90,8 @@ def _repeated(world: World, entry: WireEntry, client: int) -> _Replayed:
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
-    return _Replayed(client, *local_training(world, entry.received, entry.round, client, memory))
+    (update, truth), cost = costed(lambda: local_training(world, entry.received, entry.round, client, memory))
+    return _Replayed(client, update, truth, cost)
 
 
 def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:

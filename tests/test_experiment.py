@@ -7,17 +7,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedsim import experiment, report
 from fedsim.errors import FedsimError
+from fedsim.metrics.image import to_pixels
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
 from fedsim.scenario import Scenario
 from fedsim.store import RunFolder, read_record
 from fedsim.types import OnStep
+from fedsim.world import build as build_world
 
 ROOT = Path(__file__).parent.parent
 Build = Callable[..., Scenario]
@@ -69,7 +73,7 @@ def results(record: RunRecord) -> Any:
     """Everything that may depend on scenario and seed alone."""
     dumped = record.model_dump(mode="json", include={"arms", "scenario", "scenario_hash", "threat_model"})
     for arm in dumped["arms"]:
-        del arm["seconds"]
+        del arm["seconds"], arm["client_cost"]
         for attack in arm["attacks"]:
             for victim in attack["victims"]:
                 del victim["seconds"]
@@ -92,6 +96,7 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
     assert [arm.name for arm in record.arms] == ["dropout 0.0", "dropout 0.25"]
     assert [arm.dropout for arm in record.arms] == [(), (0.25, 0.25)]
     assert all(arm.replay_matches and arm.complete for arm in record.arms)
+    assert [arm.client_cost.n for arm in record.arms if arm.client_cost] == [2, 2]
     attack = record.arms[1].attacks[1]
     assert "masks" in attack.knows
     assert "masks" not in record.arms[1].attacks[0].knows
@@ -103,7 +108,26 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
             assert victim.objective_at_truth is not None
             assert abs(victim.objective_at_truth) < 1e-6
     stored = RunFolder(tmp_path / "run").read_arrays()
-    assert stored[f"{attack.victims[0].arrays}/guesses"].shape == (1, 1, 8, 8)
+    guess = stored[f"{attack.victims[0].arrays}/guesses"]
+    assert guess.shape == (1, 1, 8, 8)
+    dataset = build_world(scenario(**SHORT)).dataset
+    public = to_pixels(dataset.test.inputs, dataset.spec).numpy()
+    errors = [float(np.square(one - guess[0]).sum()) for one in public]
+    beside = stored[f"{attack.victims[0].arrays}/public"]
+    assert (beside.dtype, beside.shape) == (np.uint8, (1, 1, 8, 8))
+    assert np.abs(beside[0] / 255 - public[int(np.argmin(errors))]).max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_test_set_that_clients_train_on_is_not_public(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = build_world(scenario(**SHORT))
+    same = replace(world, dataset=replace(world.dataset, test=world.dataset.train))
+    monkeypatch.setattr(experiment, "shared", lambda _: same)
+    record = run(scenario(**SHORT), tmp_path / "run")
+    stored = RunFolder(tmp_path / "run").read_arrays()
+    places = [victim.arrays for victim in record.arms[0].attacks[0].victims]
+    assert all(f"{place}/guesses" in stored and f"{place}/public" not in stored for place in places)
 
 
 def test_an_interrupted_run_is_marked_and_resumed_without_repeating_work(scenario: Build, tmp_path: Path) -> None:

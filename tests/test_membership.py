@@ -78,7 +78,7 @@ def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | 
 def without_times(record: RunRecord) -> str:
     dumped = record.model_dump(mode="json", include={"arms"})
     for arm in dumped["arms"]:
-        del arm["seconds"]
+        del arm["seconds"], arm["client_cost"]
         for own in arm["membership"]:
             del own["seconds"]
     return json.dumps(dumped)

@@ -153,5 +153,15 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     return ScoredItems(items, order)
 
 
+def nearest(pixels: Tensor, others: Tensor) -> Tensor:
+    """Return of every picture the index of the one among others with the least squared error.
+
+    Args:
+        pixels: shape (B, C, H, W).
+        others: shape (N, C, H, W), N at least 1.
+    """
+    return torch.cdist(pixels.flatten(1), others.flatten(1)).argmin(1)
+
+
 def _per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
     return torch.tensor(values, dtype=like.dtype, device=like.device).view(1, -1, 1, 1)

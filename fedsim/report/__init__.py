@@ -98,6 +98,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         left_out=tables.left_out(record),
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,
+        has_public=any(own.has_public for own in pictures["walls"]),
         **pictures,
     )
 

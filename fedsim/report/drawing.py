@@ -39,6 +39,7 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.6,
     "legend.frameon": False,
     "svg.hashsalt": "fedsim",
+    "figure.dpi": 160,
     "figure.constrained_layout.use": True,
 }
 
@@ -86,19 +87,22 @@ def canvas() -> tuple[Figure, Axes]:
     return figure, figure.subplots()
 
 
-def blank(width: float, height: float) -> Figure:
-    """Return an empty figure, in inches."""
+def blank(width: float, height: float, dpi: float | None = None) -> Figure:
+    """Return an empty figure, in inches, with the usual resolution where none is given."""
     from matplotlib.figure import Figure  # noqa: PLC0415 - as above
 
-    return Figure(figsize=(width, height))
+    return Figure(figsize=(width, height), dpi=dpi)
 
 
 def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str, ...], rows: Rows) -> Picture:
     """Return a figure as a picture, with the data that it draws."""
-    png, svg = io.BytesIO(), io.BytesIO()
-    figure.savefig(png, format="png", dpi=160, metadata={"Software": None})
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - as above
+    from matplotlib.backends.backend_svg import FigureCanvasSVG  # noqa: PLC0415 - as above
+
+    png, svg = io.BytesIO(), io.BytesIO()  # not through savefig, which draws twice for each file
+    FigureCanvasAgg(figure).print_png(png, metadata={"Software": None})
     figure.set_layout_engine("none")  # it is laid out already
-    figure.savefig(svg, format="svg", metadata={"Date": None})
+    FigureCanvasSVG(figure).print_svg(svg, metadata={"Date": None})
     return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
 
 

@@ -12,6 +12,7 @@ from fedsim.record import (
     ArmRecord,
     AttackRecord,
     Cause,
+    ClientCost,
     Interval,
     MembershipRecord,
     PartitionRecord,
@@ -82,6 +83,7 @@ class Results:
     arm: str
     model: str
     accuracy: str
+    cost: str
     rows: tuple[Result, ...]
 
 
@@ -184,7 +186,13 @@ class Attendance:
 def results(record: RunRecord, judge: Judge) -> list[Results]:
     """Return the table of attacks by arms."""
     return [
-        Results(arm.name, _model(arm), _accuracy(arm), tuple(_result(arm, attack, judge) for attack in arm.attacks))
+        Results(
+            arm.name,
+            _model(arm),
+            _accuracy(arm),
+            cost(arm.client_cost),
+            tuple(_result(arm, attack, judge) for attack in arm.attacks),
+        )
         for arm in record.arms
     ]
 
@@ -365,6 +373,14 @@ def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "
 
 def _model(arm: ArmRecord) -> str:
     return f"{arm.attacked_model} model, {arm.parameters:,} parameters"
+
+
+def cost(own: ClientCost | None) -> str:
+    """Return what a client's round took, for people; nothing where it was not recorded."""
+    if own is None:
+        return ""
+    memory = "" if own.peak_memory is None else f" and at most {own.peak_memory / 2**20:,.0f} MiB of memory"
+    return f"a client's round took {own.processor_seconds:.2g} s of processor time{memory}"
 
 
 def _accuracy(arm: ArmRecord) -> str:

@@ -22,7 +22,10 @@ Key = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Cell:
-    """One picture, or a text where there is none. `pixels` has shape (H, W, 3) and values in [0, 1]."""
+    """One picture, or a text where there is none. `pixels` has shape (H, W, 3) and values in [0, 1].
+
+    `public` is the public picture nearest to a guess, in the same form, and `public_psnr` how near it is in dB.
+    """
 
     key: Key
     pixels: np.ndarray | None
@@ -31,11 +34,23 @@ class Cell:
     ssim: float | None = None
     recovered: bool = False
     text: str = ""
+    public: np.ndarray | None = None
+    public_psnr: float = 0.0
 
     @property
     def source(self) -> str:
         """The picture as a data address."""
         return data_address("image/png", encode(self.pixels)) if self.pixels is not None else ""
+
+    @property
+    def public_source(self) -> str:
+        """The public picture as a data address."""
+        return data_address("image/png", encode(self.public)) if self.public is not None else ""
+
+    @property
+    def is_public(self) -> bool:
+        """Whether the guess is nearer to a public picture than to the original."""
+        return self.public is not None and self.psnr is not None and self.public_psnr > self.psnr
 
 
 @dataclass(frozen=True)
@@ -56,6 +71,11 @@ class Wall:
     rows: tuple[Row, ...]
     shown: int
     of: int
+
+    @property
+    def has_public(self) -> bool:
+        """Whether any guess has a public picture beside it."""
+        return any(cell.public is not None for row in self.rows for cell in row.cells)
 
 
 def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
@@ -88,7 +108,7 @@ def encode(pixels: np.ndarray) -> bytes:
     from PIL import Image  # noqa: PLC0415 - keeps the import of the report cheap
 
     file = io.BytesIO()
-    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG", optimize=True)
+    Image.fromarray((pixels * 255).round().astype(np.uint8)).save(file, "PNG")
     return file.getvalue()
 
 
@@ -156,13 +176,21 @@ def guess(
         f"{item.psnr:.1f} dB, SSIM {item.ssim:.2f}"
     )
     pixels = _pixels(arrays, f"{victim.arrays}/guesses", item.index)
-    return Cell(key, pixels, alt, item.psnr, item.ssim, is_recovered, "not stored")
+    public = _pixels(arrays, f"{victim.arrays}/public", item.index)
+    near = 0.0 if pixels is None or public is None else _psnr(pixels, public)
+    return Cell(key, pixels, alt, item.psnr, item.ssim, is_recovered, "not stored", public, near)
+
+
+def _psnr(one: np.ndarray, other: np.ndarray) -> float:
+    """Return how near two pictures are, in dB; two that differ by less than a step of 256 count as one such step."""
+    return float(-10 * np.log10(max(np.square(one - other).mean(), 255.0**-2)))
 
 
 def _pixels(arrays: Arrays, name: str, index: int) -> np.ndarray | None:
     """Return one picture as (H, W, 3); pictures with neither 1 nor 3 channels show their first channel in grey."""
     if name not in arrays or arrays[name].ndim != 4 or index >= len(arrays[name]):  # noqa: PLR2004 - (B, C, H, W)
         return None
-    image = np.clip(np.nan_to_num(arrays[name][index]), 0.0, 1.0)
+    stored = arrays[name][index]
+    image = stored / 255 if stored.dtype == np.uint8 else np.clip(np.nan_to_num(stored), 0.0, 1.0)
     channels = image if len(image) == 3 else np.repeat(image[:1], 3, axis=0)  # noqa: PLR2004 - red, green, blue
     return channels.transpose(1, 2, 0)

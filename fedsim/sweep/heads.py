@@ -1,4 +1,4 @@
-"""What the first and last bytes of a record tell: its schema version, how its run ended, and whether it is whole."""
+"""What both ends of a record tell: its schema version, how its run ended, and whether it is whole."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks._keys import coarseness, grouped, solved
+from attacks._labels import infer_labels
 from attacks._support import noise_variance
 from fedsim import world as worlds
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
@@ -64,6 +65,13 @@ def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_name
     guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
     assert len(truth.batches[0].labels.unique()) < 32
     assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
+
+
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_other_attacks_infer_the_labels_from_the_values_too(watched, batch_size):
+    federation = {"batch_size": batch_size}
+    observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
+    assert infer_labels(observation).tolist() == truth.batches[0].labels.sort().values.tolist()
 
 
 def test_smoothed_labels_show_as_well(watched, attack_named):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
 from fedsim.errors import FedsimError
-from fedsim.metrics.image import PSNR_CAP, match, mse, psnr, score_items, ssim, to_pixels
+from fedsim.metrics.image import PSNR_CAP, match, mse, nearest, psnr, score_items, ssim, to_pixels
 from fedsim.types import Batch, InputSpec, Reconstruction
 
 GREY = InputSpec((1, 12, 12), 10, (0.13,), (0.31,))
@@ -24,6 +24,13 @@ def normalised(images: torch.Tensor, spec: InputSpec) -> torch.Tensor:
 
 def guess(inputs: torch.Tensor, labels: torch.Tensor) -> Reconstruction:
     return Reconstruction(inputs, labels, None, 0.0, 1, 1, (), "done")
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_the_nearest_picture_is_that_of_every_comparison(count: int) -> None:
+    ours, others = pixels(COLOUR, 30, 0), pixels(COLOUR, count, 1)
+    compared = torch.stack([torch.stack([mse(one[None], other[None])[0] for other in others]) for one in ours])
+    assert torch.equal(nearest(ours, others), compared.argmin(1))
 
 
 @pytest.mark.parametrize("shape", [(4, 1, 28, 28), (3, 3, 32, 32), (2, 1, 11, 11)])

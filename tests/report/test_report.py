@@ -10,7 +10,7 @@ import pytest
 
 from fedsim.errors import FedsimError
 from fedsim.metrics.statistics import summarise
-from fedsim.record import Failure, RoundRecord
+from fedsim.record import ClientCost, Failure, RoundRecord
 from fedsim.report import build, figures
 
 
@@ -130,6 +130,33 @@ def test_tells_how_to_run_it_again(typical):
                  "2 cores, 1 torch thread", environment.git_commit, "with uncommitted changes", record.started,
                  record.ended, json.dumps(record.scenario["scoring"], indent=2).split("\n")[1].strip()):  # fmt: skip
         assert fact in page.text
+
+
+def test_what_a_clients_round_took_is_stated_where_it_was_recorded(tmp_path, records, page_of):
+    cost = ClientCost(processor_seconds=0.25, peak_memory=400 * 2**20, n=4)
+    arms = [records.arm(name, [records.attack("ig", records.recovered())]) for name in ("one", "two")]
+    record = records.run([arms[0].model_copy(update={"client_cost": cost}), arms[1]])
+    page = page_of(build(records.save(tmp_path, record)).read_text(encoding="utf-8"))
+    assert page.text.count("a client's round took 0.25 s of processor time and at most 400 MiB of memory") == 1
+    assert page.text.count("a client's round took") == 1
+
+
+def test_a_guess_that_is_nearer_to_public_data_than_to_the_original_is_marked(tmp_path, records, page_of):
+    record, arrays = records.with_arrays(records.run([records.arm("one", [records.attack("ig", records.missed(2))])]))
+    assert "The small picture under a guess" not in page_of(page_with(records, tmp_path, record, arrays)).text
+    for victim, distance in zip(record.arms[0].attacks[0].victims, (0.1, 0.9), strict=True):
+        arrays[f"{victim.arrays}/guesses"][...] = 0.0
+        arrays[f"{victim.arrays}/public"] = np.full((1, 1, 12, 12), round(255 * distance), np.uint8)
+    page = page_of(page_with(records, tmp_path, record, arrays))
+    assert "The small picture under a guess" in page.text
+    near = -20 * np.log10(round(25.5) / 255)
+    alts = [image["alt"] for image in page.images if image["alt"].startswith("Public picture")]
+    assert alts[0] == f"Public picture nearest to this guess, {near:.1f} dB away"
+    assert re.findall(r"nearer: [0-9.]+ dB", page.text) == [f"nearer: {near:.1f} dB"]
+
+
+def page_with(records, folder, record, arrays):
+    return build(records.save(folder, record, arrays)).read_text(encoding="utf-8")
 
 
 def test_the_same_record_gives_the_same_report(typical):

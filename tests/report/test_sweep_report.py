@@ -15,7 +15,7 @@ from scipy.stats import beta
 from fedsim.errors import FedsimError
 from fedsim.experiment import scenario_hash
 from fedsim.metrics.comparison import holm
-from fedsim.record import Interval
+from fedsim.record import ClientCost, Interval
 from fedsim.report.sweep import build
 from fedsim.report.sweep.cells import gather
 from fedsim.report.sweep.curves import averaged_roc, shares_above
@@ -23,7 +23,7 @@ from fedsim.report.sweep.guarantees import floors
 from fedsim.report.sweep.pareto import Place, dominated, frontier
 from fedsim.report.sweep.pictures import representatives
 from fedsim.report.sweep.points import points
-from fedsim.report.sweep.reproduce import toml
+from fedsim.report.sweep.reproduce import environments, toml
 from fedsim.report.sweep.sensitivity import knobs
 from fedsim.report.sweep.verdict import banners, verdicts
 from fedsim.scenario import parse
@@ -129,6 +129,46 @@ def test_the_summary_says_the_same_in_markdown(typical):
 def test_the_same_sweep_gives_the_same_report(typical):
     folder, page = typical
     assert build(folder).read_text(encoding="utf-8") == page.html
+
+
+def test_the_cost_of_a_clients_round_is_shown_where_it_was_recorded(tmp_path, records, sweeps, page_of):
+    taken = [ClientCost(processor_seconds=s, peak_memory=m * 2**20, n=8) for s, m in ((0.2, 300), (0.4, 500))]
+    runs = [
+        ("none", seed, sweeps.run(records, "none", seed, records.recovered(2), client_cost=cost))
+        for seed, cost in enumerate(taken)
+    ]
+    runs.append(("gradient-noise 1.0", 0, sweeps.run(records, "gradient-noise 1.0", 0, records.missed(2))))
+    _, found = estimated(sweeps.save(tmp_path, records, runs))
+    assert (found[0].processor_seconds, found[0].peak_memory) == (pytest.approx(0.3), 500 * 2**20)
+    assert (found[1].processor_seconds, found[1].peak_memory) == (None, None)
+    page = page_of(build(tmp_path).read_text(encoding="utf-8"))
+    cells = re.findall(r"<td[^>]*>([^<]*)</td>", page.html.partition('id="cost"')[2].partition("</table>")[0])
+    assert (cells[2:4], cells[8:10]) == (["0.3", "500"], ["\N{EN DASH}"] * 2)
+
+
+def test_environments_that_differ_in_the_commit_alone_are_one(tmp_path, records, sweeps, page_of):
+    changes = [{}, {"git_dirty": False}, {}, {"git_commit": "beef" * 4}, {"git_commit": None}, {"python": "3.12.1"}]
+    runs = [
+        ("none", seed, one.model_copy(update={"environment": one.environment.model_copy(update=change)}))
+        for seed, change in enumerate(changes)
+        for one in [run_of(records, sweeps, seed)]
+    ]
+    folder = sweeps.save(tmp_path, records, runs)
+    first, second = environments(gather(folder))
+    assert [(c.name, c.is_dirty, c.records) for c in first.commits] == [
+        ("0123456789abcdef", True, 2),
+        ("0123456789abcdef", False, 1),
+        ("beef" * 4, True, 1),
+        (None, True, 1),
+    ]
+    assert (first.records, second.records, len(second.commits)) == (5, 1, 1)
+    page = page_of(build(folder).read_text(encoding="utf-8"))
+    assert page.text.count("fedsim run scenarios/dropout.toml") == 2
+    assert "0123456789abcdef with uncommitted changes: 2 records" in page.text
+
+
+def run_of(records, sweeps, seed):
+    return sweeps.run(records, "none", seed, records.recovered(2))
 
 
 def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):

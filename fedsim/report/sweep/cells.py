@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 
 from fedsim.metrics.comparison import Victims
 from fedsim.policy import Policy
-from fedsim.record import ArmRecord, AttackRecord, AuditRecord, GuaranteeRecord, Interval, RunRecord, VictimRecord
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    AuditRecord,
+    ClientCost,
+    GuaranteeRecord,
+    Interval,
+    RunRecord,
+    VictimRecord,
+)
 from fedsim.report.verdict import Judge
 from fedsim.scenario import with_values
 from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
@@ -79,6 +88,7 @@ class Cell:
     parameters: int
     seconds: float
     client_rounds: int
+    client_cost: ClientCost | None
 
 
 @dataclass
@@ -279,6 +289,7 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
         parameters=arm.parameters,
         seconds=max(0.0, arm.seconds - attacking),
         client_rounds=sum(len(entry.cohort) for entry in arm.rounds),
+        client_cost=arm.client_cost,
     )
 
 

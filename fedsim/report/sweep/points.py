@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median_high
+from functools import lru_cache
+from statistics import fmean, median_high
 
 import numpy as np
 
@@ -43,6 +44,7 @@ class Point:
         membership: members found by the best membership attack at 1 % false alarms, over all seeds.
         guarantee: the weakest over all seeds, or None when a seed has none.
         seconds: training of one client, once.
+        processor_seconds: of that, the mean over seeds; `peak_memory` the most bytes of any; None where not recorded.
     """
 
     setting: Setting
@@ -56,6 +58,8 @@ class Point:
     membership: tuple[str, Interval] | None
     guarantee: GuaranteeRecord | None
     seconds: Interval
+    processor_seconds: float | None
+    peak_memory: int | None
     attack_seconds: float
 
     @property
@@ -116,10 +120,14 @@ def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
 
 def risk(setting: Setting, label: str, judge: Judge) -> Risk | None:
     """Return the success of one attack; None when it had no victim."""
-    shares = by_seed(setting.victims(label))
-    if not shares:
-        return None
-    return Risk(label, nested_rate(shares, _draws(), judge.scoring.confidence, judge.scoring.resamples))
+    shares = tuple(map(tuple, by_seed(setting.victims(label))))
+    return Risk(label, _rate(shares, judge.scoring.confidence, judge.scoring.resamples)) if shares else None
+
+
+@lru_cache(maxsize=1024)
+def _rate(shares: tuple[tuple[float, ...], ...], confidence: float, resamples: int) -> Interval:
+    """Bootstrap once: text, tables and figures ask for the same rate again and again."""
+    return nested_rate(shares, _draws(), confidence, resamples)
 
 
 def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
@@ -131,6 +139,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     accuracies = [cell.accuracy for cell in setting.cells if cell.accuracy is not None]
     seconds = [cell.seconds / max(1, cell.client_rounds) for cell in setting.cells]
     victims = sum(tried.searches.victims for cell in setting.cells for tried in cell.attacks)
+    costs = [cell.client_cost for cell in setting.cells if cell.client_cost is not None]
     return Point(
         setting=setting,
         accuracy=_accuracy(accuracies, judge) if accuracies else None,
@@ -143,6 +152,8 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
         membership=best_membership(setting, judge),
         guarantee=_guarantee(setting.cells),
         seconds=mean_over_seeds(seconds, judge.scoring.confidence),
+        processor_seconds=fmean(cost.processor_seconds for cost in costs) if costs else None,
+        peak_memory=max((cost.peak_memory for cost in costs if cost.peak_memory is not None), default=None),
         attack_seconds=sum(t.seconds for cell in setting.cells for t in cell.attacks) / max(1, victims),
     )
 
