@@ -68,6 +68,11 @@ class Inspection(_Part):
         """Share of the attacked images that were recovered; None where none was scored."""
         return None if self.summary is None else self.summary.success.value
 
+    @property
+    def is_unknown(self) -> bool:
+        """Whether the clock ended it before there was any guess, so that it says nothing."""
+        return self.is_short and not any(victim.failure is None for victim in self.victims)
+
 
 class Training(_Part):
     """A short training from the audited weights, on the client's own examples."""

@@ -96,6 +96,8 @@ def recovered(inspection: Inspection | None) -> str:
     """Return the recovered share in percent, for people."""
     if inspection is None or inspection.summary is None:
         return "not scored"
+    if inspection.is_unknown:
+        return "not known"
     return f"{interval(inspection.summary.success, 100, 0)} %"
 
 

@@ -93,6 +93,8 @@ def is_tested(trial: Trial) -> bool:
 
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation in words, with what it costs."""
+    if record.inspections and all(own.is_unknown for own in record.inspections):
+        return "No attack came to a guess within the time, so nothing is known. Give the audit more minutes."
     best = recommended(record)
     if best is None or control_failed(record):
         return _why_none(record)

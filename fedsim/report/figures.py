@@ -132,7 +132,7 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
                 told = f"{cell.psnr:.1f} dB  {cell.ssim:.2f}"
                 axes.text(left + 0.5, 1.2 * top + 1.0, told, ha="center", va="top", fontsize=7)
             rows.append((wall.arm, row.label, *cell.key, cell.psnr, cell.ssim, cell.recovered))
-    axes.imshow(sheet, interpolation="nearest", extent=(0, len(wall.columns), 1.2 * len(wall.rows), 0), aspect="auto")
+    axes.imshow(sheet, interpolation="none", extent=(0, len(wall.columns), 1.2 * len(wall.rows), 0), aspect="auto")
     axes.set(xlim=(-1.0, len(wall.columns)), ylim=(1.2 * len(wall.rows), -0.1))
     figure.suptitle(wall.arm, fontsize=10)
     alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."

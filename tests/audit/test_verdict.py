@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit import page, running, verdict
+from fedsim.audit import page, running, screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
 from fedsim.environment import environment
 from fedsim.errors import FedsimError
@@ -114,6 +114,19 @@ def test_what_the_clock_ended_is_no_success_of_the_defense() -> None:
     best = verdict.recommended(record(policy, trials=(unknown, trial("tested", 0, 0.04))))
     assert best is not None
     assert best.name == "tested"
+
+
+def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
+    victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
+    none = Inspection(
+        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, "ssim", 0.5, 0), is_short=True
+    )
+    found = record(Policy(), inspections=(none,), control=none)
+    assert verdict.sentence(found).startswith("No attack came to a guess within the time, so nothing is known.")
+    assert screen.recovered(none) == "not known"
+    found = record(Policy(), inspections=(none, inspection(0)), control=none)
+    assert verdict.sentence(found).startswith("Nothing was recovered")
+    assert screen.recovered(inspection(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:

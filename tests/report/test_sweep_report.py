@@ -21,7 +21,7 @@ from fedsim.report.sweep.cells import gather
 from fedsim.report.sweep.curves import averaged_roc, shares_above
 from fedsim.report.sweep.guarantees import floors
 from fedsim.report.sweep.pareto import Place, dominated, frontier
-from fedsim.report.sweep.pictures import representatives
+from fedsim.report.sweep.pictures import blind, representatives
 from fedsim.report.sweep.points import points
 from fedsim.report.sweep.reproduce import environments, toml
 from fedsim.report.sweep.sensitivity import knobs
@@ -348,6 +348,24 @@ def test_the_wall_shows_controls_and_the_most_median_and_least_of_each_family(tm
         runs.append((f"noise {scale}", 1, sweeps.run(records, f"gradient-noise {scale}", 1, victims)))
     _, found = estimated(sweeps.save(tmp_path, records, runs))
     assert [point.name for point in representatives(found)] == ["none", "noise 5", "noise 1", "noise 2"]
+
+
+def test_what_a_guess_without_information_reaches_is_told_of_each_data_set_and_rule(tmp_path, records, sweeps):
+    runs, stored = [], {}
+    rules = {"none": {"threshold": 0.5}, "strict": {"threshold": 0.9}, "lax": {"metric": "mse", "threshold": 1.0}}
+    for name, rule in rules.items():
+        record, stored = records.with_arrays(sweeps.run(records, "none", 1, records.recovered(8)))
+        scoring = {**record.scenario["scoring"], **rule}
+        changed = {**record.scenario, "data": {"name": "digits"}, "scoring": scoring}
+        runs.append((name, 1, record.model_copy(update={"scenario": changed})))
+    sweep, found = estimated(sweeps.save(tmp_path, records, runs, arrays=stored))
+    assert blind(sweep, found) == {
+        "digits, SSIM > 0.5": pytest.approx(1 / 9),
+        "digits, SSIM > 0.9": pytest.approx(1 / 9),
+        "digits, MSE < 1": pytest.approx(8 / 9),
+    }
+    legends = (build(tmp_path).parent / "figures" / "pareto-strongest-attack.svg").read_text()
+    assert legends.count("no information, digits, ") == 3
 
 
 def test_a_knob_is_a_number_that_its_family_varies(tmp_path, records, sweeps):

@@ -99,12 +99,14 @@ class Setting:
         family: names of the defenses and components in force, or ``undefended``.
         knobs: every number in its resolved scenario, by dotted key.
         threat: who attacks, in words.
+        data: which data, and when an image of them counts as recovered, in words.
     """
 
     name: str
     values: dict[str, Any]
     family: str
     threat: str
+    data: str
     knobs: dict[str, float]
     cells: list[Cell] = field(default_factory=list)
 
@@ -228,7 +230,8 @@ def _setting(
     if key not in settings:
         scenario = with_values(record.scenario, arm.values)
         family = _family(scenario, arm, judge)
-        settings[key] = Setting("", values, family, _threat(scenario, judge.server(arm)), dict(_numbers(scenario)))
+        threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, judge), dict(_numbers(scenario))
+        settings[key] = Setting("", values, family, threat, data, knobs)
     return settings[key]
 
 
@@ -246,6 +249,11 @@ def _family(scenario: Mapping[str, Any], arm: ArmRecord, judge: Judge) -> str:
 def _threat(scenario: Mapping[str, Any], server: str) -> str:
     seen = "the sum of a round" if scenario.get("threat", {}).get("sees") == "sum" else "single updates"
     return f"{server} that sees {seen}"
+
+
+def _data(scenario: Mapping[str, Any], judge: Judge) -> str:
+    told = (f"{value}" if key == "name" else f"{key} {value}" for key, value in scenario.get("data", {}).items())
+    return ", ".join((*told, judge.rule))
 
 
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:

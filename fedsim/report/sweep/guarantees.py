@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from scipy.stats import beta
@@ -24,13 +24,19 @@ class Floor(NamedTuple):
     floor: float
 
 
-def marks(sweep: Sweep, points: Sequence[Point], blind: float | None) -> list[Mark]:
-    """Return every attack on a setting of finite epsilon, over all seeds, with the most that epsilon allows."""
+def marks(sweep: Sweep, points: Sequence[Point], blind: Mapping[str, float]) -> list[Mark]:
+    """Return every attack on a setting of finite epsilon, over all seeds, with the most that epsilon allows.
+
+    `blind` holds what a guess without any update recovers of each `Setting.data`.
+    """
     return [
         mark
         for point in points
         if point.guarantee and math.isfinite(point.epsilon)
-        for mark in (*_memberships(point, point.guarantee), *_reconstructions(sweep, point, point.guarantee, blind))
+        for mark in (
+            *_memberships(point, point.guarantee),
+            *_reconstructions(sweep, point, point.guarantee, blind.get(point.setting.data)),
+        )
     ]
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled
 from fedsim.report.sweep.cells import UNDEFENDED
-from fedsim.report.sweep.points import Point
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -63,12 +63,12 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
 
 
 @styled()
-def drawn(points: Sequence[Point], blind: float | None) -> list[Picture]:
+def drawn(points: Sequence[Point], blind: Mapping[str, float]) -> list[Picture]:
     """Return one picture a panel.
 
     Args:
         points: of every setting.
-        blind: share of the images that a guess without any update recovers, where it is known.
+        blind: share of the images that a guess without any update recovers, of each `Setting.data` where it is known.
     """
     families = list(dict.fromkeys(point.setting.family for point in points))
     return [_panel(title, places, families, blind) for title, places in panels(points).items()]
@@ -82,7 +82,7 @@ def style(family: str, families: Sequence[str]) -> tuple[str, str]:
     return PALETTE[index % (len(PALETTE) - 1)], MARKERS[index % len(MARKERS)]
 
 
-def _panel(title: str, places: list[Place], families: Sequence[str], blind: float | None) -> Picture:
+def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapping[str, float]) -> Picture:
     beaten, best = dominated(places), frontier(places)
     figure = blank(6.4, 4.6)
     axes = figure.subplots()
@@ -111,9 +111,10 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: floa
         colour, marker = style(family, families)
         axes.plot([], [], marker, color=colour, label=family)
     is_membership = title.startswith("membership")
-    nothing = 1.0 if is_membership else None if blind is None else 100 * blind
-    if nothing is not None:
-        axes.axhline(nothing, color="#555555", lw=1, ls=(0, (1, 2)), label="no information")
+    nothing = {"": FEW_FALSE_ALARMS} if is_membership else blind
+    for index, (data, share) in enumerate(nothing.items()):
+        label = f"no information, {data}" if len(nothing) > 1 else "no information"
+        axes.axhline(100 * share, color="#555555", lw=1, ls=(0, (1, 2 + 2 * index)), label=label)
     axes.set(
         title=title, xlabel="test accuracy (%)", ylabel="members found (%)" if is_membership else "images recovered (%)"
     )

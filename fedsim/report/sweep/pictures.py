@@ -12,6 +12,7 @@ from fedsim.record import ArmRecord, AttackRecord
 from fedsim.report import ceilings, wall
 from fedsim.report.sweep.cells import Cell, Sweep
 from fedsim.report.sweep.points import Point
+from fedsim.report.verdict import Judge
 from fedsim.report.wall import Key, Row, Wall
 from fedsim.store import RunFolder, read_record
 
@@ -19,9 +20,10 @@ _MOST_SEEDS = 10
 
 
 class _Shown(NamedTuple):
-    """The strongest attack of one setting under one seed, with its pictures."""
+    """The strongest attack of one setting under one seed, with its pictures, and how its run is judged."""
 
     point: Point
+    judge: Judge
     arm: ArmRecord
     attack: AttackRecord
     arrays: dict[str, np.ndarray]
@@ -42,7 +44,7 @@ def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
     originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):
         return None
-    rows = [Row("original", "", originals), *(_row(own, keys, originals, sweep) for own in shown)]
+    rows = [Row("original", "", originals), *(_row(own, keys, originals) for own in shown)]
     columns = tuple(wall.column(key, *known[key], several=any(key[2] for key in known)) for key in keys)
     return Wall(f"Seed {sweep.seeds[0]}", columns, tuple(rows), len(keys), len(known))
 
@@ -57,13 +59,20 @@ def representatives(points: Sequence[Point]) -> list[Point]:
     return chosen
 
 
-def blind(sweep: Sweep, points: Sequence[Point]) -> float | None:
-    """Return the share of images that their own mean recovers, over the seeds of the first control; None without."""
+def blind(sweep: Sweep, points: Sequence[Point]) -> dict[str, float]:
+    """Return the share of images that their own mean recovers, over the seeds of the first control.
+
+    One share for each data set and rule of success, by `Setting.data`; none where no picture was stored.
+    """
     ranked = sorted((p for p in points if p.strongest), key=lambda p: not p.setting.is_undefended)
-    if not ranked:
-        return None
-    found = [_shown(sweep, ranked[0], seed) for seed in sweep.seeds[:_MOST_SEEDS]]
-    rates = [ceilings.blind(own.attack, own.arrays, sweep.judge) for own in found if own]
+    firsts = {point.setting.data: point for point in reversed(ranked)}
+    shares = {data: _blind(sweep, firsts[data]) for data in dict.fromkeys(point.setting.data for point in ranked)}
+    return {data: share for data, share in shares.items() if share is not None}
+
+
+def _blind(sweep: Sweep, point: Point) -> float | None:
+    found = [_shown(sweep, point, seed) for seed in sweep.seeds[:_MOST_SEEDS]]
+    rates = [ceilings.blind(own.attack, own.arrays, own.judge) for own in found if own]
     known = [rate for rate in rates if rate is not None]
     return sum(known) / len(known) if known else None
 
@@ -82,15 +91,16 @@ def _shown(sweep: Sweep, point: Point, seed: int) -> _Shown | None:
 def _read(sweep: Sweep, point: Point, cell: Cell, label: str) -> _Shown | None:
     folder = sweep.run_path(cell.digest)
     try:
-        arm = read_record(folder).arms[cell.arm]
+        record = read_record(folder)
+        arm = record.arms[cell.arm]
         arrays = RunFolder(folder).read_arrays()
     except (FedsimError, OSError, ValueError):  # pictures that cannot be read are shown as not stored
         return None
     attack = next((own for own in arm.attacks if own.label == label), None)
-    return _Shown(point, arm, attack, arrays) if attack else None
+    return _Shown(point, Judge.of(record), arm, attack, arrays) if attack else None
 
 
-def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell], sweep: Sweep) -> Row:
+def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell]) -> Row:
     scores = wall.scores_of(own.attack)
     cells: list[wall.Cell] = []
     for key, original in zip(keys, originals, strict=True):
@@ -98,5 +108,5 @@ def _row(own: _Shown, keys: Sequence[Key], originals: Sequence[wall.Cell], sweep
         if here is not None and original.pixels is not None and not np.array_equal(here, original.pixels):
             cells.append(wall.Cell(key, None, "", text="other image"))
         else:
-            cells.append(wall.guess(key, own.attack, scores, own.arrays, sweep.judge))
+            cells.append(wall.guess(key, own.attack, scores, own.arrays, own.judge))
     return Row(f"{own.point.name} ({own.attack.label})", own.attack.label, tuple(cells))
