@@ -30,24 +30,28 @@ class Assembled(NamedTuple):
         labels: of the images, shape (B,).
         boxes: first and last row, first and last column, the last ones excluded, shape (1, 4) or (B, 4).
         cost: sum of squared differences of neighbouring pixels over all images, and a price for labels that disagree.
+        partners: whose pixels each composite got, shape (B,).
     """
 
     images: Tensor
     labels: Tensor
     boxes: Tensor
     cost: float
+    partners: Tensor
 
 
-def assembled(composites: Tensor, shares: Tensor, box: Tensor | None) -> Assembled | None:
+def assembled(composites: Tensor, shares: Tensor, box: Tensor | None, slack: float | None = None) -> Assembled | None:
     """Put the images of a batch with one box together.
 
     Args:
         composites: shape (B, C, H, W).
         shares: of every class in the label of each, shape (B, K).
         box: shape (4,), or None when it is not known.
+        slack: by how much the pasted share may differ from the labels', or None when these are exact. Then only boxes
+            that CutMix draws are tried: its sides are the same even share of height and width before they are clipped.
 
     Returns:
-        None when every label is pure and no box is given: then nothing tells how much was pasted.
+        None when every label is pure and no box is given, or none fits: then nothing tells how much was pasted.
     """
     height, width = composites.shape[-2:]
     minor = shares.topk(2).values[:, 1]
@@ -56,11 +60,10 @@ def assembled(composites: Tensor, shares: Tensor, box: Tensor | None) -> Assembl
     weight = float(1.0 - minor[minor >= _PURE].mean()) if bool((minor >= _PURE).any()) else 1.0
     found: list[Assembled] = []
     for own in dict.fromkeys((weight, 1.0 - weight)):
-        area = round((1.0 - own) * height * width)
-        boxes = list(_boxes_of_area(area, height, width)) if box is None else [box]
+        boxes = [box] if box is not None else list(_boxes(1.0 - own, height, width, slack))
         first, second = _labels(shares, own_is_larger=own >= 1.0 - own)
         found += [_with_box(composites, first, second, one) for one in boxes]
-    return min(found, key=lambda one: one.cost)
+    return min(found, key=lambda one: one.cost, default=None)
 
 
 def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
@@ -82,7 +85,7 @@ def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: 
         expected = weights[:, None] * exact + (1.0 - weights[:, None]) * exact[partners]
         images = gathered(composites[order], partners, boxes)
         wrong = (expected - shares[order]).abs().sum()
-        return Assembled(images, own, boxes, float(_roughness(images).sum() + _WRONG_LABEL * wrong))
+        return Assembled(images, own, boxes, float(_roughness(images).sum() + _WRONG_LABEL * wrong), partners)
 
     larger = torch.maximum(weights, 1.0 - weights)
     distance = (shares.max(1).values.to(larger)[None] - larger[:, None]).abs()
@@ -105,6 +108,23 @@ def _labels(shares: Tensor, *, own_is_larger: bool) -> tuple[Tensor, Tensor]:
     return (classes[:, 0], second) if own_is_larger else (second, classes[:, 0])
 
 
+def _boxes(share: float, height: int, width: int, slack: float | None) -> Iterator[Tensor]:
+    if slack is None:
+        return _boxes_of_area(round(share * height * width), height, width)
+    return _boxes_by_law(share, height, width, slack)
+
+
+def _boxes_by_law(share: float, height: int, width: int, slack: float) -> Iterator[Tensor]:
+    """Yield the boxes of CutMix whose share of the image is about the wanted one."""
+    sides = {(rows // 2, rows * width // height // 2) for rows in range(2, height + 1)}
+    for half_rows, half_columns in sorted(sides):
+        rows = sorted({(max(c - half_rows, 0), min(c + half_rows, height)) for c in range(height)})
+        columns = sorted({(max(c - half_columns, 0), min(c + half_columns, width)) for c in range(width)})
+        for (top, bottom), (left, right) in itertools.product(rows, columns):
+            if abs((bottom - top) * (right - left) / (height * width) - share) <= slack:
+                yield torch.tensor([top, bottom, left, right])
+
+
 def _boxes_of_area(area: int, height: int, width: int) -> Iterator[Tensor]:
     for rows in range(1, height + 1):
         columns, rest = divmod(area, rows)
@@ -123,7 +143,8 @@ def _with_box(composites: Tensor, own: Tensor, pasted: Tensor, box: Tensor) -> A
     pairs = torch.where(is_pasted, composites[None], composites[:, None])  # (B outside, B inside, C, H, W)
     cost = _roughness(pairs) + _FORBIDDEN * (own[:, None] != pasted[None])
     outside, holders = map(torch.as_tensor, linear_sum_assignment(cost.numpy()))
-    return Assembled(pairs[outside, holders], own, box[None], float(cost[outside, holders].sum()))
+    cost_of_all = float(cost[outside, holders].sum())
+    return Assembled(pairs[outside, holders], own, box[None], cost_of_all, holders.argsort())
 
 
 def _roughness(images: Tensor) -> Tensor:

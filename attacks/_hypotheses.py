@@ -11,7 +11,7 @@ from torch import Tensor
 
 from attacks._engine import Found
 from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.types import Observation, OnStep
+from fedsim.types import Observation, OnStep, Step
 
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
@@ -48,3 +48,13 @@ def _shifted(on_step: OnStep, start: int, earlier: int, hypotheses: int) -> OnSt
             iterations=hypotheses * step.iterations,
         )
     )
+
+
+def continued(on_step: OnStep, restart: int, before: int, iterations: int) -> OnStep:
+    """Return what tells `on_step` of a part of the search, after `before` iterations of all."""
+
+    def told(step: Step) -> None:
+        place = step.iteration + before
+        on_step(replace(step, restart=step.restart + restart, iteration=place, iterations=iterations))
+
+    return told

@@ -32,13 +32,18 @@ Transform = Callable[[Tensor], Tensor]
 
 
 def changes_batch(observation: Observation) -> bool:
-    """Say whether a known defense changed what the model saw."""
-    return bool(transforms_of(observation)) or mixes(observation)
+    """Say whether a known defense or component changed what the model saw."""
+    return bool(transforms_of(observation)) or mixes(observation) or pastes(observation)
 
 
 def mixes(observation: Observation) -> bool:
     """Say whether a known defense mixed examples of the batch."""
     return _mixed_examples(observation) > 1
+
+
+def pastes(observation: Observation) -> bool:
+    """Say whether a known component pasted a part of one example into another."""
+    return any(int(known.facts.get("pasted_examples", 1)) > 1 for known in observation.public)
 
 
 def transforms_of(observation: Observation) -> tuple[Transform, ...]:
@@ -69,7 +74,7 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
         return None
     if transforms_of(observation):
         return _through_the_best(observation, seen)
-    return _unmixed(observation, seen, generator)
+    return _unmixed(observation, seen, generator) if mixes(observation) else None
 
 
 def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import torch
 from torch import Tensor
@@ -26,10 +26,12 @@ class LocalStep:
     Attributes:
         examples: numbers of the examples in its batch, counted through all passes: example n of pass e is e N + n.
         sites: where the model drops out, for this batch.
+        further: how many more unknowns of the step stand behind its masks, for comparisons that use them.
     """
 
     examples: Tensor
     sites: tuple[DropoutSite, ...]
+    further: int = 0
 
 
 def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
@@ -95,7 +97,7 @@ class UnrolledComparison:
 
         Args:
             inputs: shape (R, N or more, *shape).
-            masks: those of step 1 in call order, then those of step 2, and so on; or none.
+            masks: those of step 1 in call order, what else is unknown of it, then those of step 2, and so on; or none.
             labels: shape (R, N or more), or probabilities.
             victims: index of the victim of each row.
         """
@@ -111,7 +113,7 @@ class UnrolledComparison:
         given = iter(masks)
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
-            own = tuple(next(given) for _ in step.sites) if masks else ()
+            own = tuple(islice(given, len(step.sites) + step.further))
             total, velocity = self._run(step, inputs[chosen], labels[chosen], own, total, velocity)
         by_name = dict(zip(self._trained, total, strict=True))
         return tuple(by_name[name] / self._weight for name in self._compared)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from attacks._comparison import Distance, cosine, squared
 from attacks._engine import Found, Search, descend
+from attacks._hypotheses import continued
 from attacks._masking import OptimisedMasks
 from attacks._multistep import (
     MultiStepAttack,
@@ -40,7 +41,7 @@ from attacks._multistep import (
 from attacks._starts import first_inputs
 from attacks._unrolled import UnrolledComparison, dealt, local_steps
 from fedsim.registry import attack
-from fedsim.types import Masks, Observation, OnStep, Reconstruction, Step
+from fedsim.types import Masks, Observation, OnStep, Reconstruction
 
 _DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
 _CHECKPOINTED = 100_000_000  # weights in all steps of all rows, from which memory counts more than time
@@ -111,7 +112,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         rows = []
         rest = pace._replace(iterations=pace.iterations - warm)
         for early in self._as_one_gradient(observation, labels[0], warm, generators, on_steps):
-            told = [_within(on_steps[0], early.start, warm, pace.iterations)]
+            told = [continued(on_steps[0], early.start, warm, pace.iterations)]
             later = self._continued(observation, plan, early)
             (row,) = descend(comparison, later, labels, 1, rest, box, generators, told)
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
@@ -148,7 +149,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         )
         single = replace(as_gradient(observation), batch_size=examples)
         comparison = self.comparison([single], plan)
-        pace, told = self.pace()._replace(iterations=iterations), [_within(on_steps[0], 0, 0, self.config.iterations)]
+        pace, told = self.pace()._replace(iterations=iterations), [continued(on_steps[0], 0, 0, self.config.iterations)]
         box, trials = self.box(observation), self.config.trials
         return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
 
@@ -209,13 +210,3 @@ def _by_step(masks: Masks, observation: Observation) -> Masks:
         for step in local_steps(observation)
         for mask in grouped
     )
-
-
-def _within(on_step: OnStep, restart: int, before: int, iterations: int) -> OnStep:
-    """Return what tells `on_step` of a part of the search, after `before` iterations of all."""
-
-    def told(step: Step) -> None:
-        place = step.iteration + before
-        on_step(replace(step, restart=step.restart + restart, iteration=place, iterations=iterations))
-
-    return told

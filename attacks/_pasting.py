@@ -1,0 +1,250 @@
+"""CutMix inside a simulated client: composites made of dummies by boxes and partners that may be unknown.
+
+Of a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
+sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and which dummy stood where
+is not known: an order O takes their m and P to O m and O P O^T. A box that is not known has edges between pixels, and m
+is how much of a pixel it covers; partners and orders are soft permutations, scaled logits made doubly stochastic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks._masking import Masking
+from attacks._unrolled import LocalStep, UnrolledComparison
+from fedsim.boxes import Pasted, inside
+from fedsim.types import Masks
+
+_HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
+_BALANCING = 8
+_SURE = 8.0
+
+
+class Pasting(Protocol):
+    """What is searched of one step's boxes and partners."""
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return start values of one row's unknowns."""
+        ...
+
+    def cooled(self, unknowns: Masks, done: float) -> Masks:
+        """Return the unknowns with what is to be hard as hard as it is after this share of the search."""
+        ...
+
+    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the model sees of dummies (n, C, H, W) with labels as probabilities (n, K), differentiably."""
+        ...
+
+
+class GrantedPasting:
+    """Boxes and partners are known; the order of the dummies is searched."""
+
+    def __init__(self, pasted: Pasted, height: int, width: int) -> None:
+        """Take what was drawn, with partners and boxes."""
+        assert pasted.partners is not None
+        assert pasted.boxes is not None
+        self._regions = inside(pasted.boxes, height, width).float()
+        self._partners = torch.eye(len(pasted.partners))[pasted.partners]
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return logits of the order."""
+        return (torch.randn(self._partners.shape, generator=generator),)
+
+    def cooled(self, unknowns: Masks, done: float) -> Masks:
+        """Return the logits over a temperature that falls from 1 to 0.1."""
+        return (unknowns[0] / _HARDEST**done,)
+
+    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring boxes and partners into the order of the dummies, and paste."""
+        order = balanced(unknowns[0])
+        regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
+        return pasted(inputs, labels, regions, order @ self._partners.to(order) @ order.T)
+
+
+class SearchedPasting:
+    """Nothing is known: edges in shares of height and width, of one box or of one a dummy, and the partners."""
+
+    def __init__(self, examples: int, height: int, width: int, boxes: int) -> None:
+        """Take the number of dummies, their size, and the number of boxes."""
+        self._examples, self._size, self._boxes = examples, (height, width), boxes
+        self._start: Masks | None = None
+
+    def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
+        """Return the same with one box (4,), in pixels, and surely these partners (n,) as its start."""
+        height, width = self._size
+        other = SearchedPasting(self._examples, height, width, 1)
+        edges = box[None] / torch.tensor([height, height, width, width])
+        other._start = edges, _SURE * F.one_hot(partners, self._examples).float()
+        return other
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return boxes drawn by CutMix's law with uniform weights, shape (boxes, 4), and logits of the partners."""
+        if self._start is not None:
+            return self._start
+        sides = torch.rand(self._boxes, 1, generator=generator).sqrt()
+        centres = torch.rand(self._boxes, 2, generator=generator)
+        edges = torch.stack([centres - sides / 2, centres + sides / 2], 2).flatten(1).clamp(0.0, 1.0)
+        return edges, torch.randn(self._examples, self._examples, generator=generator)
+
+    def cooled(self, unknowns: Masks, done: float) -> Masks:
+        """Return the logits over a temperature that falls from 1 to 0.1; edges as they are."""
+        return unknowns[0], unknowns[1] / _HARDEST**done
+
+    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Paste what each box covers, from partners of a soft permutation."""
+        edges, logits = unknowns
+        return pasted(inputs, labels, covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
+
+
+class SharedLabels:
+    """Dummies are the composites themselves; what is searched is the share of every label in each of theirs."""
+
+    def __init__(self, examples: int, has_one_box: bool) -> None:
+        """Take the number of dummies; with one box for all, every label has shares of 1 together."""
+        self._examples, self._has_one_box = examples, has_one_box
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return logits of the shares, shape (n, n)."""
+        return (torch.randn(self._examples, self._examples, generator=generator),)
+
+    def cooled(self, unknowns: Masks, done: float) -> Masks:
+        """Return them as they are: shares need not be hard."""
+        return unknowns
+
+    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs as they are, and mixed labels."""
+        shares = balanced(unknowns[0]) if self._has_one_box else unknowns[0].softmax(1)
+        return inputs, shares @ labels
+
+
+@dataclass(frozen=True)
+class PastingStep(LocalStep):
+    """A step on composites.
+
+    Attributes:
+        pasting: what is searched of it.
+    """
+
+    pasting: Pasting = field(kw_only=True)
+
+
+class WithPasting:
+    """The masks of every step's forward pass, and behind those of a step what is unknown of its pasting."""
+
+    draws = 1
+
+    def __init__(self, masks: Masking, steps: Sequence[PastingStep]) -> None:
+        """Take the masks of all steps one after the other; steps without sites have none."""
+        self._masks, self._steps = masks, steps
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return the unknowns of all steps."""
+        masks = iter(self._masks.first(generator))
+        unknowns: list[Tensor] = []
+        for step in self._steps:
+            unknowns += [next(masks) for _ in step.sites]
+            unknowns += step.pasting.first(generator)
+        return tuple(unknowns)
+
+    def masks(
+        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
+    ) -> Masks:
+        """Return the masks of each step, and the unknowns of its pasting as hard as they are by now."""
+        parts = unknowns_by_step(variables, self._steps)
+        dropped = iter(self._masks.masks(tuple(m for p in parts for m in p.masks), victims, generators, done))
+        given: list[Tensor] = []
+        for step, part in zip(self._steps, parts, strict=True):
+            given += [next(dropped) for _ in part.masks]
+            given += step.pasting.cooled(part.pasting, done)
+        return tuple(given)
+
+    def prior(self, masks: Masks) -> Tensor | float:
+        """Regularise the dropout masks alone."""
+        return self._masks.prior(tuple(m for part in unknowns_by_step(masks, self._steps) for m in part.masks))
+
+    @torch.no_grad()
+    def project(self, variables: Masks) -> None:
+        """Keep edges inside the image; logits need no range."""
+        parts = unknowns_by_step(variables, self._steps)
+        self._masks.project(tuple(mask for part in parts for mask in part.masks))
+        for part in parts:
+            for edges in part.pasting[:-1]:  # the last one holds logits
+                edges.clamp_(0.0, 1.0)
+
+
+class PastedComparison(UnrolledComparison):
+    """Simulates the steps of a client that trains on composites of the dummies; their labels are probabilities."""
+
+    name = "unrolled, with composites"
+
+    def _advanced(
+        self,
+        step: LocalStep,
+        inputs: Tensor,
+        labels: Tensor,
+        masks: Masks,
+        total: tuple[Tensor, ...],
+        velocity: tuple[Tensor, ...],
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        count = len(masks) - step.further
+        if isinstance(step, PastingStep):
+            inputs, labels = step.pasting.composites(masks[count:], inputs, labels)
+        return super()._advanced(step, inputs, labels, masks[:count], total, velocity)
+
+
+class Unknowns(NamedTuple):
+    """What is searched of a step."""
+
+    masks: Masks
+    pasting: Masks
+
+
+def unknowns_by_step(unknowns: Masks, steps: Sequence[LocalStep]) -> list[Unknowns]:
+    """Return each step's part of the unknowns of all."""
+    given = iter(unknowns)
+    return [
+        Unknowns(tuple(next(given) for _ in step.sites), tuple(next(given) for _ in range(step.further)))
+        for step in steps
+    ]
+
+
+def pasted(inputs: Tensor, labels: Tensor, regions: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
+    """Return composites (n, C, H, W) and their labels as probabilities (n, K).
+
+    Args:
+        inputs: shape (n, C, H, W).
+        labels: probabilities, shape (n, K).
+        regions: m, how much of each pixel is pasted, shape (n, H, W).
+        partners: A, from whom, rows that sum to 1, shape (n, n).
+    """
+    others = (partners @ inputs.flatten(1)).view_as(inputs)
+    weights = 1.0 - regions.mean((1, 2))[:, None]
+    return torch.lerp(inputs, others, regions[:, None]), torch.lerp(partners @ labels, labels, weights)
+
+
+def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return how much of every pixel lies in each box, shape (N, H, W), in [0, 1].
+
+    Args:
+        edges: first and last row, first and last column, in shares of height and width, shape (N, 4).
+        size: height and width.
+    """
+    sides: list[Tensor] = []
+    for pair, pixels in zip(edges.split(2, 1), size, strict=True):
+        first, last = (pair * pixels).split(1, 1)
+        starts = torch.arange(pixels).to(edges)
+        sides.append((torch.minimum(last, starts + 1.0) - torch.maximum(first, starts)).clamp_min(0.0))
+    return sides[0][:, :, None] * sides[1][:, None, :]
+
+
+def balanced(logits: Tensor) -> Tensor:
+    """Return a soft permutation (n, n): rows and columns of exp(logits) scaled in turn to sum to 1 (Sinkhorn)."""
+    for _ in range(_BALANCING):
+        logits = F.log_softmax(F.log_softmax(logits, 0), 1)
+    return logits.exp()

@@ -1,0 +1,212 @@
+"""CutMix inversion: originals are searched, and the composites that a client trained on are made of them inside.
+
+min over x, m, A of 1 - cos(D(c(x, m, A), t(y, m, A)), D*) + l_tv TV(x), with composites c and their mixed labels t of
+every local step (CutMix: arXiv 1905.04899; steps: `fedavg-inversion`). Granted the draws, the attacker knows boxes and
+partners by their place in the batch, and searches which dummy stood where; else he searches edges of the box, whose
+area is the weight in the labels, and partners, all along with x. In several steps the same record stands in several
+boxes, so that what one step hides another shows.
+
+Threat model: honest-but-curious server who knows the components and the number of examples; one gradient, or one update
+of SGD of known step size. Labels are granted or inferred: with one box for a batch mixing leaves their mean as it is.
+Dropout masks are searched as DIA does where their rates are known. Fails as `fedavg-inversion` does, and where the
+pasting cannot be told from the data: a region that no composite shows comes from the prior alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from attacks._assembly import assembled
+from attacks._descent import Sign
+from attacks._engine import Found, Pace, ScheduleName, Search, descend
+from attacks._hypotheses import continued
+from attacks._masking import NoMasks
+from attacks._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
+from attacks._pasting import (
+    GrantedPasting,
+    PastedComparison,
+    Pasting,
+    PastingStep,
+    SearchedPasting,
+    SharedLabels,
+    WithPasting,
+    unknowns_by_step,
+)
+from attacks._undoing import pastes
+from attacks._unrolled import LocalStep, dealt, local_steps
+from fedsim.boxes import Pasted
+from fedsim.registry import attack
+from fedsim.types import Batch, Knowledge, Observation, OnStep, Reconstruction
+
+_IMAGE = 3
+_FOR_COMPOSITES = 0.7  # share of the iterations
+_SLACK = 0.04  # error of a weight that was searched
+
+
+class CutmixInversionConfig(MultiStepConfig):
+    """Settings of CutMix inversion."""
+
+    schedule: ScheduleName = Field(default="cosine", description="how the step shrinks")
+    sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: itself")
+    trials: int = Field(default=4, ge=1, description="independent starts, boxes too; the lowest objective wins")
+    paste_learning_rate: float = Field(
+        default=0.05, gt=0, description="Adam's step of edges, in shares of the image, and of the logits of partners"
+    )
+
+
+@final
+@attack("cutmix-inversion", summary="searches CutMix's boxes and partners with the data", paper="1905.04899")
+class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
+    """Gradient matching through composites, one local step or several."""
+
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "components"})
+    undoes: ClassVar[bool] = True
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return two starts of half as many iterations."""
+        return {"iterations": max(1, gradients // 2), "trials": 2}
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse where no component pastes, and inputs without rows and columns."""
+        if not pastes(observation):
+            return "no component in use pastes a part of one example into another"
+        if len(observation.spec.shape) != _IMAGE:
+            return f"it needs images (channels, height, width), but an example has shape {observation.spec.shape}"
+        return super().not_applicable(observation)
+
+    def plan(self, observations: Sequence[Observation]) -> Search:
+        """Optimise dummies, the masks of all steps, and how each step pasted."""
+        return self._plan(observations[0], self._steps(observations[0]))
+
+    def dummies(self, observation: Observation) -> int:
+        """Return N."""
+        return number_of_examples(observation)
+
+    def labels(self, observation: Observation) -> Tensor:
+        """Deal the labels out to the batches."""
+        labels = super().labels(observation)
+        return dealt(labels, observation) if observation.local_steps > 1 else labels
+
+    def descended(
+        self,
+        observations: Sequence[Observation],
+        labels: Sequence[Tensor],
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Search originals; where one step's box is not known, composites first, and originals from the best ones."""
+        observation, steps = observations[0], self._steps(observations[0])
+        exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
+        pace, own = self.pace(), (observation, exact, generators, on_steps)
+        if not _shows_composites(observation):
+            return self._from(steps, self._plan(observation, steps), self.config.trials, pace, *own)
+        early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
+        rows, path = self._from(steps, self._plan(observation, steps), self.config.trials, early, *own)
+        best = min(rows, key=lambda row: row.objective)
+        start = None if _has_own_boxes(observation) else self._taken_apart(observation, best, exact)
+        if start is None or pace.iterations == early.iterations:
+            return rows, path
+        inputs, later = start
+        plan = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
+        rest = pace._replace(iterations=pace.iterations - early.iterations)
+        told = [continued(on_step, best.start, early.iterations, pace.iterations) for on_step in on_steps]
+        rows, path = self._from(later, plan, 1, rest, observation, exact, generators, told)
+        return rows, path
+
+    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        """Report originals, or composites where nothing takes them apart; of a single step also what the model saw."""
+        best = min(rows, key=lambda row: row.objective)
+        result = super().reported(observation, rows, labels, path)
+        if observation.local_steps > 1:
+            return replace(result, masks=None)
+        (step,) = self._steps(observation)
+        (part,) = unknowns_by_step(best.masks, [replace(step, further=len(best.masks) - len(step.sites))])
+        pasting = step.pasting if len(part.pasting) == step.further else _searched(observation, len(step.examples))
+        exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
+        trained = Batch(*(tensor.cpu() for tensor in pasting.composites(part.pasting, best.inputs, exact)))
+        minor = float(trained.labels.topk(2).values[:, 1].max())
+        masks, facts = tuple(mask.cpu() for mask in part.masks) or None, {**result.facts, "largest minor share": minor}
+        return replace(result, masks=masks, trained=trained, facts=facts)
+
+    def _from(
+        self,
+        steps: Sequence[PastingStep],
+        plan: Search,
+        starts: int,
+        pace: Pace,
+        observation: Observation,
+        labels: Tensor,
+        generators: Sequence[torch.Generator],
+        on_steps: Sequence[OnStep],
+    ) -> tuple[list[Found], str]:
+        """Descend through the given steps."""
+        comparison = PastedComparison(self.setting(observation, plan), [observation], steps, checkpointed=False)
+        given = [labels.to(comparison.like)]
+        rows = descend(comparison, plan, given, starts, pace, self.box(observation), generators, on_steps)
+        return rows, comparison.name
+
+    def _plan(self, observation: Observation, steps: Sequence[PastingStep]) -> Search:
+        masks = self.masking(observation, tuple(site for step in steps for site in step.sites))
+        rates: list[float] = []
+        for step in steps:
+            rates += [self.config.learning_rate] * len(step.sites) + [self.config.paste_learning_rate] * step.further
+        return Search(WithPasting(masks, steps), self.first([observation]), self.smoothness, rates=tuple(rates))
+
+    def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
+        """Return the client's steps, with masks where they are searched."""
+        has_masks = not isinstance(self.masking(observation, observation.sites), NoMasks)
+        return tuple(
+            _with(replace(step, sites=step.sites if has_masks else ()), pasting_of(observation, number))
+            for number, step in enumerate(local_steps(observation))
+        )
+
+    def _taken_apart(
+        self, observation: Observation, best: Found, labels: Tensor
+    ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
+        """Return originals in the order of the labels, and the step that pasted them; None where no box fits."""
+        (step,) = self._steps(observation)
+        _, shares = step.pasting.composites(best.masks[len(step.sites) :], best.inputs, labels.to(best.inputs))
+        found = assembled(best.inputs.cpu(), shares.cpu(), None, _SLACK)
+        if found is None:
+            return None
+        pasting = _searched(observation, len(labels)).starting_at(found.boxes[0], found.partners)
+        return found.images, (_with(step, pasting),)
+
+
+def pasting_of(observation: Observation, step: int) -> Pasting:
+    """Return what is searched: the order if the draws are granted, composites of a single step, else boxes too."""
+    _, height, width = observation.spec.shape
+    drawn = None if observation.draws is None else Pasted.written_in(observation.draws[step])
+    if drawn is not None and drawn.partners is not None and drawn.boxes is not None:
+        return GrantedPasting(drawn, height, width)
+    examples = batch_sizes(observation)[step]
+    if _shows_composites(observation):
+        return SharedLabels(examples, not _has_own_boxes(observation))
+    return _searched(observation, examples)
+
+
+def _searched(observation: Observation, examples: int) -> SearchedPasting:
+    _, height, width = observation.spec.shape
+    return SearchedPasting(examples, height, width, examples if _has_own_boxes(observation) else 1)
+
+
+def _with(step: LocalStep, pasting: Pasting) -> PastingStep:
+    further = len(pasting.first(torch.Generator()))
+    return PastingStep(step.examples, step.sites, further, pasting=pasting)
+
+
+def _shows_composites(observation: Observation) -> bool:
+    """Say whether one step was taken with boxes that are not known, so that its composites are searched first."""
+    return observation.local_steps == 1 and observation.draws is None
+
+
+def _has_own_boxes(observation: Observation) -> bool:
+    return any(known.facts.get("per_sample", False) for known in observation.public)

@@ -1,0 +1,142 @@
+"""CutMix inside the simulated client: equal to the real one at the truth, and searched where it is not known."""
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from attacks._assembly import assembled
+from attacks._comparison import cosine, setting_of
+from attacks._pasting import GrantedPasting, PastedComparison, PastingStep, balanced, covered
+from attacks._unrolled import local_steps
+from attacks.cutmix_inversion import CutmixInversion
+from fedsim import registry, seeding
+from fedsim.boxes import Pasted, inside
+from fedsim.components.augment.cutmix import CutMix, CutMixConfig
+from fedsim.errors import NotApplicable
+from fedsim.examples import distinct, numbers
+from fedsim.hooks import Attack
+from fedsim.metrics.composites import with_composites
+from fedsim.metrics.image import score_items
+from fedsim.record import ItemScore
+from fedsim.types import Observation, Reconstruction, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+KNOWN = ("batch-size", "dropout-rates", "input-statistics", "components", "labels")
+SURE = 50.0
+
+
+def observed(watched: Watched, client: int, *granted: str, **changes: Any) -> tuple[Observation, Truth, World]:
+    cutmix = {"name": "cutmix", "probability": 1.0, **changes.pop("cutmix", {})}
+    tables = {
+        "model": {"name": "convnet", "dropout": 0.0},
+        "data": {"name": "mnist5k"},
+        "federation": {"clients": 50, "batch_size": 2, **changes.pop("federation", {})},
+        "partition": {"scheme": "resampled", "examples_per_client": 2},
+        "components": [cutmix],
+    }
+    return watched(client=client, knows=(*KNOWN, *granted), **{**tables, **changes})
+
+
+def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:
+    observation, truth, world = observed(watched, client, *granted, **changes)
+    found: Reconstruction = attack(observation, seeding.generator(1, "attack"))
+    scored = score_items(found, distinct(truth.private), world.dataset.spec)
+    items: tuple[ItemScore, ...] = with_composites(scored, found, truth, world.dataset.spec)
+    return found, items
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
+    watched: Watched, passes: int, per_sample: bool
+) -> None:
+    federation = {"batch_size": 4, "algorithm": "fedavg", "local_epochs": passes}
+    observation, truth, _ = observed(
+        watched, 1, "draws", federation=federation, cutmix={"per_sample": per_sample},
+        partition={"scheme": "resampled", "examples_per_client": 4},
+    )  # fmt: skip
+    originals = distinct(truth.private)
+    steps: list[PastingStep] = []
+    orders: list[torch.Tensor] = []
+    for step, draws, places in zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True):
+        pasted = Pasted.written_in(draws)
+        assert pasted is not None
+        steps.append(PastingStep(step.examples, (), 1, pasting=GrantedPasting(pasted, 28, 28)))
+        orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
+    comparison = PastedComparison(setting_of(observation, (), True, "cpu"), [observation], steps, checkpointed=False)
+    labels = F.one_hot(originals.labels, 10).float()[None]
+    masks = tuple(order[None] for order in orders)
+    right = cosine(comparison.gradients(originals.inputs[None], masks, labels, [0]))
+    wrong = cosine(comparison.gradients(originals.inputs[None], tuple(m.roll(1, 1) for m in masks), labels, [0]))
+    assert float(right.detach()) < 1e-5
+    assert float(wrong.detach()) > 100 * float(right.detach())
+
+
+def test_whole_edges_cover_what_the_box_holds_and_others_a_part_of_a_pixel() -> None:
+    boxes = torch.tensor([[2, 7, 3, 9], [0, 28, 0, 32], [5, 5, 1, 4]])
+    edges = boxes / torch.tensor([28, 28, 32, 32])
+    assert torch.allclose(covered(edges, (28, 32)), inside(boxes, 28, 32).float(), atol=1e-5)
+    (part,) = covered(torch.tensor([[0.25, 1.0, 0.0, 0.75]]), (2, 2))
+    assert torch.allclose(part, torch.tensor([[0.5, 0.25], [1.0, 0.5]]))
+
+
+def test_logits_become_doubly_stochastic_and_sure_ones_a_permutation() -> None:
+    soft = balanced(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))
+    assert torch.allclose(soft.sum(1), torch.ones(5))
+    assert torch.allclose(soft.sum(0), torch.ones(5), atol=0.02)
+    exact = torch.eye(5)[torch.tensor([2, 0, 1, 4, 3])]
+    assert torch.allclose(balanced(SURE * exact), exact, atol=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
+    """Smooth images that differ; the boxes are those that the component draws."""
+    rows, columns = torch.meshgrid(torch.linspace(0, 1, 20), torch.linspace(0, 1, 20), indexing="ij")
+    images = torch.stack([rows, columns, 1 - rows])[:, None]
+    cutmix, generator = CutMix(CutMixConfig(probability=1.0)), torch.Generator().manual_seed(seed)
+    draw = cutmix.draw(images, generator)
+    partners = torch.tensor([1, 2, 0])
+    composites = cutmix.mixed(images, draw._replace(partners=partners))
+    weight = float(draw.weights[0])
+    if not 0.1 < weight < 0.9:
+        pytest.skip("next to nothing is pasted")
+    own = torch.eye(3)
+    found = assembled(composites, (weight + 0.02) * own + (0.98 - weight) * own[partners], None, 0.04)
+    assert found is not None
+    assert torch.equal(found.images, images) or torch.equal(found.images, images[partners])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("granted", [(), ("draws",)], ids=["searched", "granted"])
+def test_originals_come_back_through_a_convolutional_network(
+    watched: Watched, attack_named: Named, granted: tuple[str, ...]
+) -> None:
+    attack = attack_named("cutmix-inversion", iterations=300, trials=2)
+    found, items = attacked(watched, attack, 1, *granted, seed=50)
+    assert found.objective < 1e-2
+    assert min(item.psnr_trained or 0.0 for item in items) > 25
+    assert min(item.psnr for item in items) > 25
+
+
+def test_auto_turns_to_it_where_a_component_pastes(watched: Watched, attack_named: Named) -> None:
+    others = [name for name in registry.methods("attack") if name not in ("auto", "cutmix-inversion")]
+    auto = attack_named("auto", iterations=4, mask_iterations=1, leave_out=others)
+    for federation in ({}, {"algorithm": "fedavg", "local_epochs": 2}):
+        found, _ = attacked(watched, auto, 1, federation=federation)
+        assert found.notes[0] == "won: cutmix-inversion"
+
+
+def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
+    with pytest.raises(NotApplicable, match="no component in use pastes a part of one example into another"):
+        attacked(watched, attack_named("cutmix-inversion"), 0, cutmix={"mode": "mixup"})
+
+
+def test_it_is_registered_as_one_that_undoes_a_change() -> None:
+    kind = cast("type[CutmixInversion]", registry.get("attack", "cutmix-inversion").make)
+    assert kind is CutmixInversion
+    assert kind.undoes
