@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
 from torch import Generator, Tensor, dtype, long, nn
@@ -80,12 +80,56 @@ class InputSpec:
         return None if self.vocabulary is None else long
 
 
+class Tokenizer(Protocol):
+    """Text to token numbers and back. It is public, as is a model's architecture."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def padding(self) -> int:
+        """The token that fills up a short example."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The token that follows the last one of a text."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without padding and end."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; of padding and end nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A secret that was put into the training text a known number of times.
+
+    Attributes:
+        kind: ``"identity"`` (a generated person) or ``"canary"`` (random digits behind a fixed beginning).
+        text: the sentence, as far as examples hold it.
+        examples: numbers of the training examples that hold it.
+    """
+
+    kind: Literal["identity", "canary"]
+    text: str
+    examples: tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class Dataset:
     """Normalised training and test examples with what is public about them.
 
     Attributes:
-        users: owner of each training example, or None when the set names no users.
+        users: owner of each training example, or None when the set names no users; of text, its document.
+        tokenizer: of text, what made its tokens.
+        planted: of text, the secrets in it; private.
     """
 
     train: Batch
@@ -93,6 +137,8 @@ class Dataset:
     spec: InputSpec
     class_names: tuple[str, ...]
     users: Tensor | None = None
+    tokenizer: Tokenizer | None = None
+    planted: tuple[Planted, ...] = ()
 
 
 @dataclass(frozen=True)
