@@ -35,12 +35,12 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports > $(VENV)/layers.log || (cat $(VENV)/layers.log; exit 1)
 
-# foolbox is installed for its sample images alone, without the packages it would import.
+# foolbox is installed for its sample images alone, gensim for its news reports, without the packages they import.
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV), some minutes the first time ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[data]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'foolbox==3.3.4'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'foolbox==3.3.4' 'gensim==4.4.0'
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.hooks import Defense, Here
-from fedsim.types import Config, Tensors, Update
+from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here
+from fedsim.types import Config, Modality, Tensors, Update
 
 
 class TensorConfig(Config):
@@ -29,6 +29,8 @@ ConfigT = TypeVar("ConfigT", bound=TensorConfig)
 
 class TensorDefense(Defense[ConfigT]):
     """A defense that needs nothing but the tensors. Authors write `changed`."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @abstractmethod
     def changed(self, tensors: Tensors, here: Here) -> Tensors:

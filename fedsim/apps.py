@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from torch import Tensor, nn
 
-from fedsim import participation, secure_client, seeding
+from fedsim import losses, participation, secure_client, seeding
 from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
@@ -24,11 +25,12 @@ from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.secure_server import SecureSum
 from fedsim.server import Aggregation, Nodes, lost, pack
-from fedsim.types import Tensors
+from fedsim.types import Batch, Tensors
 from fedsim.world import World, shared
 
 SCENARIO_KEY = "scenario"
 _EVALUATION_BATCH = 512
+_TEXTS = 16
 _START_TIMEOUT = 300.0
 _POLL_INTERVAL = 0.1
 
@@ -109,13 +111,26 @@ def server_app(journal: Journal) -> ServerApp:
 
 @torch.no_grad()
 def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
-    """Return (mean cross-entropy, accuracy in [0, 1]) of the global model on the test set."""
+    """Return (mean cross-entropy, accuracy in [0, 1]) of the global model on the test set; of text, that of tokens."""
     model = world.model_with(weights).eval()
     test = world.dataset.test
     with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
+        if losses.are_tokens(test.labels):
+            return _evaluated_on_text(model, test)
         outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
     accuracy = (outputs.argmax(1) == test.labels).double().mean()
     return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
+
+
+def _evaluated_on_text(model: nn.Module, test: Batch) -> tuple[float, float]:
+    """Return loss and accuracy chunk by chunk: scores of every token of a whole test set would fill the memory."""
+    each: list[Tensor] = []
+    right: list[Tensor] = []
+    for inputs, labels in zip(test.inputs.split(_TEXTS), test.labels.split(_TEXTS), strict=True):
+        outputs = model(inputs)
+        each.append(losses.per_example(outputs, labels))
+        right.append((outputs.argmax(-1) == labels)[labels != losses.IGNORED])
+    return float(torch.cat(each).mean()), float(torch.cat(right).double().mean())
 
 
 def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:

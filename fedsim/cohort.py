@@ -81,7 +81,8 @@ def check(world: World) -> None:
             f"engine 'vectorized' has no place for empty batches, which Poisson sampling draws. {_ADVICE}"
         )
     model = world.new_model()
-    site = mask_not_batch_first(model, world.dataset.spec.shape)
+    spec = world.dataset.spec
+    site = mask_not_batch_first(model, spec.shape, spec.dtype)
     if site is not None:
         raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
     mixing = world.mixing_module
@@ -90,7 +91,7 @@ def check(world: World) -> None:
             f"engine 'vectorized' cannot train {mixing}: it mixes the examples of a batch, of which clients have "
             f"different numbers. {_ADVICE}"
         )
-    _check_buffers(model, world.dataset.spec.shape)
+    _check_buffers(model, torch.zeros(_PROBE, *spec.shape, dtype=spec.dtype))
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
@@ -110,10 +111,10 @@ def check(world: World) -> None:
             )
 
 
-def _check_buffers(model: nn.Module, shape: Sequence[int]) -> None:
+def _check_buffers(model: nn.Module, blank: Tensor) -> None:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), without_dropout():
-        model(torch.zeros(_PROBE, *shape))
+        model(blank)
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, before[name]):
             owner, _, own_name = name.rpartition(".")
@@ -208,7 +209,7 @@ class _Cohort:
         """Draw what each client would draw alone: all masks of a step from one generator, in call order."""
         if not self._world.sites:
             return ()
-        like = self._world.dataset.train.inputs
+        like = next(iter(self._parameters.values()))
         places = [(place.round, place.client, step) for place in self._rounds[: len(choices)]]
         generators = seeding.generators(self._world.scenario.seed, "dropout", places)
         drawn = [

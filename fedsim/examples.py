@@ -28,12 +28,12 @@ def numbers(batches: Sequence[Batch]) -> tuple[Tensor, ...]:
     """Return which of the `distinct` examples stands where in each batch, one tensor (B,) a batch."""
     if len(batches) == 1:
         return (torch.arange(len(batches[0])),)
-    known: dict[tuple[bytes, int], int] = {}
+    known: dict[tuple[bytes, bytes], int] = {}
     return tuple(
         torch.tensor([known.setdefault(key, len(known)) for key in map(_key, own.inputs, own.labels)], dtype=torch.long)
         for own in batches
     )
 
 
-def _key(example: Tensor, label: Tensor) -> tuple[bytes, int]:
-    return example.contiguous().numpy().tobytes(), int(label)
+def _key(example: Tensor, label: Tensor) -> tuple[bytes, bytes]:
+    return example.contiguous().numpy().tobytes(), label.contiguous().numpy().tobytes()

@@ -583,7 +583,8 @@ def _mask_scores(
     if found.masks is None or truth.batches[1:]:
         return ()
     model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
-    sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
+    spec = world.dataset.spec
+    sites = dropout_sites(model, spec.shape, len(batch), spec.dtype)
     relevant = identifiable(model, batch, sites, masks, world.loss(entry.round))
     return score_masks(sites, found.masks, masks, relevant, order)
 

@@ -44,6 +44,7 @@ from fedsim.types import (
     Masks,
     Mechanism,
     MembershipObservation,
+    Modality,
     Observation,
     OnStep,
     PublicKnowledge,
@@ -60,6 +61,8 @@ ConfigT = TypeVar("ConfigT", bound=Config)
 Effort = Literal["algebra", "search", "descent", "reference"]
 Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
 PLACES: tuple[Place, ...] = get_args(Place)
+IMAGES: frozenset[Modality] = frozenset({"images"})
+IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,15 @@ class Rules:
 
 
 class _Configured(ABC, Generic[ConfigT]):
+    """A method with its settings.
+
+    Attributes:
+        remembers: whether it keeps its memory over the rounds of a client.
+        modalities: what the examples may be that it works on.
+    """
+
     remembers: bool = False
+    modalities: ClassVar[frozenset[Modality]] = IMAGES
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
@@ -269,6 +280,8 @@ class LossTerm(Component[ConfigT]):
 
 class Optimizer(Component[ConfigT]):
     """Hook optimizer: turns gradients into weights, for one local training."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @property
     @abstractmethod
@@ -494,6 +507,11 @@ class Attack(_Configured[ConfigT]):
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
+        modality = observation.spec.modality
+        if modality not in self.modalities:
+            return Applicability(
+                False, f"works on {' and '.join(sorted(self.modalities))}, and the examples are {modality}"
+            )
         if observation.threat.sees not in self.views:
             views = ", ".join(sorted(self.views))
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
@@ -531,6 +549,8 @@ class MembershipAttack(_Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: the scores have another shape, or one of them is not a number.
         """
+        if "text" not in self.modalities and not observation.candidates.inputs.is_floating_point():
+            raise NotApplicable("works on images, and the examples are text")
         reason = self.not_applicable(observation)
         if reason is not None:
             raise NotApplicable(reason)

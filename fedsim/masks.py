@@ -136,10 +136,19 @@ def without_dropout() -> Iterator[None]:
         yield
 
 
-def dropout_sites(model: nn.Module, shape: Sequence[int], batch_size: int) -> tuple[DropoutSite, ...]:
-    """Return where a model in training mode drops out, for inputs (batch_size, *shape)."""
+def dropout_sites(
+    model: nn.Module, shape: Sequence[int], batch_size: int, dtype: torch.dtype | None = None
+) -> tuple[DropoutSite, ...]:
+    """Return where a model in training mode drops out, for inputs (batch_size, *shape).
+
+    Args:
+        model: left as it was.
+        shape: of one example.
+        batch_size: number of examples.
+        dtype: type of the inputs, that of the parameters when absent.
+    """
     parameter = next(model.parameters())
-    blank = torch.zeros((batch_size, *shape), dtype=parameter.dtype, device=parameter.device)
+    blank = torch.zeros((batch_size, *shape), dtype=dtype or parameter.dtype, device=parameter.device)
     was_training, buffers = model.training, {k: v.clone() for k, v in model.named_buffers()}
     model.train()
     with torch.no_grad(), recorded_masks(model, torch.Generator().manual_seed(0)) as recording:
@@ -150,9 +159,11 @@ def dropout_sites(model: nn.Module, shape: Sequence[int], batch_size: int) -> tu
     return tuple(recording.sites)
 
 
-def mask_not_batch_first(model: nn.Module, shape: Sequence[int]) -> DropoutSite | None:
+def mask_not_batch_first(
+    model: nn.Module, shape: Sequence[int], dtype: torch.dtype | None = None
+) -> DropoutSite | None:
     """Return a site whose mask does not begin with the examples, or None: such masks cannot be put side by side."""
-    return next((site for site in dropout_sites(model, shape, _PROBE) if site.shape[0] != _PROBE), None)
+    return next((site for site in dropout_sites(model, shape, _PROBE, dtype) if site.shape[0] != _PROBE), None)
 
 
 def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:

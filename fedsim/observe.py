@@ -68,7 +68,8 @@ def observe(
     model = world.new_model()
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
-    sites = dropout_sites(model, world.dataset.spec.shape, batch_size or 1)
+    spec = world.dataset.spec
+    sites = dropout_sites(model, spec.shape, batch_size or 1, spec.dtype)
     rate_error = world.scenario.threat.rate_error
     if "dropout-rates" not in knows or rate_error:
         _withhold_rates(model, sites)
@@ -90,7 +91,7 @@ def observe(
             buffers=copy.deepcopy(entry.update.buffers),
             examples=sum(sizes or ()),
         ),
-        spec=world.dataset.spec if "input-statistics" in knows else _without_statistics(world.dataset.spec),
+        spec=spec if "input-statistics" in knows else _without_statistics(spec),
         local_steps=len(truth.batches),
         learning_rate=world.optimizer.learning_rate,
         sites=sites,
@@ -260,7 +261,7 @@ def _membership(scenario: Scenario) -> Iterator[str]:
 
 
 def _without_statistics(spec: InputSpec) -> InputSpec:
-    channels = spec.shape[0]
+    channels = len(spec.mean)
     return replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 

@@ -78,7 +78,8 @@ def check_union(world: World) -> None:
             f"{mixing} mixes the examples of each client's batch. Use a model without batch normalisation, or leave "
             "the attacks out."
         )
-    site = mask_not_batch_first(world.new_model(), world.dataset.spec.shape)
+    spec = world.dataset.spec
+    site = mask_not_batch_first(world.new_model(), spec.shape, spec.dtype)
     if site is not None:
         raise FedsimError(
             f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "

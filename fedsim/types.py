@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor, dtype, long, nn
 
 Tensors = Mapping[str, Tensor]
 Masks = tuple[Tensor, ...]
@@ -25,6 +25,7 @@ Knowledge = Literal[
     "earlier-rounds",
 ]
 Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
+Modality = Literal["images", "text"]  # what one example is
 Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
 View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
@@ -39,7 +40,8 @@ class Config(BaseModel):
 class Batch:
     """Model inputs (normalised, first dimension is the example) and integer labels of the same length.
 
-    A hook may turn the labels into probabilities of shape (B, K).
+    A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and a
+    language model's labels are the next tokens (B, T), where -100 is left out of the loss.
     """
 
     inputs: Tensor
@@ -54,16 +56,70 @@ class InputSpec:
     """Public facts about a model's inputs.
 
     Attributes:
-        shape: shape of one example, channels first, for example ``(3, 32, 32)``.
-        classes: number of classes.
-        mean: per-channel mean that was subtracted, in pixel units of [0, 1].
-        std: per-channel standard deviation that was divided by.
+        shape: shape of one example, channels first, for example ``(3, 32, 32)``; of text ``(T,)``.
+        classes: number of classes; of next tokens, that of all tokens.
+        mean: per-channel mean that was subtracted, in pixel units of [0, 1]; empty for text.
+        std: per-channel standard deviation that was divided by; empty for text.
+        vocabulary: number of tokens, if inputs are token numbers; None for images.
     """
 
     shape: tuple[int, ...]
     classes: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    vocabulary: int | None = None
+
+    @property
+    def modality(self) -> Modality:
+        """What one example is."""
+        return "images" if self.vocabulary is None else "text"
+
+    @property
+    def dtype(self) -> dtype | None:
+        """Type of the inputs; None for that of the model's parameters."""
+        return None if self.vocabulary is None else long
+
+
+class Tokenizer(Protocol):
+    """Text to token numbers and back. It is public, as is a model's architecture."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def padding(self) -> int:
+        """The token that fills up a short example."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The token that follows the last one of a text."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without padding and end."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; of padding and end nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A secret that was put into the training text a known number of times.
+
+    Attributes:
+        kind: ``"identity"`` (a generated person) or ``"canary"`` (random digits behind a fixed beginning).
+        text: the sentence, as far as examples hold it.
+        examples: numbers of the training examples that hold it.
+    """
+
+    kind: Literal["identity", "canary"]
+    text: str
+    examples: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -71,7 +127,9 @@ class Dataset:
     """Normalised training and test examples with what is public about them.
 
     Attributes:
-        users: owner of each training example, or None when the set names no users.
+        users: owner of each training example, or None when the set names no users; of text, its document.
+        tokenizer: of text, what made its tokens.
+        planted: of text, the secrets in it; private.
     """
 
     train: Batch
@@ -79,6 +137,8 @@ class Dataset:
     spec: InputSpec
     class_names: tuple[str, ...]
     users: Tensor | None = None
+    tokenizer: Tokenizer | None = None
+    planted: tuple[Planted, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -192,6 +192,7 @@ class World:
         if self.objectives[1:]:
             names = " and ".join(type(objective).__name__ for objective in self.objectives[:2])
             raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
+        self._check_modality()
         for choice, component in zip(self.scenario.components, self.components, strict=True):
             reason = component.refuses(self.rules, self.model_with(self.first_weights))
             if reason is not None:
@@ -205,6 +206,27 @@ class World:
             reason = defense.refuses(self.rules, self.model_with(self.first_weights))
             if reason is not None:
                 raise ScenarioError(f"defense '{choice.name}' does not fit: {reason}.")
+
+    def _check_modality(self) -> None:
+        """Say what does not work on text; `fits` says it for attacks."""
+        scenario, modality = self.scenario, self.dataset.spec.modality
+        hooks = [("component", *own) for own in zip(scenario.components, self.components, strict=True)]
+        hooks += [("defense", *own) for own in zip(scenario.defenses, _as_written(scenario), strict=True)]
+        for kind, choice, hook in hooks:
+            if modality not in hook.modalities:
+                works = " and ".join(sorted(hook.modalities))
+                raise ScenarioError(
+                    f"{kind} '{choice.name}' does not fit: it works on {works}, and the examples are {modality}."
+                )
+        if modality == "images":
+            return
+        if scenario.audit is not None:
+            raise ScenarioError("audit: its canaries are images, and the examples are text. Leave the audit out.")
+        granted = {*scenario.threat.knows, *(known for attack in scenario.attacks for known in attack.also_knows)}
+        if scenario.attacks and "labels" in granted and losses.are_tokens(self.dataset.train.labels):
+            raise ScenarioError(
+                "threat.knows: the labels of a language model are the text itself, one token later. Leave out 'labels'."
+            )
 
     def new_model(self) -> nn.Module:
         """Return the model with its first weights, in training mode: the same in every process.
@@ -236,6 +258,8 @@ class World:
         choice = scenario.crafting
         assert choice is not None
         attack = cast("Attack[Any]", choice.make("attack"))
+        if spec.modality not in attack.modalities:
+            raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {spec.modality}.")
         with seeding.contained(seeding.derive(scenario.seed, "craft")):
             try:
                 crafted = attack.craft(model, spec, self._public, seeding.generator(scenario.seed, "craft", 0))
@@ -292,7 +316,8 @@ class World:
     def sites(self) -> tuple[DropoutSite, ...]:
         """Where the model drops out, for a batch of one example; of two if clients train on more than one."""
         examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
-        return dropout_sites(self.new_model(), self.dataset.spec.shape, examples)
+        spec = self.dataset.spec
+        return dropout_sites(self.new_model(), spec.shape, examples, spec.dtype)
 
     @property
     def mixing_module(self) -> str | None:

@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.losses import cross_entropy, per_example
+from fedsim.losses import IGNORED, are_tokens, cross_entropy, per_example
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))
@@ -27,3 +27,28 @@ def test_an_average_of_logits_is_another_loss() -> None:
     outputs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1])
     assert float(cross_entropy(outputs, labels)) > float(F.cross_entropy(outputs.mean(1), labels))
+
+
+@given(st.integers(1, 4), st.integers(1, 6), st.integers(0, 100))
+def test_next_tokens_are_averaged_sentence_by_sentence_without_what_is_ignored(
+    examples: int, length: int, seed: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(examples, length, 5, generator=generator, dtype=torch.float64)
+    labels = torch.randint(5, (examples, length), generator=generator)
+    labels[torch.rand(examples, length, generator=generator) < 0.3] = IGNORED
+    expected = []
+    for sentence, following in zip(outputs, labels, strict=True):
+        losses = [-sentence[t].log_softmax(0)[k] for t, k in enumerate(following.tolist()) if k != IGNORED]
+        expected.append(torch.stack(losses).mean() if losses else torch.tensor(0.0, dtype=torch.float64))
+    assert torch.allclose(per_example(outputs, labels), torch.stack(expected))
+    assert torch.allclose(cross_entropy(outputs, labels), torch.stack(expected).mean())
+
+
+def test_as_many_tokens_as_probabilities_are_not_mistaken_for_them() -> None:
+    outputs = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(0))
+    tokens = torch.tensor([[0, 1, 2], [2, 2, IGNORED]])
+    assert are_tokens(tokens)
+    assert not are_tokens(torch.eye(3)[:2])
+    assert not are_tokens(torch.tensor([0, 1]))
+    assert torch.allclose(per_example(outputs, tokens)[0], F.cross_entropy(outputs[0], tokens[0]))

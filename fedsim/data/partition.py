@@ -37,7 +37,8 @@ def partition(
     """Return the indices of each client's examples, in random order; no example has two owners, but for ``resampled``.
 
     Args:
-        labels: class of each example, shape (N,).
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T), which are no classes: examples are
+            then all of one class.
         clients: number of clients; each gets at least one example.
         generator: decides everything.
         scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is cut in
@@ -59,6 +60,7 @@ def partition(
     """
     if scheme == "resampled":
         return _Resampled(len(labels), clients, examples_per_client, generator)
+    labels = _classes(labels)
     if len(labels) < clients:
         raise FedsimError(f"{len(labels)} training examples for {clients} clients: expected at least one for each.")
     match scheme:
@@ -83,10 +85,11 @@ def describe_partition(
 
     Args:
         shares: what `partition` returned.
-        labels: class of each example, shape (N,).
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T).
         scheme: the scheme it was made by.
         class_names: name of each class, in the order of the labels.
     """
+    labels = _classes(labels)
     measured = shares[:_CLIENTS_MEASURED] if isinstance(shares, _Resampled) else shares
     sizes = torch.tensor([len(share) for share in measured], dtype=torch.float64)
     counts = (labels[share].bincount(minlength=len(class_names)).tolist() for share in shares[:_CLIENTS_SHOWN])
@@ -204,6 +207,10 @@ def _owners(
         for label in sorted(candidates, key=lambda label: len(owners[label]))[:classes_per_client]:
             owners[label].append(client)
     return owners
+
+
+def _classes(labels: Tensor) -> Tensor:
+    return labels if labels.dim() == 1 else labels.new_zeros(len(labels))
 
 
 def _members(labels: Tensor, generator: torch.Generator) -> dict[int, Tensor]:

@@ -17,7 +17,7 @@ def objective_at_truth(model: nn.Module, update: Update, truth: Truth, loss: Los
     if len(truth.batches) != 1:
         return None
     batch = truth.batches[0]
-    sites = dropout_sites(model, tuple(batch.inputs.shape[1:]), len(batch))
+    sites = dropout_sites(model, tuple(batch.inputs.shape[1:]), len(batch), batch.inputs.dtype)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     with injected_masks(sites, truth.masks[0]):
         value = loss(model(batch.inputs), batch.labels)

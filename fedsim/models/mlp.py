@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
+from fedsim.errors import FedsimError
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
@@ -39,7 +40,13 @@ class MlpConfig(Config):
 
 @model("mlp", summary="linear, activation, dropout; three hidden layers without biases", paper="2208.06163")
 def mlp(config: MlpConfig, spec: InputSpec) -> nn.Module:
-    """Build the MLP for inputs of any shape."""
+    """Build the MLP for inputs of any shape.
+
+    Raises:
+        FedsimError: the inputs are tokens.
+    """
+    if spec.vocabulary is not None:
+        raise FedsimError("model 'mlp' reads numbers, got tokens. Choose a language model, such as 'tiny-llama'.")
     widths = [math.prod(spec.shape), *(config.width for _ in range(config.depth))]
     activation = _ACTIVATIONS[config.activation]
     layers: list[nn.Module] = [nn.Flatten()]

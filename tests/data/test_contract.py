@@ -1,4 +1,4 @@
-"""What every data set promises."""
+"""What every set of images promises; tests/data/test_text.py says it of text."""
 
 import os
 from typing import Any
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from fedsim import registry
+from fedsim.data._images import ImageConfig
 from fedsim.errors import MissingExtra
 from fedsim.types import Batch, Dataset
 
-NAMES = sorted(registry.methods("dataset"))
+NAMES = sorted(n for n, m in registry.methods("dataset").items() if issubclass(m.config, ImageConfig))
 TRAIN_IS_TEST = {"foolbox-samples"}
 
 

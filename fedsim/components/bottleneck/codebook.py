@@ -143,7 +143,7 @@ class Codebook(ModelComponent[CodebookConfig]):
         if not mine or truth.batches[1:]:
             return {}
         (batch,), (masks,) = truth.batches, truth.masks
-        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
+        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
         with torch.no_grad(), injected_masks(sites, masks), reading(model) as seen:
             model(batch.inputs)
         found: dict[str, float] = {}

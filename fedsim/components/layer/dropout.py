@@ -6,16 +6,16 @@ who estimates them together with the data (arXiv 2208.06163), and their zeros he
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from fedsim.errors import NotApplicable
-from fedsim.hooks import ModelComponent
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent
 from fedsim.registry import component
-from fedsim.types import Config
+from fedsim.types import Config, Modality
 
 
 class DropoutConfig(Config):
@@ -30,6 +30,8 @@ class DropoutConfig(Config):
 @component("dropout", hook="layer", summary="one rate for every dropout layer of the model", paper="Srivastava 2014")
 class Dropout(ModelComponent[DropoutConfig]):
     """Sets the rate of the dropout layers that a model already has, attention included."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model` with the new rate.

@@ -7,16 +7,16 @@ the frozen layers themselves; attacks that read a frozen first layer lose their 
 from __future__ import annotations
 
 import fnmatch
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import nn
 
 from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import ModelComponent
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent
 from fedsim.registry import component
-from fedsim.types import Config
+from fedsim.types import Config, Modality
 
 
 class FreezeConfig(Config):
@@ -31,6 +31,8 @@ class FreezeConfig(Config):
 @component("freeze", hook="layer", summary="parameters that clients do not train, by name")
 class Freeze(ModelComponent[FreezeConfig]):
     """Takes parameters out of training."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model` with the matching parameters frozen.

@@ -7,15 +7,15 @@ longer ones stay closer to the received weights, where attacks know the model.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.hooks import Here, LossTerm
+from fedsim.hooks import IMAGES_AND_TEXT, Here, LossTerm
 from fedsim.registry import component
-from fedsim.types import Batch, Config
+from fedsim.types import Batch, Config, Modality
 
 
 class FedProxConfig(Config):
@@ -28,6 +28,8 @@ class FedProxConfig(Config):
 @component("fedprox", hook="loss", summary="keeps local training near the received weights", paper="1812.06127")
 class FedProx(LossTerm[FedProxConfig]):
     """The proximal term, which limits how far clients with uneven data drift apart."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
         """Return mu / 2 times the squared distance to the received weights, a scalar."""

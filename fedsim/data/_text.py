@@ -1,0 +1,140 @@
+"""What text sets share: cutting documents into sentences and sentences into tokens, and planting secrets.
+
+A set hands over documents. An example is one sentence: its tokens as inputs (T,), the next tokens as labels (T,).
+Documents are kept together: none stands in both training and test text, and the owner of an example is its document.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from fedsim import seeding
+from fedsim.data._secrets import secrets
+from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer, frequent_words
+from fedsim.errors import FedsimError
+from fedsim.losses import IGNORED
+from fedsim.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
+_FEWEST_DOCUMENTS = 2
+
+
+class TextConfig(Config):
+    """Settings of every text set."""
+
+    length: int = Field(default=32, ge=2, description="tokens of an example: longer sentences are cut there")
+    shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are left out")
+    tokenizer: Literal["words", "bytes"] | Path = Field(
+        default="words",
+        description="words: frequent words of the test text, bytes for all others; bytes; or the folder of a Hugging "
+        "Face checkpoint, whose model then goes with it",
+    )
+    words: int = Field(default=2000, ge=1, description="words: how many")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the documents kept for testing")
+    train: int | None = Field(default=None, ge=1, description="at most this many training sentences; all when absent")
+    test: int | None = Field(default=None, ge=1, description="at most this many test sentences; all when absent")
+    identities: int = Field(default=0, ge=0, description="generated persons put into the training text (extra llm)")
+    canaries: int = Field(default=0, ge=0, description="random numbers put into the training text")
+    repetitions: tuple[int, ...] = Field(
+        default=(1,), min_length=1, description="how often secrets are repeated: the first, the second, and round again"
+    )
+    seed: int = Field(default=0, ge=0, description="order of the documents, and the secrets; apart from the scenario's")
+
+
+def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
+    """Return training and test sentences of documents, with the secrets that the settings ask for.
+
+    Raises:
+        FedsimError: fewer than two documents, no sentence that is long enough, or a tokenizer that cannot be read.
+        MissingExtra: an optional package is needed that is not installed.
+    """
+    if len(documents) < _FEWEST_DOCUMENTS:
+        raise FedsimError(
+            f"the text has {len(documents)} documents: expected at least 2, one for training and one for testing. "
+            "Documents are separated by an empty line, or are files of a folder."
+        )
+    order: list[int] = torch.randperm(len(documents), generator=seeding.generator(config.seed, "documents")).tolist()
+    kept = min(max(1, round(config.test_fraction * len(documents))), len(documents) - 1)
+    tested, trained = [[documents[index] for index in part] for part in (order[:kept], order[kept:])]
+    tokenizer = _tokenizer(config, tested)
+    known: set[tuple[int, ...]] = set()
+    test, _ = _sentences(config, tested, tokenizer, known)
+    train, users = _sentences(config, trained, tokenizer, known)
+    if not train or not test:
+        raise FedsimError(
+            f"the {'test' if train else 'training'} text has no sentence of {config.shortest} tokens or more. "
+            "Lower data.shortest, or bring more text."
+        )
+    train, users, planted = train[: config.train], users[: config.train], list[Planted]()
+    for number, secret in enumerate(secrets(config.identities, config.canaries, config.repetitions, config.seed)):
+        tokens = tokenizer.encode(secret.text)
+        places = range(len(train), len(train) + secret.repetitions)
+        planted.append(Planted(secret.kind, tokenizer.decode(tokens[: config.length]), tuple(places)))
+        train += [[*tokens, tokenizer.end]] * secret.repetitions
+        users += [len(trained) + number] * secret.repetitions
+    return Dataset(
+        train=_batch(train, tokenizer.padding, config.length),
+        test=_batch(test[: config.test], tokenizer.padding, config.length),
+        spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary),
+        class_names=("text",),
+        users=torch.tensor(users),
+        tokenizer=tokenizer,
+        planted=tuple(planted),
+    )
+
+
+def read_text(path: Path) -> str:
+    """Return the content of a UTF-8 file.
+
+    Raises:
+        FedsimError: it is no UTF-8, or holds nothing.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FedsimError(
+            f"{path} is not UTF-8 text: byte {error.start} is {error.object[error.start]:#04x}. Convert the file."
+        ) from error
+    if not text.strip():
+        raise FedsimError(f"{path} holds no text.")
+    return text
+
+
+def _tokenizer(config: TextConfig, public: Sequence[str]) -> Tokenizer:
+    """Only test text, which the server owns, decides what words are known: a list of private words would be a leak."""
+    if isinstance(config.tokenizer, Path):
+        return ModelTokenizer(config.tokenizer)
+    return WordTokenizer(frequent_words(public, config.words) if config.tokenizer == "words" else ())
+
+
+def _sentences(
+    config: TextConfig, documents: Sequence[str], tokenizer: Tokenizer, known: set[tuple[int, ...]]
+) -> tuple[list[list[int]], list[int]]:
+    """Return the tokens of sentences that are long enough and, once cut, new; and the number of each one's document."""
+    found: list[list[int]] = []
+    owners: list[int] = []
+    for number, document in enumerate(documents):
+        for sentence in _SENTENCE_END.split(" ".join(document.split())):
+            tokens = tokenizer.encode(sentence)
+            cut = tuple(tokens[: config.length])
+            if len(tokens) >= config.shortest and cut not in known:
+                found.append([*tokens, tokenizer.end])
+                owners.append(number)
+            known.add(cut)
+    return found, owners
+
+
+def _batch(sentences: Sequence[Sequence[int]], padding: int, length: int) -> Batch:
+    inputs = np.full((len(sentences), length), padding, dtype=np.int64)
+    labels = np.full((len(sentences), length), IGNORED, dtype=np.int64)
+    for row, tokens in enumerate(sentences):
+        following = tokens[1 : length + 1]
+        inputs[row, : len(following)], labels[row, : len(following)] = tokens[: len(following)], following
+    return Batch(torch.from_numpy(inputs), torch.from_numpy(labels))

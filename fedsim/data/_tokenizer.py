@@ -1,0 +1,112 @@
+"""Text to tokens: words of a public list, bytes for all others, or the tokenizer of a real model."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, final
+
+from fedsim.errors import FedsimError, MissingExtra
+
+_BYTES = 256
+_PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
+
+
+def frequent_words(texts: Iterable[str], count: int) -> tuple[str, ...]:
+    """Return the `count` most frequent words and signs, each with the blank in front of it; ties alphabetically."""
+    found = Counter(piece for text in texts for piece in _PIECE.findall(text))
+    return tuple(sorted(found, key=lambda piece: (-found[piece], piece))[:count])
+
+
+@final
+class WordTokenizer:
+    """Known words are one token each, everything else is spelled in UTF-8 bytes, so that no text is lost.
+
+    Tokens 0 to 255 are bytes, 256 is padding, 257 the end, and words follow. Without words it is a byte tokenizer.
+
+    Args:
+        words: what is known, as `frequent_words` returns it; public, so they must not come from private text.
+    """
+
+    padding = _BYTES
+    end = _BYTES + 1
+
+    def __init__(self, words: Sequence[str] = ()) -> None:
+        self._words = tuple(words)
+        self._numbers = {word: self.end + 1 + index for index, word in enumerate(self._words)}
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.end + 1 + len(self._words)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text."""
+        return [token for piece in _PIECE.findall(text) for token in self._of(piece)]
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; a byte sequence that is no UTF-8 shows a replacement sign."""
+        return b"".join(map(self._bytes, tokens)).decode("utf-8", errors="replace")
+
+    def _of(self, piece: str) -> list[int]:
+        return [self._numbers[piece]] if piece in self._numbers else list(piece.encode())
+
+    def _bytes(self, token: int) -> bytes:
+        if token in (self.padding, self.end):
+            return b""
+        return bytes([token]) if token < _BYTES else self._words[token - self.end - 1].encode()
+
+
+@final
+class ModelTokenizer:
+    """The tokenizer of a Hugging Face checkpoint folder. No code of the folder is run.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        FedsimError: the folder holds no tokenizer, or one without an end of text.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        if self._own.eos_token_id is None:
+            raise FedsimError(f"the tokenizer in {folder} has no end of text (eos_token). Add one to its settings.")
+
+    @cached_property
+    def _own(self) -> Any:
+        try:
+            from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and a second of imports
+        except ImportError:
+            raise MissingExtra("transformers, which reads tokenizers,", "pip install 'fedsim-privacy[llm]'") from None
+        if not self._folder.is_dir():
+            raise FedsimError(f"there is no folder {self._folder}: expected one with a Hugging Face tokenizer.")
+        try:
+            return AutoTokenizer.from_pretrained(self._folder, local_files_only=True, trust_remote_code=False)
+        except Exception as error:
+            raise FedsimError(f"{self._folder} holds no tokenizer that can be read: {error}") from error
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return len(self._own)
+
+    @property
+    def padding(self) -> int:
+        """The tokenizer's own padding, or its end of text when it has none."""
+        own = self._own.pad_token_id
+        return int(self.end if own is None else own)
+
+    @property
+    def end(self) -> int:
+        """The token that follows the last one of a text."""
+        return int(self._own.eos_token_id)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without those that a model puts around it."""
+        return list(self._own(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens."""
+        return self._own.decode(list(tokens), skip_special_tokens=True)

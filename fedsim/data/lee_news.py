@@ -1,0 +1,38 @@
+"""300 news reports of the Australian Broadcasting Corporation, as they ship inside gensim: about 60,000 words.
+
+Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id). An example is a sentence, its owner the report it
+stands in. What it may leak: names of places and people, which stand in few reports each.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from fedsim.data._text import TextConfig, read_text, tokenised
+from fedsim.errors import MissingExtra
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+
+class LeeNewsConfig(TextConfig):
+    """Settings of lee-news."""
+
+
+@dataset("lee-news", summary="2,000 sentences of 300 news reports from gensim")
+def lee_news(config: LeeNewsConfig) -> Dataset:
+    """Load the reports.
+
+    Raises:
+        MissingExtra: gensim is not installed; its own dependencies are not needed.
+    """
+    return tokenised(config, read_text(_file()).splitlines())
+
+
+def _file() -> Path:
+    package = importlib.util.find_spec("gensim")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        path = Path(folder) / "test" / "test_data" / "lee_background.cor"
+        if path.exists():
+            return path
+    raise MissingExtra("gensim, which holds the data set 'lee-news',", "pip install --no-deps gensim==4.4.0")

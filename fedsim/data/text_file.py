@@ -1,0 +1,46 @@
+"""Your own text: one UTF-8 file whose documents are separated by empty lines, or a folder of .txt files.
+
+Source: none (no arXiv id). An example is a sentence, its owner the document it stands in. What it may leak: whatever is
+in it, so nothing is copied anywhere but into reports, which show the attacked sentences.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field
+
+from fedsim.data._text import TextConfig, read_text, tokenised
+from fedsim.errors import FedsimError
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+_EMPTY_LINE = re.compile(r"\n\s*\n")
+
+
+class TextFileConfig(TextConfig):
+    """Settings of text-file."""
+
+    path: Path = Field(description="a UTF-8 file, or a folder with one .txt file per document")
+
+
+@dataset("text-file", summary="your own text: documents of a file, or the files of a folder")
+def text_file(config: TextFileConfig) -> Dataset:
+    """Load the text.
+
+    Raises:
+        FedsimError: there is no such file, it holds no text or is no UTF-8, or has fewer than two documents.
+    """
+    return tokenised(config, _documents(config.path))
+
+
+def _documents(path: Path) -> list[str]:
+    if path.is_file():
+        return [document for document in _EMPTY_LINE.split(read_text(path)) if document.strip()]
+    if not path.is_dir():
+        raise FedsimError(f"there is no file or folder {path}: expected UTF-8 text.")
+    files = sorted(path.glob("*.txt"))
+    if not files:
+        raise FedsimError(f"{path} holds no .txt file: expected one per document.")
+    return [read_text(file) for file in files]

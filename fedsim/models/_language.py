@@ -1,0 +1,36 @@
+"""What language models share: what they read, and an output layer that is the embedding itself."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fedsim.errors import FedsimError
+from fedsim.types import InputSpec
+
+
+def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
+    """Return (tokens of an example, number of tokens there are).
+
+    Raises:
+        FedsimError: the inputs are no text.
+    """
+    if spec.vocabulary is None:
+        raise FedsimError(f"model '{model}' reads text, got inputs of shape {spec.shape}. Choose a text set as data.")
+    return spec.shape[0], spec.vocabulary
+
+
+class TiedHead(nn.Module):
+    """Scores of all tokens with the embedding's own weight, which it does not own: the weight has one name only.
+
+    A state dict with two names of one tensor could not be trained by an optimizer that changes tensors by name.
+    """
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.out_features = embedding.num_embeddings
+        self._shared = [embedding]  # in a list, so that it is no part of this module
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return scores (B, T, V) of hidden states (B, T, width)."""
+        return F.linear(hidden, self._shared[0].weight)

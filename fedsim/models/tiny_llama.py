@@ -1,0 +1,141 @@
+"""Tiny Llama: a causal language model of ordinary modules, trained from scratch in minutes.
+
+Paper: Touvron et al. 2023, arXiv 2302.13971: pre-norm blocks with RMSNorm x / rms(x) g, rotary positions (arXiv
+2104.09864), SwiGLU silu(W1 x) * W3 x (arXiv 2002.05202), keys and values shared by groups of heads (arXiv 2305.13245).
+Modules have the names of the transformers package. What it may leak: the first query weight's gradient lies in the span
+of the normed embeddings of the batch's tokens, the embedding's own gradient has a row for each of them.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.errors import FedsimError
+from fedsim.models._language import TiedHead, text_shape
+from fedsim.registry import model
+from fedsim.types import Config, InputSpec
+
+_STD = 0.02
+
+
+class TinyLlamaConfig(Config):
+    """Settings of the tiny Llama."""
+
+    dropout: float = Field(
+        default=0.0,
+        ge=0,
+        lt=1,
+        description="probability p of dropping an entry: behind the embedding, the softmax, and both parts of a block",
+    )
+    width: int = Field(default=128, ge=1, description="size of a token, a multiple of the heads")
+    blocks: int = Field(default=2, ge=1)
+    heads: int = Field(default=4, ge=1)
+    key_value_heads: int = Field(default=2, ge=1, description="heads of keys and values, a divisor of the heads")
+    hidden: int = Field(default=256, ge=1, description="units between the layers of a block's MLP")
+    base: float = Field(default=10_000.0, gt=1, description="of the rotary positions' wave lengths, in tokens")
+    epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")
+    tied: bool = Field(default=False, description="the output layer is the embedding")
+
+
+@model("tiny-llama", summary="causal language model of two small Llama blocks", paper="2302.13971")
+def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
+    """Build the model.
+
+    Raises:
+        FedsimError: inputs that are no text, or heads that do not divide.
+    """
+    _, vocabulary = text_shape(spec, "tiny-llama")
+    if config.width % (2 * config.heads) or config.heads % config.key_value_heads:
+        raise FedsimError(
+            f"model 'tiny-llama' has {config.heads} heads, {config.key_value_heads} of keys and values, and width "
+            f"{config.width}: expected a width that is a multiple of {2 * config.heads}, and key_value_heads that "
+            "divide the heads."
+        )
+    return TinyLlama(config, vocabulary)
+
+
+class TinyLlama(nn.Module):
+    """Tokens (B, T) to scores of the next token (B, T, vocabulary)."""
+
+    def __init__(self, config: TinyLlamaConfig, vocabulary: int) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(vocabulary, config.width)
+        self.dropout = nn.Dropout(config.dropout)
+        self.layers = nn.ModuleList(_Block(config) for _ in range(config.blocks))
+        self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.lm_head = TiedHead(self.embed_tokens) if config.tied else nn.Linear(config.width, vocabulary, bias=False)
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                nn.init.normal_(module.weight, std=_STD)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return scores; a token sees those before it alone, so padding at the end changes nothing."""
+        hidden = self.dropout(self.embed_tokens(tokens))
+        for block in self.layers:
+            hidden = block(hidden)
+        return self.lm_head(self.norm(hidden))
+
+
+class _Block(nn.Module):
+    def __init__(self, config: TinyLlamaConfig) -> None:
+        super().__init__()
+        self.input_layernorm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.self_attn = _Attention(config)
+        self.post_attention_layernorm = nn.RMSNorm(config.width, eps=config.epsilon)
+        self.mlp = _GatedMlp(config)
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden)))
+        return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
+
+
+class _Attention(nn.Module):
+    """Causal attention with an explicit softmax, which can be differentiated twice."""
+
+    def __init__(self, config: TinyLlamaConfig) -> None:
+        super().__init__()
+        self._features = config.width // config.heads
+        self._repeats = config.heads // config.key_value_heads
+        self._base = config.base
+        self.q_proj = nn.Linear(config.width, config.width, bias=False)
+        self.k_proj = nn.Linear(config.width, config.key_value_heads * self._features, bias=False)
+        self.v_proj = nn.Linear(config.width, config.key_value_heads * self._features, bias=False)
+        self.dropout = nn.Dropout(config.dropout)
+        self.o_proj = nn.Linear(config.width, config.width, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
+        queries, keys = _rotated(queries, self._base), _rotated(keys, self._base).repeat_interleave(self._repeats, 1)
+        scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, T)
+        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
+        weights = self.dropout(scores.masked_fill(later, -torch.inf).softmax(-1))
+        return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.unflatten(-1, (-1, self._features)).transpose(1, 2)  # (B, heads, T, features)
+
+
+class _GatedMlp(nn.Module):
+    def __init__(self, config: TinyLlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.up_proj = nn.Linear(config.width, config.hidden, bias=False)
+        self.down_proj = nn.Linear(config.hidden, config.width, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.down_proj(nn.functional.silu(self.gate_proj(tokens)) * self.up_proj(tokens))
+
+
+def _rotated(heads: Tensor, base: float) -> Tensor:
+    """Turn entry i and i + F/2 of every head (B, heads, T, F) by an angle of position times base^(-2i/F)."""
+    positions, half = heads.shape[-2], heads.shape[-1] // 2
+    rates = base ** (-torch.arange(half, dtype=torch.float32, device=heads.device) / half)
+    angles = torch.arange(positions, dtype=torch.float32, device=heads.device).outer(rates)
+    cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
+    first, second = heads[..., :half], heads[..., half:]
+    return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)

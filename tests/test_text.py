@@ -1,0 +1,173 @@
+"""Text through the federation: what holds for tokens as it does for pixels, and what refuses them."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim import cohort, examples, registry, seeding
+from fedsim import world as worlds
+from fedsim.apps import evaluate_model
+from fedsim.client import local_training
+from fedsim.data.partition import describe_partition, partition
+from fedsim.errors import FedsimError, NotApplicable
+from fedsim.hooks import MembershipAttack
+from fedsim.losses import cross_entropy
+from fedsim.masks import dropout_sites, mask_not_batch_first
+from fedsim.replay import replay
+from fedsim.scenario import Scenario
+from fedsim.types import Batch, InputSpec, MembershipObservation, Observation, ThreatModel, Update, WireEntry
+from fedsim.world import World
+
+SPEC = InputSpec((4,), 7, (), (), vocabulary=7)
+
+
+class Tagger(nn.Module):
+    """The smallest language model: one token says the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Embedding(7, 6)
+        self.dropout = nn.Dropout(0.25)
+        self.head = nn.Linear(6, 7)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.dropout(self.embedding(tokens)))
+
+
+def observation() -> Observation:
+    model, tokens = Tagger(), torch.tensor([[1, 2, 3, 4]])
+    loss = cross_entropy(model(tokens), torch.tensor([[2, 3, 4, 5]]))
+    found = torch.autograd.grad(loss, list(model.parameters()))
+    gradient = dict(zip(dict(model.named_parameters()), found, strict=True))
+    update = Update("gradient", gradient, {}, 1, loss.item())
+    threat = ThreatModel(knows=("batch-size",))
+    return Observation(threat, model, cross_entropy, update, SPEC, 1, 0.1, (), 1, None, None, ())
+
+
+def test_a_spec_says_what_its_examples_are() -> None:
+    assert (SPEC.modality, SPEC.dtype) == ("text", torch.long)
+    images = InputSpec((1, 2, 2), 3, (0.0,), (1.0,))
+    assert (images.modality, images.dtype) == ("images", None)
+
+
+def test_dropout_is_found_behind_an_embedding() -> None:
+    (site,) = dropout_sites(Tagger(), SPEC.shape, 2, SPEC.dtype)
+    assert (site.name, site.rate, site.shape) == ("dropout", 0.25, (2, 4, 6))
+    assert mask_not_batch_first(Tagger(), SPEC.shape, SPEC.dtype) is None
+
+
+def test_repeated_sentences_are_one_example_and_another_label_makes_two() -> None:
+    tokens = torch.tensor([[1, 2], [3, 4]])
+    first, second = Batch(tokens, tokens + 1), Batch(tokens.flip(0), torch.tensor([[4, 5], [2, -100]]))
+    assert [own.tolist() for own in examples.numbers([first, second])] == [[0, 1], [1, 2]]
+    assert examples.distinct([first, second]).labels.tolist() == [[2, 3], [4, 5], [2, -100]]
+
+
+def test_sentences_are_shared_out_as_examples_of_one_class() -> None:
+    labels = torch.randint(7, (20, 4), generator=torch.Generator().manual_seed(0))
+    for scheme in ("iid", "dirichlet", "quantity-skew"):
+        shares = partition(labels, 3, torch.Generator().manual_seed(0), scheme=scheme)
+        assert torch.cat(list(shares)).sort().values.tolist() == list(range(20))
+        told = describe_partition(shares, labels, scheme=scheme, class_names=("text",))
+        assert sum(sum(counts) for _, counts in told.class_counts) == 20
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n for n, m in registry.methods("attack").items() if "text" not in m.make.modalities],  # type: ignore[attr-defined]
+)
+def test_attacks_on_images_refuse_text_in_one_sentence(name: str) -> None:
+    method = registry.get("attack", name)
+    seen, attack = observation(), method.make(method.config())
+    threat = ThreatModel(knows=tuple(attack.needs), server="malicious" if attack.crafts else "honest-but-curious")
+    with pytest.raises(NotApplicable, match=r"^works on images, and the examples are text$"):
+        attack(replace(seen, threat=threat), seeding.generator(0, "attack"))
+
+
+@pytest.mark.parametrize("name", registry.methods("membership"))
+def test_membership_attacks_on_images_refuse_text(name: str) -> None:
+    method = registry.get("membership", name)
+    attack: MembershipAttack = method.make(method.config())
+    tokens = Batch(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
+    seen = MembershipObservation(tokens, tokens, Tagger(), cross_entropy, (), (), lambda _batch, _generator: {})
+    with pytest.raises(NotApplicable, match="works on images, and the examples are text"):
+        attack(seen, seeding.generator(0, "membership"))
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> dict[str, Any]:
+    """A federation of a tiny language model on ten short documents."""
+    words = ["rain", "falls", "on", "seven", "green", "hills", "and", "nobody", "counts", "them"]
+    documents = [" ".join(words[(d + 3 * k) % 10] for k in range(6)) + f". Number {d} ends here." for d in range(10)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    return {
+        "data": {"name": "text-file", "path": str(tmp_path / "text.txt"), "length": 12, "words": 20},
+        "model": {"name": "tiny-llama", "width": 16, "hidden": 16, "dropout": 0.1},
+        "partition": {"scheme": "by-user"},
+        "federation": {"clients": 3, "batch_size": 2},
+    }
+
+
+def built(scenario: Callable[..., Scenario], tables: dict[str, Any], **changes: Any) -> World:
+    return worlds.build(scenario(**{**tables, **changes}))
+
+
+def started(world: World) -> None:
+    world.check()
+    world.new_model()
+
+
+def test_a_client_trains_on_sentences_and_can_be_replayed(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    settings = {**tables["federation"], "algorithm": "fedavg", "local_epochs": 2, "optimizer": {"name": "adam"}}
+    world = built(scenario, tables, federation=settings)
+    world.check()
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    assert truth.batches[0].inputs.shape == (2, 12)
+    assert len(truth.masks[0]) == 7
+    entry = WireEntry(1, 0, world.first_weights, update)
+    assert replay(world, entry).matches
+    loss, accuracy = evaluate_model(world, world.first_weights)
+    labels = world.dataset.test.labels
+    outputs = world.model_with(world.first_weights).eval()(world.dataset.test.inputs)
+    assert loss == pytest.approx(cross_entropy(outputs, labels).item())
+    assert accuracy == pytest.approx(float((outputs.argmax(-1) == labels)[labels != -100].double().mean()))
+
+
+def test_clients_trained_together_send_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+    world = built(scenario, tables, federation={**tables["federation"], "engine": "vectorized"})
+    cohort.check(world)
+
+
+@pytest.mark.parametrize("name", [n for n, m in registry.methods("defense").items() if "text" in m.make.modalities])  # type: ignore[attr-defined]
+def test_defenses_that_say_so_work_on_text(
+    name: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    world = built(scenario, tables, defenses=[{"name": name}])
+    world.check()
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"components": [{"name": "cutmix"}]}, "component 'cutmix' does not fit: it works on images"),
+        ({"defenses": [{"name": "mixup"}]}, "defense 'mixup' does not fit: it works on images"),
+        ({"attacks": [{"name": "dlg"}]}, "the labels of a language model are the text itself"),
+        ({"model": {"name": "lenet"}}, "reads images"),
+        ({"model": {"name": "mlp"}}, "model 'mlp' reads numbers, got tokens"),
+    ],
+)
+def test_what_does_not_work_on_text_is_refused_before_the_first_round(
+    changes: dict[str, Any], message: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    world = built(scenario, tables, **changes)
+    with pytest.raises(FedsimError, match=message):
+        started(world)
