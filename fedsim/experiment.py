@@ -32,6 +32,7 @@ from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.membership import separation
 from fedsim.metrics.statistics import succeeded, summarise
+from fedsim.metrics.text import score_sentences
 from fedsim.observe import describe, observe
 from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
@@ -491,6 +492,8 @@ def _scored(
     this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
 ) -> VictimRecord:
     batch, spec = distinct(truth.private), world.dataset.spec
+    if spec.modality == "text":
+        return _scored_text(world, entry, truth, found)
     scored = score_items(found, batch, spec)
     scores, order = with_composites(scored, found, truth, spec), scored.order
     loss = world.loss(entry.round)
@@ -514,6 +517,28 @@ def _scored(
         found=_component_scores(world, entry, truth, found),
         why=_why(world.scenario, found, scores, at_truth),
         arrays=arrays,
+    )
+
+
+def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> VictimRecord:
+    tokenizer = world.dataset.tokenizer
+    assert tokenizer is not None
+    return VictimRecord(
+        round=entry.round,
+        client=entry.client,
+        clients=entry.clients,
+        sentences=score_sentences(found, distinct(truth.private), tokenizer).sentences,
+        objective=found.objective,
+        objective_at_truth=objective_at_truth(
+            world.model_with(entry.received), entry.update, truth, world.loss(entry.round)
+        ),
+        iterations=found.iterations,
+        best_iteration=found.best_iteration,
+        stopped=found.stopped,
+        history=found.history,
+        notes=found.notes,
+        facts=dict(found.facts),
+        found=_component_scores(world, entry, truth, found),
     )
 
 
