@@ -27,6 +27,7 @@ from fedsim.types import OnStep, Step
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 _LINE_EVERY_SECONDS = 10.0
 _REFRESH_EVERY_STEPS = 20
+_SENTENCES_SHOWN = 4
 
 
 class PlainLines:
@@ -208,6 +209,8 @@ def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
         return f"no result: {victim.failure}"
+    if victim.sentences:
+        return _read(victim)
     psnr = sum(item.psnr for item in victim.scores) / len(victim.scores)
     ssim = sum(item.ssim for item in victim.scores) / len(victim.scores)
     found = "".join(f"; {name}: {figure:.0%}" for name, figure in victim.found.items())
@@ -215,6 +218,23 @@ def outcome(victim: VictimRecord) -> str:
         f"PSNR {psnr:.1f} dB, SSIM {ssim:.2f}, {victim.iterations} iterations, "
         f"{victim.seconds:.1f} s ({victim.stopped}){found}"
     )
+
+
+def _read(victim: VictimRecord) -> str:
+    """Return how many sentences were read, and the first of them beside their guesses."""
+    exact, rouge = (sum(getattr(own, name) for own in victim.sentences) for name in ("exact", "rouge_l"))
+    lines = [
+        f"{exact} of {len(victim.sentences)} sentences exact, ROUGE-L {rouge / len(victim.sentences):.2f}, "
+        f"{victim.seconds:.1f} s ({victim.stopped})"
+    ]
+    for own in victim.sentences[:_SENTENCES_SHOWN]:
+        lines += [f"    client: {_printable(own.text)}", f"    server: {_printable(own.guess)}"]
+    return "\n".join(lines)
+
+
+def _printable(text: str) -> str:
+    """Replace what could steer a terminal."""
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def separated(record: MembershipRecord) -> str:

@@ -33,6 +33,7 @@ from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.membership import separation
 from fedsim.metrics.statistics import succeeded, summarise
+from fedsim.metrics.text import score_sentences
 from fedsim.observe import describe, observe
 from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
@@ -508,6 +509,8 @@ def _scored(
     this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
 ) -> VictimRecord:
     batch, spec = distinct(truth.private), world.dataset.spec
+    if spec.modality == "text":
+        return _scored_text(world, entry, truth, found)
     scored = score_items(found, batch, spec)
     scores, order = with_composites(scored, found, truth, spec), scored.order
     loss = world.loss(entry.round)
@@ -553,6 +556,28 @@ def _public_images(dataset: Dataset) -> Tensor | None:
 def _in_bytes(pixels: Tensor) -> np.ndarray:
     """Return pixels in 256 steps: for looking at, a quarter of the size."""
     return (255 * pixels).round().to(torch.uint8).numpy()
+
+
+def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> VictimRecord:
+    tokenizer = world.dataset.tokenizer
+    assert tokenizer is not None
+    return VictimRecord(
+        round=entry.round,
+        client=entry.client,
+        clients=entry.clients,
+        sentences=score_sentences(found, distinct(truth.private), tokenizer).sentences,
+        objective=found.objective,
+        objective_at_truth=objective_at_truth(
+            world.model_with(entry.received), entry.update, truth, world.loss(entry.round)
+        ),
+        iterations=found.iterations,
+        best_iteration=found.best_iteration,
+        stopped=found.stopped,
+        history=found.history,
+        notes=found.notes,
+        facts=dict(found.facts),
+        found=_component_scores(world, entry, truth, found),
+    )
 
 
 def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:

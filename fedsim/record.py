@@ -115,6 +115,21 @@ class ItemScore(_Part):
         return {name: value for name, value in fields(self).items() if value is not None}
 
 
+class SentenceScore(_Part):
+    """One sentence of a client beside the guess that is matched to it; an empty guess where there was none.
+
+    `token_accuracy` is the share of the sentence's tokens that stand at the right place of the guess, `rouge_l` the
+    F-measure of the longest common subsequence of words, `exact` whether every token is right and none is too many.
+    """
+
+    index: int
+    text: str
+    guess: str
+    token_accuracy: float
+    rouge_l: float
+    exact: bool
+
+
 class VictimRecord(_Part):
     """One attacked update, or the attacked mean of a round's updates.
 
@@ -123,13 +138,15 @@ class VictimRecord(_Part):
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
     `facts` are figures that explain the result, by name, as the attack gave them; `found` compares what it read beside
     images and masks with the truth, as the components score it; `why` says in sentences, with what
-    the scorer knows besides, why images were not recovered, and is empty when all were.
+    the scorer knows besides, why images were not recovered, and is empty when all were. Of text there are `sentences`
+    in place of `scores`, and no arrays.
     """
 
     round: int
     client: int
     clients: tuple[int, ...] = ()
     scores: tuple[ItemScore, ...] = ()
+    sentences: tuple[SentenceScore, ...] = ()
     masks: tuple[MaskScore, ...] = ()
     objective: float | None = None
     objective_at_truth: float | None = None
@@ -144,6 +161,16 @@ class VictimRecord(_Part):
     failure: str | None = None
     seconds: float = Field(default=0.0, description="wall time of the attack; differs between runs")
     arrays: str = ""
+
+    @model_serializer(mode="wrap")
+    def _without_sentences(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent where examples are images."""
+        return {name: value for name, value in fields(self).items() if value or name != "sentences"}
+
+    @property
+    def examples(self) -> int:
+        """How many examples were scored."""
+        return len(self.scores) + len(self.sentences)
 
     @property
     def who(self) -> str:
@@ -162,8 +189,18 @@ class CompositeSummary(_Part):
     minor_found: Interval | None
 
 
+class TextSummary(_Part):
+    """Scores of sentences; see `SentenceScore`. Means, with `success` of the summary as the share of exact ones."""
+
+    token_accuracy: Interval | None
+    rouge_l: Interval | None
+
+
 class Summary(_Part):
-    """An attack over all victims of an arm. Units of resampling are victims, not images."""
+    """An attack over all victims of an arm. Units of resampling are victims, not images.
+
+    A sentence is a success when it is exact.
+    """
 
     success: Interval
     psnr_median: Interval | None
@@ -173,11 +210,16 @@ class Summary(_Part):
     label_accuracy: Interval | None
     mask_accuracy: Interval | None = None
     composites: CompositeSummary | None = None
+    text: TextSummary | None = None
 
     @model_serializer(mode="wrap")
     def _without_composites(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out what is absent in most runs."""
-        return {name: value for name, value in fields(self).items() if value is not None or name != "composites"}
+        return {
+            name: value
+            for name, value in fields(self).items()
+            if value is not None or name not in ("composites", "text")
+        }
 
 
 class AttackRecord(_Part):

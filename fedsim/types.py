@@ -466,7 +466,8 @@ class Reconstruction:
     """An attacker's guess.
 
     Attributes:
-        inputs: guessed examples, normalised, shape (B, *spec.shape).
+        inputs: guessed examples, normalised, shape (B, *spec.shape); of text, token numbers (N, T), negative where a
+            guess has ended, for as many sentences as were found.
         labels: guessed or granted labels, shape (B,).
         masks: estimated dropout masks in [0, 1] in call order, or None when not estimated.
         objective: the attack's own objective at the guess.

@@ -2,25 +2,39 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
-from fedsim import cohort, examples, registry, seeding
+from fedsim import cohort, display, examples, experiment, registry, report, seeding
 from fedsim import world as worlds
 from fedsim.apps import evaluate_model
 from fedsim.client import local_training
 from fedsim.data.partition import describe_partition, partition
 from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, Attack, MembershipAttack
 from fedsim.losses import cross_entropy
 from fedsim.masks import dropout_sites, mask_not_batch_first
 from fedsim.replay import replay
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, InputSpec, MembershipObservation, Observation, ThreatModel, Update, WireEntry
+from fedsim.store import RunFolder
+from fedsim.types import (
+    Batch,
+    Config,
+    InputSpec,
+    MembershipObservation,
+    Observation,
+    OnStep,
+    Reconstruction,
+    ThreatModel,
+    Update,
+    WireEntry,
+)
 from fedsim.world import World
 
 SPEC = InputSpec((4,), 7, (), (), vocabulary=7)
@@ -171,3 +185,51 @@ def test_what_does_not_work_on_text_is_refused_before_the_first_round(
     world = built(scenario, tables, **changes)
     with pytest.raises(FedsimError, match=message):
         started(world)
+
+
+class ReaderConfig(Config):
+    """No settings."""
+
+
+class Reader(Attack[ReaderConfig]):
+    """Always guesses the same sentence, of a text or of nobody."""
+
+    modalities = IMAGES_AND_TEXT
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        guess = torch.tensor([[*b"<b>\x1b[31mno", *[-1] * 2]])
+        return Reconstruction(guess, torch.zeros(1), None, 0.5, 1, 1, ((1, 0.5),), "guessed")
+
+
+def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.methods("attack")
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    registry.attack("reader", summary="always guesses the same")(Reader)
+    threat = {"knows": ["batch-size", "dropout-rates"], "victims": 2}
+    told = scenario(**{**tables, "attacks": [{"name": "reader"}], "threat": threat})
+    out = StringIO()
+    folder = tmp_path / "run"
+    folder.mkdir()
+    record = experiment.run(
+        told, RunFolder(folder), display.PlainLines(Console(file=out, width=200)), command="test", earlier=None
+    )
+    (attack,) = record.arms[0].attacks
+    assert record.arms[0].replay_matches
+    assert [len(victim.sentences) for victim in attack.victims] == [2, 2]
+    assert [victim.failure for victim in attack.victims] == [None, None]
+    assert {own.guess for victim in attack.victims for own in victim.sentences} == {"", "<b>\x1b[31mno"}
+    assert attack.summary is not None
+    assert attack.summary.text is not None
+    assert attack.summary.success.value == 0.0
+    assert "0 of 2 sentences exact" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
+    display.results(record)
+    page = report.build(folder).read_text()
+    assert "What was read" in page
+    assert "none of 4 sentences of 2 updates was" in page
+    assert "&lt;b&gt;" in page
+    assert "<b>\x1b" not in page
+    rows = (folder / "scores.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from fedsim.metrics.labels import label_accuracy
-from fedsim.record import CompositeSummary, Interval, ItemScore, MaskScore, Summary, VictimRecord
+from fedsim.record import CompositeSummary, Interval, ItemScore, MaskScore, Summary, TextSummary, VictimRecord
 from fedsim.seeding import derive
 
 Metric = Literal["psnr", "ssim", "mse"]
@@ -109,8 +109,10 @@ def summarise(
     Raises:
         ValueError: there are no victims.
     """
-    scored = [victim for victim in victims if victim.failure is None and victim.scores]
+    ended = [victim for victim in victims if victim.failure is None]
+    scored, read = [victim for victim in ended if victim.scores], [victim for victim in ended if victim.sentences]
     shares = [float(np.mean([succeeded(i, metric, threshold) for i in victim.scores])) for victim in scored]
+    shares += [float(np.mean([sentence.exact for sentence in victim.sentences])) for victim in read]
     labels = [label_accuracy([i.guessed_label for i in v.scores], [i.label for i in v.scores]) for v in scored]
     masks = [accuracy for v in scored if (accuracy := mask_accuracy(v.masks)) is not None]
 
@@ -139,6 +141,12 @@ def summarise(
         label_accuracy=over(np.nanmean, [[label] for label in labels]),
         mask_accuracy=over(np.nanmean, [[mask] for mask in masks]),
         composites=composites if any(value for _, value in composites) else None,
+        text=TextSummary(
+            token_accuracy=over(np.nanmean, [[own.token_accuracy for own in victim.sentences] for victim in read]),
+            rouge_l=over(np.nanmean, [[own.rouge_l for own in victim.sentences] for victim in read]),
+        )
+        if read
+        else None,
     )
 
 

@@ -94,6 +94,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
         sights=tables.sights(record),
+        readings=tables.readings(record),
         minor_shares=tables.MINOR_SHARES,
         left_out=tables.left_out(record),
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],

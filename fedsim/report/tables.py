@@ -18,6 +18,7 @@ from fedsim.record import (
     PartitionRecord,
     RoundRecord,
     RunRecord,
+    SentenceScore,
     VictimRecord,
 )
 from fedsim.report.verdict import Judge, bounds, has_result, knowledge
@@ -137,6 +138,16 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """One sentence of a client, and what an attack made of it."""
+
+    arm: str
+    attack: str
+    victim: str
+    sentence: SentenceScore
+
+
+@dataclass(frozen=True)
 class LeftOut:
     """Somebody or something that is missing from the numbers, and why."""
 
@@ -228,6 +239,17 @@ def _found_between(attack: AttackRecord, low: float, high: float) -> str:
     return f"{sum(map(bool, found))} of {len(found)}"
 
 
+def readings(record: RunRecord) -> list[Reading]:
+    """Return every client's sentence beside each attack's guess of it."""
+    return [
+        Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", sentence)
+        for arm in record.arms
+        for attack in arm.attacks
+        for victim in attack.victims
+        for sentence in victim.sentences
+    ]
+
+
 def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
     """Return (arm, rows) for every arm with at least one search that ended."""
     by_arm = [
@@ -299,9 +321,11 @@ def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judg
         victim.seconds,
         victim.failure,
     )
-    if victim.failure is not None or not victim.scores:
+    if victim.failure is not None or not victim.examples:
         yield (*start, *(None,) * 7, False, *end)
         return
+    for sentence in victim.sentences:
+        yield (*start, sentence.index, *(None,) * 6, sentence.exact, *end)
     for item in victim.scores:
         is_success = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
         scored = (item.index, item.label, item.guessed_label, item.mse, item.mse_normalised, item.psnr, item.ssim)
@@ -406,9 +430,9 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diag
 def _reading(victim: VictimRecord, judge: Judge) -> str:
     """How many images were recovered, and why not the others."""
     recovered = judge.recovered(victim)
-    if victim.scores and recovered == len(victim.scores):
+    if victim.examples and recovered == victim.examples:
         return "recovered"
-    return "; ".join((f"{recovered} of {len(victim.scores)} recovered", *victim.why))
+    return "; ".join((f"{recovered} of {victim.examples} recovered", *victim.why))
 
 
 def _turnout(entry: RoundRecord) -> Turnout:

@@ -65,6 +65,7 @@ class Count(NamedTuple):
     recovered: int
     images: int
     victims: int
+    noun: str = "image"
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,15 @@ class Judge:
         """Return how many of a victim's images count as recovered."""
         if victim.failure is not None:
             return 0
-        return sum(succeeded(item, self.scoring.metric, self.scoring.threshold) for item in victim.scores)
+        exact = sum(sentence.exact for sentence in victim.sentences)
+        return exact + sum(succeeded(item, self.scoring.metric, self.scoring.threshold) for item in victim.scores)
 
     def count(self, attack: AttackRecord) -> Count:
         """Count images; a victim without scores has as many as the largest batch among the others, at least one."""
-        batch = max([1, *(len(victim.scores) for victim in attack.victims)])
-        images = sum(len(v.scores) if v.failure is None and v.scores else batch for v in attack.victims)
-        return Count(sum(map(self.recovered, attack.victims)), images, len(attack.victims))
+        batch = max([1, *(victim.examples for victim in attack.victims)])
+        images = sum(v.examples if v.failure is None and v.examples else batch for v in attack.victims)
+        noun = "sentence" if is_text(attack) else "image"
+        return Count(sum(map(self.recovered, attack.victims)), images, len(attack.victims), noun)
 
     def is_control(self, arm: ArmRecord, attack: AttackRecord) -> bool:
         """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
@@ -141,7 +144,12 @@ class Judge:
 
 def has_result(attack: AttackRecord) -> bool:
     """Tell whether the attack gave a guess for at least one victim."""
-    return any(victim.failure is None and victim.scores for victim in attack.victims)
+    return any(victim.failure is None and victim.examples for victim in attack.victims)
+
+
+def is_text(attack: AttackRecord) -> bool:
+    """Tell whether the attack guessed sentences."""
+    return any(victim.sentences for victim in attack.victims)
 
 
 def knowledge(attack: AttackRecord) -> str:
@@ -283,10 +291,10 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     if not count.recovered:
         labels = _listed([attack.label for attack in uninformed or tried])
         after = f" ({labels}; {_measured(strongest, judge)}), which is no guarantee.{control}"
-        images = "the one image was not" if count.images == 1 else f"none of {_images(count)} was"
+        images = f"the one {count.noun} was not" if count.images == 1 else f"none of {_images(count)} was"
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
-    finding = f"{count.recovered} of {_images(count)} {verb} recognisable"
+    finding = f"{count.recovered} of {_images(count)} {verb} {'exact' if is_text(strongest) else 'recognisable'}"
     fooled = _fooled_clause(uninformed, judge)
     after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
     return Sentence(arm.name, before, finding, after, True)
@@ -313,11 +321,14 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
 def _measured(attack: AttackRecord, judge: Judge) -> str:
     summary = judge.summary(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
-    return f"{judge.rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else judge.rule
+    rule = "every token right" if is_text(attack) else judge.rule
+    return f"{rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else rule
 
 
 def _strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
     summary = judge.summary(attack)
+    if summary is not None and summary.text is not None and summary.text.rouge_l is not None:
+        return (summary.success.value, summary.text.rouge_l.value)
     if summary is None or summary.psnr_median is None:
         return (0.0, 0.0)
     return (summary.success.value, summary.psnr_median.value)
@@ -328,7 +339,7 @@ def _of(count: Count) -> str:
 
 
 def _images(count: Count) -> str:
-    noun = "image" if count.images == 1 else "images"
+    noun = count.noun if count.images == 1 else f"{count.noun}s"
     return f"{count.images} {noun}" + (f" of {count.victims} updates" if count.images != count.victims else "")
 
 

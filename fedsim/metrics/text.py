@@ -1,0 +1,95 @@
+"""How much of a client's text was read: right tokens, exact sentences, and ROUGE-L.
+
+Paper: Lin 2004, "ROUGE: a package for automatic evaluation of summaries" (no arXiv id), equations 2 to 4 with beta = 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.losses import IGNORED
+from fedsim.record import SentenceScore
+from fedsim.types import Batch, Reconstruction, Tokenizer
+
+
+class ScoredSentences(NamedTuple):
+    """Scores in the order of the originals; ``order[i]`` is the guess of original i, or -1."""
+
+    sentences: tuple[SentenceScore, ...]
+    order: Tensor
+
+
+def common_subsequence(first: Sequence[object], second: Sequence[object]) -> int:
+    """Return the length of the longest common subsequence."""
+    lengths = [0] * (len(second) + 1)
+    for own in first:
+        before = 0
+        for index, other in enumerate(second, 1):
+            before, lengths[index] = lengths[index], before + 1 if own == other else max(lengths[index - 1 : index + 1])
+    return lengths[-1]
+
+
+def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
+    """Return 2 LCS / (guessed + original words), in [0, 1]: the harmonic mean of recall and precision."""
+    total = len(guess) + len(original)
+    return 2.0 * common_subsequence(guess, original) / total if total else 1.0
+
+
+def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
+    """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
+    right = sum(own == other for own, other in zip(guess, original, strict=False))
+    return right / len(original) if original else 1.0
+
+
+def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> ScoredSentences:
+    """Score every sentence of a batch against the guess that is matched to it, so that all have most tokens right.
+
+    Args:
+        found: guesses (N, T), negative behind the end; N may be below or above the batch's size.
+        batch: the originals (B, T) with their next tokens.
+        tokenizer: turns both into text.
+    """
+    originals = [_tokens(row, own) for row, own in zip(batch.inputs.tolist(), batch.labels.tolist(), strict=True)]
+    guesses = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
+    gains = np.array([[_gain(guess, original) for guess in guesses] for original in originals])
+    order = _matched(gains.reshape(len(originals), len(guesses)))
+    rows = (
+        (original, guesses[number] if number >= 0 else []) for original, number in zip(originals, order, strict=True)
+    )
+    sentences = tuple(_scored(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
+    return ScoredSentences(sentences, torch.tensor(order))
+
+
+def _tokens(inputs: list[int], labels: list[int]) -> list[int]:
+    """Return the tokens that have a next one: the others are padding."""
+    return [token for token, label in zip(inputs, labels, strict=True) if label != IGNORED]
+
+
+def _gain(guess: Sequence[int], original: Sequence[int]) -> float:
+    """Of guesses with as many right tokens, the one with fewer wrong ones is the better match."""
+    return token_accuracy(guess, original) - 1e-6 * abs(len(guess) - len(original))
+
+
+def _matched(gains: np.ndarray) -> list[int]:
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
+
+    rows, columns = linear_sum_assignment(gains, maximize=True)
+    chosen = dict(zip(rows.tolist(), columns.tolist(), strict=True))
+    return [chosen.get(row, -1) for row in range(len(gains))]
+
+
+def _scored(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> SentenceScore:
+    text, guessed = tokenizer.decode(original), tokenizer.decode(guess)
+    return SentenceScore(
+        index=index,
+        text=text,
+        guess=guessed,
+        token_accuracy=token_accuracy(guess, original),
+        rouge_l=rouge_l(guessed.split(), text.split()),
+        exact=guess == original,
+    )

@@ -1,0 +1,69 @@
+"""Scores of text against brute force."""
+
+import itertools
+from collections.abc import Sequence
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedsim.data._tokenizer import WordTokenizer
+from fedsim.metrics.text import common_subsequence, rouge_l, score_sentences, token_accuracy
+from fedsim.types import Batch, Reconstruction
+
+SHORT = st.lists(st.integers(0, 3), max_size=6)
+
+
+def brute_force(first: Sequence[int], second: Sequence[int]) -> int:
+    def subsequences(of: Sequence[int], length: int) -> set[tuple[int, ...]]:
+        return set(itertools.combinations(of, length))
+
+    shortest = min(len(first), len(second))
+    return max(n for n in range(shortest + 1) if subsequences(first, n) & subsequences(second, n))
+
+
+@given(SHORT, SHORT)
+def test_the_longest_common_subsequence_is_that_of_brute_force(first: list[int], second: list[int]) -> None:
+    assert common_subsequence(first, second) == brute_force(first, second)
+
+
+@given(SHORT, SHORT)
+def test_rouge_is_the_harmonic_mean_of_recall_and_precision(first: list[int], second: list[int]) -> None:
+    common = brute_force(first, second)
+    if not common:
+        assert rouge_l(first, second) == (0.0 if first or second else 1.0)
+        return
+    recall, precision = common / len(second), common / len(first)
+    assert abs(rouge_l(first, second) - 2 * recall * precision / (recall + precision)) < 1e-12
+
+
+def test_token_accuracy_counts_places() -> None:
+    assert token_accuracy([1, 2, 3], [1, 9, 3, 4]) == 0.5
+    assert token_accuracy([], [1]) == 0.0
+
+
+def reconstruction(rows: list[list[int]]) -> Reconstruction:
+    inputs = torch.tensor(rows, dtype=torch.long).reshape(len(rows), 3)
+    return Reconstruction(inputs, torch.zeros(len(rows)), None, 0.0, 0, 0, (), "ended")
+
+
+def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> None:
+    a, b, c = ord("a"), ord("b"), ord("c")
+    batch = Batch(torch.tensor([[a, b, c], [c, 256, 256]]), torch.tensor([[b, c, 257], [257, -100, -100]]))
+    swapped = score_sentences(reconstruction([[c, -1, -1], [a, b, c]]), batch, WordTokenizer())
+    assert swapped.order.tolist() == [1, 0]
+    assert all(own.exact and own.rouge_l == own.token_accuracy == 1.0 for own in swapped.sentences)
+    assert [own.text for own in swapped.sentences] == ["abc", "c"]
+    missing = score_sentences(reconstruction([[a, b, -1]]), batch, WordTokenizer())
+    assert missing.order.tolist() == [0, -1]
+    assert [own.guess for own in missing.sentences] == ["ab", ""]
+    assert [own.exact for own in missing.sentences] == [False, False]
+    nothing = score_sentences(reconstruction([]), batch, WordTokenizer())
+    assert [own.token_accuracy for own in nothing.sentences] == [0.0, 0.0]
+
+
+def test_a_token_too_many_is_not_exact() -> None:
+    batch = Batch(torch.tensor([[97, 98, 256]]), torch.tensor([[98, 257, -100]]))
+    (own,) = score_sentences(reconstruction([[97, 98, 99]]), batch, WordTokenizer()).sentences
+    assert own.token_accuracy == 1.0
+    assert not own.exact
