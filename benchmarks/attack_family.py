@@ -116,6 +116,23 @@ CASES = {
     "compensation": _defended("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
     "copa": Case("convnet with ReLU, digits", DIGITS, {"name": "convnet", "width": 16}),
     "cpl": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
+    "cutmix-inversion": Case(
+        "convnet, MNIST, CutMix with one box, told the boxes",
+        MNIST,
+        {"name": "convnet"},
+        2,
+        {"iterations": 200, "trials": 2},
+        threat={"knows": [*KNOWS, "components", "draws"]},
+        rest={"components": [{"name": "cutmix", "probability": 1.0}]},
+    ),
+    "dager": Case(
+        "tiny Llama, news, sentences of 16 tokens",
+        {"name": "lee-news", "length": 16},
+        {"name": "tiny-llama"},
+        4,
+        threat={"knows": ["batch-size", "dropout-rates"]},
+        rest={"partition": {"scheme": "by-user"}},
+    ),
     "dlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "dropout-inversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "fedavg-inversion": SEVERAL_STEPS,
@@ -176,7 +193,7 @@ def measure(names: Sequence[str]) -> Iterator[Row]:
             size = "" if "local_epochs" in case.federation else f", B = {case.batch_size}"
             setting = f"{name}, {case.words}{size}, p = {rate:g}"
             victims = arm.attacks[0].victims
-            yield from _masks(setting, victims) if name == "mask-readout" else _images(setting, victims)
+            yield from _MEASURES.get(name, _images)(setting, victims)
 
 
 def _arms(name: str, case: Case) -> tuple[ArmRecord, ...]:
@@ -214,6 +231,19 @@ def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
         yield _absent("mask accuracy", setting, "share", victims[0].failure or "the model drops nothing out")
         return
     yield _row("mask accuracy", setting, "share", accuracies)
+
+
+def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
+    """Share of a sentence's tokens that are right, and of the sentences that are right altogether."""
+    sentences = [sentence for victim in victims for sentence in victim.sentences]
+    if not sentences:
+        yield _absent("token accuracy", setting, "share", victims[0].failure or "no sentence was scored")
+        return
+    yield _row("token accuracy", setting, "share", [sentence.token_accuracy for sentence in sentences], mean=True)
+    yield _row("exact", setting, "share", [float(sentence.exact) for sentence in sentences], mean=True)
+
+
+_MEASURES = {"mask-readout": _masks, "dager": _sentences}
 
 
 def _row(name: str, setting: str, unit: str, values: Sequence[float], *, mean: bool = False) -> Row:

@@ -264,6 +264,7 @@ def test_a_finished_sweep_is_known_without_torch_and_only_by_the_same_command(tm
     assert finished_before(out, origin_of(path, [])) is None
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_a_ray_cluster_makes_the_same_bytes_and_a_run_that_raises_fails_alone(tmp_path: Path) -> None:
     path = tmp_path / "s.toml"
