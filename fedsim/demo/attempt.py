@@ -76,6 +76,7 @@ def attempt(order: Order, iterations: int, tell: Tell) -> None:
             "name": name_of(attacker, 1),
             "seconds": seconds,
             "iterations": found.iterations,
+            "objective": _finite(found.objective),
             "stopped": found.stopped,
             "agreement": agreement(world, found, truth, torch.arange(1)),
         }
@@ -104,9 +105,13 @@ class _Steps:
         if now - self._last < _EVERY_SECONDS:
             return
         self._last = now
-        objective = step.objective if math.isfinite(step.objective) else None
-        told = {"iteration": step.iteration, "iterations": step.iterations, "objective": objective}
+        told = {"iteration": step.iteration, "iterations": step.iterations, "objective": _finite(step.objective)}
         self._tell("step", {**told, **_shown(self._world, self._image, step.guess)})
+
+
+def _finite(value: float) -> float | None:
+    """Return what JSON has a number for."""
+    return value if math.isfinite(value) else None
 
 
 def _shown(world: World, image: Tensor, guess: Tensor) -> dict[str, Any]:

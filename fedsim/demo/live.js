@@ -159,7 +159,7 @@ const heard = {
     show(id, about.pixels);
     const time = about.seconds < 1 ? `${(1000 * about.seconds).toFixed(0)} ms` : `${about.seconds.toFixed(1)} s`;
     tell(id, `${about.name}: ${about.psnr.toFixed(1)} dB after ${time}${id === "search" ? `, ${about.iterations} iterations` : ""}.${rate(about)}`);
-    if (id === "search") note(about.iterations, null, about.psnr, about.iterations);
+    if (id === "search") note(about.iterations, about.objective, about.psnr, about.iterations);
   },
 };
 
