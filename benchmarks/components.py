@@ -29,6 +29,11 @@ RESNET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "resnet18",
 LENET = {"data": {"name": "mnist5k", "size": 32}, "model": {"name": "lenet", "dropout": 0.0}}
 
 
+def _few(passes: int) -> int:
+    """Return how many passes a large model takes."""
+    return max(3, passes // 8)
+
+
 def client(component: dict[str, Any] | None, **tables: Any) -> Callable[[int], None]:
     """Return one client's round, to be called with the pass's number.
 
@@ -53,23 +58,23 @@ def beside_plain(component: dict[str, Any], setting: str, must: str, passes: int
 
 def cutmix(passes: int) -> Iterator[Row]:
     """CutMix on every batch, with one box and with a box an image."""
-    for model, tables in (("MLP", MLP), ("LeNet", LENET)):
+    for model, tables, own in (("MLP", MLP, passes), ("LeNet", LENET, passes), ("ResNet-18", RESNET, _few(passes))):
         for per_sample in (False, True):
             component = {"name": "cutmix", "probability": 1.0, "per_sample": per_sample}
             setting = f"{model}, {'a box an image' if per_sample else 'one box'}"
-            yield beside_plain(component, setting, "<= 1.05", passes, **tables)
+            yield beside_plain(component, setting, "<= 1.05", own, **tables)
 
 
 def multi_sample_dropout(passes: int) -> Iterator[Row]:
     """Eight samples of every example behind the last dropout layer."""
     component = {"name": "multi-sample-dropout", "samples": 8}
-    yield beside_plain(component, "ResNet-18", "<= 1.25", max(3, passes // 10), **RESNET)
+    yield beside_plain(component, "ResNet-18", "<= 1.25", _few(passes), **RESNET)
 
 
 def nested_dropout(passes: int) -> Iterator[Row]:
     """A prefix of the last features; the network of the paper first."""
     component = {"name": "nested-dropout", "eta": 10.0}
-    yield beside_plain(component, "ResNet-18", "<= 1.05", max(3, passes // 10), **RESNET)
+    yield beside_plain(component, "ResNet-18", "<= 1.05", _few(passes), **RESNET)
     for model, tables in (("MLP", MLP), ("LeNet", LENET)):
         yield beside_plain(component, model, "<= 1.05", passes, **tables)
 
