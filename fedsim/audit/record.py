@@ -70,8 +70,8 @@ class Inspection(_Part):
 
     @property
     def is_unknown(self) -> bool:
-        """Whether the clock ended it before there was any guess, so that it says nothing."""
-        return self.is_short and not any(victim.failure is None for victim in self.victims)
+        """Whether no attack came to a guess, for lack of time or because every one failed, so that it says nothing."""
+        return bool(self.victims) and not any(victim.failure is None for victim in self.victims)
 
 
 class Training(_Part):

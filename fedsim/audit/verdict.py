@@ -25,7 +25,7 @@ def unjudged(record: AuditRecord) -> tuple[str, ...]:
     """Return a sentence for every threshold about which the audit says nothing."""
     policy, found = record.policy, list[str]()
     if policy.max_recognisable is not None:
-        if not any(own.recovered is not None for own in record.inspections):
+        if not any(own.recovered is not None and not own.is_unknown for own in record.inspections):
             found.append("max_recognisable was not judged: no reconstruction was scored.")
         found += [
             f"max_recognisable: the search on batch {own.batch_size} was ended by the clock; it might recover more."
@@ -94,7 +94,9 @@ def is_tested(trial: Trial) -> bool:
 def sentence(record: AuditRecord) -> str:
     """Return the recommendation in words, with what it costs."""
     if record.inspections and all(own.is_unknown for own in record.inspections):
-        return "No attack came to a guess within the time, so nothing is known. Give the audit more minutes."
+        if any(own.is_short for own in record.inspections):
+            return "No attack came to a guess within the time, so nothing is known. Give the audit more minutes."
+        return "No attack came to a guess, so nothing is known. The page says why each one failed."
     best = recommended(record)
     if best is None or control_failed(record):
         return _why_none(record)

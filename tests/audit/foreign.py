@@ -48,8 +48,20 @@ class Mixing(nn.Module):
         return mixed.sign() * (mixed.abs() + 1e-3) ** self.power
 
 
+def squared_margins(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return a loss that a project wrote for itself: squared margins to the right class."""
+    right = scores.gather(1, labels[:, None])
+    return (1.0 - right + scores).clamp_min(0.0).square().mean()
+
+
 def with_a_custom_layer() -> tuple[nn.Module, object, DataLoader]:
     """Return a model with a layer and a loss of its own."""
     torch.manual_seed(0)
     model = nn.Sequential(Mixing(8), nn.Flatten(), nn.Linear(64, 32), nn.Tanh(), nn.Linear(32, 4))
-    return model, nn.MultiMarginLoss(), DataLoader(images(24), batch_size=4)
+    return model, squared_margins, DataLoader(images(24), batch_size=4)
+
+
+def with_a_loss_of_one_derivative() -> tuple[nn.Module, object, DataLoader]:
+    """Return the same model with a loss whose gradient cannot be differentiated again."""
+    model, _, loader = with_a_custom_layer()
+    return model, nn.MultiMarginLoss(), loader

@@ -56,3 +56,11 @@ def test_a_whole_audit_of_a_foreign_model(tmp_path: Path, name: str) -> None:
     assert sum(len(victim.scores) for victim in found.victims) > 0
     assert record.training is not None
     assert (tmp_path / "audit.html").exists()
+
+
+@pytest.mark.slow
+def test_a_loss_that_no_attack_can_differentiate_leaves_the_answer_open(tmp_path: Path) -> None:
+    record = audit(lambda: made("with_a_loss_of_one_derivative"), batches=(1,), minutes=0.5, out=tmp_path)
+    found = record.inspections[0]
+    assert found.is_unknown
+    assert all("multi_margin_loss_backward is not implemented" in (victim.failure or "") for victim in found.victims)
