@@ -31,7 +31,6 @@ from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
-from fedsim.metrics.membership import separation
 from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.metrics.text import score_sentences
 from fedsim.observe import describe, observe
@@ -343,18 +342,7 @@ class _Inference:
         scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {record.label}"))
         seconds = time.perf_counter() - begin
         self.run.look_up()
-        source = np.random.default_rng(seeding.derive(scenario.seed, "bootstrap"))
-        scoring, members = scenario.scoring, int(case.is_member.sum())
-        return record.model_copy(
-            update={
-                "members": members,
-                "non_members": len(case.is_member) - members,
-                "client": case.client,
-                "rounds": case.rounds,
-                "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
-                "seconds": seconds,
-            }
-        )
+        return membership.judged(record, case, scores, self.world, seconds)
 
     def _case(self, target: Target) -> membership.Case:
         if target not in self._cases:

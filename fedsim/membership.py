@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ from fedsim.errors import ScenarioError
 from fedsim.examples import distinct
 from fedsim.hooks import Optimizer
 from fedsim.journal import Journal
-from fedsim.record import RoundRecord
+from fedsim.metrics.membership import separation
+from fedsim.record import MembershipRecord, RoundRecord
 from fedsim.scenario import Threat
 from fedsim.types import (
     Batch,
@@ -197,6 +199,22 @@ def halves(count: int, examples: int, generator: torch.Generator) -> Tensor:
     """Return who trains on what, boolean, shape (count, examples): each example is in exactly half of the rows."""
     order = torch.rand((count, examples), generator=generator).argsort(dim=0)
     return order < count // 2
+
+
+def judged(record: MembershipRecord, case: Case, scores: Tensor, world: World, seconds: float) -> MembershipRecord:
+    """Return the record of a membership attack with what its scores, one a candidate, tell members from others."""
+    scoring, members = world.scenario.scoring, int(case.is_member.sum())
+    source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+    return record.model_copy(
+        update={
+            "members": members,
+            "non_members": len(case.is_member) - members,
+            "client": case.client,
+            "rounds": case.rounds,
+            "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
+            "seconds": seconds,
+        }
+    )
 
 
 def _case(

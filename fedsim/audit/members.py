@@ -7,15 +7,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
 from fedsim import membership, registry, seeding
 from fedsim.audit.clock import OutOfTime, limited
 from fedsim.audit.foreign import reason
 from fedsim.audit.training import Trained
 from fedsim.hooks import MembershipAttack
 from fedsim.membership import Case, shadows
-from fedsim.metrics.membership import separation
 from fedsim.record import MembershipRecord
 from fedsim.types import Batch, Shadow, ShadowPlan, Target
 from fedsim.world import World
@@ -91,18 +88,7 @@ def _judged(
     begin = time.perf_counter()
     scores = attack(seen, seeding.generator(seed, f"membership attack {record.label}"))
     seconds = time.perf_counter() - begin
-    source = np.random.default_rng(seeding.derive(seed, "bootstrap"))
-    members, scoring = int(case.is_member.sum()), world.scenario.scoring
-    return record.model_copy(
-        update={
-            "members": members,
-            "non_members": len(case.is_member) - members,
-            "client": case.client,
-            "rounds": case.rounds,
-            "summary": separation(scores, case.is_member, source, scoring.confidence, scoring.resamples),
-            "seconds": seconds,
-        }
-    )
+    return membership.judged(record, case, scores, world, seconds)
 
 
 def _case(world: World, trained: Trained, target: Target) -> Case:

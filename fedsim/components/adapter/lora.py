@@ -72,7 +72,7 @@ class Lora(ModelComponent[LoraConfig]):
                 raise NotApplicable(
                     f"component 'lora': rank is {self.config.rank}, expected at most {width}, the width of '{name}'."
                 )
-            _replace(model, name, LoraLinear(layer, self.config, generator))
+            model.set_submodule(name, LoraLinear(layer, self.config, generator))
         return model
 
 
@@ -111,10 +111,5 @@ def merged(model: nn.Module) -> nn.Module:
     """Return a copy of a model in which ordinary linear layers have taken in their adapters."""
     plain = copy.deepcopy(model)
     for name, layer in [(n, m) for n, m in plain.named_modules() if isinstance(m, LoraLinear)]:
-        _replace(plain, name, layer.merged())
+        plain.set_submodule(name, layer.merged())
     return plain.requires_grad_(True)
-
-
-def _replace(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, own = name.rpartition(".")
-    setattr(model.get_submodule(parent), own, module)
