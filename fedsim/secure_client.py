@@ -20,7 +20,7 @@ from fedsim.participation import Loss
 from fedsim.secure_aggregation.config import SecureAggregation
 from fedsim.secure_aggregation.messages import ConfigValue, ForwardedShares, Memory, NeighbourKeys, UnmaskRequest
 from fedsim.secure_aggregation.protocol import MaskingClient
-from fedsim.secure_aggregation.quantisation import NotFinite, check_total_weight, quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.quantisation import NotFinite, check_total_weight, weighted_levels, weighted_mean
 from fedsim.world import World
 
 Stage = Literal["advertise", "share", "reveal"]
@@ -50,11 +50,11 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     settings = secure_settings(world)
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
     whole = torch.cat((vector, vector.new_tensor([scaled])))
+    rounding = seeding.generator(world.scenario.seed, "rounding", round_, client)
     try:
-        levels = quantised(whole, settings, seeding.generator(world.scenario.seed, "rounding", round_, client))
+        return weighted_levels(whole, world.new_aggregator().weight(examples), settings, rounding)
     except NotFinite:
         return None
-    return weighted(levels, world.new_aggregator().weight(examples), settings)
 
 
 def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:

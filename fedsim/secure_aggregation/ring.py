@@ -9,6 +9,8 @@ from torch import Tensor
 
 from fedsim.errors import FedsimError
 
+_SIGN_BIT = 63
+
 
 def reduced(integers: Tensor, modulus_bits: int) -> Tensor:
     """Return int64 `integers`, which may be negative, modulo 2**modulus_bits: in [0, 2**modulus_bits)."""
@@ -23,14 +25,19 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
     """
     remaining = iter(vectors)
     total = next(remaining, torch.empty(0, dtype=torch.int64)).clone()
+    added = 1
     for vector in remaining:
         if vector.shape != total.shape:
             raise FedsimError(
                 f"secure aggregation adds vectors of one length, but got {len(total)} and {len(vector)} entries. "
                 "All clients of a round must train the same parameters."
             )
-        total.add_(vector).bitwise_and_((1 << modulus_bits) - 1)
-    return total
+        total.add_(vector)
+        added += 1
+        if added >> (_SIGN_BIT - modulus_bits):  # one more could overflow
+            total.bitwise_and_((1 << modulus_bits) - 1)
+            added = 1
+    return reduced(total, modulus_bits)
 
 
 def _is_reduced(vector: Tensor, modulus_bits: int) -> bool:
@@ -46,5 +53,5 @@ def check_element(vector: Tensor, modulus_bits: int) -> None:
     if not is_vector or not _is_reduced(vector, modulus_bits):
         raise FedsimError(
             f"expected a one-dimensional int64 vector with entries in [0, 2**{modulus_bits}), got "
-            f"{tuple(vector.shape)} of {vector.dtype}. Use fedsim.secure_aggregation.quantisation.weighted."
+            f"{tuple(vector.shape)} of {vector.dtype}. Use fedsim.secure_aggregation.quantisation.weighted_levels."
         )

@@ -11,7 +11,7 @@ from flwr.app import Context, RecordDict
 from fedsim import seeding
 from fedsim.engines.local import LocalGrid
 from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.quantisation import quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 LENGTH = 300
 LARGEST_WEIGHT = 100
@@ -91,8 +91,7 @@ def quiet_and_seeded():
 def test_flowers_secagg_plus_gives_the_same_mean(federation, clients):
     config = SecureAggregation(levels=2**20, modulus_bits=32)
     vectors = {
-        c: weighted(quantised(vector(c), config, seeding.generator(8, "rounding", c)), examples(c), config)
-        for c in range(clients)
+        c: weighted_levels(vector(c), examples(c), config, seeding.generator(8, "rounding", c)) for c in range(clients)
     }
     ours = weighted_mean(federation.Federation(vectors, config).run().total, config)
     total = sum(examples(c) for c in range(clients))

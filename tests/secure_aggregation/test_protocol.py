@@ -19,7 +19,7 @@ from fedsim.secure_aggregation.ideal import ideal_aggregate
 from fedsim.secure_aggregation.messages import ForwardedShares, Memory, NeighbourKeys, RevealedShares, UnmaskRequest
 from fedsim.secure_aggregation.outcome import Aborted
 from fedsim.secure_aggregation.protocol import MaskingClient, UnmaskingServer
-from fedsim.secure_aggregation.quantisation import quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 BITS = 40  # the default
 N = 7
@@ -141,8 +141,7 @@ def test_the_weighted_mean_of_a_round_is_within_one_step(federation):
     weights = {client: 10 + 7 * client for client in range(N)}
     updates = {c: torch.randn(200, generator=seeding.generator(1, "update", c)).double() * 0.5 for c in range(N)}
     vectors = {
-        c: weighted(quantised(updates[c], config, seeding.generator(1, "rounding", c)), weights[c], config)
-        for c in range(N)
+        c: weighted_levels(updates[c], weights[c], config, seeding.generator(1, "rounding", c)) for c in range(N)
     }
     result = weighted_mean(federation.Federation(vectors, config, {2: {4}}).run().total, config)
     there = [c for c in range(N) if c != 4]

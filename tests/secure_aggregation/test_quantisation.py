@@ -11,12 +11,16 @@ from pydantic import ValidationError
 
 from fedsim import seeding
 from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.quantisation import Quantisation, check_total_weight, quantised, weighted, weighted_mean
+from fedsim.secure_aggregation.quantisation import Quantisation, check_total_weight, weighted_levels, weighted_mean
 from fedsim.secure_aggregation.ring import modular_sum
 
 
 def generator(place=0) -> torch.Generator:
     return seeding.generator(3, "quantisation", place)
+
+
+def levels_of(vector, quantisation, source):
+    return weighted_levels(vector, 1, quantisation, source)[:-1]
 
 
 @settings(deadline=None, max_examples=60)
@@ -28,7 +32,7 @@ def generator(place=0) -> torch.Generator:
 )
 def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed):
     settings_ = Quantisation(clipping_range=bound, levels=levels, modulus_bits=40)
-    got = quantised(torch.tensor(values, dtype=torch.float64), settings_, generator(seed))
+    got = levels_of(torch.tensor(values, dtype=torch.float64), settings_, generator(seed))
     assert got.dtype == torch.int64
     for value, level in zip(values, got.tolist(), strict=True):
         exact = (Fraction(min(max(value, -bound), bound)) + Fraction(bound)) / Fraction(2 * bound) * (levels - 1)
@@ -40,7 +44,7 @@ def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed)
 def test_ends_and_levels_are_exact():
     settings_ = Quantisation(clipping_range=1.0, levels=5)
     vector = torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0])
-    assert quantised(vector, settings_, generator()).tolist() == [0, 0, 1, 2, 3, 4, 4]
+    assert levels_of(vector, settings_, generator()).tolist() == [0, 0, 1, 2, 3, 4, 4]
 
 
 @pytest.mark.parametrize("value", [-0.93, -0.25, 0.1, 0.777])
@@ -48,7 +52,7 @@ def test_rounding_is_unbiased(value):
     draws = 40_000
     settings_ = Quantisation(clipping_range=1.0, levels=4)
     position = (value + 1.0) / settings_.step
-    levels = quantised(torch.full((draws,), value, dtype=torch.float64), settings_, generator()).double()
+    levels = levels_of(torch.full((draws,), value, dtype=torch.float64), settings_, generator()).double()
     part = position % 1
     assert abs(levels.mean() - position) < 3 * math.sqrt(part * (1 - part) / draws)
 
@@ -65,7 +69,7 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
     vectors = torch.randn((len(weights), 50), generator=generator(seed), dtype=torch.float64) * bound
     total = modular_sum(
         [
-            weighted(quantised(vector, settings_, generator(client)), weight, settings_)
+            weighted_levels(vector, weight, settings_, generator(client))
             for client, (vector, weight) in enumerate(zip(vectors, weights, strict=True))
         ],
         settings_.modulus_bits,
@@ -78,17 +82,18 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
 
 
 def test_the_weight_travels_as_the_last_coordinate():
-    settings_ = Quantisation(levels=11, modulus_bits=32)
-    assert weighted(torch.tensor([0, 3, 10]), 7, settings_).tolist() == [0, 21, 70, 7]
+    settings_ = Quantisation(clipping_range=1.0, levels=11, modulus_bits=32)
+    vector = torch.tensor([-1.0, -0.4, 1.0], dtype=torch.float64)
+    assert weighted_levels(vector, 7, settings_, generator()).tolist() == [0, 21, 70, 7]
 
 
 def test_the_largest_total_weight_fits_and_the_next_does_not():
     settings_ = Quantisation(levels=2**22, modulus_bits=32)
-    top = torch.tensor([settings_.levels - 1])
+    top = torch.tensor([settings_.clipping_range])
     half = settings_.max_total_weight // 2
-    fits = modular_sum([weighted(top, half, settings_), weighted(top, half, settings_)], 32)
+    fits = modular_sum([weighted_levels(top, half, settings_, generator()) for _ in range(2)], 32)
     assert weighted_mean(fits, settings_).mean.item() == pytest.approx(settings_.clipping_range, abs=1e-12)
-    wraps = modular_sum([weighted(top, half, settings_), weighted(top, half + 1, settings_)], 32)
+    wraps = modular_sum([weighted_levels(top, weight, settings_, generator()) for weight in (half, half + 1)], 32)
     with pytest.raises(FedsimError, match=r"total weight of 1025 .* may be at most 1024.*modulus_bits to at least 33"):
         weighted_mean(wraps, settings_)
 
@@ -109,7 +114,7 @@ def test_no_modulus_is_enough_for_everything():
 
 def test_sixty_two_bits_do_not_overflow():
     settings_ = Quantisation(levels=2**32, modulus_bits=62)
-    vector = weighted(torch.tensor([settings_.levels - 1, 0]), settings_.max_total_weight // 3, settings_)
+    vector = weighted_levels(torch.tensor([8.0, -8.0]), settings_.max_total_weight // 3, settings_, generator())
     mean = weighted_mean(modular_sum([vector] * 3, 62), settings_).mean
     assert mean.tolist() == pytest.approx([8.0, -8.0], abs=1e-9)
 
@@ -117,13 +122,13 @@ def test_sixty_two_bits_do_not_overflow():
 @pytest.mark.parametrize("weight", [0, -3])
 def test_weights_count_examples(weight):
     with pytest.raises(FedsimError, match="at least 1"):
-        weighted(torch.tensor([1]), weight, Quantisation())
+        weighted_levels(torch.tensor([1.0]), weight, Quantisation(), generator())
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(bad):
     with pytest.raises(FedsimError, match="1 entries that are not finite"):
-        quantised(torch.tensor([0.0, bad]), Quantisation(), generator())
+        levels_of(torch.tensor([0.0, bad]), Quantisation(), generator())
 
 
 def test_vectors_have_one_length():
