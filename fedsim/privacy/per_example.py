@@ -1,4 +1,4 @@
-"""Sums of clipped per-example gradients: sum over i of g_i min(1, C / ||g_i||), by Opacus' hooks, on a borrowed model.
+"""Sums of clipped per-example gradients: sum over i of g_i min(1, C / ||g_i||), by Opacus' rules, on a borrowed model.
 
 Paper: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679. The norm runs
 over all parameters jointly, scalars included. A gradient that is not finite counts as zero, for it could bound nothing.
@@ -7,13 +7,13 @@ over all parameters jointly, scalars included. A gradient that is not finite cou
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim import seeding
 from fedsim.errors import FedsimError, told
@@ -52,9 +52,11 @@ def clipped_sum(
     Raises:
         FedsimError: an example's gradient is not finite, and the mode is ghost, which cannot leave it out.
     """
-    with _attached(model, mode) as hooks:
+    with _recorded(model) as uses:
         each = losses()
-        total = _ghost_sum(hooks, parameters, each, clip) if mode == "ghost" else _stored_sum(parameters, each, clip)
+    total = (
+        _ghost_sum(uses, parameters, each, clip) if mode == "ghost" else _stored_sum(uses, parameters, each, clip, mode)
+    )
     return each.detach(), total
 
 
@@ -136,30 +138,47 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
     )
 
 
-def _stored_sum(parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float) -> dict[str, Tensor]:
-    torch.autograd.grad(each.sum(), list(parameters.values()), allow_unused=True)
-    stored = {name: s for name, p in parameters.items() if (s := getattr(p, "grad_sample", None)) is not None}
+class _Use(NamedTuple):
+    """One call of a module that trains parameters: what it read, and where in the graph its output is."""
+
+    module: nn.Module
+    inputs: Tensor
+    output: GradientEdge
+
+
+def _stored_sum(
+    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float, mode: Mode
+) -> dict[str, Tensor]:
+    stored: dict[nn.Parameter, Tensor] = {}
+    for use, gradient in _output_gradients(uses, each, keep=False):
+        for parameter, own in _stored(use, gradient, mode):
+            stored[parameter] = stored[parameter] + own if parameter in stored else own
     norms = torch.stack([gradient.reshape(len(each), -1).norm(dim=1) for gradient in stored.values()]).norm(dim=0)
     usable = torch.isfinite(norms)
     if not bool(usable.all()):  # else as it is: a selection would copy every gradient
-        norms, stored = norms[usable], {name: gradient[usable] for name, gradient in stored.items()}
+        norms, stored = norms[usable], {parameter: gradient[usable] for parameter, gradient in stored.items()}
     factors = (clip / norms.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
     return {
-        name: torch.tensordot(factors, stored[name], dims=1) if name in stored else torch.zeros_like(p)
+        name: torch.tensordot(factors, stored[p], dims=1) if p in stored else torch.zeros_like(p)
         for name, p in parameters.items()
     }
 
 
-def _ghost_sum(hooks: Any, parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float) -> dict[str, Tensor]:
-    torch.autograd.grad(each.sum(), list(parameters.values()), allow_unused=True, retain_graph=True)
-    squares = [norm.square() for p in parameters.values() if (norm := getattr(p, "_norm_sample", None)) is not None]
-    norms = torch.stack(squares).sum(0).sqrt()
+def _ghost_sum(
+    uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float
+) -> dict[str, Tensor]:
+    norms_of: dict[nn.Parameter, Tensor] = {}
+    for use, gradient in _output_gradients(uses, each, keep=True):
+        for parameter, own in _norms(use, gradient):
+            if parameter in norms_of:
+                raise FedsimError("ghost norms of a parameter that is used twice do not add up. Set mode = 'hooks'.")
+            norms_of[parameter] = own
+    norms = torch.stack(list(norms_of.values())).norm(dim=0)
     if not bool(torch.isfinite(norms).all()):
         raise FedsimError(
             "the gradient of an example is not finite, and ghost clipping cannot leave out one example. Set mode = "
             "'hooks', which counts it as zero, or lower the learning rate."
         )
-    hooks.disable_hooks()
     factors = (clip / norms.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
     tensors = torch.autograd.grad(
         (factors * each).sum(), list(parameters.values()), allow_unused=True, materialize_grads=True
@@ -167,26 +186,64 @@ def _ghost_sum(hooks: Any, parameters: Mapping[str, nn.Parameter], each: Tensor,
     return dict(zip(parameters, tensors, strict=True))
 
 
-@contextmanager
-def _attached(model: nn.Module, mode: Mode) -> Generator[Any]:
-    """Attach Opacus' hooks, and take away afterwards whatever came to modules and parameters meanwhile."""
-    from opacus.grad_sample import (  # noqa: PLC0415 - takes seconds to import
-        GradSampleHooks,
-        GradSampleHooksFastGradientClipping,
-    )
+def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iterator[tuple[_Use, Tensor]]:
+    """Yield each use that the losses depend on, with the gradient of its output; parameters get none on the way."""
+    edges = [use.output for use in uses]
+    gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True, retain_graph=keep) if edges else ()
+    return ((use, gradient) for use, gradient in zip(uses, gradients, strict=True) if gradient is not None)
 
-    before = [(part, set(vars(part))) for part in (*model.modules(), *model.parameters())]
-    # Not strict: that refuses any buffer, and what buffers do is probed.
-    if mode == "ghost":
-        hooks: Any = GradSampleHooksFastGradientClipping(model, loss_reduction="sum", strict=False)
-    else:
-        hooks = GradSampleHooks(model, loss_reduction="sum", strict=False, force_functorch=mode == "functorch")
+
+def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Yield the module's trained parameters with each example's gradient (B, ...), by Opacus' rule for its class."""
+    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - takes seconds to import
+    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
+
+    rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Full backward hook is firing")  # the inputs need no gradient
-            yield hooks
+        found = (rule or ft_compute_per_sample_gradient)(use.module, [use.inputs], gradient)
     finally:
-        hooks.cleanup()
-        for part, names in before:
-            for name in vars(part).keys() - names:
-                delattr(part, name)
+        vars(use.module).pop("ft_compute_sample_grad", None)
+    return ((parameter, own) for parameter, own in found.items() if parameter.requires_grad)
+
+
+def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
+    """Yield the module's trained parameters with the norm of each example's gradient (B,)."""
+    from opacus.grad_sample import GradSampleHooksFastGradientClipping  # noqa: PLC0415
+
+    rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
+    if rule is None:
+        return (
+            (parameter, own.reshape(len(own), -1).norm(dim=1)) for parameter, own in _stored(use, gradient, "hooks")
+        )
+    norms = rule(use.module, [use.inputs], gradient)
+    return ((parameter, own) for parameter, own in norms.items() if parameter.requires_grad)
+
+
+@contextmanager
+def _recorded(model: nn.Module) -> Generator[list[_Use]]:
+    """Note every call of a module that trains parameters of its own; nothing is left on the model afterwards."""
+    uses: list[_Use] = []
+
+    def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        if first.requires_grad:
+            uses.append(_Use(module, inputs[0].detach(), get_gradient_edge(first)))
+
+    handles = [module.register_forward_hook(note) for module in _owners(model)]
+    try:
+        yield uses
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _owners(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that train parameters of their own; what is inside one without a rule goes with it."""
+    from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
+
+    if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+        yield module
+        if type(module) not in GradSampleHooks.GRAD_SAMPLERS:
+            return
+    for child in module.children():
+        yield from _owners(child)
