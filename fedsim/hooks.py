@@ -236,6 +236,15 @@ class ModelComponent(Component[ConfigT]):
             NotApplicable: it needs examples, or others than these.
         """
 
+    def step_factors(self, parameters: Tensors) -> Tensors:
+        """Return what the optimizer's change of a parameter is multiplied by, by its name; none where it stays.
+
+        Args:
+            parameters: the trained ones before a local step; of several clients at once, with one dimension more in
+                front.
+        """
+        return {}
+
     @property
     def batch_reader(self) -> str | None:
         """What of it takes a batch as a whole, by a name for people, so that examples cannot be told apart; or None."""
