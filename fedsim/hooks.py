@@ -56,6 +56,7 @@ from fedsim.types import (
     Update,
     View,
 )
+from fedsim.vectors import Layout
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Effort = Literal["algebra", "search", "descent", "reference"]
@@ -123,12 +124,16 @@ class ServerRound:
         generator: the server's randomness for this round.
         expected: clients that count in a round on average: the cohort, or under Poisson sampling its expectation.
         size: coordinates of an update, P.
+        received: the weights that the clients received this round, for rules that see single updates.
+        layout: what stands where in a vector; None for vectors that mean nothing.
     """
 
     round: int
     generator: torch.Generator
     expected: float
     size: int
+    received: Tensors = field(default_factory=dict[str, Tensor])
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -372,13 +377,17 @@ class Aggregator(_Configured[ConfigT]):
     weights.
 
     Attributes:
-        needs_single_updates: whether the rule compares the updates of single clients, which secure aggregation
+        needs_single_updates: whether the rule looks at the updates of single clients, which secure aggregation
             hides from the server.
         acts_without_updates: whether a round in which no update counted changes the model too.
     """
 
     needs_single_updates: ClassVar[bool]
     acts_without_updates: ClassVar[bool] = False
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        return None
 
     def weight(self, examples: int) -> int:
         """Return what an update of so many examples counts in the sum behind secure aggregation.

@@ -189,13 +189,14 @@ class World:
             return scenario.cohort_size
         return scenario.sampling_rate * scenario.federation.clients
 
-    def server_round(self, round_: int) -> ServerRound:
-        """Return a round as the aggregation rule sees it."""
+    def server_round(self, round_: int, received: Tensors | None = None) -> ServerRound:
+        """Return a round as the aggregation rule sees it; `received` are the weights that clients started from."""
         generator = seeding.generator(self.scenario.seed, "server", round_)
-        return ServerRound(round_, generator, self.expected_participants, self.layout.size)
+        expected, layout = self.expected_participants, self.layout
+        return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Say before the first round whether every component and every defense fits.
+        """Say before the first round whether every component, every defense and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.
@@ -217,6 +218,9 @@ class World:
             reason = defense.refuses(self.rules, self.model_with(self.first_weights))
             if reason is not None:
                 raise ScenarioError(f"defense '{choice.name}' does not fit: {reason}.")
+        reason = self.new_aggregator().refuses(self.rules, self.model_with(self.first_weights))
+        if reason is not None:
+            raise ScenarioError(f"aggregation rule '{self.scenario.aggregation.name}' does not fit: {reason}.")
 
     def _check_modality(self) -> None:
         """Say what does not work on text; `fits` says it for attacks."""
