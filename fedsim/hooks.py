@@ -154,6 +154,8 @@ class Rules:
         hides_updates: whether secure aggregation hides the updates of single clients.
         smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
         quantisation: how updates become integers behind secure aggregation.
+        vocabulary: number of tokens, if examples are token numbers.
+        label_shape: of one example's label: () for classes, (T,) where every token has one.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -173,6 +175,17 @@ class Rules:
     hides_updates: bool
     smallest_sum: int
     quantisation: Quantisation | None
+    vocabulary: int | None = None
+    label_shape: tuple[int, ...] = ()
+
+    def random_batch(self, examples: int, generator: torch.Generator) -> Batch:
+        """Return inputs and labels of the right kinds and shapes, for trying what a model does with a batch."""
+        shape = (examples, *self.shape)
+        if self.vocabulary is None:
+            inputs = torch.randn(shape, generator=generator)
+        else:
+            inputs = torch.randint(self.vocabulary, shape, generator=generator)
+        return Batch(inputs, torch.randint(self.classes, (examples, *self.label_shape), generator=generator))
 
 
 class _Configured(ABC, Generic[ConfigT]):

@@ -145,6 +145,8 @@ class World:
             hides_updates=self.scenario.secure_aggregation is not None,
             smallest_sum=self._smallest_sum,
             quantisation=self.scenario.secure_aggregation,
+            vocabulary=self.dataset.spec.vocabulary,
+            label_shape=tuple(self.dataset.train.labels.shape[1:]),
         )
 
     def _batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
