@@ -17,16 +17,18 @@ from __future__ import annotations
 import math
 from typing import ClassVar, final
 
+import torch
 from pydantic import Field
 from scipy.special import log_ndtr
 from torch import nn
 
-from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.upload import disturbed, why_buffers_move
 from fedsim.registry import defense
-from fedsim.types import Mechanism, PublicKnowledge, Update
+from fedsim.types import Mechanism, Modality, PublicKnowledge, Update
 
+_PROBE = 3  # examples of a batch on which the model is tried
 _SENSITIVITY = 2.0  # over the clipping norm
 _STEPS_A_SHARE = 2.0
 _CUT_OFF = 1e-6  # probability that noise meets the clipping range in the whole run, over delta
@@ -44,6 +46,7 @@ class DistributedDpConfig(Budget):
 class DistributedDp(Defense[DistributedDpConfig]):
     """Client-level differential privacy against a server that sees sums alone, and knows who took part."""
 
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "noise"
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
@@ -60,7 +63,8 @@ class DistributedDp(Defense[DistributedDpConfig]):
             )
         if self.config.delta * rules.clients >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
-        return self._why_rounding_shows(rules, model) or why_buffers_move(model, rules.shape)
+        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
+        return self._why_rounding_shows(rules, model) or why_buffers_move(model, batch.inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
         """Return the clipped update with a share of the noise; every client counts the same in the sum."""

@@ -18,12 +18,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
 from fedsim.privacy.upload import noise
 from fedsim.registry import defense
-from fedsim.types import Mechanism, PublicKnowledge, Tensors, Update
+from fedsim.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
+
+_PROBE = 4  # examples of a batch on which the model is tried
 
 
 class DpSgdConfig(Budget):
@@ -33,7 +35,7 @@ class DpSgdConfig(Budget):
     mode: Literal["auto", "hooks", "functorch", "ghost"] = Field(
         default="auto",
         description="how examples are clipped: hooks and functorch store each gradient, ghost its norm alone; auto "
-        "takes ghost for dense layers, else hooks",
+        "takes ghost where only dense layers and embeddings have matrices, else hooks",
     )
 
 
@@ -42,6 +44,7 @@ class DpSgdConfig(Budget):
 class DpSgd(Defense[DpSgdConfig]):
     """Record-level differential privacy of one client's training, against the server too."""
 
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True
 
@@ -58,7 +61,8 @@ class DpSgd(Defense[DpSgdConfig]):
             return f"{rules.batch_readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
         if self.config.delta * rules.most_examples >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.most_examples}, the examples of a client"
-        return why_inseparable(model, rules.shape, rules.classes, self._mode(model), torch.Generator().manual_seed(0))
+        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
+        return why_inseparable(model, batch, self._mode(model))
 
     def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
         """Return the batch's mean loss, not a number when it is empty, and the private gradient."""

@@ -11,15 +11,17 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
+import torch
 from pydantic import Field
 from torch import nn
 
-from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.upload import disturbed, why_buffers_move
 from fedsim.registry import defense
-from fedsim.types import Mechanism, PublicKnowledge, Update
+from fedsim.types import Mechanism, Modality, PublicKnowledge, Update
 
+_PROBE = 3  # examples of a batch on which the model is tried
 _SENSITIVITY = 2.0  # over the clipping norm
 
 
@@ -34,13 +36,15 @@ class LocalDpConfig(Budget):
 class LocalDp(Defense[LocalDpConfig]):
     """Client-level differential privacy against everybody who sees the upload."""
 
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "noise"
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why it does not fit, or None when it does."""
         if self.config.delta * rules.clients >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
-        return why_buffers_move(model, rules.shape)
+        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
+        return why_buffers_move(model, batch.inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
         """Return the private update; it states one example and a loss of 0, since both would tell of the data."""

@@ -56,7 +56,7 @@ def local_training(
             loss, gradient, local = here.gradient(local, step)
             gradient = here.defended(gradient, step, local)
             if not is_fedsgd:
-                world.optimizer.step(parameters, gradient, state)
+                world.step(parameters, gradient, state)
             private.append(drawn)
             batches.append(local.batch)
             masks.append(local.masks)

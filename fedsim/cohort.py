@@ -169,7 +169,7 @@ class _Cohort:
             self._gradient = gradient
         else:
             self._state = {key: t[:active] if t.dim() else t for key, t in self._state.items()}
-            self._world.optimizer.step(parameters, gradient, self._state)
+            self._world.step(parameters, gradient, self._state)
         return losses
 
     def _batch(self, step: int, choices: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
@@ -226,7 +226,7 @@ class _Cohort:
             defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step, None))
             if not self._is_fedsgd:
                 weights = {name: p[index] for name, p in parameters.items()}
-                self._world.optimizer.step(weights, defended[-1], own.optimizer_state())
+                self._world.step(weights, defended[-1], own.optimizer_state())
         if self._is_fedsgd:
             self._gradient = {name: torch.stack([own[name] for own in defended]) for name in gradient}
 

@@ -56,6 +56,7 @@ from fedsim.types import (
     Update,
     View,
 )
+from fedsim.vectors import Layout
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Effort = Literal["algebra", "search", "descent", "reference"]
@@ -123,12 +124,16 @@ class ServerRound:
         generator: the server's randomness for this round.
         expected: clients that count in a round on average: the cohort, or under Poisson sampling its expectation.
         size: coordinates of an update, P.
+        received: the weights that the clients received this round, for rules that see single updates.
+        layout: what stands where in a vector; None for vectors that mean nothing.
     """
 
     round: int
     generator: torch.Generator
     expected: float
     size: int
+    received: Tensors = field(default_factory=dict[str, Tensor])
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)
@@ -149,6 +154,8 @@ class Rules:
         hides_updates: whether secure aggregation hides the updates of single clients.
         smallest_sum: fewest updates in a sum that the server learns; 1 where it sees single updates.
         quantisation: how updates become integers behind secure aggregation.
+        vocabulary: number of tokens, if examples are token numbers.
+        label_shape: of one example's label: () for classes, (T,) where every token has one.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -168,6 +175,17 @@ class Rules:
     hides_updates: bool
     smallest_sum: int
     quantisation: Quantisation | None
+    vocabulary: int | None = None
+    label_shape: tuple[int, ...] = ()
+
+    def random_batch(self, examples: int, generator: torch.Generator) -> Batch:
+        """Return inputs and labels of the right kinds and shapes, for trying what a model does with a batch."""
+        shape = (examples, *self.shape)
+        if self.vocabulary is None:
+            inputs = torch.randn(shape, generator=generator)
+        else:
+            inputs = torch.randint(self.vocabulary, shape, generator=generator)
+        return Batch(inputs, torch.randint(self.classes, (examples, *self.label_shape), generator=generator))
 
 
 class _Configured(ABC, Generic[ConfigT]):
@@ -235,6 +253,15 @@ class ModelComponent(Component[ConfigT]):
         Raises:
             NotApplicable: it needs examples, or others than these.
         """
+
+    def step_factors(self, parameters: Tensors) -> Tensors:
+        """Return what the optimizer's change of a parameter is multiplied by, by its name; none where it stays.
+
+        Args:
+            parameters: the trained ones before a local step; of several clients at once, with one dimension more in
+                front.
+        """
+        return {}
 
     @property
     def batch_reader(self) -> str | None:
@@ -363,13 +390,17 @@ class Aggregator(_Configured[ConfigT]):
     weights.
 
     Attributes:
-        needs_single_updates: whether the rule compares the updates of single clients, which secure aggregation
+        needs_single_updates: whether the rule looks at the updates of single clients, which secure aggregation
             hides from the server.
         acts_without_updates: whether a round in which no update counted changes the model too.
     """
 
     needs_single_updates: ClassVar[bool]
     acts_without_updates: ClassVar[bool] = False
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        return None
 
     def weight(self, examples: int) -> int:
         """Return what an update of so many examples counts in the sum behind secure aggregation.

@@ -1,8 +1,8 @@
 """Cross-entropy of models that answer once, several times for every example, or at every token.
 
 Outputs are logits of shape (B, K), or (B, M, K) of M answers, whose losses are averaged; labels are classes of shape
-(B,), or probabilities of shape (B, K). Where labels are next tokens, integers of shape (B, T), outputs are (B, T, K):
-an example's loss is the mean over its tokens, without those whose label is -100.
+(B,), or probabilities of shape (B, K). Where labels are next tokens, integers of shape (B, T), outputs are (B, T, K) or
+(B, M, T, K): an example's loss is the mean over its tokens, without those whose label is -100.
 
 A batch's loss is the mean over its examples, long and short ones alike. So the mean of several clients' gradients is
 the gradient of all their examples, and the gradients of single examples add up, as private training wants it.
@@ -16,6 +16,7 @@ from torch import Tensor
 
 IGNORED = -100
 _ONE_ANSWER = 2
+_ANSWERS_OF_TOKENS = 4
 
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
@@ -29,10 +30,13 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return each example's mean over its answers or tokens, shape (B,); 0 for an example without any token."""
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels, reduction="none")
+    answers = outputs.shape[1]
+    if are_tokens(labels) and outputs.dim() == _ANSWERS_OF_TOKENS:
+        each = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
+        return each.view(-1, answers).mean(1)
     if are_tokens(labels):
         each = F.cross_entropy(outputs.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
         return each.sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
-    answers = outputs.shape[1]
     each = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
     return each.view(-1, answers).mean(1)
 

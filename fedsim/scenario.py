@@ -665,9 +665,9 @@ def _check_rule(method: Method, scenario: Scenario) -> None:
         return
     if scenario.secure_aggregation is not None:
         raise FedsimError(
-            f"'{method.name}' compares the updates of single clients, and behind secure aggregation the server has "
+            f"'{method.name}' looks at the updates of single clients, and behind secure aggregation the server has "
             "none: it sees their sum. Given one mean in place of all updates, the rule would return it, and nobody "
-            "would notice that it tolerates no attacker any more. Use 'mean', or leave out secure_aggregation."
+            "would notice that it does nothing any more. Use 'mean', or leave out secure_aggregation."
         )
     if scenario.threat.sees == "sum" and scenario.attacks:
         raise FedsimError(

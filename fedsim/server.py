@@ -134,7 +134,7 @@ class Aggregation(Strategy):
         if first is None and not self._rule.acts_without_updates:
             return None, None
         known = contributions if first is None else itertools.chain((first,), contributions)
-        step = self._rule.combine(known, self._world.server_round(server_round))
+        step = self._rule.combine(known, self._world.server_round(server_round, self._weights))
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
         self._watch_sum(server_round, step)

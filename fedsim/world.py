@@ -95,6 +95,17 @@ class World:
             return partial(objective.objective, round_=round_)
         return self.criterion
 
+    @torch.no_grad()
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Take a client's step: the optimizer's, by as much as the components let it. Changes `parameters` in place."""
+        factors: dict[str, Tensor] = {}
+        for component in self.model_components:
+            factors |= component.step_factors(parameters)
+        before = {name: parameters[name].detach().clone() for name in factors}
+        self.optimizer.step(parameters, gradient, state)
+        for name, factor in factors.items():
+            parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))
+
     @property
     def component_views(self) -> tuple[PublicKnowledge, ...]:
         """What an attacker who knows the components knows."""
@@ -134,6 +145,8 @@ class World:
             hides_updates=self.scenario.secure_aggregation is not None,
             smallest_sum=self._smallest_sum,
             quantisation=self.scenario.secure_aggregation,
+            vocabulary=self.dataset.spec.vocabulary,
+            label_shape=tuple(self.dataset.train.labels.shape[1:]),
         )
 
     def _batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
@@ -178,13 +191,14 @@ class World:
             return scenario.cohort_size
         return scenario.sampling_rate * scenario.federation.clients
 
-    def server_round(self, round_: int) -> ServerRound:
-        """Return a round as the aggregation rule sees it."""
+    def server_round(self, round_: int, received: Tensors | None = None) -> ServerRound:
+        """Return a round as the aggregation rule sees it; `received` are the weights that clients started from."""
         generator = seeding.generator(self.scenario.seed, "server", round_)
-        return ServerRound(round_, generator, self.expected_participants, self.layout.size)
+        expected, layout = self.expected_participants, self.layout
+        return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Say before the first round whether every component and every defense fits.
+        """Say before the first round whether every component, every defense and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.
@@ -206,6 +220,9 @@ class World:
             reason = defense.refuses(self.rules, self.model_with(self.first_weights))
             if reason is not None:
                 raise ScenarioError(f"defense '{choice.name}' does not fit: {reason}.")
+        reason = self.new_aggregator().refuses(self.rules, self.model_with(self.first_weights))
+        if reason is not None:
+            raise ScenarioError(f"aggregation rule '{self.scenario.aggregation.name}' does not fit: {reason}.")
 
     def _check_modality(self) -> None:
         """Say what does not work on text; `fits` says it for attacks."""

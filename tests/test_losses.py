@@ -52,3 +52,12 @@ def test_as_many_tokens_as_probabilities_are_not_mistaken_for_them() -> None:
     assert not are_tokens(torch.eye(3)[:2])
     assert not are_tokens(torch.tensor([0, 1]))
     assert torch.allclose(per_example(outputs, tokens)[0], F.cross_entropy(outputs[0], tokens[0]))
+
+
+def test_several_answers_at_every_token_are_averaged_and_padding_is_left_out() -> None:
+    outputs = torch.randn(3, 4, 5, 7, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randint(7, (3, 5), generator=torch.Generator().manual_seed(1))
+    tokens[0, 2:] = IGNORED
+    singles = torch.stack([per_example(outputs[:, answer], tokens) for answer in range(4)])
+    assert torch.allclose(per_example(outputs, tokens), singles.mean(0))
+    assert torch.allclose(cross_entropy(outputs, tokens), singles.mean())

@@ -361,10 +361,10 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"threat": {}}, r"threat.sees is 'single-update', but behind secure aggregation .* Set threat.sees = 'sum'"),
     (
         {"aggregation": {"name": "krum"}},
-        r"aggregation.name: 'krum' compares the updates of single clients, and behind secure aggregation",
+        r"aggregation.name: 'krum' looks at the updates of single clients, and behind secure aggregation",
     ),
-    ({"aggregation": {"name": "median"}}, r"'median' compares the updates of single clients"),
-    ({"aggregation": {"name": "trimmed-mean"}}, r"'trimmed-mean' compares the updates of single clients"),
+    ({"aggregation": {"name": "median"}}, r"'median' looks at the updates of single clients"),
+    ({"aggregation": {"name": "trimmed-mean"}}, r"'trimmed-mean' looks at the updates of single clients"),
     (
         {"federation": {"engine": "vectorized"}, "secure_aggregation": {"mode": "masked"}},
         r"mode is 'masked', but the engine 'vectorized' .* Set mode = 'ideal'",

@@ -159,14 +159,47 @@ def test_clients_trained_together_send_the_same(scenario: Callable[..., Scenario
     cohort.check(world)
 
 
+def around(defense: str, tables: dict[str, Any]) -> dict[str, Any]:
+    """The tables that some defenses want to stand in."""
+    if defense == "dp-sgd":
+        return {"federation": {**tables["federation"], "sampling": "poisson"}}
+    if defense == "distributed-dp":
+        return {"secure_aggregation": {}, "threat": {"sees": "sum"}}
+    return {}
+
+
 @pytest.mark.parametrize("name", [n for n, m in registry.methods("defense").items() if "text" in m.make.modalities])  # type: ignore[attr-defined]
 def test_defenses_that_say_so_work_on_text(
     name: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    world = built(scenario, tables, defenses=[{"name": name}])
+    world = built(scenario, tables, defenses=[{"name": name}], **around(name, tables))
     world.check()
     update, _ = local_training(world, world.first_weights, 1, 0)
     assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())
+
+
+def test_codebooks_and_private_training_stand_in_a_language_model(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    codebook = {"name": "codebook", "at": ["layers.0.mlp"], "codes": 8, "active": 2, "loss": "base"}
+    settings = {**tables["federation"], "sampling": "poisson"}
+    world = built(scenario, tables, components=[codebook], federation=settings, defenses=[{"name": "dp-sgd"}])
+    world.check()
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    assert any("codes" in name for name in update.tensors)
+
+
+def test_several_masks_stand_in_front_of_the_scores_of_tokens(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    several = registry.get("component", "multi-sample-dropout")
+    component = several.make(several.config.model_validate({"samples": 3}))
+    model = component.prepare(Tagger(), torch.Generator())
+    rules = replace(built(scenario, tables).rules, shape=(4,), classes=7, vocabulary=7, label_shape=(4,))
+    assert component.refuses(rules, model) is None
+    tokens = torch.randint(7, (2, 4), generator=torch.Generator().manual_seed(0))
+    assert model(tokens).shape == (2, 3, 4, 7)
+    assert cross_entropy(model(tokens), tokens).shape == ()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ over all parameters jointly, scalars included. A gradient that is not finite cou
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
@@ -19,22 +20,24 @@ from fedsim import seeding
 from fedsim.errors import FedsimError, told
 from fedsim.losses import cross_entropy, per_example
 from fedsim.masks import dropout_sites, kept_masks, without_dropout
+from fedsim.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
+_GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradients' norms Opacus knows without the gradients
 _SMALLEST_NORM = 1e-30
-_PROBE = 3
 _ROUNDING = 1e-6  # of the probe in double precision, relative to the clipping norm
 
 
 def cheapest(model: nn.Module) -> Mode:
-    """Return how to clip: ghost norms, where all parameters are those of untied dense layers, else stored gradients.
+    """Return how to clip: ghost norms, where only dense layers and embeddings have matrices, else stored gradients.
 
-    Ghost norms take a second backward pass instead of a gradient for each example; dense layers gain from it, small
-    convolutions do not.
+    Ghost norms take a second backward pass instead of a gradient for each example; dense layers and embeddings gain
+    from it, small convolutions do not. Vectors, as of norms, are stored for each example either way.
     """
-    owners = [module for module in model.modules() if any(p.requires_grad for p in module.parameters(recurse=False))]
+    owners = [module for module in model.modules() if _trained(module)]
     ties = len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
-    return "ghost" if all(type(module) is nn.Linear for module in owners) and not ties else "hooks"
+    is_cheap = all(type(m) in _GHOSTS or all(p.dim() <= 1 for p in _trained(m)) for m in owners)
+    return "ghost" if is_cheap and not ties else "hooks"
 
 
 def clipped_sum(
@@ -60,24 +63,27 @@ def clipped_sum(
     return each.detach(), total
 
 
-def why_inseparable(
-    model: nn.Module, shape: tuple[int, ...], classes: int, mode: Mode, generator: torch.Generator
-) -> str | None:
+def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """Return why the gradient of one example cannot be told from those of the others, or None when it can.
 
-    The sum of clipped gradients of a random batch is compared to the sum over its examples alone, before and after one
-    of them has changed: any layer that mixes the examples of a batch, and any gradient that the hooks miss, shows. The
-    model stays as it is: a copy is probed.
+    The sum of clipped gradients of a batch is compared to the sum over its examples alone, before and after one of them
+    has changed: any layer that mixes the examples of a batch, and any gradient that the hooks miss, shows. The model
+    stays as it is: a copy is probed.
+
+    Args:
+        model: in training mode.
+        batch: of at least three examples; the last one takes the place of the first.
+        mode: as for `clipped_sum`.
     """
     probed = copy.deepcopy(model).double()
     before = {name: buffer.clone() for name, buffer in probed.named_buffers()}
-    inputs = torch.randn(_PROBE, *shape, generator=generator, dtype=torch.float64)
-    changed = torch.cat((inputs[:1] + 5.0, inputs[1:]))
-    labels = torch.arange(_PROBE) % classes
+    numbers = batch.inputs.double() if batch.inputs.is_floating_point() else batch.inputs
+    inputs, labels, other = numbers[:-1], batch.labels[:-1], numbers[-1:]
+    changed = torch.cat((other + 5.0 if other.is_floating_point() else other, inputs[1:]))
     try:
         with seeding.contained(0):
             found = next((why for x in (inputs, changed) if (why := _why_not_a_sum(probed, x, labels, mode))), None)
-            if found is None and dropout_sites(probed, shape, _PROBE):
+            if found is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
                 found = _why_masks_differ(probed, inputs, labels, mode)
     except Exception as error:
         found = f"the model cannot be differentiated for each example (mode '{mode}'): {told(error)}"
@@ -87,6 +93,10 @@ def why_inseparable(
             f"training changes the buffer '{moved[0]}', which no noise protects. Use layers without running statistics"
         )
     return found
+
+
+def _trained(module: nn.Module) -> list[nn.Parameter]:
+    return [p for p in module.parameters(recurse=False) if p.requires_grad]
 
 
 def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode) -> str | None:
@@ -200,7 +210,9 @@ def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parame
 
     rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
     try:
-        found = (rule or ft_compute_per_sample_gradient)(use.module, [use.inputs], gradient)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "In .* autocast")  # Opacus takes token numbers for another precision
+            found = (rule or ft_compute_per_sample_gradient)(use.module, [use.inputs], gradient)
     finally:
         vars(use.module).pop("ft_compute_sample_grad", None)
     return ((parameter, own) for parameter, own in found.items() if parameter.requires_grad)
@@ -241,7 +253,7 @@ def _owners(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules that train parameters of their own; what is inside one without a rule goes with it."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
 
-    if any(parameter.requires_grad for parameter in module.parameters(recurse=False)):
+    if _trained(module):
         yield module
         if type(module) not in GradSampleHooks.GRAD_SAMPLERS:
             return

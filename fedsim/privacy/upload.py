@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from fedsim.masks import without_dropout
 from fedsim.types import Tensors, Update
 
-_PROBE = 3  # examples; batch normalisation refuses to train on one
-
 
 def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     """Return Gaussian noise of a tensor's shape and type; the order of the draws does not depend on its layout."""
@@ -43,11 +41,16 @@ def clipped(tensors: Tensors, clip: float) -> Tensors:
     return {name: t * factor for name, t in tensors.items()}
 
 
-def why_buffers_move(model: nn.Module, shape: tuple[int, ...]) -> str | None:
-    """Return why a model with buffers that training changes cannot be trained like this, or None when it can."""
+def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
+    """Return why a model with buffers that training changes cannot be trained like this, or None when it can.
+
+    Args:
+        model: in training mode; left as it is.
+        inputs: of at least two examples, since batch normalisation refuses to train on one.
+    """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), without_dropout():
-        model(torch.ones(_PROBE, *shape))
+        model(inputs)
         moved = [n for n, b in model.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
         for name, buffer in model.named_buffers():
             buffer.copy_(before[name])

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from fedsim import registry
 from fedsim import world as worlds
 from fedsim.client import local_training
-from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear, merged
+from fedsim.components.adapter._low_rank import merged
+from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear
 from fedsim.errors import NotApplicable
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
@@ -49,7 +50,7 @@ def test_the_model_starts_unchanged_bit_by_bit_and_only_adapters_are_trained(dro
     before = model(tokens())
     adapted(model, dropout=dropout)
     assert torch.equal(model(tokens()), before)
-    names = {name.rpartition(".")[2] for name, p in model.named_parameters() if p.requires_grad}
+    names = {name.split(".")[-2] for name, p in model.named_parameters() if p.requires_grad}
     assert names == {"lora_a", "lora_b"}
     assert sum(p.numel() for p in model.parameters() if p.requires_grad) == 2 * 3 * (16 + 16) + 2 * 3 * (16 + 8)
 
@@ -60,10 +61,13 @@ def test_the_output_is_that_of_the_formula_and_of_the_merged_layer(scaling: str,
     config = LoraConfig.model_validate({"targets": ["*"], "rank": 3, "scaling": scaling, "dropout": 0.3})
     layer = trained(LoraLinear(base, config, torch.Generator().manual_seed(0)).double()).eval().double()
     x = torch.randn(4, 2, 7, dtype=torch.float64)
-    expected = x @ base.weight.T + base.bias + factor * x @ (layer.lora_b @ layer.lora_a).T
+    expected = x @ base.weight.T + base.bias + factor * x @ (layer.lora_b.weight @ layer.lora_a.weight).T
     assert torch.allclose(layer(x), expected, atol=1e-10)
     assert torch.allclose(layer.merged()(x), expected, atol=1e-10)
     assert torch.equal(layer.base.weight, base.weight)
+    again = layer.unmerged(layer.merged())
+    assert torch.allclose(again.weight, base.weight, atol=1e-6)
+    assert not again.weight.requires_grad
 
 
 def test_a_merged_model_is_ordinary_and_does_the_same() -> None:
@@ -89,7 +93,8 @@ def test_outputs_and_gradients_are_those_of_peft() -> None:
     for name, layer in ours.named_modules():
         if isinstance(layer, LoraLinear):
             other: Any = theirs.get_submodule(name)
-            pairs += [(layer.lora_a, other.lora_A["default"].weight), (layer.lora_b, other.lora_B["default"].weight)]
+            pairs.append((layer.lora_a.weight, other.lora_A["default"].weight))
+            pairs.append((layer.lora_b.weight, other.lora_B["default"].weight))
     for mine, other in pairs:
         other.data = mine.data.clone()
     assert len(pairs) == 8
@@ -109,14 +114,20 @@ def test_its_dropout_is_found_and_the_first_gradient_of_a_is_zero() -> None:
     loss = model(tokens()).square().sum()
     names = [name for name, p in model.named_parameters() if p.requires_grad]
     found = dict(zip(names, torch.autograd.grad(loss, [model.get_parameter(n) for n in names]), strict=True))
-    assert all(bool(g.any()) is name.endswith("lora_b") for name, g in found.items())
+    assert all(bool(g.any()) is name.endswith("lora_b.weight") for name, g in found.items())
 
 
 def test_only_adapters_travel(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2}]))
     world.check()
     update, _ = local_training(world, world.first_weights, 1, 0)
-    assert sorted(update.tensors) == ["4.lora_a", "4.lora_b"]
+    assert sorted(update.tensors) == ["4.lora_a.weight", "4.lora_b.weight"]
+
+
+def test_only_b_travels_where_a_is_frozen(scenario: Callable[..., Scenario]) -> None:
+    world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2, "trains": "b"}]))
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    assert sorted(update.tensors) == ["4.lora_b.weight"]
 
 
 @pytest.mark.parametrize(

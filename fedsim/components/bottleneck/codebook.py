@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -28,10 +28,10 @@ from fedsim.components.bottleneck._codebook import (
 )
 from fedsim.components.bottleneck._widths import width_of
 from fedsim.errors import FedsimError, NotApplicable, nearest
-from fedsim.hooks import ModelComponent, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
 from fedsim.masks import dropout_sites, injected_masks, without_dropout
 from fedsim.registry import component
-from fedsim.types import Config, Reconstruction, Truth
+from fedsim.types import Config, Modality, Reconstruction, Truth
 
 _EXAMPLES = 1000
 _LLOYD_STEPS = 20
@@ -74,6 +74,8 @@ class CodebookConfig(Config):
 @component("codebook", hook="bottleneck", summary="activations become a few codes each", paper="2310.17230")
 class Codebook(ModelComponent[CodebookConfig]):
     """Puts a codebook behind each named module."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @property
     def batch_reader(self) -> str | None:
@@ -129,7 +131,7 @@ class Codebook(ModelComponent[CodebookConfig]):
         """Say whether a codebook's width is another than that of its layer, or the layer is never reached."""
         try:
             with torch.no_grad(), without_dropout(), reading(model) as seen:
-                model(torch.zeros(2, *rules.shape))
+                model(rules.random_batch(2, torch.Generator().manual_seed(0)).inputs)
         except NotApplicable as reason:
             return str(reason)
         idle = [place for place in self.config.at if not seen[place]]

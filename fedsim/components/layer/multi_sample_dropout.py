@@ -9,7 +9,7 @@ gains; one who estimates them has M times as many to find.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
 from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import ModelComponent, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
 from fedsim.masks import recorded_masks
 from fedsim.registry import component
-from fedsim.types import Config
+from fedsim.types import Config, Modality
 
 _NAME = "multi-sample-dropout"
 _EXAMPLES = 2
@@ -44,6 +44,8 @@ class MultiSampleDropoutConfig(Config):
 class MultiSampleDropout(ModelComponent[MultiSampleDropoutConfig]):
     """Repeats the last layers of a model, in training, for M samples of every example: logits (B, M, K)."""
 
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model`, changed.
 
@@ -64,12 +66,12 @@ class MultiSampleDropout(ModelComponent[MultiSampleDropoutConfig]):
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why the layers behind the first mask cannot carry several samples of an example."""
-        inputs = torch.linspace(-1.0, 1.0, _EXAMPLES).view(-1, *(1 for _ in rules.shape)).expand(-1, *rules.shape)
+        inputs = rules.random_batch(_EXAMPLES, torch.Generator().manual_seed(0)).inputs
         try:
             outputs = _outputs(model, inputs)
         except Exception as error:  # a foreign layer may raise anything when it gets one dimension more
             return f"the layers behind its first mask get (examples, samples, ...), and one says: {error}"
-        if outputs.shape != (_EXAMPLES, self.config.samples, rules.classes):
+        if outputs.shape != (_EXAMPLES, self.config.samples, *rules.label_shape, rules.classes):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
         begin = next(module for module in model.modules() if isinstance(module, Samples))
         handle = begin.register_forward_hook(_with_another_first_sample)
