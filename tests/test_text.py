@@ -67,6 +67,9 @@ def test_a_spec_says_what_its_examples_are() -> None:
     assert (SPEC.modality, SPEC.dtype) == ("text", torch.long)
     images = InputSpec((1, 2, 2), 3, (0.0,), (1.0,))
     assert (images.modality, images.dtype) == ("images", None)
+    assert SPEC.labels_are_text
+    assert not images.labels_are_text
+    assert not replace(SPEC, classes=3).labels_are_text
 
 
 def test_dropout_is_found_behind_an_embedding() -> None:
@@ -175,6 +178,7 @@ def test_defenses_that_say_so_work_on_text(
         ({"components": [{"name": "cutmix"}]}, "component 'cutmix' does not fit: it works on images"),
         ({"defenses": [{"name": "mixup"}]}, "defense 'mixup' does not fit: it works on images"),
         ({"attacks": [{"name": "dlg"}]}, "the labels of a language model are the text itself"),
+        ({"label_noise": {"rate": 0.2}}, "label_noise: it changes the class of an image"),
         ({"model": {"name": "lenet"}}, "reads images"),
         ({"model": {"name": "mlp"}}, "model 'mlp' reads numbers, got tokens"),
     ],
@@ -182,9 +186,8 @@ def test_defenses_that_say_so_work_on_text(
 def test_what_does_not_work_on_text_is_refused_before_the_first_round(
     changes: dict[str, Any], message: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    world = built(scenario, tables, **changes)
     with pytest.raises(FedsimError, match=message):
-        started(world)
+        started(built(scenario, tables, **changes))
 
 
 class ReaderConfig(Config):

@@ -82,7 +82,7 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
     return Dataset(
         train=_batch(train, tokenizer.padding, config.length),
         test=_batch(test[: config.test], tokenizer.padding, config.length),
-        spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary),
+        spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), tokenizer.vocabulary, tokenizer.padding),
         class_names=("text",),
         users=torch.tensor(users),
         tokenizer=tokenizer,
