@@ -2,17 +2,23 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
+from rich.console import Console
 
-from fedsim import observe
+from fedsim import display, observe
 from fedsim import world as worlds
+from fedsim.apps import evaluate_model
 from fedsim.client import local_training
 from fedsim.data.partition import describe_partition
 from fedsim.errors import FedsimError
 from fedsim.hooks import check_update
+from fedsim.record import RoundRecord
 from fedsim.replay import replay
 from fedsim.scenario import Scenario
 from fedsim.types import Batch, WireEntry
@@ -56,6 +62,24 @@ def test_a_client_trains_a_tagger_and_its_tags_can_be_granted(scenario: Callable
     check_update(seen)
     with pytest.raises(FedsimError, match="label 2 is out of range, expected 0 to 1"):
         check_update(replace(seen, labels=seen.labels.clamp_min(2)))
+
+
+def test_a_tagger_of_spans_is_judged_by_their_f1(scenario: Callable[..., Scenario], tmp_path: Path) -> None:
+    path = tmp_path / "tags.conll"
+    path.write_text("\n\n".join(f"word{d}\tO\nAda\tB-person" for d in range(9)))
+    world = federation(scenario, data={"name": "conll", "path": str(path)}, federation={"clients": 2})
+    names = ("O", "B-person")
+    assert world.dataset.class_names == names
+    weights = {name: torch.zeros_like(tensor) for name, tensor in world.first_weights.items()}
+    always = {name: {**weights, "lm_head.score.bias": F.one_hot(torch.tensor(names.index(name)), 2).float()}
+              for name in names}  # fmt: skip
+    measured = {name: evaluate_model(world, always[name]) for name in names}
+    assert [own.accuracy for own in measured.values()] == [0.5, 0.5]
+    assert [own.span_f1 for own in measured.values()] == [0.0, 2 / 3]  # two guesses a sentence, one of them right
+    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_accuracy=0.5, test_span_f1=0.25)
+    out = StringIO()
+    display.PlainLines(Console(file=out, width=200)).round(record)
+    assert "accuracy 50.0%, span F1 25.0%" in out.getvalue()
 
 
 def test_granted_tags_are_no_text_and_so_allowed(scenario: Callable[..., Scenario]) -> None:
