@@ -6,8 +6,9 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from functools import partial
-from typing import Protocol, cast, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +22,7 @@ from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
+from fedsim.metrics.tagging import are_spans, score_spans
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.secure_server import SecureSum
@@ -87,15 +89,16 @@ def server_app(journal: Journal) -> ServerApp:
                 journal.model(round_, arrays.to_torch_state_dict())
             if round_ > 0:
                 is_due = round_ % settings.evaluate_every == 0 or round_ == settings.rounds
-                loss, accuracy = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else (None, None)
+                found = evaluate_model(world, arrays.to_torch_state_dict()) if is_due else None
                 journal.round(
                     RoundRecord(
                         round=round_,
                         cohort=strategy.tally.cohort,
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        test_loss=loss,
-                        test_accuracy=accuracy,
+                        test_loss=found and found.loss,
+                        test_accuracy=found and found.accuracy,
+                        test_span_f1=found and found.span_f1,
                     )
                 )
             return None
@@ -109,28 +112,45 @@ def server_app(journal: Journal) -> ServerApp:
     return app
 
 
+class Utility(NamedTuple):
+    """How good a model is on the test set.
+
+    Attributes:
+        loss: mean cross-entropy.
+        accuracy: in [0, 1]; of text, that of tokens that have a label.
+        span_f1: of tags that mark spans, micro F1 in [0, 1]; None of everything else.
+    """
+
+    loss: float
+    accuracy: float
+    span_f1: float | None = None
+
+
 @torch.no_grad()
-def evaluate_model(world: World, weights: Tensors) -> tuple[float, float]:
-    """Return (mean cross-entropy, accuracy in [0, 1]) of the global model on the test set; of text, that of tokens."""
+def evaluate_model(world: World, weights: Tensors) -> Utility:
+    """Return how good the global model is on the test set."""
     model = world.model_with(weights).eval()
     test = world.dataset.test
     with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
         if losses.are_tokens(test.labels):
-            return _evaluated_on_text(model, test)
+            return _evaluated_on_text(model, test, world.dataset.class_names)
         outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
     accuracy = (outputs.argmax(1) == test.labels).double().mean()
-    return float(F.cross_entropy(outputs, test.labels)), float(accuracy)
+    return Utility(float(F.cross_entropy(outputs, test.labels)), float(accuracy))
 
 
-def _evaluated_on_text(model: nn.Module, test: Batch) -> tuple[float, float]:
-    """Return loss and accuracy chunk by chunk: scores of every token of a whole test set would fill the memory."""
+def _evaluated_on_text(model: nn.Module, test: Batch, names: Sequence[str]) -> Utility:
+    """Return what is measured chunk by chunk: scores of every token of a whole test set would fill the memory."""
     each: list[Tensor] = []
-    right: list[Tensor] = []
+    guesses: list[Tensor] = []
     for inputs, labels in zip(test.inputs.split(_TEXTS), test.labels.split(_TEXTS), strict=True):
         outputs = model(inputs)
         each.append(losses.per_example(outputs, labels))
-        right.append((outputs.argmax(-1) == labels)[labels != losses.IGNORED])
-    return float(torch.cat(each).mean()), float(torch.cat(right).double().mean())
+        guesses.append(outputs.argmax(-1))
+    guessed = torch.cat(guesses)
+    right = (guessed == test.labels)[test.labels != losses.IGNORED]
+    f1 = score_spans(guessed, test.labels, names).f1 if are_spans(names) else None
+    return Utility(float(torch.cat(each).mean()), float(right.double().mean()), f1)
 
 
 def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:

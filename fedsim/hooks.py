@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.informed import informed
+from fedsim.losses import IGNORED, are_tokens
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.secure_aggregation.quantisation import Quantisation
 from fedsim.types import (
@@ -633,6 +634,6 @@ def _check_labels(observation: Observation) -> None:
     expected = observation.examples or observation.batch_size
     if expected is not None and len(labels) != expected:
         raise FedsimError(f"{len(labels)} labels were given, expected one an example: {expected}.")
-    strangers = labels[(labels < 0) | (labels >= classes)]
+    strangers = labels[((labels < 0) | (labels >= classes)) & ~(are_tokens(labels) & (labels == IGNORED))]
     if len(strangers):
         raise FedsimError(f"label {int(strangers[0])} is out of range, expected 0 to {classes - 1}.")

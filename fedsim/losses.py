@@ -1,8 +1,8 @@
 """Cross-entropy of models that answer once, several times for every example, or at every token.
 
 Outputs are logits of shape (B, K), or (B, M, K) of M answers, whose losses are averaged; labels are classes of shape
-(B,), or probabilities of shape (B, K). Where labels are next tokens, integers of shape (B, T), outputs are (B, T, K) or
-(B, M, T, K): an example's loss is the mean over its tokens, without those whose label is -100.
+(B,), or probabilities of shape (B, K). Where labels are next tokens or tags, integers of shape (B, T), outputs are
+(B, T, K) or (B, M, T, K): an example's loss is the mean over its tokens, without those whose label is -100.
 
 A batch's loss is the mean over its examples, long and short ones alike. So the mean of several clients' gradients is
 the gradient of all their examples, and the gradients of single examples add up, as private training wants it.
@@ -42,5 +42,5 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def are_tokens(labels: Tensor) -> bool:
-    """Tell next tokens (B, T) from classes (B,) and from probabilities (B, K)."""
+    """Tell next tokens and tags (B, T) from classes (B,) and from probabilities (B, K)."""
     return labels.dim() == _ONE_ANSWER and labels.dtype == torch.long

@@ -7,6 +7,7 @@ import fnmatch
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor, nn
 
 from fedsim.errors import ScenarioError, nearest
@@ -184,7 +185,7 @@ def _copied(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
 
 def _labels(examples: Batch, steps: int) -> Tensor:
     """Return a copy of the labels, sorted when their order would tell in which step an example was used."""
-    return examples.labels.clone() if steps == 1 else examples.labels.sort().values
+    return examples.labels.clone() if steps == 1 else torch.tensor(sorted(examples.labels.tolist()))
 
 
 def _misjudged(site: DropoutSite, error: float) -> DropoutSite:

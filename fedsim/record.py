@@ -44,7 +44,10 @@ class Failure(_Part):
 
 
 class RoundRecord(_Part):
-    """One federated round. Accuracy and loss are those of the new global model on the test set, when evaluated."""
+    """One federated round. What is tested is the new global model on the test set, when it is evaluated.
+
+    `test_span_f1` is the micro F1 of spans, where labels are tags that mark them.
+    """
 
     round: int
     cohort: tuple[int, ...]
@@ -52,6 +55,7 @@ class RoundRecord(_Part):
     training_loss: float
     test_loss: float | None = None
     test_accuracy: float | None = None
+    test_span_f1: float | None = None
 
 
 class PartitionRecord(_Part):

@@ -40,8 +40,8 @@ class Config(BaseModel):
 class Batch:
     """Model inputs (normalised, first dimension is the example) and integer labels of the same length.
 
-    A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and a
-    language model's labels are the next tokens (B, T), where -100 is left out of the loss.
+    A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and labels
+    are the next tokens or the tags of the tokens (B, T), where -100 is left out of the loss.
     """
 
     inputs: Tensor
@@ -57,10 +57,11 @@ class InputSpec:
 
     Attributes:
         shape: shape of one example, channels first, for example ``(3, 32, 32)``; of text ``(T,)``.
-        classes: number of classes; of next tokens, that of all tokens.
+        classes: number of classes; of next tokens, that of all tokens; of tags, that of all tags.
         mean: per-channel mean that was subtracted, in pixel units of [0, 1]; empty for text.
         std: per-channel standard deviation that was divided by; empty for text.
         vocabulary: number of tokens, if inputs are token numbers; None for images.
+        padding: the token that fills up a short example; None for images, and where no example is filled up.
     """
 
     shape: tuple[int, ...]
@@ -68,11 +69,17 @@ class InputSpec:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     vocabulary: int | None = None
+    padding: int | None = None
 
     @property
     def modality(self) -> Modality:
         """What one example is."""
         return "images" if self.vocabulary is None else "text"
+
+    @property
+    def labels_are_text(self) -> bool:
+        """Whether labels are the next tokens, as a language model learns them, and no tags."""
+        return self.classes == self.vocabulary
 
     @property
     def dtype(self) -> dtype | None:

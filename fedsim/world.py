@@ -240,7 +240,7 @@ class World:
         if scenario.audit is not None:
             raise ScenarioError("audit: its canaries are images, and the examples are text. Leave the audit out.")
         granted = {*scenario.threat.knows, *(known for attack in scenario.attacks for known in attack.also_knows)}
-        if scenario.attacks and "labels" in granted and losses.are_tokens(self.dataset.train.labels):
+        if scenario.attacks and "labels" in granted and self.dataset.spec.labels_are_text:
             raise ScenarioError(
                 "threat.knows: the labels of a language model are the text itself, one token later. Leave out 'labels'."
             )
@@ -465,6 +465,8 @@ def _with_noise(scenario: Scenario, dataset: Dataset) -> Dataset:
     settings, train = scenario.label_noise, dataset.train
     if settings is None:
         return dataset
+    if dataset.spec.modality == "text":
+        raise ScenarioError("label_noise: it changes the class of an image, and the examples are text. Leave it out.")
     generator = seeding.generator(scenario.seed, "label noise")
     labels = noisy_labels(train.labels, dataset.class_names, settings.scheme, settings.rate, generator)
     return replace(dataset, train=Batch(train.inputs, labels))

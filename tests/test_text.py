@@ -67,6 +67,9 @@ def test_a_spec_says_what_its_examples_are() -> None:
     assert (SPEC.modality, SPEC.dtype) == ("text", torch.long)
     images = InputSpec((1, 2, 2), 3, (0.0,), (1.0,))
     assert (images.modality, images.dtype) == ("images", None)
+    assert SPEC.labels_are_text
+    assert not images.labels_are_text
+    assert not replace(SPEC, classes=3).labels_are_text
 
 
 def test_dropout_is_found_behind_an_embedding() -> None:
@@ -147,7 +150,8 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
     assert len(truth.masks[0]) == 7
     entry = WireEntry(1, 0, world.first_weights, update)
     assert replay(world, entry).matches
-    loss, accuracy = evaluate_model(world, world.first_weights)
+    loss, accuracy, span_f1 = evaluate_model(world, world.first_weights)
+    assert span_f1 is None
     labels = world.dataset.test.labels
     outputs = world.model_with(world.first_weights).eval()(world.dataset.test.inputs)
     assert loss == pytest.approx(cross_entropy(outputs, labels).item())
@@ -208,6 +212,7 @@ def test_several_masks_stand_in_front_of_the_scores_of_tokens(
         ({"components": [{"name": "cutmix"}]}, "component 'cutmix' does not fit: it works on images"),
         ({"defenses": [{"name": "mixup"}]}, "defense 'mixup' does not fit: it works on images"),
         ({"attacks": [{"name": "dlg"}]}, "the labels of a language model are the text itself"),
+        ({"label_noise": {"rate": 0.2}}, "label_noise: it changes the class of an image"),
         ({"model": {"name": "lenet"}}, "reads images"),
         ({"model": {"name": "mlp"}}, "model 'mlp' reads numbers, got tokens"),
     ],
@@ -215,9 +220,8 @@ def test_several_masks_stand_in_front_of_the_scores_of_tokens(
 def test_what_does_not_work_on_text_is_refused_before_the_first_round(
     changes: dict[str, Any], message: str, scenario: Callable[..., Scenario], tables: dict[str, Any]
 ) -> None:
-    world = built(scenario, tables, **changes)
     with pytest.raises(FedsimError, match=message):
-        started(world)
+        started(built(scenario, tables, **changes))
 
 
 class ReaderConfig(Config):

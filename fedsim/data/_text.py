@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 import torch
@@ -24,13 +24,13 @@ from fedsim.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _FEWEST_DOCUMENTS = 2
+Document = TypeVar("Document")
 
 
-class TextConfig(Config):
-    """Settings of every text set."""
+class TokenConfig(Config):
+    """Settings of every set whose examples are tokens of sentences."""
 
     length: int = Field(default=32, ge=2, description="tokens of an example: longer sentences are cut there")
-    shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are left out")
     tokenizer: Literal["words", "bytes"] | Path = Field(
         default="words",
         description="words: frequent words of the test text, bytes for all others; bytes; or the folder of a Hugging "
@@ -40,12 +40,18 @@ class TextConfig(Config):
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the documents kept for testing")
     train: int | None = Field(default=None, ge=1, description="at most this many training sentences; all when absent")
     test: int | None = Field(default=None, ge=1, description="at most this many test sentences; all when absent")
+    seed: int = Field(default=0, ge=0, description="order of the documents, and what is made up; not the scenario's")
+
+
+class TextConfig(TokenConfig):
+    """Settings of every text set."""
+
+    shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are left out")
     identities: int = Field(default=0, ge=0, description="generated persons put into the training text (extra llm)")
     canaries: int = Field(default=0, ge=0, description="random numbers put into the training text")
     repetitions: tuple[int, ...] = Field(
         default=(1,), min_length=1, description="how often secrets are repeated: the first, the second, and round again"
     )
-    seed: int = Field(default=0, ge=0, description="order of the documents, and the secrets; apart from the scenario's")
 
 
 def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
@@ -60,10 +66,8 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
             f"the text has {len(documents)} documents: expected at least 2, one for training and one for testing. "
             "Documents are separated by an empty line, or are files of a folder."
         )
-    order: list[int] = torch.randperm(len(documents), generator=seeding.generator(config.seed, "documents")).tolist()
-    kept = min(max(1, round(config.test_fraction * len(documents))), len(documents) - 1)
-    tested, trained = [[documents[index] for index in part] for part in (order[:kept], order[kept:])]
-    tokenizer = _tokenizer(config, tested)
+    tested, trained = test_and_training(config, documents)
+    tokenizer = tokenizer_of(config, tested)
     known: set[tuple[int, ...]] = set()
     test, _ = _sentences(config, tested, tokenizer, known)
     train, users = _sentences(config, trained, tokenizer, known)
@@ -82,12 +86,24 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
     return Dataset(
         train=_batch(train, tokenizer.padding, config.length),
         test=_batch(test[: config.test], tokenizer.padding, config.length),
-        spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), vocabulary=tokenizer.vocabulary),
+        spec=InputSpec((config.length,), tokenizer.vocabulary, (), (), tokenizer.vocabulary, tokenizer.padding),
         class_names=("text",),
         users=torch.tensor(users),
         tokenizer=tokenizer,
         planted=tuple(planted),
     )
+
+
+def test_and_training(config: TokenConfig, documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
+    """Return the documents for testing and those for training, both shuffled and at least one of each.
+
+    Args:
+        config: seed and share.
+        documents: two or more.
+    """
+    order: list[int] = torch.randperm(len(documents), generator=seeding.generator(config.seed, "documents")).tolist()
+    kept = min(max(1, round(config.test_fraction * len(documents))), len(documents) - 1)
+    return [documents[index] for index in order[:kept]], [documents[index] for index in order[kept:]]
 
 
 def read_text(path: Path) -> str:
@@ -107,8 +123,17 @@ def read_text(path: Path) -> str:
     return text
 
 
-def _tokenizer(config: TextConfig, public: Sequence[str]) -> Tokenizer:
-    """Only test text, which the server owns, decides what words are known: a list of private words would be a leak."""
+def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
+    """Return the tokenizer that the settings ask for.
+
+    Args:
+        config: which one.
+        public: test text, which the server owns. It alone decides what words are known: private words would be a leak.
+
+    Raises:
+        FedsimError: the tokenizer cannot be read.
+        MissingExtra: an optional package is needed that is not installed.
+    """
     if isinstance(config.tokenizer, Path):
         return ModelTokenizer(config.tokenizer)
     return WordTokenizer(frequent_words(public, config.words) if config.tokenizer == "words" else ())

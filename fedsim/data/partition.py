@@ -85,10 +85,11 @@ def describe_partition(
 
     Args:
         shares: what `partition` returned.
-        labels: class of each example, shape (N,), or its next tokens, shape (N, T).
+        labels: class of each example, shape (N,), or its next tokens or tags, shape (N, T).
         scheme: the scheme it was made by.
         class_names: name of each class, in the order of the labels.
     """
+    class_names = class_names if labels.dim() == 1 else ("text",)
     labels = _classes(labels)
     measured = shares[:_CLIENTS_MEASURED] if isinstance(shares, _Resampled) else shares
     sizes = torch.tensor([len(share) for share in measured], dtype=torch.float64)

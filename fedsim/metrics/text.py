@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.losses import IGNORED
 from fedsim.record import SentenceScore
 from fedsim.types import Batch, Reconstruction, Tokenizer
 
@@ -51,10 +50,10 @@ def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -
 
     Args:
         found: guesses (N, T), negative behind the end; N may be below or above the batch's size.
-        batch: the originals (B, T) with their next tokens.
+        batch: the originals (B, T), filled up at the end.
         tokenizer: turns both into text.
     """
-    originals = [_tokens(row, own) for row, own in zip(batch.inputs.tolist(), batch.labels.tolist(), strict=True)]
+    originals = [_tokens(row, tokenizer.padding) for row in batch.inputs.tolist()]
     guesses = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
     gains = np.array([[_gain(guess, original) for guess in guesses] for original in originals])
     order = _matched(gains.reshape(len(originals), len(guesses)))
@@ -65,9 +64,12 @@ def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -
     return ScoredSentences(sentences, torch.tensor(order))
 
 
-def _tokens(inputs: list[int], labels: list[int]) -> list[int]:
-    """Return the tokens that have a next one: the others are padding."""
-    return [token for token, label in zip(inputs, labels, strict=True) if label != IGNORED]
+def _tokens(inputs: list[int], padding: int) -> list[int]:
+    """Return the tokens in front of the padding at the end."""
+    length = len(inputs)
+    while length and inputs[length - 1] == padding:
+        length -= 1
+    return inputs[:length]
 
 
 def _gain(guess: Sequence[int], original: Sequence[int]) -> float:

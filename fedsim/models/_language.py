@@ -1,4 +1,4 @@
-"""What language models share: what they read, and an output layer that is the embedding itself."""
+"""What language models share: what they read, an output layer that is the embedding itself, and one that tags."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from fedsim.errors import FedsimError
 from fedsim.types import InputSpec
+
+_HEAD_DROPOUT = 0.1
+_STD = 0.02
 
 
 def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
@@ -34,3 +37,25 @@ class TiedHead(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         """Return scores (B, T, V) of hidden states (B, T, width)."""
         return F.linear(hidden, self._shared[0].weight)
+
+
+class TaggingHead(nn.Module):
+    """Scores of K tags (B, T, K) from hidden states (B, T, width): dropout, then one linear layer with a bias.
+
+    Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. The layer starts as a Llama's do, its bias at zero.
+
+    Args:
+        width: of a hidden state.
+        tags: K.
+    """
+
+    def __init__(self, width: int, tags: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(_HEAD_DROPOUT)
+        self.score = nn.Linear(width, tags)
+        nn.init.normal_(self.score.weight, std=_STD)
+        nn.init.zeros_(self.score.bias)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """Return scores."""
+        return self.score(self.dropout(hidden))

@@ -1,4 +1,4 @@
-"""A causal language model from a local Hugging Face checkpoint folder: nothing is downloaded, and no code in it runs.
+"""A causal language model, or tagger, from a local Hugging Face folder: nothing is downloaded, and no code in it runs.
 
 Source: the transformers package (Wolf et al. 2020, arXiv 1910.03771). Weights are read from safetensors alone. What it
 may leak: a trained model memorises, and its embedding's gradient names the words of a batch.
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, float32, nn
 
 from fedsim.errors import FedsimError, MissingExtra
-from fedsim.models._language import TiedHead, text_shape
+from fedsim.models._language import TaggingHead, TiedHead, text_shape
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
@@ -59,18 +59,29 @@ def hugging_face(config: HuggingFaceConfig, spec: InputSpec) -> nn.Module:
         )
     if length > context:
         raise FedsimError(f"data.length is {length}, expected at most {context}, the context of the model.")
-    return CausalModel(own)
+    return CausalModel(own, spec)
 
 
 class CausalModel(nn.Module):
-    """Tokens (B, T) to scores of the next token (B, T, vocabulary), of a model of the transformers package."""
+    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
-    def __init__(self, own: Any) -> None:
+    Args:
+        own: a model of the transformers package; where labels are tags, its output layer is replaced.
+        spec: of the examples.
+
+    Attributes:
+        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
+    """
+
+    def __init__(self, own: Any, spec: InputSpec) -> None:
         super().__init__()
         head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
-        if head.weight is embedding.weight:
+        if not spec.labels_are_text:
+            own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
+        elif head.weight is embedding.weight:
             own.set_output_embeddings(TiedHead(embedding))
         self.own = own
+        self.padding_token = spec.padding
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores."""

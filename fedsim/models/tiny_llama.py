@@ -1,4 +1,4 @@
-"""Tiny Llama: a causal language model of ordinary modules, trained from scratch in minutes.
+"""Tiny Llama: a causal language model, or tagger, of ordinary modules, trained from scratch in minutes.
 
 Paper: Touvron et al. 2023, arXiv 2302.13971: pre-norm blocks with RMSNorm x / rms(x) g, rotary positions (arXiv
 2104.09864), SwiGLU silu(W1 x) * W3 x (arXiv 2002.05202), keys and values shared by groups of heads (arXiv 2305.13245).
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.errors import FedsimError
-from fedsim.models._language import TiedHead, text_shape
+from fedsim.models._language import TaggingHead, TiedHead, text_shape
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
@@ -46,28 +46,43 @@ def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: inputs that are no text, or heads that do not divide.
+        FedsimError: inputs that are no text, heads that do not divide, or a tagger whose output layer is to be tied.
     """
-    _, vocabulary = text_shape(spec, "tiny-llama")
+    text_shape(spec, "tiny-llama")
     if config.width % (2 * config.heads) or config.heads % config.key_value_heads:
         raise FedsimError(
             f"model 'tiny-llama' has {config.heads} heads, {config.key_value_heads} of keys and values, and width "
             f"{config.width}: expected a width that is a multiple of {2 * config.heads}, and key_value_heads that "
             "divide the heads."
         )
-    return TinyLlama(config, vocabulary)
+    if config.tied and not spec.labels_are_text:
+        raise FedsimError(
+            "model 'tiny-llama' is tied, but tags have an output layer of their own. Leave out model.tied."
+        )
+    return TinyLlama(config, spec)
 
 
 class TinyLlama(nn.Module):
-    """Tokens (B, T) to scores of the next token (B, T, vocabulary)."""
+    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
-    def __init__(self, config: TinyLlamaConfig, vocabulary: int) -> None:
+    Attributes:
+        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
+    """
+
+    def __init__(self, config: TinyLlamaConfig, spec: InputSpec) -> None:
         super().__init__()
+        vocabulary = spec.vocabulary or 0
+        self.padding_token = spec.padding
         self.embed_tokens = nn.Embedding(vocabulary, config.width)
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
-        self.lm_head = TiedHead(self.embed_tokens) if config.tied else nn.Linear(config.width, vocabulary, bias=False)
+        if not spec.labels_are_text:
+            self.lm_head = TaggingHead(config.width, spec.classes)
+        elif config.tied:
+            self.lm_head = TiedHead(self.embed_tokens)
+        else:
+            self.lm_head = nn.Linear(config.width, vocabulary, bias=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 nn.init.normal_(module.weight, std=_STD)
@@ -75,8 +90,10 @@ class TinyLlama(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores; a token sees those before it alone, so padding at the end changes nothing."""
         hidden = self.dropout(self.embed_tokens(tokens))
+        length = tokens.shape[1]
+        later = torch.full((1, 1, length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
         for block in self.layers:
-            hidden = block(hidden)
+            hidden = block(hidden, attention_mask=later)
         return self.lm_head(self.norm(hidden))
 
 
@@ -89,13 +106,13 @@ class _Block(nn.Module):
         self.mlp = _GatedMlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden)))
+    def forward(self, hidden: Tensor, *, attention_mask: Tensor) -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), attention_mask))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class _Attention(nn.Module):
-    """Causal attention with an explicit softmax, which can be differentiated twice."""
+    """Attention with an explicit softmax, which can be differentiated twice, and a mask (1 or B, 1, T, T) to add."""
 
     def __init__(self, config: TinyLlamaConfig) -> None:
         super().__init__()
@@ -108,12 +125,11 @@ class _Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
         queries, keys = _rotated(queries, self._base), _rotated(keys, self._base).repeat_interleave(self._repeats, 1)
         scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, T)
-        later = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        weights = self.dropout(scores.masked_fill(later, -torch.inf).softmax(-1))
+        weights = self.dropout((scores + mask).softmax(-1))
         return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
 
     def _heads(self, projected: Tensor) -> Tensor:

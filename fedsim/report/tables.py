@@ -411,7 +411,9 @@ def _accuracy(arm: ArmRecord) -> str:
     evaluated = [entry for entry in arm.rounds if entry.test_accuracy is not None]
     if not evaluated:
         return "accuracy not evaluated"
-    return f"test accuracy {evaluated[-1].test_accuracy:.1%} after round {evaluated[-1].round}"
+    last = evaluated[-1]
+    spans = "" if last.test_span_f1 is None else f" and span F1 {last.test_span_f1:.1%}"
+    return f"test accuracy {last.test_accuracy:.1%}{spans} after round {last.round}"
 
 
 def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:

@@ -13,7 +13,7 @@ from fedsim import world as worlds
 from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Optimizer
 from fedsim.masks import dropout_sites
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
+from fedsim.types import Batch, InputSpec
 
 COMPONENTS = registry.methods("component")
 OF_HOOK: dict[str, Any] = {
@@ -33,6 +33,13 @@ def here(seed: int = 0) -> Here:
 
 def network() -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(0.1), nn.Linear(8, 3))
+
+
+def tagger() -> tuple[nn.Module, torch.Tensor]:
+    """A small model of text and its inputs, for components that work on nothing else."""
+    method = registry.get("model", "tiny-llama")
+    spec = InputSpec((5,), 3, (), (), vocabulary=7)
+    return method.make(method.config.model_validate({"width": 16, "hidden": 16}), spec), torch.randint(7, (2, 5))
 
 
 def make(name: str) -> Any:
@@ -57,11 +64,12 @@ def test_it_is_what_its_hook_says_and_lies_in_its_folder(name: str) -> None:
 
 @pytest.mark.parametrize("name", of_class(ModelComponent))
 def test_a_prepared_model_trains_and_its_weights_travel(name: str) -> None:
-    model = make(name).prepare(network(), torch.Generator().manual_seed(0))
-    x = torch.rand(2, 3, 2, 2)
+    is_for_text = make(name).modalities == {"text"}
+    plain, x = tagger() if is_for_text else (network(), torch.rand(2, 3, 2, 2))
+    model = make(name).prepare(plain, torch.Generator().manual_seed(0))
     model(x).sum().backward()
     assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-    twin = make(name).prepare(network(), torch.Generator().manual_seed(1))
+    twin = make(name).prepare(tagger()[0] if is_for_text else network(), torch.Generator().manual_seed(1))
     twin.load_state_dict(model.state_dict())
     assert torch.equal(model.eval()(x), twin.eval()(x))
 

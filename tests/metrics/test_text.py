@@ -54,6 +54,11 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     assert swapped.order.tolist() == [1, 0]
     assert all(own.exact and own.rouge_l == own.token_accuracy == 1.0 for own in swapped.sentences)
     assert [own.text for own in swapped.sentences] == ["abc", "c"]
+    tagged = Batch(batch.inputs, torch.tensor([[1, -100, 0], [0, -100, -100]]))
+    assert (
+        score_sentences(reconstruction([[c, -1, -1], [a, b, c]]), tagged, WordTokenizer()).sentences
+        == swapped.sentences
+    )
     missing = score_sentences(reconstruction([[a, b, -1]]), batch, WordTokenizer())
     assert missing.order.tolist() == [0, -1]
     assert [own.guess for own in missing.sentences] == ["ab", ""]

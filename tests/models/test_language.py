@@ -101,6 +101,37 @@ def test_a_local_checkpoint_is_loaded_and_trained_by_name(tied: bool, tmp_path: 
     assert ("own.lm_head.weight" in weights) is not tied
 
 
+TAGS = InputSpec((LENGTH,), 3, (), (), vocabulary=VOCABULARY, padding=0)
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_tagger_is_that_of_the_transformers_package(tied: bool, tmp_path: Path) -> None:
+    language_model = reference(tied)
+    language_model.save_pretrained(tmp_path)
+    theirs = transformers.LlamaForTokenClassification(
+        transformers.LlamaConfig(**{**language_model.config.to_dict(), "num_labels": 3})
+    ).eval()
+    theirs.model.load_state_dict(language_model.model.state_dict())
+    for name in ("tiny-llama", "hugging-face"):
+        ours = build(name, TAGS, **(SIZES if name == "tiny-llama" else {"path": tmp_path})).eval()
+        before = "" if name == "tiny-llama" else "own.model."
+        weights = {before + k: v for k, v in theirs.model.state_dict().items()}
+        head = "lm_head.score" if name == "tiny-llama" else "own.lm_head.score"
+        weights |= {f"{head}.{k}": v for k, v in theirs.score.state_dict().items()}
+        ours.load_state_dict(weights)
+        assert torch.allclose(ours(tokens()), theirs(tokens()).logits, atol=1e-5)
+        assert ours.padding_token == 0
+
+
+def test_a_tagger_drops_hidden_states_and_starts_unbiased() -> None:
+    model = build(about=TAGS, **SIZES)
+    (site,) = masks.dropout_sites(model, TAGS.shape, 2, TAGS.dtype)
+    assert (site.name, site.rate, site.shape) == ("lm_head.dropout", 0.1, (2, LENGTH, 16))
+    assert not bool(model.get_parameter("lm_head.score.bias").any())
+    with pytest.raises(FedsimError, match="tags have an output layer of their own"):
+        build(about=TAGS, **SIZES, tied=True)
+
+
 def test_unusable_checkpoints_are_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"there is no .*config\.json"):
         build("hugging-face", path=tmp_path)

@@ -1,0 +1,97 @@
+"""What tagged sets share: words with a tag each become tokens with a label each.
+
+An example is one sentence: its tokens as inputs (T,), and as labels (T,) the number of each word's tag at the word's
+first token. The other tokens of a word, and what fills up a short sentence, are left out of the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from fedsim.data._text import TokenConfig, test_and_training, tokenizer_of
+from fedsim.errors import FedsimError
+from fedsim.losses import IGNORED
+from fedsim.types import Batch, Dataset, InputSpec, Tokenizer
+
+OUTSIDE = "O"
+_FEWEST_DOCUMENTS = 2
+Sentence = tuple[tuple[str, str], ...]  # words with their tags
+Document = Sequence[Sentence]
+
+
+def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
+    """Return training and test sentences; none stands in both, and the owner of a sentence is its document.
+
+    Args:
+        config: how they become tokens.
+        documents: two or more, each with a sentence or more; no word is empty.
+
+    Raises:
+        FedsimError: fewer than two documents, no sentence left for training, or a tokenizer that cannot be read.
+        MissingExtra: an optional package is needed that is not installed.
+    """
+    if len(documents) < _FEWEST_DOCUMENTS:
+        raise FedsimError(
+            "the tagged text has one document: expected at least 2, one for training and one for testing."
+        )
+    tested, trained = test_and_training(config, documents)
+    tokenizer = tokenizer_of(config, [_text(sentence) for document in tested for sentence in document])
+    tags = sorted({tag for d in documents for s in d for _, tag in s}, key=lambda tag: (tag != OUTSIDE, tag))
+    numbers = {tag: number for number, tag in enumerate(tags)}
+    known: set[tuple[int, ...]] = set()
+    test, _ = _examples(config.length, tested, tokenizer, numbers, known)
+    train, users = _examples(config.length, trained, tokenizer, numbers, known)
+    if not train:
+        raise FedsimError("every training sentence is also a test sentence. Bring more text.")
+    return Dataset(
+        train=_batch(train[: config.train], tokenizer.padding, config.length),
+        test=_batch(test[: config.test], tokenizer.padding, config.length),
+        spec=InputSpec((config.length,), len(tags), (), (), tokenizer.vocabulary, tokenizer.padding),
+        class_names=tuple(tags),
+        users=torch.tensor(users[: config.train]),
+        tokenizer=tokenizer,
+    )
+
+
+def _text(sentence: Sentence) -> str:
+    """Return the sentence as it is cut into tokens: a blank in front of every word, of the first one too."""
+    return "".join(f" {word}" for word, _ in sentence)
+
+
+_Example = tuple[list[int], list[int]]  # tokens, and a label each
+
+
+def _examples(
+    length: int,
+    documents: Sequence[Document],
+    tokenizer: Tokenizer,
+    numbers: dict[str, int],
+    known: set[tuple[int, ...]],
+) -> tuple[list[_Example], list[int]]:
+    """Return the sentences that, once cut, are new; and the number of each one's document."""
+    found: list[_Example] = []
+    owners: list[int] = []
+    for owner, document in enumerate(documents):
+        for sentence in document:
+            tokens: list[int] = []
+            labels: list[int] = []
+            for word, tag in sentence:
+                own = tokenizer.encode(f" {word}")
+                tokens += own
+                labels += [numbers[tag], *[IGNORED] * (len(own) - 1)][: len(own)]
+            cut = tuple(tokens[:length])
+            if cut and cut not in known:
+                found.append((tokens[:length], labels[:length]))
+                owners.append(owner)
+            known.add(cut)
+    return found, owners
+
+
+def _batch(examples: Sequence[_Example], padding: int, length: int) -> Batch:
+    inputs = torch.full((len(examples), length), padding)
+    labels = torch.full((len(examples), length), IGNORED)
+    for row, (tokens, own) in enumerate(examples):
+        inputs[row, : len(tokens)], labels[row, : len(own)] = torch.tensor(tokens), torch.tensor(own)
+    return Batch(inputs, labels)

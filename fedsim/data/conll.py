@@ -1,0 +1,69 @@
+"""Tagged sentences from your own file, in the form of the CoNLL shared tasks: one token, a tab and its tag a line.
+
+Source: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050 (the form). A sentence ends at an empty line or at one with
+nothing but blanks and tabs. A line with the token -DOCSTART- begins a document, and a document is an owner; a file
+without such lines has an owner for each sentence. What it may leak: names, which is what entity tags are put on.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from fedsim.data._tags import Document, Sentence, tagged
+from fedsim.data._text import TokenConfig, read_text
+from fedsim.errors import FedsimError
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+_BEGINS_DOCUMENT = "-DOCSTART-"
+_COLUMNS = 2
+
+
+class ConllConfig(TokenConfig):
+    """Settings of conll."""
+
+    path: Path = Field(description="a UTF-8 file with one token, a tab and its tag a line")
+
+
+@dataset("conll", summary="your own tagged sentences: entities, parts of speech", paper="cs/0306050")
+def conll(config: ConllConfig) -> Dataset:
+    """Load the sentences.
+
+    Raises:
+        FedsimError: there is no such file, it is no UTF-8, holds a line that is no token with its tag, or has fewer
+            than two sentences.
+    """
+    return tagged(config, _documents(config.path))
+
+
+def _documents(path: Path) -> list[Document]:
+    if not path.is_file():
+        raise FedsimError(f"there is no file {path}: expected tagged sentences, one token, a tab and its tag a line.")
+    documents: list[list[Sentence]] = []
+    are_told = False
+    for sentence in _sentences(path):
+        begins = [word for word, _ in sentence] == [_BEGINS_DOCUMENT]
+        if begins or not are_told:
+            documents.append([])
+        are_told = are_told or begins
+        if not begins:
+            documents[-1].append(sentence)
+    found: list[Document] = [document for document in documents if document]
+    if not found:
+        raise FedsimError(f"{path} holds no sentence.")
+    return found
+
+
+def _sentences(path: Path) -> list[Sentence]:
+    found: list[list[tuple[str, str]]] = [[]]
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if not line.strip():
+            found.append([])
+            continue
+        columns = line.rstrip("\r").split("\t")
+        if len(columns) != _COLUMNS or not columns[0] or not columns[1].strip():
+            raise FedsimError(f"{path}, line {number}: expected a token, a tab and a tag, got {line.rstrip()!r}.")
+        found[-1].append((columns[0], columns[1].strip()))
+    return [tuple(sentence) for sentence in found if sentence]

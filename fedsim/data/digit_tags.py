@@ -1,0 +1,60 @@
+"""Made-up sentences whose tags say which word names a digit: the next one, or the word itself.
+
+No paper. Words are drawn independently, so that nothing but the next word tells a tag of the first kind: without a look
+to the right no tagger does better than the more frequent tag. What it may leak: nothing, it is made up.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+
+from fedsim import seeding
+from fedsim.data._tags import OUTSIDE, Sentence, tagged
+from fedsim.data._text import TokenConfig
+from fedsim.registry import dataset
+from fedsim.types import Dataset
+
+_DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_WORDS = (
+    "river", "stone", "green", "walks", "under", "lamp", "while", "house", "about", "winter", "garden", "small",
+    "paper", "water", "light", "sings", "white", "table", "music", "bread", "cloud", "horse", "field", "door",
+)  # fmt: skip
+_TAG = "B"
+
+
+class DigitTagsConfig(TokenConfig):
+    """Settings of digit-tags."""
+
+    length: int = Field(default=12, ge=2, description="words of the longest sentences; the shortest have half as many")
+    decided_by: Literal["next-word", "this-word"] = Field(
+        default="next-word", description="the word that must name a digit for the tag B"
+    )
+    digits: float = Field(default=0.3, gt=0, lt=1, description="probability that a word names a digit")
+    sentences: int = Field(default=400, ge=2, description="how many, for training and testing together")
+
+
+@dataset("digit-tags", summary="made-up sentences; the next word decides a word's tag, or the word itself")
+def digit_tags(config: DigitTagsConfig) -> Dataset:
+    """Make the sentences up.
+
+    Raises:
+        FedsimError: the tokenizer cannot be read.
+        MissingExtra: an optional package is needed that is not installed.
+    """
+    generator = seeding.generator(config.seed, "digit tags")
+    return tagged(config, [[_sentence(config, generator)] for _ in range(config.sentences)])
+
+
+def _sentence(config: DigitTagsConfig, generator: torch.Generator) -> Sentence:
+    count = int(torch.randint(config.length // 2, config.length + 1, (), generator=generator))
+    are_digits: list[bool] = (torch.rand(count, generator=generator) < config.digits).tolist()
+    chosen: list[int] = torch.randint(len(_DIGITS) * len(_WORDS), (count,), generator=generator).tolist()
+    words = [
+        (_DIGITS if is_digit else _WORDS)[number % len(_DIGITS if is_digit else _WORDS)]
+        for is_digit, number in zip(are_digits, chosen, strict=True)
+    ]
+    decisive = are_digits if config.decided_by == "this-word" else [*are_digits[1:], False]
+    return tuple((word, _TAG if is_tagged else OUTSIDE) for word, is_tagged in zip(words, decisive, strict=True))

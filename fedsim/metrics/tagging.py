@@ -1,0 +1,85 @@
+"""How well a tagger finds spans: strict IOB2, counted over the corpus.
+
+A span begins at B-X and goes on over I-X right behind it. I-X that continues no span of its type belongs to none. A
+guessed span is right if a true one has the same borders and the same type.
+Paper: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050, section 2.4 (F with beta = 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from fedsim.losses import IGNORED
+
+_BEGIN, _INSIDE = "B-", "I-"
+
+
+class Span(NamedTuple):
+    """Words `begin` to `end` - 1 of a sentence, and what they are."""
+
+    begin: int
+    end: int
+    kind: str
+
+
+class SpanScore(NamedTuple):
+    """Numbers of spans over all sentences."""
+
+    right: int
+    guessed: int
+    true: int
+
+    @property
+    def precision(self) -> float:
+        """Share of the guessed spans that are right, in [0, 1]; 0 when none was guessed."""
+        return self.right / self.guessed if self.guessed else 0.0
+
+    @property
+    def recall(self) -> float:
+        """Share of the true spans that were found, in [0, 1]; 0 when there is none."""
+        return self.right / self.true if self.true else 0.0
+
+    @property
+    def f1(self) -> float:
+        """2 right / (guessed + true), in [0, 1]; 1 when there is no span and none was guessed."""
+        total = self.guessed + self.true
+        return 2.0 * self.right / total if total else 1.0
+
+
+def are_spans(names: Sequence[str]) -> bool:
+    """Say whether tags of these names mark spans."""
+    return any(name.startswith(_BEGIN) for name in names)
+
+
+def spans(tags: Sequence[str]) -> list[Span]:
+    """Return the spans of one sentence from the tags of its words."""
+    return list(_spans(tags))
+
+
+def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanScore:
+    """Count spans over sentences.
+
+    Args:
+        guesses: guessed tags (N, T), by number.
+        labels: true tags (N, T); places with -100 are left out of both.
+        names: of the tags, in the order of their numbers.
+    """
+    right = guessed = true = 0
+    for guess, label in zip(guesses, labels, strict=True):
+        words = label != IGNORED
+        own, other = (set(_spans([names[number] for number in row[words].tolist()])) for row in (guess, label))
+        right, guessed, true = right + len(own & other), guessed + len(own), true + len(other)
+    return SpanScore(right, guessed, true)
+
+
+def _spans(tags: Sequence[str]) -> Iterator[Span]:
+    begin, kind = 0, ""
+    for place, tag in enumerate([*tags, ""]):
+        if kind and tag != _INSIDE + kind:
+            yield Span(begin, place, kind)
+            kind = ""
+        if tag.startswith(_BEGIN):
+            begin, kind = place, tag.removeprefix(_BEGIN)
