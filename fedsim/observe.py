@@ -10,6 +10,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from fedsim import losses
 from fedsim.errors import ScenarioError, nearest
 from fedsim.examples import distinct
 from fedsim.masks import dropout_sites
@@ -116,7 +117,7 @@ def describe(world: World) -> tuple[str, ...]:
     threat, federation = world.scenario.threat, world.scenario.federation
     sent = "one gradient" if federation.algorithm == "fedsgd" else f"the change after {_training(world)}"
     rounds = ", ".join(map(str, threat.rounds))
-    known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows]
+    known = [_SENTENCES[k][0] for k in _SENTENCES if k in threat.knows and _exists(world, k)]
     unknown = [_SENTENCES[k][1] for k in _SENTENCES if k not in threat.knows and _is_at_stake(world, k)]
     return (
         *_server(world),
@@ -137,7 +138,16 @@ def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
         return bool(world.component_views)
     if knowledge == "earlier-rounds":
         return len(world.scenario.threat.rounds) > 1
+    if not _exists(world, knowledge):
+        return False
     return knowledge != "draws" or bool(world.augmentations)
+
+
+def _exists(world: World, knowledge: Knowledge) -> bool:
+    """Say whether the inputs have it: tokens are not normalised, and the labels of a language model are its text."""
+    if knowledge == "input-statistics":
+        return world.dataset.spec.modality == "images"
+    return knowledge != "labels" or not losses.are_tokens(world.dataset.train.labels)
 
 
 def _server(world: World) -> Iterator[str]:

@@ -4,17 +4,20 @@ from fedsim import process
 
 process.prepare()
 
+import os  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
+from pathlib import Path  # noqa: E402
 from typing import Any, ClassVar  # noqa: E402
 
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from fedsim import registry  # noqa: E402
+from fedsim import checkpoints, registry  # noqa: E402
 from fedsim import world as worlds  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
+from fedsim.errors import MissingExtra  # noqa: E402
 from fedsim.hooks import Defense, Here  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
@@ -65,6 +68,15 @@ def watched(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observatio
         return observe(world, entry, truth, knows), truth, world
 
     return build
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The checkpoint folder of the real model; without its package the test is skipped, and fails in CI."""
+    try:
+        return checkpoints.smollm2()
+    except MissingExtra as error:
+        (pytest.fail if "CI" in os.environ else pytest.skip)(str(error))
 
 
 class CountingConfig(Config):

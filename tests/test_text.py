@@ -262,9 +262,17 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert attack.summary.success.value == 0.0
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
-    display.results(record)
+    ending = StringIO()
+    Console(file=ending, width=200).print(display.results(record))
+    for heading in ("exact sentences", "right tokens", "ROUGE-L"):
+        assert heading in ending.getvalue()
+    assert "PSNR" not in ending.getvalue()
+    assert not any("normalised" in told or "labels" in told for told in record.threat_model)
     page = report.build(folder).read_text()
     assert "What was read" in page
+    assert "A sentence is recovered when every token is right." in page
+    assert '<th scope="col" class="number">ROUGE-L</th>' in page
+    assert "PSNR" not in page[page.index('id="results"') : page.index("How these numbers are made")]
     assert "none of 4 sentences of 2 updates was" in page
     assert "&lt;b&gt;" in page
     assert "<b>\x1b" not in page

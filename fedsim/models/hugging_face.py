@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 from pydantic import Field
-from torch import Tensor, float32, nn
+from torch import nn
 
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.models._language import TaggingHead, TiedHead, text_shape
+from fedsim.errors import FedsimError
+from fedsim.models._checkpoint import causal_model
+from fedsim.models._language import text_shape
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
 
@@ -34,58 +34,15 @@ def hugging_face(config: HuggingFaceConfig, spec: InputSpec) -> nn.Module:
         FedsimError: no such folder, weights in another format, a checkpoint that wants to run code, a tokenizer of
             another model, or examples longer than the model's context.
     """
-    length, vocabulary = text_shape(spec, "hugging-face")
+    _, vocabulary = text_shape(spec, "hugging-face")
     _check_folder(config.path)
-    try:
-        from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra, and seconds of imports
-    except ImportError:
-        raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
-    try:
-        own: Any = AutoModelForCausalLM.from_pretrained(
-            config.path,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            attn_implementation="eager",
-            dtype=float32,
-        )
-    except Exception as error:
-        raise FedsimError(f"the checkpoint in {config.path} cannot be loaded: {error}") from error
-    known, context = own.get_input_embeddings().num_embeddings, getattr(own.config, "max_position_embeddings", length)
-    if vocabulary > known:
+    loaded = causal_model(config.path, spec)
+    if vocabulary > loaded.known:
         raise FedsimError(
-            f"the tokenizer has {vocabulary} tokens and the model in {config.path} only {known}: it is that of another "
-            f'model. Set data.tokenizer = "{config.path}".'
+            f"the tokenizer has {vocabulary} tokens and the model in {config.path} only {loaded.known}: it is that of "
+            f'another model. Set data.tokenizer = "{config.path}".'
         )
-    if length > context:
-        raise FedsimError(f"data.length is {length}, expected at most {context}, the context of the model.")
-    return CausalModel(own, spec)
-
-
-class CausalModel(nn.Module):
-    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
-
-    Args:
-        own: a model of the transformers package; where labels are tags, its output layer is replaced.
-        spec: of the examples.
-
-    Attributes:
-        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
-    """
-
-    def __init__(self, own: Any, spec: InputSpec) -> None:
-        super().__init__()
-        head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
-        if not spec.labels_are_text:
-            own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
-        elif head.weight is embedding.weight:
-            own.set_output_embeddings(TiedHead(embedding))
-        self.own = own
-        self.padding_token = spec.padding
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Return scores."""
-        return self.own(input_ids=tokens, use_cache=False).logits
+    return loaded
 
 
 def _check_folder(path: Path) -> None:

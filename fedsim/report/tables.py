@@ -73,6 +73,8 @@ class Result:
     ssim: Estimate
     labels: Estimate
     masks: Estimate
+    tokens: Estimate
+    rouge: Estimate
     seconds: str
     reason: str
 
@@ -348,6 +350,8 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
         ssim=estimate(summary.ssim_mean, 1, 2),
         labels=estimate(summary.label_accuracy, 100, 0, "%"),
         masks=estimate(summary.mask_accuracy, 100, 1, "%"),
+        tokens=estimate(summary.text.token_accuracy if summary.text else None, 100, 0, "%"),
+        rouge=estimate(summary.text.rouge_l if summary.text else None, 1, 2),
         seconds=_duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
     )
@@ -365,6 +369,8 @@ def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) 
         ssim=none,
         labels=none,
         masks=none,
+        tokens=none,
+        rouge=none,
         seconds=NOTHING,
         reason=reason,
     )

