@@ -15,7 +15,10 @@ from torch import Tensor, nn
 from fedsim.types import Observation, Tensors
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
-_PARTS = ("weight", "lora_a.weight")  # of a layer's parameters, those whose gradient's rows are combinations of its inputs
+_PARTS = (
+    "weight",
+    "lora_a.weight",
+)  # parameters whose gradient's rows are combinations of the layer's inputs
 _NOISE = 2 * torch.finfo(torch.float32).eps  # of a single-precision gradient's singular values, over the largest
 
 

@@ -32,7 +32,7 @@ from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.statistics import succeeded, summarise
-from fedsim.metrics.text import score_sentences
+from fedsim.metrics.text import score_sentences, score_words
 from fedsim.observe import describe, observe
 from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
@@ -549,11 +549,12 @@ def _in_bytes(pixels: Tensor) -> np.ndarray:
 def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> VictimRecord:
     tokenizer = world.dataset.tokenizer
     assert tokenizer is not None
+    batch = distinct(truth.private)
     return VictimRecord(
         round=entry.round,
         client=entry.client,
         clients=entry.clients,
-        sentences=score_sentences(found, distinct(truth.private), tokenizer).sentences,
+        sentences=score_sentences(found, batch, tokenizer).sentences,
         objective=found.objective,
         objective_at_truth=objective_at_truth(
             world.model_with(entry.received), entry.update, truth, world.loss(entry.round)
@@ -564,7 +565,7 @@ def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruc
         history=found.history,
         notes=found.notes,
         facts=dict(found.facts),
-        found=_component_scores(world, entry, truth, found),
+        found={**score_words(found, batch, tokenizer), **_component_scores(world, entry, truth, found)},
     )
 
 

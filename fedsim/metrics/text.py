@@ -1,10 +1,12 @@
-"""How much of a client's text was read: right tokens, exact sentences, and ROUGE-L.
+"""How much of a client's text was read: right tokens, exact sentences, ROUGE, and the set of words.
 
-Paper: Lin 2004, "ROUGE: a package for automatic evaluation of summaries" (no arXiv id), equations 2 to 4 with beta = 1.
+Paper: Lin 2004, "ROUGE: a package for automatic evaluation of summaries" (no arXiv id), equations 1 to 4, with beta = 1
+and one reference.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -39,6 +41,16 @@ def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
     return 2.0 * common_subsequence(guess, original) / total if total else 1.0
 
 
+def rouge_n(guess: Sequence[object], original: Sequence[object], size: int) -> float:
+    """Return 2 C / (guessed + original n-grams) of `size` words, in [0, 1], with C of them in both, each counted once.
+
+    1 where neither side has any.
+    """
+    grams = [Counter(zip(*(words[start:] for start in range(size)), strict=False)) for words in (guess, original)]
+    total = sum(sum(own.values()) for own in grams)
+    return 2.0 * sum((grams[0] & grams[1]).values()) / total if total else 1.0
+
+
 def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
     """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
     right = sum(own == other for own, other in zip(guess, original, strict=False))
@@ -62,6 +74,23 @@ def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -
     )
     sentences = tuple(_scored(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
     return ScoredSentences(sentences, torch.tensor(order))
+
+
+def score_words(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:
+    """Return the recall and the precision of the set of tokens of all guesses, wherever they stand, each in [0, 1].
+
+    Args:
+        found: guesses (N, T), negative behind the end.
+        batch: the originals (B, T), filled up at the end.
+        tokenizer: knows what they are filled up with.
+    """
+    original = {token for row in batch.inputs.tolist() for token in _tokens(row, tokenizer.padding)}
+    guessed = {token for token in found.inputs.flatten().tolist() if token >= 0}
+    right = len(original & guessed)
+    return {
+        "words found": right / len(original) if original else 1.0,
+        "found words that are right": right / len(guessed) if guessed else 1.0,
+    }
 
 
 def _tokens(inputs: list[int], padding: int) -> list[int]:

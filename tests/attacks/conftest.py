@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -108,3 +110,15 @@ def without_information() -> Callable[[Observation], Observation]:
         return replace(observation, update=replace(observation.update, tensors=tensors))
 
     return blind
+
+
+@pytest.fixture
+def written_text(tmp_path: Path) -> dict[str, Any]:
+    """Tables of a scenario on sentences of thirteen words, with a tiny Llama; no sentence is as long as it may be."""
+    words = ["rain", "falls", "on", "seven", "green", "hills", "and", "nobody", "counts", "them", "when", "it", "ends"]
+    documents = [" ".join(words[(5 * d + k * (d % 4 + 1)) % 13] for k in range(7)) + "." for d in range(20)]
+    (tmp_path / "text.txt").write_text("\n\n".join(documents))
+    return {
+        "data": {"name": "text-file", "path": str(tmp_path / "text.txt"), "length": 10, "words": 30},
+        "model": {"name": "tiny-llama", "width": 64, "hidden": 64},
+    }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.metrics.text import common_subsequence, rouge_l, score_sentences, token_accuracy
+from fedsim.metrics.text import common_subsequence, rouge_l, rouge_n, score_sentences, score_words, token_accuracy
 from fedsim.types import Batch, Reconstruction
 
 SHORT = st.lists(st.integers(0, 3), max_size=6)
@@ -72,3 +72,27 @@ def test_a_token_too_many_is_not_exact() -> None:
     (own,) = score_sentences(reconstruction([[97, 98, 99]]), batch, WordTokenizer()).sentences
     assert own.token_accuracy == 1.0
     assert not own.exact
+
+
+@given(SHORT, SHORT, st.integers(1, 3))
+def test_n_grams_in_common_are_those_of_brute_force(guess: list[int], original: list[int], size: int) -> None:
+    grams = [[tuple(own[i : i + size]) for i in range(len(own) - size + 1)] for own in (guess, original)]
+    left, common = list(grams[1]), 0
+    for gram in grams[0]:
+        if gram in left:
+            left.remove(gram)
+            common += 1
+    total = len(grams[0]) + len(grams[1])
+    assert rouge_n(guess, original, size) == (2 * common / total if total else 1.0)
+
+
+def test_words_count_once_wherever_they_stand() -> None:
+    batch = Batch(torch.tensor([[1, 2, 1], [3, 256, 256]]), torch.tensor([[2, 1, 4], [5, -100, -100]]))
+    assert score_words(reconstruction([[3, 1, 7], [8, -1, -1]]), batch, WordTokenizer()) == {
+        "words found": 2 / 3,
+        "found words that are right": 0.5,
+    }
+    assert score_words(reconstruction([]), batch, WordTokenizer()) == {
+        "words found": 0.0,
+        "found words that are right": 1.0,
+    }

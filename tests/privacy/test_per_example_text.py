@@ -12,7 +12,7 @@ from fedsim.components.adapter.allora import Allora, AlloraConfig
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.losses import IGNORED, per_example
 from fedsim.masks import kept_masks
-from fedsim.models.hugging_face import CausalModel
+from fedsim.models._checkpoint import CausalModel
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
 from fedsim.types import Batch, InputSpec
 
@@ -110,5 +110,5 @@ def test_models_of_the_transformers_package_can_be_told_apart_in_every_mode() ->
     torch.manual_seed(0)
     own = transformers.LlamaForCausalLM(transformers.LlamaConfig(**settings, **heads, tie_word_embeddings=True))
     config = LoraConfig.model_validate({"targets": TARGETS, "rank": 3, "dropout": 0.1})
-    adapted = Lora(config).prepare(CausalModel(own), torch.Generator().manual_seed(0)).train()
+    adapted = Lora(config).prepare(CausalModel(own, SPEC), torch.Generator().manual_seed(0)).train()
     assert [why_inseparable(adapted, sentences(), mode) for mode in MODES] == [None] * 3

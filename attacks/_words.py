@@ -1,0 +1,219 @@
+"""What the gradients of an embedding and of an output layer say about the words of a batch, before any search.
+
+The embedding's gradient has a row for every token, and rows of tokens that were not read are exactly zero. An output
+layer without bias has dW_c = sum_t w_t (p_tc - [y_t = c]) h_t, with w_t = 1 / (B n) in a sentence of n tokens: rows of
+tokens that were next ones stand out, and the norm of such a row is about w_t |h_t|, which gives n away. In a model with
+tied weights both are added in one matrix.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from itertools import combinations_with_replacement, islice
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attacks._labels import gradient_weight
+from fedsim.errors import NotApplicable
+from fedsim.models._language import TiedHead
+from fedsim.types import Observation
+
+_MOST_ZERO = 0.5
+_DEVIATIONS = 8.0
+_TWICE = math.log(2.0)
+_GAP = 100.0
+_PROBES = 8
+_MOST_COUNTED = 6
+_SAME_WEIGHT = 0.03
+_SAME_LENGTH = 0.015
+_MOST_TRIED = 10_000
+_TINY = 1e-30
+
+
+class Words(NamedTuple):
+    """Tokens of a batch, each once, ascending.
+
+    Attributes:
+        read: tokens that stand in a sentence, or None when the embedding's gradient is not shared.
+        following: tokens that follow another one, or None when the output layer's gradient is not shared.
+        is_exact: whether `read` was read off rows that are exactly zero; else off rows that stand out of the noise.
+        is_tied: whether one matrix is both, so that the two sets are one: their union.
+    """
+
+    read: Tensor | None
+    following: Tensor | None
+    is_exact: bool
+    is_tied: bool
+
+
+class Following(NamedTuple):
+    """Next tokens (K,) and how much each weighs in the batch's loss (K,): 1 / (B n) where it follows once."""
+
+    tokens: Tensor
+    weights: Tensor
+
+
+def embedding_of(observation: Observation) -> tuple[str, nn.Embedding]:
+    """Return name and module of the layer that turns tokens into vectors.
+
+    Raises:
+        NotApplicable: there is none.
+    """
+    vocabulary = observation.spec.vocabulary or 0
+    for name, module in observation.model.named_modules():
+        if isinstance(module, nn.Embedding) and module.num_embeddings >= max(vocabulary, 1):
+            return name, module
+    raise NotApplicable(f"the model has no embedding of {vocabulary} tokens")
+
+
+def predicts_words(observation: Observation) -> bool:
+    """Say whether the model is a language model: its classes are the tokens."""
+    return observation.spec.vocabulary is not None and observation.spec.classes == observation.spec.vocabulary
+
+
+def words_of(observation: Observation) -> Words:
+    """Return the tokens that the gradient names.
+
+    Raises:
+        NotApplicable: the model has no embedding of tokens.
+    """
+    name, _ = embedding_of(observation)
+    gradient = observation.update.tensors.get(f"{name}.weight")
+    read = None if gradient is None else outstanding_rows(gradient)
+    is_exact = gradient is not None and _has_zero_rows(gradient)
+    if _is_tied(observation):
+        return Words(read, read, False, True)
+    following = following_of(observation)
+    return Words(read, None if following is None else following.tokens, is_exact, False)
+
+
+def outstanding_rows(gradient: Tensor) -> Tensor:
+    """Return the numbers of the rows of (V, d) that hold more than all others do.
+
+    Those that are not exactly zero, if most are; else those whose norm is more than twice, and in logarithms more than
+    8 robust standard deviations above, the median.
+    """
+    norms = gradient.double().norm(dim=1)
+    if _has_zero_rows(gradient):
+        return norms.nonzero()[:, 0]
+    logs = norms.clamp_min(_TINY).log()
+    above = logs - logs.median()
+    spread = 1.4826 * above.abs().median()
+    return (above > max(_DEVIATIONS * float(spread), _TWICE)).nonzero()[:, 0]
+
+
+def following_of(observation: Observation) -> Following | None:
+    """Return the next tokens and their weights, or None without an output layer of one row a token that is shared."""
+    if not predicts_words(observation) or _is_tied(observation):
+        return None
+    name = _head(observation)
+    if name is None or f"{name}.weight" not in observation.update.tensors:
+        return None
+    gradient = observation.update.tensors[f"{name}.weight"].double() / gradient_weight(observation)
+    tokens = outstanding_rows(gradient)
+    return Following(tokens, gradient[tokens].norm(dim=1) / _hidden_norm(observation, name))
+
+
+def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
+    """Return how often each next token follows another one, shape (K,), given the lengths of all sentences.
+
+    Hidden states of different places are about orthogonal, so the squared weights of a token's places add up: taken is
+    the smallest number of places that explains its weight up to 3 %, or else the one that does it best.
+    """
+    single = sorted({1.0 / (len(lengths) * n) for n in lengths})
+    sums = [
+        (math.sqrt(sum(weight**2 for weight in chosen)), count)
+        for count in range(1, _MOST_COUNTED + 1)
+        for chosen in combinations_with_replacement(single, count)
+    ]
+    counts = []
+    for weight in following.weights.tolist():
+        errors = [(abs(own / weight - 1.0), count) for own, count in sums]
+        fitting = [count for error, count in errors if error < _SAME_WEIGHT]
+        counts.append(min(fitting) if fitting else min(errors)[1])
+    return torch.tensor(counts, dtype=torch.long)
+
+
+def lengths_of(observation: Observation) -> tuple[int, ...]:
+    """Return how many tokens with a next one each sentence has, ascending; the longest possible where nothing tells.
+
+    From the labels if they are granted. Else the weights 1 / (B n) of next tokens and their number, which is the rank
+    of the output layer's gradient, are explained as well as a batch of this size can.
+    """
+    batch, longest = observation.batch_size or 1, observation.spec.shape[0]
+    if observation.labels is not None and observation.labels.ndim > 1:
+        return tuple((observation.labels >= 0).sum(1).tolist())
+    following = following_of(observation)
+    if following is None or not len(following.tokens):
+        return (longest,) * batch
+    total = _places(observation)
+    if batch == 1 and total is not None:
+        return (min(total, longest),)
+    weights = sorted((batch * following.weights).tolist(), reverse=True)
+    return _explained(weights, total, batch, longest)
+
+
+def _explained(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
+    """Return lengths that at least a third of a sentence's next tokens speak for, alone in having their weight.
+
+    Args:
+        weights: of next tokens, times the batch size: 1 / n for one that follows once.
+        total: the sum of all lengths, or None.
+        batch: number of sentences.
+        longest: possible length.
+    """
+    singles = {n: sum(abs(weight * n - 1.0) < _SAME_LENGTH for weight in weights) for n in range(1, longest + 1)}
+    possible = [n for n, count in singles.items() if count >= n / 3]
+    if not possible:
+        return (longest,) * batch
+
+    def misfit(lengths: tuple[int, ...]) -> tuple[int, int]:
+        apart = 0 if total is None else abs(sum(lengths) - total)
+        return apart, sum(abs(lengths.count(n) * n - singles[n]) for n in possible)
+
+    return min(islice(combinations_with_replacement(possible, batch), _MOST_TRIED), key=misfit)
+
+
+def _places(observation: Observation) -> int | None:
+    """Return how many tokens have a next one: the rank of the output layer's gradient, where it has a clear gap."""
+    name = _head(observation)
+    most = (observation.batch_size or 1) * observation.spec.shape[0]
+    if name is None:
+        return None
+    singular = torch.linalg.svdvals(observation.update.tensors[f"{name}.weight"].double()).clamp_min(_TINY)
+    most = min(most, len(singular) - 1)
+    ratios = singular[:most] / singular[1 : most + 1]
+    rank = int(ratios.argmax()) + 1
+    return rank if float(ratios[rank - 1]) > _GAP else None
+
+
+def _head(observation: Observation) -> str | None:
+    """Return the name of the last linear layer with one output a token and no bias, or None."""
+    named = [
+        (name, module)
+        for name, module in observation.model.named_modules()
+        if isinstance(module, nn.Linear) and module.out_features == observation.spec.classes
+    ]
+    return named[-1][0] if named and named[-1][1].bias is None else None
+
+
+def _is_tied(observation: Observation) -> bool:
+    return any(isinstance(module, TiedHead) for module in observation.model.modules())
+
+
+def _has_zero_rows(gradient: Tensor) -> bool:
+    return float((gradient == 0).all(1).double().mean()) > _MOST_ZERO
+
+
+@torch.no_grad()
+def _hidden_norm(observation: Observation, head: str) -> float:
+    """Return the usual norm of what the output layer reads, on random tokens; behind a norm layer it hardly varies."""
+    model, seen = copy.deepcopy(observation.model).eval(), list[Tensor]()
+    model.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
+    generator = torch.Generator().manual_seed(0)
+    model(torch.randint(observation.spec.vocabulary or 1, (_PROBES, *observation.spec.shape), generator=generator))
+    return float(seen[0].norm(dim=-1).median())

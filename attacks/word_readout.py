@@ -1,0 +1,102 @@
+"""Word read-out: which words a batch holds, from the rows of two gradients, without a search.
+
+Rows of the embedding's gradient that are not zero name the tokens that were read; rows of the output layer's gradient
+that stand out name those that follow another one, how often, and how long their sentences are. So the first words of
+the sentences (read, never following) and what comes behind their ends (following, never read) are told too. Dropout
+changes the entries of rows, not which of them are zero, so it protects nothing here. Not the order.
+
+With tied weights both matrices are one, where tokens that were read or that follow stand out of the rest together.
+Under noise the same rows stand out of it, as far as they do.
+Papers: the zero rows are those of Gupta et al. 2022, arXiv 2205.08514; the counts follow arXiv 2105.09369.
+Threat model: honest-but-curious server, one gradient or update in which one of the two layers is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from attacks._matching import one_gradient_only
+from attacks._words import Words, counts_of, embedding_of, following_of, lengths_of, words_of
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack, Effort
+from fedsim.registry import attack
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+
+
+class WordReadoutConfig(Config):
+    """No settings."""
+
+
+@final
+@attack("word-readout", summary="the set of a batch's words, from rows of gradients", paper="2205.08514")
+class WordReadout(Attack[WordReadoutConfig]):
+    """Reads rows."""
+
+    effort: ClassVar[Effort] = "algebra"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without an embedding, and updates that hold neither of the two layers."""
+        try:
+            name, _ = embedding_of(observation)
+        except NotApplicable as reason:
+            return str(reason)
+        if f"{name}.weight" not in observation.update.tensors and following_of(observation) is None:
+            return f"neither the gradient of '{name}' nor that of an output layer is shared"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the tokens, each as often as it was counted, in rows of the length of a sentence; not sentences.
+
+        Raises:
+            NotApplicable: no row stands out.
+        """
+        words = words_of(observation)
+        found = words.following if words.read is None else words.read
+        if found is None or not len(found):
+            raise NotApplicable("no row of the gradient stands out: all tokens were read, or noise hides them")
+        lengths = lengths_of(observation)
+        counts = _counts(observation, found, lengths)
+        guess = _in_rows(found.repeat_interleave(counts), observation.spec.shape[0])
+        on_step(Step(0, 1, 1, 0.0, 0.0, guess))
+        facts = {"tokens found": float(len(found)), "shortest sentence": float(lengths[0]),
+                 "longest sentence": float(lengths[-1])}  # fmt: skip
+        if words.read is not None and words.following is not None and not words.is_tied:
+            facts["tokens that never follow"] = float((~torch.isin(words.read, words.following)).sum())
+            facts["tokens that only follow"] = float((~torch.isin(words.following, words.read)).sum())
+        none = torch.zeros(len(guess), dtype=torch.long)
+        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off rows", _notes(words), facts)
+
+
+def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Return how often each token stands in the batch, shape (K,): as often as it follows, and at least once."""
+    counts = torch.ones(len(tokens), dtype=torch.long)
+    following = following_of(observation)
+    if following is None:
+        return counts
+    for token, count in zip(following.tokens.tolist(), counts_of(following, lengths).tolist(), strict=True):
+        counts[tokens == token] = count
+    return counts
+
+
+def _in_rows(tokens: Tensor, length: int) -> Tensor:
+    """Return tokens in rows (N, length), filled up with -1."""
+    rows = -(-len(tokens) // length)
+    filled = torch.full((rows * length,), -1, dtype=torch.long)
+    filled[: len(tokens)] = tokens
+    return filled.view(rows, length)
+
+
+def _notes(words: Words) -> tuple[str, ...]:
+    order = "the order of the tokens is not known: rows are no sentences"
+    if words.is_tied:
+        return order, "input and output layer are one: tokens that only follow are told apart from none"
+    if words.read is None:
+        return order, "the embedding's gradient is not shared: these tokens follow another one"
+    if not words.is_exact:
+        return order, "no row is exactly zero: these stand out of the others"
+    return (order,)

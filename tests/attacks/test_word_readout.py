@@ -1,0 +1,147 @@
+"""The words of a batch: against the batch itself, through dropout, tied weights and noise."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attacks._words import Following, counts_of, following_of, lengths_of, outstanding_rows, words_of
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.losses import IGNORED
+from fedsim.metrics.text import score_words
+from fedsim.types import Observation, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+KNOWN = ("batch-size", "dropout-rates")
+
+
+def shared(observation: Observation, *names: str) -> Observation:
+    tensors = {name: tensor for name, tensor in observation.update.tensors.items() if name in names}
+    hidden = frozenset(observation.update.tensors.keys() - set(names))
+    return replace(observation, update=replace(observation.update, tensors=tensors), hidden=hidden)
+
+
+def tokens_of(truth: Truth) -> tuple[Tensor, Tensor]:
+    """Tokens with a next one, and those next ones."""
+    batch = truth.private[0]
+    real = batch.labels != IGNORED
+    return batch.inputs[real], batch.labels[real]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_read_and_following_words_are_those_of_the_batch_also_through_dropout(
+    dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any]
+) -> None:
+    model = {**written_text["model"], "dropout": dropout}
+    federation = {"clients": 2, "batch_size": batch_size}
+    observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation=federation)
+    read, following = tokens_of(truth)
+    words = words_of(observation)
+    assert words.read is not None
+    assert words.following is not None
+    assert words.is_exact
+    assert set(words.read.tolist()) == set(read.tolist())
+    assert set(words.following.tolist()) == set(following.tolist())
+    lengths = (truth.private[0].labels != IGNORED).sum(1).sort().values
+    assert lengths_of(observation) == tuple(lengths.tolist())
+
+
+def test_tokens_are_counted_as_they_stand_in_the_batch(
+    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+) -> None:
+    observation, truth, world = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
+    guess = attack_named("word-readout")(observation, torch.Generator())
+    counted = Counter(guess.inputs[guess.inputs >= 0].tolist())
+    read, _ = tokens_of(truth)
+    assert counted == Counter(read.tolist())
+    assert world.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+        "words found": 1.0,
+        "found words that are right": 1.0,
+    }
+    assert guess.facts["tokens that never follow"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("part", "expected"), [("embed_tokens.weight", "read"), ("lm_head.weight", "following")], ids=["embedding", "head"]
+)
+def test_one_of_the_two_layers_is_enough(
+    part: str, expected: str, watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+    guess = attack_named("word-readout")(shared(observation, part), torch.Generator())
+    read, following = tokens_of(truth)
+    right = read if expected == "read" else following
+    assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(right.tolist())
+
+
+def test_tied_weights_show_the_union(
+    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+) -> None:
+    model = {**written_text["model"], "tied": True}
+    observation, truth, _ = watched(**{**written_text, "model": model}, knows=KNOWN, federation={"batch_size": 1})
+    guess = attack_named("word-readout")(observation, torch.Generator())
+    assert set(guess.inputs[guess.inputs >= 0].tolist()) == set(torch.cat(tokens_of(truth)).tolist())
+    assert "input and output layer are one" in guess.notes[1]
+
+
+def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
+    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+) -> None:
+    def under(scale: float) -> tuple[Observation, Truth, World]:
+        noise = [{"name": "gradient-noise", "scale": scale}]
+        return watched(**written_text, knows=KNOWN, federation={"batch_size": 1}, defenses=noise)
+
+    observation, truth, world = under(1e-4)
+    guess = attack_named("word-readout")(observation, torch.Generator())
+    assert world.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+        "words found": 1.0,
+        "found words that are right": 1.0,
+    }
+    assert "no row is exactly zero" in guess.notes[1]
+    with pytest.raises(NotApplicable, match="no row of the gradient stands out"):
+        attack_named("word-readout")(under(10.0)[0], torch.Generator())
+
+
+def test_it_says_what_is_missing(
+    watched: Watched, written_text: dict[str, Any], attack_named: Callable[..., Attack[Any]]
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
+        attack_named("word-readout")(shared(observation, "norm.weight"), torch.Generator())
+
+
+@given(st.lists(st.integers(0, 39), min_size=1, max_size=12, unique=True), st.integers(0, 1000))
+def test_rows_that_hold_more_are_found_among_zeros_and_in_noise(rows: list[int], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    gradient = torch.zeros(40, 64)
+    gradient[rows] = 1.0 + torch.rand(len(rows), 64, generator=generator)
+    assert outstanding_rows(gradient).tolist() == sorted(rows)
+    noisy = gradient + 0.05 * torch.randn(40, 64, generator=generator)
+    assert outstanding_rows(noisy).tolist() == sorted(rows)
+
+
+@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(4, 20))
+def test_squared_weights_of_orthogonal_places_add_up(counts: list[int], length: int) -> None:
+    weights = torch.tensor(counts).double().sqrt() / (2 * length)
+    assert counts_of(Following(torch.arange(len(counts)), weights), (length, length)).tolist() == counts
+
+
+def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
+    watched: Watched, written_text: dict[str, Any]
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    found = following_of(observation)
+    assert found is not None
+    length = int((truth.private[0].labels != IGNORED).sum())
+    assert found.weights.median().item() == pytest.approx(1 / length, rel=0.05)
