@@ -69,10 +69,14 @@ def score_spans(guesses: Tensor, labels: Tensor, names: Sequence[str]) -> SpanSc
     """
     right = guessed = true = 0
     for guess, label in zip(guesses, labels, strict=True):
-        words = label != IGNORED
-        own, other = (set(_spans([names[number] for number in row[words].tolist()])) for row in (guess, label))
+        own, other = (_named(row[label != IGNORED], names) for row in (guess, label))
         right, guessed, true = right + len(own & other), guessed + len(own), true + len(other)
     return SpanScore(right, guessed, true)
+
+
+def _named(tags: Tensor, names: Sequence[str]) -> set[Span]:
+    numbers: list[int] = tags.tolist()
+    return set(_spans([names[number] for number in numbers]))
 
 
 def _spans(tags: Sequence[str]) -> Iterator[Span]:

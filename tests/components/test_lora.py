@@ -117,6 +117,18 @@ def test_its_dropout_is_found_and_the_first_gradient_of_a_is_zero() -> None:
     assert all(bool(g.any()) is name.endswith("lora_b.weight") for name, g in found.items())
 
 
+def test_an_output_layer_may_be_trained_in_full() -> None:
+    tags = InputSpec((6,), 3, (), (), vocabulary=11)
+    method = registry.get("model", "tiny-llama")
+    model = adapted(
+        method.make(method.config.model_validate({"width": 16, "hidden": 16}), tags), also_train=["lm_head.*"]
+    )
+    others = {name for name, p in model.named_parameters() if p.requires_grad and ".lora_" not in name}
+    assert others == {"lm_head.score.weight", "lm_head.score.bias"}
+    with pytest.raises(NotApplicable, match=r"also_train: no parameter matches 'lm_heat\.\*'\."):
+        adapted(language_model(), also_train=["lm_heat.*"])
+
+
 def test_only_adapters_travel(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2}]))
     world.check()

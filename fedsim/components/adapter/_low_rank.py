@@ -25,6 +25,11 @@ class LowRankConfig(Config):
         examples=[("1",), ("*.q_proj", "*.v_proj")],
     )
     rank: int = Field(default=8, ge=1, description="r, at most the layer's inputs and outputs")
+    also_train: tuple[str, ...] = Field(
+        default=(),
+        description="patterns of the names of parameters that stay trained in full, as a new output layer must",
+        examples=[("*lm_head.*",)],
+    )
 
 
 class LowRankLinear(nn.Module, ABC):
@@ -82,10 +87,10 @@ def _factor(weight: Tensor) -> nn.Linear:
 def adapted(
     model: nn.Module, method: str, config: LowRankConfig, adapter: Callable[[nn.Linear], LowRankLinear]
 ) -> nn.Module:
-    """Freeze a model and put an adapter on each linear layer that the settings choose; the model is changed.
+    """Freeze a model, but for what is also trained, and put an adapter on each chosen linear layer; it is changed.
 
     Raises:
-        NotApplicable: a pattern matches no linear layer, or the rank is above a layer's width.
+        NotApplicable: a pattern matches no linear layer or no parameter, or the rank is above a layer's width.
     """
     layers = {name: module for name, module in model.named_modules() if type(module) is nn.Linear}
     chosen: dict[str, nn.Linear] = {}
@@ -104,6 +109,16 @@ def adapted(
                 f"component '{method}': rank is {config.rank}, expected at most {width}, the width of '{name}'."
             )
         model.set_submodule(name, adapter(layer))
+    parameters = dict(model.named_parameters())
+    for pattern in config.also_train:
+        matching = fnmatch.filter(parameters, pattern)
+        if not matching:
+            raise NotApplicable(
+                f"component '{method}': also_train: no parameter matches '{pattern}'."
+                f"{nearest(pattern, _patterns(parameters))}"
+            )
+        for name in matching:
+            parameters[name].requires_grad_(True)
     return model
 
 

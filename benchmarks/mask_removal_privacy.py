@@ -1,0 +1,118 @@
+"""What opening groups of blocks hides from an attack that reads prefixes, and what it does not.
+
+A tiny Llama of three blocks tags made-up sentences; groups of one block, bit 1 the lowest; one gradient each of 8
+clients, of one sentence or of four. Rows: the rank of the gradient of a block's queries over the number of tokens, the
+words that lie in the span of the first block's attention gradients, the sentences that DAGER reads, and its time.
+Papers: Dukic, Snajder 2024, arXiv 2401.14556 (the masks); Petrov et al. 2024, arXiv 2405.15586 (the attack).
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import time  # noqa: E402
+from collections import defaultdict  # noqa: E402
+from typing import Any, cast  # noqa: E402
+
+import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from fedsim import registry, seeding, world  # noqa: E402
+from fedsim.client import local_training  # noqa: E402
+from fedsim.errors import NotApplicable  # noqa: E402
+from fedsim.hooks import Attack  # noqa: E402
+from fedsim.metrics.text import score_sentences  # noqa: E402
+from fedsim.observe import observe  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.types import Observation, Tensors, WireEntry  # noqa: E402
+from fedsim.world import World  # noqa: E402
+
+_OPEN = ("000", "001", "100", "111")
+_CLIENTS = 8
+_LEVEL = 1e-5  # of the largest singular value: what single precision leaves
+
+
+def federation(chosen: str, sentences: int) -> World:
+    """Return clients that send one gradient of so many sentences, without any dropout."""
+    raw: dict[str, Any] = {
+        "title": "causal-mask removal",
+        "seed": 1,
+        "data": {"name": "digit-tags"},
+        "model": {"name": "tiny-llama", "blocks": 3},
+        "components": [{"name": "dropout", "rate": 0.0}, {"name": "causal-mask-removal", "open": chosen}],
+        "federation": {"clients": _CLIENTS, "batch_size": sentences},
+    }
+    return world.build(parse(raw, "benchmark"))
+
+
+def rank(matrix: Tensor) -> int:
+    """Return the rank of a gradient, up to the rounding of single precision."""
+    values = torch.linalg.svdvals(matrix.double())
+    return int((values > _LEVEL * values[0]).sum())
+
+
+def words_in_span(seen: Observation) -> set[int]:
+    """Return the tokens whose input of the first attention lies in the span of its gradients."""
+    rows = [seen.update.tensors[f"layers.0.self_attn.{own}_proj.weight"].double() for own in "qkv"]
+    _, values, basis = torch.linalg.svd(torch.cat([own / own.norm() for own in rows]), full_matrices=False)
+    basis = basis[values > _LEVEL * values[0]]
+    with torch.no_grad():
+        read = seen.model.get_submodule("layers.0.input_layernorm")(seen.model.get_parameter("embed_tokens.weight"))
+    outside = (read - read @ basis.T.float() @ basis.float()).norm(dim=1) / read.norm(dim=1)
+    return set((outside < 1e-4).nonzero().flatten().tolist())  # noqa: PLR2004 - what the attack takes for inside
+
+
+def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
+    """Return the figures of one client."""
+    update, truth = local_training(own, received, 1, client)
+    seen = observe(own, WireEntry(1, client, received, update), truth, ("batch-size", "dropout-rates"))
+    (batch,), tokenizer = truth.private, own.dataset.tokenizer
+    assert tokenizer is not None
+    real = batch.inputs[batch.inputs != tokenizer.padding]
+    words, read = set(real.tolist()), words_in_span(seen)
+    found = {
+        f"rank of dWq over tokens, block {block}": rank(
+            update.tensors[f"layers.{block}.self_attn.q_proj.weight"]) / len(real)
+        for block in (0, 1)
+    }  # fmt: skip
+    found["words read, share of all"] = len(words & read) / len(words)
+    found["words read, share that is right"] = len(words & read) / max(1, len(read))
+    method = registry.get("attack", "dager")
+    attack = cast("Attack[Any]", method.make(method.config()))
+    begin, exact = time.perf_counter(), 0.0
+    try:
+        guess = attack(seen, seeding.generator(0, "dager"))
+        scores = score_sentences(guess, batch, tokenizer).sentences
+        exact = sum(score.exact for score in scores) / len(scores)
+    except NotApplicable:
+        pass
+    return {**found, "sentences read exactly by dager": exact, "seconds of dager": time.perf_counter() - begin}
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows; the long version has batches of eight sentences too."""
+    rows: list[Row] = []
+    for sentences in (1, 4, 8) if full else (1, 4):
+        for chosen in _OPEN:
+            own = federation(chosen, sentences)
+            figures: dict[str, list[float]] = defaultdict(list)
+            for client in range(_CLIENTS):
+                for name, value in attacked(own, client, own.first_weights).items():
+                    figures[name].append(value)
+            setting = f"open {chosen}, {sentences} sentence{'s' if sentences > 1 else ''}"
+            rows += [_row(name, setting, values, chosen) for name, values in figures.items()]
+    return rows
+
+
+def _row(name: str, setting: str, values: list[float], chosen: str) -> Row:
+    if name.startswith("seconds"):
+        return measured(name, setting, values, "s", "")
+    must = ">= 0.99" if name.startswith("sentences") and chosen.startswith("00") else ""  # the attack's control
+    return measured(name, setting, values, "share", must, sum(values) / len(values))
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
