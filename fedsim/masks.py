@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import FunctionType
@@ -77,6 +78,26 @@ def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
     """Draw and keep the same masks as `recorded_masks`, for a model whose sites are known already."""
     with _drawing(generator, []) as recording:
         yield recording.masks
+
+
+class KeptPrefixes:
+    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes.
+
+    Nothing is taken over but these, so the forward pass costs what it costs without dropout.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._drawn: tuple[torch.Generator, list[Tensor]] = (generator, [])
+
+    def __enter__(self) -> list[Tensor]:
+        self._token = _PREFIXES.set(self._drawn)
+        return self._drawn[1]
+
+    def __exit__(self, *_failure: object) -> None:
+        _PREFIXES.reset(self._token)
+
+
+_PREFIXES: ContextVar[tuple[torch.Generator, list[Tensor]] | None] = ContextVar("prefixes", default=None)
 
 
 @contextmanager
@@ -200,7 +221,10 @@ def prefix_dropout(
         return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)
     if not training:
         return activation
-    return activation * _drawn_prefix(odds, tuple(activation.shape), None, activation, per_example=per_example)
+    generator, masks = _PREFIXES.get() or (None, [])
+    mask = _drawn_prefix(odds, tuple(activation.shape), generator, activation, per_example=per_example)
+    masks.append(mask)
+    return activation * mask
 
 
 def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:

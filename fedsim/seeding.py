@@ -76,6 +76,8 @@ def _label(purpose: str) -> int:
 
 def _words(number: int) -> list[int]:
     """Return the 32-bit words of a number, lowest first, at least one."""
+    if number < 0:
+        raise ValueError(f"seeds derive from numbers from 0, not {number}")
     words = [number & _WORD]
     while number := number >> 32:
         words.append(number & _WORD)
