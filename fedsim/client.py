@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from fedsim import losses, seeding
 from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
 from fedsim.masks import KeptPrefixes, kept_masks
+from fedsim.showing import Showing
 from fedsim.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
 from fedsim.world import World
 
@@ -51,7 +52,8 @@ def local_training(
         augmented, draws = here.augmented_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.droppings(len(private)), strict=True)):
             local = here.disguised(LocalStep(model, parameters, batch, expected), step)
-            loss, gradient, local = here.gradient(local, step, dropping)
+            with Showing(draws[step]):
+                loss, gradient, local = here.gradient(local, step, dropping)
             gradient = here.defended(gradient, step, local)
             if not is_fedsgd:
                 world.optimizer.step(parameters, gradient, state)
