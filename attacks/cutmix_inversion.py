@@ -76,6 +76,8 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no component pastes, and inputs without rows and columns."""
+        if any(known.facts.get("mixed_features") for known in observation.public):
+            return "maps are pasted inside the model and not images, and no search simulates that"
         if not pastes(observation):
             return "no component in use pastes a part of one example into another"
         if len(observation.spec.shape) != _IMAGE:

@@ -57,6 +57,8 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Refuse models that keep no prefix, and several steps."""
         if not _cuts(observation):
             return "no layer of the model keeps a prefix of its features"
+        if (observation.batch_size or 1) > 1 and any(observation.sites[cut].per_example for cut in _cuts(observation)):
+            return "every example of the batch has a k of its own, and only the longest shows"
         return super().not_applicable(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:

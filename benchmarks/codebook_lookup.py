@@ -35,16 +35,16 @@ def measure(full: bool) -> list[Row]:
         for name, program in (("look-up", _looked_up), ("training step", _stepped)):
             ratios = _ratios(program(ours, inputs), program(peer, inputs), _TURNS * (5 if full else 1))
             rows.append(measured(f"{name}, time over vector-quantize-pytorch's", setting, ratios, "times", "<= 1.0"))
-        ours.active = 8
-        ratios = _ratios(_looked_up(ours, inputs), _looked_up(peer, inputs), _TURNS)
+        ratios = _ratios(_looked_up(_ours(width, codes, active=8), inputs), _looked_up(peer, inputs), _TURNS)
         rows.append(measured("look-up of 8 codes over its look-up of 1", setting, ratios, "times", ""))
     return rows
 
 
-def _ours(width: int, codes: int) -> CodebookLayer:
+def _ours(width: int, codes: int, active: int = 1) -> CodebookLayer:
     return CodebookLayer(
-        "layer", width, codes=codes, active=1, groups=1, similarity="euclid", combine="mean", loss="base", beta=0.0,
-        revive_after=0, revive_noise=0.0, generator=torch.Generator().manual_seed(0),
+        "layer", width, codes=codes, active=active, first_active=None, decay_steps=2, groups=1, similarity="euclid",
+        combine="mean", loss="base", beta=0.0, penalty=0.0, penalty_norm=2.0, revive_after=0, revive_noise=0.0,
+        generator=torch.Generator().manual_seed(0),
     )  # fmt: skip
 
 

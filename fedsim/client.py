@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from fedsim import losses, seeding
 from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
-from fedsim.masks import kept_masks
+from fedsim.masks import KeptPrefixes, kept_masks
+from fedsim.showing import Showing
 from fedsim.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
 from fedsim.world import World
 
@@ -43,24 +44,21 @@ def local_training(
         parameters = world.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
-        private: list[Batch] = []
         batches: list[Batch] = []
         masks: list[Masks] = []
-        draws: list[Draws] = []
         step_losses: list[float] = []
 
-        for step, drawn in enumerate(world.batches(round_, client)):
-            written: dict[str, Tensor] = {}
-            local = LocalStep(model, parameters, here.augmented(drawn, step, written), expected)
-            local = here.disguised(local, step)
-            loss, gradient, local = here.gradient(local, step)
+        private = tuple(world.batches(round_, client))
+        augmented, draws = here.augmented_in_order(private)
+        for step, (batch, dropping) in enumerate(zip(augmented, here.droppings(len(private)), strict=True)):
+            local = here.disguised(LocalStep(model, parameters, batch, expected), step)
+            with Showing(draws[step]):
+                loss, gradient, local = here.gradient(local, step, dropping)
             gradient = here.defended(gradient, step, local)
             if not is_fedsgd:
                 world.step(parameters, gradient, state)
-            private.append(drawn)
             batches.append(local.batch)
             masks.append(local.masks)
-            draws.append(written)
             step_losses.append(loss)
 
         raw = Update(
@@ -71,7 +69,7 @@ def local_training(
             loss=mean_loss(step_losses),
         )
         update = here.uploaded(raw, len(batches))
-    return update, Truth(tuple(batches), tuple(masks), raw, tuple(private), tuple(draws))
+    return update, Truth(tuple(batches), tuple(masks), raw, private, draws)
 
 
 def mean_loss(losses: Sequence[float]) -> float:
@@ -91,10 +89,18 @@ class ClientRound:
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
+    def augmented_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[Draws, ...]]:
+        """Return the batches of all steps as the model sees them, and what was drawn for each.
+
+        Before the first step, since the same work between two gradients, with cold caches, takes several times as long.
+        """
+        draws: tuple[dict[str, Tensor], ...] = tuple({} for _ in batches)
+        return [self.augmented(batch, step, draws[step]) for step, batch in enumerate(batches)], draws
+
     def augmented(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
         """Return the batch as the model sees it, and add what was drawn for it to `draws`."""
         for index, augmentation in enumerate(self.world.augmentations):
-            here = replace(self._at(f"augment {index}", augmentation, step), draws=draws)
+            here = self._at(f"augment {index}", augmentation, step, draws=draws)
             batch = augmentation.augment(batch, here) if len(batch) else batch
         return batch
 
@@ -106,10 +112,22 @@ class ClientRound:
                 local = replace(local, batch=defense.on_batch(local.batch, here))
         return local
 
-    def gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors, LocalStep]:
+    def droppings(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
+        """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""
+        sites = self.world.sites
+        if not sites:
+            return [nullcontext(())] * steps
+        drawing = KeptPrefixes if all(site.odds for site in sites) else kept_masks
+        return [drawing(self.generator("dropout", step)) for step in range(steps)]
+
+    def gradient(
+        self, local: LocalStep, step: int, dropping: AbstractContextManager[Sequence[Tensor]]
+    ) -> tuple[float, Tensors, LocalStep]:
         """Return loss, gradient by parameter, and the step with the dropout masks that were drawn."""
-        with kept_masks(self.generator("dropout", step)) if self.world.sites else nullcontext(()) as masks:
+        with dropping as masks:
             loss, gradient = self._own_gradient(local, step)
+        if not self.world.sites:
+            return loss, gradient, local
         return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.sites)
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
@@ -165,16 +183,37 @@ class ClientRound:
         step: int,
         local: LocalStep | None = None,
         moment: str = "",
+        draws: dict[str, Tensor] | None = None,
     ) -> Here:
         """Return where a hook is; each of several moments in one step has randomness of its own."""
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
-        return Here(self.round, self.client, step, generator, self._shown, memory, local, self.world.rules)
+        written = {} if draws is None else draws
+        return Here(self.round, self.client, step, generator, self._shown, memory, local, self.world.rules, written)
 
     @cached_property
     def _shown(self) -> Tensors:
-        """The received weights for hooks: a copy, since those that came in belong to every client of the process."""
-        return {name: tensor.clone() for name, tensor in self.received.items()}
+        """The received weights for hooks: copies, since those that came in belong to every client of the process."""
+        return _Copies(self.received)
+
+
+class _Copies(Mapping[str, Tensor]):
+    """Copies of tensors, each made when it is asked for first."""
+
+    def __init__(self, originals: Tensors) -> None:
+        self._originals = originals
+        self._made: dict[str, Tensor] = {}
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._made:
+            self._made[name] = self._originals[name].clone()
+        return self._made[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._originals)
+
+    def __len__(self) -> int:
+        return len(self._originals)
 
 
 def _losses(local: LocalStep) -> Tensor:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import FunctionType
@@ -29,15 +30,16 @@ _PROBE = 3  # examples of a batch that no other dimension is likely to equal
 
 @dataclass(frozen=True)
 class _Call:
-    """One call of a dropout function: its number, its rate, the shape of its mask, and the odds of a prefix mask."""
+    """One call of a dropout function: its number, its rate, its mask's shape, and of a prefix mask whose odds."""
 
     number: int
     rate: float
     shape: tuple[int, ...]
     odds: tuple[float, ...] = ()
+    per_example: bool = False
 
     def site(self, name: str) -> DropoutSite:
-        return DropoutSite(self.number, name, self.rate, self.shape, self.odds)
+        return DropoutSite(self.number, name, self.rate, self.shape, self.odds, self.per_example)
 
     @property
     def scale(self) -> float:
@@ -76,6 +78,26 @@ def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
     """Draw and keep the same masks as `recorded_masks`, for a model whose sites are known already."""
     with _drawing(generator, []) as recording:
         yield recording.masks
+
+
+class KeptPrefixes:
+    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes.
+
+    Nothing is taken over but these, so the forward pass costs what it costs without dropout.
+    """
+
+    def __init__(self, generator: torch.Generator) -> None:
+        self._drawn: tuple[torch.Generator, list[Tensor]] = (generator, [])
+
+    def __enter__(self) -> list[Tensor]:
+        self._token = _PREFIXES.set(self._drawn)
+        return self._drawn[1]
+
+    def __exit__(self, *_failure: object) -> None:
+        _PREFIXES.reset(self._token)
+
+
+_PREFIXES: ContextVar[tuple[torch.Generator, list[Tensor]] | None] = ContextVar("prefixes", default=None)
 
 
 @contextmanager
@@ -184,20 +206,25 @@ def expected_mask(site: DropoutSite) -> Tensor:
     return at_least.float().clamp(0.0, 1.0).expand(site.shape).clone()
 
 
-def prefix_dropout(activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:
-    """Keep a random prefix of the last dimension, of one length for all examples, and zero the rest; no rescaling.
+def prefix_dropout(
+    activation: Tensor, odds: tuple[float, ...], training: bool = True, per_example: bool = False
+) -> Tensor:
+    """Keep a random prefix of the last dimension and zero the rest; no rescaling.
 
     Args:
         activation: shape (B, ..., D).
         odds: probabilities of the lengths 1 to D.
         training: nothing is dropped when false.
+        per_example: every example has a length of its own; else one serves all.
     """
     if has_torch_function_unary(activation):
-        return handle_torch_function(prefix_dropout, (activation,), activation, odds, training)
+        return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)
     if not training:
         return activation
-    length = 1 + int(_weights(odds).multinomial(1))
-    return activation * prefix_mask(length, tuple(activation.shape), activation)
+    generator, masks = _PREFIXES.get() or (None, [])
+    mask = _drawn_prefix(odds, tuple(activation.shape), generator, activation, per_example=per_example)
+    masks.append(mask)
+    return activation * mask
 
 
 def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
@@ -205,6 +232,21 @@ def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     mask = torch.zeros(shape, dtype=like.dtype, device=like.device)
     mask[..., :length] = 1.0
     return mask
+
+
+def _drawn_prefix(
+    odds: tuple[float, ...],
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+    like: Tensor,
+    *,
+    per_example: bool,
+) -> Tensor:
+    if not per_example:
+        return prefix_mask(1 + int(_weights(odds).multinomial(1, generator=generator)), shape, like)
+    drawn = _weights(odds).multinomial(shape[0], replacement=True, generator=generator)
+    kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
+    return kept.to(like).expand(shape)
 
 
 @lru_cache(maxsize=64)
@@ -221,8 +263,7 @@ def _drawn(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tenso
     if not site.odds:
         drawn = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
         return drawn.to(like.device)
-    length = 1 + int(_weights(site.odds).multinomial(1, generator=generator))
-    return prefix_mask(length, site.shape, like)
+    return _drawn_prefix(site.odds, site.shape, generator, like, per_example=site.per_example)
 
 
 def _masked(activation: Tensor, mask: Tensor, scale: float) -> Tensor:
@@ -262,9 +303,11 @@ class _DropoutCalls(TorchFunctionMode):
         self._calls += 1
         return self._rule(call, activation)
 
-    def _drop_suffix(self, activation: Tensor, odds: tuple[float, ...], training: bool = True) -> Tensor:
+    def _drop_suffix(
+        self, activation: Tensor, odds: tuple[float, ...], training: bool = True, per_example: bool = False
+    ) -> Tensor:
         rate = max(0.0, 1.0 - _mean(odds) / activation.shape[-1]) if training else 0.0
-        call = _Call(self._calls, rate, tuple(activation.shape), odds)
+        call = _Call(self._calls, rate, tuple(activation.shape), odds, per_example)
         self._calls += 1
         return self._rule(call, activation)
 

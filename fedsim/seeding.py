@@ -7,17 +7,22 @@ what ran before.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import cache
-from itertools import count
+from functools import cache, lru_cache
+from typing import Any
 
 import numpy as np
 import torch
 
 _WORD = (1 << 32) - 1
-_HALF = np.uint32(16)
+_HALF = 16
 _POOL = 4
+_FILLED = _POOL * _POOL  # hashes that fill and mix a pool; every further word takes one for each place
+_IN, _OUT = (0x43B0D7E5, 0x931E8875), (0x8B51F9DD, 0x58F38DED)
+
+Word = Any
+"""A 32-bit word as an int, or an array of them in 64 bits, with room for a product."""
 
 
 def derive(seed: int, purpose: str, *path: int) -> int:
@@ -28,20 +33,19 @@ def derive(seed: int, purpose: str, *path: int) -> int:
         purpose: what the randomness is for, for example ``"dropout"``.
         path: round, client, step or any other non-negative coordinates, in a fixed order.
     """
-    sequence = np.random.SeedSequence([seed, _label(purpose), *path])
-    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+    words = tuple(word for number in (seed, _label(purpose), *path) for word in _words(number))
+    if len(words) <= _POOL:
+        return _seed(_pool(words))
+    return _seed(_absorbed(_pool_of(words[:-1]), len(words) - 1, words[-1]))
 
 
 def generators(seed: int, purpose: str, paths: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
-    """Return `generator` of many places at once: coordinates below 2**32, the same number in each path.
-
-    NumPy's seed sequence takes ten microseconds a call, a good part of a small client's round; this is the same
-    hash over arrays.
-    """
-    words = [word for number in (seed, _label(purpose)) for word in _words(number)]
-    entropy = [np.full(len(paths), word, np.uint32) for word in words] + list(np.array(paths, np.uint32).T)
-    low, high = _seed_sequence(entropy)
-    seeds = (high.astype(np.uint64) << np.uint64(32) | low) >> np.uint64(1)
+    """Return `generator` of many places at once: coordinates below 2**32, the same number in each path."""
+    if not paths:
+        return []
+    shared = [word for number in (seed, _label(purpose)) for word in _words(number)]
+    columns = [np.full(len(paths), word, np.uint64) for word in shared] + list(np.array(paths, np.uint64).T)
+    seeds = _seed(_pool(columns))
     return [torch.Generator().manual_seed(number) for number in seeds.tolist()]
 
 
@@ -72,40 +76,65 @@ def _label(purpose: str) -> int:
 
 def _words(number: int) -> list[int]:
     """Return the 32-bit words of a number, lowest first, at least one."""
+    if number < 0:
+        raise ValueError(f"seeds derive from numbers from 0, not {number}")
     words = [number & _WORD]
     while number := number >> 32:
         words.append(number & _WORD)
     return words
 
 
-def _seed_sequence(entropy: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the first two 32-bit words of NumPy's SeedSequence of arrays of 32-bit words (O'Neill's seed_seq)."""
-    constants = _constants(0x43B0D7E5, 0x931E8875)
+def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
+    """Return the pool of NumPy's SeedSequence (O'Neill's seed_seq) of at least one word.
 
-    def hashed(word: np.ndarray) -> np.ndarray:
-        word = (word ^ next(constants)) * next(constants)
-        return word ^ (word >> _HALF)
-
-    def mixed(word: np.ndarray, other: np.ndarray) -> np.ndarray:
-        word = np.uint32(0xCA01F9DD) * word - np.uint32(0x4973F715) * hashed(other)
-        return word ^ (word >> _HALF)
-
-    blank = np.zeros_like(entropy[0])
-    pool = [hashed(word) for word in [*entropy, blank, blank, blank, blank][:_POOL]]
+    The class itself takes some fifty microseconds a seed, a good part of a small client's step.
+    """
+    blank = words[0] ^ words[0]
+    filled = [*words, blank, blank, blank][:_POOL]
+    pool = [_hashed(word, place, _IN) for place, word in enumerate(filled)]
+    done = _POOL
     for source in range(_POOL):
         for place in range(_POOL):
             if source != place:
-                pool[place] = mixed(pool[place], pool[source])
-    for word in entropy[_POOL:]:
-        pool = [mixed(own, word) for own in pool]
-    constants = _constants(0x8B51F9DD, 0x58F38DED)
-    return hashed(pool[0]), hashed(pool[1])
+                pool[place] = _mixed(pool[place], _hashed(pool[source], done, _IN))
+                done += 1
+    mixed = tuple(pool)
+    for index in range(_POOL, len(words)):
+        mixed = _absorbed(mixed, index, words[index])
+    return mixed
 
 
-def _constants(start: int, factor: int) -> Iterator[np.uint32]:
-    """Yield start, start * factor, and then, as the hash uses each product twice, every power twice."""
-    for power in count():
-        value = np.uint32(start * pow(factor, power, 1 << 32) & _WORD)
-        yield value
-        if power:
-            yield value
+@lru_cache(maxsize=256)
+def _pool_of(words: tuple[int, ...]) -> tuple[int, ...]:
+    """Return `_pool`; one place's seeds for many steps differ in the last word alone."""
+    return _pool(words)
+
+
+def _absorbed(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
+    """Return the pool with one more word, number `index` from 0."""
+    done = _FILLED + (index - _POOL) * _POOL
+    return tuple(_mixed(own, _hashed(word, done + place, _IN)) for place, own in enumerate(pool))
+
+
+def _seed(pool: tuple[Word, ...]) -> Word:
+    """Return the first 63 bits that the pool generates."""
+    low, high = _hashed(pool[0], 0, _OUT), _hashed(pool[1], 1, _OUT)
+    return (high << 32 | low) >> 1
+
+
+def _hashed(word: Word, done: int, constants: tuple[int, int]) -> Word:
+    """Return the hash of a word, `done` hashes after the first."""
+    before, after = _constant(done, constants), _constant(done + 1, constants)
+    word = (word ^ before) * after & _WORD
+    return word ^ (word >> _HALF)
+
+
+def _mixed(word: Word, hashed: Word) -> Word:
+    word = (0xCA01F9DD * word - 0x4973F715 * hashed) & _WORD
+    return word ^ (word >> _HALF)
+
+
+@cache
+def _constant(power: int, constants: tuple[int, int]) -> int:
+    start, factor = constants
+    return start * pow(factor, power, 1 << 32) & _WORD

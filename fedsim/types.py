@@ -157,9 +157,10 @@ class DropoutSite:
         name: the module it happened in, for people.
         rate: probability p of dropping an entry; 0 when the observer was not told.
         shape: shape of the mask, batch first.
-        odds: of a mask that keeps a random prefix of the last dimension, the same for every example and not rescaled,
-            the probabilities of its lengths 1, 2, ...; `rate` is then the expected share of dropped entries. Empty
+        odds: of a mask that keeps a random prefix of the last dimension, of one length and not rescaled, the
+            probabilities of its lengths 1, 2, ...; `rate` is then the expected share of dropped entries. Empty
             for independent entries, and when the observer was not told.
+        per_example: whether such a mask has a length of its own for every example.
     """
 
     call: int
@@ -167,6 +168,7 @@ class DropoutSite:
     rate: float
     shape: tuple[int, ...]
     odds: tuple[float, ...] = ()
+    per_example: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,5 @@
+import hashlib
+
 import numpy as np
 import torch
 from hypothesis import given
@@ -55,3 +57,10 @@ def test_the_hash_is_pinned() -> None:
     assert int(np.random.SeedSequence([7, 2**40, 1]).generate_state(1, np.uint64)[0]) == 6500877191927561454
     drawn = torch.randint(2**31, (2,), generator=seeding.generator(7, "dropout", 1, 2, 3))
     assert drawn.tolist() == [558295695, 1328224068]
+
+
+@given(st.integers(0, 2**70), st.lists(st.integers(0, 2**40), max_size=6))
+def test_seeds_are_those_of_numpys_seed_sequence(seed: int, path: list[int]) -> None:
+    label = int.from_bytes(hashlib.blake2b(b"dropout", digest_size=8).digest(), "little")
+    (expected,) = np.random.SeedSequence([seed, label, *path]).generate_state(1, np.uint64)
+    assert seeding.derive(seed, "dropout", *path) == int(expected) >> 1

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from fedsim.masks import dropout_sites, injected_masks
+from fedsim.showing import Showing
 from fedsim.types import Loss, Truth, Update
 
 
@@ -19,7 +20,8 @@ def objective_at_truth(model: nn.Module, update: Update, truth: Truth, loss: Los
     batch = truth.batches[0]
     sites = dropout_sites(model, tuple(batch.inputs.shape[1:]), len(batch), batch.inputs.dtype)
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with injected_masks(sites, truth.masks[0]):
+    draws = truth.draws[0] if truth.draws else {}
+    with injected_masks(sites, truth.masks[0]), Showing(draws):
         value = loss(model(batch.inputs), batch.labels)
     gradient = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
     ours = torch.cat([g.double().flatten() for g in gradient])

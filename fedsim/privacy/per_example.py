@@ -200,7 +200,8 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iter
     """Yield each use that the losses depend on, with the gradient of its output; parameters get none on the way."""
     edges = [use.output for use in uses]
     gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True, retain_graph=keep) if edges else ()
-    return ((use, gradient) for use, gradient in zip(uses, gradients, strict=True) if gradient is not None)
+    # Contiguous, since some of Opacus' rules take views.
+    return ((use, own.contiguous()) for use, own in zip(uses, gradients, strict=True) if own is not None)
 
 
 def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:

@@ -82,6 +82,16 @@ def test_it_needs_a_prefix(watched: Watched, attack_named: Named) -> None:
     )
 
 
+@pytest.mark.parametrize(("examples", "reason"), [(1, ""), (3, "every example of the batch has a k of its own")])
+def test_lengths_of_several_examples_are_not_read(
+    examples: int, reason: str, watched: Watched, attack_named: Named
+) -> None:
+    own = [{"name": "nested-dropout", "eta": 6.0, "per_sample": True}]
+    observation, _, _ = watched(components=own, federation={"batch_size": examples})
+    assert attack_named("prefix-search").fits(observation).reason.startswith(reason)
+    assert attack_named("prefix-search").fits(observation).holds is (examples == 1)
+
+
 def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
     observation, truth, _ = watched(model={"dropout": 0.0}, **NESTED)
     setting = Setting(observation.model, observation.loss, (), observation.sites)

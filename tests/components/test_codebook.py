@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from benchmarks._token_machine import BOUNDARY, machine, read_back, written
 from fedsim import world as worlds
+from fedsim.client import local_training
 from fedsim.cohort import check
-from fedsim.components.bottleneck._codebook import CodebookLayer, fired_codes
+from fedsim.components.bottleneck._codebook import CodebookLayer, active_codes, fired_codes
 from fedsim.components.bottleneck.codebook import (
     Codebook,
     CodebookConfig,
@@ -30,7 +31,8 @@ MLP = {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.25}
 
 def layer(width: int = 6, **settings: Any) -> CodebookLayer:
     given = {"codes": 50, "active": 3, "groups": 1, "similarity": "dot", "combine": "mean", "loss": "base",
-             "beta": 0.25, "revive_after": 0, "revive_noise": 1e-4, **settings}  # fmt: skip
+             "beta": 0.25, "penalty": 0.0, "penalty_norm": 2.0, "first_active": None, "decay_steps": 2,
+             "revive_after": 0, "revive_noise": 1e-4, **settings}  # fmt: skip
     return CodebookLayer("there", width, **given, generator=torch.Generator().manual_seed(0)).double()
 
 
@@ -300,6 +302,62 @@ def test_idle_codes_move_onto_activations_in_training_alone() -> None:
     assert not codebook.idle.any()
 
 
+def test_k_falls_along_a_line_in_training_alone_and_stays_at_its_last_value() -> None:
+    assert [active_codes(step, 8, 2, 7) for step in range(9)] == [8, 7, 6, 5, 4, 3, 2, 2, 2]
+    assert [active_codes(step, 5, 1, 3) for step in range(4)] == [5, 3, 1, 1]
+    assert [active_codes(step, 3, 3, 2) for step in range(3)] == [3, 3, 3]
+    model = prepared(nn.Sequential(nn.Identity()), at=("0",), width=6, first_active=5, active=2, decay_steps=4)
+    codebook, a = codebooks(model)["0"], activations(8, 6)
+    with reading(model) as seen:
+        for _ in range(6):
+            model.train()(a)
+            model.eval()(a)
+    assert [codes.shape[-1] for codes in seen["0"]] == [5, 4, 4, 3, 3, 2, 2, 2, 2, 2, 2, 2]
+    assert [codebook.active, float(codebook.steps)] == [2, 6.0]
+    weights = {name: p.detach().clone().requires_grad_() for name, p in model.named_parameters()}
+    torch.func.functional_call(model.train(), weights, (a,))
+    assert float(codebook.steps) == 6.0  # an attacker's forward pass is no training step
+
+
+def test_k_goes_on_falling_from_round_to_round(scenario: Build) -> None:
+    component = {"name": "codebook", "at": ["2"], "codes": 12, "first_active": 6, "active": 1, "decay_steps": 6}
+    federation = {"algorithm": "fedavg", "batch_size": 4, "local_steps": 2, "clients": 2}
+    world = worlds.build(scenario(model=MLP, components=[component], federation=federation))
+    world.check()
+    weights, lengths = world.first_weights, []
+    for round_ in (1, 2, 3):
+        lengths.append(codebooks(world.model_with(weights))["2"].active)
+        update, _ = local_training(world, weights, round_, 0)
+        changes = {**update.tensors, **update.buffers}
+        weights = {name: tensor - changes[name] for name, tensor in weights.items()}
+    assert lengths == [6, 4, 2]
+
+
+@pytest.mark.parametrize("power", [1.0, 1.5, 2.0, 3.0])
+def test_the_penalty_adds_the_gradient_of_the_lengths_of_the_codes_that_fired(power: float) -> None:
+    plain, a, g = layer(groups=2, width=8, codes=20), activations(4, 7, 8), activations(4, 7, 8, seed=2)
+    codebook = layer(groups=2, width=8, codes=20, penalty=0.01, penalty_norm=power)
+    codebook.readers.append(seen := [])
+    assert torch.equal(codebook(a), plain(a))
+    found, without = (
+        torch.autograd.grad((g * own(a)).sum(), [own.codes, own.scale], create_graph=True) for own in (codebook, plain)
+    )
+    fired = fired_codes(seen[0], 2, 20)
+    assert 0 < int(fired.sum()) < 40
+    penalty = 0.01 * codebook.codes.abs().pow(power).sum(-1).pow(1 / power)[fired].sum()
+    (expected,) = torch.autograd.grad(penalty, codebook.codes)
+    assert torch.allclose(found[0] - without[0], expected, atol=1e-14)
+    assert not found[0][~fired].any()
+    assert torch.equal(found[1], without[1])
+    direction = activations(2, 20, 4, seed=3)
+    (second,) = torch.autograd.grad((direction * (found[0] - without[0])).sum(), codebook.codes)
+    leaf = codebook.codes.detach().clone().requires_grad_()
+    own = 0.01 * leaf.abs().pow(power).sum(-1).pow(1 / power)[fired].sum()
+    (first,) = torch.autograd.grad(own, leaf, create_graph=True)
+    (expected_second,) = torch.autograd.grad((direction * first).sum(), leaf)
+    assert torch.allclose(second, expected_second, atol=1e-12)
+
+
 def test_first_codes_are_centres_of_public_activations() -> None:
     settings = CodebookConfig(at=("1",), codes=3, active=1, initialisation="k-means")
     model = Codebook(settings).prepare(network().float(), torch.Generator().manual_seed(0))
@@ -328,6 +386,8 @@ def test_first_codes_are_centres_of_public_activations() -> None:
         ({"at": ("2",), "width": 7}, "codes have 7 entries, more than the 6 of '2'"),
         ({"at": ("2",), "groups": 4}, "'2' returns 6 entries, which 4 groups do not divide"),
         ({"at": ("2",), "codes": 2, "active": 3}, "3 active codes of 2"),
+        ({"at": ("2",), "codes": 2, "active": 1, "first_active": 3}, "3 active codes of 2"),
+        ({"at": ("2",), "active": 3, "first_active": 2}, "k cannot fall from first_active 2 to 3"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], why: str) -> None:
@@ -376,7 +436,12 @@ def test_vectorized_and_dp_sgd_take_the_task_loss_and_refuse_what_needs_whole_ba
     private = [{"name": "dp-sgd", "noise_multiplier": 1.0}]
     check(built("vectorized", [], loss="base", groups=2))
     built("local", private, loss="base", groups=2).check()
-    for settings, name in (({}, "loss 'aeloss'"), ({"loss": "base", "revive_after": 3}, "revive_after")):
+    for settings, name in (
+        ({}, "loss 'aeloss'"),
+        ({"loss": "base", "revive_after": 3}, "revive_after"),
+        ({"loss": "base", "first_active": 4}, "first_active"),
+        ({"loss": "base", "penalty": 0.01}, "penalty"),
+    ):
         with pytest.raises(FedsimError, match=f"codebook with {name}.* it takes a batch as a whole"):
             check(built("vectorized", [], **settings))
         with pytest.raises(ScenarioError, match=f"codebook with {name}.* works on whole batches"):

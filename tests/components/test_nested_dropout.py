@@ -101,6 +101,74 @@ def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds
         assert stats.binomtest(int(trained[channel]), steps, min(1.0, math.fsum(odds[channel:]))).pvalue > 1e-4
 
 
+def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -> None:
+    model, twin, (inputs, _) = nested(eta=4.0, per_sample=True), plain(), data(30_000)
+    with recorded_masks(model, torch.Generator().manual_seed(5)) as recording:
+        outputs = model(inputs)
+    (mask,), (site,) = recording.masks, recording.sites
+    lengths = mask.sum(1).long()
+    assert torch.equal(mask, (torch.arange(WIDTH) < lengths[:, None]).double())
+    features = twin[:2](inputs)  # type: ignore[index]
+    assert torch.allclose(outputs, (features * mask) @ twin[3].weight.T + twin[3].bias, atol=1e-12)  # type: ignore[index]
+    odds = torch.tensor(prefix_odds(WIDTH, 4.0), dtype=torch.float64)
+    likely, counts = odds * 30_000 >= 20, lengths.bincount(minlength=WIDTH + 1)[1:]
+    found = torch.cat([counts[likely], counts[~likely].sum()[None]])
+    expected = torch.cat([odds[likely], odds[~likely].sum()[None]]) * 30_000
+    assert float(expected.min()) > 5
+    assert stats.chisquare(found.numpy(), expected.numpy()).pvalue > 1e-3
+    assert site.per_example
+    with injected_masks([site], (mask,)):
+        assert torch.equal(model(inputs), outputs)
+
+
+def two_layers(**settings: Any) -> nn.Module:
+    with seeding.contained(3):
+        hidden = [nn.Linear(5, WIDTH), nn.Tanh(), nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Dropout(0.5)]
+        model = nn.Sequential(*hidden, nn.Linear(WIDTH, CLASSES)).double()
+    return component(alternate_with="2", **settings).prepare(model, torch.Generator())
+
+
+def test_a_fair_coin_says_which_of_two_layers_is_cut() -> None:
+    model, (inputs, labels), steps = two_layers(eta=2.0), data(), 1000
+    cuts = {"2": 0, "5": 0}
+    with recorded_masks(model, torch.Generator().manual_seed(4)) as recording:
+        for step in range(steps):
+            model.zero_grad()
+            F.cross_entropy(model(inputs), labels).backward()
+            first, coin, second = recording.masks[3 * step : 3 * step + 3]
+            heads = bool(coin[0, 1])
+            assert torch.equal(coin, torch.tensor([1.0, float(heads)]).double().expand(4, 2))
+            for place, mask, is_cut, weights in (("2", first, heads, "3"), ("5", second, not heads, "6")):
+                gradient, length = model.get_parameter(f"{weights}.weight").grad, int(mask[0].sum())
+                assert gradient is not None
+                assert bool(gradient[:, :length].any(0).all())
+                assert bool(gradient[:, length:].any()) is (not is_cut and length < WIDTH)
+                cuts[place] += is_cut
+    assert cuts["2"] + cuts["5"] == steps
+    assert stats.binomtest(cuts["2"], steps).pvalue > 1e-3
+
+
+def test_in_evaluation_the_last_of_two_layers_is_cut_and_the_first_is_not() -> None:
+    model, (inputs, _) = two_layers(eta=2.0, kept=4).eval(), data()
+    features = model[3:5](model[:2](inputs))  # type: ignore[index]
+    assert torch.equal(model(inputs), model[6](features * (torch.arange(WIDTH) < 4)))  # type: ignore[index]
+    untouched = two_layers(eta=0).train()
+    assert torch.equal(untouched(inputs), untouched.eval()(inputs))
+
+
+def test_layers_that_take_turns_are_trained_together_with_other_clients_and_refused_where_coins_would_differ(
+    scenario: Build,
+) -> None:
+    own = {"name": "nested-dropout", "eta": 3.0, "alternate_with": "3", "per_sample": True}
+    model = {"name": "mlp", "width": 16, "depth": 2, "bias": True}
+    world = worlds.build(scenario(components=[own], model=model, federation={"batch_size": 4, "clients": 4}))
+    world.check()
+    cohort.check(world)
+    pair = scenario(components=[own, {"name": "co-teaching"}], model=model, federation={"batch_size": 4})
+    with pytest.raises(ScenarioError, match="each network would toss a coin of its own"):
+        worlds.build(pair).check()
+
+
 def test_all_channels_are_the_plain_network_and_nothing_is_rescaled() -> None:
     model, twin, (inputs, _) = nested(eta=4.0), plain(), data()
     (site,) = dropout_sites(model, (5,), 4)
@@ -128,6 +196,7 @@ def test_without_a_width_every_length_is_as_likely_and_with_none_nothing_is_cut(
     [
         (nn.Sequential(nn.Linear(5, 3)), {}, "no dropout layer"),
         (plain(), {"at": "3"}, "no dropout layer is called '3'. Known: 2"),
+        (plain(), {"alternate_with": "2"}, "alternate_with must name a layer in front of '2'"),
     ],
 )
 def test_a_model_without_a_place_for_it_is_refused(model: nn.Module, settings: dict[str, Any], told: str) -> None:

@@ -14,11 +14,11 @@ from __future__ import annotations
 import math
 from typing import Literal, NamedTuple, final
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.boxes import areas, inside
 from fedsim.errors import FedsimError
 from fedsim.hooks import Augmentation, Here, Rules
 from fedsim.registry import component
@@ -80,7 +80,7 @@ class CutMix(Augmentation[CutMixConfig]):
         """Draw partners, boxes and weights for inputs (B, C, H, W)."""
         config, count = self.config, len(inputs)
         height, width = inputs.shape[-2:]
-        if config.beta == 0 or float(torch.rand((), generator=generator)) >= config.probability:
+        if config.beta == 0 or torch.rand((), generator=generator).item() >= config.probability:
             return _unmixed(count)
         shares = _beta(config.beta, count if config.per_sample else 1, generator)
         partners = torch.randperm(count, generator=generator)
@@ -89,7 +89,8 @@ class CutMix(Augmentation[CutMixConfig]):
         boxes = boxes_of(shares, height, width, generator)
         if config.mode == "cutout":
             return _unmixed(count)._replace(boxes=boxes.expand(count, 4))
-        weights = 1.0 - areas(boxes).double() / (height * width)
+        edges = boxes.numpy()
+        weights = torch.from_numpy(1.0 - (edges[:, 1::2] - edges[:, ::2]).prod(1) / (height * width))
         return Draw(partners, boxes.expand(count, 4), weights.expand(count))
 
     def mixed(self, inputs: Tensor, draw: Draw) -> Tensor:
@@ -100,14 +101,15 @@ class CutMix(Augmentation[CutMixConfig]):
             own = draw.weights.to(inputs).view(-1, 1, 1, 1)
             return own * inputs + (1.0 - own) * inputs[draw.partners]
         is_erased = self.config.mode == "cutout"
-        if bool((draw.boxes == draw.boxes[:1]).all()):
+        if draw.boxes.stride(0) == 0:  # one box, expanded
             top, bottom, left, right = draw.boxes[0].tolist()
             box = (..., slice(top, bottom), slice(left, right))
             mixed = inputs.clone()
-            mixed[box] = 0.0 if is_erased else inputs[box][draw.partners]
+            mixed[box] = 0.0 if is_erased else inputs[box].index_select(0, draw.partners)
             return mixed
-        filling = torch.zeros_like(inputs) if is_erased else inputs[draw.partners]
-        return torch.where(inside(draw.boxes, *inputs.shape[-2:])[:, None], filling, inputs)
+        filling = torch.zeros_like(inputs) if is_erased else inputs.index_select(0, draw.partners)
+        # Several times as fast as torch.where, and as exact with weights 0 and 1.
+        return torch.lerp(inputs, filling, _cover(draw.boxes, inputs))
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse inputs without rows and columns, batches without a partner, and a second one of its kind."""
@@ -132,13 +134,13 @@ def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator
 
     Half sides are whole numbers, so an odd side loses a pixel. Returns shape (N, 4), rows and columns.
     """
-    roots = [math.sqrt(1.0 - share) for share in shares.tolist()]
-    sides: list[list[tuple[int, int]]] = []
-    for size in (height, width):
-        centres = torch.randint(size, shares.shape, generator=generator).tolist()
-        halves = [int(size * root) // 2 for root in roots]
-        sides.append([(max(c - half, 0), min(c + half, size)) for c, half in zip(centres, halves, strict=True)])
-    return torch.tensor([(*rows, *columns) for rows, columns in zip(*sides, strict=True)]).view(-1, 4)
+    centres = [torch.randint(size, shares.shape, generator=generator).numpy() for size in (height, width)]
+    roots, edges = np.sqrt(1.0 - shares.numpy()), np.empty((len(shares), 4), np.int64)  # NumPy: cheaper for so few
+    for side, (size, centre) in enumerate(zip((height, width), centres, strict=True)):
+        half = (size * roots).astype(np.int64) >> 1
+        np.maximum(centre - half, 0, out=edges[:, 2 * side])
+        np.minimum(centre + half, size, out=edges[:, 2 * side + 1])
+    return torch.from_numpy(edges)
 
 
 def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tensor:
@@ -159,8 +161,17 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.dim() == _PROBABILITIES:
         own = labels.double()
     else:
-        own = torch.zeros(len(labels), classes, dtype=torch.float64).scatter_(1, labels[:, None], 1.0)
-    return torch.lerp(own[draw.partners], own, draw.weights[:, None]).to(like)
+        own = torch.zeros(len(labels), classes, dtype=torch.float64).scatter_(1, labels.unsqueeze(1), 1.0)
+    return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
+
+
+def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
+    """Return 1 in each box (B, 4) and 0 outside, for inputs (B, C, H, W): shape (B, 1, H, W), of their type."""
+    top, bottom, left, right = boxes.numpy().T[:, :, None]
+    rows, columns = np.arange(inputs.shape[-2]), np.arange(inputs.shape[-1])
+    is_row, is_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
+    cover = is_row[:, None, :, None].astype(np.float32) * is_column[:, None, None, :]
+    return torch.from_numpy(cover).to(inputs)
 
 
 def _unmixed(count: int) -> Draw:

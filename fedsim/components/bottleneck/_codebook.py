@@ -26,12 +26,14 @@ class CodebookLayer(nn.Module):
     Attributes:
         codes: shape (groups, C, d / groups).
         place: name of the module whose output it replaces.
+        active: codes k of a position at the present step.
         enabled: when false, activations pass as they are.
         rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
         readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order.
     """
 
     idle: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -40,24 +42,32 @@ class CodebookLayer(nn.Module):
         *,
         codes: int,
         active: int,
+        first_active: int | None,
+        decay_steps: int,
         groups: int,
         similarity: Similarity,
         combine: Combine,
         loss: CodeLoss,
         beta: float,
+        penalty: float,
+        penalty_norm: float,
         revive_after: int,
         revive_noise: float,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        self.place, self.width, self.active = place, width, active
+        self.place, self.width = place, width
+        self._last_active, self._first_active, self._decay_steps = active, first_active, decay_steps
         self.similarity, self.combine, self.loss, self.beta = similarity, combine, loss, beta
+        self.penalty, self.penalty_norm = penalty, penalty_norm
         self.revive_after, self.revive_noise = revive_after, revive_noise
         self.codes = nn.Parameter(torch.randn(groups, codes, width // groups, generator=generator))
         self.scale = nn.Parameter(torch.ones(groups, width // groups))
         self.shift = nn.Parameter(torch.zeros(groups, width // groups))
         if revive_after:
             self.register_buffer("idle", torch.zeros(groups, codes))
+        if first_active is not None:
+            self.register_buffer("steps", torch.zeros(()))
         self.enabled = True
         self.rankings: list[Ranking] = []
         self.readers: list[list[Tensor]] = []
@@ -71,8 +81,20 @@ class CodebookLayer(nn.Module):
             reader.append(chosen)
         if self.revive_after and self.training:
             self._revive(inputs.detach(), chosen)
+        if self._first_active is not None and self.training and self._is_trained:
+            self.steps.add_(1.0)
         output = _StraightThrough.apply(inputs, self.combined(chosen), self.loss, self.beta).flatten(-2)
         return output.movedim(-1, 1) if activation.dim() == _FEATURE_MAP else output
+
+    @property
+    def active(self) -> int:
+        """k: `first_active` at the first training step, one less at a time down to its last value after `decay_steps`.
+
+        The count of steps is a buffer, which travels and is averaged like the weights.
+        """
+        if self._first_active is None:
+            return self._last_active
+        return active_codes(round(float(self.steps)), self._first_active, self._last_active, self._decay_steps)
 
     def normalised(self, activation: Tensor) -> Tensor:
         """Return what is compared with the codes, shape (B, ..., groups, d / groups): a LayerNorm of each group.
@@ -91,15 +113,15 @@ class CodebookLayer(nn.Module):
         ranked = self.similarities(inputs)
         for change in self.rankings:
             ranked = change(ranked)
-        best = ranked.argmax(-1, keepdim=True)
-        if self.active == 1:
+        best, active = ranked.argmax(-1, keepdim=True), self.active
+        if active == 1:
             return best
         left = ranked.flatten(0, -2).clone()
         every, found = torch.arange(len(left), device=left.device), [best.flatten()]
-        for _ in range(self.active - 1):  # topk promises no order among equals
+        for _ in range(active - 1):  # topk promises no order among equals
             left[every, found[-1]] = -torch.inf
             found.append(left.argmax(-1))
-        return torch.stack(found, -1).sort(-1).values.view(*best.shape[:-1], self.active)
+        return torch.stack(found, -1).sort(-1).values.view(*best.shape[:-1], active)
 
     def similarities(self, inputs: Tensor) -> Tensor:
         """Return what ranks codes, shape (B, ..., groups, C): only the code is normalised, or the squared distance."""
@@ -114,8 +136,16 @@ class CodebookLayer(nn.Module):
         """Return the mean or the sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
         groups, count, _ = self.codes.shape
         rows = chosen + count * torch.arange(groups, device=chosen.device)[:, None]
-        picked = F.embedding(rows, self.codes.flatten(0, 1))
+        codes = self.codes
+        if self.penalty:
+            codes = _Penalised.apply(codes, fired_codes(chosen, groups, count), self.penalty, self.penalty_norm)
+        picked = F.embedding(rows, codes.flatten(0, 1))
         return picked.mean(-2) if self.combine == "mean" else picked.sum(-2)
+
+    @property
+    def _is_trained(self) -> bool:
+        """Whether the codes are the model's own, and not those that an attacker runs it with."""
+        return isinstance(self.codes, nn.Parameter) and self.codes.requires_grad
 
     @torch.no_grad()
     def _revive(self, inputs: Tensor, chosen: Tensor) -> None:
@@ -123,8 +153,7 @@ class CodebookLayer(nn.Module):
         groups, count, size = self.codes.shape
         fired = fired_codes(chosen, groups, count)
         self.idle.add_(1.0).masked_fill_(fired, 0.0)
-        # Not where an attacker runs the model with weights of his own.
-        if not (isinstance(self.codes, nn.Parameter) and self.codes.requires_grad):
+        if not self._is_trained:
             return
         dead = self.idle >= self.revive_after
         examples = inputs.reshape(-1, groups, size)
@@ -164,6 +193,34 @@ class _StraightThrough(torch.autograd.Function):
         to_codes = reconstruction if ctx.loss == "vqvae" else gradient + reconstruction
         to_inputs = gradient if ctx.loss == "aeloss" else gradient - 2.0 * ctx.beta * gap
         return to_inputs, to_codes, None, None
+
+
+class _Penalised(torch.autograd.Function):
+    """Returns the codes; adds to their gradient that of w times the sum of ||e_c||_p over the codes c that fired."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(codes: Tensor, fired: Tensor, weight: float, power: float) -> Tensor:
+        return codes.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:2])
+        ctx.weight, ctx.power = inputs[2:]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (gradient,) = gradients
+        codes, fired = ctx.saved_tensors
+        lengths = codes.norm(ctx.power, dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        towards = codes.sign() * (codes.abs() / lengths) ** (ctx.power - 1.0)
+        return gradient + ctx.weight * fired[..., None] * towards, None, None, None
+
+
+def active_codes(step: int, first: int, last: int, decay_steps: int) -> int:
+    """Return k at a step, from 0: a line from `first` down to `last` over `decay_steps` steps, rounded down."""
+    return int(first - (first - last) * min(1.0, step / (decay_steps - 1)))
 
 
 def fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:

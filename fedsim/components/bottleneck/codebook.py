@@ -45,6 +45,10 @@ class CodebookConfig(Config):
     )
     codes: int = Field(default=512, ge=1, description="codes C of a codebook")
     active: int = Field(default=8, ge=1, description="codes k of a position, in every group")
+    first_active: int | None = Field(
+        default=None, ge=1, description="k at the first training step, from where it falls to `active`; absent: k stays"
+    )
+    decay_steps: int = Field(default=1000, ge=2, description="training steps in which k falls")
     groups: int = Field(
         default=1, ge=1, description="parts of an activation with a codebook each, such as the heads of an attention"
     )
@@ -61,6 +65,8 @@ class CodebookConfig(Config):
         "that alone, and activations are drawn to their codes; fullaeloss: all three",
     )
     beta: float = Field(default=0.25, ge=0, description="vqvae and fullaeloss: weight of drawing activations to codes")
+    penalty: float = Field(default=0.0, ge=0, description="weight of the lengths of the codes that fired; 0.01 in use")
+    penalty_norm: float = Field(default=2.0, ge=1, allow_inf_nan=False, description="p of the norm that measures them")
     initialisation: Literal["normal", "k-means"] = Field(
         default="normal", description="first codes: N(0, 1), or centres of the activations of public examples"
     )
@@ -79,7 +85,11 @@ class Codebook(ModelComponent[CodebookConfig]):
 
     @property
     def batch_reader(self) -> str | None:
-        """What of it needs a batch as a whole: a mean over positions, or counts of what the batch used."""
+        """What of it needs a batch as a whole: a mean over positions, a set, or counts of steps or of what fired."""
+        if self.config.first_active is not None:
+            return "codebook with first_active"
+        if self.config.penalty:
+            return "codebook with penalty"
         if self.config.revive_after:
             return "codebook with revive_after"
         return None if self.config.loss == "base" else f"codebook with loss '{self.config.loss}' (not with 'base')"
@@ -90,9 +100,15 @@ class Codebook(ModelComponent[CodebookConfig]):
         Raises:
             NotApplicable: no module of that name, one that has a codebook, or codes that do not fit its width.
         """
-        if self.config.active > self.config.codes:
+        most = max(self.config.active, self.config.first_active or 0)
+        if most > self.config.codes:
             raise NotApplicable(
-                f"component 'codebook': {self.config.active} active codes of {self.config.codes}; expected at most all."
+                f"component 'codebook': {most} active codes of {self.config.codes}; expected at most all."
+            )
+        if most != (self.config.first_active or most):
+            raise NotApplicable(
+                f"component 'codebook': k cannot fall from first_active {self.config.first_active} to "
+                f"{self.config.active} active codes."
             )
         names = {name for name, _ in model.named_modules() if name}
         for place in self.config.at:

@@ -1,4 +1,4 @@
-"""A layer that cuts features to a prefix: of random length in training, of a fixed one in evaluation."""
+"""Layers that cut features to a prefix: of random length in training, of a fixed one in evaluation."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from fedsim.masks import prefix_dropout, prefix_mask
 
+_FAIR = (0.5, 0.5)
+
 
 @final
 class Prefix(nn.Module):
@@ -19,14 +21,15 @@ class Prefix(nn.Module):
         eta: width of the bell, above 0.
         mu: its top.
         kept: channels in evaluation; all when None.
+        per_example: every example has a length of its own; else one serves the batch.
 
     Attributes:
         mask: what it multiplied with last in training, where another layer follows it; for that one to take.
     """
 
-    def __init__(self, eta: float, mu: float, kept: int | None) -> None:
+    def __init__(self, eta: float, mu: float, kept: int | None, *, per_example: bool = False) -> None:
         super().__init__()
-        self._eta, self._mu, self.kept = eta, mu, kept
+        self._eta, self._mu, self.kept, self._per_example = eta, mu, kept, per_example
         self._is_followed = False
         self._leader: tuple[Prefix, ...] = ()
         self.mask: Tensor | None = None
@@ -48,9 +51,44 @@ class Prefix(nn.Module):
             return features * mask
         odds = prefix_odds(features.shape[-1], self._eta, self._mu)
         if not self._is_followed:
-            return prefix_dropout(features, odds)
-        self.mask = prefix_dropout(torch.ones_like(features), odds)
+            return prefix_dropout(features, odds, True, self._per_example)
+        self.mask = prefix_dropout(torch.ones_like(features), odds, True, self._per_example)
         return features * self.mask
+
+
+@final
+class Alternating(nn.Module):
+    """One of two layers that cut features, of which a fair coin lets only one cut in each training step.
+
+    The coin is tossed by the layer that runs first, as a prefix of two entries, so that it is recorded like a mask.
+
+    Args:
+        prefix: what cuts; in evaluation always.
+        first: the layer that runs first, for the one that runs after it.
+    """
+
+    def __init__(self, prefix: Prefix, first: Alternating | None = None) -> None:
+        super().__init__()
+        self.prefix = prefix
+        self._first = () if first is None else (first,)  # in a tuple, as above
+        self._coin: Tensor | None = None
+
+    def forward(self, features: Tensor) -> Tensor:
+        if not self.training:
+            return self.prefix(features)
+        cut = self.prefix(features)
+        return features + self._turn(features) * (cut - features)
+
+    def _turn(self, features: Tensor) -> Tensor:
+        """Return 1 where it cuts and 0 where it does not, for every example."""
+        shape = (-1, *(1 for _ in features.shape[1:]))
+        if not self._first:
+            self._coin = prefix_dropout(features.new_ones(len(features), 2), _FAIR)[:, 1]
+            return self._coin.view(shape)
+        (first,) = self._first
+        coin, first._coin = first._coin, None
+        assert coin is not None, "the layer that tosses the coin runs before"
+        return 1.0 - coin.view(shape)
 
 
 def prefixes(model: nn.Module) -> list[Prefix]:

@@ -19,7 +19,7 @@ import torch
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import Prefix, prefixes
+from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
 from fedsim.errors import NotApplicable, nearest
 from fedsim.hooks import ModelComponent, Rules
 from fedsim.masks import dropout_sites, without_dropout
@@ -46,6 +46,12 @@ class NestedDropoutConfig(Config):
     mu: float = Field(default=0.0, allow_inf_nan=False, description="where the bell has its top, in channels")
     kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
     at: str | None = Field(default=None, description="the dropout layer that is replaced; the last one when absent")
+    per_sample: bool = Field(default=False, description="every example has a k of its own; else one serves a batch")
+    alternate_with: str | None = Field(
+        default=None,
+        description="a dropout layer in front of that one; in each training step a fair coin says which of both is "
+        "cut. In evaluation it is not",
+    )
 
 
 @final
@@ -59,15 +65,33 @@ class NestedDropout(ModelComponent[NestedDropoutConfig]):
         Raises:
             NotApplicable: there is no dropout layer, or none of that name.
         """
+        place, other = self._places(model)
+        config, eta = self.config, float(self.config.eta)
+        if not eta:
+            for name in filter(None, (place, other)):
+                model.set_submodule(name, nn.Identity())
+            return model
+        last = Prefix(eta, config.mu, config.kept, per_example=config.per_sample)
+        if other is None:
+            model.set_submodule(place, last)
+            return model
+        first = Alternating(Prefix(eta, config.mu, None, per_example=config.per_sample))
+        model.set_submodule(other, first)
+        model.set_submodule(place, Alternating(last, first))
+        return model
+
+    def _places(self, model: nn.Module) -> tuple[str, str | None]:
+        """Return the names of the layer that is replaced, and of the one that takes turns with it."""
         layers = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
         if not layers:
             raise NotApplicable(f"component '{_NAME}': the model has no dropout layer (nn.Dropout) to replace.")
-        place = layers[-1] if self.config.at is None else self.config.at
-        if place not in layers:
-            raise NotApplicable(f"component '{_NAME}': no dropout layer is called '{place}'.{nearest(place, layers)}")
-        eta = float(self.config.eta)
-        model.set_submodule(place, Prefix(eta, self.config.mu, self.config.kept) if eta else nn.Identity())
-        return model
+        place, other = self.config.at or layers[-1], self.config.alternate_with
+        for name in (place, other):
+            if name is not None and name not in layers:
+                raise NotApplicable(f"component '{_NAME}': no dropout layer is called '{name}'.{nearest(name, layers)}")
+        if other is not None and layers.index(other) >= layers.index(place):
+            raise NotApplicable(f"component '{_NAME}': alternate_with must name a layer in front of '{place}'.")
+        return place, other
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse feature maps, and an evaluation that keeps more channels than there are."""
@@ -89,12 +113,15 @@ class NestedDropout(ModelComponent[NestedDropoutConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return by how many channels the length that an attacker read differs from the client's, at each place."""
-        if truth.batches[1:]:
+        """Return by how many channels the length that an attacker read differs from the client's, at each place.
+
+        Nothing where a coin decides between two places, since no length is used at one of them.
+        """
+        if truth.batches[1:] or self.config.alternate_with is not None:
             return {}
         (batch,), (masks,) = truth.batches, truth.masks
         sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
-        lengths = {s.name: float(m[0].sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
+        lengths = {s.name: float(m.sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
         found = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
         return {
             f"distance between the k at '{name}' and that found": abs(float(read) - lengths[name])

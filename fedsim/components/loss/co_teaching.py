@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.layer._prefix import prefixes
+from fedsim.components.layer._prefix import Alternating, prefixes
 from fedsim.hooks import ModelComponent, Objective, Rules
 from fedsim.losses import cross_entropy
 from fedsim.masks import without_dropout
@@ -63,12 +63,9 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse what was built around the two networks, batches that leave nothing, and statistics of both halves."""
-        if not isinstance(model, Pair) or model.differ():
-            return "components that change the model must stand in front of it, so that both networks have them"
-        with torch.no_grad(), without_dropout():
-            answers = model.first(torch.zeros(2, *rules.shape))
-        if answers.dim() != _ONE_ANSWER:
-            return f"each network must give one answer an example, and one returns {tuple(answers.shape)}"
+        reason = self._refuses_networks(rules, model)
+        if reason is not None:
+            return reason
         parts = (rules.batch_size,) if self.config.same_batch else halves(rules.batch_size)
         if not parts[0]:
             return "each network scores a half of the batch, but a batch holds 1. Set same_batch = true"
@@ -77,6 +74,17 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         mixing = next((name for name, module in model.named_modules() if isinstance(module, BatchNorm)), None)
         if mixing is not None and not (self.config.freeze_batch_norm or self.config.same_batch):
             return f"'{mixing}' would mix the halves that its networks keep apart. Set freeze_batch_norm = true"
+        return None
+
+    def _refuses_networks(self, rules: Rules, model: nn.Module) -> str | None:
+        if not isinstance(model, Pair) or model.differ():
+            return "components that change the model must stand in front of it, so that both networks have them"
+        if any(isinstance(module, Alternating) for module in model.modules()):
+            return "each network would toss a coin of its own for nested-dropout's alternate_with"
+        with torch.no_grad(), without_dropout():
+            answers = model.first(torch.zeros(2, *rules.shape))
+        if answers.dim() != _ONE_ANSWER:
+            return f"each network must give one answer an example, and one returns {tuple(answers.shape)}"
         return None
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:

@@ -1,0 +1,123 @@
+"""Feature CutMix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
+
+h'_i = h_i outside the box, h_p(i) inside;  y'_i = l y_i + (1 - l) y_p(i),  l = 1 - (box area) / (H' W')
+
+for maps h of H' x W' entries behind a named layer. Paper: Yun et al. 2019, arXiv 1905.04899, which reports it between
+MixUp and CutMix. Partners, boxes and weights are drawn with the batch, as `cutmix` draws them; the pasting happens in
+the client's forward pass, and in no other: in evaluation, and where an attacker runs the model, features pass.
+What it may leak: layers in front of the map see whole images, and their gradient is that of whole images.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.augment.cutmix import CutMix, CutMixConfig, Draw, mixed_labels
+from fedsim.errors import NotApplicable, nearest
+from fedsim.hooks import Augmentation, Here, ModelComponent, Rules
+from fedsim.masks import without_dropout
+from fedsim.registry import component
+from fedsim.showing import shown
+from fedsim.types import Batch, Config, PublicKnowledge
+
+_NAME = "feature-cutmix"
+_BOXES = f"{_NAME}.map-boxes"
+_PARTNERS, _WEIGHTS = f"{_NAME}.partners", f"{_NAME}.weights"
+_MAPS = 4  # dimensions of a batch of feature maps
+
+
+class FeatureCutMixConfig(Config):
+    """Settings of Feature CutMix."""
+
+    at: str = Field(description="name of the module behind which maps are mixed", examples=["1"])
+    size: tuple[int, int] = Field(description="height and width of its maps", examples=[(8, 8)])
+    beta: float = Field(default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 is off")
+    probability: float = Field(default=0.5, ge=0, le=1, description="chance that a batch is changed")
+    per_sample: bool = Field(default=False, description="every example has a box and a weight of its own")
+
+
+@final
+@component(_NAME, hook="augment", summary="pastes a box of one feature map into another", paper="1905.04899")
+class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
+    """Mixes labels with the batch, and the maps behind one layer in the forward pass."""
+
+    @property
+    def batch_reader(self) -> str | None:
+        """It mixes the examples of a batch inside the model."""
+        return _NAME
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return `model`, whose layer will look for what was drawn; names and shapes of weights stay.
+
+        Raises:
+            NotApplicable: no module of that name.
+        """
+        names = {name for name, _ in model.named_modules() if name}
+        if self.config.at not in names:
+            raise NotApplicable(
+                f"component '{_NAME}': no layer is called '{self.config.at}'.{nearest(self.config.at, names)}"
+            )
+        model.get_submodule(self.config.at).register_forward_hook(_mixed)
+        return model
+
+    def augment(self, batch: Batch, here: Here) -> Batch:
+        """Return the same inputs with labels as probabilities (B, K), and write down what the forward pass is to do.
+
+        Raises:
+            FedsimError: the labels are neither classes nor probabilities.
+        """
+        assert here.rules is not None
+        config = self.config
+        drawing = CutMixConfig(beta=config.beta, probability=config.probability, per_sample=config.per_sample)
+        draw = CutMix(drawing).draw(batch.inputs.new_empty(len(batch), 1, *config.size), here.generator)
+        here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
+        return Batch(batch.inputs, mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse batches without a partner, layers without maps of that size, and whatever else reads batches."""
+        smallest = min(rules.batch_size, rules.examples)
+        if smallest < 2:  # noqa: PLR2004 - a pair
+            return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
+        own = [type(self).__name__, _NAME]
+        others = [name for name in rules.batch_readers if name not in own]
+        if others or len(rules.batch_readers) > len(own):
+            return f"nothing else may change or read a batch or run its forward pass again: {(*others, own[0])[0]}"
+        return self._refuses_layer(rules, model)
+
+    def _refuses_layer(self, rules: Rules, model: nn.Module) -> str | None:
+        shapes: list[tuple[int, ...]] = []
+        handle = model.get_submodule(self.config.at).register_forward_hook(partial(_note, shapes))
+        with torch.no_grad(), without_dropout():
+            model(torch.zeros(2, *rules.shape))
+        handle.remove()
+        if not shapes:
+            return f"the forward pass never reaches '{self.config.at}'"
+        (shape, *more) = shapes
+        if more:
+            return f"'{self.config.at}' runs {len(shapes)} times in a forward pass, expected once"
+        if len(shape) != _MAPS:
+            return f"it needs maps (channels, height, width), but '{self.config.at}' returns {shape[1:]}"
+        if shape[2:] != self.config.size:
+            return f"'{self.config.at}' returns maps of {shape[2]} x {shape[3]}. Set size = [{shape[2]}, {shape[3]}]"
+        return None
+
+    def public_view(self) -> PublicKnowledge:
+        """Return what is known about place and draws."""
+        return PublicKnowledge(_NAME, {**self.config.model_dump(), "mixed_features": 2})
+
+
+def _mixed(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
+    draws = shown()
+    if _BOXES not in draws or not layer.training:
+        return maps
+    draw = Draw(draws[_PARTNERS], draws[_BOXES], draws[_WEIGHTS])
+    return CutMix(CutMixConfig()).mixed(maps, draw)
+
+
+def _note(shapes: list[tuple[int, ...]], _layer: nn.Module, _inputs: object, output: object) -> None:
+    shapes.append(tuple(output.shape) if isinstance(output, Tensor) else ())
