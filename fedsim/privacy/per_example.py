@@ -240,7 +240,7 @@ def _recorded(model: nn.Module) -> Generator[list[_Use]]:
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         first = output[0] if isinstance(output, tuple) else output
         if first.requires_grad:
-            uses.append(_Use(module, inputs[0].detach(), get_gradient_edge(first)))
+            uses.append(_Use(module, inputs[0].detach().contiguous(), get_gradient_edge(first)))
 
     handles = [module.register_forward_hook(note) for module in _owners(model)]
     try:
