@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from fedsim import registry
 from fedsim.components.optimizer.adam import Adam, AdamConfig
+from fedsim.hooks import ModelComponent, Optimizer
 from fedsim.losses import cross_entropy
 from fedsim.types import Batch
 
@@ -42,25 +43,36 @@ def trained(length: int = 16) -> Sentences:
     return Sentences(model, fresh, data.test)
 
 
-def choices(examples: int, steps: int, seed: int) -> list[Tensor]:
+def choices(examples: int, steps: int, seed: int, batch: int = _BATCH) -> list[Tensor]:
     """Return the numbers of the examples of every step: random passes, one behind the other."""
     numbers = torch.Generator().manual_seed(seed)
-    passes = -(-steps * _BATCH // examples)
+    passes = -(-steps * batch // examples)
     order = torch.cat([torch.randperm(examples, generator=numbers) for _ in range(passes)])
-    return list(order[: steps * _BATCH].split(_BATCH))
+    return list(order[: steps * batch].split(batch))
 
 
 class Trainer:
-    """Adam on what a model trains; a component may have a say in how far it steps."""
+    """Adam, or another optimizer, on what a model trains.
 
-    def __init__(self, model: nn.Module, learning_rate: float) -> None:
+    Args:
+        model: with its components.
+        optimizer: of the project, or the step size of Adam.
+        component: one that may have a say in how far the optimizer steps.
+    """
+
+    def __init__(
+        self, model: nn.Module, optimizer: Optimizer[Any] | float, component: ModelComponent[Any] | None = None
+    ) -> None:
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        self._adam = Adam(AdamConfig(learning_rate=learning_rate))
+        self._optimizer = optimizer if isinstance(optimizer, Optimizer) else Adam(AdamConfig(learning_rate=optimizer))
+        self._component = component
         self._state: dict[str, Tensor] = {}
 
     def step(self, model: nn.Module, inputs: Tensor, labels: Tensor) -> float:
         """Take a step, and return the loss before it."""
         loss = cross_entropy(model(inputs), labels)
         gradient = torch.autograd.grad(loss, list(self.parameters.values()))
-        self._adam.step(self.parameters, dict(zip(self.parameters, gradient, strict=True)), self._state)
+        named = dict(zip(self.parameters, gradient, strict=True))
+        factors = {} if self._component is None else self._component.step_factors(self.parameters)
+        self._optimizer.weighed_step(factors, self.parameters, named, self._state)
         return loss.item()
