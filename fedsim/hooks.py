@@ -320,6 +320,15 @@ class Optimizer(Component[ConfigT]):
     def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Change `parameters` in place. `state` starts empty in every local training and is the optimizer's own."""
 
+    @final
+    @torch.no_grad()
+    def weighed_step(self, factors: Tensors, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Take a step, and multiply by a factor what it changed in each parameter that has one."""
+        before = {name: parameters[name].clone() for name in factors}
+        self.step(parameters, gradient, state)
+        for name, factor in factors.items():
+            parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))
+
 
 class Defense(_Configured[ConfigT]):
     """Changes what a client computes or sends. Override the moments it needs; the others do nothing.

@@ -95,16 +95,12 @@ class World:
             return partial(objective.objective, round_=round_)
         return self.criterion
 
-    @torch.no_grad()
     def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Take a client's step: the optimizer's, by as much as the components let it. Changes `parameters` in place."""
         factors: dict[str, Tensor] = {}
         for component in self.model_components:
             factors |= component.step_factors(parameters)
-        before = {name: parameters[name].detach().clone() for name in factors}
-        self.optimizer.step(parameters, gradient, state)
-        for name, factor in factors.items():
-            parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))
+        self.optimizer.weighed_step(factors, parameters, gradient, state)
 
     @property
     def component_views(self) -> tuple[PublicKnowledge, ...]:

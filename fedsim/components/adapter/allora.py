@@ -156,7 +156,11 @@ class _Weighed(torch.autograd.Function):
         (gradient,) = gradients
         adapter, a, b = ctx.saved_tensors
         config: AlloraConfig = ctx.config
-        is_own = config.dependence == "output"
-        weighed = gradient * (config.factors(adapter.abs()) if is_own else config.of_rows(a, b))
-        to_inputs = (gradient - weighed) @ b @ a if ctx.needs_input_grad[1] else None
-        return weighed, to_inputs, None, None, None
+        if config.dependence == "output":
+            weighed = gradient * config.factors(adapter.abs())
+            taken = (gradient - weighed) @ b
+        else:
+            c = config.of_rows(a, b)
+            weighed = gradient * c
+            taken = gradient @ (b - c.unsqueeze(-1) * b)
+        return weighed, taken @ a if ctx.needs_input_grad[1] else None, None, None, None

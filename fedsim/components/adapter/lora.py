@@ -66,4 +66,5 @@ class LoraLinear(LowRankLinear):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return W x + b + B (s A drop(x)): the factor costs least on the few entries in the middle."""
-        return self.base(inputs) + self.lora_b(self.scale * self.lora_a(self.dropout(inputs)))
+        read = self.dropout(inputs) if self.dropout.p else inputs
+        return self.base(inputs) + self.lora_b(self.scale * self.lora_a(read))

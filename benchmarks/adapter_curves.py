@@ -1,0 +1,123 @@
+"""Does ALLoRA learn faster than LoRA in a short training?
+
+A tiny Llama that knows some news gets adapters on queries and values, rank 8, and is trained on 200 new sentences for
+60 steps: LoRA with dropout (alpha 16), LoRA without, and ALLoRA with its factors on the gradient and on the step, by
+Adam and by plain steps. Reported is the loss on the training sentences, without dropout, after 10, 30 and 60 steps, and
+that on others after 60; one figure a seed, of first values and order. With --full the model is SmolLM2-135M.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import sys  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
+from dataclasses import dataclass  # noqa: E402
+from typing import Any  # noqa: E402
+
+import torch  # noqa: E402
+from torch import nn  # noqa: E402
+
+from benchmarks._adapter_rows import sharing  # noqa: E402
+from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
+from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
+from fedsim import registry  # noqa: E402
+from fedsim.hooks import ModelComponent, Optimizer  # noqa: E402
+from fedsim.losses import cross_entropy  # noqa: E402
+from fedsim.types import Batch  # noqa: E402
+
+SENTENCES, STEPS, BATCH, SEEDS = 200, (10, 30, 60), 8, 3
+
+
+@dataclass(frozen=True)
+class Way:
+    """A component with its settings."""
+
+    label: str
+    name: str
+    settings: dict[str, Any]
+
+    def component(self) -> ModelComponent[Any]:
+        """Return the component."""
+        method = registry.get("component", self.name)
+        targets = ("*.q_proj", "*.v_proj")
+        return method.make(method.config.model_validate({"targets": targets, "rank": 8, **self.settings}))
+
+
+WAYS = (
+    Way("LoRA, p = 0.1, alpha 16", "lora", {"dropout": 0.1}),
+    Way("LoRA, p = 0, alpha 16", "lora", {}),
+    Way("LoRA, p = 0, s = 1", "allora", {"power": "none"}),
+    Way("ALLoRA, gradient", "allora", {}),
+    Way("ALLoRA, update", "allora", {"apply_to": "update"}),
+)
+
+
+def optimizers(adam: float, sgd: float) -> dict[str, Callable[[], Optimizer[Any]]]:
+    """Return ways to make optimizers with these step sizes, by a name for the rows."""
+
+    def made(name: str, rate: float) -> Optimizer[Any]:
+        method = registry.get("component", name)
+        return method.make(method.config.model_validate({"learning_rate": rate}))
+
+    return {f"Adam {adam:g}": lambda: made("adam", adam), f"SGD {sgd:g}": lambda: made("sgd", sgd)}
+
+
+def curve(way: Way, optimizer: Optimizer[Any], source: Sentences, seed: int) -> list[float]:
+    """Return the losses on training sentences after each of STEPS steps, and on others after the last."""
+    component = way.component()
+    model = component.prepare(sharing(source.model), torch.Generator().manual_seed(seed)).train()
+    own = Batch(source.fresh.inputs[:SENTENCES], source.fresh.labels[:SENTENCES])
+    trainer = Trainer(model, optimizer, component)
+    found: list[float] = []
+    torch.manual_seed(seed)
+    for number, chosen in enumerate(choices(SENTENCES, STEPS[-1], seed, BATCH), 1):
+        trainer.step(model, own.inputs[chosen], own.labels[chosen])
+        if number in STEPS:
+            found.append(loss_on(model, own))
+    return [*found, loss_on(model, Batch(source.test.inputs[:SENTENCES], source.test.labels[:SENTENCES]))]
+
+
+@torch.no_grad()
+def loss_on(model: nn.Module, batch: Batch) -> float:
+    """Return the mean loss without dropout, some sentences at a time."""
+    model.eval()
+    parts = zip(batch.inputs.split(25), batch.labels.split(25), strict=True)
+    losses = [cross_entropy(model(inputs), labels).item() * len(inputs) for inputs, labels in parts]
+    model.train()
+    return sum(losses) / len(batch)
+
+
+def rows(source: Sentences, label: str, adam: float, sgd: float) -> Iterator[Row]:
+    """Yield the losses of all ways with both optimizers."""
+    for optimizer, make in optimizers(adam, sgd).items():
+        for way in WAYS:
+            curves = [curve(way, make(), source, seed) for seed in range(SEEDS)]
+            names = (*(f"after {number}" for number in STEPS), "of others")
+            for what, values in zip(names, zip(*curves, strict=True), strict=True):
+                yield measured(f"{way.label}: loss {what}", f"{label}, {optimizer}", values, "nats a token", "")
+
+
+def large() -> Sentences:
+    """Return SmolLM2-135M and sentences in its tokens."""
+    source = registry.get("dataset", "lee-news")
+    data = source.make(source.config.model_validate({"length": 16, "tokenizer": "smollm2-135m"}))
+    method = registry.get("model", "smollm2-135m")
+    return Sentences(method.make(method.config(), data.spec), data.train, data.test)
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows."""
+    torch.set_num_threads(1)
+    found: list[Row] = []
+    chosen = rows(large(), "SmolLM2-135M", 2e-4, 0.02) if full else rows(trained(), "tiny Llama", 3e-3, 1.0)
+    for row in chosen:
+        print(as_line(row), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

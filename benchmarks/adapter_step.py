@@ -1,0 +1,31 @@
+"""What does a training step with low-rank adapters cost beside peft's LoRA, on a language model of 135 million weights?
+
+The shape is that of SmolLM2-135M; its weights are random, which costs the same.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+import sys  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._adapter_rows import llama_135m, rows  # noqa: E402
+from benchmarks._rows import Row, as_line, main  # noqa: E402
+
+
+def measure(full: bool) -> list[Row]:
+    """Return all rows; the long version takes more passes."""
+    torch.set_num_threads(1)
+    model, found = llama_135m(), list[Row]()
+    for row in rows(model, 49152, 25 if full else 7, "135M"):
+        print(as_line(row), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")

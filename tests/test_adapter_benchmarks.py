@@ -1,0 +1,76 @@
+"""The benchmarks of adapters measure what they say, on a model that is small enough for a test."""
+
+import pytest
+import torch
+from torch import nn
+
+from benchmarks import _adapter_rows as steps
+from benchmarks import adapters
+from fedsim import registry
+from fedsim.types import InputSpec
+
+SPEC = InputSpec((6,), 40, (), (), vocabulary=40)
+
+
+def small() -> nn.Module:
+    torch.manual_seed(0)
+    method = registry.get("model", "tiny-llama")
+    return method.make(method.config.model_validate({"width": 32, "hidden": 32}), SPEC)
+
+
+def test_a_copy_shares_its_weights_and_nothing_else() -> None:
+    model = small()
+    copied = steps.ours(model, "lora", ("q_proj", "v_proj"))
+    assert copied.get_submodule("embed_tokens").weight is model.get_submodule("embed_tokens").weight
+    assert isinstance(model.get_submodule("layers.0.self_attn.q_proj"), nn.Linear)
+    assert {n.rpartition(".lora_")[1] for n, p in copied.named_parameters() if p.requires_grad} == {".lora_"}
+
+
+def test_every_way_takes_steps_on_its_own_adapters_alone() -> None:
+    pytest.importorskip("peft")
+    model = small()
+    tokens = torch.randint(40, (2, 5), generator=torch.Generator().manual_seed(0))
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    for own in (steps.ours(model, "allora", ("q_proj",)), steps.theirs(model, ("q_proj",), 0.1)):
+        trained = [p for p in own.parameters() if p.requires_grad]
+        first = [p.clone() for p in trained]
+        for number in range(2):
+            steps.step(own, tokens)(number)
+        assert any(not torch.equal(a, b) for a, b in zip(first, trained, strict=True))
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
+def test_rows_hold_each_way_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("peft")
+    monkeypatch.setattr(steps, "PLACES", {"q, v": ("q_proj", "v_proj")})
+    found = list(steps.rows(small(), 40, 1, "small"))
+    assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA"]
+    assert all(row.must == "<= 1.0" and row.value > 0 for row in found)
+
+
+def test_a_span_tells_its_tokens_and_noise_tells_none() -> None:
+    inputs = torch.randn(40, 16, generator=torch.Generator().manual_seed(0))
+    own = torch.tensor([3, 7, 7, 30])
+    mixed = torch.randn(5, 4, generator=torch.Generator().manual_seed(1)) @ inputs[own]
+    basis = adapters.span(mixed)
+    assert len(basis) == 3
+    assert adapters.told(own, inputs, basis) == 1.0
+    assert adapters.told(own, inputs, adapters.span(torch.zeros(5, 16))) == 0.0
+    assert adapters.told(own, inputs, adapters.span(torch.eye(16))) == 0.0
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_masks_that_a_victim_drew_are_those_of_its_gradient(dropout: float) -> None:
+    model = adapters.Way("LoRA", rank=8, settings={"dropout": dropout}).on(small())
+    model.get_parameter("layers.0.self_attn.v_proj.lora_b.weight").data.normal_(
+        generator=torch.Generator().manual_seed(2)
+    )
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    own = adapters.seen(model, tokens, tokens.roll(-1, 1), 0)
+    inputs = adapters.read_by(model, adapters.vocabulary_of(model))
+    read = inputs[own.tokens] * own.masks["v_proj"] if dropout else inputs[own.tokens]
+    basis = adapters.span(own.gradient["v_proj.lora_a.weight"])
+    assert float(adapters.outside(read, basis).max()) < 1e-4
+    assert bool(own.masks) is bool(dropout)
+    if dropout:
+        assert adapters.told_by_place(own, inputs, basis) == 1.0
