@@ -32,6 +32,7 @@ _OURS = (
     "table.parquet",
     "results.duckdb",
 )
+_LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
 
 class RunFolder:
@@ -120,9 +121,10 @@ def read_record(path: Path) -> RunRecord:
 
 
 def npz(arrays: dict[str, Any]) -> bytes:
-    """Return arrays by name as the content of a compressed ``.npz`` file."""
+    """Return arrays by name as the content of an ``.npz`` file, compressed unless that would take many seconds."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
+    save = np.savez_compressed if sum(array.nbytes for array in arrays.values()) < _LARGE else np.savez
+    save(buffer, **arrays)
     return buffer.getvalue()
 
 

@@ -1,9 +1,11 @@
+import io
 import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fedsim import store
 from fedsim.errors import FedsimError
 from fedsim.store import RunFolder, read_record
 
@@ -54,3 +56,13 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
         read_record(tmp_path)
     with pytest.raises(FedsimError, match="not a run folder"):
         read_record(tmp_path / "nowhere")
+
+
+def test_large_arrays_are_not_compressed_and_read_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    arrays = {"zeros": np.zeros(1000), "counted": np.arange(5)}
+    small = store.npz(arrays)
+    monkeypatch.setattr(store, "_LARGE", 100)
+    large = store.npz(arrays)
+    assert len(small) < 2000 < arrays["zeros"].nbytes < len(large)
+    with np.load(io.BytesIO(large), allow_pickle=False) as read:
+        assert all(np.array_equal(read[name], own) for name, own in arrays.items())
