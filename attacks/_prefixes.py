@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fedsim.types import Observation, Tensors
+from fedsim.types import DropoutSite, Observation, Tensors
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 _PARTS = (
@@ -37,6 +37,15 @@ def shared_gradients(observation: Observation, place: str) -> Tensors:
     """Return the shared gradients whose rows lie in the span of what an attention module reads."""
     names = [f"{place}.{projection}.{part}" for projection in _PROJECTIONS for part in _PARTS]
     return {name: observation.update.tensors[name] for name in names if name in observation.update.tensors}
+
+
+def drops_in_front(model: nn.Module, site: DropoutSite, place: str) -> bool:
+    """Say whether a model may drop out at `site` before the attention `place` reads its inputs.
+
+    Modules run in the order in which they are registered; a site outside of all modules may be anywhere.
+    """
+    order = {name: number for number, (name, _) in enumerate(model.named_modules())}
+    return bool(site.rate) and order.get(site.name, 0) < order[place]
 
 
 def span(gradients: Tensors) -> Tensor:

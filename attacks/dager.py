@@ -9,8 +9,9 @@ tokens are tried, which only few and short sentences allow. Of a LoRA layer, the
 what those of the weight's gradient did, once B is no longer zero and unless there are more tokens than rows.
 Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3.
 
-Threat model: honest-but-curious server, one gradient, no active dropout, and fewer tokens in the batch than the model
-is wide. A sentence that is the beginning of another one in the batch, or a repeat, is not told apart from it.
+Threat model: honest-but-curious server, one gradient, no active dropout in front of the second attention (behind it
+dropout changes no span), and fewer tokens in the batch than the model is wide. A sentence that is the beginning of
+another one in the batch, or a repeat, is not told apart from it.
 """
 
 from __future__ import annotations
@@ -18,15 +19,16 @@ from __future__ import annotations
 from typing import ClassVar, NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from attacks._matching import one_gradient_only
-from attacks._prefixes import Front, attentions, shared_gradients, span
+from attacks._prefixes import Front, attentions, drops_in_front, shared_gradients, span
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from fedsim.types import Config, InputSpec, Modality, Observation, OnStep, Reconstruction, Step
 
 _SCANNED = 4096  # tokens whose inputs are computed at once
 _TRIED = 1024  # sequences at once
@@ -64,7 +66,7 @@ class Dager(Attack[DagerConfig]):
         places = attentions(observation.model)
         if places is None:
             return "the model has no two blocks 'layers.0.self_attn.q_proj' and 'layers.1.self_attn.q_proj'"
-        if any(site.rate for site in observation.sites):
+        if any(drops_in_front(observation.model, site, places[1]) for site in observation.sites):
             return "dropout changes what the layers read, and the span test wants it as it was"
         for place in places:
             reason = _uninformative(observation, place)
@@ -85,8 +87,10 @@ class Dager(Attack[DagerConfig]):
         first, second = (span(shared_gradients(observation, place)).float() for place in places)
         tokens = self._tokens(front, first, observation.spec.vocabulary or 0)
         length = observation.spec.shape[0]
-        find = self._arranged if front.looks_ahead(torch.tensor([0, 1])) else self._grown
-        found = find(front, second, tokens, length, on_step)
+        if front.looks_ahead(torch.tensor([0, 1])):
+            found = self._arranged(front, second, tokens, observation.spec, on_step)
+        else:
+            found = self._grown(front, second, tokens, length, on_step)
         sentences = sorted(found, key=lambda own: own.outside)[: observation.batch_size]
         guess = torch.full((len(sentences), length), -1)
         for row, sentence in zip(guess, sentences, strict=True):
@@ -141,18 +145,27 @@ class Dager(Attack[DagerConfig]):
                 break
         return _longest(ended + _listed(prefixes, worst))
 
-    def _arranged(self, front: Front, second: Tensor, tokens: Tensor, length: int, on_step: OnStep) -> list[_Found]:
-        """Return the arrangements of which every input lies in the span. They are full: such a model reads padding."""
-        if len(tokens) ** length > self.config.arrangements:
+    def _arranged(self, front: Front, second: Tensor, tokens: Tensor, spec: InputSpec, on_step: OnStep) -> list[_Found]:
+        """Return the arrangements of which every input lies in the span, of each length that padding may fill up."""
+        (longest,) = spec.shape
+        lengths = range(longest if spec.padding is None else 1, longest + 1)
+        if sum(len(tokens) ** length for length in lengths) > self.config.arrangements:
             raise NotApplicable(
-                f"the model looks ahead, and {len(tokens)} tokens in {length} places have more arrangements than "
+                f"the model looks ahead, and {len(tokens)} tokens in {longest} places have more arrangements than "
                 f"{self.config.arrangements}"
             )
-        every = torch.cartesian_prod(*[tokens] * length).view(-1, length)
-        outside = torch.cat([_outside(front.read_all(part), second).amax(1) for part in every.split(_TRIED)])
-        stays = outside < self.config.tolerance
-        on_step(Step(0, length, length, 0.0, 0.0, every[stays]))
-        return _listed(every[stays], outside[stays])
+        found: list[_Found] = []
+        for length in lengths:
+            every = torch.cartesian_prod(*[tokens] * length).view(-1, length)
+            filled = F.pad(every, (0, longest - length), value=spec.padding or 0)
+            read = (front.read_all(part)[:, :length] for part in filled.split(_TRIED))
+            outside = torch.cat([_outside(own, second).amax(1) for own in read])
+            stays = outside < self.config.tolerance
+            on_step(Step(0, length, longest, 0.0, 0.0, every[stays]))
+            found += _listed(every[stays], outside[stays])
+        if not found:
+            raise NotApplicable("the model looks ahead, and no arrangement of the tokens lies in the span")
+        return found
 
 
 def _uninformative(observation: Observation, place: str) -> str | None:

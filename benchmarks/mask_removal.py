@@ -133,17 +133,17 @@ def _task(plan: Plan, task: str) -> list[Row]:
 
 
 def _row(name: str, task: str, accuracies: list[float], must: str) -> Row:
-    return measured(f"{name}{_interval(accuracies)}", task, accuracies, "accuracy", must, _mean(accuracies))
+    return measured(name, f"{task}{_interval(accuracies)}", accuracies, "accuracy", must, _mean(accuracies))
 
 
 def _interval(values: Sequence[float]) -> str:
-    """Return Student's 95 % interval of the mean over seeds, in words; nothing for a single seed."""
+    """Return Student's 95 % interval of the mean over seeds, cut to [0, 1], in words; nothing for a single seed."""
     n, mean = len(values), _mean(values)
     if n == 1:
         return ""
     error = (sum((value - mean) ** 2 for value in values) / (n - 1) / n) ** 0.5
     half = float(stats.t.ppf(0.975, n - 1)) * error
-    return f", 95 % [{mean - half:.3f}, {mean + half:.3f}]"
+    return f", 95 % [{max(0.0, mean - half):.3f}, {min(1.0, mean + half):.3f}]"
 
 
 def _mean(values: Sequence[float]) -> float:

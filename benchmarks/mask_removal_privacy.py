@@ -1,8 +1,9 @@
 """What opening groups of blocks hides from an attack that reads prefixes, and what it does not.
 
 A tiny Llama of three blocks tags made-up sentences; groups of one block, bit 1 the lowest; one gradient each of 8
-clients, of one sentence or of four. Rows: the rank of the gradient of a block's queries over the number of tokens, the
-words that lie in the span of the first block's attention gradients, the sentences that DAGER reads, and its time.
+clients, of one sentence or of four. The head drops out with probability 0.1. Rows: the rank of the gradient of a
+block's queries over the number of tokens, the words that lie in the span of the first block's attention gradients, the
+sentences that DAGER reads, and its time.
 Papers: Dukic, Snajder 2024, arXiv 2401.14556 (the masks); Petrov et al. 2024, arXiv 2405.15586 (the attack).
 """
 
@@ -35,14 +36,14 @@ _CLIENTS = 8
 _LEVEL = 1e-5  # of the largest singular value: what single precision leaves
 
 
-def federation(chosen: str, sentences: int) -> World:
-    """Return clients that send one gradient of so many sentences, without any dropout."""
+def federation(chosen: str, sentences: int, words: int) -> World:
+    """Return clients that send one gradient of so many sentences of at most so many words; the head drops out."""
     raw: dict[str, Any] = {
         "title": "causal-mask removal",
         "seed": 1,
-        "data": {"name": "digit-tags"},
+        "data": {"name": "digit-tags", "length": words},
         "model": {"name": "tiny-llama", "blocks": 3},
-        "components": [{"name": "dropout", "rate": 0.0}, {"name": "causal-mask-removal", "open": chosen}],
+        "components": [{"name": "causal-mask-removal", "open": chosen}],
         "federation": {"clients": _CLIENTS, "batch_size": sentences},
     }
     return world.build(parse(raw, "benchmark"))
@@ -95,14 +96,14 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version has batches of eight sentences too."""
     rows: list[Row] = []
-    for sentences in (1, 4, 8) if full else (1, 4):
+    for sentences, words in ((1, 6), (1, 12), (4, 12), *(((8, 12),) if full else ())):
         for chosen in _OPEN:
-            own = federation(chosen, sentences)
+            own = federation(chosen, sentences, words)
             figures: dict[str, list[float]] = defaultdict(list)
             for client in range(_CLIENTS):
                 for name, value in attacked(own, client, own.first_weights).items():
                     figures[name].append(value)
-            setting = f"open {chosen}, {sentences} sentence{'s' if sentences > 1 else ''}"
+            setting = f"open {chosen}, {sentences} sentence{'s' if sentences > 1 else ''} of up to {words} words"
             rows += [_row(name, setting, values, chosen) for name, values in figures.items()]
     return rows
 

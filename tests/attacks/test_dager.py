@@ -207,6 +207,49 @@ def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, table
         attacked(observation, arrangements=200)
 
 
+def tagger(chosen: str, **changes: Any) -> dict[str, Any]:
+    """A federation of taggers of short sentences, one each, with some blocks open; the head drops out."""
+    return {
+        "data": {"name": "digit-tags", "length": 5},
+        "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3},
+        "components": [{"name": "causal-mask-removal", "open": chosen}],
+        "federation": {"clients": 4, "batch_size": 1},
+        **changes,
+    }
+
+
+@pytest.mark.parametrize("chosen", ["000", "001", "100", "111"])
+@pytest.mark.parametrize("client", range(3))
+def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_dropout(
+    chosen: str, client: int, watched: Watched
+) -> None:
+    observation, truth, world = watched(client=client, knows=KNOWN, **tagger(chosen))
+    assert [site.name for site in observation.sites if site.rate] == ["lm_head.dropout"]
+    (batch,) = truth.private
+    assert world.dataset.tokenizer is not None
+    (score,) = score_sentences(attacked(observation), batch, world.dataset.tokenizer).sentences
+    assert score.exact
+
+
+def test_open_blocks_leave_too_many_arrangements_of_long_sentences(watched: Watched) -> None:
+    observation, _, _ = watched(knows=KNOWN, **tagger("100", data={"name": "digit-tags"}))
+    with pytest.raises(NotApplicable, match="the model looks ahead, and .* tokens in 12 places have more arrangements"):
+        attacked(observation)
+
+
+def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: Watched) -> None:
+    model = {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3, "dropout": 0.1}
+    observation, _, _ = watched(knows=KNOWN, **tagger("001", model=model))
+    with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
+        attacked(observation)
+    observation, _, _ = watched(knows=KNOWN, **tagger("100"))
+    noisy = {name: own + 0.3 * own.roll(1, 1) * ("layers.1" in name) for name, own in observation.update.tensors.items()
+             if own.dim() > 1}  # fmt: skip
+    tensors = {**observation.update.tensors, **noisy}
+    with pytest.raises(NotApplicable, match="no arrangement of the tokens lies in the span"):
+        attacked(replace(observation, update=replace(observation.update, tensors=tensors)))
+
+
 def test_the_front_reads_what_the_whole_model_reads_and_leaves_it_alone() -> None:
     model = checkpoint().eval()
     before = {name: own.clone() for name, own in model.state_dict().items()}
