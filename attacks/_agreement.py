@@ -73,7 +73,7 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
     parameters = {name: p for name, p in model.named_parameters() if name in observation.update.tensors}
     dtype = next(model.parameters()).dtype
     with injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks)):
-        loss = observation.loss(run(model, inputs.to(dtype)), labels)
+        loss = observation.loss(run(model, inputs.to(dtype) if inputs.is_floating_point() else inputs), labels)
     ours = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
     wire = wire_of(observation)
     theirs = [wire.target(observation.update.tensors[name]) for name in parameters]

@@ -139,10 +139,10 @@ def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
 
 
 def lengths_of(observation: Observation) -> tuple[int, ...]:
-    """Return how many tokens with a next one each sentence has, ascending; the longest possible where nothing tells.
+    """Return how many tokens with a next one each sentence has; the longest possible where nothing tells.
 
-    From the labels if they are granted. Else the weights 1 / (B n) of next tokens and their number, which is the rank
-    of the output layer's gradient, are explained as well as a batch of this size can.
+    From the labels if they are granted, in their order; otherwise ascending. Then the weights 1 / (B n) of next tokens
+    and their number, which is the rank of the output layer's gradient, are explained as well as such a batch can.
     """
     batch, longest = observation.batch_size or 1, observation.spec.shape[0]
     if observation.labels is not None and observation.labels.ndim > 1:

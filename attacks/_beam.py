@@ -1,0 +1,201 @@
+"""Sentences grown from left to right by what two attention layers read: a beam without a threshold.
+
+D_1 of the first layer (`_subspaces`) says which tokens were there, D_2 of the second, which depends on all tokens
+before, which prefixes. A prefix scores sum_t log (D_2 of its token t / D_2 usual of that token), usual being the mean
+behind random prefixes: noise and dropout raise the distance of some tokens more than that of others, whatever stands
+before them.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from attacks._subspaces import Subspace, attentions, read_by, subspace_of
+from attacks._words import counts_of, following_of, lengths_of, words_of
+from fedsim.masks import injected_masks, without_dropout
+from fedsim.types import DropoutSite, Masks, Observation
+
+_FLOOR = 1e-9
+_SHARE = 0.05
+_PER_SENTENCE = 50
+_AT_ONCE = 2048
+_TOKENS = 3  # dimensions of a mask with a row a token
+_MANY = 1_000_000
+_LAYERS = 2
+_SEEN = 40  # times that a token stands in random texts, about
+
+Told = Callable[[Tensor, float], None]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The model that reads candidates, in double precision.
+
+    Attributes:
+        spaces: what the first and the second attention layer read of the batch.
+        masks: of one sentence, (1, ...) a site, where they are known; else none, and dropout is left out.
+    """
+
+    model: nn.Module
+    spaces: tuple[Subspace, Subspace]
+    sites: tuple[DropoutSite, ...] = ()
+    masks: Masks = ()
+
+    @torch.no_grad()
+    def distances(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """Return D_1 and D_2 at every place of tokens (N, t), each (N, t)."""
+        parts = [self._read(part) for part in tokens.split(_AT_ONCE)]
+        return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+    def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        layers = [space.layer for space in self.spaces]
+        dropping = injected_masks(self.sites, self._cut(*tokens.shape)) if self.masks else without_dropout()
+        read = read_by(self.model, layers, tokens, dropping)
+        first, second = (space.distance(own) for space, own in zip(self.spaces, read, strict=True))
+        return first, second
+
+    def _cut(self, count: int, length: int) -> Masks:
+        """Return the masks of one sentence, (1, T, d) or (1, heads, T, T), for so many candidates of so many tokens."""
+        whole = (mask.expand(count, *mask.shape[1:]) for mask in self.masks)
+        return tuple(mask[:, :length] if mask.ndim == _TOKENS else mask[:, :, :length, :length] for mask in whole)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Tokens to try, and how often each may stand behind the first place of a sentence; both (K,).
+
+    Attributes:
+        nearest: least D_1 among them.
+    """
+
+    tokens: Tensor
+    most: Tensor
+    nearest: float
+
+
+class Beam(NamedTuple):
+    """Prefixes (N, t), best first, and their scores (N,)."""
+
+    prefixes: Tensor
+    scores: Tensor
+
+
+def unreadable(observation: Observation) -> str | None:
+    """Return why no prefixes can be grown, in words that end a sentence, or None."""
+    layers = attentions(observation.model)[:_LAYERS]
+    if len(layers) < _LAYERS:
+        return "the model has no two attention layers with a linear layer 'q_proj'"
+    width = observation.model.get_submodule(layers[0]).get_parameter("weight").shape[1]
+    tokens = sum(lengths_of(observation))
+    if tokens >= width:
+        return f"the batch has {tokens} tokens and the model is {width} wide: they span everything"
+    for layer in layers:
+        if subspace_of(observation, layer, tokens) is None:
+            return f"no gradient of queries, keys or values at '{layer}' is shared"
+    return None
+
+
+def readers_of(observation: Observation) -> list[Reader]:
+    """Return one reader, or one a sentence where its masks are known."""
+    model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
+    tokens = sum(lengths_of(observation))
+    first, second = (subspace_of(observation, layer, tokens) for layer in attentions(model)[:_LAYERS])
+    assert first is not None
+    assert second is not None
+    if observation.masks is None or not observation.sites:
+        return [Reader(model, (first, second))]
+    masks = [mask.double() for mask in observation.masks[0]]
+    rows = range(observation.batch_size or 1)
+    return [
+        Reader(model, (first, second), observation.sites, tuple(mask[row : row + 1] for mask in masks)) for row in rows
+    ]
+
+
+def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) -> Pool:
+    """Return the tokens to try: those that were read, or else the nearest by D_1.
+
+    A text that repeats its first token looks to the second layer as if it went on. So where it is known which tokens
+    follow others, and about how often, none stands behind the first place more than once more.
+    """
+    everything = torch.arange(observation.spec.vocabulary or 0)
+    distances = Reader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
+    read, following = words_of(observation).read, following_of(observation)
+    if read is not None and len(read):
+        tokens = read
+    else:
+        count = min(len(everything), max(_PER_SENTENCE * len(lengths), int(_SHARE * len(everything))))
+        tokens = distances.argsort()[:count]
+    most = torch.full((len(tokens),), _MANY)
+    if following is not None and len(following.tokens):
+        most[:] = 0
+        for token, count in zip(following.tokens.tolist(), counts_of(following, lengths).tolist(), strict=True):
+            most[tokens == token] = count + 1
+    return Pool(tokens, most, float(distances[tokens].min()))
+
+
+def grown(
+    reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, told: Told
+) -> dict[int, Beam]:
+    """Return the beam at every length that a sentence has.
+
+    Args:
+        reader: of the candidates.
+        pool: tokens to try.
+        lengths: of the sentences.
+        width: prefixes that are kept at each length.
+        generator: for the random texts that say what is usual.
+        told: of the prefixes and the best score a token, at every length.
+    """
+    usual = _usual(reader, pool.tokens, max(lengths), generator)
+    beam = Beam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
+    ends: dict[int, Beam] = {}
+    for length in range(1, max(lengths) + 1):
+        row, token = _allowed(beam.prefixes, pool)
+        prefixes = torch.cat((beam.prefixes[row], pool.tokens[token][:, None]), 1)
+        if not len(prefixes):
+            break
+        second = reader.distances(prefixes)[1][:, -1]
+        scores = beam.scores[row] + ((second + _FLOOR) / (usual[token] + _FLOOR)).log()
+        kept = scores.argsort()[:width]
+        beam = Beam(prefixes[kept], scores[kept])
+        told(beam.prefixes, float(beam.scores[0]) / length)
+        if length in lengths:
+            ends[length] = beam
+    return ends
+
+
+def apart(sentences: Sequence[Tensor], overlap: float, count: int) -> list[Tensor]:
+    """Return the first sentences (t,) that have fewer than a share of their places in common with those before."""
+    chosen: list[Tensor] = []
+    for sentence in sentences:
+        if len(chosen) < count and not any(_is_same(sentence, one, overlap) for one in chosen):
+            chosen.append(sentence)
+    return chosen
+
+
+def _is_same(sentence: Tensor, other: Tensor, overlap: float) -> bool:
+    length = min(len(sentence), len(other))
+    return float((sentence[:length] == other[:length]).double().mean()) >= overlap
+
+
+def _allowed(prefixes: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
+    """Return which prefix may go on with which token of the pool, as two lists of numbers."""
+    used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
+    goes_on = used < pool.most if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
+    row, token = goes_on.nonzero(as_tuple=True)
+    return row, token
+
+
+def _usual(reader: Reader, tokens: Tensor, length: int, generator: torch.Generator) -> Tensor:
+    """Return each token's mean D_2 behind random prefixes of the same tokens, shape (K,)."""
+    texts = -(-_SEEN * len(tokens) // length)
+    chosen = torch.randint(len(tokens), (texts, length), generator=generator)
+    second = reader.distances(tokens[chosen])[1].flatten()
+    sums = torch.zeros(len(tokens), dtype=torch.float64).index_add_(0, chosen.flatten(), second)
+    return sums / torch.bincount(chosen.flatten(), minlength=len(tokens)).clamp_min(1)

@@ -1,0 +1,99 @@
+"""How well whole sentences explain a gradient: what follows their last tokens is tried out, since no sentence says it.
+
+A sentence that was cut is followed by a word that it does not hold, and any other by the end of text.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks._agreement import gradient_distance
+from attacks._words import Words, predicts_words
+from fedsim.losses import IGNORED, cross_entropy
+from fedsim.types import Masks, Observation
+
+_MOST_TRIED = 64
+
+
+class Completed(NamedTuple):
+    """Sentences with what follows them.
+
+    Attributes:
+        distance: 1 - cosine between their gradient and the observed one, over all shared tensors.
+        last: the token behind each sentence, shape (B,).
+    """
+
+    distance: float
+    last: Tensor
+
+
+def completed(observation: Observation, sentences: Tensor, words: Words, masks: Masks) -> Completed:
+    """Return the distance of sentences, with the tokens behind them that make it least, tried one after the other.
+
+    Args:
+        observation: of one gradient.
+        sentences: tokens (B, T), -1 behind the ends.
+        words: what the gradient says about the tokens.
+        masks: of the dropout sites, or none to leave dropout out.
+    """
+    if observation.labels is not None:
+        none = torch.zeros(len(sentences), dtype=torch.long)
+        return Completed(distance_of(observation, sentences, none, masks), none)
+    candidates = behind(observation, words)[:_MOST_TRIED]
+    last = candidates[:1].repeat(len(sentences))
+    least = distance_of(observation, sentences, last, masks)
+    for row in range(len(sentences)):
+        for token in candidates.tolist():
+            other = last.clone()
+            other[row] = token
+            distance = distance_of(observation, sentences, other, masks)
+            if distance < least:
+                least, last = distance, other
+    return Completed(least, last)
+
+
+def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks: Masks) -> float:
+    """Return 1 - cosine between the gradient of sentences (B, T) that `last` (B,) follow, and the observed one."""
+    if not masks:
+        observation = replace(observation, sites=())
+    if observation.labels is not None:
+        return gradient_distance(observation, sentences.clamp_min(0), observation.labels, masks)
+    return gradient_distance(observation, *with_labels(sentences, last), masks)
+
+
+def explains(observation: Observation) -> bool:
+    """Say whether the gradient of sentences can be computed: their labels are granted, or are their own next words."""
+    return observation.labels is not None or (predicts_words(observation) and is_cross_entropy(observation))
+
+
+def is_cross_entropy(observation: Observation) -> bool:
+    """Say whether the clients' loss is the mean cross-entropy of next words, by trying it on random logits."""
+    length, classes = observation.spec.shape[0], observation.spec.classes
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn((2, length, classes), generator=generator)
+    labels = torch.randint(classes, (2, length), generator=generator)
+    return torch.allclose(observation.loss(logits, labels), cross_entropy(logits, labels), rtol=1e-4)
+
+
+def behind(observation: Observation, words: Words) -> Tensor:
+    """Return the tokens that may stand behind a sentence: those that follow and were not read come first."""
+    if words.following is None or not len(words.following):
+        return torch.arange(observation.spec.classes)
+    if words.read is None:
+        return words.following
+    is_read = torch.isin(words.following, words.read)
+    return torch.cat((words.following[~is_read], words.following[is_read]))
+
+
+def with_labels(sentences: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
+    """Return inputs and next tokens (B, T) of sentences (B, T), -1 behind the ends, that `last` (B,) follow."""
+    lengths = (sentences >= 0).sum(1)
+    longer = torch.cat((sentences, torch.full((len(sentences), 1), -1)), 1)
+    longer[torch.arange(len(sentences)), lengths] = last
+    labels = longer[:, 1:].clone()
+    labels[labels < 0] = IGNORED
+    return sentences.clamp_min(0), labels

@@ -1,0 +1,105 @@
+"""Language models on vectors in place of tokens: what a search over text can differentiate.
+
+A dummy of a text is a vector a place. Its next words are not given: the vector of the next place says which token
+follows, softly, as the softmax of -|e - E_v|^2 / (temperature s^2) over tokens v, with E_v the rows of the embedding
+and s^2 their mean squared norm. At the vectors of true tokens that is one-hot up to about exp(-2 / temperature): a low
+temperature makes the objective zero at the truth, a high one lets the search see further.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks._comparison import GeneralComparison, Setting
+from fedsim.types import Masks, Observation
+
+
+def read_vectors(model: nn.Module, embedding: str) -> None:
+    """Make a model take vectors (B, T, d) too, as if its embedding had returned them; tokens (B, T) go on as before.
+
+    Args:
+        model: changed for good, by hooks.
+        embedding: name of the module that turns tokens into vectors.
+    """
+    given: list[Tensor] = []
+
+    def take(_module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        given.clear()
+        if not inputs[0].is_floating_point():
+            return None
+        given.append(inputs[0])
+        return (torch.zeros(inputs[0].shape[:2], dtype=torch.long, device=inputs[0].device), *inputs[1:])
+
+    model.register_forward_pre_hook(take)
+    model.get_submodule(embedding).register_forward_hook(lambda _m, _i, output: given.pop() if given else output)
+
+
+def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Tensor:
+    """Return the tokens (...) whose rows of the table (V, d) have the largest cosine with vectors (..., d).
+
+    Args:
+        vectors: of places.
+        table: the embedding.
+        allowed: the only tokens to choose from, shape (K,), or None for all.
+    """
+    rows = table if allowed is None else table[allowed]
+    chosen = (F.normalize(vectors, dim=-1) @ F.normalize(rows, dim=-1).T).argmax(-1)
+    return chosen if allowed is None else allowed.to(chosen.device)[chosen]
+
+
+@dataclass(frozen=True)
+class NextWords:
+    """The loss of a language model whose next words are vectors.
+
+    Attributes:
+        table: the embedding, shape (V, d).
+        tokens: that may follow, shape (K,).
+        temperature: of the softmax, in units of the mean squared norm of the table's rows.
+    """
+
+    table: Tensor
+    tokens: Tensor
+    temperature: float
+
+    def shares(self, vectors: Tensor) -> Tensor:
+        """Return how much of each token vectors (..., d) are, shape (..., K)."""
+        rows = self.table[self.tokens]
+        scale = self.temperature * self.table.square().sum(1).mean()
+        return ((2.0 * vectors @ rows.T - rows.square().sum(1)) / scale).softmax(-1)
+
+    def loss(self, outputs: Tensor, following: Tensor, lengths: Tensor) -> Tensor:
+        """Return the mean over sentences of the mean over their tokens of the cross-entropy, as the clients' loss.
+
+        Args:
+            outputs: logits (B, T, V).
+            following: vectors of the next places, shape (B, T, d).
+            lengths: tokens of each sentence that have a next one, shape (B,).
+        """
+        likelihoods = outputs.log_softmax(-1)[..., self.tokens]
+        each = -(self.shares(following) * likelihoods).sum(-1)
+        counts = torch.arange(each.shape[1], device=each.device) < lengths[:, None]
+        return ((each * counts).sum(1) / lengths).mean()
+
+
+class VectorComparison(GeneralComparison):
+    """Gradients of dummies (R, B, T + 1, d), whose last place is read as a next word only.
+
+    Labels are the lengths of the sentences (R, B).
+    """
+
+    name = "vectors"
+
+    def __init__(self, setting: Setting, observations: Sequence[Observation], words: NextWords) -> None:
+        """Take what may follow."""
+        super().__init__(setting, observations)
+        self._words = words
+
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
+        outputs = self._setting.outputs(inputs[:, :-1], masks, self._weights)
+        loss = self._words.loss(outputs, inputs[:, 1:], labels)
+        return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)

@@ -1,0 +1,134 @@
+"""Subspace distance: sentences whose layer inputs lie closest to what two attention layers read, without a threshold.
+
+The idea of TIGER (Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312): the gradients of attention layers span
+their inputs, and the distance |x - P x|^2 / |x|^2 of a candidate's input from that span is a smooth objective, where
+DAGER asks yes or no. Here it ranks tokens in the first layer and prefixes in the second; these grow from left to right
+in a beam, and the whole gradient chooses among their ends. The projector is soft, so that noise that fills the span
+costs accuracy and is no end. Only the paper's abstract was read; its search over free vectors is not used: in an
+untrained model both spans are nearly the same, and the vectors that lie in both are mixtures of words.
+
+Threat model: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide. Known dropout
+masks are used; unknown ones blur both distances, and the right tokens still are the closest. The embedding's gradient,
+where it is shared, says which tokens there are; the output layer's, how long sentences are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks._beam import Beam, apart, grown, pool_of, readers_of, unreadable
+from attacks._matching import one_gradient_only
+from attacks._sentences import completed, distance_of, explains
+from attacks._words import lengths_of, words_of
+from fedsim.hooks import Attack, Effort
+from fedsim.registry import attack
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+
+_EXACT = 1e-6
+_NEVER = 1e9
+
+
+class SubspaceDistanceConfig(Config):
+    """Settings of the subspace distance."""
+
+    beam: int = Field(default=16, ge=1, description="prefixes a sentence that are kept at each length")
+    overlap: float = Field(
+        default=0.7, gt=0, le=1, description="share of equal places above which two sentences count as one"
+    )
+
+
+@final
+@attack("subspace-distance", summary="sentences closest to two attention spans, through noise", paper="2606.18312")
+class SubspaceDistance(Attack[SubspaceDistanceConfig]):
+    """Ranks tokens, then prefixes, then whole sentences."""
+
+    effort: ClassVar[Effort] = "search"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without two attention layers, gradients that are not shared, and too many tokens."""
+        return unreadable(observation) or one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return one sentence for every one of the batch."""
+        readers, lengths = readers_of(observation), lengths_of(observation)
+        pool = pool_of(observation, readers[0], lengths)
+        longest, beams = max(lengths), list[dict[int, Beam]]()
+        for number, reader in enumerate(readers):
+
+            def told(prefixes: Tensor, score: float, before: int = number * longest) -> None:
+                on_step(Step(0, before + prefixes.shape[1], len(readers) * longest, score, score, prefixes))
+
+            width = self.config.beam * (len(lengths) if len(readers) == 1 else 1)
+            beams.append(grown(reader, pool, lengths, width, generator, told))
+        best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assigned(beams, lengths)
+        ends = beams * len(best) if len(beams) == 1 else beams
+        options = [
+            list(own[len(sentence)].prefixes[: self.config.beam]) for own, sentence in zip(ends, best, strict=True)
+        ]
+        guess, distance = _settled(observation, _filled(best, observation.spec.shape[0]), options)
+        first, second = readers[0].spaces
+        facts = {"size of the first span": first.size, "size of the second span": second.size,
+                 "noise of the second span": second.noise, "tokens tried": float(len(pool.tokens)),
+                 "distance of the nearest token": pool.nearest}  # fmt: skip
+        steps, none = len(readers) * longest, torch.zeros(len(guess), dtype=torch.long)
+        history = ((steps, distance),)
+        knows_masks = not observation.sites or observation.masks is not None
+        is_exact = distance < _EXACT and knows_masks and explains(observation)
+        return Reconstruction(
+            guess, none, None, distance, steps, steps, history, "sentences grown", (), facts, is_exact
+        )
+
+    def _chosen(self, ends: dict[int, Beam], lengths: Sequence[int]) -> list[Tensor]:
+        """Return a sentence for every length, long ones first: the best one that is none of those chosen before."""
+        chosen: list[Tensor] = []
+        for length in sorted((own for own in lengths if own in ends), reverse=True):
+            others = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
+            chosen.append(others[len(chosen)] if len(others) > len(chosen) else ends[length].prefixes[0])
+        return chosen
+
+
+def _assigned(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Tensor]:
+    """Return the best sentence of each beam, with lengths so given out that all scores together are least."""
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
+
+    costs = np.array([[float(own[n].scores[0]) if n in own else math.inf for n in lengths] for own in beams])
+    rows, columns = linear_sum_assignment(np.where(np.isfinite(costs), costs, _NEVER))
+    return [beams[row][lengths[column]].prefixes[0] for row, column in zip(rows, columns, strict=True)]
+
+
+def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]]) -> tuple[Tensor, float]:
+    """Return the batch (B, T) and its gradient's distance, after each sentence gave way to better ones of its beam.
+
+    Unknown dropout masks are left out of the distance. It is NaN where the labels are not known.
+    """
+    if not explains(observation):
+        return guess, float("nan")
+    masks = () if observation.masks is None or not observation.sites else observation.masks[0]
+    words = words_of(observation)
+    least, last = completed(observation, guess, words, masks)
+    for row, others in enumerate(options):
+        for other in others:
+            if least < _EXACT:
+                return guess, least
+            changed = guess.clone()
+            changed[row, : len(other)] = other
+            distance = distance_of(observation, changed, last, masks)
+            if distance < least:
+                guess, least = changed, distance
+    return guess, completed(observation, guess, words, masks).distance
+
+
+def _filled(sentences: Sequence[Tensor], length: int) -> Tensor:
+    """Return sentences as rows (B, T), -1 behind their ends."""
+    filled = torch.full((len(sentences), length), -1)
+    for row, sentence in zip(filled, sentences, strict=True):
+        row[: len(sentence)] = sentence
+    return filled

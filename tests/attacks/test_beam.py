@@ -1,0 +1,243 @@
+"""Spans without a threshold: distances at the truth, prefixes, and the two attacks that grow sentences from them."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attacks._beam import Pool, Reader, apart, grown, pool_of, readers_of
+from attacks._subspaces import attentions, subspace_of
+from attacks.sentence_atoms import Atom, Fit, Sketch, fitted, pursued
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.losses import IGNORED
+from fedsim.masks import injected_masks
+from fedsim.metrics.text import score_sentences
+from fedsim.types import InputSpec, Observation, Step, ThreatModel, Truth, Update
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+KNOWN = ("batch-size", "dropout-rates")
+GROWERS = ("subspace-distance", "sentence-atoms")
+
+
+def in_double(observation: Observation, truth: Truth) -> Observation:
+    """Return the same observation, of a model in double precision."""
+    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
+    masks = tuple(mask.double() for mask in truth.masks[0])
+    with injected_masks(observation.sites, masks):
+        loss = observation.loss(model(batch.inputs), batch.labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
+    return replace(observation, model=model, update=replace(observation.update, tensors=tensors))
+
+
+def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
+    assert world.dataset.tokenizer is not None
+    return [own.exact for own in score_sentences(guess, truth.private[0], world.dataset.tokenizer).sentences]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_both_distances_are_zero_at_the_truth(
+    batch_size: int, dropout: float, watched: Watched, written_text: dict[str, Any]
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+    federation = {"clients": 2, "batch_size": batch_size}
+    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
+    batch = truth.private[0]
+    readers = readers_of(in_double(observation, truth))
+    assert len(readers) == (batch_size if dropout else 1)
+    for row in range(batch_size):
+        length = int((batch.labels[row] != IGNORED).sum())
+        reader = readers[row] if dropout else readers[0]
+        first, second = reader.distances(batch.inputs[row : row + 1, :length])
+        assert first.max().item() < 1e-10
+        assert second.max().item() < 1e-10
+
+
+def test_a_wrong_word_lies_outside_both_spans(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    (reader,) = readers_of(observation)
+    tokens = truth.private[0].inputs[:1, :6].clone()
+    absent = next(token for token in range(256) if token not in tokens.flatten().tolist())
+    tokens[0, 5] = absent
+    first, second = reader.distances(tokens)
+    assert first[0, :5].max() < 1e-9
+    assert first[0, 5] > 0.1
+    assert second[0, 5] > 0.1
+
+
+@given(st.integers(1, 6), st.integers(0, 999), st.sampled_from([0.0, 1e-3]))
+def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, seed: int, noise: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn(count, 24, generator=generator, dtype=torch.float64)
+    gradient = torch.randn(40, count, generator=generator, dtype=torch.float64) @ inputs
+    gradient = gradient + noise * torch.randn(gradient.shape, generator=generator, dtype=torch.float64)
+    model = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(24, 40, bias=False)})
+    space = subspace_of(observed(model, {"q_proj.weight": gradient}), "q_proj", count)
+    assert space is not None
+    others = torch.randn(5, 24, generator=generator, dtype=torch.float64)
+    basis = torch.linalg.qr(inputs.T).Q
+    outside = (others - others @ basis @ basis.T).square().sum(1) / others.square().sum(1)
+    assert torch.allclose(space.distance(others), outside, atol=1e-6 if noise == 0 else 0.05)
+    assert space.size == pytest.approx(count, abs=1e-6 if noise == 0 else 0.2)
+
+
+def observed(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observation:
+    return Observation(
+        threat=ThreatModel(),
+        model=model,
+        loss=lambda outputs, _labels: outputs.sum(),
+        update=Update("gradient", tensors, {}, 1, 0.0),
+        spec=InputSpec((4,), 7, (), (), vocabulary=7),
+        local_steps=1,
+        learning_rate=1.0,
+        sites=(),
+        batch_size=1,
+        labels=None,
+        masks=None,
+        public=(),
+    )
+
+
+def test_words_that_never_follow_stand_first_only(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    (reader,) = readers_of(observation)
+    pool = pool_of(observation, reader, (7,))
+    first = truth.private[0].inputs[0, 0]
+    assert pool.most[pool.tokens == first].tolist() == [0]
+    ends = grown(reader, pool, (7,), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
+    assert (ends[7].prefixes[:, 1:] != first).all()
+
+
+def test_without_the_embedding_the_nearest_tokens_are_tried(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    tensors = {name: t for name, t in observation.update.tensors.items() if name != "embed_tokens.weight"}
+    hidden = replace(observation, update=replace(observation.update, tensors=tensors))
+    pool = pool_of(hidden, readers_of(hidden)[0], (7,))
+    batch = truth.private[0]
+    real = set(batch.inputs[batch.labels != IGNORED].tolist())
+    assert set(pool.tokens[: len(real)].tolist()) == real
+
+
+@pytest.mark.parametrize("name", GROWERS)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_sentences_are_exact_also_through_known_masks(
+    name: str, dropout: float, batch_size: int, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+    federation = {"clients": 2, "batch_size": batch_size}
+    observation, truth, world = watched(**tables, knows=(*KNOWN, "masks"), federation=federation)
+    steps: list[Step] = []
+    guess = attack_named(name)(observation, torch.Generator().manual_seed(0), steps.append)
+    assert exact(guess, truth, world) == [True] * batch_size
+    assert guess.is_exact
+    assert [step.iteration for step in steps] == sorted(step.iteration for step in steps)
+
+
+@pytest.mark.parametrize("name", GROWERS)
+def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.2}}
+    observation, _, _ = watched(**tables, knows=KNOWN, federation={"batch_size": 1})
+    with left_alone(observation):
+        first, second = (attack_named(name)(observation, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.objective == second.objective
+    assert not first.is_exact
+
+
+@pytest.mark.parametrize("name", GROWERS)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"model": {"name": "tiny-llama", "width": 64, "blocks": 1}}, "no two attention layers"),
+        ({"model": {"name": "tiny-llama", "width": 16}}, "they span everything"),
+    ],
+)
+def test_it_says_why_it_does_not_apply(
+    name: str, changes: dict[str, Any], reason: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    federation = {"clients": 2, "batch_size": 2}
+    observation, _, _ = watched(knows=KNOWN, **{**written_text, **changes}, federation=federation)
+    with pytest.raises(NotApplicable, match=reason):
+        attack_named(name)(observation, torch.Generator())
+
+
+def test_a_prefix_of_a_chosen_sentence_is_none_of_its_own() -> None:
+    long, prefix, other = torch.arange(9), torch.arange(5), torch.tensor([0, 9, 9, 9, 9])
+    assert [own.tolist() for own in apart([long, prefix, other], 0.7, 3)] == [long.tolist(), other.tolist()]
+    assert len(apart([long, other], 0.7, 1)) == 1
+
+
+def atoms(count: int, seed: int) -> list[Atom]:
+    gradients = torch.randn(count, 200, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return [Atom(torch.tensor([number]), 0, 0, gradient) for number, gradient in enumerate(gradients)]
+
+
+@given(st.integers(1, 6), st.integers(0, 999))
+def test_pursuit_finds_the_support_in_as_many_steps_as_there_are_sentences(batch: int, seed: int) -> None:
+    dictionary = atoms(30, seed)
+    true = torch.randperm(30, generator=torch.Generator().manual_seed(seed + 1))[:batch].tolist()
+    target = torch.stack([dictionary[number].gradient for number in true]).mean(0)
+    fit = Fit((), (), 1.0)
+    for _ in range(batch):
+        fit = pursued(dictionary, target, fit)
+    assert set(fit.chosen) == set(true)
+    assert fit.left < 1e-10
+    assert all(weight == pytest.approx(1 / batch) for weight in fit.weights)
+
+
+def test_weights_are_not_negative_and_a_repeated_sentence_has_twice_the_weight() -> None:
+    dictionary = atoms(5, 0)
+    target = (2 * dictionary[0].gradient + dictionary[1].gradient) / 3 - dictionary[2].gradient
+    fit = fitted(dictionary, target, (0, 1, 2))
+    assert min(fit.weights) == 0.0
+    assert fit.weights[0] == pytest.approx(2 * fit.weights[1], rel=0.5)
+
+
+def test_a_sketch_is_linear_and_keeps_inner_products_on_average(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    one = observation.update.tensors
+    other = {name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1)) for name, t in one.items()}
+    both = {name: one[name] + 2.0 * other[name] for name in one}
+    norms: list[float] = []
+    for seed in range(20):
+        sketch = Sketch(observation, torch.Generator().manual_seed(seed))
+        assert torch.allclose(sketch.of(both), sketch.of(one) + 2.0 * sketch.of(other), atol=1e-4)
+        norms.append(float(sketch.of(other).square().sum()))
+    true = sum(float(t.double().square().sum()) for t in other.values())
+    assert sum(norms) / len(norms) == pytest.approx(true, rel=0.05)
+
+
+def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    assert attentions(observation.model) == ["layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj"]
+
+
+def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, Any]) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.3}}
+    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
+    (reader,) = readers_of(observation)
+    assert isinstance(reader, Reader)
+    tokens = truth.private[0].inputs[:1, :6]
+    whole = reader.distances(tokens)[1]
+    for length in range(1, 7):
+        assert torch.allclose(reader.distances(tokens[:, :length])[1], whole[:, :length], atol=1e-12)
+
+
+def test_no_prefix_can_be_grown_from_words_that_may_not_follow(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    (reader,) = readers_of(observation)
+    pool = Pool(torch.tensor([1, 2]), torch.tensor([0, 0]), 0.0)
+    ends = grown(reader, pool, (1, 3), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
+    assert list(ends) == [1]

@@ -1,0 +1,246 @@
+"""Searches for a text: vectors in place of tokens, next words that follow from them, and what holds at the truth."""
+
+import copy
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from attacks._comparison import GeneralComparison
+from attacks._engine import Found
+from attacks._sentences import completed, is_cross_entropy
+from attacks._text_matching import Task, TextMatching
+from attacks._vectors import NextWords, nearest_tokens, read_vectors
+from attacks._words import words_of
+from attacks.lamp import Lamp, orders
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack
+from fedsim.losses import IGNORED
+from fedsim.masks import injected_masks
+from fedsim.types import Observation, Step, Truth
+from fedsim.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+KNOWN = ("batch-size", "dropout-rates")
+SEARCHES = ("tag", "lamp")
+SHORT = {
+    "tag": {"iterations": 5},
+    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 1},
+}
+
+
+def in_double(observation: Observation, truth: Truth) -> Observation:
+    """Return the same observation, of a model in double precision."""
+    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
+    masks = tuple(mask.double() for mask in truth.masks[0])
+    with injected_masks(observation.sites, masks):
+        loss = observation.loss(model(batch.inputs), batch.labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
+    granted = None if observation.masks is None else (masks,)
+    return replace(observation, model=model, update=replace(observation.update, tensors=tensors), masks=granted)
+
+
+def in_order(truth: Truth) -> tuple[Tensor, Tensor]:
+    """Return sentences (B, T), -1 behind their ends, and their next words; shorter ones first, as attacks put them."""
+    batch = truth.private[0]
+    order = (batch.labels != IGNORED).sum(1).argsort(stable=True)
+    labels = batch.labels[order]
+    return batch.inputs[order].masked_fill(labels == IGNORED, -1), labels
+
+
+def true_vectors(task: Task, truth: Truth) -> Tensor:
+    """Return the dummy that is the batch."""
+    sentences, labels = in_order(truth)
+    longer = torch.cat((sentences[:, :1], labels), 1)[:, : task.places]
+    return task.table[longer.clamp_min(0)]
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_objective_is_zero_at_the_truth(
+    name: str, dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
+    attack = attack_named(name, temperature=0.05)
+    assert isinstance(attack, TextMatching)
+    task = attack.prepared(in_double(observation, truth))
+    masks = task.masking.masks((), [0], [], 0.0)
+    gradients = task.comparison.gradients(true_vectors(task, truth)[None], masks, task.labels[None], [0])
+    assert attack.distance(gradients).item() < 1e-9  # type: ignore[attr-defined]
+    assert torch.equal(task.tokens(true_vectors(task, truth)), in_order(truth)[0])
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_without_dropout_a_search_for_masks_is_the_plain_attack(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    found = [
+        attack_named(name, **SHORT[name], unknown_masks=how)(observation, torch.Generator().manual_seed(1))
+        for how in ("searched", "ignored")
+    ]
+    assert torch.equal(found[0].inputs, found[1].inputs)
+    assert found[0].history == found[1].history
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("knows", [KNOWN, (*KNOWN, "masks"), (*KNOWN, "labels"), ("batch-size",)])
+def test_it_reports_tokens_in_order_and_returns_sentences(
+    name: str, knows: tuple[str, ...], watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.2}}
+    observation, truth, _ = watched(**tables, knows=knows, federation={"clients": 2, "batch_size": 2})
+    steps: list[Step] = []
+    guess = attack_named(name, **SHORT[name])(observation, torch.Generator().manual_seed(1), steps.append)
+    assert [step.iteration for step in steps] == list(range(1, SHORT[name]["iterations"] + 1))
+    assert all(step.guess.dtype == torch.long for step in steps)
+    assert guess.inputs.shape == (2, 10)
+    assert sorted((guess.inputs >= 0).sum(1).tolist()) == sorted((in_order(truth)[0] >= 0).sum(1).tolist())
+    words = words_of(observation).read
+    assert words is not None
+    assert set(guess.inputs[guess.inputs >= 0].tolist()) <= set(words.tolist())
+    searched = "dropout-rates" in knows and "masks" not in knows
+    assert (guess.masks is not None) == searched
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_the_same_seed_gives_the_same_text_and_leaves_the_observation_alone(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named, left_alone: Callable[..., Any]
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    with left_alone(observation):
+        first, second = (
+            attack_named(name, **SHORT[name])(observation, torch.Generator().manual_seed(3)) for _ in range(2)
+        )
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.history == second.history
+
+
+@pytest.mark.parametrize("name", SEARCHES)
+def test_an_update_of_one_step_is_as_good_as_its_gradient(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    federation = {"clients": 2, "batch_size": 1, "algorithm": "fedavg", "local_steps": 1}
+    stepped, _, _ = watched(**written_text, knows=KNOWN, federation=federation)
+    plain, _, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 1})
+    objectives = [
+        attack_named(name, **SHORT[name])(seen, torch.Generator().manual_seed(3)).objective for seen in (stepped, plain)
+    ]
+    assert objectives[0] == pytest.approx(objectives[1], rel=1e-2)
+
+
+def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 2})
+    model, tokens = copy.deepcopy(observation.model), truth.private[0].inputs
+    read_vectors(model, "embed_tokens")
+    vectors = model.get_submodule("embed_tokens").get_parameter("weight")[tokens]
+    assert torch.equal(model(vectors), observation.model(tokens))
+    assert torch.equal(model(tokens), observation.model(tokens))
+
+
+def test_gradients_are_differentiated_as_finite_differences_say(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    attack = attack_named("lamp")
+    assert isinstance(attack, TextMatching)
+    task = attack.prepared(in_double(observation, truth))
+    generator = torch.Generator().manual_seed(0)
+    vectors = true_vectors(task, truth) + task.scale * torch.randn(true_vectors(task, truth).shape, generator=generator)
+    along = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
+
+    def objective(step: float) -> Tensor:
+        moved = (vectors + step * along).requires_grad_()
+        gradients = task.comparison.gradients(moved[None], (), task.labels[None], [0])
+        (slope,) = torch.autograd.grad(attack.distance(gradients), moved)  # type: ignore[attr-defined]
+        return torch.stack((attack.distance(gradients).detach().squeeze(), (slope * along).sum()))  # type: ignore[attr-defined]
+
+    ahead, here, behind = objective(1e-5), objective(0.0), objective(-1e-5)
+    assert float(here[1]) == pytest.approx(float(ahead[0] - behind[0]) / 2e-5, rel=1e-5)
+
+
+def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
+    model, (_, labels) = copy.deepcopy(observation.model).double(), in_order(truth)
+    order = (truth.private[0].labels != IGNORED).sum(1).argsort(stable=True)
+    outputs = model(truth.private[0].inputs[order]).detach()
+    table = model.get_submodule("embed_tokens").get_parameter("weight").detach()
+    words = NextWords(table, torch.arange(len(table)), 0.02)
+    lengths = (labels != IGNORED).sum(1)
+    ours = words.loss(outputs, table[labels.clamp_min(0)], lengths)
+    assert float(ours) == pytest.approx(float(observation.loss(outputs, labels)), abs=1e-10)
+
+
+def test_a_completed_batch_explains_the_gradient_and_names_what_follows(
+    watched: Watched, written_text: dict[str, Any]
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+    sentences, labels = in_order(truth)
+    done = completed(observation, sentences, words_of(observation), ())
+    lengths = (sentences >= 0).sum(1)
+    assert done.distance < 1e-9
+    assert done.last.tolist() == labels[torch.arange(2), lengths - 1].tolist()
+    assert completed(observation, sentences.flip(1).sort(1).values, words_of(observation), ()).distance > 1e-3
+
+
+def test_other_losses_and_unknown_labels_are_refused(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    assert is_cross_entropy(observation)
+    other = replace(observation, loss=lambda outputs, labels: 2.0 * observation.loss(outputs, labels))
+    with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
+        attack_named("tag")(other, torch.Generator())
+    classes = replace(observation, spec=replace(observation.spec, classes=3))
+    with pytest.raises(NotApplicable, match="the labels are no next words"):
+        attack_named("lamp")(classes, torch.Generator())
+
+
+@given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 999))
+def test_moves_keep_every_word(length: int, count: int, seed: int) -> None:
+    found = orders(length, count, torch.Generator().manual_seed(seed))
+    assert len(found) == count
+    assert all(sorted(order) == list(range(length)) for order in found)
+
+
+@given(st.integers(0, 999), st.booleans())
+def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    table, vectors = torch.randn(12, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
+    allowed = torch.randperm(12, generator=generator)[:4] if is_limited else None
+    choices = range(12) if allowed is None else allowed.tolist()
+    for row, found in zip(vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True):
+        assert int(found) == max(choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0)))
+
+
+def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    attack = attack_named("lamp", candidates=60)
+    assert isinstance(attack, Lamp)
+    task = attack.prepared(observation)
+    vectors = true_vectors(task, truth)
+    vectors[0, [1, 4]] = vectors[0, [4, 1]]
+    vectors[0, 6] = vectors[0, 0]
+    found = attack.finished(task, Found(0, 0, vectors, ()), (), torch.Generator().manual_seed(0))
+    assert torch.equal(task.tokens(found.inputs), in_order(truth)[0])
+
+
+def test_granted_labels_need_no_search_for_next_words(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, knows=(*KNOWN, "labels"), federation={"batch_size": 1})
+    attack = attack_named("tag")
+    assert isinstance(attack, TextMatching)
+    task = attack.prepared(observation)
+    assert type(task.comparison) is GeneralComparison
+    assert task.places == observation.spec.shape[0]
