@@ -37,6 +37,7 @@ SWEEPS: dict[str, list[dict[str, Any]]] = {
     "soteria": [{"rate": rate} for rate in (0.4, 0.8)],
     "outpost": [{}],
     "grad-defense": [{"scale": scale} for scale in (1e-2, 1e-1)],
+    "slice-clipping": [{"norm": norm} for norm in (1e-3, 1e-2, 1e-1)],
 }
 MODEL = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 SEARCH = {"iterations": 400, "schedule": "steps", "total_variation": 1e-4}

@@ -63,6 +63,24 @@ def clipped_sum(
     return each.detach(), total
 
 
+def example_gradients(
+    model: nn.Module, parameters: Mapping[str, nn.Parameter], losses: Callable[[], Tensor]
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return each example's loss, shape (B,), and its gradient by parameter, shape (B, *parameter.shape).
+
+    Args:
+        model: in training mode; nothing is left behind on it.
+        parameters: those to differentiate, by name: all that the model trains.
+        losses: runs the model on a batch that is not empty and returns each example's loss, shape (B,).
+    """
+    with _recorded(model) as uses:
+        each = losses()
+    stored = _each_stored(uses, each, "hooks")
+    return each.detach(), {
+        n: stored[p] if p in stored else p.new_zeros(len(each), *p.shape) for n, p in parameters.items()
+    }
+
+
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     """Return why the gradient of one example cannot be told from those of the others, or None when it can.
 
@@ -159,10 +177,7 @@ class _Use(NamedTuple):
 def _stored_sum(
     uses: Sequence[_Use], parameters: Mapping[str, nn.Parameter], each: Tensor, clip: float, mode: Mode
 ) -> dict[str, Tensor]:
-    stored: dict[nn.Parameter, Tensor] = {}
-    for use, gradient in _output_gradients(uses, each, keep=False):
-        for parameter, own in _stored(use, gradient, mode):
-            stored[parameter] = stored[parameter] + own if parameter in stored else own
+    stored = _each_stored(uses, each, mode)
     norms = torch.stack([gradient.reshape(len(each), -1).norm(dim=1) for gradient in stored.values()]).norm(dim=0)
     usable = torch.isfinite(norms)
     if not bool(usable.all()):  # else as it is: a selection would copy every gradient
@@ -172,6 +187,14 @@ def _stored_sum(
         name: torch.tensordot(factors, stored[p], dims=1) if p in stored else torch.zeros_like(p)
         for name, p in parameters.items()
     }
+
+
+def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
+    stored: dict[nn.Parameter, Tensor] = {}
+    for use, gradient in _output_gradients(uses, each, keep=False):
+        for parameter, own in _stored(use, gradient, mode):
+            stored[parameter] = stored[parameter] + own if parameter in stored else own
+    return stored
 
 
 def _ghost_sum(
@@ -211,7 +234,7 @@ def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parame
 
     rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
     try:
-        with warnings.catch_warnings():
+        with torch.no_grad(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "In .* autocast")  # Opacus takes token numbers for another precision
             found = (rule or ft_compute_per_sample_gradient)(use.module, [use.inputs], gradient)
     finally:
@@ -228,7 +251,8 @@ def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]
         return (
             (parameter, own.reshape(len(own), -1).norm(dim=1)) for parameter, own in _stored(use, gradient, "hooks")
         )
-    norms = rule(use.module, [use.inputs], gradient)
+    with torch.no_grad():
+        norms = rule(use.module, [use.inputs], gradient)
     return ((parameter, own) for parameter, own in norms.items() if parameter.requires_grad)
 
 

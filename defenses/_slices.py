@@ -1,0 +1,45 @@
+"""Slices of a gradient to which the input matters equally, as GradDefense (Wang et al. 2022, INFOCOM) cuts them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from defenses._inside import outputs_of
+from fedsim.hooks import LocalStep
+from fedsim.losses import cross_entropy
+
+
+def sensitivities(local: LocalStep) -> dict[str, float]:
+    """Return the sensitivity of every parameter's gradient; zeros for an empty batch."""
+    if not len(local.batch):
+        return dict.fromkeys(local.parameters, 0.0)
+    inputs = local.batch.inputs.detach().clone().requires_grad_()
+    loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
+    parameters = list(local.parameters.values())
+    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
+    return {
+        name: _slope(gradient.sum(), inputs) * len(inputs)  # of the mean loss an example has one B-th
+        for name, gradient in zip(local.parameters, gradients, strict=True)
+    }
+
+
+def slices_of(sensitivity: dict[str, float], sizes: dict[str, int], slices: int) -> dict[str, Tensor]:
+    """Return the slice (from 0) of every entry of every tensor, flattened; by size where nothing is sensitive."""
+    weights: dict[str, float] = {**(sensitivity if any(sensitivity.values()) else sizes)}
+    total = sum(weights.values())
+    found: dict[str, Tensor] = {}
+    before = 0.0
+    for name, size in sizes.items():
+        middles = (torch.arange(size, dtype=torch.float64) + 0.5) / size
+        found[name] = ((before + weights[name] / total * middles) * slices).long().clamp_max(slices - 1)
+        before += weights[name] / total
+    return found
+
+
+def _slope(figure: Tensor, inputs: Tensor) -> float:
+    """Return the mean over examples of ||d figure / dx||; 0 where the figure does not depend on the inputs."""
+    if not figure.requires_grad:
+        return 0.0
+    slope = torch.autograd.grad(figure, inputs, retain_graph=True, materialize_grads=True)[0]
+    return float(slope.flatten(1).norm(dim=1).mean())

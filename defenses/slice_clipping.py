@@ -1,0 +1,84 @@
+"""Slice clipping: in no slice of the gradient does an example count for more than C.
+
+    g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||),   for each slice s of the flat gradient
+
+Slices are equally sensitive to the input, as those of `grad-defense`, whose optional first half this is: behind it the
+noise of a slice is never small beside what one example adds. Paper: Wang et al. 2022 (INFOCOM), "Protect Privacy from
+Gradient Leakage Attack in Federated Learning". No differential privacy by itself: where the cuts are depends on the
+batch. What it may leak: of a single example, every slice's direction.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from defenses._slices import sensitivities, slices_of
+from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.privacy.per_example import example_gradients, why_inseparable
+from fedsim.registry import defense
+from fedsim.types import Config, PublicKnowledge, Tensors
+
+_PROBE = 4  # examples of a batch on which the model is tried
+_PARTNER = "GradDefense"  # looks into a step, and changes nothing before it
+_SMALLEST_NORM = 1e-30
+
+
+class SliceClippingConfig(Config):
+    """Settings of slice clipping."""
+
+    slices: int = Field(default=10, ge=1, description="slices of equal sensitivity")
+    norm: float = Field(
+        default=1e-2, gt=0, description="largest Euclidean norm of an example's slice, in units of the gradient"
+    )
+
+
+@final
+@defense("slice-clipping", summary="bounds every example in every slice of the gradient (GradDefense)")
+class SliceClipping(Defense[SliceClippingConfig]):
+    """Stores every example's gradient, and takes one more backward pass a tensor."""
+
+    place: ClassVar[Place] = "examples"
+    needs_step: ClassVar[bool] = True
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse what is not a mean over examples, and models that mix them."""
+        if rules.loss_terms:
+            return f"the loss term {rules.loss_terms[0]} is not clipped. Leave it out"
+        readers = [name for name in rules.batch_readers if name != _PARTNER]
+        if readers:
+            return f"{readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
+        return why_inseparable(model, rules.random_batch(_PROBE, torch.Generator().manual_seed(0)), "hooks")
+
+    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+        """Return the batch's mean loss, and the mean of the clipped gradients; zeros for an empty batch."""
+        local = here.local
+        assert local is not None, "called in a local step"
+        if not len(local.batch):
+            return math.nan, {name: torch.zeros_like(p) for name, p in local.parameters.items()}
+        sizes = {name: p.numel() for name, p in local.parameters.items()}
+        slices = slices_of(sensitivities(local), sizes, self.config.slices)
+        each, gradients = example_gradients(local.model, local.parameters, losses)
+        factors = self._factors(gradients, slices)
+        return float(each.mean()), {
+            name: (own.reshape(len(own), -1) * factors[:, slices[name]]).mean(0).view(own.shape[1:])
+            for name, own in gradients.items()
+        }
+
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return the bound and how many slices there are; where they are cut depends on the batch."""
+        return PublicKnowledge("slice-clipping", {"slice_norm": self.config.norm, "slices": self.config.slices})
+
+    def _factors(self, gradients: Tensors, slices: Tensors) -> Tensor:
+        """Return what each slice of each example is multiplied by, shape (B, slices)."""
+        squares = sum(
+            torch.zeros(len(own), self.config.slices).index_add_(1, slices[name], own.reshape(len(own), -1).square())
+            for name, own in gradients.items()
+        )
+        assert isinstance(squares, Tensor), "a model has parameters"
+        return (self.config.norm / squares.sqrt().clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
