@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, float32, nn
 
 from fedsim.checkpoints import quiet
@@ -42,6 +44,24 @@ class CausalModel(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores."""
         return self.own(input_ids=tokens, use_cache=False).logits
+
+    def continued(self, tokens: Tensor, length: int) -> Tensor:
+        """Return the next `length` tokens (B, length), each the one with the highest score.
+
+        Args:
+            tokens: beginnings (B, t) of the same length, at least one token each.
+            length: how many to write; an end of text does not stop them.
+        """
+        from transformers import DynamicCache  # noqa: PLC0415 - an extra, and seconds of imports
+
+        keeper = "cache" if "cache" in signature(self.own.forward).parameters else "past_key_values"  # its older name
+        kept: dict[str, Any] = {keeper: DynamicCache(), "use_cache": True, "logits_to_keep": 1}
+        written = [tokens[:, :0]]
+        with torch.inference_mode():
+            for _ in range(length):
+                written.append(self.own(input_ids=tokens, **kept).logits[:, -1].argmax(-1, keepdim=True))
+                tokens = written[-1]
+        return torch.cat(written, 1)
 
 
 def causal_model(folder: Path, spec: InputSpec) -> CausalModel:

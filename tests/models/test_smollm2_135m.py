@@ -12,6 +12,7 @@ from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.data.text_file import TextFileConfig, text_file
 from fedsim.errors import FedsimError
 from fedsim.losses import cross_entropy
+from fedsim.models._checkpoint import CausalModel
 from fedsim.types import InputSpec
 
 TOKENS = 49_152
@@ -50,6 +51,27 @@ def test_scores_are_those_of_the_package(model: nn.Module, smollm2: Path, tokeni
     tokens = torch.tensor([tokenizer.encode(QUESTION)])
     with torch.no_grad():
         assert torch.allclose(model(tokens), theirs(tokens).logits, atol=1e-3)
+
+
+def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
+    model: nn.Module, smollm2: Path, tokenizer: ModelTokenizer
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    assert isinstance(model, CausalModel)
+    tokens = torch.tensor([tokenizer.encode(QUESTION), tokenizer.encode("She opened the old door")])
+    written = model.continued(tokens, 6)
+    theirs = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
+    asked = {"do_sample": False, "max_new_tokens": 6, "min_new_tokens": 6}
+    assert torch.equal(written, theirs.generate(tokens, attention_mask=torch.ones_like(tokens), **asked)[:, 5:])
+    with torch.no_grad():
+        for _ in range(6):
+            tokens = torch.cat((tokens, model(tokens)[:, -1:].argmax(-1)), 1)
+    assert torch.equal(written, tokens[:, 5:])
+    assert model.continued(tokens, 0).shape == (2, 0)
+    weight = model.get_parameter("own.model.norm.weight")
+    (gradient,) = torch.autograd.grad(cross_entropy(model(written), written), weight)
+    assert bool(gradient.isfinite().all())
 
 
 def test_its_size_and_names_are_those_of_a_llama(model: nn.Module) -> None:
