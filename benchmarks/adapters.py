@@ -238,16 +238,34 @@ def _told_at(model: nn.Module, own: Seen, label: str) -> float:
 @torch.no_grad()
 def _told_given_beginnings(model: nn.Module, tokens: Tensor, basis: Tensor) -> float:
     """Return the share of places where, behind the true beginning, the true token's input is nearest of all."""
-    block = model.get_submodule("layers.0")
     every = vocabulary_of(model)
     right = 0
     for place, token in enumerate(tokens):
         several = torch.cat((tokens[:place].expand(len(every), -1), every[:, None]), 1)
-        hidden = model.get_submodule("embed_tokens")(several)
-        attended = block.get_submodule("self_attn")(block.get_submodule("input_layernorm")(hidden))
-        read = block.get_submodule("post_attention_layernorm")(hidden + attended)[:, -1]
-        right += int(outside(read, basis).argmin() == token)
+        right += int(outside(_read_by_mlp(model, several), basis).argmin() == token)
     return right / len(tokens)
+
+
+class _Enough(Exception):  # ends a forward pass where everything was seen
+    pass
+
+
+def _read_by_mlp(model: nn.Module, tokens: Tensor) -> Tensor:
+    """Return what the first block's MLP reads at the last of tokens (N, t), shape (N, width)."""
+    seen: list[Tensor] = []
+
+    def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen.append(inputs[0][:, -1])
+        raise _Enough
+
+    handle = model.get_submodule("layers.0.mlp").register_forward_pre_hook(note)
+    try:
+        model(tokens)
+    except _Enough:
+        pass
+    finally:
+        handle.remove()
+    return seen[0]
 
 
 def measure(full: bool) -> list[Row]:

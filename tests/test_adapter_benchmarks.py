@@ -5,9 +5,10 @@ import torch
 from torch import nn
 
 from benchmarks import _adapter_rows as steps
-from benchmarks import adapters
+from benchmarks import adapter_curves, adapters
+from benchmarks._small_language_model import Sentences
 from fedsim import registry
-from fedsim.types import InputSpec
+from fedsim.types import Batch, InputSpec
 
 SPEC = InputSpec((6,), 40, (), (), vocabulary=40)
 
@@ -74,3 +75,30 @@ def test_masks_that_a_victim_drew_are_those_of_its_gradient(dropout: float) -> N
     assert bool(own.masks) is bool(dropout)
     if dropout:
         assert adapters.told_by_place(own, inputs, basis) == 1.0
+
+
+def test_curves_fall_and_the_factors_of_a_step_count() -> None:
+    tokens = torch.randint(40, (200, 7), generator=torch.Generator().manual_seed(0))
+    own = Batch(tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous())
+    setting = adapter_curves.Setting(
+        "small", Sentences(small(), own, own), adapter_curves.WAYS, {"adam": 0.01}, batch=4, measured=200
+    )
+    method = registry.get("component", "adam")
+    settings = method.config.model_validate({"learning_rate": 0.01})
+    curves = {way.label: adapter_curves.curve(way, method.make(settings), setting, 0) for way in setting.ways}
+    first = adapter_curves.loss_on(small(), own, 200)
+    assert all(len(losses) == 4 and losses[2] < first for losses in curves.values())
+    assert curves["ALLoRA, update"] != curves["LoRA, p = 0, s = 1"]
+    assert curves["ALLoRA, gradient"] != curves["LoRA, p = 0, s = 1"]
+
+
+def test_an_mlp_s_adapters_tell_the_next_token_behind_the_true_beginning() -> None:
+    way = adapters.Way("LoRA", rank=12, places=adapters.MLP)
+    model = way.on(small())
+    for place in ("gate_proj", "up_proj"):
+        model.get_parameter(f"layers.0.mlp.{place}.lora_b.weight").data.normal_(
+            generator=torch.Generator().manual_seed(2)
+        )
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    own = adapters.seen(model, tokens, tokens.roll(-1, 1), 0)
+    assert adapters._told_at(model, own, "MLP") == 1.0
