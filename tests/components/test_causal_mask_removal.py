@@ -23,6 +23,7 @@ from fedsim.components.adapter.causal_mask_removal import (
     open_blocks,
 )
 from fedsim.errors import FedsimError, NotApplicable
+from fedsim.losses import IGNORED, cross_entropy
 from fedsim.models import tiny_llama
 from fedsim.replay import replay
 from fedsim.scenario import Scenario
@@ -160,6 +161,36 @@ def test_a_loss_in_front_has_a_gradient_at_later_embeddings_only_if_a_block_is_o
     (found,) = torch.autograd.grad(loss, embedded)
     assert bool(found[0, 3:].any()) is is_seen
     assert bool(found[0, :3].any(1).all())
+
+
+def gradient(model: nn.Module, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    names = [name for name, _ in model.named_parameters()]
+    found = torch.autograd.grad(cross_entropy(model(inputs), labels), list(model.parameters()))
+    return dict(zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize(("chosen", "is_left"), [("00", False), ("01", True), ("10", True)])
+def test_tokens_behind_the_last_label_leave_a_trace_only_in_open_blocks(
+    stock: nn.Module, chosen: str, is_left: bool
+) -> None:
+    model, labels, changed = opened(stock, chosen), torch.full((1, LENGTH), IGNORED), tokens(1).clone()
+    labels[0, :4], changed[0, 5] = torch.tensor([0, 2, 1, 1]), (changed[0, 5] + 1) % (VOCABULARY - 1)
+    one, other = (gradient(model, inputs, labels) for inputs in (tokens(1), changed))
+    assert all(torch.allclose(one[name], other[name], atol=1e-7) for name in one) is not is_left
+
+
+def test_the_rank_of_a_gradient_of_queries_counts_the_tokens_that_see_another_one() -> None:
+    sentence, labels = (
+        torch.arange(LENGTH)[None],
+        torch.randint(3, (1, LENGTH), generator=torch.Generator().manual_seed(1)),
+    )
+
+    def rank(chosen: str) -> int:
+        found = gradient(opened(tiny().double(), chosen), sentence, labels)["layers.1.self_attn.q_proj.weight"]
+        return int(torch.linalg.matrix_rank(found, rtol=1e-9))
+
+    assert (rank("0000"), rank("0001"), rank("1000")) == (LENGTH - 1,) * 3
+    assert (rank("0100"), rank("1111")) == (LENGTH,) * 2
 
 
 def test_second_derivatives_and_copies_of_a_used_model_work(stock: nn.Module) -> None:
