@@ -142,9 +142,10 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
     """Return how many tokens with a next one each sentence has; the longest possible where nothing tells.
 
     From the labels if they are granted, in their order; otherwise ascending. Then the weights 1 / (B n) of next tokens
-    and their number, which is the rank of the output layer's gradient, are explained as well as such a batch can.
+    and their number, which is the rank of the output layer's gradient, are explained as well as such a batch can. No
+    sentence is longer than the last learned position with a gradient.
     """
-    batch, longest = observation.batch_size or 1, observation.spec.shape[0]
+    batch, longest = observation.batch_size or 1, _longest(observation)
     if observation.labels is not None and observation.labels.ndim > 1:
         return tuple((observation.labels >= 0).sum(1).tolist())
     following = following_of(observation)
@@ -176,6 +177,19 @@ def _explained(weights: Sequence[float], total: int | None, batch: int, longest:
         return apart, sum(abs(lengths.count(n) * n - singles[n]) for n in possible)
 
     return min(islice(combinations_with_replacement(possible, batch), _MOST_TRIED), key=misfit)
+
+
+def _longest(observation: Observation) -> int:
+    """Return the most tokens that a sentence has: the learned positions with a gradient, where there are such."""
+    length = observation.spec.shape[0]
+    for name, module in observation.model.named_modules():
+        gradient = observation.update.tensors.get(f"{name}.weight")
+        is_positions = isinstance(module, nn.Embedding) and length <= len(module.weight) < (
+            observation.spec.vocabulary or 0
+        )
+        if is_positions and gradient is not None and bool((gradient == 0).all(1).any()):
+            return min(length, int((gradient != 0).any(1).sum()))
+    return length
 
 
 def _places(observation: Observation) -> int | None:

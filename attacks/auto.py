@@ -7,11 +7,14 @@ refined and stays only if that explains the gradient better. The notes say which
 apply. Where the description of a defense says that it changed the batch, what was found is then undone: transforms are
 inverted, mixtures solved; attacks that search the change along with the data run where that does not convince.
 
+Guesses at a text are compared by the gradient of their tokens, and none is refined.
+
 Threat model: whatever the scenario grants; attacks that need more are left out, with the reason.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast, final, get_args
@@ -23,12 +26,14 @@ from torch import Tensor
 from attacks._diagnostics import Leak, leak_of
 from attacks._judge import Judge, Judged
 from attacks._labels import labels_of
+from attacks._sentences import completed, explains
 from attacks._undoing import CONVINCING, changes_batch, explains_mixtures, undone
+from attacks._words import words_of
 from fedsim import registry
 from fedsim.errors import NotApplicable, told
-from fedsim.hooks import Attack, Effort
+from fedsim.hooks import IMAGES_AND_TEXT, Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+from fedsim.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step, View
 
 _NAME = "auto"
 
@@ -57,6 +62,7 @@ class Auto(Attack[AutoConfig]):
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     effort: ClassVar[Effort] = "reference"
     over_rounds: ClassVar[bool] = True
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try, judge, refine; then undo what known defenses did to the batch."""
@@ -147,6 +153,8 @@ class Auto(Attack[AutoConfig]):
         if observation.local_steps > 1:
             best = min(tried, key=lambda one: one.guess.objective)
             return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
+        if observation.spec.modality == "text":
+            return _best_text(observation, leak, tried, passed)
         labels = labels_of(observation)
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         ordered = [_in_order(one.guess, labels) for one in tried]
@@ -162,6 +170,27 @@ class Auto(Attack[AutoConfig]):
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _reported(_with(tried[first].guess, better, labels), leak, notes)
+
+
+def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:
+    """Return the guess whose tokens explain the gradient best."""
+    distances = [_text_distance(observation, one.guess) for one in tried]
+    first = min(range(len(tried)), key=distances.__getitem__)
+    scores = [f"{one.name}: distance {own:.2e}" for one, own in zip(tried, distances, strict=True)]
+    notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
+    return _reported(replace(tried[first].guess, objective=distances[first]), leak, notes)
+
+
+def _text_distance(observation: Observation, guess: Reconstruction) -> float:
+    """Return the distance of the gradient of tokens, with the masks that are granted or that the attack found.
+
+    Infinite where it cannot be computed: labels that are not known, or masks of another number of sentences.
+    """
+    masks = guess.masks if observation.masks is None else observation.masks[0]
+    misfits = len(guess.inputs) != (observation.batch_size or 1) and (bool(masks) or observation.labels is not None)
+    if misfits or not explains(observation):
+        return math.inf
+    return completed(observation, guess.inputs, words_of(observation), masks or ()).distance
 
 
 class _Counted:

@@ -55,6 +55,13 @@ class Case:
 
 
 MATCHING = {"iterations": 800}
+TEXT = Case(
+    "tiny Llama, news, sentences of 16 tokens",
+    {"name": "lee-news", "length": 16},
+    {"name": "tiny-llama"},
+    threat={"knows": ["batch-size", "dropout-rates"]},
+    rest={"partition": {"scheme": "by-user"}},
+)
 SEVERAL_STEPS = Case(
     "MLP without bias, MNIST, 4 images, 2 passes in batches of 2",
     MNIST,
@@ -125,14 +132,7 @@ CASES = {
         threat={"knows": [*KNOWS, "components", "draws"]},
         rest={"components": [{"name": "cutmix", "probability": 1.0}]},
     ),
-    "dager": Case(
-        "tiny Llama, news, sentences of 16 tokens",
-        {"name": "lee-news", "length": 16},
-        {"name": "tiny-llama"},
-        4,
-        threat={"knows": ["batch-size", "dropout-rates"]},
-        rest={"partition": {"scheme": "by-user"}},
-    ),
+    "dager": replace(TEXT, batch_size=4),
     "dlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "dropout-inversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "fedavg-inversion": SEVERAL_STEPS,
@@ -156,6 +156,7 @@ CASES = {
         threat={"knows": [*KNOWS, "components"]},
         rest={"components": [{"name": "cutmix", "probability": 1.0}]},
     ),
+    "lamp": replace(TEXT, settings={"iterations": 200, "drafts": 40, "every": 40, "candidates": 30, "finishing": 5}),
     "map": _defended("Laplace noise 0.01", {"name": "gradient-noise", "scale": 0.01, "law": "laplace"}),
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
@@ -175,13 +176,17 @@ CASES = {
         _over_rounds("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
         settings={"attack": "closed-form-linear"},
     ),
+    "sentence-atoms": replace(TEXT, batch_size=4),
     "sme": SEVERAL_STEPS,
     "span-intersection": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "sparse-dictionary": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "spear": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, batch_size=4),
+    "subspace-distance": replace(TEXT, batch_size=4),
+    "tag": replace(TEXT, settings={"iterations": 400}),
     "transform-inversion": _defended("ATS", {"name": "ats"}),
     "trap-weights": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, 8, threat={"server": "malicious"}),
     "wiig": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING, threat={"knows": [*KNOWS, "masks"]}),
+    "word-readout": replace(TEXT, batch_size=4),
 }
 
 
@@ -243,7 +248,17 @@ def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     yield _row("exact", setting, "share", [float(sentence.exact) for sentence in sentences], mean=True)
 
 
-_MEASURES = {"mask-readout": _masks, "dager": _sentences}
+def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
+    """Share of a batch's words that were found."""
+    found = [victim.found["words found"] for victim in victims if victim.found]
+    if not found:
+        yield _absent("words found", setting, "share", victims[0].failure or "no text was scored")
+        return
+    yield _row("words found", setting, "share", found, mean=True)
+
+
+_TEXT = ("dager", "lamp", "sentence-atoms", "subspace-distance", "tag")
+_MEASURES = {"mask-readout": _masks, "word-readout": _words, **dict.fromkeys(_TEXT, _sentences)}
 
 
 def _row(name: str, setting: str, unit: str, values: Sequence[float], *, mean: bool = False) -> Row:

@@ -14,6 +14,7 @@ from fedsim import registry, seeding
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
 from fedsim.metrics.image import score_items
+from fedsim.metrics.text import score_sentences
 from fedsim.types import Observation, PublicKnowledge, Reconstruction, Truth
 from fedsim.world import World
 
@@ -160,6 +161,27 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
     assert informed.objective < 0.1 * naive.objective
     assert errors[1] < errors[0]
+
+
+def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, world = watched(**written_text, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
+    guess = attacked(observation, leave_out=("dager",))
+    assert world.dataset.tokenizer is not None
+    assert score_sentences(guess, truth.private[0], world.dataset.tokenizer).sentences[0].exact
+    assert guess.notes[0] == "won: sentence-atoms, which explains the gradient exactly"
+
+
+def test_of_a_text_without_an_exact_answer_the_lowest_distance_wins(
+    watched: Watched, written_text: dict[str, Any]
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": 0.2}}
+    observation, _, _ = watched(**tables, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
+    guess = attacked(observation, leave_out=("lamp",))
+    scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
+    assert set(scores) == {"word-readout", "sentence-atoms", "subspace-distance", "tag"}
+    winner = guess.notes[0].removeprefix("won: ")
+    assert float(scores[winner]) == min(map(float, scores.values()))
+    assert any(note.startswith("dager does not apply") for note in guess.notes)
 
 
 def test_whoever_watches_may_stop_the_search(watched: Watched) -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
 from attacks._words import Following, counts_of, following_of, lengths_of, outstanding_rows, words_of
 from fedsim.errors import NotApplicable
@@ -135,6 +135,30 @@ def test_rows_that_hold_more_are_found_among_zeros_and_in_noise(rows: list[int],
 def test_squared_weights_of_orthogonal_places_add_up(counts: list[int], length: int) -> None:
     weights = torch.tensor(counts).double().sqrt() / (2 * length)
     assert counts_of(Following(torch.arange(len(counts)), weights), (length, length)).tolist() == counts
+
+
+class Positioned(nn.Module):
+    """Adds a learned vector of the place to that of the token; a biased output layer tells no lengths."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.places = nn.Embedding(40, 8), nn.Embedding(12, 8)
+        self.head = nn.Linear(8, 40)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.head(self.tokens(tokens) + self.places(torch.arange(tokens.shape[1])))
+
+
+def test_learned_positions_give_the_longest_sentence_away(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+    model, tokens = Positioned(), torch.arange(20).view(2, 10)
+    labels = tokens.roll(-1, 1)
+    labels[0, 4:], labels[1, 7:] = IGNORED, IGNORED
+    found = torch.autograd.grad(observation.loss(model(tokens), labels), list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), found, strict=True))
+    spec = replace(observation.spec, vocabulary=40, classes=40)
+    update = replace(observation.update, tensors=tensors)
+    assert lengths_of(replace(observation, model=model, spec=spec, update=update)) == (7, 7)
 
 
 def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
