@@ -119,6 +119,21 @@ def test_each_network_learns_from_one_half_alone() -> None:
     assert not torch.allclose(second, other)
 
 
+@pytest.mark.parametrize("same", [False, True])
+def test_a_record_that_nobody_chose_leaves_no_gradient(same: bool) -> None:
+    own, batch = component(forget_rate=0.4, same_batch=same), data(10)
+    model = pair(own)
+    inputs = batch.inputs.clone().requires_grad_()
+    outputs = model(inputs)
+    (slopes,) = torch.autograd.grad(own.objective(outputs, batch.labels, 1), inputs)
+    chosen = torch.zeros(10, dtype=torch.bool)
+    parts = (slice(None), slice(None)) if same else (slice(5), slice(5, None))
+    for scores, part in zip(outputs.detach().unbind(1)[2:], parts, strict=True):
+        chosen[torch.arange(10)[part][small_losses(scores[part], batch.labels[part], 0.4)]] = True
+    assert 0 < int((~chosen).sum()) <= 4
+    assert torch.equal(slopes.any(1), chosen)
+
+
 def test_scoring_needs_no_gradient_and_is_in_evaluation_mode_at_the_fixed_prefix() -> None:
     own, batch = component(), data(6)
     model = pair(own)

@@ -222,3 +222,17 @@ def test_the_distance_to_the_expected_gradient_falls_like_the_root_of_samples() 
         found = [gradient(model, cross_entropy(drawn(model, inputs, seed)[0], labels)) for seed in range(100)]
         distances[samples] = torch.stack([(own - torch.stack(found).mean(0)).norm() for own in found]).mean()
     assert float(distances[16] / distances[1]) == pytest.approx(1.0 / math.sqrt(16), rel=0.25)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 4])
+def test_a_zero_column_of_one_record_tells_which_features_were_dropped_in_every_sample(samples: int) -> None:
+    """Direct reading of masks gets poorer with M: of p D features that one mask drops, p^M D are seen to be dropped."""
+    inputs, labels = data(1)
+    found, model = 0, sampled(samples)
+    for seed in range(200):
+        outputs, _, (mask,) = drawn(model, inputs, seed)
+        (gradient,) = torch.autograd.grad(cross_entropy(outputs, labels), [model.get_parameter("3.weight")])
+        dropped = ~mask[0].any(0)
+        assert torch.equal(~gradient.any(0), dropped)
+        found += int(dropped.sum())
+    assert stats.binomtest(found, 200 * WIDTH, RATE**samples).pvalue > 1e-3
