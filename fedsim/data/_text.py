@@ -31,10 +31,10 @@ class TokenConfig(Config):
     """Settings of every set whose examples are tokens of sentences."""
 
     length: int = Field(default=32, ge=2, description="tokens of an example: longer sentences are cut there")
-    tokenizer: Literal["words", "bytes", "smollm2-135m"] | Path = Field(
+    tokenizer: Literal["words", "bytes", "smollm2-135m", "minilm"] | Path = Field(
         default="words",
-        description="words: frequent words of the test text, bytes for all others; bytes; smollm2-135m: that of this "
-        "model; or the folder of a Hugging Face checkpoint, whose model then goes with it",
+        description="words: frequent words of the test text, bytes for all others; bytes; smollm2-135m or minilm: that "
+        "of this model; or the folder of a Hugging Face checkpoint, whose model then goes with it",
     )
     words: int = Field(default=2000, ge=1, description="words: how many")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the documents kept for testing")
@@ -138,6 +138,8 @@ def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
         return ModelTokenizer(config.tokenizer)
     if config.tokenizer == checkpoints.SMOLLM2:
         return ModelTokenizer(checkpoints.smollm2())
+    if config.tokenizer == checkpoints.MINILM:
+        return ModelTokenizer(checkpoints.minilm())
     return WordTokenizer(frequent_words(public, config.words) if config.tokenizer == "words" else ())
 
 

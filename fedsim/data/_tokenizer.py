@@ -32,6 +32,7 @@ class WordTokenizer:
     """
 
     padding = _BYTES
+    begin = None
     end = _BYTES + 1
 
     def __init__(self, words: Sequence[str] = ()) -> None:
@@ -71,7 +72,7 @@ class ModelTokenizer:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        if self._own.eos_token_id is None:
+        if self._end is None:
             raise FedsimError(f"the tokenizer in {folder} has no end of text (eos_token). Add one to its settings.")
 
     @cached_property
@@ -99,9 +100,21 @@ class ModelTokenizer:
         return int(self.end if own is None else own)
 
     @property
+    def begin(self) -> int | None:
+        """The tokenizer's class token, where it has one."""
+        own = self._own.cls_token_id
+        return None if own is None else int(own)
+
+    @property
     def end(self) -> int:
-        """The token that follows the last one of a text."""
-        return int(self._own.eos_token_id)
+        """The tokenizer's end of text, or what separates two texts where it has none, as in BERT."""
+        assert self._end is not None
+        return self._end
+
+    @property
+    def _end(self) -> int | None:
+        own = self._own.eos_token_id
+        return self._own.sep_token_id if own is None else int(own)
 
     def encode(self, text: str) -> list[int]:
         """Return the tokens of a text, without those that a model puts around it."""

@@ -1,0 +1,153 @@
+"""Sentences from your own pairs, of which people have said how alike they are: what sentence embeddings are tested on.
+
+Source: the form of the STS benchmark, Cer et al. 2017, arXiv 1708.00055: a CSV file without a header, two sentences and
+a score from 0 (nothing in common) to 5 (the same meaning) in a row. Training examples are single sentences without
+labels; pairs and scores serve the test alone. What it may leak: the sentences themselves.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fedsim.data._text import TokenConfig, read_text, test_and_training, tokenizer_of
+from fedsim.errors import FedsimError
+from fedsim.registry import dataset
+from fedsim.types import Batch, Dataset, InputSpec, Similarities, Tokenizer
+
+_COLUMNS = 3
+_HIGHEST = 5.0
+_FEWEST_PAIRS = 2
+
+
+class SentencePairsConfig(TokenConfig):
+    """Settings of sentence-pairs."""
+
+    path: Path = Field(description="a UTF-8 CSV file without a header: sentence, sentence, score from 0 to 5")
+    test_path: Path | None = Field(
+        default=None, description="such a file with the pairs for testing; when absent, test_fraction of those in path"
+    )
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the pairs kept for testing")
+    test: int | None = Field(default=None, ge=1, description="at most this many test pairs; all when absent")
+
+
+class Pair(NamedTuple):
+    """Two sentences and how alike people found them, from 0 to 5."""
+
+    first: str
+    second: str
+    score: float
+
+
+@dataset("sentence-pairs", summary="your own sentences, and pairs of which people said how alike", paper="1708.00055")
+def sentence_pairs(config: SentencePairsConfig) -> Dataset:
+    """Load the sentences. None stands in both training and test text; an owner is a pair.
+
+    Raises:
+        FedsimError: there is no such file, it is no UTF-8, holds a row that is no pair with its score, or too few of
+            them.
+        MissingExtra: an optional package is needed that is not installed.
+    """
+    tested, trained = _parts(config)
+    tested = tested[: config.test]
+    tokenizer = tokenizer_of(config, [sentence for pair in tested for sentence in (pair.first, pair.second)])
+    test, train = _Sentences(tokenizer, config.length), _Sentences(tokenizer, config.length)
+    numbers = [(test.number(pair.first, owner), test.number(pair.second, owner)) for owner, pair in enumerate(tested)]
+    for owner, pair in enumerate(trained):
+        for sentence in (pair.first, pair.second):
+            if test.cut(sentence) not in test.known:
+                train.number(sentence, owner)
+    if not train.known:
+        raise FedsimError("every training sentence is also a test sentence. Bring more pairs.")
+    return Dataset(
+        train=train.batch(config.train),
+        test=test.batch(None),
+        spec=InputSpec(
+            (config.length,), 1, (), (), tokenizer.vocabulary, tokenizer.padding, borders=_borders(tokenizer)
+        ),
+        class_names=("sentence",),
+        users=torch.tensor(train.owners[: config.train]),
+        tokenizer=tokenizer,
+        similarities=Similarities(torch.tensor(numbers), torch.tensor([pair.score for pair in tested])),
+    )
+
+
+def read_pairs(path: Path) -> list[Pair]:
+    """Return the pairs of a file.
+
+    Raises:
+        FedsimError: there is no such file, it is no UTF-8, or holds a row that is no pair with its score.
+    """
+    if not path.is_file():
+        raise FedsimError(f"there is no file {path}: expected a CSV file with two sentences and a score in a row.")
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        return [_pair(path, rows.line_num, row) for row in rows if row]
+    except csv.Error as error:
+        raise FedsimError(f"{path}, line {rows.line_num}: {error}. Expected quoted text with comma between.") from error
+
+
+def _pair(path: Path, line: int, row: Sequence[str]) -> Pair:
+    if len(row) != _COLUMNS:
+        raise FedsimError(f"{path}, line {line}: expected two sentences and a score, got {len(row)} columns.")
+    first, second, told = (column.strip() for column in row)
+    if not first or not second:
+        raise FedsimError(f"{path}, line {line}: a sentence is empty.")
+    try:
+        score = float(told)
+    except ValueError:
+        score = -1.0
+    if not 0 <= score <= _HIGHEST:
+        raise FedsimError(f"{path}, line {line}: expected a score from 0 to 5, got {told!r}.")
+    return Pair(first, second, score)
+
+
+def _parts(config: SentencePairsConfig) -> tuple[list[Pair], list[Pair]]:
+    """Return pairs for testing and pairs for training."""
+    pairs = read_pairs(config.path)
+    if config.test_path is None:
+        if len(pairs) < _FEWEST_PAIRS:
+            raise FedsimError(f"{config.path} holds 1 pair: expected at least 2, one for training and one for testing.")
+        return test_and_training(config, pairs)
+    return read_pairs(config.test_path), pairs
+
+
+def _borders(tokenizer: Tokenizer) -> tuple[int, ...]:
+    return (tokenizer.end,) if tokenizer.begin is None else (tokenizer.begin, tokenizer.end)
+
+
+class _Sentences:
+    """Distinct sentences, cut to a length, in the order in which they came."""
+
+    def __init__(self, tokenizer: Tokenizer, length: int) -> None:
+        self.known: dict[tuple[int, ...], int] = {}
+        self.owners: list[int] = []
+        self._tokenizer, self._length = tokenizer, length
+
+    def cut(self, sentence: str) -> tuple[int, ...]:
+        """Return the tokens of a sentence between its borders; it is cut in front of the end."""
+        before = () if self._tokenizer.begin is None else (self._tokenizer.begin,)
+        room = max(1, self._length - len(before) - 1)
+        return (*before, *self._tokenizer.encode(sentence)[:room], self._tokenizer.end)[: self._length]
+
+    def number(self, sentence: str, owner: int) -> int:
+        """Return the number of a sentence; a new one gets the next, and an owner."""
+        tokens = self.cut(sentence)
+        if tokens not in self.known:
+            self.owners.append(owner)
+        return self.known.setdefault(tokens, len(self.known))
+
+    def batch(self, most: int | None) -> Batch:
+        """Return the first sentences, filled up, without labels."""
+        chosen = list(self.known)[:most]
+        inputs: Tensor = torch.full((len(chosen), self._length), self._tokenizer.padding)
+        for row, tokens in enumerate(chosen):
+            inputs[row, : len(tokens)] = torch.tensor(tokens)
+        return Batch(inputs, torch.zeros(len(chosen), dtype=torch.long))
