@@ -118,7 +118,7 @@ def scores(
     batch = truth.private[0]
     sentences = score_sentences(found, batch, world.dataset.tokenizer).sentences
     pairs = [(own.guess.split(), own.text.split()) for own in sentences]
-    words = score_words(found, batch)
+    words = score_words(found, batch, world.dataset.tokenizer)
     return {
         "tokens right": _mean([own.token_accuracy for own in sentences]),
         "ROUGE-1": _mean([rouge_n(*pair, 1) for pair in pairs]),
