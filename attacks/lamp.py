@@ -67,7 +67,7 @@ class Lamp(TextMatching[LampConfig]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return settings with about so many gradients: a third for the descent, the rest for drafts and moves."""
+        """Return settings with about so many gradients in descent, drafts and moves, beside a last search."""
         turns = 10
         iterations = max(1, gradients // 3)
         candidates = max(1, gradients // (3 * turns))
@@ -76,6 +76,7 @@ class Lamp(TextMatching[LampConfig]):
             "every": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
+            "finishing": 5,
         }
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:

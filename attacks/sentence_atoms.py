@@ -38,6 +38,7 @@ _TINY = 1e-30
 _ENOUGH = 1e-3
 _GAIN = 0.01
 _EXACT = 1e-4
+_MOST_ENDINGS = 64
 
 
 class SentenceAtomsConfig(Config):
@@ -48,7 +49,7 @@ class SentenceAtomsConfig(Config):
     overlap: float = Field(
         default=0.7, gt=0, le=1, description="share of equal places above which two candidates count as one"
     )
-    endings: int = Field(default=16, ge=1, description="most tokens that are tried behind a candidate")
+    endings: int = Field(default=16, ge=1, description="tokens that are tried behind every candidate")
     changes: int = Field(default=100, ge=0, description="words that are tried in other places of a chosen sentence")
 
 
@@ -100,7 +101,8 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
             further = pursued(atoms, target, fit)
             if fit.left - further.left < _GAIN * fit.left:
                 break
-            atoms, fit = self._changed(observation, sketch, atoms, target, further, pool, generator)
+            atoms, fit = self._ended(observation, sketch, atoms, target, further)
+            atoms, fit = self._changed(observation, sketch, atoms, target, fit, pool, generator)
             history.append((step, fit.left))
             on_step(Step(0, step, batch, fit.left, fit.left, _rows(atoms, fit, batch, length)))
             if fit.left < _ENOUGH:
@@ -137,6 +139,21 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         """Return one atom for every token that may stand behind a sentence."""
         endings = behind(observation, words_of(observation))[: self.config.endings].tolist()
         return [Atom(sentence, last, row, _gradient(observation, sketch, sentence, last, row)) for last in endings]
+
+    def _ended(
+        self, observation: Observation, sketch: Sketch, atoms: list[Atom], target: Tensor, fit: Fit
+    ) -> tuple[list[Atom], Fit]:
+        """Try every further token behind the sentence that was chosen last, as long as it is not all explained."""
+        for last in behind(observation, words_of(observation))[self.config.endings : _MOST_ENDINGS].tolist():
+            if fit.left < _ENOUGH:
+                break
+            atom = atoms[fit.chosen[-1]]
+            gradient = _gradient(observation, sketch, atom.sentence, last, atom.row)
+            other = Atom(atom.sentence, last, atom.row, gradient)
+            tried = fitted([*atoms, other], target, (*fit.chosen[:-1], len(atoms)))
+            if tried.left < fit.left:
+                atoms, fit = [*atoms, other], tried
+        return atoms, fit
 
     def _changed(
         self,
