@@ -12,7 +12,13 @@ from fedsim.errors import FedsimError
 from fedsim.types import InputSpec
 
 PRETRAINED = {"efficientnet-lite0"}  # frozen and in packages of their own: test_efficientnet_lite0.py
-LANGUAGE = {"hugging-face", "smollm2-135m", "tiny-llama"}  # for tokens: test_language.py, test_smollm2_135m.py
+LANGUAGE = {
+    "hugging-face",
+    "minilm",
+    "smollm2-135m",
+    "tiny-encoder",
+    "tiny-llama",
+}  # for tokens: test_language.py, test_encoders.py
 FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}

@@ -1,0 +1,44 @@
+"""What sentence encoders share: what they read, and the mean over a sentence's tokens."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from fedsim.errors import FedsimError
+from fedsim.models._language import text_shape
+from fedsim.types import InputSpec
+
+_NO_LABELS = 1
+
+
+def sentence_shape(spec: InputSpec, model: str, longest: int) -> tuple[int, int]:
+    """Return (tokens of an example, number of tokens there are).
+
+    Args:
+        spec: the inputs.
+        model: the model's name, for the message.
+        longest: most tokens that it can read.
+
+    Raises:
+        FedsimError: the inputs are no text, have labels, or are too long.
+    """
+    length, vocabulary = text_shape(spec, model)
+    if spec.classes != _NO_LABELS:
+        raise FedsimError(
+            f"model '{model}' returns an embedding of a sentence, and these have labels of {spec.classes} classes. "
+            'Choose a set without labels, for example data.name = "sentence-pairs".'
+        )
+    if length > longest:
+        raise FedsimError(f"data.length is {length}, expected at most {longest}, the positions of model '{model}'.")
+    return length, vocabulary
+
+
+def is_word(tokens: Tensor, padding: int | None) -> Tensor:
+    """Say of tokens (B, T) which fill nothing up, boolean, shape (B, T)."""
+    return tokens != (-1 if padding is None else padding)
+
+
+def mean_pooled(hidden: Tensor, counts: Tensor) -> Tensor:
+    """Return the mean of hidden states (B, T, width) over the places that count (B, T), shape (B, width)."""
+    weights = counts.to(hidden.dtype)[..., None]
+    return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)

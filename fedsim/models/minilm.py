@@ -1,0 +1,97 @@
+"""MiniLM: all-MiniLM-L6-v2, a trained sentence encoder of 6 BERT blocks, 384 wide, out of a package.
+
+Papers: Wang et al. 2020, arXiv 2002.10957 (the model), and Reimers, Gurevych 2019, arXiv 1908.10084 (the mean over
+tokens as embedding). 22.6 million parameters, an embedding of 30,522 tokens, dropout of 0.1 in every block. What it may
+leak: the embedding's gradient has a row for each token of the batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import Field
+from torch import Tensor, float32, nn
+
+from fedsim import checkpoints
+from fedsim.errors import FedsimError, MissingExtra
+from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
+from fedsim.registry import model
+from fedsim.types import Config, InputSpec
+
+_POSITIONS = 512
+
+
+class MiniLmConfig(Config):
+    """Settings of MiniLM."""
+
+    dropout: float = Field(
+        default=0.1, ge=0, lt=1, description="probability p of dropping an entry: embedding, softmax, and both parts"
+    )
+
+
+@model(checkpoints.MINILM, summary="trained sentence encoder of 6 BERT blocks", paper="2002.10957", extra="llm")
+def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
+    """Load the model, in single precision.
+
+    Raises:
+        MissingExtra: a package is not installed.
+        FedsimError: inputs that are no text, have labels or are longer than the context, the tokenizer of another
+            model, or weights that cannot be read.
+    """
+    _, vocabulary = sentence_shape(spec, checkpoints.MINILM, _POSITIONS)
+    encoder = MiniLm(_loaded(config.dropout), spec)
+    known = encoder.own.get_input_embeddings().num_embeddings
+    if vocabulary != known:
+        raise FedsimError(
+            f"model '{checkpoints.MINILM}' has {known} tokens and the tokenizer {vocabulary}: it is that of another "
+            f'model. Set data.tokenizer = "{checkpoints.MINILM}".'
+        )
+    return encoder
+
+
+class MiniLm(nn.Module):
+    """Tokens (B, T) to embeddings (B, 384).
+
+    Args:
+        own: the model of the transformers package.
+        spec: of the examples.
+
+    Attributes:
+        width: of an embedding.
+        longest: most tokens that it reads.
+        padding_token: what fills up a short sentence; None when nothing does.
+    """
+
+    def __init__(self, own: Any, spec: InputSpec) -> None:
+        super().__init__()
+        self.own = own
+        self.width, self.longest, self.padding_token = int(own.config.hidden_size), _POSITIONS, spec.padding
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return embeddings; what fills up a sentence changes nothing."""
+        counts = is_word(tokens, self.padding_token)
+        hidden = self.own(input_ids=tokens, attention_mask=counts.long()).last_hidden_state
+        return mean_pooled(hidden, counts)
+
+
+def _loaded(dropout: float) -> Any:
+    folder = checkpoints.minilm()
+    try:
+        from transformers import AutoModel  # noqa: PLC0415 - an extra, and seconds of imports
+    except ImportError:
+        raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
+    try:
+        with checkpoints.quiet():
+            return AutoModel.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                attn_implementation="eager",
+                dtype=float32,
+                add_pooling_layer=False,
+                hidden_dropout_prob=dropout,
+                attention_probs_dropout_prob=dropout,
+            )
+    except Exception as error:
+        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
