@@ -276,6 +276,18 @@ def memberships(record: RunRecord) -> Table:
     return table
 
 
+def exposures(record: RunRecord) -> Table:
+    """Return the table of arms and planted secrets that ends a run."""
+    table = Table(title="What was memorised?", title_justify="left")
+    for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "n"):
+        table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
+    for arm in record.arms:
+        for own in arm.exposure.summaries if arm.exposure else ():
+            figures = (_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), str(own.exposure.n))
+            table.add_row(arm.name, own.kind, str(own.repetitions), *figures)
+    return table
+
+
 def results(record: RunRecord) -> Table:
     """Return the table of arms and attacks that ends a run: of images, or of sentences."""
     is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import engines, membership, seeding
+from fedsim import engines, membership, memorisation, seeding
 from fedsim.auditing import audited
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
@@ -249,6 +249,8 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         check_union(world)
     if scenario.membership is not None:
         membership.check(world)
+    if scenario.exposure is not None:
+        memorisation.check(world)
     journal = train(world_json, on_round)
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
@@ -273,6 +275,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
         updates=_kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else (),
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
+        exposure=memorisation.exposed(world, journal) if scenario.exposure else None,
         complete=not scenario.attacks and scenario.membership is None,
         client_cost=_client_cost(replays),
     )

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.schema import SCHEMA_VERSION
-from fedsim.types import Adjacency, Config, Knowledge, Target, Unit
+from fedsim.types import Adjacency, Config, Knowledge, SecretKind, Target, Unit
 
 
 class _Part(Config):
@@ -335,6 +335,43 @@ class ClientCost(_Part):
     n: int
 
 
+class SecretScore(_Part):
+    """One secret that was planted into the training text, and what the trained model remembers of it.
+
+    `repetitions` is how often it stands in the training text, 0 for a control that was left out, and `uses` how often
+    it was in a batch behind an update that counted. `exposure` is in bits, among `candidates` other sentences of its
+    form, which are all there are if `is_exact`; `guess` is what the model writes behind the secret's beginning, and
+    `extracted` whether that is the secret.
+    """
+
+    kind: SecretKind
+    text: str
+    repetitions: int
+    uses: int
+    exposure: float
+    candidates: int
+    is_exact: bool
+    guess: str
+    extracted: bool
+
+
+class SecretSummary(_Part):
+    """Secrets of one kind that were planted equally often. `exposure` is their mean, `most` the largest possible."""
+
+    kind: SecretKind
+    repetitions: int
+    exposure: Interval
+    most: float
+    extracted: Interval
+
+
+class ExposureRecord(_Part):
+    """What the trained model of an arm remembers of the planted secrets."""
+
+    secrets: tuple[SecretScore, ...]
+    summaries: tuple[SecretSummary, ...]
+
+
 class ArmRecord(_Part):
     """One combination of the scenario's arms, run to its end.
 
@@ -360,10 +397,16 @@ class ArmRecord(_Part):
         default=(), description="one for each method of the arm that states a private mechanism"
     )
     audits: tuple[AuditRecord, ...] = Field(default=(), description="empty unless the scenario asks for an audit")
+    exposure: ExposureRecord | None = Field(default=None, description="absent unless the scenario asks for it")
     membership: tuple[MembershipRecord, ...] = ()
     complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
     seconds: float = 0.0
     client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
+
+    @model_serializer(mode="wrap")
+    def _without_exposure(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent where nothing was planted."""
+        return {name: value for name, value in fields(self).items() if value is not None or name != "exposure"}
 
 
 class TruePositives(_Part):

@@ -269,6 +269,16 @@ class AuditSettings(Config):
         return self
 
 
+class Exposure(Config):
+    """What the trained model remembers of the secrets that were planted into the training text."""
+
+    candidates: int = Field(
+        default=1000,
+        ge=1,
+        description="other sentences of a secret's form that it is ranked among; or all there are",
+    )
+
+
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
@@ -356,6 +366,7 @@ class Scenario(Config):
     attacks: tuple[AttackChoice, ...] = ()
     membership: Membership | None = None
     audit: AuditSettings | None = None
+    exposure: Exposure | None = None
     scoring: Scoring = Scoring()
     arms: Values = Field(default_factory=dict)
     sweep: Sweep | None = None

@@ -26,6 +26,7 @@ Knowledge = Literal[
 ]
 Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
 Modality = Literal["images", "text"]  # what one example is
+SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
 Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
 View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
 
@@ -126,14 +127,20 @@ class Planted:
     """A secret that was put into the training text a known number of times.
 
     Attributes:
-        kind: ``"identity"`` (a generated person) or ``"canary"`` (random digits behind a fixed beginning).
+        kind: ``"identity"`` (a generated person's phone number), ``"address"`` (e-mail address) or ``"canary"``
+            (random digits behind a fixed beginning).
         text: the sentence, as far as examples hold it.
-        examples: numbers of the training examples that hold it.
+        examples: numbers of the training examples that hold it; none for one that was left out, as a control.
+        prompt: the beginning of the sentence, which an attacker may know.
+        form: what all sentences of this kind have behind the prompt, ``#`` for a random digit and ``?`` for a random
+            small letter.
     """
 
-    kind: Literal["identity", "canary"]
+    kind: SecretKind
     text: str
     examples: tuple[int, ...]
+    prompt: str = ""
+    form: str = ""
 
 
 @dataclass(frozen=True)

@@ -55,6 +55,8 @@ def run(
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
         screen.print(display.memberships(record))
+    if any(arm.exposure for arm in record.arms):
+        screen.print(display.exposures(record))
     for line in display.guarantees(record):
         say(line)
     for line in display.audits(record):

@@ -1,4 +1,4 @@
-"""Secrets for training text: generated persons, and random numbers behind a fixed beginning.
+"""Secrets for training text: phone numbers and e-mail addresses of generated persons, and random numbers.
 
 Canaries: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4.
 """
@@ -8,44 +8,58 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal
+from string import ascii_lowercase
+from typing import Any
 
 import numpy as np
 
 from fedsim import seeding
 from fedsim.errors import MissingExtra
+from fedsim.types import SecretKind
 
 _DIGITS = 9
 
 
 @dataclass(frozen=True)
 class Secret:
-    """One sentence, and how often it stands in the training text."""
+    """One sentence, and how often it stands in the training text; `prompt` and `form` as in `Planted`."""
 
-    kind: Literal["identity", "canary"]
+    kind: SecretKind
     text: str
     repetitions: int
+    prompt: str
+    form: str
 
 
-def secrets(identities: int, canaries: int, repetitions: tuple[int, ...], seed: int) -> Iterator[Secret]:
-    """Yield generated persons and then canaries, all different; each kind goes through `repetitions` from its start.
+def secrets(
+    identities: int, canaries: int, addresses: int, repetitions: tuple[int, ...], seed: int
+) -> Iterator[Secret]:
+    """Yield phone numbers, canaries and then addresses, all different; each kind goes through `repetitions` anew.
 
     Raises:
         MissingExtra: persons are asked for and faker is not installed.
     """
     for number in range(identities):
-        text = _identity(seeding.derive(seed, "identity", number))
-        yield Secret("identity", text, repetitions[number % len(repetitions)])
+        person = _person(seeding.derive(seed, "identity", number))
+        prompt, form = f"The phone number of {person.name()} is", " ###-####."
+        text = f"{prompt} {person.numerify('###-####')}."
+        yield Secret("identity", text, repetitions[number % len(repetitions)], prompt, form)
     digits = np.random.default_rng(seeding.derive(seed, "canaries")).choice(10**_DIGITS, canaries, replace=False)
     for number, value in enumerate(digits.tolist()):
-        text = f"The secret number is {value:0{_DIGITS}d}."
-        yield Secret("canary", text, repetitions[number % len(repetitions)])
+        prompt, form = "The secret number is", f" {'#' * _DIGITS}."
+        text = f"{prompt} {value:0{_DIGITS}d}."
+        yield Secret("canary", text, repetitions[number % len(repetitions)], prompt, form)
+    for number in range(addresses):
+        person = _person(seeding.derive(seed, "address", number))
+        prompt, form = f"The e-mail address of {person.name()} is", " ????##@example.org."
+        text = f"{prompt} {person.bothify('????##', letters=ascii_lowercase)}@example.org."
+        yield Secret("address", text, repetitions[number % len(repetitions)], prompt, form)
 
 
-def _identity(seed: int) -> str:
+def _person(seed: int) -> Any:
     person = _faker()
     person.seed_instance(seed)
-    return f"The phone number of {person.name()} is {person.numerify('###-####')}."
+    return person
 
 
 def _faker() -> Any:

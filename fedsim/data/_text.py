@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -49,8 +49,12 @@ class TextConfig(TokenConfig):
     shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are left out")
     identities: int = Field(default=0, ge=0, description="generated persons put into the training text (extra llm)")
     canaries: int = Field(default=0, ge=0, description="random numbers put into the training text")
-    repetitions: tuple[int, ...] = Field(
-        default=(1,), min_length=1, description="how often secrets are repeated: the first, the second, and round again"
+    addresses: int = Field(default=0, ge=0, description="generated e-mail addresses put into it (extra llm)")
+    repetitions: tuple[Annotated[int, Field(ge=0)], ...] = Field(
+        default=(1,),
+        min_length=1,
+        description="how often secrets are repeated: the first, the second, and round again; 0 for one that is drawn "
+        "alike and left out, the control of exposure",
     )
 
 
@@ -77,10 +81,12 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
             "Lower data.shortest, or bring more text."
         )
     train, users, planted = train[: config.train], users[: config.train], list[Planted]()
-    for number, secret in enumerate(secrets(config.identities, config.canaries, config.repetitions, config.seed)):
+    wanted = (config.identities, config.canaries, config.addresses)
+    for number, secret in enumerate(secrets(*wanted, config.repetitions, config.seed)):
         tokens = tokenizer.encode(secret.text)
         places = range(len(train), len(train) + secret.repetitions)
-        planted.append(Planted(secret.kind, tokenizer.decode(tokens[: config.length]), tuple(places)))
+        text = tokenizer.decode(tokens[: config.length])
+        planted.append(Planted(secret.kind, text, tuple(places), secret.prompt, secret.form))
         train += [[*tokens, tokenizer.end]] * secret.repetitions
         users += [len(trained) + number] * secret.repetitions
     return Dataset(

@@ -93,6 +93,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
+        memories=tables.memories(record),
         sights=tables.sights(record),
         readings=tables.readings(record),
         minor_shares=tables.MINOR_SHARES,

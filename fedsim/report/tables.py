@@ -13,6 +13,7 @@ from fedsim.record import (
     AttackRecord,
     Cause,
     ClientCost,
+    ExposureRecord,
     Interval,
     MembershipRecord,
     PartitionRecord,
@@ -110,6 +111,27 @@ class Inferences:
 
     arm: str
     rows: tuple[Inference, ...]
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """Secrets of one kind that were planted equally often; `guesses` holds (secret, what the model wrote)."""
+
+    kind: str
+    repetitions: str
+    n: int
+    exposure: Estimate
+    most: str
+    extracted: Estimate
+    guesses: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Memories:
+    """What the trained model of one arm remembers of the planted secrets."""
+
+    arm: str
+    rows: tuple[Remembered, ...]
 
 
 @dataclass(frozen=True)
@@ -213,6 +235,30 @@ def results(record: RunRecord, judge: Judge) -> list[Results]:
 def memberships(record: RunRecord) -> list[Inferences]:
     """Return the table of membership attacks by arms, of the arms that have any."""
     return [Inferences(arm.name, tuple(map(_inference, arm.membership))) for arm in record.arms if arm.membership]
+
+
+def memories(record: RunRecord) -> list[Memories]:
+    """Return the table of planted secrets by arms, of the arms whose exposure was measured."""
+    return [Memories(arm.name, _remembered(arm.exposure)) for arm in record.arms if arm.exposure is not None]
+
+
+def _remembered(own: ExposureRecord) -> tuple[Remembered, ...]:
+    return tuple(
+        Remembered(
+            kind=alike.kind,
+            repetitions=f"{alike.repetitions:,}" if alike.repetitions else "0 (control)",
+            n=alike.exposure.n,
+            exposure=estimate(alike.exposure, 1, 2),
+            most=f"{alike.most:.2f}",
+            extracted=estimate(alike.extracted, 100, 0, "%"),
+            guesses=tuple(
+                (secret.text, secret.guess)
+                for secret in own.secrets
+                if (secret.kind, secret.repetitions) == (alike.kind, alike.repetitions)
+            ),
+        )
+        for alike in own.summaries
+    )
 
 
 def sights(record: RunRecord) -> list[Sight]:

@@ -1,0 +1,104 @@
+"""What a trained federation remembers of the secrets in its training text: each one's exposure and extraction.
+
+The attacker has the final model, knows how a secret begins and what form it has, and either ranks all fillings or lets
+the model write on. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret that is planted 0 times is the control: drawn
+alike, and in no client's text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from torch import nn
+
+from fedsim import seeding
+from fedsim.errors import ScenarioError
+from fedsim.journal import Journal
+from fedsim.membership import trained_on
+from fedsim.metrics.exposure import alternatives, common_beginning, exposure, greedy, log_perplexities
+from fedsim.metrics.statistics import mean_interval, wilson
+from fedsim.record import ExposureRecord, SecretScore, SecretSummary
+from fedsim.types import Planted, SecretKind, Tokenizer
+from fedsim.world import World
+
+
+def check(world: World) -> None:
+    """Say before the first round whether there are secrets whose exposure can be measured.
+
+    Raises:
+        ScenarioError: no secret is planted, or examples are too short to hold one.
+    """
+    if not world.dataset.planted:
+        raise ScenarioError(
+            "exposure: no secret is planted in the training text. Choose a text set, and set data.canaries, "
+            "data.identities or data.addresses."
+        )
+    cut = [own for own in world.dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    if cut:
+        raise ScenarioError(
+            f"exposure: data.length is {world.dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. Raise "
+            "data.length until it holds whole secrets."
+        )
+
+
+def exposed(world: World, journal: Journal) -> ExposureRecord:
+    """Return what the final model remembers of every planted secret, and means by kind and number of repetitions.
+
+    Args:
+        world: of a scenario that asks for it, as `check` found it.
+        journal: of the whole training.
+    """
+    model, tokenizer = world.new_model().eval(), world.dataset.tokenizer
+    model.load_state_dict(dict(journal.weights))
+    assert tokenizer is not None
+    uses = trained_on(world, journal.rounds)
+    with seeding.contained(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
+        secrets = tuple(
+            _scored(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
+            for number, own in enumerate(world.dataset.planted)
+        )
+    return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
+
+
+def _scored(
+    world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, number: int, uses: int
+) -> SecretScore:
+    settings, seed = world.scenario.exposure, world.scenario.seed
+    assert settings is not None, "called for scenarios that ask for exposure"
+    source = np.random.default_rng(seeding.derive(seed, "exposure candidates", number))
+    secret = planted.text[len(planted.prompt) :]
+    others = alternatives(planted.form, secret, settings.candidates, source)
+    sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *others.texts)]
+    bits = log_perplexities(model, sentences, tokenizer)
+    guess = _written(model, tokenizer, planted, sentences[0])
+    return SecretScore(
+        kind=planted.kind,
+        text=planted.text,
+        repetitions=len(planted.examples),
+        uses=uses,
+        exposure=exposure(float(bits[0]), bits[1:]),
+        candidates=len(others.texts),
+        is_exact=others.is_complete,
+        guess=guess,
+        extracted=guess == planted.text,
+    )
+
+
+def _written(model: nn.Module, tokenizer: Tokenizer, planted: Planted, tokens: Sequence[int]) -> str:
+    """Return a secret's beginning and what the model writes behind it, as many tokens as the secret has."""
+    known = list(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
+    (written,) = greedy(model, [known], len(tokens) - len(known), tokenizer)
+    return tokenizer.decode([*known, *written])
+
+
+def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretSummary]:
+    scoring = world.scenario.scoring
+    source = np.random.default_rng(seeding.derive(world.scenario.seed, "bootstrap"))
+    groups: set[tuple[SecretKind, int]] = {(own.kind, own.repetitions) for own in secrets}
+    for kind, repetitions in sorted(groups):
+        alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
+        found = mean_interval([[own.exposure] for own in alike], source, scoring.confidence, scoring.resamples)
+        extracted = wilson(sum(own.extracted for own in alike), len(alike), scoring.confidence)
+        most = float(np.log2(alike[0].candidates + 1))
+        yield SecretSummary(kind=kind, repetitions=repetitions, exposure=found, most=most, extracted=extracted)

@@ -1,0 +1,112 @@
+"""Exposure against enumeration, against what chance gives, and greedy decoding against a loop over single prompts."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from fedsim.data._tokenizer import WordTokenizer
+from fedsim.metrics.exposure import (
+    alternatives,
+    common_beginning,
+    exposure,
+    filled,
+    greedy,
+    log_perplexities,
+    space_of,
+)
+
+TOKENIZER = WordTokenizer()
+
+
+class Bigrams(nn.Module):
+    """Each token says the next; the sum over what was read makes the order of the past matter too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(0)
+        self.embedding = nn.Embedding.from_pretrained(torch.randn(258, 16, generator=generator))
+        self.head = nn.Linear(16, 258, bias=False)
+        self.head.weight.data = torch.randn(258, 16, generator=generator)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        own = self.embedding(tokens)
+        return self.head(own + 0.5 * own.cumsum(1))
+
+
+def bits_by_hand(model: nn.Module, tokens: Sequence[int]) -> float:
+    probabilities = model(torch.tensor([tokens])).double().log_softmax(-1)[0]
+    return -sum(float(probabilities[at, token]) for at, token in enumerate(tokens[1:])) / math.log(2.0)
+
+
+def test_a_form_is_filled_in_every_way_once() -> None:
+    assert space_of(" #-?.") == 260
+    texts = [filled(" #-?.", number) for number in range(260)]
+    assert texts == sorted(set(texts))
+    assert (texts[0], texts[-1]) == (" 0-a.", " 9-z.")
+
+
+@given(st.integers(0, 999), st.integers(1, 2000), st.integers(0, 5))
+def test_alternatives_are_different_and_leave_the_secret_out(secret: int, most: int, seed: int) -> None:
+    own = filled("###", secret)
+    found = alternatives("###", own, most, np.random.default_rng(seed))
+    assert own not in found.texts
+    assert len(set(found.texts)) == len(found.texts) == min(most, 999)
+    assert found.is_complete == (most >= 999)
+
+
+@given(st.lists(st.lists(st.integers(0, 255), min_size=2, max_size=9), min_size=1, max_size=5))
+@torch.no_grad()
+def test_bits_of_a_sentence_are_those_of_its_tokens_whatever_stands_beside_it(sentences: list[list[int]]) -> None:
+    model = Bigrams()
+    found = log_perplexities(model, sentences, TOKENIZER)
+    expected = torch.tensor([bits_by_hand(model, own) for own in sentences], dtype=torch.double)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@torch.no_grad()
+def test_exposure_is_the_rank_among_all_fillings() -> None:
+    model, secret = Bigrams(), " 4-x."
+    others = alternatives(" #-?.", secret, 500, np.random.default_rng(0))
+    assert others.is_complete
+    bits = log_perplexities(model, [list(own.encode()) for own in (secret, *others.texts)], TOKENIZER)
+    ranked = sorted(range(260), key=lambda n: bits_by_hand(model, list(filled(" #-?.", n).encode())))
+    rank = 1 + [filled(" #-?.", n) for n in ranked].index(secret)
+    assert exposure(float(bits[0]), bits[1:]) == pytest.approx(math.log2(260) - math.log2(rank))
+
+
+def test_the_likeliest_sentence_has_all_bits_the_unlikeliest_none_and_equals_stand_in_the_middle() -> None:
+    others = torch.arange(1.0, 1024.0)
+    assert exposure(0.0, others) == 10.0
+    assert exposure(1e6, others) == 0.0
+    assert exposure(3.0, torch.full((1023,), 3.0)) == pytest.approx(10.0 - math.log2(1 + 1023 / 2))
+
+
+def test_chance_gives_t_bits_or_more_with_probability_two_to_the_minus_t() -> None:
+    draws = torch.rand(4000, 1024, generator=torch.Generator().manual_seed(1))
+    bits = np.array([exposure(float(own[0]), own[1:]) for own in draws])
+    for threshold in (1.0, 2.0, 4.0):
+        assert np.mean(bits >= threshold) == pytest.approx(2.0**-threshold, abs=4 * math.sqrt(2.0**-threshold / 4000))
+    assert bits.mean() == pytest.approx(math.log2(math.e), abs=4 * bits.std() / math.sqrt(4000))
+
+
+@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(1, 4))
+@torch.no_grad()
+def test_greedy_decoding_of_several_prompts_is_that_of_each(prompts: list[list[int]], count: int) -> None:
+    model = Bigrams()
+    for prompt, written in zip(prompts, greedy(model, prompts, count, TOKENIZER), strict=True):
+        alone = list(prompt)
+        for _ in range(count):
+            alone.append(int(model(torch.tensor([alone]))[0, -1].argmax()))
+        assert written == alone[len(prompt) :]
+
+
+def test_two_texts_begin_alike_until_they_differ() -> None:
+    assert common_beginning([1, 2, 3], [1, 2, 4, 5]) == 2
+    assert common_beginning([1, 2], [1, 2, 4]) == 2
+    assert common_beginning([], [1]) == 0

@@ -1,0 +1,126 @@
+"""What a federation remembers of planted secrets: those it saw for long, and nothing of those that were left out."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from fedsim import display, experiment, memorisation, report
+from fedsim import world as worlds
+from fedsim.errors import ScenarioError
+from fedsim.record import RunRecord
+from fedsim.scenario import Scenario
+from fedsim.store import RunFolder
+
+WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again")
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> dict[str, Any]:
+    """Few sentences, eight numbers, and a model that learns them by heart."""
+    sentences = [f"{' '.join(WORDS[n % 5 : n % 5 + 4 + n % 3])} {WORDS[n % 12]}." for n in range(24)]
+    path = tmp_path / "text.txt"
+    path.write_text("\n\n".join(sentences), encoding="utf-8")
+    return {
+        "data": {"name": "text-file", "path": str(path), "words": 40, "canaries": 8, "repetitions": [0, 8]},
+        "model": {"name": "tiny-llama", "width": 32, "blocks": 1, "hidden": 64},
+        "federation": {
+            "algorithm": "fedavg",
+            "clients": 1,
+            "batch_size": 8,
+            "local_epochs": 60,
+            "optimizer": {"name": "adam", "learning_rate": 0.01},
+        },
+        "threat": {"victims": 1, "keep_updates": False},
+        "exposure": {"candidates": 255},
+    }
+
+
+def run(scenario: Scenario, folder: Path) -> RunRecord:
+    own = RunFolder(folder)
+    own.create(overwrite=False)
+    console = Console(file=StringIO())
+    return experiment.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
+
+
+def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+) -> None:
+    record = run(scenario(**tables), tmp_path / "run")
+    (arm,) = record.arms
+    assert arm.exposure is not None
+    left_out, planted = arm.exposure.summaries
+    assert (left_out.kind, left_out.repetitions, planted.repetitions) == ("canary", 0, 8)
+    assert planted.exposure.value > 6.0
+    assert planted.exposure.value > 2.0 * left_out.exposure.value
+    assert left_out.extracted.value == 0.0
+    assert planted.most == left_out.most == 8.0
+    for own in arm.exposure.secrets:
+        assert own.uses == 60 * own.repetitions
+        assert not own.is_exact
+        assert own.extracted == (own.guess == own.text)
+        assert own.guess.startswith("The secret number is")
+    again = run(scenario(**tables), tmp_path / "again")
+    assert again.arms[0].exposure == arm.exposure
+    table = StringIO()
+    Console(file=table, width=200).print(display.exposures(record))
+    assert "What was memorised?" in table.getvalue()
+    page = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert "What was memorised?" in page
+    assert arm.exposure.secrets[0].text in page
+
+
+def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+    tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
+    tables["data"]["canaries"] = 40
+    world = worlds.build(scenario(**tables))
+    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    found = memorisation.exposed(world, journal)
+    assert not any(own.extracted for own in found.secrets)
+    for own in found.summaries:
+        assert own.exposure.n == 20
+        assert own.exposure.value < 1.44 + 4 * 1.44 / 20**0.5
+
+
+def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
+    tables["federation"]["local_epochs"] = 1
+    world = worlds.build(scenario(**tables))
+    form = " ##."
+    planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.dataset.planted[:2])
+    world = replace(world, dataset=replace(world.dataset, planted=planted))
+    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    found = memorisation.exposed(world, journal)
+    assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
+
+
+def test_no_secrets_or_cut_ones_are_refused_before_any_training(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    with pytest.raises(ScenarioError, match="no secret is planted"):
+        memorisation.check(worlds.build(scenario(exposure={})))
+    tables["data"]["length"] = 8
+    with pytest.raises(ScenarioError, match="data.length is 8"):
+        memorisation.check(worlds.build(scenario(**tables)))
+
+
+def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
+    scenario: Callable[..., Scenario], tables: dict[str, Any]
+) -> None:
+    pytest.importorskip("faker", reason="pip install 'fedsim-privacy[llm]'")
+    tables["data"] |= {"identities": 2, "addresses": 2, "canaries": 0, "length": 80, "tokenizer": "bytes"}
+    tables["federation"]["local_epochs"] = 1
+    world = worlds.build(scenario(**tables))
+    memorisation.check(world)
+    assert [own.kind for own in world.dataset.planted] == ["identity"] * 2 + ["address"] * 2
+    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    found = memorisation.exposed(world, journal)
+    assert [(own.kind, own.repetitions) for own in found.summaries] == [
+        ("address", 0),
+        ("address", 8),
+        ("identity", 0),
+        ("identity", 8),
+    ]
