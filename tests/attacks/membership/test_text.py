@@ -120,9 +120,7 @@ def scored(attack: MembershipAttack[Any], seen: MembershipObservation) -> Tensor
 @pytest.mark.parametrize("name", ATTACKS)
 def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> None:
     _, cases = memorising
-    attack = ATTACKS[name].make(
-        ATTACKS[name].config.model_validate({"shadows": 4} if "shadows" in fields(name) else {})
-    )
+    attack = made(name)
     case = cases[attack.target]
     auc = separation(scored(attack, case.observation), case.is_member, np.random.default_rng(0)).auc
     assert auc.low is not None
@@ -132,9 +130,7 @@ def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any) -> None:
     world, cases = memorising
-    attack = ATTACKS[name].make(
-        ATTACKS[name].config.model_validate({"shadows": 4} if "shadows" in fields(name) else {})
-    )
+    attack = made(name)
     strangers = Batch(world.dataset.test.inputs[:80], world.dataset.test.labels[:80])
     scores = scored(attack, replace(cases[attack.target].observation, candidates=strangers))
     assert scores.shape == (80,)
