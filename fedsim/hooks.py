@@ -596,7 +596,7 @@ class MembershipAttack(_Configured[ConfigT]):
         if reason is not None:
             raise NotApplicable(reason)
         scores = self.score(observation, generator)
-        if scores.shape != observation.candidates.labels.shape:
+        if scores.shape != (len(observation.candidates),):
             raise FedsimError(
                 f"the scores have shape {tuple(scores.shape)}, expected one a candidate: "
                 f"({len(observation.candidates)},)."

@@ -119,10 +119,14 @@ def check(world: World) -> None:
 def of_model(world: World, journal: Journal) -> Case:
     """Return the case against the final model: who among the candidates was in any batch of an update that counted?
 
+    Planted secrets are no candidates: they are repeated, and nothing in the test set is like them.
+
     Raises:
         ScenarioError: fewer training examples were used than members are wanted.
     """
-    members = trained_on(world, journal.rounds).nonzero().flatten()
+    uses = trained_on(world, journal.rounds)
+    uses[[number for secret in world.dataset.planted for number in secret.examples]] = 0
+    members = uses.nonzero().flatten()
     wanted = _wanted(world)
     _check_enough(wanted, len(members), "the training examples that updates were computed from")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]

@@ -1,37 +1,59 @@
-"""What a model says about examples: losses, confidences, gradients. Always in evaluation mode, without dropout."""
+"""What a model says about examples: losses, confidences. Always in evaluation mode, without dropout.
+
+The probability of a sentence is the geometric mean of its tokens' probabilities, exp(-loss), so that a long sentence
+weighs no more than a short one.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from fedsim.losses import are_tokens, per_example
 from fedsim.types import Batch, MembershipObservation, Tensors
 
 _AT_ONCE = 512
-
-
-@torch.no_grad()
-def outputs(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
-    """Return the model's outputs with these weights in double precision, shape (B, K)."""
-    chunks = [functional_call(observation.model, dict(weights), (own,)) for own in batch.inputs.split(_AT_ONCE)]
-    return torch.cat(chunks).double()
+_SENTENCES_AT_ONCE = 16
+_LEAST_LOSS = torch.finfo(torch.float64).eps
 
 
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return the loss of each example by itself, shape (B,)."""
     alone = torch.vmap(lambda output, label: observation.loss(output[None], label[None]))
-    return alone(outputs(observation, weights, batch), batch.labels)
+    return _each(observation, weights, batch, alone)
 
 
 def confidences(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
-    """Return the probability p of each example's own label, shape (B,)."""
-    return outputs(observation, weights, batch).softmax(1).gather(1, batch.labels[:, None])[:, 0]
+    """Return the probability p of each example's own label or tokens, shape (B,)."""
+    return _each(observation, weights, batch, lambda outputs, labels: (-per_example(outputs, labels)).exp())
 
 
 def scaled(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
-    """Return log(p / (1 - p)), shape (B,), computed from the outputs, so that p near 0 or 1 loses nothing."""
-    logits = outputs(observation, weights, batch)
-    own = batch.labels[:, None]
-    others = logits.scatter(1, own, -torch.inf).logsumexp(1)
-    return logits.gather(1, own)[:, 0] - others
+    """Return log(p / (1 - p)), shape (B,), so that p near 0 or 1 loses nothing."""
+    return _each(observation, weights, batch, _logits)
+
+
+def _logits(outputs: Tensor, labels: Tensor) -> Tensor:
+    if are_tokens(labels):
+        loss = per_example(outputs, labels).clamp_min(_LEAST_LOSS)
+        return -loss - (-torch.expm1(-loss)).log()
+    own = labels[:, None]
+    others = outputs.scatter(1, own, -torch.inf).logsumexp(1)
+    return outputs.gather(1, own)[:, 0] - others
+
+
+@torch.no_grad()
+def _each(
+    observation: MembershipObservation, weights: Tensors, batch: Batch, signal: Callable[[Tensor, Tensor], Tensor]
+) -> Tensor:
+    """Return a signal of outputs, in double precision, and labels, chunk by chunk: scores of all tokens are large."""
+    return torch.cat([signal(outputs, labels) for outputs, labels in _answers(observation, weights, batch)])
+
+
+def _answers(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+    size = _SENTENCES_AT_ONCE if are_tokens(batch.labels) else _AT_ONCE
+    for inputs, labels in zip(batch.inputs.split(size), batch.labels.split(size), strict=True):
+        yield functional_call(observation.model, dict(weights), (inputs,)).double(), labels

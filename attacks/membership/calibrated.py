@@ -8,16 +8,16 @@ candidates. What it may leak: members that are hard for everybody but not for th
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, ShadowPlan
+from fedsim.types import Config, MembershipObservation, Modality, ShadowPlan
 
 
 class CalibratedConfig(Config):
@@ -32,6 +32,8 @@ class CalibratedConfig(Config):
 )
 class Calibrated(MembershipAttack[CalibratedConfig]):
     """Scores by the loss relative to that of shadow models."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
         """Return shadow models that saw no candidate."""

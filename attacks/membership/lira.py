@@ -13,16 +13,16 @@ alarms, where a loss threshold finds none.
 
 from __future__ import annotations
 
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import scaled
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, ShadowPlan
+from fedsim.types import Config, MembershipObservation, Modality, ShadowPlan
 
 _LEAST_VARIANCE = 1e-12
 
@@ -43,6 +43,8 @@ class LiraConfig(Config):
 @membership("lira", summary="likelihood ratio of the confidence with and without the example", paper="2112.03570")
 class Lira(MembershipAttack[LiraConfig]):
     """Scores by Gaussians fitted to shadow models' confidences."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
         """Return shadow models with half of the candidates each, or offline with none."""

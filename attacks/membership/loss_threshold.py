@@ -9,15 +9,15 @@ and misses hard ones, so it is weak where false alarms must be rare.
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation
+from fedsim.types import Config, MembershipObservation, Modality
 
 
 class LossThresholdConfig(Config):
@@ -28,6 +28,8 @@ class LossThresholdConfig(Config):
 @membership("loss-threshold", summary="examples with a small loss are members; the simplest attack", paper="1709.01604")
 class LossThreshold(MembershipAttack[LossThresholdConfig]):
     """Scores by the final model's loss."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
         """Return minus the loss."""

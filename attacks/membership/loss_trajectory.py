@@ -10,15 +10,15 @@ that a server or any client who kept the global models of some rounds can name w
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation
+from fedsim.types import Config, MembershipObservation, Modality
 
 
 class LossTrajectoryConfig(Config):
@@ -29,6 +29,8 @@ class LossTrajectoryConfig(Config):
 @membership("loss-trajectory", summary="how far the loss fell since earlier watched rounds", paper="2208.14933")
 class LossTrajectory(MembershipAttack[LossTrajectoryConfig]):
     """Scores by the fall of the loss over rounds."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
         """Refuse a single model."""

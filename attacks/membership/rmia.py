@@ -11,16 +11,16 @@ examples. What it may leak: single members at few false alarms, already with one
 
 from __future__ import annotations
 
-from typing import final
+from typing import ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import confidences
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Batch, Config, MembershipObservation, ShadowPlan
+from fedsim.types import Batch, Config, MembershipObservation, Modality, ShadowPlan
 
 
 class RmiaConfig(Config):
@@ -35,6 +35,8 @@ class RmiaConfig(Config):
 @membership("rmia", summary="the rise of the example's probability against that of a population", paper="2312.03262")
 class Rmia(MembershipAttack[RmiaConfig]):
     """Scores by pairwise likelihood ratios against the reference examples."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
         """Return shadow models that saw no candidate, and each reference example in one half of them."""

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.hooks import MembershipAttack
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, Target, Tensors, WatchedUpdate
+from fedsim.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
 
 class UpdateAlignmentConfig(Config):
@@ -38,6 +38,7 @@ class UpdateAlignmentConfig(Config):
 class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
     """Scores by the agreement of gradients with what one client sent."""
 
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     target: ClassVar[Target] = "update"
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:

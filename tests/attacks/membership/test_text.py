@@ -1,0 +1,148 @@
+"""Membership attacks on sentences: their signals by hand, a memorising model, and one that never saw a candidate."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attacks.membership import _signals
+from fedsim import experiment, membership, registry, seeding
+from fedsim import world as worlds
+from fedsim.hooks import MembershipAttack
+from fedsim.losses import IGNORED, cross_entropy
+from fedsim.metrics.membership import separation
+from fedsim.replay import replay
+from fedsim.scenario import parse
+from fedsim.types import Batch, MembershipObservation, Tensors
+
+VOCABULARY, LENGTH, COUNT = 7, 5, 40
+ATTACKS = registry.methods("membership")
+WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again", "or", "snow")
+
+
+class Bigrams(nn.Module):
+    """Each token says the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(VOCABULARY, VOCABULARY)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table(tokens)
+
+
+def observed() -> tuple[MembershipObservation, Tensors]:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randint(VOCABULARY, (COUNT, LENGTH), generator=generator)
+    labels = torch.randint(VOCABULARY, (COUNT, LENGTH), generator=generator)
+    for row in range(COUNT):
+        labels[row, 1 + row % LENGTH :] = IGNORED
+    weights = {"table.weight": torch.randn(VOCABULARY, VOCABULARY, generator=generator)}
+    both = Batch(inputs, labels)
+    seen = MembershipObservation(both, both, Bigrams(), cross_entropy, ((1, weights),), (), lambda _b, _g: {})
+    return seen, weights
+
+
+def mean_probability(weights: Tensors, batch: Batch, row: int) -> float:
+    """The geometric mean of the probabilities of a sentence's tokens."""
+    table = weights["table.weight"].double().softmax(1)
+    pairs = zip(batch.inputs[row].tolist(), batch.labels[row].tolist(), strict=True)
+    own = [float(table[token, following]) for token, following in pairs if following != IGNORED]
+    return float(np.prod(own) ** (1 / len(own)))
+
+
+def test_signals_of_sentences_are_those_of_their_tokens() -> None:
+    seen, weights = observed()
+    p = np.array([mean_probability(weights, seen.candidates, row) for row in range(COUNT)])
+    np.testing.assert_allclose(_signals.confidences(seen, weights, seen.candidates), p, rtol=1e-6)
+    np.testing.assert_allclose(_signals.losses(seen, weights, seen.candidates), -np.log(p), rtol=1e-6)
+    np.testing.assert_allclose(_signals.scaled(seen, weights, seen.candidates), np.log(p / (1 - p)), rtol=1e-5)
+
+
+def test_a_certain_sentence_still_has_a_logit() -> None:
+    seen, weights = observed()
+    sure = {"table.weight": weights["table.weight"] * 1e4}
+    assert bool(_signals.scaled(seen, sure, seen.candidates).isfinite().all())
+
+
+@pytest.fixture(scope="module")
+def memorising(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A federation that learned few sentences by heart; the sentences of the test set are drawn alike."""
+    source = np.random.default_rng(3)
+    sentences = [" ".join(WORDS[n] for n in source.integers(len(WORDS), size=10)) + "." for _ in range(150)]
+    path = tmp_path_factory.mktemp("text") / "text.txt"
+    path.write_text("\n\n".join(sentences), encoding="utf-8")
+    tables: dict[str, Any] = {
+        "title": "t",
+        "seed": 3,
+        "data": {
+            "name": "text-file",
+            "path": str(path),
+            "length": 16,
+            "words": 16,
+            "test_fraction": 0.6,
+            "canaries": 4,
+        },
+        "model": {"name": "tiny-llama", "width": 32, "blocks": 1, "hidden": 64},
+        "federation": {
+            "algorithm": "fedavg",
+            "clients": 2,
+            "rounds": 2,
+            "batch_size": 8,
+            "local_epochs": 12,
+            "optimizer": {"name": "adam", "learning_rate": 0.01},
+        },
+        "threat": {"rounds": [1, 2]},
+        "membership": {"candidates": 30, "attacks": [{"name": "loss-threshold"}]},
+    }
+    world = worlds.build(parse(tables, "test"))
+    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    truths = [replay(world, entry).truth for entry in journal.entries]
+    cases = {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)}
+    return world, cases
+
+
+def made(name: str) -> MembershipAttack[Any]:
+    config = ATTACKS[name].config
+    few = {"shadows": 4} if "shadows" in config.model_fields else {}
+    return ATTACKS[name].make(config.model_validate(few))
+
+
+def scored(attack: MembershipAttack[Any], seen: MembershipObservation) -> Tensor:
+    plan = attack.plan()
+    shadows = {} if plan is None else {plan: membership.shadows(seen, plan, 0, lambda _: None)}
+    return attack(replace(seen, shadows=shadows), seeding.generator(1, "score"))
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> None:
+    _, cases = memorising
+    attack = made(name)
+    case = cases[attack.target]
+    auc = separation(scored(attack, case.observation), case.is_member, np.random.default_rng(0)).auc
+    assert auc.low is not None
+    assert auc.low > 0.6
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any) -> None:
+    world, cases = memorising
+    attack = made(name)
+    strangers = Batch(world.dataset.test.inputs[:80], world.dataset.test.labels[:80])
+    scores = scored(attack, replace(cases[attack.target].observation, candidates=strangers))
+    assert scores.shape == (80,)
+    invented = torch.rand(80, generator=torch.Generator().manual_seed(5)) < 0.5
+    auc = separation(scores, invented, np.random.default_rng(0)).auc
+    assert auc.low is not None
+    assert auc.high is not None
+    assert auc.low <= 0.5 <= auc.high
+
+
+def test_planted_secrets_are_no_candidates(memorising: Any) -> None:
+    world, cases = memorising
+    planted = world.dataset.train.inputs[[own.examples[0] for own in world.dataset.planted]]
+    candidates = cases["model"].observation.candidates.inputs
+    assert not (candidates[:, None] == planted).all(-1).any()
