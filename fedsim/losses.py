@@ -35,8 +35,9 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
         each = per_example(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0))
         return each.view(-1, answers).mean(1)
     if are_tokens(labels):
-        each = F.cross_entropy(outputs.transpose(1, 2), labels, reduction="none", ignore_index=IGNORED)
-        return each.sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
+        # Token by token, with scores side by side in memory: of many tokens several times as fast as (B, K, T).
+        each = F.cross_entropy(outputs.flatten(0, 1), labels.flatten(), reduction="none", ignore_index=IGNORED)
+        return each.view(labels.shape).sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
     each = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
     return each.view(-1, answers).mean(1)
 
