@@ -22,6 +22,7 @@ from fedsim.client import local_training
 from fedsim.errors import FedsimError
 from fedsim.journal import Journal
 from fedsim.memory import recall, remember
+from fedsim.metrics.embedding import agreement
 from fedsim.metrics.tagging import are_spans, score_spans
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
@@ -99,6 +100,7 @@ def server_app(journal: Journal) -> ServerApp:
                         test_loss=found and found.loss,
                         test_accuracy=found and found.accuracy,
                         test_span_f1=found and found.span_f1,
+                        test_spearman=found and found.spearman,
                     )
                 )
             return None
@@ -116,25 +118,31 @@ class Utility(NamedTuple):
     """How good a model is on the test set.
 
     Attributes:
-        loss: mean cross-entropy.
-        accuracy: in [0, 1]; of text, that of tokens that have a label.
+        loss: mean cross-entropy; None where there are no labels.
+        accuracy: in [0, 1]; of text, that of tokens that have a label; None where there are none.
         span_f1: of tags that mark spans, micro F1 in [0, 1]; None of everything else.
+        spearman: of sentences without labels, the rank correlation between the cosines of pairs of embeddings and what
+            people said of them, in [-1, 1]; None of everything else.
     """
 
-    loss: float
-    accuracy: float
+    loss: float | None
+    accuracy: float | None
     span_f1: float | None = None
+    spearman: float | None = None
 
 
 @torch.no_grad()
 def evaluate_model(world: World, weights: Tensors) -> Utility:
     """Return how good the global model is on the test set."""
     model = world.model_with(weights).eval()
-    test = world.dataset.test
+    test, similarities = world.dataset.test, world.dataset.similarities
     with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
         if losses.are_tokens(test.labels):
             return _evaluated_on_text(model, test, world.dataset.class_names)
-        outputs = torch.cat([model(chunk) for chunk in test.inputs.split(_EVALUATION_BATCH)])
+        size = _EVALUATION_BATCH if similarities is None else _TEXTS
+        outputs = torch.cat([model(chunk) for chunk in test.inputs.split(size)])
+    if similarities is not None:
+        return Utility(None, None, spearman=agreement(outputs, similarities))
     accuracy = (outputs.argmax(1) == test.labels).double().mean()
     return Utility(float(F.cross_entropy(outputs, test.labels)), float(accuracy))
 

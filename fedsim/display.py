@@ -66,6 +66,8 @@ class PlainLines:
             told.append(f"accuracy {record.test_accuracy:.1%}")
         if record.test_span_f1 is not None:
             told.append(f"span F1 {record.test_span_f1:.1%}")
+        if record.test_spearman is not None:
+            told.append(f"Spearman correlation {record.test_spearman:.3f}")
         if told:
             self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
         for failure in record.failures:

@@ -157,7 +157,8 @@ class Rules:
         quantisation: how updates become integers behind secure aggregation.
         vocabulary: number of tokens, if examples are token numbers.
         label_shape: of one example's label: () for classes, (T,) where every token has one.
-        no_words: tokens that are no part of a text: what fills it up, and what stands in front of it and behind it.
+        padding: the token that fills up a short example; None where there is none.
+        borders: tokens that stand in front of a text and behind it, and are no part of it.
     """
 
     algorithm: Literal["fedsgd", "fedavg"]
@@ -179,7 +180,8 @@ class Rules:
     quantisation: Quantisation | None
     vocabulary: int | None = None
     label_shape: tuple[int, ...] = ()
-    no_words: tuple[int, ...] = ()
+    padding: int | None = None
+    borders: tuple[int, ...] = ()
 
     def random_batch(self, examples: int, generator: torch.Generator) -> Batch:
         """Return inputs and labels of the right kinds and shapes, for trying what a model does with a batch."""

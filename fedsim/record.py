@@ -46,7 +46,8 @@ class Failure(_Part):
 class RoundRecord(_Part):
     """One federated round. What is tested is the new global model on the test set, when it is evaluated.
 
-    `test_span_f1` is the micro F1 of spans, where labels are tags that mark them.
+    `test_span_f1` is the micro F1 of spans, where labels are tags that mark them. `test_spearman` is the rank
+    correlation of cosines with what people say, in [-1, 1], where there are no labels, and so no loss and no accuracy.
     """
 
     round: int
@@ -56,6 +57,7 @@ class RoundRecord(_Part):
     test_loss: float | None = None
     test_accuracy: float | None = None
     test_span_f1: float | None = None
+    test_spearman: float | None = None
 
 
 class PartitionRecord(_Part):

@@ -143,7 +143,8 @@ class World:
             quantisation=self.scenario.secure_aggregation,
             vocabulary=self.dataset.spec.vocabulary,
             label_shape=tuple(self.dataset.train.labels.shape[1:]),
-            no_words=tuple(n for n in (self.dataset.spec.padding, *self.dataset.spec.borders) if n is not None),
+            padding=self.dataset.spec.padding,
+            borders=self.dataset.spec.borders,
         )
 
     def _batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
@@ -204,6 +205,7 @@ class World:
             names = " and ".join(type(objective).__name__ for objective in self.objectives[:2])
             raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
         self._check_modality()
+        self._check_labels()
         for choice, component in zip(self.scenario.components, self.components, strict=True):
             reason = component.refuses(self.rules, self.model_with(self.first_weights))
             if reason is not None:
@@ -240,6 +242,22 @@ class World:
         if scenario.attacks and "labels" in granted and self.dataset.spec.labels_are_text:
             raise ScenarioError(
                 "threat.knows: the labels of a language model are the text itself, one token later. Leave out 'labels'."
+            )
+
+    def _check_labels(self) -> None:
+        """Say what sentences without labels cannot do without, and what they cannot be used for."""
+        name = self.scenario.data.name
+        if self.dataset.similarities is None:
+            return
+        if not self.objectives:
+            raise ScenarioError(
+                f"components: the examples of data '{name}' have no labels, so a component must say what a client "
+                "minimises. Add one, for example 'esimcse'."
+            )
+        if self.scenario.membership is not None:
+            raise ScenarioError(
+                f"membership: its attacks look at the loss of an example, and those of data '{name}' have no labels. "
+                "Leave the membership out."
             )
 
     def new_model(self) -> nn.Module:

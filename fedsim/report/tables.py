@@ -460,6 +460,9 @@ def cost(own: ClientCost | None) -> str:
 
 
 def _accuracy(arm: ArmRecord) -> str:
+    ranked = [entry for entry in arm.rounds if entry.test_spearman is not None]
+    if ranked:
+        return f"Spearman correlation {ranked[-1].test_spearman:.3f} on test pairs after round {ranked[-1].round}"
     evaluated = [entry for entry in arm.rounds if entry.test_accuracy is not None]
     if not evaluated:
         return "accuracy not evaluated"

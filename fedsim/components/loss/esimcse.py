@@ -1,0 +1,271 @@
+"""ESimCSE: sentence embeddings without labels, from two views of each sentence, of which one repeats some tokens.
+
+    L_i = -log exp(cos(z1_i, z2_i) / t) / [sum_j exp(cos(z1_i, z2_j) / t) + sum_q exp(cos(z1_i, q) / t)]
+
+with z1 = head(E(s)), z2 = head(E(s with repeated tokens)), each with dropout of its own, and q in a queue of what a
+slowly following encoder E' made of the sentences of earlier batches, without dropout. Papers: Wu et al. 2022, arXiv
+2109.04380; without repetition and queue it is SimCSE, Gao, Yao, Chen 2021, arXiv 2104.08821, equation 4. E' and queue
+stay with the client, from step to step and round to round; E' follows the weights before the optimizer's step. The
+head, a linear layer and tanh, is used in training alone. What it may leak: the words of a batch, as every embedding
+does, and through the queue sentences that are not in the batch at all.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol, final, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Rules
+from fedsim.registry import component
+from fedsim.showing import shown
+from fedsim.types import Batch, Config, Modality, PublicKnowledge
+
+_NAME = "esimcse"
+_REPEATED = f"{_NAME}.repeated"
+_QUEUE, _FOLLOWER = "queue", "follower."
+_HEAD_STD = 0.02
+_FEWEST = 2
+_LEAST_PAPER = 2
+_MOST_BPE = 10
+_TRAINING_DIMENSIONS = 3
+Mode = Literal["paper", "bpe"]
+
+
+class EsimCseConfig(Config):
+    """Settings of ESimCSE."""
+
+    temperature: float = Field(default=0.05, gt=0, description="t, by which cosines are divided")
+    dup_rate: float = Field(
+        default=0.32, ge=0, le=1, description="share of a sentence's tokens to repeat at most; 0: none"
+    )
+    mode: Mode = Field(
+        default="paper",
+        description="how many of N tokens are repeated, evenly drawn. paper: 0 to max(2, int(dup_rate N)); bpe, as in "
+        "the authors' code: 0 to min(10, int(dup_rate N)) - 1",
+    )
+    queue_size: int = Field(default=160, ge=0, description="sentences of earlier batches as further negatives; 0: none")
+    momentum: float = Field(default=0.995, ge=0, lt=1, description="share of E' that stays in each step")
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """A model of sentences: tokens (B, T) to embeddings (B, width)."""
+
+    width: int
+    longest: int
+    padding_token: int | None
+
+
+@final
+@component(_NAME, hook="loss", summary="sentence embeddings from repeated tokens and a queue", paper="2109.04380")
+class EsimCse(
+    ModelComponent[EsimCseConfig], Augmentation[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig]
+):
+    """Draws what is repeated with the batch, encodes both views, and compares them with batch and queue."""
+
+    modalities = frozenset[Modality]({"text"})
+
+    def __init__(self, config: EsimCseConfig) -> None:
+        super().__init__(config)
+        self.remembers = config.queue_size > 0
+
+    @property
+    def batch_reader(self) -> str | None:
+        """Every sentence is compared with all others of its batch."""
+        return _NAME
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the encoder with a head, which encodes two views in training.
+
+        Raises:
+            NotApplicable: the model is no encoder of sentences.
+        """
+        if not isinstance(model, Encoder):
+            raise NotApplicable(
+                f"component '{_NAME}' trains encoders of sentences, and {type(model).__name__} is none. Choose model "
+                "'tiny-encoder' or 'minilm'"
+            )
+        return TwoViews(model, self.config.mode, self.config.dup_rate, generator)
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Refuse lonely sentences, too few positions, and whatever else wraps the encoder or changes batches."""
+        views = two_views(model)
+        if views is None:
+            return "another component has replaced the encoder with its two views"
+        smallest = min(rules.batch_size, rules.examples)
+        if smallest < _FEWEST and not self.config.queue_size:
+            return f"a sentence is told from others of its batch, but a batch holds {smallest}, and there is no queue"
+        longest = rules.shape[0] + most_repeated(rules.shape[0], self.config.mode, self.config.dup_rate)
+        if longest > views.longest:
+            return f"a sentence with its repeated tokens has up to {longest}, and the model reads {views.longest}"
+        return None
+
+    def augment(self, batch: Batch, here: Here) -> Batch:
+        """Return the batch, and write down which tokens the second view repeats, boolean, shape (B, T)."""
+        assert here.rules is not None
+        rules, config = here.rules, self.config
+        here.draws[_REPEATED] = drawn(
+            batch.inputs, rules.padding, rules.borders, config.mode, config.dup_rate, here.generator
+        )
+        return batch
+
+    def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
+        """Return the mean loss with the sentences of the batch alone as negatives.
+
+        Args:
+            outputs: both views of every sentence, (B, 2, d).
+            labels: not used.
+            round_: not used.
+
+        Raises:
+            NotApplicable: the outputs are embeddings, which a model returns in evaluation.
+        """
+        if outputs.dim() != _TRAINING_DIMENSIONS:
+            raise NotApplicable(f"the loss of '{_NAME}' takes two views of a sentence, which exist in training alone")
+        return contrast(outputs[:, 0], outputs[:, 1], self.config.temperature)
+
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+        """Return what the queue adds to the loss, and let E' and the queue go on by a step.
+
+        Raises:
+            NotApplicable: the model has no two views.
+        """
+        if not self.config.queue_size:
+            return outputs.new_zeros(())
+        views = two_views(model)
+        if views is None:
+            raise NotApplicable(f"component '{_NAME}' finds no encoder with two views in the model")
+        queue = here.memory.get(_QUEUE, outputs.new_zeros(0, outputs.shape[-1]))
+        added = queued(outputs[:, 0], outputs[:, 1], queue, self.config.temperature)
+        here.memory.update(followed(views.encoder, here.memory, self.config.momentum))
+        entries = torch.cat((queue, views.entries(batch.inputs, here.memory)))
+        here.memory[_QUEUE] = entries[-self.config.queue_size :].clone()
+        return added
+
+    def public_view(self) -> PublicKnowledge:
+        """Return the settings; repetition and queue are private."""
+        return PublicKnowledge(_NAME, self.config.model_dump())
+
+
+@final
+class TwoViews(nn.Module):
+    """An encoder with a head: projections of two views (B, 2, d) in training, plain embeddings (B, d) in evaluation.
+
+    The second view repeats what was drawn for the client's step; where nothing is shown, as to an attacker who runs the
+    model, it is the first one, filled up to the same length.
+
+    Args:
+        encoder: an `Encoder`.
+        mode: by which tokens are repeated.
+        rate: the same.
+        generator: of the head's first weights.
+
+    Attributes:
+        longest: most tokens that the encoder reads.
+    """
+
+    def __init__(self, encoder: nn.Module, mode: Mode, rate: float, generator: torch.Generator) -> None:
+        super().__init__()
+        assert isinstance(encoder, Encoder)
+        width, self.longest = encoder.width, encoder.longest
+        self._padding = 0 if encoder.padding_token is None else encoder.padding_token
+        self.encoder: nn.Module = encoder
+        self.head = nn.Sequential(nn.Linear(width, width), nn.Tanh())
+        layer = self.head[0]
+        assert isinstance(layer, nn.Linear)
+        nn.init.normal_(layer.weight, std=_HEAD_STD, generator=generator)
+        nn.init.zeros_(layer.bias)
+        self._mode: Mode = mode
+        self._rate = rate
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return both views, or embeddings."""
+        if not self.training:
+            return self.encoder(tokens)
+        places = shown().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
+        more = most_repeated(tokens.shape[1], self._mode, self._rate)
+        views = (tokens, repeated(tokens, places, more, self._padding))
+        return torch.stack([self.head(self.encoder(view)) for view in views], 1)
+
+    @torch.no_grad()
+    def entries(self, tokens: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Return what E' and the present head make of sentences (B, T) without dropout, shape (B, d)."""
+        follower = {name.removeprefix(_FOLLOWER): t for name, t in memory.items() if name.startswith(_FOLLOWER)}
+        was_training = self.encoder.training
+        self.encoder.eval()
+        embeddings = torch.func.functional_call(self.encoder, follower, (tokens,))
+        self.encoder.train(was_training)
+        return self.head(embeddings)
+
+
+def most_repeated(length: int, mode: Mode, rate: float) -> int:
+    """Return how many tokens of a sentence of `length`, its borders included, are repeated at most; at least are 0."""
+    share = int(rate * length)
+    if not rate:
+        return 0
+    return max(_LEAST_PAPER, share) if mode == "paper" else max(0, min(_MOST_BPE, share) - 1)
+
+
+def drawn(
+    tokens: Tensor, padding: int | None, borders: tuple[int, ...], mode: Mode, rate: float, generator: torch.Generator
+) -> Tensor:
+    """Draw which tokens are repeated: a number of them evenly, then so many distinct places evenly.
+
+    Args:
+        tokens: sentences (B, T).
+        padding: what fills up a short sentence, and is never repeated.
+        borders: further tokens that are not, but that count.
+        mode: says how many.
+        rate: the same.
+        generator: decides.
+
+    Returns:
+        Boolean, shape (B, T). A sentence with too few words repeats all of them.
+    """
+    is_padding = tokens == (-1 if padding is None else padding)
+    is_word = ~(is_padding | torch.isin(tokens, torch.tensor(borders, dtype=tokens.dtype)))
+    most = torch.tensor([most_repeated(length, mode, rate) for length in (~is_padding).sum(1).tolist()])
+    numbers = (torch.rand(len(tokens), generator=generator, dtype=torch.float64) * (most + 1)).long()
+    order = torch.rand(tokens.shape, generator=generator, dtype=torch.float64).masked_fill(~is_word, torch.inf)
+    return (order.argsort(1).argsort(1) < numbers[:, None]) & is_word
+
+
+def repeated(tokens: Tensor, places: Tensor, more: int, padding: int) -> Tensor:
+    """Return sentences (B, T) with the tokens at some places (B, T) twice in a row, filled up: (B, T + more)."""
+    ends = (1 + places.long()).cumsum(1)
+    targets = torch.arange(tokens.shape[1] + more).expand(len(tokens), -1).contiguous()
+    sources = torch.searchsorted(ends, targets, right=True)
+    return F.pad(tokens, (0, 1), value=padding).gather(1, sources)
+
+
+def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    """Return the mean over i of -log softmax_j(cos(first_i, second_j) / t) at j = i, of projections (B, d)."""
+    return F.cross_entropy(_scores(first, second, temperature), torch.arange(len(first), device=first.device))
+
+
+def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """Return what M further negatives (M, d) add to `contrast`: the mean of log(1 + their sum / the batch's sum)."""
+    if not len(queue):
+        return first.new_zeros(())
+    batch = _scores(first, second, temperature).logsumexp(1)
+    return F.softplus(_scores(first, queue, temperature).logsumexp(1) - batch).mean()
+
+
+def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
+    """Return the trained weights of E' after a step, by their names in the memory; at first they are the encoder's."""
+    own = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
+    return {name: torch.lerp(p, memory[name], momentum) if name in memory else p.clone() for name, p in own.items()}
+
+
+def two_views(model: nn.Module) -> TwoViews | None:
+    """Return the encoder with two views in a model, or None."""
+    return next((module for module in model.modules() if isinstance(module, TwoViews)), None)
+
+
+def _scores(first: Tensor, second: Tensor, temperature: float) -> Tensor:
+    return F.normalize(first, dim=-1) @ F.normalize(second, dim=-1).mT / temperature
