@@ -93,6 +93,13 @@ def trained(own: World) -> Tensors:
     return {name: first - update.tensors.get(name, torch.zeros(())) for name, first in own.first_weights.items()}
 
 
+def accuracy(own: World, weights: Tensors) -> float:
+    """Return the share of the test set's tokens that are tagged rightly."""
+    found = evaluate_model(own, weights).accuracy
+    assert found is not None
+    return found
+
+
 def majority(own: World) -> float:
     """Return the share of the more frequent tag among the test set's."""
     labels = own.dataset.test.labels
@@ -114,10 +121,10 @@ def _task(plan: Plan, task: str) -> list[Row]:
         for chosen, found in accuracies.items():
             own = tagger(plan, task, chosen, seed)
             weights = trained(own)
-            found.append(evaluate_model(own, weights).accuracy)
+            found.append(accuracy(own, weights))
             if "1" not in chosen:
                 frequent.append(majority(own))
-                opened_late.append(evaluate_model(tagger(plan, task, "1" * _GROUPS, seed), weights).accuracy)
+                opened_late.append(accuracy(tagger(plan, task, "1" * _GROUPS, seed), weights))
     rows = [_row("share of the more frequent tag", task, frequent, "")]
     closed = accuracies["0" * _GROUPS]
     for chosen, found in accuracies.items():
