@@ -405,7 +405,7 @@ def test_a_place_inside_an_attention_or_of_unknown_width_is_refused() -> None:
 @pytest.mark.parametrize(
     ("component", "why"),
     [
-        ({"at": ["2"], "width": 8}, "its codes have 8 entries, but '2' returns 16"),
+        ({"at": ["2"], "width": 8}, "its codes have 8 entries, but there are 16 at '2'"),
         ({"at": ["2.layer"]}, "no layer is called '2.layer'"),
     ],
 )

@@ -25,7 +25,7 @@ class CodebookLayer(nn.Module):
 
     Attributes:
         codes: shape (groups, C, d / groups).
-        place: name of the module whose output it replaces.
+        place: name of the module whose output, or input, it replaces.
         active: codes k of a position at the present step.
         enabled: when false, activations pass as they are.
         rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
@@ -104,7 +104,9 @@ class CodebookLayer(nn.Module):
         """
         features = activation.movedim(1, -1) if activation.dim() == _FEATURE_MAP else activation
         if features.shape[-1] != self.width:
-            raise NotApplicable(f"its codes have {self.width} entries, but '{self.place}' returns {features.shape[-1]}")
+            raise NotApplicable(
+                f"its codes have {self.width} entries, but there are {features.shape[-1]} at '{self.place}'"
+            )
         grouped = features.unflatten(-1, self.scale.shape)
         return F.layer_norm(grouped, grouped.shape[-1:]) * self.scale + self.shift
 

@@ -1,4 +1,4 @@
-"""How wide the output of a module is, from what layers say about themselves."""
+"""How wide the input and the output of a module are, from what layers say about themselves."""
 
 from __future__ import annotations
 
@@ -15,3 +15,13 @@ def width_of(model: nn.Module, place: str) -> int | None:
         own = next((getattr(module, key) for key in ("out_features", "out_channels") if hasattr(module, key)), None)
         width = own if isinstance(own, int) else width
     return width
+
+
+def width_into(model: nn.Module, place: str) -> int | None:
+    """Return the width that the first layer of a module says to read, in order of registration."""
+    for module in model.get_submodule(place).modules():
+        for key in ("in_features", "in_channels"):
+            own = getattr(module, key, None)
+            if isinstance(own, int):
+                return own
+    return None

@@ -9,8 +9,10 @@ codebook's gradient that are not zero are the codes that fired; behind it at mos
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from fnmatch import fnmatchcase
 from functools import partial
 from typing import ClassVar, Literal, final
 
@@ -26,7 +28,7 @@ from fedsim.components.bottleneck._codebook import (
     Similarity,
     fired_codes,
 )
-from fedsim.components.bottleneck._widths import width_of
+from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.errors import FedsimError, NotApplicable, nearest
 from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
 from fedsim.masks import dropout_sites, injected_masks, without_dropout
@@ -41,7 +43,13 @@ class CodebookConfig(Config):
     """Settings of codebooks."""
 
     at: tuple[str, ...] = Field(
-        min_length=1, description="names of the modules whose output is replaced", examples=[("2",)]
+        min_length=1,
+        description="names of the modules whose output is replaced, or patterns such as 'layers.*.mlp'",
+        examples=[("2",)],
+    )
+    side: Literal["output", "input"] = Field(
+        default="output",
+        description="input: what these modules read is replaced, such as the heads in front of an attention's o_proj",
     )
     codes: int = Field(default=512, ge=1, description="codes C of a codebook")
     active: int = Field(default=8, ge=1, description="codes k of a position, in every group")
@@ -79,7 +87,7 @@ class CodebookConfig(Config):
 @final
 @component("codebook", hook="bottleneck", summary="activations become a few codes each", paper="2310.17230")
 class Codebook(ModelComponent[CodebookConfig]):
-    """Puts a codebook behind each named module."""
+    """Puts a codebook behind each named module, or in front of it."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -110,10 +118,7 @@ class Codebook(ModelComponent[CodebookConfig]):
                 f"component 'codebook': k cannot fall from first_active {self.config.first_active} to "
                 f"{self.config.active} active codes."
             )
-        names = {name for name, _ in model.named_modules() if name}
-        for place in self.config.at:
-            if place not in names:
-                raise NotApplicable(f"component 'codebook': no layer is called '{place}'.{nearest(place, names)}")
+        for place in self._named(model):
             parent, _, own = place.rpartition(".")
             module, owner = model.get_submodule(place), model.get_submodule(parent)
             if isinstance(module, _Quantised) or isinstance(owner, _Quantised):
@@ -121,7 +126,7 @@ class Codebook(ModelComponent[CodebookConfig]):
             if isinstance(owner, nn.MultiheadAttention):
                 raise NotApplicable(f"component 'codebook': '{place}' is never called; name the attention itself.")
             layer = self._layer(place, self._width(model, place), generator)
-            owner.add_module(own, _Quantised(module, layer))
+            owner.add_module(own, _Quantised(module, layer, self.config.side))
         return model
 
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
@@ -134,7 +139,7 @@ class Codebook(ModelComponent[CodebookConfig]):
             return
         if not len(public):
             raise NotApplicable("component 'codebook': k-means needs public examples; set initialisation = 'normal'.")
-        own = {place: layer for place, layer in codebooks(model).items() if place in self.config.at}
+        own = {place: layer for place, layer in codebooks(model).items() if self._is_own(place)}
         chosen = public[torch.randperm(len(public), generator=generator)[:_EXAMPLES]]
         with torch.no_grad(), without_dropout(), bypassed(model), _inputs(own) as seen:
             model(chosen)
@@ -150,14 +155,13 @@ class Codebook(ModelComponent[CodebookConfig]):
                 model(rules.random_batch(2, torch.Generator().manual_seed(0)).inputs)
         except NotApplicable as reason:
             return str(reason)
-        idle = [place for place in self.config.at if not seen[place]]
+        idle = [place for place, found in seen.items() if self._is_own(place) and not found]
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
         """Return recall and precision of the codes that an attacker read, at each place, of one local step."""
-        mine = {
-            place: guess.found[f"codebook.{place}"] for place in self.config.at if f"codebook.{place}" in guess.found
-        }
+        read = {place: guess.found.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
+        mine = {place: codes for place, codes in read.items() if codes is not None}
         if not mine or truth.batches[1:]:
             return {}
         (batch,), (masks,) = truth.batches, truth.masks
@@ -172,19 +176,43 @@ class Codebook(ModelComponent[CodebookConfig]):
             found[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
         return found
 
+    def _named(self, model: nn.Module) -> list[str]:
+        """Return the modules that the settings name, in order of registration for each pattern."""
+        names = [name for name, _ in model.named_modules() if name]
+        found: list[str] = []
+        for pattern in self.config.at:
+            matching = [name for name in names if fnmatchcase(name, pattern)]
+            if not matching:
+                raise NotApplicable(f"component 'codebook': no layer is called '{pattern}'.{nearest(pattern, names)}")
+            found += matching
+        for inner, outer in itertools.permutations(found, 2):
+            if inner.startswith(f"{outer}."):
+                raise NotApplicable(f"component 'codebook': '{inner}' is a part of '{outer}'; name one of them.")
+        return found
+
+    @property
+    def _does(self) -> str:
+        return "reads" if self.config.side == "input" else "returns"
+
+    def _is_own(self, place: str) -> bool:
+        return any(fnmatchcase(place, pattern) for pattern in self.config.at)
+
     def _layer(self, place: str, width: int, generator: torch.Generator) -> CodebookLayer:
         if width % self.config.groups:
             raise NotApplicable(
-                f"component 'codebook': '{place}' returns {width} entries, which {self.config.groups} groups do not "
-                "divide."
+                f"component 'codebook': '{place}' {self._does} {width} entries, which {self.config.groups} groups do "
+                "not divide."
             )
-        settings = self.config.model_dump(exclude={"at", "width", "initialisation"})
+        settings = self.config.model_dump(exclude={"at", "side", "width", "initialisation"})
         return CodebookLayer(place, width, **settings, generator=generator)
 
     def _width(self, model: nn.Module, place: str) -> int:
-        found, asked = width_of(model, place), self.config.width
+        measured = width_into if self.config.side == "input" else width_of
+        found, asked = measured(model, place), self.config.width
         if found is None and asked is None:
-            raise NotApplicable(f"component 'codebook': how wide is '{place}'? Set width to the entries it returns.")
+            raise NotApplicable(
+                f"component 'codebook': how wide is '{place}'? Set width to the entries it {self._does}."
+            )
         if found is not None and asked is not None and asked > found:
             raise NotApplicable(
                 f"component 'codebook': its codes have {asked} entries, more than the {found} of '{place}'."
@@ -193,16 +221,17 @@ class Codebook(ModelComponent[CodebookConfig]):
 
 
 class _Quantised(nn.Sequential):
-    """A module and the codebook behind it."""
+    """A module and the codebook behind it, or in front of it."""
 
-    def __init__(self, layer: nn.Module, codebook: CodebookLayer) -> None:
+    def __init__(self, layer: nn.Module, codebook: CodebookLayer, side: Literal["output", "input"]) -> None:
         super().__init__()
-        self.add_module("layer", layer)
-        self.add_module("codebook", codebook)
+        parts = {"layer": layer, "codebook": codebook}
+        for name in parts if side == "output" else reversed(parts):
+            self.add_module(name, parts[name])
 
 
 def codebooks(model: nn.Module) -> dict[str, CodebookLayer]:
-    """Return the codebooks of a model by the name of the module whose output they replace."""
+    """Return the codebooks of a model by the name of the module whose output, or input, they replace."""
     return {module.place: module for module in model.modules() if isinstance(module, CodebookLayer)}
 
 
@@ -240,7 +269,7 @@ def forced(
 
     Args:
         model: with a codebook there.
-        place: name of the module whose output the codebook replaces.
+        place: name of the module whose output, or input, the codebook replaces.
         codes: at most k.
         group: of the codebook; all when absent.
         positions: of the dimension behind the batch, for activations (B, T, ..., d).
