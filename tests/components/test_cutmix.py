@@ -12,7 +12,8 @@ from fedsim import cohort, registry
 from fedsim import world as worlds
 from fedsim.boxes import areas, inside
 from fedsim.client import local_training
-from fedsim.components.augment.cutmix import CutMix, CutMixConfig, Draw, boxes_of, mixed_labels
+from fedsim.components.augment._mixing import Draw, boxes_of, mixed_labels
+from fedsim.components.augment.cutmix import CutMix, CutMixConfig
 from fedsim.errors import FedsimError, ScenarioError
 from fedsim.hooks import Here
 from fedsim.scenario import Scenario

@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.augment.cutmix import CutMix, CutMixConfig, Draw, mixed_labels
+from fedsim.components.augment._mixing import Chances, Draw, drawn_boxes, mixed_labels, pasted
 from fedsim.errors import NotApplicable, nearest
 from fedsim.hooks import Augmentation, Here, ModelComponent, Rules
 from fedsim.masks import without_dropout
@@ -73,8 +73,8 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         """
         assert here.rules is not None
         config = self.config
-        drawing = CutMixConfig(beta=config.beta, probability=config.probability, per_sample=config.per_sample)
-        draw = CutMix(drawing).draw(batch.inputs.new_empty(len(batch), 1, *config.size), here.generator)
+        chances = Chances(config.beta, config.probability, config.per_sample)
+        draw = drawn_boxes(len(batch), config.size, chances, here.generator)
         here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
         return Batch(batch.inputs, mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
 
@@ -116,7 +116,7 @@ def _mixed(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
     if _BOXES not in draws or not layer.training:
         return maps
     draw = Draw(draws[_PARTNERS], draws[_BOXES], draws[_WEIGHTS])
-    return CutMix(CutMixConfig()).mixed(maps, draw)
+    return pasted(maps, draw)
 
 
 def _note(shapes: list[tuple[int, ...]], _layer: nn.Module, _inputs: object, output: object) -> None:
