@@ -81,7 +81,7 @@ def server_app(journal: Journal) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         world = _world(context)
-        settings = world.scenario.federation
+        settings, spec = world.scenario.federation, world.dataset.spec
         server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)
 
@@ -101,6 +101,7 @@ def server_app(journal: Journal) -> ServerApp:
                         test_accuracy=found and found.accuracy,
                         test_span_f1=found and found.span_f1,
                         test_spearman=found and found.spearman,
+                        tokens=strategy.tally.examples * spec.shape[0] if spec.modality == "text" else None,
                     )
                 )
             return None

@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.metrics.cost import held_memory
 from fedsim.record import (
     Cause,
     GuaranteeRecord,
@@ -47,6 +48,7 @@ class PlainLines:
         self._console = console
         self._rounds = 0
         self._told = 0.0
+        self._began = time.monotonic()
 
     def threat_model(self, sentences: tuple[str, ...]) -> None:
         """Print the attacker in plain sentences."""
@@ -57,6 +59,7 @@ class PlainLines:
     def arm(self, name: str, number: int, total: int, rounds: int) -> None:
         """Print that an arm begins."""
         self._rounds = rounds
+        self._began = time.monotonic()
         self._say(f"Arm {number} of {total}: {name}")
 
     def round(self, record: RoundRecord) -> None:
@@ -68,12 +71,21 @@ class PlainLines:
             told.append(f"span F1 {record.test_span_f1:.1%}")
         if record.test_spearman is not None:
             told.append(f"Spearman correlation {record.test_spearman:.3f}")
+        if record.tokens is not None:
+            told += self._throughput(record.tokens)
         if told:
             self._say(f"  round {record.round} of {self._rounds}: {', '.join(told)}")
         for failure in record.failures:
             if failure.cause not in _DECLARED:
                 what = failure.why if failure.cause == "aborted" else f"{failure.who} left out: {failure.why}"
                 self._say(f"  round {record.round}: {what}")
+
+    def _throughput(self, tokens: int) -> list[str]:
+        """Return how fast a round of text was, its evaluation included, and what this process holds after it."""
+        before, self._began = self._began, time.monotonic()
+        seconds, memory = self._began - before, held_memory()
+        told = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
+        return told if memory is None else [*told, f"{memory / 2**30:.2f} GiB"]
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
         """Return a printer of slow progress."""

@@ -48,6 +48,8 @@ class RoundRecord(_Part):
 
     `test_span_f1` is the micro F1 of spans, where labels are tags that mark them. `test_spearman` is the rank
     correlation of cosines with what people say, in [-1, 1], where there are no labels, and so no loss and no accuracy.
+    `tokens` are those of the examples behind the updates that counted, what fills short ones up included; None unless
+    examples are text.
     """
 
     round: int
@@ -58,6 +60,7 @@ class RoundRecord(_Part):
     test_accuracy: float | None = None
     test_span_f1: float | None = None
     test_spearman: float | None = None
+    tokens: int | None = None
 
 
 class PartitionRecord(_Part):

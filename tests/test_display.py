@@ -1,3 +1,4 @@
+import re
 from io import StringIO
 
 from rich.console import Console
@@ -54,3 +55,8 @@ def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
         "local-dp: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: a client with all records, one replaced; no sampling; "
         "1 step of noise multiplier 2 in 1 round, those of the client that was asked most often; against the server."
     )
+
+
+def test_a_round_of_text_says_how_many_tokens_a_second_and_what_memory() -> None:
+    (line,) = told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tokens=12_000))
+    assert re.fullmatch(r"  round 1 of 9: [\d.]+ s, [\d,]+ tokens/s(, \d+\.\d\d GiB)?", line)

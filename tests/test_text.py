@@ -262,6 +262,10 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
         told, RunFolder(folder), display.PlainLines(Console(file=out, width=200)), command="test", earlier=None
     )
     (attack,) = record.arms[0].attacks
+    federation = told.federation
+    trained = federation.clients * federation.batch_size * told.data.settings["length"]
+    assert [own.tokens for own in record.arms[0].rounds] == [trained] * federation.rounds
+    assert "tokens/s" in out.getvalue()
     assert record.arms[0].replay_matches
     assert [len(victim.sentences) for victim in attack.victims] == [2, 2]
     assert [victim.failure for victim in attack.victims] == [None, None]

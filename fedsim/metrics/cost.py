@@ -49,8 +49,17 @@ def _forget_peak() -> None:
         _FORGET.write_text(_PEAK_ONLY)
 
 
+def held_memory() -> int | None:
+    """Return the bytes that this process holds now, programs and data included; None where the system does not say."""
+    return _status("VmRSS:")
+
+
 def _peak() -> int | None:
+    return _status("VmHWM:")
+
+
+def _status(field: str) -> int | None:
     with suppress(OSError, ValueError, IndexError):
         lines = _STATUS.read_text().splitlines()
-        return next((1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM:")), None)
+        return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), None)
     return None
