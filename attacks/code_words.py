@@ -1,0 +1,142 @@
+"""Code words: which words a batch holds, from the codes of a codebook that fired in it, without a search.
+
+Where a codebook stands in front of the first attention, or on its values, the codes of a position depend on its token
+alone: S(t), k codes in every group. The rows of the codebook's gradient that are not zero are the union of all S(t) of
+the batch. So a token can be in the batch only if all of S(t) fired, and it is for certain if a code fired that no other
+such token has. The server may ask the model about every token of the vocabulary before it sees anything. Codes of the
+places are those of arXiv 2310.17230; the lookup is ours, and prior art was not searched for.
+
+Threat model: honest-but-curious server, one gradient in which the codebook's rows are shared. Not the order, not how
+often. Dropout in front of the codebook makes a token's codes random: then no place depends on the token alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from attacks._matching import one_gradient_only
+from attacks._support import fired_rows
+from fedsim import seeding
+from fedsim.components.bottleneck.codebook import codebooks, reading
+from fedsim.errors import NotApplicable
+from fedsim.hooks import Attack, Effort
+from fedsim.registry import attack
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+
+_AT_ONCE = 512
+_PROBES = 4
+
+
+class CodeWordsConfig(Config):
+    """No settings."""
+
+
+@final
+@attack("code-words", summary="the set of a batch's words, from the codes that fired", paper="2310.17230")
+class CodeWords(Attack[CodeWordsConfig]):
+    """Tests every token against the codes that fired."""
+
+    effort: ClassVar[Effort] = "algebra"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse models without codebooks, codebooks that are not shared or depend on more, and several steps."""
+        if not codebooks(observation.model):
+            return "the model has no codebook"
+        if not _gradients(observation):
+            return "the gradient of no codebook is shared"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the tokens all of whose codes fired, in rows of the length of a sentence; not sentences.
+
+        Raises:
+            NotApplicable: at every codebook that is shared, codes depend on more than the token.
+        """
+        fired = {place: fired_rows(gradient) for place, gradient in _gradients(observation).items()}
+        table = token_codes(observation, generator)
+        table = {place: codes for place, codes in table.items() if place in fired}
+        if not table:
+            raise NotApplicable(
+                "codes depend on more than their token at every codebook that is shared: on tokens before it, or on "
+                "dropout"
+            )
+        possible = _possible(table, fired)
+        if observation.spec.padding is not None:
+            possible = possible[possible != observation.spec.padding]
+        guess = _in_rows(possible, observation.spec.shape[0])
+        on_step(Step(0, 1, 1, 0.0, 0.0, guess))
+        facts = {
+            "tokens whose codes all fired": float(len(possible)),
+            "tokens that alone explain a code": float(_certain(table, possible)),
+            **{f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()},
+        }
+        notes = ("the order of the tokens is not known: rows are no sentences",)
+        found = {f"codebook.{place}": rows for place, rows in fired.items()}
+        none = torch.zeros(len(guess), dtype=torch.long)
+        return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, found=found)
+
+
+@torch.no_grad()
+def token_codes(observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
+    """Return the codes of every token (V, groups, k) at each place where they depend on nothing else.
+
+    Whether they do is tried on random sentences, with the model's dropout.
+    """
+    model, vocabulary = copy.deepcopy(observation.model), observation.spec.vocabulary or 0
+    alone = [_codes(model.eval(), own[:, None]) for own in torch.arange(vocabulary).split(_AT_ONCE)]
+    table = {place: torch.cat([own[place][:, 0] for own in alone]) for place in alone[0]}
+    probes = torch.randint(vocabulary, (_PROBES, *observation.spec.shape), generator=generator)
+    with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+        seen = _codes(model.train(), probes)
+    return {place: codes for place, codes in table.items() if torch.equal(codes[probes], seen[place])}
+
+
+def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
+    """Return the codes (B, T, groups, k) at each place that has one position a token."""
+    with reading(model) as seen:
+        model(tokens)
+    return {place: found[0] for place, found in seen.items() if found and found[0].shape[:-2] == tokens.shape}
+
+
+def _gradients(observation: Observation) -> dict[str, Tensor]:
+    """Return the gradient of each codebook that is shared, by place."""
+    sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
+    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
+    return {place: sent[name] for place, name in found.items() if name in sent}
+
+
+def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tensor:
+    """Return the tokens all of whose codes fired, ascending."""
+    fits = [_looked_up(fired[place], codes).flatten(1).all(1) for place, codes in table.items()]
+    return torch.stack(fits).all(0).nonzero()[:, 0]
+
+
+def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
+    """Return how many tokens have a code that no other possible token has."""
+    alone = torch.zeros(len(possible), dtype=torch.bool)
+    for codes in table.values():
+        own = codes[possible]
+        counts = torch.zeros(own.shape[1], int(codes.max()) + 1, dtype=torch.long)
+        for group in range(own.shape[1]):
+            counts[group] = torch.bincount(own[:, group].flatten(), minlength=counts.shape[1])
+        alone |= (_looked_up(counts, own) == 1).flatten(1).any(1)
+    return int(alone.sum())
+
+
+def _looked_up(values: Tensor, codes: Tensor) -> Tensor:
+    """Return the value (groups, C) of every code (N, groups, k), shape (N, groups, k)."""
+    return values[torch.arange(codes.shape[1])[:, None], codes]
+
+
+def _in_rows(tokens: Tensor, length: int) -> Tensor:
+    """Return tokens in rows (N, length), filled up with -1."""
+    rows = -(-len(tokens) // length)
+    filled = torch.full((rows * length,), -1, dtype=torch.long)
+    filled[: len(tokens)] = tokens
+    return filled.view(rows, length)
