@@ -20,21 +20,28 @@ from fedsim.participation import Loss
 from fedsim.secure_aggregation.config import SecureAggregation
 from fedsim.secure_aggregation.messages import ConfigValue, ForwardedShares, Memory, NeighbourKeys, UnmaskRequest
 from fedsim.secure_aggregation.protocol import MaskingClient
-from fedsim.secure_aggregation.quantisation import NotFinite, check_total_weight, weighted_levels, weighted_mean
+from fedsim.secure_aggregation.quantisation import (
+    NotFinite,
+    check_total_weight,
+    narrowest,
+    weighted_levels,
+    weighted_mean,
+)
 from fedsim.world import World
 
 Stage = Literal["advertise", "share", "reveal"]
 STAGES: tuple[Stage, ...] = ("advertise", "share", "reveal")  # the upload is the reply to a train message
-PROTOCOL, ROUND, UPLOAD, VECTOR = "protocol", "config", "update", "vector"
+PROTOCOL, ROUND, UPLOAD, VECTOR, TYPE = "protocol", "config", "update", "vector", "type"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
 
 
 def summand(world: World, vector: Tensor, examples: int, loss: float, round_: int, client: int) -> Tensor | None:
-    """Return what a client adds to the sum, shape (P + 2,), int64: weighted levels of update and loss, and the weight.
+    """Return what a client adds to the sum, shape (P + 2,): weighted levels of update and loss, and the weight.
 
-    The loss is one more coordinate, scaled so that losses up to 64 fit whatever the clipping range.
+    The loss is one more coordinate, scaled so that losses up to 64 fit whatever the clipping range. Masks are int64,
+    and so is what they hide; the trusted party of ideal mode takes int32 where that holds the levels: it is less work.
 
     Args:
         world: the scenario made real, with secure aggregation.
@@ -51,8 +58,10 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
     whole = torch.cat((vector, vector.new_tensor([scaled])))
     rounding = seeding.generator(world.scenario.seed, "rounding", round_, client)
+    weight = world.new_aggregator().weight(examples)
+    dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
-        return weighted_levels(whole, world.new_aggregator().weight(examples), settings, rounding)
+        return weighted_levels(whole, weight, settings, rounding, dtype)
     except NotFinite:
         return None
 
@@ -166,4 +175,5 @@ def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> 
 
 
 def _packed(vector: Tensor) -> RecordDict:
-    return RecordDict({UPLOAD: ConfigRecord({VECTOR: vector.contiguous().numpy().tobytes()})})
+    data = vector.contiguous().numpy()
+    return RecordDict({UPLOAD: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})

@@ -25,6 +25,7 @@ from fedsim.secure_aggregation.protocol import UnmaskingServer
 from fedsim.secure_client import (
     PROTOCOL,
     ROUND,
+    TYPE,
     UPLOAD,
     VECTOR,
     Sent,
@@ -34,11 +35,12 @@ from fedsim.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.server import Aggregation, Nodes, Orders, Reply, silent, unpack
+from fedsim.server import Aggregation, Nodes, Orders, Reply, failed, silent, unpack
 from fedsim.types import Contribution
 from fedsim.world import World
 
 Uploads = Iterable[tuple[int, Tensor]]
+_TYPES = {"int32": torch.int32, "int64": torch.int64}
 
 
 class SecureSum(Aggregation):
@@ -225,5 +227,8 @@ class _MaskedSum(_Adder):
 def _unpack(message: Message, client: int) -> Reply:
     if message.has_error():
         return unpack(message, client)
-    data = cast("bytes", message.content.config_records[UPLOAD][VECTOR])
-    return Reply(client, torch.frombuffer(bytearray(data), dtype=torch.int64))
+    entries = message.content.config_records[UPLOAD]
+    data, dtype = cast("bytes", entries[VECTOR]), _TYPES.get(str(entries[TYPE]))
+    if dtype is None or len(data) % dtype.itemsize:
+        return failed(client, "the upload is no vector of integers")
+    return Reply(client, torch.frombuffer(bytearray(data), dtype=dtype))

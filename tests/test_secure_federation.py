@@ -167,7 +167,9 @@ def tapped(scenario: Scenario) -> Tapped:
 
 
 def vector(upload: Message) -> torch.Tensor:
-    return torch.frombuffer(bytearray(upload.content.config_records["update"]["vector"]), dtype=torch.int64)
+    entries = upload.content.config_records["update"]
+    dtype = {"int32": torch.int32, "int64": torch.int64}[entries["type"]]
+    return torch.frombuffer(bytearray(entries["vector"]), dtype=dtype).long()
 
 
 def top_bits_pvalue(numbers: torch.Tensor, bits: int) -> float:
@@ -193,7 +195,7 @@ def test_neither_examples_nor_loss_travel_in_the_clear(scenario: Build) -> None:
         built = scenario(federation={"clients": 4, "batch_size": 3}, threat=SUM, secure_aggregation={"mode": mode})
         for upload in tapped(built).uploads():
             assert list(upload.content) == ["update"]
-            assert list(upload.content["update"]) == ["vector"]
+            assert list(upload.content["update"]) == ["vector", "type"]
 
 
 def test_who_is_gone_before_the_keys_is_never_asked_to_train(scenario: Build) -> None:

@@ -79,8 +79,19 @@ class WeightedMean:
     weight: int
 
 
-def weighted_levels(vector: Tensor, weight: int, quantisation: Quantisation, generator: torch.Generator) -> Tensor:
-    """Return (weight * levels, weight), shape (P + 1,), int64: what a client adds to the sum.
+def narrowest(weight: int, quantisation: Quantisation) -> torch.dtype:
+    """Return int32 where it holds the weighted levels of a client with this weight, else int64."""
+    return torch.int32 if (quantisation.levels - 1) * weight <= torch.iinfo(torch.int32).max else torch.int64
+
+
+def weighted_levels(
+    vector: Tensor,
+    weight: int,
+    quantisation: Quantisation,
+    generator: torch.Generator,
+    dtype: torch.dtype = torch.int64,
+) -> Tensor:
+    """Return (weight * levels, weight), shape (P + 1,): what a client adds to the sum.
 
     A coordinate's level is floor(position + u) in [0, levels), with u uniform on the odd multiples of 2^-17 in (0, 1):
     the bias is below 2^-17 levels.
@@ -90,6 +101,7 @@ def weighted_levels(vector: Tensor, weight: int, quantisation: Quantisation, gen
         weight: number of examples, or 1.
         quantisation: holds range, levels and modulus.
         generator: decides which coordinates are rounded up.
+        dtype: int64, as masks want it, or what `narrowest` returns.
 
     Raises:
         NotFinite: not a vector, or with entries that are not finite, which would spoil the sum unseen.
@@ -101,7 +113,7 @@ def weighted_levels(vector: Tensor, weight: int, quantisation: Quantisation, gen
             f"expected a finite vector to quantise, got shape {tuple(vector.shape)} with "
             f"{int((~torch.isfinite(vector)).sum())} entries that are not finite. Leave this client out of the round."
         )
-    own = torch.empty(len(vector) + 1, dtype=torch.int64)
+    own = torch.empty(len(vector) + 1, dtype=dtype)
     own[-1] = weight
     words = _random_words(len(vector), generator)
     middle = 0.5 + 0.5 / _WORDS  # of u, whose words are signed

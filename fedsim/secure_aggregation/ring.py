@@ -24,7 +24,7 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
         FedsimError: vectors of different length.
     """
     remaining = iter(vectors)
-    total = next(remaining, torch.empty(0, dtype=torch.int64)).clone()
+    total = next(remaining, torch.empty(0)).to(torch.int64, copy=True)
     added = 1
     for vector in remaining:
         if vector.shape != total.shape:
@@ -48,10 +48,10 @@ def _is_reduced(vector: Tensor, modulus_bits: int) -> bool:
 
 
 def check_element(vector: Tensor, modulus_bits: int) -> None:
-    """Raise FedsimError unless this is a vector of int64 in [0, 2**modulus_bits)."""
-    is_vector = vector.dtype == torch.int64 and vector.dim() == 1
+    """Raise FedsimError unless this is a vector of int64, or int32, in [0, 2**modulus_bits)."""
+    is_vector = vector.dtype in (torch.int64, torch.int32) and vector.dim() == 1
     if not is_vector or not _is_reduced(vector, modulus_bits):
         raise FedsimError(
-            f"expected a one-dimensional int64 vector with entries in [0, 2**{modulus_bits}), got "
+            f"expected a one-dimensional integer vector with entries in [0, 2**{modulus_bits}), got "
             f"{tuple(vector.shape)} of {vector.dtype}. Use fedsim.secure_aggregation.quantisation.weighted_levels."
         )

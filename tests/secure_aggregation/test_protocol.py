@@ -245,7 +245,7 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
     with pytest.raises(FedsimError, match=r"clients \[9\], which are no neighbours"):
         sides[0].upload(vector, ForwardedShares({**sealed[0].sealed, 9: b""}))
     for bad in (torch.tensor([0.5]), torch.tensor([-1]), torch.tensor([2**BITS]), torch.tensor([[1]])):
-        with pytest.raises(FedsimError, match="one-dimensional int64 vector with entries in"):
+        with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
             sides[0].upload(bad, sealed[0])
 
 

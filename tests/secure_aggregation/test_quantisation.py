@@ -11,7 +11,13 @@ from pydantic import ValidationError
 
 from fedsim import seeding
 from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.quantisation import Quantisation, check_total_weight, weighted_levels, weighted_mean
+from fedsim.secure_aggregation.quantisation import (
+    Quantisation,
+    check_total_weight,
+    narrowest,
+    weighted_levels,
+    weighted_mean,
+)
 from fedsim.secure_aggregation.ring import modular_sum
 
 
@@ -79,6 +85,19 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
     true_mean = shares @ vectors.clamp(-bound, bound)
     assert result.weight == sum(weights)
     assert (result.mean - true_mean).abs().max() <= settings_.step
+
+
+@pytest.mark.parametrize("weight", [1, 2**10, 2**10 + 1])
+def test_narrow_integers_hold_the_same_levels(weight):
+    settings_ = Quantisation(clipping_range=1.0, levels=2**21 + 1)
+    vector = torch.tensor([-1.0, -0.123, 0.5, 1.0])
+    wide = weighted_levels(vector, weight, settings_, generator())
+    dtype = narrowest(weight, settings_)
+    narrow = weighted_levels(vector, weight, settings_, generator(), dtype)
+    assert dtype == (torch.int32 if weight < 2**10 else torch.int64)
+    assert narrow.dtype == dtype
+    assert torch.equal(narrow.long(), wide)
+    assert torch.equal(modular_sum([narrow] * 3, 40), modular_sum([wide] * 3, 40))
 
 
 def test_the_weight_travels_as_the_last_coordinate():
