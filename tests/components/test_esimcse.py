@@ -4,6 +4,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from fedsim import cohort
+from fedsim import cohort, display, registry
 from fedsim import world as worlds
 from fedsim.apps import evaluate_model
 from fedsim.client import local_training
@@ -33,6 +35,9 @@ from fedsim.components.loss.esimcse import (
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.masks import injected_masks, without_dropout
 from fedsim.metrics.embedding import agreement
+from fedsim.metrics.text import score_words
+from fedsim.observe import observe
+from fedsim.record import RoundRecord
 from fedsim.replay import replay
 from fedsim.scenario import Scenario
 from fedsim.types import Memory, Tensors, WireEntry
@@ -312,6 +317,10 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
         assert torch.allclose(model(world.dataset.test.inputs), plain)
     assert utility.spearman == pytest.approx(agreement(plain, world.dataset.similarities), abs=1e-6)
     assert (utility.loss, utility.accuracy) == (None, None)
+    out = StringIO()
+    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_spearman=0.25)
+    display.PlainLines(Console(file=out, width=200)).round(record)
+    assert "Spearman correlation 0.250" in out.getvalue()
 
 
 def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sentences: Callable[..., World]) -> None:
@@ -322,6 +331,21 @@ def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sen
     assert torch.allclose(first, second, atol=1e-6)
     view = EsimCse(EsimCseConfig(queue_size=5)).public_view()
     assert view.facts["queue_size"] == 5
+
+
+def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_model(
+    sentences: Callable[..., World],
+) -> None:
+    world = sentences()
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    seen = observe(world, WireEntry(1, 0, world.first_weights, update), truth, ("batch-size", "dropout-rates"))
+    method = registry.get("attack", "word-readout")
+    guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
+    assert world.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+        "words found": 1.0,
+        "found words that are right": 1.0,
+    }
 
 
 # --- what does not fit

@@ -1,0 +1,221 @@
+"""What a gradient of ESimCSE tells: the words of its sentences, their length, and sentences that are not in the batch.
+
+Tiny encoders, first trained for 60 steps; then each of 6 clients sends gradients of 8 sentences, and the last one is
+attacked. Words: rows of the embedding's gradient. Length: rows of the gradient of the positions, against the longest
+sentence of the batch. Queue: an attacker who knows the present batch, and in the strong form also its masks and
+repetitions, explains the gradient of the head by a sum of what candidates would add to it as entries of the queue, with
+weights from 0 to 2, and near 1/2 where the gradient says nothing (least squares). His
+candidates are sentences of earlier batches and as many of another client; told is how well the weights tell them apart
+(area under the ROC curve, 0.5 is chance). He has neither queue nor momentum encoder, and takes the received weights for
+both. Controls: no queue at all, and earlier sentences that have left the queue.
+Paper: Wu et al. 2022, arXiv 2109.04380, which asks none of this.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+from typing import Any, NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from scipy.optimize import lsq_linear  # noqa: E402
+from torch import Tensor, nn  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
+from fedsim.client import local_training  # noqa: E402
+from fedsim.components.loss.esimcse import TwoViews, two_views  # noqa: E402
+from fedsim.masks import injected_masks, without_dropout  # noqa: E402
+from fedsim.showing import Showing  # noqa: E402
+from fedsim.types import Memory, Tensors, Truth, Update  # noqa: E402
+from fedsim.world import World  # noqa: E402
+
+_CLIENTS, _BATCH, _T = 6, 8, 0.05
+_STEP = 0.002  # of plain gradient steps between two rounds
+_MOST = 2.0  # times that a sentence may stand in the queue
+_ROUNDING, _DRIFT = 1e-4, 1e-2  # noise taken for granted, of the root mean square: weights that stand still, and move
+_WARM_UP = {
+    "algorithm": "fedavg", "clients": 1, "batch_size": 64, "local_steps": 60,
+    "optimizer": {"name": "adam", "learning_rate": 1e-3},
+}  # fmt: skip
+
+
+class Attacked(NamedTuple):
+    """One client's last update, the weights that it answers, and the sentences of its earlier batches, oldest first."""
+
+    received: Tensors
+    update: Update
+    truth: Truth
+    earlier: Tensor
+
+
+class Case(NamedTuple):
+    """What is asked of the queue.
+
+    Attributes:
+        queue: sentences that it holds.
+        rounds: before the attacked one.
+        asked: which of the earlier sentences are candidates, as a slice.
+        strong: whether masks and repetitions are known.
+        step: of plain gradient steps between two rounds; 0 where the weights stand still.
+        must: of the area under the curve.
+    """
+
+    name: str
+    queue: int
+    rounds: int
+    asked: slice
+    strong: bool
+    step: float
+    must: str
+
+
+CASES = (
+    Case("queue of 16, still weights, masks known", 16, 2, slice(None), True, 0.0, ">= 0.9"),
+    Case("queue of 16, still weights, masks unknown", 16, 2, slice(None), False, 0.0, ""),
+    Case("queue of 16, masks known", 16, 2, slice(None), True, _STEP, ""),
+    Case("queue of 16, masks unknown", 16, 2, slice(None), False, _STEP, ""),
+    Case("queue of 160, still weights, masks known", 160, 20, slice(None), True, 0.0, ""),
+    Case("queue of 160, masks known", 160, 20, slice(None), True, _STEP, ""),
+    Case("no queue, still weights, masks known (control)", 0, 2, slice(None), True, 0.0, ""),
+    Case(
+        "queue of 16, sentences that left it, still weights, masks known (control)", 16, 4, slice(0, 16), True, 0.0, ""
+    ),
+)
+
+
+def attacked(own: World, weights: Tensors, client: int, rounds: int, step: float) -> Attacked:
+    """Let a client send its gradients of some rounds and one more."""
+    memory: Memory = {}
+    earlier: list[Tensor] = []
+    for round_ in range(1, rounds + 1):
+        update, truth = local_training(own, weights, round_, client, memory)
+        earlier.append(truth.private[0].inputs)
+        weights = {n: w - step * update.tensors.get(n, torch.zeros(())) for n, w in weights.items()}
+    update, truth = local_training(own, weights, rounds + 1, client, memory)
+    none = truth.private[0].inputs[:0]
+    return Attacked(weights, update, truth, torch.cat([none, *earlier]))
+
+
+def read(own: World, seen: Attacked) -> dict[str, float]:
+    """Return what rows of two gradients tell about words and length."""
+    tokens, padding = seen.truth.private[0].inputs, own.dataset.spec.padding
+    words = set(tokens[tokens != padding].tolist())
+    found = set(seen.update.tensors["encoder.embed_tokens.weight"].any(1).nonzero().flatten().tolist())
+    places = int(seen.update.tensors["encoder.embed_positions.weight"].any(1).sum())
+    return {
+        "words found": len(words & found) / len(words),
+        "found words that are right": len(words & found) / len(found),
+        "longest sentence read too long by": places - int((tokens != padding).sum(1).max()),
+    }
+
+
+@torch.no_grad()
+def explained(own: World, seen: Attacked, candidates: Tensor, noise: float, *, strong: bool) -> Tensor:
+    """Return how much of the gradient of the head each candidate (C, T) explains as an entry of the queue, (C,).
+
+    The gradient is a sum of products with the known embeddings, which gives the derivative u of each sentence's loss,
+    up to its known positive pair. With e = exp(cos / t), G the derivative of cos / t, and S and K the sums of e and e G
+    over the batch, sum_c x_c e_c (G_c - u) = S u - K is linear in the weights x.
+    """
+    model = own.model_with(seen.received)
+    views = two_views(model)
+    assert views is not None
+    embeddings = _embeddings(own, model, views, seen, strong=strong).double()
+    queue = F.normalize(views.eval().head(views.encoder(candidates)).double(), dim=1)
+    views.train()
+    observed = seen.update.tensors["head.0.weight"].double() @ torch.linalg.pinv(embeddings.T).T
+    first, second = views.head(embeddings.float()).double().chunk(2)
+    unit = F.normalize(first, dim=1)
+
+    def derivatives(others: Tensor) -> Tensor:
+        """Return those of cos / t of every first view and each of N others before the tanh, (B, N, d)."""
+        inside = others[None] - (unit @ others.T)[..., None] * unit[:, None]
+        return (1 - first.square())[:, None] * inside / (first.norm(dim=1)[:, None, None] * _T)
+
+    positives = F.normalize(second, dim=1)
+    batch, possible = (unit @ positives.T / _T).exp(), (unit @ queue.T / _T).exp()
+    own_derivatives = derivatives(positives)
+    places = torch.arange(len(first))
+    u = len(first) * observed.T[: len(first)] + own_derivatives[places, places]
+    sums = batch.sum(1)
+    columns = possible[..., None] * (derivatives(queue) - u[:, None]) / sums[:, None, None]
+    target = u - (batch[..., None] * own_derivatives).sum(1) / sums[:, None]
+    return _bounded(columns.transpose(1, 2).flatten(0, 1), target.flatten(), noise * u.square().mean().sqrt())
+
+
+def _bounded(columns: Tensor, target: Tensor, noise: Tensor) -> Tensor:
+    """Return weights (C,) from 0 to 2 of columns (P, C) that explain a target (P,), drawn to 1/2 by the noise."""
+    prior = noise * torch.eye(columns.shape[1], dtype=columns.dtype)
+    matrix = torch.cat([columns, 2.0 * prior])
+    wanted = torch.cat([target, prior.sum(1)])
+    basis, triangle = torch.linalg.qr(matrix)
+    return torch.from_numpy(lsq_linear(triangle.numpy(), (basis.T @ wanted).numpy(), bounds=(0.0, _MOST)).x)
+
+
+def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *, strong: bool) -> Tensor:
+    """Return what the head reads, first views before second (2B, d): as the client drew, or without any draws."""
+    tokens, read = seen.truth.private[0].inputs, list[Tensor]()
+    handle = views.head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0]))
+    if strong:
+        with Showing(seen.truth.draws[0]), injected_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
+            model(tokens)
+    else:
+        with without_dropout():
+            model(tokens)
+    handle.remove()
+    return torch.cat(read)
+
+
+def _sites(own: World, examples: int) -> tuple[Any, ...]:
+    return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in own.sites)
+
+
+def warm() -> Tensors:
+    """Return the weights after a first training without repetition or queue."""
+    own = encoders(0, _WARM_UP, ARMS["SimCSE"])
+    update, _ = local_training(own, own.first_weights, 1, 0)
+    return {n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.first_weights.items()}
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows; the long version attacks all twelve clients."""
+    clients = range(2 * _CLIENTS if full else _CLIENTS)
+    federation = {"clients": 2 * _CLIENTS, "batch_size": _BATCH}
+    start = warm()
+    rows: list[Row] = []
+    for arm, settings in ARMS.items():
+        own = encoders(0, federation, settings)
+        found = [read(own, attacked(own, start, client, 1, _STEP)) for client in clients]
+        for name in found[0]:
+            unit, must = ("tokens", "") if "longest" in name else ("share", ">= 1")
+            rows.append(measured(name, arm, [one[name] for one in found], unit, must))
+    for case in CASES:
+        own = encoders(0, federation, {"queue_size": case.queue})
+        areas = [_area(own, client, attacked(own, start, client, case.rounds, case.step), case) for client in clients]
+        name = "area under the curve, earlier sentences against those of another client"
+        rows.append(measured(name, case.name, areas, "", case.must, sum(areas) / len(areas)))
+    return rows
+
+
+def _area(own: World, client: int, seen: Attacked, case: Case) -> float:
+    kept = seen.earlier[case.asked.stop :] if case.asked.stop else seen.earlier[:0]
+    present = _rows(torch.cat([kept, seen.truth.private[0].inputs]))
+    asked = torch.tensor(sorted(_rows(seen.earlier[case.asked]) - present))
+    others = own.dataset.train.inputs[own.shares[(client + 1) % len(own.shares)]]
+    noise = _DRIFT if case.step else _ROUNDING
+    also = torch.tensor(sorted(present))  # may stand in the queue too, but nothing is asked about them
+    scores = explained(own, seen, torch.cat([asked, others[: len(asked)], also]), noise, strong=case.strong)
+    inside, outside = scores[: len(asked), None], scores[len(asked) : 2 * len(asked)]
+    return float(((inside > outside).double() + 0.5 * (inside == outside).double()).mean())
+
+
+def _rows(tokens: Tensor) -> set[tuple[int, ...]]:
+    return {tuple(row) for row in tokens.tolist()}
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
