@@ -120,6 +120,15 @@ CASES = {
         settings=MATCHING,
         rest={"components": [{"name": "codebook", "at": ["1"]}]},
     ),
+    "code-words": replace(
+        TEXT,
+        words="tiny Llama with a codebook on its first values, news, sentences of 16 tokens",
+        batch_size=4,
+        rest={
+            **TEXT.rest,
+            "components": [{"name": "codebook", "at": ["layers.0.self_attn.v_proj"], "groups": 2}],
+        },
+    ),
     "compensation": _defended("noise 0.01", {"name": "gradient-noise", "scale": 0.01}),
     "copa": Case("convnet with ReLU, digits", DIGITS, {"name": "convnet", "width": 16}),
     "cpl": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
@@ -258,7 +267,7 @@ def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 
 _TEXT = ("dager", "lamp", "sentence-atoms", "subspace-distance", "tag")
-_MEASURES = {"mask-readout": _masks, "word-readout": _words, **dict.fromkeys(_TEXT, _sentences)}
+_MEASURES = {"mask-readout": _masks, "word-readout": _words, "code-words": _words, **dict.fromkeys(_TEXT, _sentences)}
 
 
 def _row(name: str, setting: str, unit: str, values: Sequence[float], *, mean: bool = False) -> Row:
