@@ -250,11 +250,16 @@ def _read(victim: VictimRecord) -> str:
     exact, rouge = (sum(getattr(own, name) for own in victim.sentences) for name in ("exact", "rouge_l"))
     lines = [
         f"{exact} of {len(victim.sentences)} sentences exact, ROUGE-L {rouge / len(victim.sentences):.2f}, "
-        f"{victim.seconds:.1f} s ({victim.stopped})"
+        f"{victim.seconds:.1f} s ({victim.stopped}){_secrets_read(victim)}"
     ]
     for own in victim.sentences[:_SENTENCES_SHOWN]:
         lines += [f"    client: {_printable(own.text)}", f"    server: {_printable(own.guess)}"]
     return "\n".join(lines)
+
+
+def _secrets_read(victim: VictimRecord) -> str:
+    planted = [own.secret_read for own in victim.sentences if own.secret is not None]
+    return f"; {sum(planted)} of {len(planted)} planted secrets read" if planted else ""
 
 
 def _printable(text: str) -> str:
@@ -306,13 +311,14 @@ def results(record: RunRecord) -> Table:
     """Return the table of arms and attacks that ends a run: of images, or of sentences."""
     is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
     headings = ("recognised", "median PSNR (dB)", "mean SSIM")
+    of_text = ("exact sentences", "right tokens", "ROUGE-L", "secrets read")
     table = Table(title=str(record.scenario["title"]), title_justify="left")
-    for heading in ("arm", "attack", *(("exact sentences", "right tokens", "ROUGE-L") if is_text else headings), "n"):
+    for heading in ("arm", "attack", *(of_text if is_text else headings), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
-            cells: Sequence[str] = ("-",) * 4
+            cells: Sequence[str] = ("-",) * (5 if is_text else 4)
             if summary is not None:
                 figures = _of_text(summary) if is_text else _of_images(summary)
                 cells = (_percent(summary.success), *figures, str(summary.success.n))
@@ -324,11 +330,12 @@ def _of_images(summary: Summary) -> tuple[str, str]:
     return _number(summary.psnr_median, 1), _number(summary.ssim_mean, 2)
 
 
-def _of_text(summary: Summary) -> tuple[str, str]:
+def _of_text(summary: Summary) -> tuple[str, str, str]:
     if summary.text is None:
-        return "-", "-"
-    accuracy = summary.text.token_accuracy
-    return "-" if accuracy is None else _percent(accuracy), _number(summary.text.rouge_l, 2)
+        return "-", "-", "-"
+    accuracy, secrets = summary.text.token_accuracy, summary.text.secrets
+    read = "-" if secrets is None else _percent(secrets)
+    return "-" if accuracy is None else _percent(accuracy), _number(summary.text.rouge_l, 2), read
 
 
 def composites(record: RunRecord) -> Table | None:

@@ -557,7 +557,7 @@ def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruc
         round=entry.round,
         client=entry.client,
         clients=entry.clients,
-        sentences=score_sentences(found, batch, tokenizer).sentences,
+        sentences=score_sentences(found, batch, tokenizer, [secret.span for secret in world.dataset.planted]).sentences,
         objective=found.objective,
         objective_at_truth=objective_at_truth(
             world.model_with(entry.received), entry.update, truth, world.loss(entry.round)

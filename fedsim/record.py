@@ -129,6 +129,8 @@ class SentenceScore(_Part):
 
     `token_accuracy` is the share of the sentence's tokens that stand at the right place of the guess, `rouge_l` the
     F-measure of the longest common subsequence of words, `exact` whether every token is right and none is too many.
+    `secret` is the planted span that the sentence holds, if it holds one, and `secret_read` whether any guess of the
+    update has it.
     """
 
     index: int
@@ -137,6 +139,8 @@ class SentenceScore(_Part):
     token_accuracy: float
     rouge_l: float
     exact: bool
+    secret: str | None = None
+    secret_read: bool = False
 
 
 class VictimRecord(_Part):
@@ -199,10 +203,14 @@ class CompositeSummary(_Part):
 
 
 class TextSummary(_Part):
-    """Scores of sentences; see `SentenceScore`. Means, with `success` of the summary as the share of exact ones."""
+    """Scores of sentences; see `SentenceScore`. Means, with `success` of the summary as the share of exact ones.
+
+    `secrets` is the share of planted spans that were read, over the updates that hold one; None where none does.
+    """
 
     token_accuracy: Interval | None
     rouge_l: Interval | None
+    secrets: Interval | None = None
 
 
 class Summary(_Part):

@@ -142,6 +142,11 @@ class Planted:
     prompt: str = ""
     form: str = ""
 
+    @property
+    def span(self) -> str:
+        """What is secret of the sentence: a number or an address, without the sign at the end."""
+        return self.text.removeprefix(self.prompt).strip(" .")
+
 
 @dataclass(frozen=True)
 class Similarities:

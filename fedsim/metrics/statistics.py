@@ -144,10 +144,18 @@ def summarise(
         text=TextSummary(
             token_accuracy=over(np.nanmean, [[own.token_accuracy for own in victim.sentences] for victim in read]),
             rouge_l=over(np.nanmean, [[own.rouge_l for own in victim.sentences] for victim in read]),
+            secrets=_secrets(read, confidence),
         )
         if read
         else None,
     )
+
+
+def _secrets(read: Sequence[VictimRecord], confidence: float) -> Interval | None:
+    """Return the share of planted spans that were read, each update by its own share; None where none was planted."""
+    holding = [[own.secret_read for own in victim.sentences if own.secret is not None] for victim in read]
+    shares = [sum(own) / len(own) for own in holding if own]
+    return wilson(min(sum(shares), len(shares)), len(shares), confidence) if shares else None
 
 
 def _bootstrap(

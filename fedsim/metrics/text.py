@@ -57,13 +57,16 @@ def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
     return right / len(original) if original else 1.0
 
 
-def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> ScoredSentences:
+def score_sentences(
+    found: Reconstruction, batch: Batch, tokenizer: Tokenizer, planted: Sequence[str] = ()
+) -> ScoredSentences:
     """Score every sentence of a batch against the guess that is matched to it, so that all have most tokens right.
 
     Args:
         found: guesses (N, T), negative behind the end; N may be below or above the batch's size.
         batch: the originals (B, T), filled up at the end.
         tokenizer: turns both into text.
+        planted: secret spans that may stand in sentences.
     """
     originals = [_tokens(row, tokenizer.padding) for row in batch.inputs.tolist()]
     guesses = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
@@ -72,8 +75,16 @@ def score_sentences(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -
     rows = (
         (original, guesses[number] if number >= 0 else []) for original, number in zip(originals, order, strict=True)
     )
-    sentences = tuple(_scored(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
-    return ScoredSentences(sentences, torch.tensor(order))
+    scored = (_scored(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
+    texts = [tokenizer.decode(guess) for guess in guesses] if planted else []
+    return ScoredSentences(tuple(_with_secret(own, planted, texts) for own in scored), torch.tensor(order))
+
+
+def _with_secret(sentence: SentenceScore, planted: Sequence[str], guesses: Sequence[str]) -> SentenceScore:
+    secret = next((span for span in planted if span and span in sentence.text), None)
+    if secret is None:
+        return sentence
+    return sentence.model_copy(update={"secret": secret, "secret_read": any(secret in guess for guess in guesses)})
 
 
 def score_words(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:

@@ -76,6 +76,7 @@ class Result:
     masks: Estimate
     tokens: Estimate
     rouge: Estimate
+    secrets: Estimate
     seconds: str
     reason: str
 
@@ -398,6 +399,7 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
         masks=estimate(summary.mask_accuracy, 100, 1, "%"),
         tokens=estimate(summary.text.token_accuracy if summary.text else None, 100, 0, "%"),
         rouge=estimate(summary.text.rouge_l if summary.text else None, 1, 2),
+        secrets=estimate(summary.text.secrets if summary.text else None, 100, 0, "%"),
         seconds=_duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
     )
@@ -417,6 +419,7 @@ def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) 
         masks=none,
         tokens=none,
         rouge=none,
+        secrets=none,
         seconds=NOTHING,
         reason=reason,
     )

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
 from fedsim.metrics.statistics import mean_interval, median_interval, summarise, wilson
-from fedsim.record import ItemScore, MaskScore, VictimRecord
+from fedsim.record import ItemScore, MaskScore, SentenceScore, VictimRecord
 
 
 def singles(values):
@@ -103,6 +103,21 @@ def test_clusters_are_resampled_whole():
 
     assert 0.86 <= covered(clustered) <= 0.99
     assert covered(lambda source: singles(np.ravel(clustered(source)))) < 0.7
+
+
+def test_secrets_count_by_the_share_of_each_update_that_holds_one():
+    def sentence(secret, read):
+        return SentenceScore(
+            index=0, text="a", guess="a", token_accuracy=1.0, rouge_l=1.0, exact=True, secret=secret, secret_read=read
+        )
+
+    held = [[sentence("1", True), sentence("2", False)], [sentence("3", True)], [sentence(None, False)]]
+    victims = [victim(number).model_copy(update={"sentences": tuple(own)}) for number, own in enumerate(held)]
+    secrets = summarise(victims, "ssim", 0.5, seed=0).text.secrets
+    assert (secrets.value, secrets.n) == (0.75, 2)
+    assert secrets == wilson(1.5, 2)
+    without = summarise(victims[2:], "ssim", 0.5, seed=0)
+    assert without.text.secrets is None
 
 
 def test_failures_count_as_no_success_and_have_no_image():

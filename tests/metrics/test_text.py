@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.metrics.text import common_subsequence, rouge_l, rouge_n, score_sentences, score_words, token_accuracy
-from fedsim.types import Batch, Reconstruction
+from fedsim.types import Batch, Planted, Reconstruction
 
 SHORT = st.lists(st.integers(0, 3), max_size=6)
 
@@ -43,7 +43,7 @@ def test_token_accuracy_counts_places() -> None:
 
 
 def reconstruction(rows: list[list[int]]) -> Reconstruction:
-    inputs = torch.tensor(rows, dtype=torch.long).reshape(len(rows), 3)
+    inputs = torch.tensor(rows, dtype=torch.long).reshape(len(rows), len(rows[0]) if rows else 3)
     return Reconstruction(inputs, torch.zeros(len(rows)), None, 0.0, 0, 0, (), "ended")
 
 
@@ -72,6 +72,27 @@ def test_a_token_too_many_is_not_exact() -> None:
     (own,) = score_sentences(reconstruction([[97, 98, 99]]), batch, WordTokenizer()).sentences
     assert own.token_accuracy == 1.0
     assert not own.exact
+
+
+def test_a_planted_span_is_read_when_any_guess_holds_it() -> None:
+    def row(text: str) -> list[int]:
+        return [*text.encode(), *[256] * (12 - len(text))]
+
+    batch = Batch(torch.tensor([row("call 555-1."), row("nothing"), row("call 555-2.")]), torch.zeros(3))
+    guesses = reconstruction(
+        [[*text.encode(), *[-1] * (12 - len(text))] for text in ("call 777-7.", "or 555-1", "nothing")]
+    )
+    scored = score_sentences(guesses, batch, WordTokenizer(), ["555-1", "555-2", ""]).sentences
+    assert [(own.secret, own.secret_read) for own in scored] == [("555-1", True), (None, False), ("555-2", False)]
+    plain = score_sentences(guesses, batch, WordTokenizer()).sentences
+    assert [own.secret for own in plain] == [None] * 3
+
+
+def test_of_a_planted_sentence_the_number_is_secret() -> None:
+    assert (
+        Planted("identity", "The phone number of Ada is 555-0199.", (3,), "The phone number of Ada is").span
+        == "555-0199"
+    )
 
 
 @given(SHORT, SHORT, st.integers(1, 3))
