@@ -74,6 +74,29 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     assert arm.exposure.secrets[0].text in page
 
 
+@pytest.mark.slow
+def test_a_real_model_remembers_through_its_adapters_alone(
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("transformers")
+    data = {**tables["data"], "tokenizer": "smollm2-135m", "canaries": 4, "repetitions": [0, 12], "length": 24}
+    training = {"local_steps": 24, "batch_size": 4, "optimizer": {"name": "adam", "learning_rate": 2e-3}}
+    real = {
+        **tables,
+        "data": data,
+        "model": {"name": "smollm2-135m"},
+        "components": [{"name": "lora", "targets": ["*.q_proj", "*.v_proj"]}],
+        "federation": {"algorithm": "fedavg", "clients": 1, **training},
+        "exposure": {"candidates": 63},
+    }
+    (arm,) = run(scenario(**real), tmp_path / "run").arms
+    assert arm.exposure is not None
+    left_out, planted = arm.exposure.summaries
+    assert planted.exposure.value == planted.most == 6.0
+    assert left_out.exposure.value < 6.0
+    assert left_out.extracted.value == 0.0
+
+
 def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
     tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
     tables["data"]["canaries"] = 40
