@@ -158,6 +158,14 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
     return _explained(weights, total, batch, longest)
 
 
+def in_rows(tokens: Tensor, length: int) -> Tensor:
+    """Return tokens in rows (N, length), filled up with -1."""
+    rows = -(-len(tokens) // length)
+    filled = torch.full((rows * length,), -1, dtype=torch.long)
+    filled[: len(tokens)] = tokens
+    return filled.view(rows, length)
+
+
 def _explained(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
     """Return lengths that at least a third of a sentence's next tokens speak for, alone in having their weight.
 

@@ -22,8 +22,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks._codes import code_gradients, why_no_codes
 from attacks._labels import labels_of
-from attacks._matching import one_gradient_only
 from attacks._support import fired_rows
 from fedsim import registry
 from fedsim.components.bottleneck.codebook import codebooks
@@ -55,15 +55,11 @@ class CodeReadout(Attack[CodeReadoutConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without codebooks, codebooks that are not shared, and several steps."""
-        if not codebooks(observation.model):
-            return "the model has no codebook"
-        if not _gradients(observation):
-            return "the gradient of no codebook is shared"
-        return one_gradient_only(observation)
+        return why_no_codes(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read the codes, then invert with them."""
-        fired = {place: fired_rows(gradient) for place, gradient in _gradients(observation).items()}
+        fired = {place: fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         guess = self._inverted(_restricted(observation, fired), generator, on_step)
         counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
         notes = (f"codes at '{place}': {_listed(rows)}" for place, rows in fired.items())
@@ -78,13 +74,6 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         method = registry.get("attack", self.config.inversion)
         settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
-
-
-def _gradients(observation: Observation) -> dict[str, Tensor]:
-    """Return the gradient of each codebook that is shared, by place."""
-    sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
-    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
-    return {place: sent[name] for place, name in found.items() if name in sent}
 
 
 def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:

@@ -19,10 +19,11 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from attacks._matching import one_gradient_only
+from attacks._codes import code_gradients, why_no_codes
 from attacks._support import fired_rows
+from attacks._words import in_rows
 from fedsim import seeding
-from fedsim.components.bottleneck.codebook import codebooks, reading
+from fedsim.components.bottleneck.codebook import reading
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
@@ -46,11 +47,7 @@ class CodeWords(Attack[CodeWordsConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without codebooks, codebooks that are not shared or depend on more, and several steps."""
-        if not codebooks(observation.model):
-            return "the model has no codebook"
-        if not _gradients(observation):
-            return "the gradient of no codebook is shared"
-        return one_gradient_only(observation)
+        return why_no_codes(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Return the tokens all of whose codes fired, in rows of the length of a sentence; not sentences.
@@ -58,7 +55,7 @@ class CodeWords(Attack[CodeWordsConfig]):
         Raises:
             NotApplicable: at every codebook that is shared, codes depend on more than the token.
         """
-        fired = {place: fired_rows(gradient) for place, gradient in _gradients(observation).items()}
+        fired = {place: fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         table = token_codes(observation, generator)
         table = {place: codes for place, codes in table.items() if place in fired}
         if not table:
@@ -69,7 +66,7 @@ class CodeWords(Attack[CodeWordsConfig]):
         possible = _possible(table, fired)
         if observation.spec.padding is not None:
             possible = possible[possible != observation.spec.padding]
-        guess = _in_rows(possible, observation.spec.shape[0])
+        guess = in_rows(possible, observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         facts = {
             "tokens whose codes all fired": float(len(possible)),
@@ -104,13 +101,6 @@ def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
     return {place: found[0] for place, found in seen.items() if found and found[0].shape[:-2] == tokens.shape}
 
 
-def _gradients(observation: Observation) -> dict[str, Tensor]:
-    """Return the gradient of each codebook that is shared, by place."""
-    sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
-    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
-    return {place: sent[name] for place, name in found.items() if name in sent}
-
-
 def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tensor:
     """Return the tokens all of whose codes fired, ascending."""
     fits = [_looked_up(fired[place], codes).flatten(1).all(1) for place, codes in table.items()]
@@ -132,11 +122,3 @@ def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
 def _looked_up(values: Tensor, codes: Tensor) -> Tensor:
     """Return the value (groups, C) of every code (N, groups, k), shape (N, groups, k)."""
     return values[torch.arange(codes.shape[1])[:, None], codes]
-
-
-def _in_rows(tokens: Tensor, length: int) -> Tensor:
-    """Return tokens in rows (N, length), filled up with -1."""
-    rows = -(-len(tokens) // length)
-    filled = torch.full((rows * length,), -1, dtype=torch.long)
-    filled[: len(tokens)] = tokens
-    return filled.view(rows, length)

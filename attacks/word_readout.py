@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from attacks._matching import one_gradient_only
-from attacks._words import Words, counts_of, embedding_of, following_of, lengths_of, words_of
+from attacks._words import Words, counts_of, embedding_of, following_of, in_rows, lengths_of, words_of
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
@@ -61,7 +61,7 @@ class WordReadout(Attack[WordReadoutConfig]):
             raise NotApplicable("no row of the gradient stands out: all tokens were read, or noise hides them")
         lengths = lengths_of(observation)
         counts = _counts(observation, found, lengths)
-        guess = _in_rows(found.repeat_interleave(counts), observation.spec.shape[0])
+        guess = in_rows(found.repeat_interleave(counts), observation.spec.shape[0])
         on_step(Step(0, 1, 1, 0.0, 0.0, guess))
         facts = {"tokens found": float(len(found)), "shortest sentence": float(lengths[0]),
                  "longest sentence": float(lengths[-1])}  # fmt: skip
@@ -81,14 +81,6 @@ def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) ->
     for token, count in zip(following.tokens.tolist(), counts_of(following, lengths).tolist(), strict=True):
         counts[tokens == token] = count
     return counts
-
-
-def _in_rows(tokens: Tensor, length: int) -> Tensor:
-    """Return tokens in rows (N, length), filled up with -1."""
-    rows = -(-len(tokens) // length)
-    filled = torch.full((rows * length,), -1, dtype=torch.long)
-    filled[: len(tokens)] = tokens
-    return filled.view(rows, length)
 
 
 def _notes(words: Words) -> tuple[str, ...]:

@@ -1,0 +1,25 @@
+"""What attacks on codebooks share: the gradients of codes, and whether there are any."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from attacks._matching import one_gradient_only
+from fedsim.components.bottleneck.codebook import codebooks
+from fedsim.types import Observation
+
+
+def why_no_codes(observation: Observation) -> str | None:
+    """Return why no codes can be read off one gradient, or None when they can."""
+    if not codebooks(observation.model):
+        return "the model has no codebook"
+    if not code_gradients(observation):
+        return "the gradient of no codebook is shared"
+    return one_gradient_only(observation)
+
+
+def code_gradients(observation: Observation) -> dict[str, Tensor]:
+    """Return the gradients of the codes that are shared, by the place of their codebook."""
+    sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
+    found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
+    return {place: sent[name] for place, name in found.items() if name in sent}
