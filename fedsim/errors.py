@@ -35,6 +35,11 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
+def in_a_line(error: Exception) -> str:
+    """Return the first line of an exception's message, or its kind when it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'X'?`` for the closest known word, or all known words when none is close."""
     options = sorted(known)

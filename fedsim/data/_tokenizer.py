@@ -9,9 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, final
 
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.errors import FedsimError, MissingExtra, in_a_line
 
 _BYTES = 256
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "vocab.txt", "spiece.model")
 _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
 
 
@@ -83,10 +84,15 @@ class ModelTokenizer:
             raise MissingExtra("transformers, which reads tokenizers,", "pip install 'fedsim-privacy[llm]'") from None
         if not self._folder.is_dir():
             raise FedsimError(f"there is no folder {self._folder}: expected one with a Hugging Face tokenizer.")
+        if not any((self._folder / name).is_file() for name in _TOKENIZER_FILES):
+            raise FedsimError(
+                f"{self._folder} holds no tokenizer: expected {_TOKENIZER_FILES[0]}. Save one there with "
+                "tokenizer.save_pretrained(folder)."
+            )
         try:
             return AutoTokenizer.from_pretrained(self._folder, local_files_only=True, trust_remote_code=False)
         except Exception as error:
-            raise FedsimError(f"{self._folder} holds no tokenizer that can be read: {error}") from error
+            raise FedsimError(f"{self._folder} holds no tokenizer that can be read: {in_a_line(error)}") from error
 
     @property
     def vocabulary(self) -> int:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, float32, nn
 
 from fedsim.checkpoints import quiet
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.models._language import TaggingHead, TiedHead
 from fedsim.types import InputSpec
 
@@ -86,7 +86,7 @@ def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
                 dtype=float32,
             )
     except Exception as error:
-        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
+        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {in_a_line(error)}") from error
     length = spec.shape[0]
     context = getattr(own.config, "max_position_embeddings", length)
     if length > context:

@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor, float32, nn
 
 from fedsim import checkpoints
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
@@ -94,4 +94,4 @@ def _loaded(dropout: float) -> Any:
                 attention_probs_dropout_prob=dropout,
             )
     except Exception as error:
-        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {error}") from error
+        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {in_a_line(error)}") from error

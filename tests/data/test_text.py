@@ -183,8 +183,14 @@ def test_missing_files_and_tokenizers_are_one_clear_sentence(tmp_path: Path, fil
     pytest.importorskip("transformers")
     with pytest.raises(FedsimError, match="there is no folder"):
         text_file(TextFileConfig(path=file, tokenizer=tmp_path / "none"))
-    with pytest.raises(FedsimError, match="holds no tokenizer that can be read"):
-        text_file(TextFileConfig(path=file, tokenizer=tmp_path))
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    with pytest.raises(FedsimError, match="holds no tokenizer: expected tokenizer.json"):
+        text_file(TextFileConfig(path=file, tokenizer=folder))
+    (folder / "tokenizer.json").write_text("{}")
+    with pytest.raises(FedsimError, match="holds no tokenizer that can be read") as told:
+        text_file(TextFileConfig(path=file, tokenizer=folder))
+    assert "\n" not in str(told.value)
 
 
 def test_files_of_a_folder_are_documents(tmp_path: Path) -> None:
