@@ -283,6 +283,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert not any("normalised" in told or "labels" in told for told in record.threat_model)
     page = report.build(folder).read_text()
     assert "What was read" in page
+    assert "No pictures were stored" not in page
     assert "A sentence is recovered when every token is right." in page
     assert '<th scope="col" class="number">ROUGE-L</th>' in page
     assert "PSNR" not in page[page.index('id="results"') : page.index("How these numbers are made")]
