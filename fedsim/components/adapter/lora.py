@@ -4,7 +4,7 @@ Paper: Hu et al. 2021, arXiv 2106.09685, section 4.1: s = alpha / r; or alpha / 
 2312.03732). A starts uniform in +-1 / sqrt(in), B at zero, so that the model starts unchanged. What it may leak: the
 rows of A's gradient are combinations of what the layer reads, up to r of them, and B's gradient shows them through A.
 In the first round A has no gradient, since B is zero. A server that averages A and B does not average their products;
-with A frozen it does (Sun et al. 2024, arXiv 2403.12313), and aggregator `adapter-product` averages the products.
+with A frozen it does (Sun et al. 2024, arXiv 2403.12313), and aggregator `product-mean` averages the products.
 """
 
 from __future__ import annotations
