@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 
+from attacks._subspaces import read_by
 from fedsim.types import DropoutSite, Observation, Tensors
 
 _PROJECTIONS = ("q_proj", "k_proj", "v_proj")
@@ -64,7 +65,7 @@ class Front:
     def __init__(self, model: nn.Module, places: tuple[str, str]) -> None:
         blocks = list(model.get_submodule(places[0].removesuffix(".0.self_attn")).children())
         self._model = copy.deepcopy(model, {id(block): nn.Identity() for block in blocks[2:]}).eval()
-        self._readers = [self._model.get_submodule(f"{place}.q_proj") for place in places]
+        self._readers = [f"{place}.q_proj" for place in places]
         self._first = self._model.get_submodule(places[0].removesuffix(".self_attn"))
 
     def read_first(self, tokens: Tensor) -> Tensor:
@@ -87,20 +88,8 @@ class Front:
         return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
     def _read(self, tokens: Tensor, which: int) -> Tensor:
-        seen: list[Tensor] = []
-
-        def note(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            seen.append(inputs[0])
-            raise _Enough
-
-        handle = self._readers[which].register_forward_pre_hook(note)
-        try:
-            self._model(tokens)
-        except _Enough:
-            pass
-        finally:
-            handle.remove()
-        return seen[0]
+        (read,) = read_by(self._model, self._readers[which : which + 1], tokens, nullcontext())
+        return read
 
     @contextmanager
     def _last_only(self) -> Iterator[None]:
@@ -114,7 +103,3 @@ class Front:
             yield
         finally:
             handle.remove()
-
-
-class _Enough(Exception):  # ends a forward pass where everything was seen
-    pass

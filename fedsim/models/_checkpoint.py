@@ -64,29 +64,45 @@ class CausalModel(nn.Module):
         return torch.cat(written, 1)
 
 
-def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
-    """Load a model in single precision; no code of the folder is run.
+def loaded(kind: str, folder: Path, **settings: Any) -> Any:
+    """Load a model of the transformers package in single precision; no code of the folder is run.
+
+    Args:
+        kind: name of the package's class that knows what the model is for.
+        folder: of the checkpoint.
+        settings: what else differs from the checkpoint's own configuration.
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: it cannot be loaded, or its context is shorter than an example of `spec`.
+        FedsimError: it cannot be loaded.
     """
     try:
-        from transformers import AutoModelForCausalLM  # noqa: PLC0415 - an extra, and seconds of imports
+        import transformers  # noqa: PLC0415 - an extra, and seconds of imports
     except ImportError:
         raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
     try:
         with quiet():
-            own: Any = AutoModelForCausalLM.from_pretrained(
+            return getattr(transformers, kind).from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=True,
                 attn_implementation="eager",
                 dtype=float32,
+                **settings,
             )
     except Exception as error:
         raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {in_a_line(error)}") from error
+
+
+def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
+    """Load a causal language model, or tagger.
+
+    Raises:
+        MissingExtra: transformers is not installed.
+        FedsimError: it cannot be loaded, or its context is shorter than an example of `spec`.
+    """
+    own = loaded("AutoModelForCausalLM", folder)
     length = spec.shape[0]
     context = getattr(own.config, "max_position_embeddings", length)
     if length > context:

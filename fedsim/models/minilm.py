@@ -10,10 +10,11 @@ from __future__ import annotations
 from typing import Any
 
 from pydantic import Field
-from torch import Tensor, float32, nn
+from torch import Tensor, nn
 
 from fedsim import checkpoints
-from fedsim.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.errors import FedsimError
+from fedsim.models._checkpoint import loaded
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
 from fedsim.registry import model
 from fedsim.types import Config, InputSpec
@@ -39,7 +40,8 @@ def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
             model, or weights that cannot be read.
     """
     _, vocabulary = sentence_shape(spec, checkpoints.MINILM, _POSITIONS)
-    encoder = MiniLm(_loaded(config.dropout), spec)
+    rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
+    encoder = MiniLm(loaded("AutoModel", checkpoints.minilm(), add_pooling_layer=False, **rates), spec)
     known = encoder.own.get_input_embeddings().num_embeddings
     if vocabulary != known:
         raise FedsimError(
@@ -72,26 +74,3 @@ class MiniLm(nn.Module):
         counts = is_word(tokens, self.padding_token)
         hidden = self.own(input_ids=tokens, attention_mask=counts.long()).last_hidden_state
         return mean_pooled(hidden, counts)
-
-
-def _loaded(dropout: float) -> Any:
-    folder = checkpoints.minilm()
-    try:
-        from transformers import AutoModel  # noqa: PLC0415 - an extra, and seconds of imports
-    except ImportError:
-        raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
-    try:
-        with checkpoints.quiet():
-            return AutoModel.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                attn_implementation="eager",
-                dtype=float32,
-                add_pooling_layer=False,
-                hidden_dropout_prob=dropout,
-                attention_probs_dropout_prob=dropout,
-            )
-    except Exception as error:
-        raise FedsimError(f"the checkpoint in {folder} cannot be loaded: {in_a_line(error)}") from error

@@ -230,16 +230,23 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iter
 def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Yield the module's trained parameters with each example's gradient (B, ...), by Opacus' rule for its class."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - takes seconds to import
-    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
 
     rule = None if mode == "functorch" else GradSampleHooks.GRAD_SAMPLERS.get(type(use.module))
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "In .* autocast")  # Opacus takes token numbers for another precision
-            found = (rule or ft_compute_per_sample_gradient)(use.module, [use.inputs], gradient)
-    finally:
-        vars(use.module).pop("ft_compute_sample_grad", None)
+    with torch.no_grad():
+        found = (rule or _by_functorch)(use.module, [use.inputs], gradient)
     return ((parameter, own) for parameter, own in found.items() if parameter.requires_grad)
+
+
+def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
+    """Return what a rule does, for a module of any class, and leave nothing on it."""
+    from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "In .* autocast")  # Opacus takes token numbers for another precision
+            return ft_compute_per_sample_gradient(module, inputs, gradient)
+    finally:
+        vars(module).pop("ft_compute_sample_grad", None)
 
 
 def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]:
