@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
 from scipy.special import log_ndtr
 from torch import nn
@@ -63,8 +62,7 @@ class DistributedDp(Defense[DistributedDpConfig]):
             )
         if self.config.delta * rules.clients >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
-        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
-        return self._why_rounding_shows(rules, model) or why_buffers_move(model, batch.inputs)
+        return self._why_rounding_shows(rules, model) or why_buffers_move(model, rules.probe(_PROBE).inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
         """Return the clipped update with a share of the noise; every client counts the same in the sum."""

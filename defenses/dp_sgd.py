@@ -61,8 +61,7 @@ class DpSgd(Defense[DpSgdConfig]):
             return f"{rules.batch_readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
         if self.config.delta * rules.most_examples >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.most_examples}, the examples of a client"
-        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
-        return why_inseparable(model, batch, self._mode(model))
+        return why_inseparable(model, rules.probe(_PROBE), self._mode(model))
 
     def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
         """Return the batch's mean loss, not a number when it is empty, and the private gradient."""

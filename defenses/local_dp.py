@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
 from torch import nn
 
@@ -43,8 +42,7 @@ class LocalDp(Defense[LocalDpConfig]):
         """Return why it does not fit, or None when it does."""
         if self.config.delta * rules.clients >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
-        batch = rules.random_batch(_PROBE, torch.Generator().manual_seed(0))
-        return why_buffers_move(model, batch.inputs)
+        return why_buffers_move(model, rules.probe(_PROBE).inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
         """Return the private update; it states one example and a loss of 0, since both would tell of the data."""

@@ -53,7 +53,7 @@ class SliceClipping(Defense[SliceClippingConfig]):
         readers = [name for name in rules.batch_readers if name != _PARTNER]
         if readers:
             return f"{readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
-        return why_inseparable(model, rules.random_batch(_PROBE, torch.Generator().manual_seed(0)), "hooks")
+        return why_inseparable(model, rules.probe(_PROBE), "hooks")
 
     def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
         """Return the batch's mean loss, and the mean of the clipped gradients; zeros for an empty batch."""

@@ -183,8 +183,9 @@ class Rules:
     padding: int | None = None
     borders: tuple[int, ...] = ()
 
-    def random_batch(self, examples: int, generator: torch.Generator) -> Batch:
-        """Return inputs and labels of the right kinds and shapes, for trying what a model does with a batch."""
+    def probe(self, examples: int) -> Batch:
+        """Return random inputs and labels of the right kinds and shapes, the same each time, to try a model with."""
+        generator = torch.Generator().manual_seed(0)
         shape = (examples, *self.shape)
         if self.vocabulary is None:
             inputs = torch.randn(shape, generator=generator)

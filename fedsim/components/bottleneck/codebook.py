@@ -152,7 +152,7 @@ class Codebook(ModelComponent[CodebookConfig]):
         """Say whether a codebook's width is another than that of its layer, or the layer is never reached."""
         try:
             with torch.no_grad(), without_dropout(), reading(model) as seen:
-                model(rules.random_batch(2, torch.Generator().manual_seed(0)).inputs)
+                model(rules.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
         idle = [place for place, found in seen.items() if self._is_own(place) and not found]

@@ -66,7 +66,7 @@ class MultiSampleDropout(ModelComponent[MultiSampleDropoutConfig]):
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why the layers behind the first mask cannot carry several samples of an example."""
-        inputs = rules.random_batch(_EXAMPLES, torch.Generator().manual_seed(0)).inputs
+        inputs = rules.probe(_EXAMPLES).inputs
         try:
             outputs = _outputs(model, inputs)
         except Exception as error:  # a foreign layer may raise anything when it gets one dimension more
