@@ -21,6 +21,9 @@ _ANSWERS_OF_TOKENS = 4
 
 def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean over examples and answers, a scalar."""
+    if outputs.dim() == _ONE_ANSWER and labels.is_floating_point():
+        # The same number as that of F.cross_entropy, by half as many calls.
+        return torch.dot(F.log_softmax(outputs, 1).flatten(), labels.flatten()) / -len(labels)
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels)
     return per_example(outputs, labels).mean()

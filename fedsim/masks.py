@@ -229,9 +229,7 @@ def prefix_dropout(
 
 def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return the mask that keeps the first `length` entries of the last dimension."""
-    mask = torch.zeros(shape, dtype=like.dtype, device=like.device)
-    mask[..., :length] = 1.0
-    return mask
+    return (torch.arange(shape[-1], device=like.device) < length).to(like.dtype).expand(shape)
 
 
 def _drawn_prefix(
@@ -243,7 +241,10 @@ def _drawn_prefix(
     per_example: bool,
 ) -> Tensor:
     if not per_example:
-        return prefix_mask(1 + int(_weights(odds).multinomial(1, generator=generator)), shape, like)
+        weights = _weights(odds)
+        # What `multinomial` does for one draw, without its checks of the weights, which take as long again.
+        drawn = (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax()
+        return prefix_mask(1 + int(drawn), shape, like)
     drawn = _weights(odds).multinomial(shape[0], replacement=True, generator=generator)
     kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
     return kept.to(like).expand(shape)

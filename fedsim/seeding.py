@@ -33,10 +33,11 @@ def derive(seed: int, purpose: str, *path: int) -> int:
         purpose: what the randomness is for, for example ``"dropout"``.
         path: round, client, step or any other non-negative coordinates, in a fixed order.
     """
-    words = tuple(word for number in (seed, _label(purpose), *path) for word in _words(number))
-    if len(words) <= _POOL:
-        return _seed(_pool(words))
-    return _seed(_absorbed(_pool_of(words[:-1]), len(words) - 1, words[-1]))
+    *before, last = (seed, _label(purpose), *path)
+    if not 0 <= last <= _WORD or len(path) < _POOL - 1:
+        return _seed(_pool([word for number in (*before, last) for word in _words(number)]))
+    pool, words = _pool_of(tuple(before))
+    return _seed(_absorbed(pool, words, last))
 
 
 def generators(seed: int, purpose: str, paths: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
@@ -105,15 +106,16 @@ def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
 
 
 @lru_cache(maxsize=256)
-def _pool_of(words: tuple[int, ...]) -> tuple[int, ...]:
-    """Return `_pool`; one place's seeds for many steps differ in the last word alone."""
-    return _pool(words)
+def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
+    """Return `_pool` of numbers and how many words they have; one place's seeds for many steps differ in the last."""
+    words = [word for number in numbers for word in _words(number)]
+    return _pool(words), len(words)
 
 
 def _absorbed(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
     """Return the pool with one more word, number `index` from 0."""
     done = _FILLED + (index - _POOL) * _POOL
-    return tuple(_mixed(own, _hashed(word, done + place, _IN)) for place, own in enumerate(pool))
+    return tuple([_mixed(own, _hashed(word, done + place, _IN)) for place, own in enumerate(pool)])
 
 
 def _seed(pool: tuple[Word, ...]) -> Word:
@@ -124,7 +126,7 @@ def _seed(pool: tuple[Word, ...]) -> Word:
 
 def _hashed(word: Word, done: int, constants: tuple[int, int]) -> Word:
     """Return the hash of a word, `done` hashes after the first."""
-    before, after = _constant(done, constants), _constant(done + 1, constants)
+    before, after = _constants(done, constants)
     word = (word ^ before) * after & _WORD
     return word ^ (word >> _HALF)
 
@@ -135,6 +137,8 @@ def _mixed(word: Word, hashed: Word) -> Word:
 
 
 @cache
-def _constant(power: int, constants: tuple[int, int]) -> int:
+def _constants(done: int, constants: tuple[int, int]) -> tuple[int, int]:
+    """Return what the hash after `done` others takes: its constant, and that of the next one."""
     start, factor = constants
-    return start * pow(factor, power, 1 << 32) & _WORD
+    before = start * pow(factor, done, 1 << 32) & _WORD
+    return before, before * factor & _WORD

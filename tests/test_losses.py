@@ -23,6 +23,16 @@ def test_one_answer_is_torchs_own_loss_bit_by_bit() -> None:
     assert torch.equal(per_example(outputs, labels), F.cross_entropy(outputs, labels, reduction="none"))
 
 
+@given(st.integers(1, 6), st.integers(0, 100))
+def test_one_answer_against_probabilities_is_torchs_own_loss(examples: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(examples, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    labels = torch.rand(examples, 3, generator=generator, dtype=torch.float64).softmax(1)
+    ours, theirs = cross_entropy(outputs, labels), F.cross_entropy(outputs, labels)
+    assert torch.allclose(ours, theirs)
+    assert torch.allclose(torch.autograd.grad(ours, outputs)[0], torch.autograd.grad(theirs, outputs)[0])
+
+
 def test_an_average_of_logits_is_another_loss() -> None:
     outputs = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
     labels = torch.tensor([0, 1])

@@ -202,6 +202,15 @@ def test_a_prefix_site_tells_its_odds_and_its_expected_rate() -> None:
     assert site.shape == (2, 4)
 
 
+@given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=20), st.integers(0, 1000))
+def test_a_length_is_drawn_as_torchs_multinomial_draws_it(weights: list[float], seed: int) -> None:
+    odds = tuple((torch.tensor(weights, dtype=torch.float64) / sum(weights)).tolist())
+    site = DropoutSite(0, "cut", 0.5, (2, len(odds)), odds)
+    (mask,) = drawn_masks([site], torch.Generator().manual_seed(seed), torch.zeros(()))
+    drawn = torch.tensor(odds, dtype=torch.float64).multinomial(1, generator=torch.Generator().manual_seed(seed))
+    assert mask.sum(1).tolist() == [1 + int(drawn)] * 2
+
+
 def test_drawn_prefix_masks_are_what_a_client_draws() -> None:
     with seeding.contained(1):
         model, x = Prefix(), torch.randn(2, 8)
