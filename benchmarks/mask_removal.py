@@ -15,6 +15,7 @@ from fedsim import process
 
 process.prepare()
 
+import sys  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
@@ -122,6 +123,7 @@ def _task(plan: Plan, task: str) -> list[Row]:
             own = tagger(plan, task, chosen, seed)
             weights = trained(own)
             found.append(accuracy(own, weights))
+            print(f"{task}, seed {seed}, open {chosen}: {found[-1]:.3f}", file=sys.stderr, flush=True)
             if "1" not in chosen:
                 frequent.append(majority(own))
                 opened_late.append(accuracy(tagger(plan, task, "1" * _GROUPS, seed), weights))
