@@ -29,6 +29,7 @@ from fedsim.record import (
     RoundRecord,
     RunRecord,
     Summary,
+    TextSummary,
     VictimRecord,
 )
 from fedsim.sweep.run import Outcome
@@ -311,14 +312,14 @@ def results(record: RunRecord) -> Table:
     """Return the table of arms and attacks that ends a run: of images, or of sentences."""
     is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
     headings = ("recognised", "median PSNR (dB)", "mean SSIM")
-    of_text = ("exact sentences", "right tokens", "ROUGE-L", "secrets read")
+    of_text = ("exact sentences", "right tokens", "ROUGE-1", "ROUGE-2", "ROUGE-L", "secrets read")
     table = Table(title=str(record.scenario["title"]), title_justify="left")
     for heading in ("arm", "attack", *(of_text if is_text else headings), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
-            cells: Sequence[str] = ("-",) * (5 if is_text else 4)
+            cells: Sequence[str] = ("-",) * (len(of_text if is_text else headings) + 1)
             if summary is not None:
                 figures = _of_text(summary) if is_text else _of_images(summary)
                 cells = (_percent(summary.success), *figures, str(summary.success.n))
@@ -330,12 +331,11 @@ def _of_images(summary: Summary) -> tuple[str, str]:
     return _number(summary.psnr_median, 1), _number(summary.ssim_mean, 2)
 
 
-def _of_text(summary: Summary) -> tuple[str, str, str]:
-    if summary.text is None:
-        return "-", "-", "-"
-    accuracy, secrets = summary.text.token_accuracy, summary.text.secrets
-    read = "-" if secrets is None else _percent(secrets)
-    return "-" if accuracy is None else _percent(accuracy), _number(summary.text.rouge_l, 2), read
+def _of_text(summary: Summary) -> tuple[str, ...]:
+    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
+    rouge = (_number(own, 2) for own in (text.rouge_1, text.rouge_2, text.rouge_l))
+    right, read = ("-" if own is None else _percent(own) for own in (text.token_accuracy, text.secrets))
+    return right, *rouge, read
 
 
 def composites(record: RunRecord) -> Table | None:

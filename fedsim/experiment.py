@@ -14,25 +14,15 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from fedsim import engines, membership, memorisation, seeding
 from fedsim.auditing import audited
 from fedsim.data.partition import describe_partition
 from fedsim.environment import environment
 from fedsim.errors import FedsimError, told
-from fedsim.examples import distinct
 from fedsim.hooks import Attack, MembershipAttack
 from fedsim.journal import Journal
-from fedsim.masks import dropout_sites
-from fedsim.metrics.composites import with_composites
-from fedsim.metrics.diagnosis import diagnosis
-from fedsim.metrics.image import nearest, score_items, to_pixels
-from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.masks import identifiable, score_masks
-from fedsim.metrics.matching import objective_at_truth
-from fedsim.metrics.statistics import succeeded, summarise
-from fedsim.metrics.text import score_sentences, score_words
+from fedsim.metrics.statistics import summarise
 from fedsim.observe import describe, observe
 from fedsim.privacy.accounting import guarantee, in_rounds
 from fedsim.record import (
@@ -41,9 +31,7 @@ from fedsim.record import (
     ClientCost,
     Failure,
     GuaranteeRecord,
-    ItemScore,
     KeptUpdate,
-    MaskScore,
     MembershipRecord,
     RoundRecord,
     RunRecord,
@@ -51,9 +39,9 @@ from fedsim.record import (
 )
 from fedsim.replay import Replay, check_union, replay
 from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
+from fedsim.scoring import scored
 from fedsim.store import RunFolder
 from fedsim.types import (
-    Dataset,
     Knowledge,
     Mechanism,
     Observation,
@@ -69,8 +57,6 @@ from fedsim.types import (
     WireEntry,
 )
 from fedsim.world import World, shared
-
-_MOST_PUBLIC = 2000
 
 
 class Watcher(Protocol):
@@ -491,119 +477,13 @@ def _found(
 def _recorded(
     this: _Run, world: World, entry: WireEntry, truth: Truth, result: Reconstruction | str, arrays: str
 ) -> VictimRecord:
-    if isinstance(result, Reconstruction):
-        return _scored(this, world, entry, truth, result, arrays)
-    return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
-
-
-def _scored(
-    this: _Run, world: World, entry: WireEntry, truth: Truth, found: Reconstruction, arrays: str
-) -> VictimRecord:
-    batch, spec = distinct(truth.private), world.dataset.spec
-    if spec.modality == "text":
-        return _scored_text(world, entry, truth, found)
-    scored = score_items(found, batch, spec)
-    scores, order = with_composites(scored, found, truth, spec), scored.order
-    loss = world.loss(entry.round)
-    at_truth = objective_at_truth(world.model_with(entry.received), entry.update, truth, loss)
-    this.arrays[f"{arrays}/originals"] = to_pixels(batch.inputs, spec).numpy()
-    guesses = to_pixels(found.inputs[order], spec)
-    this.arrays[f"{arrays}/guesses"] = guesses.numpy()
-    public = _public_images(world.dataset)
-    if public is not None:
-        this.arrays[f"{arrays}/public"] = _in_bytes(public[nearest(guesses, public)])
-    return VictimRecord(
-        round=entry.round,
-        client=entry.client,
-        clients=entry.clients,
-        scores=scores,
-        masks=_mask_scores(world, entry, truth, found, order),
-        objective=found.objective,
-        objective_at_truth=at_truth,
-        iterations=found.iterations,
-        best_iteration=found.best_iteration,
-        stopped=found.stopped,
-        history=found.history,
-        notes=found.notes,
-        facts=dict(found.facts),
-        found=_component_scores(world, entry, truth, found),
-        why=_why(world.scenario, found, scores, at_truth),
-        arrays=arrays,
-    )
-
-
-def _public_images(dataset: Dataset) -> Tensor | None:
-    """Return pictures of the same kind that an attacker may own: the first of the test set, unless clients train on it.
-
-    Returns:
-        Pixels (N, C, H, W) in [0, 1], or None.
-    """
-    train, test = dataset.train.inputs, dataset.test.inputs[:_MOST_PUBLIC]
-    if not len(test) or test.shape[1:] != train.shape[1:] or torch.equal(test, train[: len(test)]):
-        return None
-    return to_pixels(test, dataset.spec)
-
-
-def _in_bytes(pixels: Tensor) -> np.ndarray:
-    """Return pixels in 256 steps: for looking at, a quarter of the size."""
-    return (255 * pixels).round().to(torch.uint8).numpy()
-
-
-def _scored_text(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> VictimRecord:
-    tokenizer = world.dataset.tokenizer
-    assert tokenizer is not None
-    batch = distinct(truth.private)
-    return VictimRecord(
-        round=entry.round,
-        client=entry.client,
-        clients=entry.clients,
-        sentences=score_sentences(found, batch, tokenizer, [secret.span for secret in world.dataset.planted]).sentences,
-        objective=found.objective,
-        objective_at_truth=objective_at_truth(
-            world.model_with(entry.received), entry.update, truth, world.loss(entry.round)
-        ),
-        iterations=found.iterations,
-        best_iteration=found.best_iteration,
-        stopped=found.stopped,
-        history=found.history,
-        notes=found.notes,
-        facts=dict(found.facts),
-        found={**score_words(found, batch, tokenizer), **_component_scores(world, entry, truth, found)},
-    )
-
-
-def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:
-    scored = (part.scores(world.model_with(entry.received), truth, found) for part in world.components)
-    return {name: figure for scores in scored for name, figure in scores.items()}
-
-
-def _why(
-    scenario: Scenario, found: Reconstruction, scores: Sequence[ItemScore], at_truth: float | None
-) -> tuple[str, ...]:
-    scoring = scenario.scoring
-    if all(succeeded(item, scoring.metric, scoring.threshold) for item in scores):
-        return ()
-    right = label_accuracy((item.guessed_label for item in scores), (item.label for item in scores))
-    return diagnosis(
-        objective=found.objective,
-        at_truth=at_truth,
-        facts=found.facts,
-        batch_size=len(scores),
-        wrong_labels=round(len(scores) * (1.0 - right)),
-    )
-
-
-def _mask_scores(
-    world: World, entry: WireEntry, truth: Truth, found: Reconstruction, order: Tensor
-) -> tuple[MaskScore, ...]:
-    """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
-    if found.masks is None or truth.batches[1:]:
-        return ()
-    model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
-    spec = world.dataset.spec
-    sites = dropout_sites(model, spec.shape, len(batch), spec.dtype)
-    relevant = identifiable(model, batch, sites, masks, world.loss(entry.round))
-    return score_masks(sites, found.masks, masks, relevant, order)
+    if not isinstance(result, Reconstruction):
+        return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
+    victim, kept = scored(world, entry, truth, result)
+    if not kept:
+        return victim
+    this.arrays.update({f"{arrays}/{name}": array for name, array in kept.items()})
+    return victim.model_copy(update={"arrays": arrays})
 
 
 def _summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:

@@ -127,8 +127,10 @@ class ItemScore(_Part):
 class SentenceScore(_Part):
     """One sentence of a client beside the guess that is matched to it; an empty guess where there was none.
 
-    `token_accuracy` is the share of the sentence's tokens that stand at the right place of the guess, `rouge_l` the
-    F-measure of the longest common subsequence of words, `exact` whether every token is right and none is too many.
+    `token_accuracy` is the share of the sentence's tokens that stand at the right place of the guess, `rouge_1`,
+    `rouge_2` and `rouge_l` the F-measures of words, of pairs of words and of the longest common subsequence of words
+    (the first two None in a record from before they were taken), `exact` whether every token is right and none is too
+    many.
     `secret` is the planted span that the sentence holds, if it holds one, and `secret_read` whether any guess of the
     update has it.
     """
@@ -137,10 +139,17 @@ class SentenceScore(_Part):
     text: str
     guess: str
     token_accuracy: float
+    rouge_1: float | None = None
+    rouge_2: float | None = None
     rouge_l: float
     exact: bool
     secret: str | None = None
     secret_read: bool = False
+
+    @property
+    def secret_is_read(self) -> bool | None:
+        """Whether its secret was read; None where it holds none."""
+        return None if self.secret is None else self.secret_read
 
 
 class VictimRecord(_Part):
@@ -209,6 +218,8 @@ class TextSummary(_Part):
     """
 
     token_accuracy: Interval | None
+    rouge_1: Interval | None = None
+    rouge_2: Interval | None = None
     rouge_l: Interval | None
     secrets: Interval | None = None
 

@@ -277,7 +277,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
     Console(file=ending, width=200).print(display.results(record))
-    for heading in ("exact sentences", "right tokens", "ROUGE-L"):
+    for heading in ("exact sentences", "right tokens", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()
     assert not any("normalised" in told or "labels" in told for told in record.threat_model)
@@ -285,7 +285,8 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "What was read" in page
     assert "No pictures were stored" not in page
     assert "A sentence is recovered when every token is right." in page
-    assert '<th scope="col" class="number">ROUGE-L</th>' in page
+    for size in "12L":
+        assert f'<th scope="col" class="number">ROUGE-{size}</th>' in page
     assert "PSNR" not in page[page.index('id="results"') : page.index("How these numbers are made")]
     assert "none of 4 sentences of 2 updates was" in page
     assert "&lt;b&gt;" in page

@@ -120,30 +120,33 @@ def summarise(
         source = np.random.default_rng(derive(seed, "bootstrap"))
         return _bootstrap(statistic, values, source, confidence, resamples) if values else None
 
-    def of(field: str) -> Clusters:
-        values = [[getattr(item, field) for item in victim.scores] for victim in scored]
+    def of(field: str, examples: Sequence[Sequence[object]]) -> Clusters:
+        values = [[getattr(item, field) for item in victim] for victim in examples]
         known = ([float(value) for value in own if value is not None] for own in values)
         return [own for own in known if own]
 
+    images, sentences = [victim.scores for victim in scored], [victim.sentences for victim in read]
     composites = CompositeSummary(
-        psnr_trained=over(np.nanmedian, of("psnr_trained")),
-        psnr_seen=over(np.nanmedian, of("psnr_seen")),
-        seen=over(np.nanmean, of("seen")),
-        minor_found=over(np.nanmean, of("minor_found")),
+        psnr_trained=over(np.nanmedian, of("psnr_trained", images)),
+        psnr_seen=over(np.nanmedian, of("psnr_seen", images)),
+        seen=over(np.nanmean, of("seen", images)),
+        minor_found=over(np.nanmean, of("minor_found", images)),
     )
 
     return Summary(
         success=wilson(min(sum(shares), len(victims)), len(victims), confidence),
-        psnr_median=over(np.nanmedian, of("psnr")),
-        psnr_mean=over(np.nanmean, of("psnr")),
-        ssim_mean=over(np.nanmean, of("ssim")),
-        mse_mean=over(np.nanmean, of("mse")),
+        psnr_median=over(np.nanmedian, of("psnr", images)),
+        psnr_mean=over(np.nanmean, of("psnr", images)),
+        ssim_mean=over(np.nanmean, of("ssim", images)),
+        mse_mean=over(np.nanmean, of("mse", images)),
         label_accuracy=over(np.nanmean, [[label] for label in labels]),
         mask_accuracy=over(np.nanmean, [[mask] for mask in masks]),
         composites=composites if any(value for _, value in composites) else None,
         text=TextSummary(
-            token_accuracy=over(np.nanmean, [[own.token_accuracy for own in victim.sentences] for victim in read]),
-            rouge_l=over(np.nanmean, [[own.rouge_l for own in victim.sentences] for victim in read]),
+            token_accuracy=over(np.nanmean, of("token_accuracy", sentences)),
+            rouge_1=over(np.nanmean, of("rouge_1", sentences)),
+            rouge_2=over(np.nanmean, of("rouge_2", sentences)),
+            rouge_l=over(np.nanmean, of("rouge_l", sentences)),
             secrets=_secrets(read, confidence),
         )
         if read

@@ -127,11 +127,14 @@ def _matched(gains: np.ndarray) -> list[int]:
 
 def _scored(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> SentenceScore:
     text, guessed = tokenizer.decode(original), tokenizer.decode(guess)
+    words = guessed.split(), text.split()
     return SentenceScore(
         index=index,
         text=text,
         guess=guessed,
         token_accuracy=token_accuracy(guess, original),
-        rouge_l=rouge_l(guessed.split(), text.split()),
+        rouge_1=rouge_n(*words, 1),
+        rouge_2=rouge_n(*words, 2),
+        rouge_l=rouge_l(*words),
         exact=guess == original,
     )

@@ -20,6 +20,7 @@ from fedsim.record import (
     RoundRecord,
     RunRecord,
     SentenceScore,
+    TextSummary,
     VictimRecord,
 )
 from fedsim.report.verdict import Judge, bounds, has_result, knowledge
@@ -36,6 +37,11 @@ SCORE_COLUMNS = (
     "mse_normalised",
     "psnr_db",
     "ssim",
+    "token_accuracy",
+    "rouge_1",
+    "rouge_2",
+    "rouge_l",
+    "secret_read",
     "success",
     "objective",
     "objective_at_truth",
@@ -63,7 +69,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Result:
-    """One attack in one arm."""
+    """One attack in one arm; `rouge` holds ROUGE-1, ROUGE-2 and ROUGE-L."""
 
     attack: str
     is_control: bool
@@ -75,7 +81,7 @@ class Result:
     labels: Estimate
     masks: Estimate
     tokens: Estimate
-    rouge: Estimate
+    rouge: tuple[Estimate, ...]
     secrets: Estimate
     seconds: str
     reason: str
@@ -371,14 +377,24 @@ def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judg
         victim.failure,
     )
     if victim.failure is not None or not victim.examples:
-        yield (*start, *(None,) * 7, False, *end)
+        yield (*start, *(None,) * 12, False, *end)
         return
     for sentence in victim.sentences:
-        yield (*start, sentence.index, *(None,) * 6, sentence.exact, *end)
+        rouge = (sentence.rouge_1, sentence.rouge_2, sentence.rouge_l)
+        yield (
+            *start,
+            sentence.index,
+            *(None,) * 6,
+            sentence.token_accuracy,
+            *rouge,
+            sentence.secret_is_read,
+            sentence.exact,
+            *end,
+        )
     for item in victim.scores:
         is_success = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
         scored = (item.index, item.label, item.guessed_label, item.mse, item.mse_normalised, item.psnr, item.ssim)
-        yield (*start, *scored, is_success, *end)
+        yield (*start, *scored, *(None,) * 5, is_success, *end)
 
 
 def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
@@ -387,6 +403,7 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
     if summary is None or not has_result(attack):
         reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
         return _no_result(arm, attack, judge, "; ".join(reasons) or "no victim was attacked")
+    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
     return Result(
         attack=attack.label,
         is_control=judge.is_control(arm, attack),
@@ -397,9 +414,9 @@ def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
         ssim=estimate(summary.ssim_mean, 1, 2),
         labels=estimate(summary.label_accuracy, 100, 0, "%"),
         masks=estimate(summary.mask_accuracy, 100, 1, "%"),
-        tokens=estimate(summary.text.token_accuracy if summary.text else None, 100, 0, "%"),
-        rouge=estimate(summary.text.rouge_l if summary.text else None, 1, 2),
-        secrets=estimate(summary.text.secrets if summary.text else None, 100, 0, "%"),
+        tokens=estimate(text.token_accuracy, 100, 0, "%"),
+        rouge=tuple(estimate(own, 1, 2) for own in (text.rouge_1, text.rouge_2, text.rouge_l)),
+        secrets=estimate(text.secrets, 100, 0, "%"),
         seconds=_duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
     )
@@ -418,7 +435,7 @@ def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) 
         labels=none,
         masks=none,
         tokens=none,
-        rouge=none,
+        rouge=(none,) * 3,
         secrets=none,
         seconds=NOTHING,
         reason=reason,

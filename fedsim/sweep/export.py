@@ -55,7 +55,8 @@ def write_parquet(path: Path) -> Path:
 def write_duckdb(path: Path) -> Path:
     """Write ``results.duckdb`` and return it.
 
-    Its table `results` holds the rows, its view `best` those of the attack with the highest SSIM on each example.
+    Its table `results` holds the rows, its view `best` those of the attack with the highest SSIM, or ROUGE-L of
+    sentences, on each example.
 
     Raises:
         FedsimError: it is the folder of neither a sweep nor a run.
@@ -72,7 +73,8 @@ def write_duckdb(path: Path) -> Path:
         database.read_csv(str(source), sample_size=-1).create("results")
         database.execute(
             "create view best as select * from results qualify "
-            "row_number() over (partition by run, arm, round, client, image order by ssim desc nulls last) = 1"
+            "row_number() over (partition by run, arm, round, client, image "
+            "order by ssim desc nulls last, rouge_l desc nulls last) = 1"
         )
     fresh.replace(target)
     return target

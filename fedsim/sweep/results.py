@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.errors import FedsimError
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
+from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, SentenceScore, VictimRecord
 from fedsim.store import read_record
 from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
 
@@ -27,6 +27,12 @@ COLUMNS: dict[str, str] = {
     "mse": "pixel units of [0, 1]",
     "psnr_db": "dB",
     "ssim": "structural similarity",
+    "exact": "of a sentence: whether every token is right and none is too many",
+    "token_accuracy": "of a sentence: share of its tokens at the right place of the guess",
+    "rouge_1": "of a sentence: F-measure of words",
+    "rouge_2": "of a sentence: F-measure of pairs of words",
+    "rouge_l": "of a sentence: F-measure of the longest common subsequence of words",
+    "secret_read": "of a sentence with a planted secret: whether any guess of the update has it",
     "objective": "the attack's own, at its guess",
     "iterations": "of the attack, over all restarts",
     "failure": "why the attack gave no guess; empty otherwise",
@@ -100,8 +106,39 @@ def _rows(planned: PlannedRun, record: RunRecord) -> Iterator[dict[str, Any]]:
     for arm in record.arms:
         for attack in arm.attacks:
             for victim in attack.victims:
-                for item in victim.scores or (None,):
-                    yield {**_row(planned, record, arm, attack, victim, item), **planned.values}
+                for scores in _scores(victim):
+                    yield {**_row(planned, record, arm, attack, victim, scores), **planned.values}
+
+
+def _scores(victim: VictimRecord) -> list[dict[str, Any]]:
+    """Return what is known of each attacked example, by column; one without anything where there is no guess."""
+    if not victim.examples:
+        return [{}]
+    images = [_of_image(item) for item in victim.scores]
+    return [*images, *(_of_sentence(own) for own in victim.sentences)]
+
+
+def _of_image(item: ItemScore) -> dict[str, Any]:
+    return {
+        "image": item.index,
+        "label": item.label,
+        "guessed_label": item.guessed_label,
+        "mse": item.mse,
+        "psnr_db": item.psnr,
+        "ssim": item.ssim,
+    }
+
+
+def _of_sentence(own: SentenceScore) -> dict[str, Any]:
+    return {
+        "image": own.index,
+        "exact": own.exact,
+        "token_accuracy": own.token_accuracy,
+        "rouge_1": own.rouge_1,
+        "rouge_2": own.rouge_2,
+        "rouge_l": own.rouge_l,
+        "secret_read": own.secret_is_read,
+    }
 
 
 def _row(
@@ -110,27 +147,22 @@ def _row(
     arm: ArmRecord,
     attack: AttackRecord,
     victim: VictimRecord,
-    item: ItemScore | None,
+    scores: dict[str, Any],
 ) -> dict[str, Any]:
     accuracies = [own.test_accuracy for own in arm.rounds if own.test_accuracy is not None]
-    values = (
-        planned.digest,
-        planned.name,
-        record.scenario.get("seed"),
-        arm.name,
-        accuracies[-1] if accuracies else None,
-        attack.label,
-        " ".join(attack.knows),
-        victim.round,
-        victim.client,
-        item.index if item else None,
-        item.label if item else None,
-        item.guessed_label if item else None,
-        item.mse if item else None,
-        item.psnr if item else None,
-        item.ssim if item else None,
-        victim.objective,
-        victim.iterations,
-        victim.failure or "",
-    )
-    return dict(zip(COLUMNS, values, strict=True))
+    values = {
+        "run": planned.digest,
+        "setting": planned.name,
+        "seed": record.scenario.get("seed"),
+        "arm": arm.name,
+        "test_accuracy": accuracies[-1] if accuracies else None,
+        "attack": attack.label,
+        "knows": " ".join(attack.knows),
+        "round": victim.round,
+        "client": victim.client,
+        **scores,
+        "objective": victim.objective,
+        "iterations": victim.iterations,
+        "failure": victim.failure or "",
+    }
+    return {name: values.get(name) for name in COLUMNS}

@@ -120,6 +120,22 @@ def test_secrets_count_by_the_share_of_each_update_that_holds_one():
     assert without.text.secrets is None
 
 
+def test_rouge_is_a_mean_with_its_interval_and_absent_where_a_record_has_none():
+    def read(rouge):
+        return SentenceScore(
+            index=0, text="a", guess="a", token_accuracy=1.0, rouge_1=rouge, rouge_2=rouge, rouge_l=0.5, exact=False
+        )
+
+    victims = [victim(n).model_copy(update={"sentences": (read(n / 4), read(n / 4))}) for n in range(5)]
+    text = summarise(victims, "ssim", 0.5, seed=0).text
+    assert text.rouge_1 == text.rouge_2
+    assert (text.rouge_1.value, text.rouge_1.n) == (0.5, 5)
+    assert 0.0 <= text.rouge_1.low < 0.5 < text.rouge_1.high <= 1.0
+    assert (text.rouge_l.low, text.rouge_l.high) == (0.5, 0.5)
+    before = [victim(0).model_copy(update={"sentences": (read(None),)})]
+    assert summarise(before, "ssim", 0.5, seed=0).text.rouge_1 is None
+
+
 def test_failures_count_as_no_success_and_have_no_image():
     victims = [victim(0, item(psnr=30)), victim(1, item(psnr=20, ssim=0.1)), victim(2, failure="diverged")]
     summary = summarise(victims, "ssim", 0.5, seed=0)

@@ -107,6 +107,21 @@ def test_n_grams_in_common_are_those_of_brute_force(guess: list[int], original: 
     assert rouge_n(guess, original, size) == (2 * common / total if total else 1.0)
 
 
+def test_rouge_is_taken_of_the_words_of_the_guess_that_is_matched() -> None:
+    """By hand: 3 of 4 words each way, one pair of three in common, and a common subsequence of two words."""
+
+    def row(text: str, filling: int) -> list[int]:
+        return [*text.encode(), *[filling] * (24 - len(text))]
+
+    batch = Batch(torch.tensor([row("one two three four", 256), row("nothing", 256)]), torch.zeros(2))
+    guesses = reconstruction([row("nothing", -1), row("two three five one", -1)])
+    first, second = score_sentences(guesses, batch, WordTokenizer()).sentences
+    assert (first.rouge_1, first.rouge_2, first.rouge_l) == (3 / 4, 1 / 3, 1 / 2)
+    assert (second.rouge_1, second.rouge_2, second.rouge_l) == (1.0, 1.0, 1.0)
+    (missing, _) = score_sentences(reconstruction([]), batch, WordTokenizer()).sentences
+    assert (missing.rouge_1, missing.rouge_2, missing.rouge_l) == (0.0, 0.0, 0.0)
+
+
 def test_words_count_once_wherever_they_stand() -> None:
     batch = Batch(torch.tensor([[1, 2, 1], [3, 256, 256]]), torch.tensor([[2, 1, 4], [5, -100, -100]]))
     assert score_words(reconstruction([[3, 1, 7], [8, -1, -1]]), batch, WordTokenizer()) == {
