@@ -1,25 +1,28 @@
-"""CutMix inside a simulated client: composites made of dummies by boxes and partners that may be unknown.
+"""CutMix inside a simulated client: composites of dummies, or of their maps, by boxes and partners that may be unknown.
 
 Of a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
 sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and which dummy stood where
 is not known: an order O takes their m and P to O m and O P O^T. A box that is not known has edges between pixels, and m
-is how much of a pixel it covers; partners and orders are soft permutations, scaled logits made doubly stochastic.
+is how much of a pixel it covers; partners and orders are soft permutations, scaled logits made doubly stochastic. Under
+Feature CutMix x are the maps behind a layer of the simulated model, and dummies enter it whole.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
+from attacks._comparison import Setting
 from attacks._masking import Masking
 from attacks._unrolled import LocalStep, UnrolledComparison
 from fedsim.boxes import Pasted, inside
-from fedsim.types import Masks
+from fedsim.types import Masks, Observation
 
 _HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
 _BALANCING = 8
@@ -42,6 +45,35 @@ class Pasting(Protocol):
         ...
 
 
+class BoxPasting(Pasting, Protocol):
+    """What is searched where boxes and partners are, of images or of maps."""
+
+    def mixture(self, unknowns: Masks) -> Mixture:
+        """Return where each dummy is pasted over, and from whom."""
+        ...
+
+
+class Mixture(NamedTuple):
+    """How a batch is pasted.
+
+    Attributes:
+        regions: m, how much of each pixel is pasted, shape (n, H, W).
+        partners: A, from whom, rows that sum to 1, shape (n, n).
+    """
+
+    regions: Tensor
+    partners: Tensor
+
+    def of(self, inputs: Tensor) -> Tensor:
+        """Return the composites of images or maps (n, C, H, W)."""
+        others = (self.partners @ inputs.flatten(1)).view_as(inputs)
+        return torch.lerp(inputs, others, self.regions[:, None])
+
+    def of_labels(self, labels: Tensor) -> Tensor:
+        """Return the labels of the composites, mixed probabilities (n, K)."""
+        return torch.lerp(self.partners @ labels, labels, 1.0 - self.regions.mean((1, 2))[:, None])
+
+
 class GrantedPasting:
     """Boxes and partners are known; the order of the dummies is searched."""
 
@@ -61,10 +93,15 @@ class GrantedPasting:
         return (unknowns[0] / _HARDEST**done,)
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Bring boxes and partners into the order of the dummies, and paste."""
+        """Paste in the order of the dummies."""
+        mixture = self.mixture(unknowns)
+        return mixture.of(inputs), mixture.of_labels(labels)
+
+    def mixture(self, unknowns: Masks) -> Mixture:
+        """Bring boxes and partners into the order of the dummies."""
         order = balanced(unknowns[0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
-        return pasted(inputs, labels, regions, order @ self._partners.to(order) @ order.T)
+        return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
 
 class SearchedPasting:
@@ -97,9 +134,14 @@ class SearchedPasting:
         return unknowns[0], unknowns[1] / _HARDEST**done
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Paste what each box covers, from partners of a soft permutation."""
+        """Paste what each box covers."""
+        mixture = self.mixture(unknowns)
+        return mixture.of(inputs), mixture.of_labels(labels)
+
+    def mixture(self, unknowns: Masks) -> Mixture:
+        """Return what each box covers, and partners of a soft permutation."""
         edges, logits = unknowns
-        return pasted(inputs, labels, covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
+        return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
 
 
 class SharedLabels:
@@ -198,6 +240,49 @@ class PastedComparison(UnrolledComparison):
         return super()._advanced(step, inputs, labels, masks[:count], total, velocity)
 
 
+class MapComparison(UnrolledComparison):
+    """Simulates the steps of a client that pastes maps behind one layer; labels of the dummies are probabilities.
+
+    Every step's pasting is one of boxes.
+    """
+
+    name = "unrolled, with pasted maps"
+
+    def __init__(self, setting: Setting, observation: Observation, steps: Sequence[PastingStep], at: str) -> None:
+        """Keep a reference to the layer `at` of the setting's model."""
+        super().__init__(setting, [observation], steps, checkpointed=False)
+        self._layer = setting.model.get_submodule(at)
+
+    def _advanced(
+        self,
+        step: LocalStep,
+        inputs: Tensor,
+        labels: Tensor,
+        masks: Masks,
+        total: tuple[Tensor, ...],
+        velocity: tuple[Tensor, ...],
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        assert isinstance(step, PastingStep)
+        count = len(masks) - step.further
+        mixture = cast("BoxPasting", step.pasting).mixture(masks[count:])
+        with pasted_behind(self._layer, mixture):
+            return super()._advanced(step, inputs, mixture.of_labels(labels), masks[:count], total, velocity)
+
+
+@contextmanager
+def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
+    """Paste what a layer returns, in every forward pass inside the context."""
+
+    def paste(_layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
+        return mixture.of(maps)
+
+    handle = layer.register_forward_hook(paste)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
 class Unknowns(NamedTuple):
     """What is searched of a step."""
 
@@ -212,20 +297,6 @@ def unknowns_by_step(unknowns: Masks, steps: Sequence[LocalStep]) -> list[Unknow
         Unknowns(tuple(next(given) for _ in step.sites), tuple(next(given) for _ in range(step.further)))
         for step in steps
     ]
-
-
-def pasted(inputs: Tensor, labels: Tensor, regions: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-    """Return composites (n, C, H, W) and their labels as probabilities (n, K).
-
-    Args:
-        inputs: shape (n, C, H, W).
-        labels: probabilities, shape (n, K).
-        regions: m, how much of each pixel is pasted, shape (n, H, W).
-        partners: A, from whom, rows that sum to 1, shape (n, n).
-    """
-    others = (partners @ inputs.flatten(1)).view_as(inputs)
-    weights = 1.0 - regions.mean((1, 2))[:, None]
-    return torch.lerp(inputs, others, regions[:, None]), torch.lerp(partners @ labels, labels, weights)
 
 
 def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:

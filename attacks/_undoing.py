@@ -33,7 +33,7 @@ Transform = Callable[[Tensor], Tensor]
 
 def changes_batch(observation: Observation) -> bool:
     """Say whether a known defense or component changed what the model saw."""
-    return bool(transforms_of(observation)) or mixes(observation) or pastes(observation)
+    return bool(transforms_of(observation)) or mixes(observation) or pastes(observation) or pastes_maps(observation)
 
 
 def mixes(observation: Observation) -> bool:
@@ -44,6 +44,11 @@ def mixes(observation: Observation) -> bool:
 def pastes(observation: Observation) -> bool:
     """Say whether a known component pasted a part of one example into another."""
     return any(int(known.facts.get("pasted_examples", 1)) > 1 for known in observation.public)
+
+
+def pastes_maps(observation: Observation) -> bool:
+    """Say whether a known component pasted a part of one example's maps into another's, behind a layer."""
+    return any(int(known.facts.get("mixed_features", 1)) > 1 for known in observation.public)
 
 
 def transforms_of(observation: Observation) -> tuple[Transform, ...]:

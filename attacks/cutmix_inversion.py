@@ -4,7 +4,7 @@ min over x, m, A of 1 - cos(D(c(x, m, A), t(y, m, A)), D*) + l_tv TV(x), with co
 every local step (CutMix: arXiv 1905.04899; steps: `fedavg-inversion`). Granted the draws, the attacker knows boxes and
 partners by their place in the batch, and searches which dummy stood where; else he searches edges of the box, whose
 area is the weight in the labels, and partners, all along with x. In several steps the same record stands in several
-boxes, so that what one step hides another shows.
+boxes, so that what one step hides another shows. Under Feature CutMix the same is done to the maps behind its layer.
 
 Threat model: honest-but-curious server who knows the components and the number of examples; one gradient, or one update
 of SGD of known step size. Labels are granted or inferred: with one box for a batch mixing leaves their mean as it is.
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 import torch.nn.functional as F
@@ -24,13 +24,16 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._assembly import assembled
+from attacks._comparison import Setting
 from attacks._descent import Sign
 from attacks._engine import Found, Pace, ScheduleName, Search, descend
 from attacks._hypotheses import continued
 from attacks._masking import NoMasks
 from attacks._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
 from attacks._pasting import (
+    BoxPasting,
     GrantedPasting,
+    MapComparison,
     PastedComparison,
     Pasting,
     PastingStep,
@@ -40,10 +43,10 @@ from attacks._pasting import (
     unknowns_by_step,
 )
 from attacks._undoing import pastes
-from attacks._unrolled import LocalStep, dealt, local_steps
-from fedsim.boxes import Pasted
+from attacks._unrolled import LocalStep, UnrolledComparison, dealt, local_steps
+from fedsim.boxes import Pasted, pasted_maps
 from fedsim.registry import attack
-from fedsim.types import Batch, Knowledge, Observation, OnStep, Reconstruction
+from fedsim.types import Batch, Knowledge, Masks, Observation, OnStep, Reconstruction
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
@@ -76,10 +79,11 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no component pastes, and inputs without rows and columns."""
-        if any(known.facts.get("mixed_features") for known in observation.public):
-            return "maps are pasted inside the model and not images, and no search simulates that"
-        if not pastes(observation):
+        layer = _layer_of(observation)
+        if layer is None and not pastes(observation):
             return "no component in use pastes a part of one example into another"
+        if layer is not None and layer not in dict(observation.model.named_modules()):
+            return f"maps are pasted behind '{layer}', and no layer of the model is called so"
         if len(observation.spec.shape) != _IMAGE:
             return f"it needs images (channels, height, width), but an example has shape {observation.spec.shape}"
         return super().not_applicable(observation)
@@ -133,7 +137,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         (part,) = unknowns_by_step(best.masks, [replace(step, further=len(best.masks) - len(step.sites))])
         pasting = step.pasting if len(part.pasting) == step.further else _searched(observation, len(step.examples))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
-        trained = Batch(*(tensor.cpu() for tensor in pasting.composites(part.pasting, best.inputs, exact)))
+        trained = _trained(observation, pasting, part.pasting, Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
         masks, facts = tuple(mask.cpu() for mask in part.masks) or None, {**result.facts, "largest minor share": minor}
         return replace(result, masks=masks, trained=trained, facts=facts)
@@ -150,7 +154,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         on_steps: Sequence[OnStep],
     ) -> tuple[list[Found], str]:
         """Descend through the given steps."""
-        comparison = PastedComparison(self.setting(observation, plan), [observation], steps, checkpointed=False)
+        comparison = compared(self.setting(observation, plan), observation, steps)
         given = [labels.to(comparison.like)]
         rows = descend(comparison, plan, given, starts, pace, self.box(observation), generators, on_steps)
         return rows, comparison.name
@@ -185,19 +189,34 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
     """Return what is searched: the order if the draws are granted, composites of a single step, else boxes too."""
-    _, height, width = observation.spec.shape
-    drawn = None if observation.draws is None else Pasted.written_in(observation.draws[step])
+    read = Pasted.written_in if _layer_of(observation) is None else pasted_maps
+    drawn = None if observation.draws is None else read(observation.draws[step])
     if drawn is not None and drawn.partners is not None and drawn.boxes is not None:
-        return GrantedPasting(drawn, height, width)
+        return GrantedPasting(drawn, *_size(observation))
     examples = batch_sizes(observation)[step]
     if _shows_composites(observation):
         return SharedLabels(examples, not _has_own_boxes(observation))
     return _searched(observation, examples)
 
 
+def compared(setting: Setting, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
+    """Return the simulation of a client that pastes images, or the maps behind a layer."""
+    layer = _layer_of(observation)
+    if layer is None:
+        return PastedComparison(setting, [observation], steps, checkpointed=False)
+    return MapComparison(setting, observation, steps, layer)
+
+
 def _searched(observation: Observation, examples: int) -> SearchedPasting:
-    _, height, width = observation.spec.shape
-    return SearchedPasting(examples, height, width, examples if _has_own_boxes(observation) else 1)
+    return SearchedPasting(examples, *_size(observation), examples if _has_own_boxes(observation) else 1)
+
+
+def _trained(observation: Observation, pasting: Pasting, unknowns: Masks, found: Batch) -> Batch:
+    """Return what entered the model, and its mixed labels; where maps are pasted, the originals did."""
+    if _layer_of(observation) is None:
+        return Batch(*(tensor.cpu() for tensor in pasting.composites(unknowns, found.inputs, found.labels)))
+    shares = cast("BoxPasting", pasting).mixture(unknowns).of_labels(found.labels)
+    return Batch(found.inputs.cpu(), shares.cpu())
 
 
 def _with(step: LocalStep, pasting: Pasting) -> PastingStep:
@@ -206,9 +225,21 @@ def _with(step: LocalStep, pasting: Pasting) -> PastingStep:
 
 
 def _shows_composites(observation: Observation) -> bool:
-    """Say whether one step was taken with boxes that are not known, so that its composites are searched first."""
-    return observation.local_steps == 1 and observation.draws is None
+    """Say whether one step was taken on images with boxes not known, so that its composites are searched first."""
+    return observation.local_steps == 1 and observation.draws is None and _layer_of(observation) is None
 
 
 def _has_own_boxes(observation: Observation) -> bool:
     return any(known.facts.get("per_sample", False) for known in observation.public)
+
+
+def _layer_of(observation: Observation) -> str | None:
+    """Return the name of the layer behind which maps are pasted, or None where images are."""
+    return next((str(known.facts["at"]) for known in observation.public if "mixed_features" in known.facts), None)
+
+
+def _size(observation: Observation) -> tuple[int, int]:
+    """Return height and width of what is pasted."""
+    sizes = (known.facts["size"] for known in observation.public if "mixed_features" in known.facts)
+    height, width = next(sizes, observation.spec.shape[1:])
+    return height, width

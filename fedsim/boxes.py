@@ -33,6 +33,13 @@ class Pasted(NamedTuple):
         return cls(by_word.get("partners"), by_word.get("boxes"), by_word["weights"])
 
 
+def pasted_maps(draws: Draws) -> Pasted | None:
+    """Return what stands under ``NAME.map-boxes`` in place of ``NAME.boxes``, in entries of maps, or None."""
+    boxes = next((tensor for name, tensor in draws.items() if name.endswith(".map-boxes")), None)
+    found = Pasted.written_in(draws)
+    return None if found is None or boxes is None else found._replace(boxes=boxes)
+
+
 def areas(boxes: Tensor) -> Tensor:
     """Return the number of pixels of each box (N, 4), shape (N,)."""
     top, bottom, left, right = boxes.unbind(1)

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from attacks._assembly import assembled
 from attacks._comparison import cosine, setting_of
 from attacks._pasting import GrantedPasting, PastedComparison, PastingStep, balanced, covered
-from attacks._unrolled import local_steps
-from attacks.cutmix_inversion import CutmixInversion
+from attacks._unrolled import UnrolledComparison, local_steps
+from attacks.cutmix_inversion import CutmixInversion, compared, pasting_of
 from fedsim import registry, seeding
 from fedsim.boxes import Pasted, inside
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
@@ -48,6 +48,21 @@ def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, 
     scored = score_items(found, distinct(truth.private), world.dataset.spec)
     items: tuple[ItemScore, ...] = with_composites(scored, found, truth, world.dataset.spec)
     return found, items
+
+
+def on_maps(
+    watched: Watched, examples: int, *granted: str, at: str, passes: int = 1, per_sample: bool
+) -> tuple[Observation, Truth, World]:
+    size = {"1": [28, 28], "3": [14, 14]}[at]
+    return watched(
+        client=1,
+        knows=(*KNOWN, *granted),
+        model={"name": "convnet", "dropout": 0.0},
+        data={"name": "mnist5k"},
+        federation={"clients": 50, "batch_size": examples, "algorithm": "fedavg", "local_epochs": passes},
+        partition={"scheme": "resampled", "examples_per_client": examples},
+        components=[{"name": "feature-cutmix", "at": at, "size": size, "probability": 1.0, "per_sample": per_sample}],
+    )
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -111,6 +126,82 @@ def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     assert torch.equal(found.images, images) or torch.equal(found.images, images[partners])
 
 
+@pytest.mark.parametrize("at", ["1", "3"])
+@pytest.mark.parametrize("per_sample", [False, True])
+@pytest.mark.parametrize("passes", [1, 3])
+def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
+    watched: Watched, passes: int, per_sample: bool, at: str
+) -> None:
+    observation, truth, _ = on_maps(watched, 4, "draws", at=at, passes=passes, per_sample=per_sample)
+    originals = distinct(truth.private)
+    steps, orders = list[PastingStep](), list[torch.Tensor]()
+    everyone = zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True)
+    for number, (step, draws, places) in enumerate(everyone):
+        assert draws["feature-cutmix.weights"].min() < 1.0
+        steps.append(PastingStep(step.examples, (), 1, pasting=pasting_of(observation, number)))
+        orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
+    comparison = compared(setting_of(observation, (), True, "cpu"), observation, steps)
+    labels = F.one_hot(originals.labels, 10).float()[None]
+    right, wrong = (
+        cosine(comparison.gradients(originals.inputs[None], tuple(o[None].roll(shift, 1) for o in orders), labels, [0]))
+        for shift in (0, 1)
+    )
+    assert float(right.detach()) < 1e-5
+    assert float(wrong.detach()) > 100 * float(right.detach())
+
+
+def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watched: Watched) -> None:
+    observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
+    (step,), (draws,), originals = local_steps(observation), truth.draws, truth.private[0]
+    pasting = pasting_of(observation, 0)
+    assert [tuple(unknown.shape) for unknown in pasting.first(torch.Generator())] == [(4, 4), (4, 4)]
+    comparison = compared(
+        setting_of(observation, (), True, "cpu"), observation, [PastingStep(step.examples, (), 2, pasting=pasting)]
+    )
+    edges = draws["feature-cutmix.map-boxes"] / 14.0
+    partners = SURE * F.one_hot(draws["feature-cutmix.partners"], 4).float()
+    labels = F.one_hot(originals.labels, 10).float()[None]
+    right, wrong = (
+        float(cosine(comparison.gradients(originals.inputs[None], (own[None], partners[None]), labels, [0])).detach())
+        for own in (edges, edges.flip(0))
+    )
+    assert right < 1e-5
+    assert wrong > 100 * right
+
+
+def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> None:
+    observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
+    setting, step, pasting = (
+        setting_of(observation, (), True, "cpu"),
+        local_steps(observation)[0],
+        pasting_of(observation, 0),
+    )
+    theirs = compared(setting, observation, [PastingStep(step.examples, (), 2, pasting=pasting)])
+    plain = UnrolledComparison(setting, [observation], [step], checkpointed=False)
+    inputs = torch.randn_like(truth.private[0].inputs)[None].requires_grad_()
+    labels = F.one_hot(truth.private[0].labels, 10).float()[None]
+    empty = (torch.full((1, 4, 4), 0.5), torch.zeros(1, 4, 4))
+    ours, others = (cosine(own.gradients(inputs, masks, labels, [0])) for own, masks in ((theirs, empty), (plain, ())))
+    assert torch.allclose(ours, others, atol=1e-6)
+    ours, others = (torch.autograd.grad(value, inputs)[0] for value in (ours, others))
+    assert ours.any()
+    assert torch.allclose(ours, others, atol=1e-6)
+
+
+@pytest.mark.parametrize("granted", [(), ("draws",)], ids=["searched", "granted"])
+def test_what_entered_the_model_that_pastes_maps_are_the_originals(
+    watched: Watched, attack_named: Named, granted: tuple[Any, ...]
+) -> None:
+    observation, _, _ = on_maps(watched, 2, *granted, at="3", per_sample=True)
+    attack = attack_named("cutmix-inversion", iterations=3, trials=2)
+    found, again = (attack(observation, seeding.generator(1, "attack")) for _ in range(2))
+    assert torch.equal(found.inputs, again.inputs)
+    assert found.trained is not None
+    assert torch.equal(found.trained.inputs, found.inputs)
+    assert found.trained.labels.shape == (2, 10)
+    assert torch.allclose(found.trained.labels.sum(1), torch.ones(2), atol=0.02)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("granted", [(), ("draws",)], ids=["searched", "granted"])
 def test_originals_come_back_through_a_convolutional_network(
@@ -129,6 +220,8 @@ def test_auto_turns_to_it_where_a_component_pastes(watched: Watched, attack_name
     for federation in ({}, {"algorithm": "fedavg", "local_epochs": 2}):
         found, _ = attacked(watched, auto, 1, federation=federation)
         assert found.notes[0] == "won: cutmix-inversion"
+    observation, _, _ = on_maps(watched, 2, at="3", per_sample=True)
+    assert auto(observation, seeding.generator(1, "attack")).notes[0] == "won: cutmix-inversion"
 
 
 def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:

@@ -229,7 +229,7 @@ def test_what_does_not_fit_ends_in_one_sentence(
 
 def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> None:
     rules = object.__new__(Rules)
-    for name, value in (("shape", (5,)), ("batch_size", 8)):
+    for name, value in (("shape", (5,)), ("batch_size", 8), ("classes", CLASSES)):
         object.__setattr__(rules, name, value)
     own = component(freeze_batch_norm=False)
     model = own.prepare(network(normalised=True).float(), torch.Generator())
@@ -240,7 +240,8 @@ def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> Non
     assert classic.refuses(rules, model) is None
     several = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3)))
     reason = own.refuses(rules, own.prepare(several, torch.Generator()))
-    assert reason == "each network must give one answer an example, and one returns (2, 2, 3)"
+    expected = "each network must give one answer an example, (examples, 3 classes)"
+    assert reason == f"{expected}, and one returns (2, 2, 3)"
 
 
 def test_clipping_and_training_together_are_refused_with_the_reason(scenario: Build) -> None:

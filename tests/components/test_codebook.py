@@ -21,6 +21,7 @@ from fedsim.components.bottleneck.codebook import (
     disabled,
     forced,
     reading,
+    silenced,
 )
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.scenario import Scenario
@@ -169,6 +170,36 @@ def test_codes_are_read_forced_and_disabled() -> None:
     assert torch.equal(model(x), expected)
 
 
+@pytest.mark.parametrize("combine", ["mean", "sum"])
+@pytest.mark.parametrize("group", [None, 1])
+def test_a_silenced_code_leaves_its_place_empty(combine: str, group: int | None) -> None:
+    codebook, a = layer(12, groups=2, codes=9, combine=combine), activations(5, 4, 12)
+    model = nn.Sequential(codebook)
+    with reading(model) as seen:
+        before = model(a)
+        with silenced(model, "there", [2, 7], group=group), silenced(model, "there", [3], group=0):
+            found = model(a)
+            (slope,) = torch.autograd.grad(found.sum(), codebook.codes)
+        assert torch.equal(model(a), before)
+    chosen, left, again = seen["there"]
+    is_silent = torch.isin(chosen, torch.tensor([2, 7]))
+    if group is not None:
+        is_silent[..., 0, :] = False
+    is_silent[..., 0, :] |= chosen[..., 0, :] == 3
+    assert 0 < int(is_silent.sum()) < is_silent.numel()
+    assert torch.equal(left, chosen.masked_fill(is_silent, -1))
+    assert torch.equal(again, chosen)
+    for own, codes, silent in zip(
+        found.unflatten(-1, (2, 6)).flatten(0, 1), chosen.flatten(0, 1), is_silent.flatten(0, 1), strict=True
+    ):
+        for part in range(2):
+            rows = [codebook.codes[part, c] for c, s in zip(codes[part], silent[part], strict=True) if not s]
+            total = torch.stack(rows).sum(0) if rows else torch.zeros(6).double()
+            assert torch.allclose(own[part], total / 3 if combine == "mean" else total, atol=1e-14)
+    assert not slope[1, [2, 7]].any()
+    assert slope[1].any()
+
+
 def test_codes_are_forced_at_chosen_positions_alone() -> None:
     codebook, a = layer(active=1), activations(2, 5, 6)
     model = nn.Sequential(codebook)
@@ -188,6 +219,8 @@ def test_control_of_what_is_not_there_is_refused() -> None:
         forced(model, "1", [0, 1, 2])
     with pytest.raises(FedsimError, match="1 groups of 20 codes, numbered from 0"):
         forced(model, "1", [20])
+    with pytest.raises(FedsimError, match="1 groups of 20 codes, numbered from 0"):
+        silenced(model, "1", [0], group=1)
     with pytest.raises(FedsimError, match="too few codes are left"):
         disabled(model, "1", list(range(19)))
 
@@ -366,7 +399,7 @@ def test_first_codes_are_centres_of_public_activations() -> None:
     Codebook(settings).initialise(model, public, generator)
     codebook = codebooks(model)["1"]
     with bypassed(model):
-        inputs = codebook.normalised(model[:2](public)).detach()[:, 0]
+        inputs = codebook.normalised(model[:2](public)).detach()[:, 0]  # type: ignore[index]
     means = torch.stack([inputs[start::3].mean(0) for start in range(3)])
     distances = torch.cdist(codebook.codes[0].detach(), means)
     # Lloyd's algorithm may merge two clusters, but its centres are always means of what is nearest to them.

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import cohort, registry
+from fedsim import cohort
 from fedsim import world as worlds
 from fedsim.client import local_training
 from fedsim.errors import FedsimError, NotApplicable, ScenarioError
@@ -16,7 +16,7 @@ from fedsim.losses import cross_entropy
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.scenario import Scenario
 from fedsim.showing import Showing, shown
-from fedsim.types import Draws, Observation, Truth
+from fedsim.types import Draws
 from fedsim.world import World
 
 Build = Callable[..., Scenario]
@@ -129,14 +129,3 @@ def test_what_does_not_fit_is_refused_before_training(scenario: Build) -> None:
     tables = {**TABLES, "federation": {"batch_size": 4, "sampling": "poisson"}}
     with pytest.raises(ScenarioError, match="FeatureCutMix works on whole batches"):
         worlds.build(scenario(**tables, components=[OWN], defenses=private)).check()
-
-
-def test_a_search_for_pasted_images_says_that_it_does_not_paste_maps(
-    watched: Callable[..., tuple[Observation, Truth, World]],
-) -> None:
-    knows = ("batch-size", "input-statistics", "components")
-    observation, _, _ = watched(**TABLES, components=[OWN], knows=knows)
-    method = registry.get("attack", "cutmix-inversion")
-    assert method.make(method.config()).fits(observation).reason == (
-        "maps are pasted inside the model and not images, and no search simulates that"
-    )

@@ -93,7 +93,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         shapes: list[tuple[int, ...]] = []
         handle = model.get_submodule(self.config.at).register_forward_hook(partial(_note, shapes))
         with torch.no_grad(), without_dropout():
-            model(torch.zeros(2, *rules.shape))
+            model(rules.probe(2).inputs)
         handle.remove()
         if not shapes:
             return f"the forward pass never reaches '{self.config.at}'"

@@ -29,7 +29,9 @@ class CodebookLayer(nn.Module):
         active: codes k of a position at the present step.
         enabled: when false, activations pass as they are.
         rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
-        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order.
+        silent: which codes add nothing where they are chosen, each of shape (groups, C), boolean.
+        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order; -1
+            in place of those that are silent.
     """
 
     idle: Tensor
@@ -70,6 +72,7 @@ class CodebookLayer(nn.Module):
             self.register_buffer("steps", torch.zeros(()))
         self.enabled = True
         self.rankings: list[Ranking] = []
+        self.silent: list[Tensor] = []
         self.readers: list[list[Tensor]] = []
 
     def forward(self, activation: Tensor) -> Tensor:
@@ -78,7 +81,7 @@ class CodebookLayer(nn.Module):
         inputs = self.normalised(activation)
         chosen = self.chosen(inputs.detach())
         for reader in self.readers:
-            reader.append(chosen)
+            reader.append(chosen.masked_fill(~self._is_heard(chosen), -1) if self.silent else chosen)
         if self.revive_after and self.training:
             self._revive(inputs.detach(), chosen)
         if self._first_active is not None and self.training and self._is_trained:
@@ -142,7 +145,14 @@ class CodebookLayer(nn.Module):
         if self.penalty:
             codes = _Penalised.apply(codes, fired_codes(chosen, groups, count), self.penalty, self.penalty_norm)
         picked = F.embedding(rows, codes.flatten(0, 1))
+        if self.silent:
+            picked = picked * self._is_heard(chosen)[..., None]
         return picked.mean(-2) if self.combine == "mean" else picked.sum(-2)
+
+    def _is_heard(self, chosen: Tensor) -> Tensor:
+        """Say which of the chosen codes (B, ..., groups, k) add something."""
+        silent = torch.stack(self.silent).any(0)
+        return ~silent[torch.arange(len(silent))[:, None], chosen]
 
     @property
     def _is_trained(self) -> bool:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import ClassVar, Literal, final
@@ -295,6 +295,20 @@ def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int |
     return _ranked(layer, _change(layer, codes, group, slice(None), -torch.inf))
 
 
+def silenced(
+    model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None
+) -> AbstractContextManager[None]:
+    """Return a context in which these codes add nothing where they fire; no other takes their places.
+
+    What is left is still divided by k where codes are averaged.
+
+    Raises:
+        FedsimError: no codebook there, or a code or group that it does not have.
+    """
+    layer = _codebook_at(model, place)
+    return _silencing(layer, _chosen_codes(layer, codes, group))
+
+
 def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
     layers = codebooks(model)
     if place not in layers:
@@ -303,11 +317,7 @@ def _codebook_at(model: nn.Module, place: str) -> CodebookLayer:
 
 
 def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, where: slice, value: float) -> Ranking:
-    groups, count, _ = layer.codes.shape
-    if not all(0 <= code < count for code in codes) or not 0 <= (group or 0) < groups:
-        raise FedsimError(f"'{layer.place}' has {groups} groups of {count} codes, numbered from 0.")
-    added = torch.zeros(groups, count)
-    added[slice(None) if group is None else group, list(codes)] = value
+    added = torch.zeros(layer.codes.shape[:2]).masked_fill(_chosen_codes(layer, codes, group), value)
 
     def change(ranked: Tensor) -> Tensor:
         if where == slice(None):
@@ -317,6 +327,25 @@ def _change(layer: CodebookLayer, codes: Sequence[int], group: int | None, where
         return ranked
 
     return change
+
+
+@contextmanager
+def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
+    layer.silent.append(silent)
+    try:
+        yield
+    finally:
+        layer.silent = [own for own in layer.silent if own is not silent]
+
+
+def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None) -> Tensor:
+    """Return which codes are named, boolean, shape (groups, C)."""
+    groups, count, _ = layer.codes.shape
+    if not all(0 <= code < count for code in codes) or not 0 <= (group or 0) < groups:
+        raise FedsimError(f"'{layer.place}' has {groups} groups of {count} codes, numbered from 0.")
+    named = torch.zeros(groups, count, dtype=torch.bool)
+    named[slice(None) if group is None else group, list(codes)] = True
+    return named
 
 
 def _ranked(layer: CodebookLayer, change: Ranking) -> ExitStack:

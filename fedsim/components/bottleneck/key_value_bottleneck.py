@@ -14,7 +14,7 @@ records fall into, C pieces of their encoder output, and a value's gradient is s
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
@@ -31,9 +31,9 @@ from fedsim.components.bottleneck._key_value import (
 )
 from fedsim.components.bottleneck._widths import width_of
 from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import ModelComponent, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
 from fedsim.registry import component
-from fedsim.types import Config, Reconstruction, Truth
+from fedsim.types import Config, Modality, Reconstruction, Truth
 
 _NAME = "key-value-bottleneck"
 _LLOYD_STEPS = 10
@@ -84,6 +84,8 @@ class KeyValueBottleneckConfig(Config):
 @component(_NAME, hook="bottleneck", summary="a frozen encoder looks up votes, which are trained", paper="2207.11240")
 class KeyValueBottleneck(ModelComponent[KeyValueBottleneckConfig]):
     """Freezes a model up to a layer and puts a table of keys and values in place of the rest."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return a model around `model`, which becomes its encoder.
@@ -143,10 +145,12 @@ class KeyValueBottleneck(ModelComponent[KeyValueBottleneckConfig]):
         lookup.keys.copy_(averages.keys)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Say whether the encoder's output does not fit the keys, or the decoder's the classes."""
+        """Say whether labels are those of tokens, or the encoder's output does not fit the keys, or the classes."""
+        if rules.label_shape:
+            return "it gives one answer an example, and here every token has a label"
         try:
             with torch.no_grad():
-                outputs = model(torch.zeros(2, *rules.shape))
+                outputs = model(rules.probe(2).inputs)
         except NotApplicable as reason:
             return str(reason)
         if outputs.shape != (2, rules.classes):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Annotated, Any, Literal, final
+from typing import Annotated, Any, ClassVar, Literal, final
 
 import torch
 from pydantic import BeforeValidator, Field
@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
 from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import ModelComponent, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
 from fedsim.masks import dropout_sites, without_dropout
 from fedsim.registry import component
-from fedsim.types import Config, Reconstruction, Truth
+from fedsim.types import Config, Modality, Reconstruction, Truth
 
 _NAME = "nested-dropout"
 _MAPS = 4  # dimensions of a batch of feature maps
@@ -58,6 +58,8 @@ class NestedDropoutConfig(Config):
 @component(_NAME, hook="layer", summary="a random prefix of the last features, one length a batch", paper="2206.13140")
 class NestedDropout(ModelComponent[NestedDropoutConfig]):
     """Stands in place of a dropout layer: features (B, ..., D) -> (B, ..., D)."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model`, changed; with eta = 0 the layer does nothing.
@@ -94,18 +96,23 @@ class NestedDropout(ModelComponent[NestedDropoutConfig]):
         return place, other
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse feature maps, and an evaluation that keeps more channels than there are."""
-        shapes: dict[Prefix, torch.Size] = {}
+        """Refuse feature maps, layers that run again and again, and more channels in evaluation than there are."""
+        shapes: dict[Prefix, list[torch.Size]] = {layer: [] for layer in prefixes(model)}
 
         def note(layer: Prefix, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            shapes[layer] = inputs[0].shape
+            if layer.training:
+                shapes[layer].append(inputs[0].shape)
 
-        handles = [layer.register_forward_pre_hook(partial(note, layer)) for layer in prefixes(model)]
+        handles = [layer.register_forward_pre_hook(partial(note, layer)) for layer in shapes]
         with torch.no_grad(), without_dropout():
-            model(torch.zeros(2, *rules.shape))
+            model(rules.probe(2).inputs)
         for handle in handles:
             handle.remove()
-        for layer, shape in shapes.items():
+        names = {module: name for name, module in model.named_modules()}
+        for layer, found in shapes.items():
+            if len(found) != 1:
+                return f"its layer '{names[layer]}' runs {len(found)} times in a forward pass, expected once: set at"
+            (shape,) = found
             if len(shape) == _MAPS:
                 return f"it cuts feature vectors, but its layer gets maps of shape {tuple(shape[1:])}"
             if layer.kept is not None and layer.kept > shape[-1]:
@@ -120,7 +127,7 @@ class NestedDropout(ModelComponent[NestedDropoutConfig]):
         if truth.batches[1:] or self.config.alternate_with is not None:
             return {}
         (batch,), (masks,) = truth.batches, truth.masks
-        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch))
+        sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
         lengths = {s.name: float(m.sum(-1).max()) for s, m in zip(sites, masks, strict=True) if s.odds}
         found = {name: guess.found.get(f"{_NAME}.{name}") for name in lengths}
         return {

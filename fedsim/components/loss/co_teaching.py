@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import final
+from typing import ClassVar, final
 
 import torch
 import torch.nn.functional as F
@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, prefixes
-from fedsim.hooks import ModelComponent, Objective, Rules
+from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, Rules
 from fedsim.losses import cross_entropy
 from fedsim.masks import without_dropout
 from fedsim.registry import component
-from fedsim.types import Config
+from fedsim.types import Config, Modality
 
 _NAME = "co-teaching"
 _ROUNDING = 1e-9
@@ -51,6 +51,8 @@ class CoTeachingConfig(Config):
 @component(_NAME, hook="loss", summary="two networks choose each other's examples by small loss", paper="2206.13140")
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
     """Doubles the model, and trains each network on what the other has chosen: outputs (B, 4, K) in training."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return two networks of the model's kind as one; the second has the first one's weights in another order."""
@@ -82,9 +84,10 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         if any(isinstance(module, Alternating) for module in model.modules()):
             return "each network would toss a coin of its own for nested-dropout's alternate_with"
         with torch.no_grad(), without_dropout():
-            answers = model.first(torch.zeros(2, *rules.shape))
-        if answers.dim() != _ONE_ANSWER:
-            return f"each network must give one answer an example, and one returns {tuple(answers.shape)}"
+            answers = model.first(rules.probe(2).inputs)
+        if answers.shape != (2, rules.classes):
+            expected = f"one answer an example, (examples, {rules.classes} classes)"
+            return f"each network must give {expected}, and one returns {tuple(answers.shape)}"
         return None
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
