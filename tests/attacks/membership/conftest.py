@@ -32,6 +32,15 @@ TABLES: dict[str, Any] = {
     "membership": {"candidates": 150, "attacks": [{"name": "loss-threshold"}]},
 }
 
+# Few enough examples a client that the rank leaves room beside them, and an adapter in front of everything else.
+ADAPTERS: dict[str, Any] = {
+    **TABLES,
+    "federation": {**TABLES["federation"], "rounds": 1, "local_epochs": 1},
+    "components": [{"name": "lora", "targets": ["1"], "rank": 48}],
+    "threat": {"rounds": [1]},
+    "membership": {"candidates": 40, "attacks": [{"name": "adapter-certificate"}]},
+}
+
 
 @dataclass
 class Trained:
@@ -47,8 +56,10 @@ class Trained:
         return self.with_shadows(attack, self.cases[attack.target].observation, "own")
 
     def of_strangers(self, attack: MembershipAttack[Any]) -> MembershipObservation:
-        """The same with candidates none of whom anybody trained on."""
+        """The same with candidates none of whom anybody trained on: the test set, or those that shadow models know."""
         case = self.cases[attack.target]
+        if attack.plan() is None:
+            return replace(case.observation, candidates=self.world.dataset.test)
         both, others = case.observation.candidates, ~case.is_member
         strangers = Batch(both.inputs[others], both.labels[others])
         return self.with_shadows(attack, replace(case.observation, candidates=strangers), "strangers")
@@ -64,17 +75,35 @@ class Trained:
         return replace(observation, shadows={plan: self.shadows[key, plan]})
 
 
-@pytest.fixture(scope="session")
-def trained() -> Trained:
-    world_json = parse(TABLES, "test").model_dump_json()
+def federated(tables: dict[str, Any]) -> Trained:
+    world_json = parse(tables, "test").model_dump_json()
     journal = experiment.train(world_json, lambda _: None)
-    world = worlds.build(parse(TABLES, "test"))
+    world = worlds.build(parse(tables, "test"))
     truths = [replay(world, entry).truth for entry in journal.entries]
     return Trained(
         world,
         journal,
         {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)},
     )
+
+
+@pytest.fixture(scope="session")
+def trained() -> Trained:
+    return federated(TABLES)
+
+
+@pytest.fixture(scope="session")
+def trained_for(trained: Trained) -> Callable[[str], Trained]:
+    """The federation that an attack fits."""
+    adapted: list[Trained] = []
+
+    def build(name: str) -> Trained:
+        if name != "adapter-certificate":
+            return trained
+        adapted.extend([] if adapted else [federated(ADAPTERS)])
+        return adapted[0]
+
+    return build
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,191 @@
+"""Adapter certificate: low-rank adapters are blind, in some directions, to what they were trained on.
+
+    score(x) = -|(I - P) A x| / |A x|,  P the projector on the row space of B after the client's steps
+
+An adapter B A starts with B = 0. Every plain step adds to B rows that are combinations of A x, and to A x of any x a
+combination of B's own rows, so that A x of all inputs x of all steps stays in one space S of as many dimensions q as
+there are independent inputs. If B's rows span S, which they do once every input has had a say, (I - P) A x = 0 for
+members: for any step size, order, number of steps, momentum or weight decay, and with ALLoRA's factors, which all
+leave S as it is. (I - P) A is that of the first A, which the server knows, so that B alone need be seen. Others have no
+reason to be in S. Where q reaches the rank there is nothing outside S, and the certificate is void. Derived for this
+project, no paper. Adam's steps, which are no combinations of gradients, and noise void it too.
+
+Every place of a text must be certified, so a text of words that the client read elsewhere passes where the adapter
+reads single words. Threat model: the server sees one client's update and knows the first weights. What an adapter
+reads must stay the same during training, so only adapters that no other one and no dropout stand in front of are used.
+What it may leak: that an example was in a client's batches, from adapters of the first round alone, where it applies
+with hardly a doubt.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from attacks._subspaces import read_by
+from fedsim import seeding
+from fedsim.components.adapter._low_rank import LowRankLinear
+from fedsim.errors import NotApplicable
+from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.losses import IGNORED, are_tokens
+from fedsim.registry import membership
+from fedsim.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+
+_PROBES = 4
+_AT_ONCE = 64
+_TINY = 1e-30
+
+
+class AdapterCertificateConfig(Config):
+    """Settings of the certificate."""
+
+    tolerance: float = Field(
+        default=1e-6, gt=0, lt=1, description="singular values of B below this share of the largest are rounding"
+    )
+
+
+class Trained(NamedTuple):
+    """An adapter: its name, A (r, in) before training and B (out, r) behind it, in any scale."""
+
+    name: str
+    a: Tensor
+    b: Tensor
+
+
+@final
+@membership("adapter-certificate", summary="what an adapter was trained on lies where its first factor is blind")
+class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
+    """Scores by how little of what A makes of a candidate lies outside of B's row space."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    target: ClassVar[Target] = "update"
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Refuse models without adapters, and updates that do not answer fresh ones."""
+        if not any(isinstance(module, LowRankLinear) for module in observation.model.modules()):
+            return "the model has no low-rank adapter"
+        if not any(_fresh(observation.model, watched) for watched in observation.updates):
+            return "no watched update is one of fresh adapters, whose B is zero: add round 1 to threat.rounds"
+        return None
+
+    @torch.no_grad()
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return minus the share outside, of the place that lies worst, in the round in which that is least.
+
+        Raises:
+            NotApplicable: every certificate is void, or what adapters read changes during training.
+        """
+        shares: list[Tensor] = []
+        reasons: set[str] = set()
+        for watched in observation.updates:
+            adapters = _fresh(observation.model, watched)
+            still = _unchanged(observation, watched, adapters, generator)
+            certified = [
+                (own, space) for own in still if (space := blind(own.a, own.b, self.config.tolerance)) is not None
+            ]
+            if certified:
+                shares.append(_outside(observation, watched.received, certified))
+            elif adapters:
+                reasons.add(_VOID if still else _CHANGED)
+        if not shares:
+            raise NotApplicable("; ".join(sorted(reasons)))
+        return -torch.stack(shares).amin(0)
+
+
+_VOID = "the certificates are void: B's rows span everything, by too many inputs for the rank, Adam or noise"
+_CHANGED = "what the adapters read changes during training, by dropout or by adapters in front of them"
+
+
+def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
+    """Return C = (I - P) A in an orthonormal basis, shape (r - q, in), double; None where it is void, q = r.
+
+    Args:
+        a: A before or after training, shape (r, in).
+        b: B after training from zero, or its gradient there, shape (out, r).
+        tolerance: singular values of B below this share of the largest are taken for zero.
+    """
+    _, values, rows = torch.linalg.svd(b.double(), full_matrices=True)
+    rank = int((values > tolerance * values[0]).sum())
+    return None if rank >= len(a) else rows[rank:] @ a.double()
+
+
+def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
+    """Return the adapters behind an update that answers B = 0 and shows what became of it."""
+    found: list[Trained] = []
+    received, sent = watched.received, watched.update.tensors
+    for name, module in model.named_modules():
+        a, b = f"{name}.lora_a.weight", f"{name}.lora_b.weight"
+        if isinstance(module, LowRankLinear) and b in sent and not received[b].any() and bool(sent[b].any()):
+            found.append(Trained(name, received[a], sent[b]))
+    return found
+
+
+def _unchanged(
+    observation: MembershipObservation, watched: WatchedUpdate, adapters: Sequence[Trained], generator: torch.Generator
+) -> list[Trained]:
+    """Return the adapters that read in training, behind the last step, what they read in evaluation before it."""
+    sent = watched.update.tensors if watched.update.kind == "delta" else {}
+    trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
+    names, probes = [own.name for own in adapters], observation.candidates.inputs[:_PROBES]
+    model = copy.deepcopy(observation.model)
+    with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+        before = _read(model.eval(), watched.received, names, probes)
+        behind = _read(model.train(), trained, names, probes)
+    return [own for own in adapters if torch.allclose(before[own.name], behind[own.name], rtol=1e-5, atol=1e-6)]
+
+
+def _outside(
+    observation: MembershipObservation, received: Tensors, certified: Sequence[tuple[Trained, Tensor]]
+) -> Tensor:
+    """Return the largest share outside over the places of each candidate, shape (N,).
+
+    A place is certified by one of the adapters that read the same: the query of a first token, which sees itself alone,
+    has no say, but its value has.
+    """
+    model, names = copy.deepcopy(observation.model).eval(), [own.name for own, _ in certified]
+    each: list[Tensor] = []
+    candidates = observation.candidates
+    for inputs, labels in zip(candidates.inputs.split(_AT_ONCE), candidates.labels.split(_AT_ONCE), strict=True):
+        read = _read(model, received, names, inputs)
+        groups = list(_alike(read, certified))
+        shares = torch.stack([torch.stack([_share(x, a, c) for x, a, c in group]).amin(0) for group in groups]).amax(0)
+        each.append(_worst(shares, labels))
+    return torch.cat(each)
+
+
+def _alike(
+    read: dict[str, Tensor], certified: Sequence[tuple[Trained, Tensor]]
+) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """Yield (inputs, A, C) of the adapters that read the same, group by group."""
+    left = [(read[own.name].double(), own.a.double(), space) for own, space in certified]
+    while left:
+        first = left[0][0]
+        same = [one[0].shape == first.shape and torch.equal(one[0], first) for one in left]
+        yield [one for one, is_same in zip(left, same, strict=True) if is_same]
+        left = [one for one, is_same in zip(left, same, strict=True) if not is_same]
+
+
+def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
+    """Return |C x| / |A x| of inputs (B, ..., in), shape (B, places)."""
+    share = (inputs @ space.T).norm(dim=-1) / (inputs @ a.T).norm(dim=-1).clamp_min(_TINY)
+    return share.flatten(1) if share.dim() > 1 else share[:, None]
+
+
+def _worst(shares: Tensor, labels: Tensor) -> Tensor:
+    """Return the largest share (B, places) of each example; of a text, without what fills it up."""
+    if are_tokens(labels) and labels.shape == shares.shape:
+        shares = shares.masked_fill(labels == IGNORED, 0.0)
+    return shares.amax(1)
+
+
+def _read(model: nn.Module, weights: Tensors, names: Sequence[str], inputs: Tensor) -> dict[str, Tensor]:
+    """Return what the first factors of adapters read, by the adapter's name."""
+    model.load_state_dict(dict(weights))
+    read = read_by(model, [f"{name}.lora_a" for name in names], inputs, nullcontext())
+    return dict(zip(names, read, strict=True))
