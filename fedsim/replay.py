@@ -69,8 +69,15 @@ def check_union(world: World) -> None:
     """Say before the first round whether a mean gradient is the gradient of all participants' examples.
 
     Raises:
-        FedsimError: a layer mixes the examples of a batch, or a dropout mask has another dimension before them.
+        FedsimError: a component or a layer takes a batch as a whole, or a dropout mask has another dimension before the
+            examples.
     """
+    for reader in world.whole_batch_components:
+        raise FedsimError(
+            f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
+            f"component {reader} takes each client's batch as a whole. Set threat.sees = 'single-update', or leave the "
+            "component or the attacks out."
+        )
     mixing = world.mixing_module
     if mixing is not None:
         raise FedsimError(

@@ -17,7 +17,7 @@ from rich.console import Console
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from fedsim import cohort, display, registry
+from fedsim import cohort, display, experiment, registry
 from fedsim import world as worlds
 from fedsim.apps import evaluate_model
 from fedsim.client import local_training
@@ -39,9 +39,10 @@ from fedsim.metrics.text import score_words
 from fedsim.observe import observe
 from fedsim.record import RoundRecord
 from fedsim.replay import replay
-from fedsim.scenario import Scenario
+from fedsim.scenario import Scenario, parse
 from fedsim.types import Memory, Tensors, WireEntry
 from fedsim.world import World
+from tests.federating import recorded
 
 Build = Callable[..., Scenario]
 PADDING, BEGIN, END = 0, 1, 2
@@ -95,6 +96,23 @@ def rows(count: int, width: int = 5, seed: int = 0) -> Tensor:
 
 def doubled(tokens: list[int], places: list[bool]) -> list[int]:
     return [token for token, twice in zip(tokens, places, strict=True) for token in [token] * (1 + twice)]
+
+
+# --- the sum of a round
+
+
+def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused_before_any_training(
+    scenario: Build, sentences: Callable[..., World], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = sentences(dup_rate=0.0, queue_size=0)
+    first, second = rows(6), rows(6, seed=1)
+    halves = (contrast(first[:3], second[:3], 0.05) + contrast(first[3:], second[3:], 0.05)) / 2
+    assert abs(float(contrast(first, second, 0.05) - halves)) > 0.1
+    raw = world.scenario.model_dump(mode="json")
+    built = parse({**raw, "threat": {"sees": "sum"}, "attacks": [{"name": "auto"}]}, "test")
+    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.sees"):
+        recorded(built, tmp_path / "run")
 
 
 # --- the loss
