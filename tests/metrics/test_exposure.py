@@ -106,6 +106,49 @@ def test_greedy_decoding_of_several_prompts_is_that_of_each(prompts: list[list[i
         assert written == alone[len(prompt) :]
 
 
+class Keeping(Bigrams):
+    """Keeps the sum over what was read; may write something else at a chosen place of the text."""
+
+    def __init__(self, forced: int | None = None) -> None:
+        super().__init__()
+        self.forced = forced
+        self.asked = 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        scores = super().forward(tokens)
+        if self.forced is not None:
+            scores[:, self.forced : self.forced + 1, 65] = 1e9
+        return scores
+
+    def continued(self, tokens: Tensor, length: int) -> Tensor:
+        self.asked += 1
+        past, written = self.embedding(tokens).sum(1), []
+        for _ in range(length):
+            own = self.embedding(tokens[:, -1])
+            tokens = self.head(own + 0.5 * past).argmax(-1, keepdim=True)
+            written.append(tokens)
+            past = past + self.embedding(tokens[:, 0])
+        return torch.cat(written, 1)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=4), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.one_of(st.none(), st.integers(0, 7)),
+)
+def test_a_model_that_keeps_the_past_writes_what_one_that_recomputes_it_does(
+    prompts: list[list[int]], count: int, forced: int | None
+) -> None:
+    model = Keeping(forced)
+    written = greedy(model, prompts, count, TOKENIZER)
+    assert model.asked == len({len(prompt) for prompt in prompts})
+    for prompt, own in zip(prompts, written, strict=True):
+        alone = list(prompt)
+        for _ in range(count):
+            alone.append(int(model(torch.tensor([alone]))[0, -1].argmax()))
+        assert own == alone[len(prompt) :]
+
+
 def test_two_texts_begin_alike_until_they_differ() -> None:
     assert common_beginning([1, 2, 3], [1, 2, 4, 5]) == 2
     assert common_beginning([1, 2], [1, 2, 4]) == 2
