@@ -1,7 +1,7 @@
 """How near a released gradient comes to that without dropout, for 1 to 16 samples of multi-sample dropout.
 
 Two figures: 1 - cosine, which attackers match, and the tangent of the angle: how long the noise of the masks is beside
-the gradient. A mean of M independent masks shortens noise like 1 / sqrt(M), up to what its mean is off, for a network is
+the gradient. A mean of M independent masks shortens noise like 1 / sqrt(M), up to what its mean is off: a network is
 not linear in its masks. One MNIST digit a client, an untrained MLP of three hidden layers, p = 0.5; samples in the last
 layer, or from the first on. Rows are medians over 20 clients, with ``--full`` over 100.
 """
