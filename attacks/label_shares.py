@@ -54,7 +54,7 @@ class LabelShares(Attack[LabelSharesConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse where no component mixes labels, and where no exact attack applies."""
         if not _mixes(observation):
-            return "no component in use mixes labels"
+            return "no component in use mixes inputs and their labels"
         if any(candidate.fits(observation).holds for candidate in _exact_attacks()):
             return None
         return "no exact attack applies"

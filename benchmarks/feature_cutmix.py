@@ -3,8 +3,9 @@
 Two MNIST digits a client, an untrained convolutional network without dropout, one exact gradient; one box an example,
 behind the first or the second convolution. `fedavg-inversion` runs the plain model; `cutmix-inversion` pastes maps in
 the simulated model, once with boxes and partners searched, once with them granted; the labels are known to all. Plain
-training is the control. Only batches whose maps were mixed count. A row's value is the median over victims of the mean
-PSNR to their originals; five victims, with ``--full`` twenty.
+training is the control. Only batches whose maps were mixed count. Where a map was pasted over and pasted nowhere, its
+image leaves nothing to find: beside the PSNR to whole originals stands that over the pixels in use, behind which some
+map was used. Rows are medians over victims of the means of their two images; five victims, with ``--full`` twenty.
 """
 
 from __future__ import annotations
@@ -15,18 +16,22 @@ process.prepare()
 
 import sys  # noqa: E402
 from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from itertools import product  # noqa: E402
+from statistics import mean  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import torch  # noqa: E402
+from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
 from fedsim import registry, seeding  # noqa: E402
+from fedsim.boxes import inside  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.examples import distinct  # noqa: E402
-from fedsim.metrics.image import score_items  # noqa: E402
+from fedsim.metrics.image import score_items, to_pixels  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Draws, Knowledge, WireEntry  # noqa: E402
+from fedsim.types import Draws, InputSpec, Knowledge, Reconstruction, Truth, WireEntry  # noqa: E402
 from fedsim.world import World, build  # noqa: E402
 
 CLIENTS, ITERATIONS = 80, 400
@@ -35,6 +40,20 @@ CONTROL = 30.0
 _LEAST, _MOST = 0.1, 0.9  # share of the own map in a batch that counts as mixed
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "components", "dropout-rates", "input-statistics", "labels")
 _PACE = {"iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "trials": 2}
+
+
+class Found(NamedTuple):
+    """What an attack found of one victim, means over its images.
+
+    Attributes:
+        whole: PSNR to the originals, in dB.
+        used: the same over the pixels behind which a map was used.
+        share: of such pixels.
+    """
+
+    whole: float
+    used: float
+    share: float
 
 
 class Attacker(NamedTuple):
@@ -73,9 +92,9 @@ def world_of(place: str | None) -> World:
     return world
 
 
-def decibels(place: str | None, attacker: Attacker, victims: int, iterations: int = ITERATIONS) -> list[float]:
-    """Return each victim's mean PSNR over its images, against the originals."""
-    world, found, method = world_of(place), list[float](), registry.get("attack", attacker.attack)
+def attacked(place: str | None, attacker: Attacker, victims: int, iterations: int = ITERATIONS) -> list[Found]:
+    """Return what the attacker finds of each victim."""
+    world, found, method = world_of(place), list[Found](), registry.get("attack", attacker.attack)
     attack = method.make(method.config.model_validate({**_PACE, "iterations": iterations}))
     for client in range(CLIENTS):
         received = world.first_weights
@@ -84,11 +103,31 @@ def decibels(place: str | None, attacker: Attacker, victims: int, iterations: in
             continue
         seen = observe(world, WireEntry(1, client, received, update), truth, (*_KNOWN, *attacker.also_knows))
         guess = attack(seen, seeding.generator(client, "attack"))
-        items = score_items(guess, distinct(truth.private), world.dataset.spec).items
-        found.append(sum(item.psnr for item in items) / len(items))
+        found.append(_scored(guess, truth, world.dataset.spec, place))
         if len(found) == victims:
             return found
     raise RuntimeError(f"{CLIENTS} clients have {len(found)} mixed batches, expected {victims}")
+
+
+def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | None) -> Found:
+    originals = distinct(truth.private)
+    scored = score_items(guess, originals, spec)
+    pixels, true = to_pixels(guess.inputs, spec)[scored.order], to_pixels(originals.inputs, spec)
+    used = torch.ones(len(true), *spec.shape[1:], dtype=torch.bool)
+    if place is not None:
+        used = used_pixels(truth.draws[0], PLACES[place][1], spec.shape[-1])
+    errors = [(ours - theirs)[:, where].square().mean() for ours, theirs, where in zip(pixels, true, used, strict=True)]
+    whole, part = [item.psnr for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
+    return Found(mean(whole), mean(part), float(used.double().mean()))
+
+
+def used_pixels(draws: Draws, size: tuple[int, int], side: int) -> Tensor:
+    """Return behind which pixels (B, side, side) some map's entry was used, in its own image's or in its partner's."""
+    pasted = inside(draws["feature-cutmix.map-boxes"], *size)
+    used = ~pasted
+    for row, partner in enumerate(draws["feature-cutmix.partners"].tolist()):
+        used[partner] |= pasted[row]
+    return used.repeat_interleave(side // size[0], 1).repeat_interleave(side // size[1], 2)
 
 
 def _is_mixed(draws: Draws) -> bool:
@@ -109,11 +148,15 @@ def measure(full: bool) -> Sequence[Row]:
 
 def _rows(victims: int) -> Iterator[Row]:
     setting = f"convnet, 2 digits, {ITERATIONS} iterations, 2 starts"
-    yield measured("plain training (control)", setting, decibels(None, PLAIN, victims), "dB", f">= {CONTROL:g}")
-    for place in PLACES:
-        for words, attacker in ATTACKERS.items():
-            name = f"Feature CutMix behind the {place} convolution, {words}"
-            yield measured(name, setting, decibels(place, attacker, victims), "dB", "")
+    control = [own.whole for own in attacked(None, PLAIN, victims)]
+    yield measured("plain training (control)", setting, control, "dB", f">= {CONTROL:g}")
+    for place, (words, attacker) in product(PLACES, ATTACKERS.items()):
+        name, found = f"behind the {place} convolution, {words}", attacked(place, attacker, victims)
+        yield measured(f"{name}: whole images", setting, [own.whole for own in found], "dB", "")
+        yield measured(f"{name}: pixels in use", setting, [own.used for own in found], "dB", "")
+        if attacker is PLAIN:
+            shares = [100.0 * own.share for own in found]
+            yield measured(f"behind the {place} convolution: share of pixels in use", setting, shares, "%", "")
 
 
 if __name__ == "__main__":

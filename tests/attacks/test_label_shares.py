@@ -111,7 +111,7 @@ def test_auto_ends_its_search_with_it_if_it_knows_the_components(watched: Watche
 
 def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:
     attack = attack_named("label-shares")
-    with pytest.raises(NotApplicable, match="no component in use mixes labels"):
+    with pytest.raises(NotApplicable, match="no component in use mixes inputs and their labels"):
         attacked(watched, attack, 0, mode="cutout")
     with pytest.raises(NotApplicable, match="no exact attack applies"):
         attacked(watched, attack, 0, model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})

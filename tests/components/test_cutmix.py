@@ -210,6 +210,17 @@ def test_a_client_trains_on_what_its_written_draws_say(scenario: Build, mode: st
         assert torch.allclose(ours, theirs, atol=1e-6), name
 
 
+def test_a_last_batch_of_one_is_trained_plain(scenario: Build) -> None:
+    partition = {"scheme": "resampled", "examples_per_client": 5}
+    federation = {"batch_size": 4, "algorithm": "fedavg", "local_epochs": 1}
+    world = world_with(scenario, {"per_sample": True}, federation=federation, partition=partition)
+    world.check()
+    _, truth = local_training(world, world.first_weights, 1, 0)
+    assert [len(batch) for batch in truth.batches] == [4, 1]
+    assert torch.equal(truth.batches[1].inputs, truth.private[1].inputs)
+    assert torch.equal(truth.batches[1].labels, F.one_hot(truth.private[1].labels, CLASSES).float())
+
+
 def test_training_clients_together_gives_the_same_updates(scenario: Build) -> None:
     world = world_with(scenario, {"probability": 0.5}, federation={"batch_size": 4, "engine": "vectorized"})
     cohort.check(world)

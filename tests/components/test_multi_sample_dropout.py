@@ -1,3 +1,4 @@
+import itertools
 import math
 from typing import Any
 
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsim import registry, seeding
 from fedsim import world as worlds
+from fedsim.client import local_training
 from fedsim.errors import NotApplicable
 from fedsim.hooks import ModelComponent, Rules
 from fedsim.losses import cross_entropy
@@ -140,6 +142,24 @@ def test_masks_differ_independently_between_samples_and_examples() -> None:
             assert stats.binomtest(agreeing, rows.shape[1], 0.3**2 + 0.7**2).pvalue > 1e-5
 
 
+def test_masks_of_a_clients_steps_are_independent_too() -> None:
+    raw = {
+        "title": "t",
+        "data": {"name": "digits"},
+        "model": {"name": "mlp", "width": 800, "depth": 1, "dropout": 0.3},
+        "components": [{"name": "multi-sample-dropout", "samples": 3}],
+        "federation": {"algorithm": "fedavg", "batch_size": 2, "clients": 2, "local_steps": 3},
+    }
+    world = worlds.build(parse(raw, "test"))
+    _, truth = local_training(world, world.first_weights, 1, 0)
+    rows = torch.stack([mask.reshape(6, 800) for (mask,) in truth.masks])
+    assert stats.binomtest(int(rows.sum()), rows.numel(), 0.7).pvalue > 1e-4
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        for mine, theirs in itertools.product(range(6), repeat=2):
+            agreeing = int((rows[one, mine] == rows[other, theirs]).sum())
+            assert stats.binomtest(agreeing, 800, 0.3**2 + 0.7**2).pvalue > 1e-5
+
+
 def convolutional() -> nn.Module:
     with seeding.contained(5):
         layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(RATE)]
@@ -157,7 +177,7 @@ def test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted(settings: di
     with injected_masks(sites, (torch.ones_like(mask),)):
         outputs = model(image)
     twin = convolutional()
-    maps = torch.relu(twin[0](image))
+    maps = torch.relu(twin[0](image))  # type: ignore[index]
     expected = []
     for m in range(4):
         own = maps
@@ -166,7 +186,7 @@ def test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted(settings: di
         pooled = F.max_pool2d(own, 2)
         if settings.get("flip_half") and m % 2:
             pooled = pooled.flip(-1)
-        expected.append(twin[5](pooled.flatten(1) / (1.0 - RATE)))
+        expected.append(twin[5](pooled.flatten(1) / (1.0 - RATE)))  # type: ignore[index]
     assert torch.allclose(outputs, torch.stack(expected, 1), atol=1e-5)
 
 
