@@ -9,6 +9,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import numpy as np
+
+from fedsim.metrics.statistics import mean_interval
+
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
 
@@ -46,6 +50,13 @@ def measured(name: str, setting: str, values: Sequence[float], unit: str, must: 
     value = median if value is None else value
     held = holds(value, must) if must else True
     return Row(name, setting, value, unit, min(values), median, max(values), len(values), must or "reported", held)
+
+
+def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
+    """Return the row of a mean, as `measured`; its setting says the 95 % interval by bootstrap over the units."""
+    found = mean_interval([[value] for value in values], np.random.default_rng(0))
+    bounds = "" if found.low is None or found.high is None else f", mean [{found.low:.3g}, {found.high:.3g}]"
+    return measured(name, setting + bounds, values, unit, must, found.value)
 
 
 def holds(value: float, must: str) -> bool:

@@ -1,9 +1,11 @@
 """What opening groups of blocks hides from an attack that reads prefixes, and what it does not.
 
-A tiny Llama of three blocks tags made-up sentences; groups of one block, bit 1 the lowest; one gradient each of 8
+A tiny Llama of four blocks tags made-up sentences; groups of one block, bit 1 the lowest; one gradient each of 20
 clients, of one sentence or of four. The head drops out with probability 0.1. Rows: the rank of the gradient of a
 block's queries over the number of tokens, the words that lie in the span of the first block's attention gradients, the
-sentences that DAGER reads, and its time.
+tokens and sentences that DAGER reads (none where it refuses), its time, and how many sequences it has to judge, as a
+power of ten: beginnings of sentences, or all arrangements of the words where the lowest block looks ahead. Shares are
+means, with their 95 % interval in the setting: Wilson's of what was read, by bootstrap over clients of ranks and words.
 Papers: Dukic, Snajder 2024, arXiv 2401.14556 (the masks); Petrov et al. 2024, arXiv 2405.15586 (the attack).
 """
 
@@ -13,6 +15,7 @@ from fedsim import process
 
 process.prepare()
 
+import math  # noqa: E402
 import time  # noqa: E402
 from collections import defaultdict  # noqa: E402
 from typing import Any, cast  # noqa: E402
@@ -20,19 +23,20 @@ from typing import Any, cast  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from benchmarks._rows import Row, main, measured  # noqa: E402
+from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
 from fedsim import registry, seeding, world  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.errors import NotApplicable  # noqa: E402
 from fedsim.hooks import Attack  # noqa: E402
+from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.metrics.text import score_sentences  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.types import Observation, Tensors, WireEntry  # noqa: E402
 from fedsim.world import World  # noqa: E402
 
-_OPEN = ("000", "001", "100", "111")
-_CLIENTS = 8
+_OPEN = ("0000", "0001", "1000", "1111")
+_CLIENTS = 20
 _LEVEL = 1e-5  # of the largest singular value: what single precision leaves
 
 
@@ -42,7 +46,7 @@ def federation(chosen: str, sentences: int, words: int) -> World:
         "title": "causal-mask removal",
         "seed": 1,
         "data": {"name": "digit-tags", "length": words},
-        "model": {"name": "tiny-llama", "blocks": 3},
+        "model": {"name": "tiny-llama", "blocks": 4},
         "components": [{"name": "causal-mask-removal", "open": chosen}],
         "federation": {"clients": _CLIENTS, "batch_size": sentences},
     }
@@ -83,14 +87,38 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     found["words read, share that is right"] = len(words & read) / max(1, len(read))
     method = registry.get("attack", "dager")
     attack = cast("Attack[Any]", method.make(method.config()))
-    begin, exact = time.perf_counter(), 0.0
+    begin, exact, right = time.perf_counter(), 0.0, 0.0
     try:
         guess = attack(seen, seeding.generator(0, "dager"))
         scores = score_sentences(guess, batch, tokenizer).sentences
         exact = sum(score.exact for score in scores) / len(scores)
+        right = sum(score.token_accuracy for score in scores) / len(scores)
     except NotApplicable:
         pass
-    return {**found, "sentences read exactly by dager": exact, "seconds of dager": time.perf_counter() - begin}
+    seconds = time.perf_counter() - begin
+    count = arrangements(len(read), batch.inputs.shape[1]) if looks_ahead(own) else beginnings(len(read), len(real))
+    return {
+        **found,
+        "tokens read exactly by dager": right,
+        "sentences read exactly by dager": exact,
+        "seconds of dager": seconds,
+        "sequences to judge": math.log10(count),
+    }
+
+
+def looks_ahead(own: World) -> bool:
+    """Say whether the lowest block is open."""
+    return any(table.get("open", "").startswith("1") for table in own.scenario.model_dump()["components"])
+
+
+def beginnings(words: int, tokens: int) -> int:
+    """Return how many beginnings are judged: all true ones, with each of so many words behind."""
+    return words * (1 + tokens)
+
+
+def arrangements(words: int, longest: int) -> int:
+    """Return how many arrangements of so many words there are of every length."""
+    return sum(words**length for length in range(1, longest + 1))
 
 
 def measure(full: bool) -> list[Row]:
@@ -111,8 +139,13 @@ def measure(full: bool) -> list[Row]:
 def _row(name: str, setting: str, values: list[float], chosen: str) -> Row:
     if name.startswith("seconds"):
         return measured(name, setting, values, "s", "")
-    must = ">= 0.99" if name.startswith("sentences") and chosen.startswith("00") else ""  # the attack's control
-    return measured(name, setting, values, "share", must, sum(values) / len(values))
+    if name.startswith("sequences"):
+        return measured(name, setting, values, "powers of ten", "")
+    if "exactly" not in name:
+        return averaged(name, setting, values, "share", "")
+    must = ">= 0.99" if chosen.startswith("00") else ""  # the attack's control
+    found = wilson(sum(values), len(values))
+    return measured(name, f"{setting}, mean [{found.low:.2f}, {found.high:.2f}]", values, "share", must, found.value)
 
 
 if __name__ == "__main__":

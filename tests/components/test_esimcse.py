@@ -255,6 +255,7 @@ def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simc
     assert second[1].loss > alone.loss
     assert len(masks) == 2 * (1 + 3 * 2)
     assert draws["esimcse.repeated"].shape == (5, 12)
+    assert len(memory["loss 0"]["queue"]) == 2 * 5  # not full: both batches
 
 
 def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
