@@ -60,7 +60,7 @@ def test_members_of_any_plain_training_are_not_seen_and_others_are(momentum: flo
         assert float(outside.min()) > 0.1
         found.append(c)
     if not decay:
-        assert torch.allclose(*found, atol=1e-10)  # with the first A, which is known, B alone is enough
+        assert torch.allclose(found[0], found[1], atol=1e-10)  # with the first A, which is known, B alone is enough
 
 
 @pytest.mark.parametrize(("inputs", "is_void"), [(15, False), (16, True), (17, True), (30, True)])
