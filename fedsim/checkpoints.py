@@ -11,7 +11,9 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -68,7 +70,7 @@ def minilm() -> Path:
 
 
 def made_once(name: str, make: Callable[[Path], None]) -> Path:
-    """Return a folder of the cache; `make` fills it when it is not there.
+    """Return a folder of the cache; `make` fills it when it is not there, which standard error is told of.
 
     It is filled under another name and renamed in the end, so that neither an interruption nor a second process leaves
     half of it behind.
@@ -84,11 +86,14 @@ def made_once(name: str, make: Callable[[Path], None]) -> Path:
         working = Path(tempfile.mkdtemp(prefix=f"{name}.", dir=final.parent))
     except OSError as error:
         raise FedsimError(f"the cache {final.parent} cannot be written: {error}. Set FEDSIM_CACHE.") from error
+    begin = time.monotonic()
+    print(f"Making {final}, once; this can take half a minute.", file=sys.stderr, flush=True)
     try:
         make(working)
         _rename(working, final)
     finally:
         shutil.rmtree(working, ignore_errors=True)
+    print(f"Made {final} in {time.monotonic() - begin:.0f} s.", file=sys.stderr, flush=True)
     return final
 
 

@@ -66,12 +66,7 @@ class PlainLines:
     def round(self, record: RoundRecord) -> None:
         """Print a round when it was evaluated or somebody was left out; what nobody declared with its reason."""
         told = turnout(record)
-        if record.test_accuracy is not None:
-            told.append(f"accuracy {record.test_accuracy:.1%}")
-        if record.test_span_f1 is not None:
-            told.append(f"span F1 {record.test_span_f1:.1%}")
-        if record.test_spearman is not None:
-            told.append(f"Spearman correlation {record.test_spearman:.3f}")
+        told += [f"{own.name} {own.told}" for own in record.utilities[::-1]]
         if record.tokens is not None:
             told += self._throughput(record.tokens)
         if told:

@@ -21,7 +21,9 @@ class Policy(Config):
         default=None, description="share of attacked examples that count as successes under [scoring]"
     )
     max_accuracy_loss: Share | None = Field(
-        default=None, description="test accuracy of the undefended client minus that of the defended, as a fraction"
+        default=None,
+        description="test accuracy of the undefended client minus that of the defended, as a fraction; of tags that of "
+        "span F1, of sentence embeddings that of the Spearman correlation",
     )
     max_membership_tpr: Share | None = Field(
         default=None, description="members found by the best membership attack at 1 % false positives, as a fraction"

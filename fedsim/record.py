@@ -6,7 +6,7 @@ the machine are kept apart from them.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -43,6 +43,21 @@ class Failure(_Part):
     cause: Cause = "error"
 
 
+CORRELATION = "Spearman correlation"
+
+
+class Utility(NamedTuple):
+    """How good a model is: what was measured on the test set, and the figure, at most 1."""
+
+    name: str
+    value: float
+
+    @property
+    def told(self) -> str:
+        """For people, without the name: a correlation is no share."""
+        return f"{self.value:.3f}" if self.name == CORRELATION else f"{self.value:.1%}"
+
+
 class RoundRecord(_Part):
     """One federated round. What is tested is the new global model on the test set, when it is evaluated.
 
@@ -61,6 +76,17 @@ class RoundRecord(_Part):
     test_span_f1: float | None = None
     test_spearman: float | None = None
     tokens: int | None = None
+
+    @property
+    def utilities(self) -> tuple[Utility, ...]:
+        """What was measured, the most telling first: the correlation of sentences, the F1 of spans, accuracy."""
+        tested = {CORRELATION: self.test_spearman, "span F1": self.test_span_f1, "accuracy": self.test_accuracy}
+        return tuple(Utility(name, value) for name, value in tested.items() if value is not None)
+
+    @property
+    def utility(self) -> Utility | None:
+        """The most telling of what was measured."""
+        return next(iter(self.utilities), None)
 
 
 class PartitionRecord(_Part):

@@ -21,11 +21,16 @@ def write(folder: Path) -> None:
     (folder / "two").write_text("2")
 
 
-def test_it_is_made_once(cache: Path) -> None:
+def test_it_is_made_once_and_only_then_told_of(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Path] = []
     found = [checkpoints.made_once("thing", lambda folder: (write(folder), calls.append(folder))[0]) for _ in range(3)]
     assert found == [cache / "thing"] * 3
     assert len(calls) == 1
+    told = capsys.readouterr()
+    assert told.out == ""
+    begin, end = told.err.splitlines()
+    assert begin == f"Making {cache / 'thing'}, once; this can take half a minute."
+    assert end == f"Made {cache / 'thing'} in 0 s."
     assert sorted(path.name for path in found[0].iterdir()) == ["one", "two"]
 
 

@@ -44,6 +44,20 @@ def test_it_finds_a_better_setting_than_a_bad_default_and_goes_on_where_it_stopp
     assert second.default == first.default
 
 
+def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("\n\n".join(f"line {n} of a small text" for n in range(40)))
+    told = {
+        **raw(attack="dager", space={"prefixes": [100, 2000]}, trials=1),
+        "data": {"name": "text-file", "path": str(tmp_path / "t.txt"), "length": 12, "train": 20, "test": 5},
+        "model": {"name": "tiny-llama", "width": 48, "heads": 2},
+        "threat": {"knows": ["batch-size", "dropout-rates"]},
+        "attacks": [{"name": "dager"}],
+    }
+    (found,) = tune(parse(told, "test"), tmp_path / "out")
+    assert found.metric == "ROUGE-L"
+    assert 0.0 <= found.score == found.default <= 1.0
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -69,4 +83,4 @@ def test_the_command_writes_what_it_found(tmp_path: Path) -> None:
     assert "trial 2 of 2" in done.stdout
     (found,) = json.loads((tmp_path / "out" / "tuned.json").read_text())
     assert found["trials"] == 2
-    assert (tmp_path / "out" / "tuned.csv").read_text().startswith("arm,settings,score,default,trials,failed\n")
+    assert (tmp_path / "out" / "tuned.csv").read_text().startswith("arm,settings,metric,score,default,trials,failed\n")

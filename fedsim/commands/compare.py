@@ -26,7 +26,7 @@ def compare(
     found = compared(a, b)
     say(f"A: {found.titles[0]} ({a})\nB: {found.titles[1]} ({b})\nB minus A in points, 95% interval, p after Holm.")
     table = Table(box=None, pad_edge=False)
-    for heading in ("setting", "attack success", "p", "better", "accuracy", "p", "better"):
+    for heading in ("setting", "attack success", "p", "better", "utility", "p", "better"):
         table.add_column(heading, overflow="fold")
     for row in found.rows:
         table.add_row(*map(Text, _cells(row)))
@@ -37,7 +37,7 @@ def compare(
 
 
 def _cells(row: Compared) -> list[str]:
-    return [row.name, *_told(row.success), *_told(row.accuracy)]
+    return [row.name, *_told(row.success), *_told(row.utility)]
 
 
 def _told(own: Difference) -> list[str]:

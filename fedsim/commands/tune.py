@@ -42,7 +42,6 @@ def tune(
     writer.writerows(rows)
     write_whole(folder / "tuned.csv", text.getvalue().encode())
     write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in found], indent=1).encode())
-    metric = loaded.scoring.metric
     for one in found:
-        say(f"{one.arm}: {metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
+        say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
     say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario: it has other victims.")

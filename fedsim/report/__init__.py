@@ -38,7 +38,7 @@ def build(run_dir: Path) -> Path:
     walls = wall.walls(record, arrays, judge)
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
-    accuracy = figures.accuracy(record)
+    utility = figures.utility(record)
     epsilons = figures.epsilons(ceilings.marks(record, arrays, judge))
     rocs = figures.rocs(record)
     ownerships = tables.ownerships(record)
@@ -48,7 +48,7 @@ def build(run_dir: Path) -> Path:
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
     folder = run_dir / "figures"
     folder.mkdir(exist_ok=True)
-    for picture in (*curves, *exceedance, *ownership, *participation, *accuracy, *epsilons, *rocs, *sheets):
+    for picture in (*curves, *exceedance, *ownership, *participation, *utility, *epsilons, *rocs, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
     write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
@@ -63,7 +63,7 @@ def build(run_dir: Path) -> Path:
         ownership=ownership,
         attendances=attendances,
         participation=participation,
-        accuracy=accuracy,
+        utility=utility,
         epsilons=epsilons,
         rocs=rocs,
     )

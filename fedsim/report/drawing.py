@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from fedsim.record import CORRELATION
 from fedsim.report.wall import data_address
 
 if TYPE_CHECKING:
@@ -109,3 +110,8 @@ def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str
 def slug(name: str) -> str:
     """Return a name as a part of a file name."""
     return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
+
+
+def utility_axis(measure: str) -> str:
+    """Return the label of an axis with 100 times what was measured on the test set."""
+    return f"test {measure} {'x 100' if measure == CORRELATION else '(%)'}"

@@ -11,7 +11,20 @@ import numpy as np
 
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
-from fedsim.report.drawing import DASHES, HATCHES, PALETTE, SIZE, Picture, Rows, blank, canvas, picture, slug, styled
+from fedsim.report.drawing import (
+    DASHES,
+    HATCHES,
+    PALETTE,
+    SIZE,
+    Picture,
+    Rows,
+    blank,
+    canvas,
+    picture,
+    slug,
+    styled,
+    utility_axis,
+)
 from fedsim.report.tables import CAUSES, Attendance, Ownership
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Wall
@@ -62,28 +75,32 @@ def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
 
 
 @styled()
-def accuracy(record: RunRecord) -> list[Picture]:
-    """Return the picture of test accuracy over rounds, a line an arm; none when no round was evaluated."""
+def utility(record: RunRecord) -> list[Picture]:
+    """Return a picture of each measure on the test set over rounds, a line an arm; none where nothing was evaluated."""
+    evaluated = (own for arm in record.arms for entry in arm.rounds for own in entry.utilities)
+    return [_utility_of(record, name) for name in sorted({own.name for own in evaluated})]
+
+
+def _utility_of(record: RunRecord, name: str) -> Picture:
     figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
+    last: list[str] = []
     for index, arm in enumerate(record.arms):
-        line = [(entry.round, entry.test_accuracy) for entry in arm.rounds if entry.test_accuracy is not None]
+        line = [(entry.round, own) for entry in arm.rounds for own in entry.utilities if own.name == name]
         if not line:
             continue
         colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
-        numbers, percent = [number for number, _ in line], [100 * value for _, value in line]
+        numbers, percent = [number for number, _ in line], [100 * own.value for _, own in line]
         axes.plot(numbers, percent, dash, color=colour, marker="o", ms=4, label=arm.name)
-        rows += [(arm.name, number, value) for number, value in line]
-    if not rows:
-        return []
-    axes.set(xlabel="round", ylabel="test accuracy (%)", ylim=(0, 102))
+        rows += [(arm.name, number, own.value) for number, own in line]
+        last.append(f"{arm.name}: {line[-1][1].told} after round {line[-1][0]}.")
+    lowest = min(0.0, *(100 * value for _, _, value in rows))
+    axes.set(xlabel="round", ylabel=utility_axis(name), ylim=(lowest, 102))
     axes.locator_params(axis="x", integer=True)
     axes.legend()
-    last = {arm: (number, value) for arm, number, value in rows}
-    alt = "Test accuracy over rounds. " + " ".join(
-        f"{arm}: {value:.1%} after round {number}." for arm, (number, value) in last.items()
-    )
-    return [picture("accuracy", figure, arm="", alt=alt, columns=("arm", "round", "test_accuracy"), rows=rows)]
+    alt = f"Test {name} over rounds. {' '.join(last)}"
+    columns = ("arm", "round", f"test_{slug(name).replace('-', '_')}")
+    return picture(slug(name), figure, arm="", alt=alt, columns=columns, rows=rows)
 
 
 @styled()

@@ -480,15 +480,11 @@ def cost(own: ClientCost | None) -> str:
 
 
 def _accuracy(arm: ArmRecord) -> str:
-    ranked = [entry for entry in arm.rounds if entry.test_spearman is not None]
-    if ranked:
-        return f"Spearman correlation {ranked[-1].test_spearman:.3f} on test pairs after round {ranked[-1].round}"
-    evaluated = [entry for entry in arm.rounds if entry.test_accuracy is not None]
+    evaluated = [entry for entry in arm.rounds if entry.utilities]
     if not evaluated:
         return "accuracy not evaluated"
     last = evaluated[-1]
-    spans = "" if last.test_span_f1 is None else f" and span F1 {last.test_span_f1:.1%}"
-    return f"test accuracy {last.test_accuracy:.1%}{spans} after round {last.round}"
+    return f"test {' and '.join(f'{own.name} {own.told}' for own in last.utilities[::-1])} after round {last.round}"
 
 
 def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:

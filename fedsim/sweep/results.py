@@ -17,6 +17,8 @@ COLUMNS: dict[str, str] = {
     "seed": "seed of the run",
     "arm": "arm within the run",
     "test_accuracy": "of the last evaluated round, in [0, 1]",
+    "test_span_f1": "the same: micro F1 of whole spans, where labels are tags",
+    "test_spearman": "the same: rank correlation of sentence pairs, in [-1, 1], where there are no labels",
     "attack": "label of the attack",
     "knows": "what it was granted, space-separated",
     "round": "attacked round",
@@ -149,13 +151,14 @@ def _row(
     victim: VictimRecord,
     scores: dict[str, Any],
 ) -> dict[str, Any]:
-    accuracies = [own.test_accuracy for own in arm.rounds if own.test_accuracy is not None]
+    evaluated = [own for own in arm.rounds if own.utilities]
+    tested = evaluated[-1].model_dump() if evaluated else {}
     values = {
         "run": planned.digest,
         "setting": planned.name,
         "seed": record.scenario.get("seed"),
         "arm": arm.name,
-        "test_accuracy": accuracies[-1] if accuracies else None,
+        **{name: tested.get(name) for name in ("test_accuracy", "test_span_f1", "test_spearman")},
         "attack": attack.label,
         "knows": " ".join(attack.knows),
         "round": victim.round,

@@ -33,7 +33,8 @@ class Tuned:
     Attributes:
         arm: its name.
         settings: of the attack, those of the space.
-        score: mean over victims of the scoring metric, higher is a stronger attack (mse: negative).
+        metric: what was scored: that of the scoring, or ROUGE-L of sentences.
+        score: mean of it over the victims' examples, higher is a stronger attack (mse: negative).
         default: the same for the settings of the scenario.
         trials: how many were made.
         failed: how many of them ended with an error.
@@ -41,6 +42,7 @@ class Tuned:
 
     arm: str
     settings: dict[str, Any]
+    metric: str
     score: float
     default: float
     trials: int
@@ -90,7 +92,9 @@ def tune(
             )
             trial.set_user_attr("settings", own)
             try:
-                study.tell(trial, _score(arm, wanted, own))
+                metric, score = _score(arm, wanted, own)
+                trial.set_user_attr("metric", metric)
+                study.tell(trial, score)
             except FedsimError:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
         found.append(_tuned(name, study))
@@ -120,8 +124,8 @@ def _suggested(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> 
     return trial.suggest_float(name, span.low, span.high, log=span.log)
 
 
-def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> float:
-    """Return the mean score of the attack with these settings, on victims of another seed."""
+def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, float]:
+    """Return what was scored of the attack with these settings and its mean, on victims of another seed."""
     raw = arm.model_dump(mode="json", exclude={"tune", "sweep", "membership"})
     own = next(attack for attack in raw["attacks"] if (attack["label"] or attack["name"]) == wanted.attack)
     seed = seeding.derive(arm.seed, "tune victims") % 2**31
@@ -130,11 +134,14 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> float:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)
         record = experiment.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
-    scores = [item for victim in record.arms[0].attacks[0].victims for item in victim.scores]
+    victims = record.arms[0].attacks[0].victims
+    if sentences := [own.rouge_l for victim in victims for own in victim.sentences]:
+        return "ROUGE-L", fmean(sentences)
+    metric = arm.scoring.metric
+    scores = [getattr(item, metric) for victim in victims for item in victim.scores]
     if not scores:
         raise FedsimError("the attack gave no guess")
-    sign = -1.0 if arm.scoring.metric == "mse" else 1.0
-    return sign * fmean(getattr(item, arm.scoring.metric) for item in scores)
+    return metric, -fmean(scores) if metric == "mse" else fmean(scores)
 
 
 def _tuned(name: str, study: optuna.Study) -> Tuned:
@@ -146,6 +153,7 @@ def _tuned(name: str, study: optuna.Study) -> Tuned:
     return Tuned(
         arm=name,
         settings=dict(best.user_attrs["settings"]),
+        metric=best.user_attrs.get("metric", "score"),
         score=cast("float", best.value),
         default=float("nan") if default is None else default,
         trials=len(study.trials),

@@ -26,24 +26,24 @@ def test_the_better_side_is_named_once_p_is_adjusted(tmp_path, records, sweeps):
     assert (row.name, found.titles) == ("none", ("a", "b"))
     assert (found.only_a, found.only_b) == (("gradient-noise 3",), ("gradient-noise 4",))
     raw = float(ttest_1samp([y - x for x, y in zip(before, after, strict=False)], 0).pvalue)
-    assert row.accuracy.p == pytest.approx(holm([1e-4, raw])[1], rel=1e-6)
-    assert (row.success.better, row.accuracy.better) == ("B", "A")
+    assert row.utility.p == pytest.approx(holm([1e-4, raw])[1], rel=1e-6)
+    assert (row.success.better, row.utility.better) == ("B", "A")
     assert row.success.value.value == -1.0
-    assert row.accuracy.value.value == pytest.approx(-0.1)
+    assert row.utility.value.value == pytest.approx(-0.1)
 
 
-def test_a_sweep_does_not_differ_from_itself_and_one_seed_shows_no_accuracy(tmp_path, records, sweeps):
+def test_a_sweep_does_not_differ_from_itself_and_one_seed_shows_no_utility(tmp_path, records, sweeps):
     a = save(tmp_path / "a", records, sweeps, "none", records.recovered(8), (0.9,))
     b = save(tmp_path / "b", records, sweeps, "none", records.recovered(8), (0.5,))
     for row in (*compare(a, a).rows, *compare(a, b).rows):
-        assert {row.success.better, row.accuracy.better} == {"no difference shown"}
+        assert {row.success.better, row.utility.better} == {"no difference shown"}
 
 
 def test_other_seeds_are_no_pairs_and_other_settings_are_refused(tmp_path, records, sweeps):
     a = sweeps.save(tmp_path / "a", records, [("none", 1, sweeps.run(records, "none", 1, records.recovered(4)))])
     b = sweeps.save(tmp_path / "b", records, [("none", 2, sweeps.run(records, "none", 2, records.recovered(4)))])
     (row,) = compare(a, b).rows
-    assert row.success.better == row.accuracy.better == "nothing to pair"
+    assert row.success.better == row.utility.better == "nothing to pair"
     c = sweeps.save(tmp_path / "c", records, [("noise", 1, sweeps.run(records, "gradient-noise 1", 1, []))])
     with pytest.raises(FedsimError, match="have no setting in common"):
         compare(a, c)

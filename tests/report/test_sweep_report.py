@@ -102,7 +102,7 @@ def test_the_table_can_be_sorted_and_downloaded_and_agrees_with_the_csv(typical)
     assert text == (folder / "figures" / "table.csv").read_text()
     rows = {row["setting"]: row for row in csv.DictReader(io.StringIO(text))}
     assert list(rows) == ["none", "gradient-noise 0.01", "gradient-noise 1.0"]
-    assert float(rows["gradient-noise 1.0"]["accuracy_loss"]) == pytest.approx(0.02)
+    assert float(rows["gradient-noise 1.0"]["utility_loss"]) == pytest.approx(0.02)
     assert float(rows["gradient-noise 1.0"]["difference"]) == -1.0
     assert float(rows["none"]["success"]) == 1.0
     keys = [attributes["data-sort"] for tag, attributes in page.tags if "data-sort" in attributes]
@@ -319,24 +319,24 @@ def test_dominance_and_frontier_are_brute_force(typical):
         places.append(Place(found[0], "ig", *intervals))
     expected = [
         any(
-            other.accuracy.value >= own.accuracy.value
+            other.utility.value >= own.utility.value
             and other.risk.value <= own.risk.value
-            and (other.accuracy.low > own.accuracy.high or other.risk.high < own.risk.low)
+            and (other.utility.low > own.utility.high or other.risk.high < own.risk.low)
             for other in places
         )
         for own in places
     ]
     assert dominated(places) == expected
     best = {
-        (own.accuracy.value, own.risk.value)
+        (own.utility.value, own.risk.value)
         for own in places
         if not any(
-            (o.accuracy.value >= own.accuracy.value and o.risk.value < own.risk.value)
-            or (o.accuracy.value > own.accuracy.value and o.risk.value <= own.risk.value)
+            (o.utility.value >= own.utility.value and o.risk.value < own.risk.value)
+            or (o.utility.value > own.utility.value and o.risk.value <= own.risk.value)
             for o in places
         )
     }
-    steps = [(place.accuracy.value, place.risk.value) for place in frontier(places)]
+    steps = [(place.utility.value, place.risk.value) for place in frontier(places)]
     assert set(steps) == best
     assert steps == sorted(steps)
 

@@ -5,11 +5,16 @@ from pathlib import Path
 
 from fedsim import report
 from fedsim.metrics.statistics import summarise
-from fedsim.record import RunRecord, SentenceScore, VictimRecord
+from fedsim.record import RoundRecord, RunRecord, SentenceScore, VictimRecord
+from fedsim.report.sweep import build
+from fedsim.report.sweep.cells import gather
+from fedsim.report.sweep.points import gains, points
+from fedsim.report.sweep.tables import by_attack, headings, rows
 from fedsim.store import RunFolder
 from fedsim.sweep import results
 from fedsim.sweep.export import write_csv
 
+from . import records, sweeps
 from .records import arm, attack, run
 
 
@@ -76,3 +81,56 @@ def test_every_sentence_is_a_row_with_its_scores_and_whether_its_secret_was_read
         assert rows[-1]["failure"] == "diverged"
     exact = [row["exact"] for row in results.load(tmp_path / "run")]
     assert exact == [True, True, False, True, True, True, False, True, None]
+
+
+def swept(folder: Path, measure: str, values: dict[str, float]) -> Path:
+    """Write a sweep of two seeds: without defense all sentences are exact, with noise none."""
+    runs = []
+    for defense, value in values.items():
+        for seed in (1, 2):
+            victims = [VictimRecord(round=1, client=c, sentences=(sentence(0, defense == "none"),)) for c in range(4)]
+            rounds = (
+                RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_accuracy=0.99),
+                RoundRecord(round=2, cohort=(0,), training_loss=1.0, **{"test_accuracy": None, measure: value}),
+            )
+            own = sweeps.run(records, defense, seed, victims)
+            own = own.model_copy(update={"arms": (own.arms[0].model_copy(update={"rounds": rounds}),)})
+            runs.append((defense, seed, own))
+    return sweeps.save(folder, records, runs)
+
+
+def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_path: Path) -> None:
+    for measure, name, told in (
+        ("test_spearman", "Spearman correlation", "points of Spearman correlation"),
+        ("test_span_f1", "span F1", "points of span F1"),
+        ("test_accuracy", "accuracy", "points of accuracy"),
+    ):
+        folder = swept(tmp_path / measure, measure, {"none": 0.75, "gradient-noise 1.0": 0.5})
+        sweep = gather(folder)
+        undefended, noisy = found = points(sweep)
+        assert (undefended.setting.measure, noisy.setting.is_text) == (name, True)
+        assert undefended.strongest is not None
+        assert noisy.strongest is not None
+        assert (undefended.strongest.rate.value, noisy.strongest.rate.value) == (1.0, 0.0)
+        assert noisy.utility is not None
+        assert noisy.loss is not None
+        assert (noisy.utility.value, noisy.loss.value) == (0.5, 0.25)
+        assert headings(found)[0].startswith(name)
+        assert [row[2] for row in rows(found)] == [name, name]
+        assert [own.success.value for own in by_attack(sweep, found)] == ["100%", "0%"]
+        page = report.build(folder / "runs" / ("0" * 16)).read_text()
+        assert f"test {name}" in page
+        page = build(folder).read_text()
+        assert told in page
+        assert "of the sentences exact to ig" in page
+        assert "images recognisable" not in page
+        last = results.load(folder)[-1]
+        assert last[measure] == 0.5
+        assert sum(last[key] is not None for key in ("test_accuracy", "test_span_f1", "test_spearman")) == 1
+
+
+def test_a_correlation_is_no_loss_of_accuracy(tmp_path: Path) -> None:
+    first = gather(swept(tmp_path / "a", "test_spearman", {"none": 0.75})).settings[0]
+    second = gather(swept(tmp_path / "b", "test_accuracy", {"none": 0.5})).settings[0]
+    assert gains(first, second) == []
+    assert gains(first, first) == [0.0, 0.0]

@@ -19,9 +19,10 @@ from fedsim.record import (
     GuaranteeRecord,
     Interval,
     RunRecord,
+    Utility,
     VictimRecord,
 )
-from fedsim.report.verdict import Judge
+from fedsim.report.verdict import Judge, is_text
 from fedsim.scenario import with_values
 from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.sweep.results import each
@@ -31,7 +32,10 @@ UNDEFENDED = "undefended"
 
 
 class Attacked(NamedTuple):
-    """One update under one attack; `share` of its images were recovered, all others have one value an image."""
+    """One update under one attack; `share` of its examples were recovered, the scores have one value an example.
+
+    `rouge` is ROUGE-L of sentences, which have no `psnr` and `ssim`.
+    """
 
     seed: int
     round: int
@@ -39,6 +43,7 @@ class Attacked(NamedTuple):
     share: float
     psnr: tuple[float, ...]
     ssim: tuple[float, ...]
+    rouge: tuple[float, ...] = ()
 
 
 class Searches(NamedTuple):
@@ -80,7 +85,7 @@ class Cell:
     digest: str
     arm: int
     seed: int
-    accuracy: float | None
+    utility: Utility | None
     guarantees: tuple[GuaranteeRecord, ...]
     audits: tuple[AuditRecord, ...]
     attacks: tuple[Tried, ...]
@@ -99,7 +104,7 @@ class Setting:
         family: names of the defenses and components in force, or ``undefended``.
         knobs: every number in its resolved scenario, by dotted key.
         threat: who attacks, in words.
-        data: which data, and when an image of them counts as recovered, in words.
+        data: which data, and when an example of them counts as recovered, in words.
     """
 
     name: str
@@ -116,6 +121,16 @@ class Setting:
         return self.family == UNDEFENDED
 
     @property
+    def measure(self) -> str:
+        """What was measured of its models on the test set; empty where nothing was."""
+        return next((cell.utility.name for cell in self.cells if cell.utility is not None), "")
+
+    @property
+    def is_text(self) -> bool:
+        """Whether attacks guessed sentences."""
+        return any(victim.rouge for cell in self.cells for tried in cell.attacks for victim in tried.victims)
+
+    @property
     def labels(self) -> list[str]:
         """Every attack that was tried, in order."""
         return list(dict.fromkeys(tried.label for cell in self.cells for tried in cell.attacks))
@@ -129,7 +144,7 @@ class Setting:
         return [victim for tried in self.tried(label) for victim in tried.victims]
 
     def shares(self, label: str) -> Victims:
-        """Return the share of every victim's images that one attack recovered."""
+        """Return the share of every victim's examples that one attack recovered."""
         return {(v.seed, v.round, v.client): v.share for v in self.victims(label)}
 
     def knows(self, label: str) -> tuple[Knowledge, ...]:
@@ -230,7 +245,11 @@ def _setting(
     if key not in settings:
         scenario = with_values(record.scenario, arm.values)
         family = _family(scenario, arm, judge)
-        threat, data, knobs = _threat(scenario, judge.server(arm)), _data(scenario, judge), dict(_numbers(scenario))
+        threat, data, knobs = (
+            _threat(scenario, judge.server(arm)),
+            _data(scenario, judge, arm),
+            dict(_numbers(scenario)),
+        )
         settings[key] = Setting("", values, family, threat, data, knobs)
     return settings[key]
 
@@ -251,9 +270,10 @@ def _threat(scenario: Mapping[str, Any], server: str) -> str:
     return f"{server} that sees {seen}"
 
 
-def _data(scenario: Mapping[str, Any], judge: Judge) -> str:
+def _data(scenario: Mapping[str, Any], judge: Judge, arm: ArmRecord) -> str:
+    rule = "every token right" if any(map(is_text, arm.attacks)) else judge.rule
     told = (f"{value}" if key == "name" else f"{key} {value}" for key, value in scenario.get("data", {}).items())
-    return ", ".join((*told, judge.rule))
+    return ", ".join((*told, rule))
 
 
 def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
@@ -270,7 +290,7 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
     seed = int(planned.values.get("seed", judge.seed))
-    accuracies = [entry.test_accuracy for entry in arm.rounds if entry.test_accuracy is not None]
+    utilities = [entry.utility for entry in arm.rounds if entry.utility is not None]
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
         m.seconds for m in arm.membership
     )
@@ -278,7 +298,7 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
         digest=planned.digest,
         arm=number,
         seed=seed,
-        accuracy=accuracies[-1] if accuracies else None,
+        utility=utilities[-1] if utilities else None,
         guarantees=arm.guarantees,
         audits=arm.audits,
         attacks=tuple(_tried(attack, seed, judge) for attack in arm.attacks),
@@ -314,10 +334,17 @@ def _tried(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
 
 
 def _attacked(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
-    scores = victim.scores if victim.failure is None else ()
-    share = judge.recovered(victim) / len(scores) if scores else 0.0
-    psnr, ssim = tuple(item.psnr for item in scores), tuple(item.ssim for item in scores)
-    return Attacked(seed, victim.round, victim.client, share, psnr, ssim)
+    if victim.failure is not None or not victim.examples:
+        return Attacked(seed, victim.round, victim.client, 0.0, (), ())
+    return Attacked(
+        seed,
+        victim.round,
+        victim.client,
+        judge.recovered(victim) / victim.examples,
+        tuple(item.psnr for item in victim.scores),
+        tuple(item.ssim for item in victim.scores),
+        tuple(own.rouge_l for own in victim.sentences),
+    )
 
 
 _AS_LOW = 1.05

@@ -14,7 +14,7 @@ from fedsim.errors import FedsimError
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import Interval
 from fedsim.report.sweep.cells import Setting, Sweep, gather
-from fedsim.report.sweep.points import difference, strongest_attack
+from fedsim.report.sweep.points import difference, gains, strongest_attack
 
 Better = Literal["A", "B", "no difference shown", "nothing to pair"]
 SIGNIFICANT = 0.05
@@ -29,12 +29,12 @@ class Difference(NamedTuple):
 
 
 class Compared(NamedTuple):
-    """One setting that both sweeps have; less attack success and more accuracy are better."""
+    """One setting that both sweeps have; less attack success and more utility are better."""
 
     name: str
     attacks: tuple[str, str]
     success: Difference
-    accuracy: Difference
+    utility: Difference
 
 
 class Comparison(NamedTuple):
@@ -49,7 +49,7 @@ class Comparison(NamedTuple):
 def compare(first: Path, second: Path) -> Comparison:
     """Compare two sweeps or runs.
 
-    Success is that of each side's strongest attack, paired by seed, round and client (sign-flip test); accuracy is
+    Success is that of each side's strongest attack, paired by seed, round and client (sign-flip test); utility is
     paired by seed (Student's t-test). All p-values together are adjusted by Holm.
 
     Raises:
@@ -63,12 +63,12 @@ def compare(first: Path, second: Path) -> Comparison:
             f"{first} and {second} have no setting in common: the first has {_some(one)}, the second {_some(other)}. "
             "Settings are the same when the sweep and the arms set the same keys to the same values."
         )
-    found = [(a[key], _success(a[key], b[key], one), _accuracy(a[key], b[key], one)) for key in common]
+    found = [(a[key], _success(a[key], b[key], one), _utility(a[key], b[key], one)) for key in common]
     adjusted = iter(holm([p for _, *both in found for _, p in both if p is not None]))
     rows: list[Compared] = []
-    for setting, success, accuracy in found:
+    for setting, success, utility in found:
         attacks = tuple(strongest_attack(own) or "" for own in (setting, b[json.dumps(setting.values)]))
-        tried = _judged(*success, adjusted, more_is="A"), _judged(*accuracy, adjusted, more_is="B")
+        tried = _judged(*success, adjusted, more_is="A"), _judged(*utility, adjusted, more_is="B")
         rows.append(Compared(setting.name, (attacks[0], attacks[1]), *tried))
     return Comparison((one.title, other.title), tuple(rows), _names(a, b), _names(b, a))
 
@@ -78,10 +78,8 @@ def _success(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, flo
     return difference(b, there, a, here, sweep.judge) if here and there else (None, None)
 
 
-def _accuracy(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
-    before = {cell.seed: cell.accuracy for cell in a.cells}
-    pairs = [(before.get(cell.seed), cell.accuracy) for cell in b.cells]
-    differences = [after - own for own, after in pairs if own is not None and after is not None]
+def _utility(a: Setting, b: Setting, sweep: Sweep) -> tuple[Interval | None, float | None]:
+    differences = gains(a, b)
     if not differences:
         return None, None
     return mean_over_seeds(differences, sweep.judge.scoring.confidence), _t_test(differences)

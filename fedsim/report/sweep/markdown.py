@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from fedsim.report.sweep.cells import Sweep
-from fedsim.report.sweep.tables import HEADINGS, Line
+from fedsim.report.sweep.tables import Line, headings
 from fedsim.report.sweep.verdict import Verdict
 from fedsim.report.verdict import Banner
 
@@ -35,7 +35,8 @@ def _verdict(own: Verdict) -> str:
 
 
 def _table(lines: Sequence[Line]) -> str:
-    headings = ["setting", *(HEADINGS[index] for index in _SHOWN), "notes"]
+    names = headings([line.point for line in lines])
+    first = ["setting", *(names[index] for index in _SHOWN), "notes"]
     rows = [
         [
             _plain(line.point.name),
@@ -44,8 +45,8 @@ def _table(lines: Sequence[Line]) -> str:
         ]
         for line in lines
     ]
-    bars = ["---"] * len(headings)
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in [headings, bars, *rows])
+    bars = ["---"] * len(first)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in [first, bars, *rows])
 
 
 def _cell(value: str, interval: str) -> str:

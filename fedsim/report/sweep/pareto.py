@@ -1,4 +1,4 @@
-"""Accuracy against the success of attacks: which settings another one beats, and which are worth a choice."""
+"""Utility against the success of attacks: which settings another one beats, and which are worth a choice."""
 
 from __future__ import annotations
 
@@ -6,31 +6,31 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.record import Interval
-from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled
+from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.cells import UNDEFENDED
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _GREY = "#999999"
 _MOST_LABELS = 40
-COLUMNS = ("panel", "setting", "family", "attack", "accuracy", "accuracy_low", "accuracy_high", "success")
+COLUMNS = ("panel", "setting", "family", "attack", "utility", "utility_low", "utility_high", "success")
 COLUMNS = (*COLUMNS, "success_low", "success_high", "dominated", "on_frontier")
 
 
 class Place(NamedTuple):
-    """A setting in the plane; more accuracy and less risk are better."""
+    """A setting in the plane; more utility and less risk are better."""
 
     point: Point
     attack: str
-    accuracy: Interval
+    utility: Interval
     risk: Interval
 
     @property
-    def accuracy_and_risk(self) -> tuple[float | None, ...]:
+    def utility_and_risk(self) -> tuple[float | None, ...]:
         """Both with their bounds."""
-        return tuple(x for own in (self.accuracy, self.risk) for x in (own.value, own.low, own.high))
+        return tuple(x for own in (self.utility, self.risk) for x in (own.value, own.low, own.high))
 
 
 def dominated(places: Sequence[Place]) -> list[bool]:
@@ -41,7 +41,7 @@ def dominated(places: Sequence[Place]) -> list[bool]:
 def frontier(places: Sequence[Place]) -> list[Place]:
     """Return the places that none beats by its estimates, from the least accurate on."""
     best: list[Place] = []
-    for place in sorted(places, key=lambda p: (-p.accuracy.value, p.risk.value)):
+    for place in sorted(places, key=lambda p: (-p.utility.value, p.risk.value)):
         if not best or place.risk.value < best[-1].risk.value:
             best.append(place)
     return best[::-1]
@@ -56,7 +56,7 @@ def panels(points: Sequence[Point]) -> dict[str, list[Place]]:
         "membership, 1% false alarms": lambda p: p.membership,
     }
     found = {
-        title: [Place(p, own[0], p.accuracy, own[1]) for p in points if (own := of(p)) and p.accuracy]
+        title: [Place(p, own[0], p.utility, own[1]) for p in points if (own := of(p)) and p.utility]
         for title, of in chosen.items()
     }
     return {title: places for title, places in found.items() if places}
@@ -91,9 +91,9 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
         is_control = place.point.setting.is_undefended
         shade = _GREY if is_beaten and not is_control else colour
         axes.errorbar(
-            100 * place.accuracy.value,
+            100 * place.utility.value,
             100 * place.risk.value,
-            xerr=_bars(place.accuracy),
+            xerr=_bars(place.utility),
             yerr=_bars(place.risk),
             fmt=marker,
             ms=10 if is_control else 6,
@@ -101,7 +101,7 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
             elinewidth=0.7,
             alpha=0.6 if is_beaten and not is_control else 1.0,
         )
-    steps = [(100 * place.accuracy.value, 100 * place.risk.value) for place in best]
+    steps = [(100 * place.utility.value, 100 * place.risk.value) for place in best]
     axes.step(*zip(*steps, strict=True), where="pre", color="#555555", lw=1, zorder=0)
     _annotate(
         axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
@@ -115,9 +115,9 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
     for index, (data, share) in enumerate(nothing.items()):
         label = f"no information, {data}" if len(nothing) > 1 else "no information"
         axes.axhline(100 * share, color="#555555", lw=1, ls=(0, (1, 2 + 2 * index)), label=label)
-    axes.set(
-        title=title, xlabel="test accuracy (%)", ylabel="members found (%)" if is_membership else "images recovered (%)"
-    )
+    own = [place.point for place in places]
+    recovered = "members found (%)" if is_membership else f"{attacked(own)} recovered (%)"
+    axes.set(title=title, xlabel=utility_axis(measured(own)), ylabel=recovered)
     axes.set(ylim=(-3, 103))
     figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     rows = [
@@ -126,15 +126,15 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
             p.point.name,
             p.point.setting.family,
             p.attack,
-            *p.accuracy_and_risk,
+            *p.utility_and_risk,
             is_beaten,
             p in best,
         )
         for p, is_beaten in zip(places, beaten, strict=True)
     ]
-    told = "; ".join(f"{p.point.name}: accuracy {p.accuracy.value:.1%}, success {p.risk.value:.0%}" for p in best)
+    told = "; ".join(f"{p.point.name}: {p.point.told}, success {p.risk.value:.0%}" for p in best)
     name = f"pareto-{'-'.join(title.replace(',', '').replace('%', '').split())}"
-    alt = f"Accuracy against the success of the {title}, {len(places)} settings. On the frontier: {told}."
+    alt = f"Test {measured(own)} against the success of the {title}, {len(places)} settings. On the frontier: {told}."
     return picture(name, figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
@@ -142,8 +142,8 @@ def _annotate(axes: Axes, places: Sequence[Place]) -> None:
     if len(places) > _MOST_LABELS:
         return
     used: list[tuple[float, float]] = []
-    for place in sorted(places, key=lambda p: (p.accuracy.value, p.risk.value)):
-        x, y = 100 * place.accuracy.value, 100 * place.risk.value
+    for place in sorted(places, key=lambda p: (p.utility.value, p.risk.value)):
+        x, y = 100 * place.utility.value, 100 * place.risk.value
         crowd = sum(abs(y - other) < 5 and abs(x - beside) < 12 for beside, other in used)  # noqa: PLR2004 - percent
         used.append((x, y))
         axes.annotate(
@@ -161,9 +161,9 @@ def _unaware(point: Point) -> tuple[str, Interval] | None:
 
 
 def _beats(one: Place, other: Place) -> bool:
-    if one.accuracy.value < other.accuracy.value or one.risk.value > other.risk.value:
+    if one.utility.value < other.utility.value or one.risk.value > other.risk.value:
         return False
-    return lowest(one.accuracy) > highest(other.accuracy) or highest(one.risk) < lowest(other.risk)
+    return lowest(one.utility) > highest(other.utility) or highest(one.risk) < lowest(other.risk)
 
 
 def lowest(interval: Interval) -> float:

@@ -1,4 +1,4 @@
-"""What the report says about each setting: accuracy, the strongest attack, epsilon, each with an interval.
+"""What the report says about each setting: utility, the strongest attack, epsilon, each with an interval.
 
 An attack that was granted the dropout masks is a control and no attacker; it counts only where there is no other.
 """
@@ -15,7 +15,7 @@ import numpy as np
 
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
 from fedsim.metrics.statistics import wilson
-from fedsim.record import GuaranteeRecord, Interval
+from fedsim.record import CORRELATION, GuaranteeRecord, Interval, Utility
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
 from fedsim.report.verdict import Judge
 from fedsim.seeding import derive
@@ -25,7 +25,7 @@ FEW_FALSE_ALARMS = 0.01
 
 @dataclass(frozen=True)
 class Risk:
-    """One attack on one setting: the share of images that it recovers, each victim counted alike."""
+    """One attack on one setting: the share of examples that it recovers, each victim counted alike."""
 
     attack: str
     rate: Interval
@@ -36,7 +36,8 @@ class Point:
     """One setting in numbers.
 
     Attributes:
-        loss: accuracy of the undefended control minus that of this setting, seed by seed.
+        utility: accuracy, or what the setting's `measure` names in its place.
+        loss: that of the undefended control minus that of this setting, seed by seed; of the same measure.
         strongest: of all attackers; `median` the one in the middle; `unaware` the strongest that was granted nothing
             about the defense, or None when nobody was.
         fewer: success of the strongest attack here minus that on the control, victim by victim.
@@ -48,7 +49,7 @@ class Point:
     """
 
     setting: Setting
-    accuracy: Interval | None
+    utility: Interval | None
     loss: Interval | None
     strongest: Risk | None
     median: Risk | None
@@ -66,6 +67,13 @@ class Point:
     def name(self) -> str:
         """The setting's."""
         return self.setting.name
+
+    @property
+    def told(self) -> str:
+        """What was measured on the test set, with the mean figure, for people."""
+        return (
+            f"{self.setting.measure} {Utility(self.setting.measure, self.utility.value).told}" if self.utility else ""
+        )
 
     @property
     def epsilon(self) -> float:
@@ -106,7 +114,7 @@ def attackers(setting: Setting) -> list[str]:
 
 
 def strongest_attack(setting: Setting) -> str | None:
-    """Return the label of the attack that recovers most, the mean SSIM deciding between equals; None without any."""
+    """Return the label of the attack that recovers most, of equals by mean SSIM or ROUGE-L; None without any."""
     return max(attackers(setting), key=lambda label: _strength(setting.victims(label)), default=None)
 
 
@@ -136,13 +144,13 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
     best_unaware = max(unaware, key=lambda label: _strength(setting.victims(label)), default=None)
     is_informed = len(unaware) < len(attackers(setting))
-    accuracies = [cell.accuracy for cell in setting.cells if cell.accuracy is not None]
+    utilities = [cell.utility.value for cell in setting.cells if cell.utility is not None]
     seconds = [cell.seconds / max(1, cell.client_rounds) for cell in setting.cells]
     victims = sum(tried.searches.victims for cell in setting.cells for tried in cell.attacks)
     costs = [cell.client_cost for cell in setting.cells if cell.client_cost is not None]
     return Point(
         setting=setting,
-        accuracy=_accuracy(accuracies, judge) if accuracies else None,
+        utility=_utility(utilities, judge, -1.0 if setting.measure == CORRELATION else 0.0) if utilities else None,
         loss=_loss(setting, control, judge),
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
@@ -158,15 +166,15 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     )
 
 
-def _accuracy(values: Sequence[float], judge: Judge) -> Interval:
+def _utility(values: Sequence[float], judge: Judge, least: float) -> Interval:
     found = mean_over_seeds(values, judge.scoring.confidence)
     if found.low is None or found.high is None:
         return found
-    return found.model_copy(update={"low": max(0.0, found.low), "high": min(1.0, found.high)})
+    return found.model_copy(update={"low": max(least, found.low), "high": min(1.0, found.high)})
 
 
 def _strength(victims: Sequence[Attacked]) -> tuple[float, float]:
-    similarities = [value for victim in victims for value in victim.ssim]
+    similarities = [value for victim in victims for value in victim.ssim + victim.rouge]
     share = sum(victim.share for victim in victims) / max(1, len(victims))
     return share, float(np.mean(similarities)) if similarities else -1.0
 
@@ -180,10 +188,27 @@ def _median(setting: Setting, judge: Judge) -> Risk | None:
 
 
 def _loss(setting: Setting, control: Setting | None, judge: Judge) -> Interval | None:
-    before = {cell.seed: cell.accuracy for cell in control.cells} if control else {}
-    pairs = [(before.get(cell.seed), cell.accuracy) for cell in setting.cells]
-    losses = [undefended - own for undefended, own in pairs if undefended is not None and own is not None]
+    losses = gains(setting, control) if control else []
     return mean_over_seeds(losses, judge.scoring.confidence) if losses else None
+
+
+def gains(before: Setting, after: Setting) -> list[float]:
+    """Return utility of the second minus that of the first, seed by seed, where both measured the same."""
+    earlier = {cell.seed: cell.utility for cell in before.cells}
+    pairs = [(earlier.get(cell.seed), cell.utility) for cell in after.cells]
+    return [own.value - other.value for other, own in pairs if own and other and own.name == other.name]
+
+
+def measured(points: Sequence[Point]) -> str:
+    """Return what was measured of all of them on the test set, or ``utility`` where that differs."""
+    names = {point.setting.measure for point in points} - {""}
+    return names.pop() if len(names) == 1 else "utility"
+
+
+def attacked(points: Sequence[Point]) -> str:
+    """Return what attacks were after, in the plural, for people."""
+    kinds = {point.setting.is_text for point in points}
+    return "examples" if len(kinds) > 1 else "sentences" if True in kinds else "images"
 
 
 def _fewer(setting: Setting, control: Setting | None, judge: Judge) -> tuple[Interval | None, float | None]:

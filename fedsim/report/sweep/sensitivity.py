@@ -1,13 +1,13 @@
-"""How accuracy and the strongest attack follow each knob: small multiples, one for each number that a family varies."""
+"""How utility and the strongest attack follow each knob: small multiples, one for each number that a family varies."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
+from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.pareto import highest, lowest
-from fedsim.report.sweep.points import Point
+from fedsim.report.sweep.points import Point, attacked, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _MOST_PANELS = 12
 _SYMLOG_FROM = 20.0
 _NOT_KNOBS = ("seed", "minutes", "policy.", "scoring.", "sweep.")
-COLUMNS = ("family", "knob", "value", "setting", "accuracy", "success", "success_low", "success_high")
+COLUMNS = ("family", "knob", "value", "setting", "utility", "success", "success_low", "success_high")
 
 
 class Knob(NamedTuple):
@@ -52,7 +52,7 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
             heights = [100 * rate.value for rate in risks]
             spread = [[100 * (r.value - lowest(r)) for r in risks], [100 * (highest(r) - r.value) for r in risks]]
             axes.errorbar(places, heights, spread, ls=dash, marker="o", ms=3, color=PALETTE[1], elinewidth=0.7)
-            seen = [(value, 100 * p.accuracy.value) for value, p in line if p.accuracy]
+            seen = [(value, 100 * p.utility.value) for value, p in line if p.utility]
             if seen:
                 axes.plot(*zip(*seen, strict=True), dash, marker="s", ms=3, color=PALETTE[0])
         _scale(axes, [value for line in knob.lines for value, _ in line])
@@ -60,12 +60,14 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
         axes.set_xlabel(knob.key, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.title.set_fontsize(8)
-    for name, colour, marker in (("images recovered (%)", PALETTE[1], "o"), ("test accuracy (%)", PALETTE[0], "s")):
+    own = [p for knob in found for line in knob.lines for _, p in line]
+    what, measure = attacked(own), measured(own)
+    for name, colour, marker in ((f"{what} recovered (%)", PALETTE[1], "o"), (utility_axis(measure), PALETTE[0], "s")):
         figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     rows = [_row(knob, value, p) for knob in found for line in knob.lines for value, p in line]
     told = " ".join(_told(knob) for knob in found)
-    alt = f"Images recovered by the strongest attack and test accuracy over each number that was varied. {told}"
+    alt = f"{what.capitalize()} recovered by the strongest attack and test {measure} over each varied number. {told}"
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 
@@ -94,8 +96,8 @@ def _scale(axes: Axes, values: Sequence[float]) -> None:
 def _row(knob: Knob, value: float, point: Point) -> tuple[object, ...]:
     assert point.strongest
     rate = point.strongest.rate
-    accuracy = point.accuracy.value if point.accuracy else None
-    return knob.family, knob.key, value, point.name, accuracy, rate.value, rate.low, rate.high
+    utility = point.utility.value if point.utility else None
+    return knob.family, knob.key, value, point.name, utility, rate.value, rate.low, rate.high
 
 
 def _told(knob: Knob) -> str:

@@ -8,25 +8,26 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedsim.record import Interval
+from fedsim.record import CORRELATION, Interval
 from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.pareto import Place, dominated
-from fedsim.report.sweep.points import Point, attackers, risk
+from fedsim.report.sweep.points import Point, attackers, measured, risk
 from fedsim.report.sweep.verdict import judge
 from fedsim.report.tables import NOTHING, Estimate, estimate
 
 COLUMNS: dict[str, str] = {
     "setting": "what the sweep set",
     "defense": "names of the defenses and components in force",
-    "accuracy": "test accuracy, mean over seeds",
-    "accuracy_low": "Student's interval over seeds",
-    "accuracy_high": "",
-    "accuracy_loss": "accuracy of the undefended control minus this one, seed by seed",
-    "accuracy_loss_low": "",
-    "accuracy_loss_high": "",
+    "measure": "what was measured on the test set: accuracy, span F1 or Spearman correlation",
+    "utility": "the figure of that, mean over seeds",
+    "utility_low": "Student's interval over seeds",
+    "utility_high": "",
+    "utility_loss": "utility of the undefended control minus this one, seed by seed",
+    "utility_loss_low": "",
+    "utility_loss_high": "",
     "attack": "the one that recovers most",
-    "success": "share of images that it recovers",
+    "success": "share of images or sentences that it recovers",
     "success_low": "the wider of Wilson's interval over victims and a bootstrap of seeds and victims",
     "success_high": "",
     "psnr_p95": "95th percentile of its PSNR, dB",
@@ -59,8 +60,22 @@ class Line(NamedTuple):
     sort: tuple[float | str, ...]
 
 
-HEADINGS = ("accuracy", "accuracy loss", "attack success", "strongest attack", "95th / best PSNR", "p (Holm)")
-HEADINGS = (*HEADINGS, "members found", "epsilon", "train s", "bytes up", "seeds, victims")
+_HEADINGS = (
+    "attack success",
+    "strongest attack",
+    "95th / best PSNR",
+    "p (Holm)",
+    "members found",
+    "epsilon",
+    "train s",
+)
+_HEADINGS = (*_HEADINGS, "bytes up", "seeds, victims")
+
+
+def headings(points: Sequence[Point]) -> tuple[str, ...]:
+    """Return the headings of the table; a correlation stands there 100 times as large."""
+    measure = measured(points)
+    return (f"{measure} x 100" if measure == CORRELATION else measure, f"{measure} loss", *_HEADINGS)
 
 
 def lines(sweep: Sweep, points: Sequence[Point]) -> list[Line]:
@@ -114,7 +129,7 @@ def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
 def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
     found = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.tried(label) for reason in tried.reasons)
-    has_guess = any(victim.psnr for victim in setting.victims(label))
+    has_guess = any(victim.psnr or victim.rouge for victim in setting.victims(label))
     success = estimate(found.rate, 100, 0, "%") if found and has_guess else Estimate(NOTHING)
     told = "; ".join(list(reasons)[:2])
     is_control = label not in attackers(setting)
@@ -122,7 +137,7 @@ def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
 
 
 def _beaten(points: Sequence[Point]) -> set[str]:
-    places = [Place(p, p.strongest.attack, p.accuracy, p.strongest.rate) for p in points if p.strongest and p.accuracy]
+    places = [Place(p, p.strongest.attack, p.utility, p.strongest.rate) for p in points if p.strongest and p.utility]
     return {place.point.name for place, is_beaten in zip(places, dominated(places), strict=True) if is_beaten}
 
 
@@ -134,7 +149,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     victims = success.n if success else 0
     size = 4 * point.parameters
     cells = (
-        estimate(point.accuracy, 100, 1, "%"),
+        estimate(point.utility, 100, 1, "" if point.setting.measure == CORRELATION else "%"),
         estimate(point.loss, 100, 1),
         estimate(success, 100, 0, "%"),
         Estimate(point.strongest.attack if point.strongest else NOTHING),
@@ -147,7 +162,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         Estimate(f"{len(point.setting.cells)}, {victims}"),
     )
     sort = (
-        _sortable(point.accuracy),
+        _sortable(point.utility),
         _sortable(point.loss),
         _sortable(success),
         cells[3].value,
@@ -193,7 +208,8 @@ def _row(point: Point) -> tuple[Any, ...]:
     return (
         point.name,
         point.setting.family,
-        *_three(point.accuracy),
+        point.setting.measure,
+        *_three(point.utility),
         *_three(point.loss),
         risk_.attack if risk_ else None,
         *_three(risk_.rate if risk_ else None),

@@ -78,9 +78,9 @@ def sentence(point: Point) -> str:
     """Return what a setting costs and what it leaves, in words."""
     parts = [_cost(point)]
     if point.strongest:
-        rate = point.strongest.rate
+        rate, what = point.strongest.rate, "sentences exact" if point.setting.is_text else "images recognisable"
         parts.append(
-            f"leaves {_percent(rate)} of the images recognisable to {point.strongest.attack} "
+            f"leaves {_percent(rate)} of the {what} to {point.strongest.attack} "
             f"(95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)"
         )
     if point.membership:
@@ -91,11 +91,11 @@ def sentence(point: Point) -> str:
 
 def _cost(point: Point) -> str:
     if point.loss is None:
-        return "" if point.accuracy is None else f"reaches {100 * point.accuracy.value:.1f}% accuracy"
+        return "" if point.utility is None else f"reaches {point.told}"
     value = 100 * point.loss.value
     margin = "" if point.loss.high is None else f" +/- {100 * (point.loss.high - point.loss.value):.1f}"
     seeds = f"{point.loss.n} seed{'s' if point.loss.n > 1 else ''}"
-    return f"{'loses' if value >= 0 else 'gains'} {abs(value):.1f}{margin} points of accuracy ({seeds})"
+    return f"{'loses' if value >= 0 else 'gains'} {abs(value):.1f}{margin} points of {point.setting.measure} ({seeds})"
 
 
 def _percent(rate: Interval) -> str:
@@ -104,10 +104,11 @@ def _percent(rate: Interval) -> str:
 
 def _checks(point: Point, policy: Policy) -> Iterator[Check]:
     if policy.max_recognisable is not None:
-        yield _check("images recognisable", point.strongest.rate if point.strongest else None, policy.max_recognisable)
+        what = "sentences exact" if point.setting.is_text else "images recognisable"
+        yield _check(what, point.strongest.rate if point.strongest else None, policy.max_recognisable)
     if policy.max_accuracy_loss is not None:
-        loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.accuracy else point.loss
-        yield _check("accuracy loss", loss, policy.max_accuracy_loss)
+        loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
+        yield _check(f"{point.setting.measure or 'utility'} loss", loss, policy.max_accuracy_loss)
     if policy.max_membership_tpr is not None:
         found = point.membership[1] if point.membership else None
         yield _check("members found at 1% false alarms", found, policy.max_membership_tpr)
@@ -135,7 +136,7 @@ def _verdict(threat: str, points: Sequence[Point], policy: Policy, can_judge: bo
         text = "The undefended control failed, so a failed attack on a defended client means nothing."
         return Verdict(threat, "none", "Nothing can be judged", text, "", ())
     if policy.is_empty:
-        least = min(points, key=lambda p: (_risk(p), -_accuracy(p)))
+        least = min(points, key=lambda p: (_risk(p), -_utility(p)))
         text = f"Least was recovered under {least.name}: it {sentence(least)}"
         return Verdict(threat, "none", "No thresholds are stated, so nothing is judged", text, _caveat(least), ())
     judged = [judge(point, policy) for point in points]
@@ -145,7 +146,7 @@ def _verdict(threat: str, points: Sequence[Point], policy: Policy, can_judge: bo
         misses = "; ".join(f"{c.what} {c.measured}, allowed {c.limit}" for c in near.broken)
         text = f"{near.point.name} comes nearest, and misses: {misses}. It {sentence(near.point)}"
         return Verdict(threat, "broken", "No setting keeps every threshold", text, "", near.checks)
-    best = min(within, key=lambda own: (not own.is_sure, -_accuracy(own.point), _risk(own.point)))
+    best = min(within, key=lambda own: (not own.is_sure, -_utility(own.point), _risk(own.point)))
     also = [own.point.name for own in within if own is not best]
     rest = f" Within the thresholds as well: {_some(also)}." if also else ""
     if best.is_sure:
@@ -177,8 +178,8 @@ def _risk(point: Point) -> float:
     return point.membership[1].value if point.membership else 1.0
 
 
-def _accuracy(point: Point) -> float:
-    return point.accuracy.value if point.accuracy else 0.0
+def _utility(point: Point) -> float:
+    return point.utility.value if point.utility else 0.0
 
 
 def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:
@@ -189,7 +190,7 @@ def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:
             "caution",
             "No undefended control was run",
             "Every setting is protected in some way, so an attack that fails cannot be told from one that is weak, and "
-            "no loss of accuracy can be stated. Add a setting without defense, component and dropout.",
+            "no loss of utility can be stated. Add a setting without defense, component and dropout.",
         )
     elif attacked and not any(_succeeds(point) for point in controls):
         tried = "; ".join(f"{point.name}: it {sentence(point)}" for point in controls)
