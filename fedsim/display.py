@@ -344,11 +344,13 @@ def composites(record: RunRecord) -> Table | None:
     if not rows:
         return None
     table = Table(title="Against the composites that clients trained on", title_justify="left")
-    headings = ("arm", "attack", "to the composite (dB)", "to the seen part (dB)", "part seen", "both labels found")
+    to = ("to the composite (dB)", "its SSIM", "to the seen part (dB)")
+    headings = ("arm", "attack", *to, "part seen", "both labels found")
     for heading in headings:
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm, label, own in rows:
-        figures = (_number(own.psnr_trained, 1), _number(own.psnr_seen, 1), _number(own.seen, 2))
+        similarity = _number(own.ssim_trained, 2)
+        figures = (_number(own.psnr_trained, 1), similarity, _number(own.psnr_seen, 1), _number(own.seen, 2))
         table.add_row(arm, label, *figures, "-" if own.minor_found is None else _percent(own.minor_found))
     return table
 

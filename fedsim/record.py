@@ -125,8 +125,9 @@ class ItemScore(_Part):
     `mse` is in pixel units of [0, 1] after clipping, `mse_normalised` in the model's input units, `psnr` in dB.
 
     Where the client trained on composites of its examples the scores say more, and are absent elsewhere.
-    `psnr_trained` is against the composite that the model saw in the example's place (of one step only), `seen` the
-    share of the example's pixels that stand in any composite of the update, `psnr_seen` against these pixels alone.
+    `psnr_trained` and `ssim_trained` are against the composite that the model saw in the example's place (of one step
+    only), `seen` the share of the example's pixels that stand in any composite of the update, `psnr_seen` against these
+    pixels alone.
     `minor_share` is the smaller one of the two label shares of that composite, `minor_found` whether the attack named
     both labels, `share_error` its largest error of a share; None where it gave none.
     """
@@ -139,6 +140,7 @@ class ItemScore(_Part):
     label: int
     guessed_label: int
     psnr_trained: float | None = None
+    ssim_trained: float | None = None
     psnr_seen: float | None = None
     seen: float | None = None
     minor_share: float | None = None
@@ -229,9 +231,10 @@ class VictimRecord(_Part):
 
 
 class CompositeSummary(_Part):
-    """Scores against what the model saw, where clients trained on composites; see `ItemScore`. Medians of PSNR."""
+    """Scores against what the model saw, where clients trained on composites; see `ItemScore`. PSNR is a median."""
 
     psnr_trained: Interval | None
+    ssim_trained: Interval | None = None
     psnr_seen: Interval | None
     seen: Interval | None
     minor_found: Interval | None

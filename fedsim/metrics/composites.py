@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fedsim.boxes import Pasted, inside
 from fedsim.examples import distinct, numbers
-from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, to_pixels
+from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
 from fedsim.record import ItemScore
 from fedsim.types import Batch, InputSpec, Reconstruction, Truth
 
@@ -68,8 +68,12 @@ def _against_trained(
     order = match(guesses, trained)
     shares = [None] * len(trained) if found.trained is None else found.trained.labels[order]
     labels = [_labels(true, guess) for true, guess in zip(batch.labels, shares, strict=True)]
-    rows = zip(items, psnr(guesses[order], trained).tolist(), labels, strict=True)
-    return guesses[order], tuple(item.model_copy(update={"psnr_trained": db, **own}) for item, db, own in rows)
+    shown = guesses[order]
+    rows = zip(items, psnr(shown, trained).tolist(), ssim(shown, trained).tolist(), labels, strict=True)
+    return shown, tuple(
+        item.model_copy(update={"psnr_trained": db, "ssim_trained": similarity, **own})
+        for item, db, similarity, own in rows
+    )
 
 
 def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:

@@ -128,6 +128,7 @@ def summarise(
     images, sentences = [victim.scores for victim in scored], [victim.sentences for victim in read]
     composites = CompositeSummary(
         psnr_trained=over(np.nanmedian, of("psnr_trained", images)),
+        ssim_trained=over(np.nanmean, of("ssim_trained", images)),
         psnr_seen=over(np.nanmedian, of("psnr_seen", images)),
         seen=over(np.nanmean, of("seen", images)),
         minor_found=over(np.nanmean, of("minor_found", images)),

@@ -148,6 +148,7 @@ class Sight:
     arm: str
     attack: str
     trained: Estimate
+    similarity: Estimate
     seen: Estimate
     part: Estimate
     labels: Estimate
@@ -275,6 +276,7 @@ def sights(record: RunRecord) -> list[Sight]:
             arm=arm.name,
             attack=attack.label,
             trained=estimate(own.psnr_trained, 1, 1, " dB"),
+            similarity=estimate(own.ssim_trained, 1, 2),
             seen=estimate(own.psnr_seen, 1, 1, " dB"),
             part=estimate(own.seen, 100, 0, "%"),
             labels=estimate(own.minor_found, 100, 0, "%"),

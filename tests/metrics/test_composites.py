@@ -54,6 +54,7 @@ def test_the_composites_themselves_score_best_and_show_what_the_boxes_say(watche
                 visible[int(pasted.partners[place]) if is_pasted else place, row, column] = True
     for item in items:
         assert item.psnr_trained == 160.0
+        assert item.ssim_trained == pytest.approx(1.0)
         assert item.psnr_seen == 160.0
         assert item.seen == pytest.approx(float(visible[item.index].double().mean()))
 
@@ -89,6 +90,7 @@ def test_originals_count_as_well_as_composites(watched: Watched) -> None:
     items = scores(guess(truth.private[0].inputs), truth, world)
     assert [item.psnr_seen for item in items] == [160.0] * 4
     assert min(item.psnr_trained or 0.0 for item in items) < 60
+    assert min(item.ssim_trained or 0.0 for item in items) < 0.99
 
 
 def test_label_shares_are_compared_with_the_mixed_labels(watched: Watched) -> None:
