@@ -21,7 +21,7 @@ def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
     torch.set_num_threads(1)
     model, found = llama_135m(), list[Row]()
-    for row in rows(model, 49152, 25 if full else 7, "135M"):
+    for row in rows(model, 49152, 60 if full else 20, "135M"):
         print(as_line(row), file=sys.stderr, flush=True)
         found.append(row)
     return found

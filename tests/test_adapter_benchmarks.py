@@ -6,6 +6,7 @@ from torch import nn
 
 from benchmarks import _adapter_rows as steps
 from benchmarks import adapter_curves, adapters
+from benchmarks._passes import alternating, interval
 from benchmarks._small_language_model import Sentences
 from fedsim import registry
 from fedsim.types import Batch, InputSpec
@@ -44,9 +45,24 @@ def test_every_way_takes_steps_on_its_own_adapters_alone() -> None:
 def test_rows_hold_each_way_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("peft")
     monkeypatch.setattr(steps, "PLACES", {"q, v": ("q_proj", "v_proj")})
-    found = list(steps.rows(small(), 40, 1, "small"))
-    assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA"]
-    assert all(row.must == "<= 1.0" and row.value > 0 for row in found)
+    found = list(steps.rows(small(), 40, 2, "small"))
+    assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA", "peft's LoRA"]
+    assert [row.must for row in found] == ["<= 1.0"] * 3 + ["reported"]
+    assert all(row.value > 0 and "95 % [" in row.setting for row in found)
+
+
+def test_ways_take_turns_in_being_first_and_each_has_its_own_times() -> None:
+    order: list[str] = []
+    found = alternating([lambda _n: order.append("a"), lambda _n: order.append("b")], 2)
+    assert "".join(order) == "abbaabba"
+    assert [len(seconds) for seconds in found] == [2, 2]
+
+
+def test_the_interval_of_a_ratio_holds_it_and_shrinks_to_it_without_noise() -> None:
+    low, high = interval([2.0] * 5, [1.0] * 5)
+    assert low == high == 2.0
+    low, high = interval([1.8, 1.9, 2.0, 2.1, 2.2], [1.0] * 5)
+    assert 1.8 <= low < 2.0 < high <= 2.2
 
 
 def test_a_span_tells_its_tokens_and_noise_tells_none() -> None:

@@ -10,7 +10,7 @@ import copy
 import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -166,6 +166,20 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
     )
 
 
+@runtime_checkable
+class Composite(Protocol):
+    """A module that computes with the weights of its children instead of calling them."""
+
+    def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
+        """Yield each such child, what a call would have read, and the gradient of what it would have returned.
+
+        Args:
+            inputs: what the module read.
+            gradient: of what it returned.
+        """
+        ...
+
+
 class _Use(NamedTuple):
     """One call of a module that trains parameters: what it read, and where in the graph its output is."""
 
@@ -223,8 +237,19 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iter
     """Yield each use that the losses depend on, with the gradient of its output; parameters get none on the way."""
     edges = [use.output for use in uses]
     gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True, retain_graph=keep) if edges else ()
+    for use, own in zip(uses, gradients, strict=True):
+        if own is not None:
+            yield from _by_child(use, own)
+
+
+@torch.no_grad()
+def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
+    """Return the use and its gradient; for a composite module, those of the children that it did not call."""
+    found = [(use.module, use.inputs, gradient)]
+    if isinstance(use.module, Composite):
+        found = list(use.module.calls(use.inputs, gradient))
     # Contiguous, since some of Opacus' rules take views.
-    return ((use, own.contiguous()) for use, own in zip(uses, gradients, strict=True) if own is not None)
+    return [(_Use(module, inputs.contiguous(), use.output), own.contiguous()) for module, inputs, own in found]
 
 
 def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
@@ -285,6 +310,8 @@ def _owners(module: nn.Module) -> Iterator[nn.Module]:
     """Yield the modules that train parameters of their own; what is inside one without a rule goes with it."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
 
+    if isinstance(module, Composite):
+        yield module
     if _trained(module):
         yield module
         if type(module) not in GradSampleHooks.GRAD_SAMPLERS:

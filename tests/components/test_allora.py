@@ -47,7 +47,7 @@ def layer(seed: int | None = 1, **settings: Any) -> AlloraLinear:
     """In double precision; with a random B unless the seed is None."""
     base = nn.Linear(7, 5).double()
     base.weight.data.copy_(torch.randn(5, 7, generator=generator(2), dtype=torch.float64))
-    own = AlloraLinear(base, config(**settings), generator())
+    own = cast("AlloraLinear", Allora(config(**settings)).prepare(nn.Sequential(base), generator()).get_submodule("0"))
     if seed is not None:
         own.lora_b.weight.data.copy_(torch.randn(5, 3, generator=generator(seed), dtype=torch.float64))
     return own

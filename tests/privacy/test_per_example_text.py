@@ -53,6 +53,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "lora, b alone": lambda: with_lora(trains="b"),
     "allora": with_allora,
     "allora, own outputs": lambda: with_allora(dependence="output"),
+    "allora, a frozen layer trained too": lambda: with_allora(also_train=["*.q_proj.base.weight"]),
     "allora, products": lambda: with_allora(norm="BA"),
 }
 

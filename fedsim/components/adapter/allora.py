@@ -13,6 +13,8 @@ divides by it; dropout at least hides which entries were read.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from inspect import signature
 from typing import Any, ClassVar, Literal, Self, final
 
 import torch
@@ -58,9 +60,15 @@ class AlloraConfig(LowRankConfig):
             return 1.0 / (norms + 1.0 / self.eta)
         return (norms + 1.0 / self.eta**2).rsqrt()
 
+    def of_outputs(self, a: Tensor, b: Tensor, read: Tensor) -> Tensor:
+        """Return c of outputs, shape (out,), or that of `read` (..., r) @ B^T where it depends on each of them."""
+        return self.of_rows(a, b) if self.dependence == "weight" else self.factors((read @ b.mT).abs())
+
     def of_rows(self, a: Tensor, b: Tensor) -> Tensor:
         """Return c of each output unit, shape (..., out), from A (..., r, in) and B (..., out, r)."""
-        return self.factors(torch.linalg.vector_norm(b, dim=-1) if self.norm == "B" else product_norms(a, b))
+        return self.factors(
+            torch.linalg.vector_norm(b.contiguous(), dim=-1) if self.norm == "B" else product_norms(a, b)
+        )
 
 
 @final
@@ -76,7 +84,14 @@ class Allora(ModelComponent[AlloraConfig]):
         Raises:
             NotApplicable: a pattern matches no linear layer, or the rank is above a layer's width.
         """
-        return adapted(model, "allora", self.config, lambda layer: AlloraLinear(layer, self.config, generator))
+        is_plain = self.config.apply_to == "update" or self.config.power == "none"
+
+        def adapter(layer: nn.Linear) -> LowRankLinear:
+            if is_plain:
+                return LowRankLinear(layer, self.config.rank, generator)
+            return AlloraLinear(layer, self.config, generator)
+
+        return adapted(model, "allora", self.config, adapter)
 
     def step_factors(self, parameters: Tensors) -> Tensors:
         """Return c of the rows of every B, shape (..., out, 1), where it belongs to the step."""
@@ -101,19 +116,25 @@ class Allora(ModelComponent[AlloraConfig]):
 
 @final
 class AlloraLinear(LowRankLinear):
-    """A frozen linear layer with an ALLoRA adapter beside it."""
+    """A frozen linear layer with an ALLoRA adapter beside it, whose gradient is weighed."""
 
     def __init__(self, base: nn.Linear, config: AlloraConfig, generator: torch.Generator) -> None:
         super().__init__(base, config.rank, generator)
         self._config = config
-        self._is_plain = config.apply_to == "update" or config.power == "none"
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Return W x + b + B A x."""
-        if self._is_plain:
-            return self.base(inputs) + self.lora_b(self.lora_a(inputs))
-        adapter = self.lora_b(self.lora_a(inputs))
-        return self.base(inputs) + _weighed(adapter, inputs, self.lora_a.weight, self.lora_b.weight, self._config)
+        a, b, base = self.lora_a.weight, self.lora_b.weight, self.base(inputs)
+        rows = inputs.reshape(-1, self.in_features)
+        outputs = _Weighed.apply(base.reshape(-1, self.out_features), rows, a @ rows.mT, a, b, self._config)
+        return outputs.view_as(base)  # pyright: ignore[reportOptionalMemberAccess]
+
+    def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
+        """Yield each factor, what it read (..., in) and the gradient of its output (..., out), as if it were called."""
+        read = self.lora_a(inputs)
+        weighed = gradient * self._config.of_outputs(self.lora_a.weight, self.lora_b.weight, read)
+        yield self.lora_a, inputs, weighed @ self.lora_b.weight
+        yield self.lora_b, read, weighed
 
     def factors(self) -> Tensor:
         """Return c of each output unit as the weights are now, shape (out,)."""
@@ -128,39 +149,42 @@ def product_norms(a: Tensor, b: Tensor) -> Tensor:
     return torch.where(is_positive, torch.where(is_positive, squares, 1.0).sqrt(), 0.0)
 
 
-def _weighed(adapter: Tensor, inputs: Tensor, a: Tensor, b: Tensor, config: AlloraConfig) -> Tensor:
-    """Return `adapter` = B A x as it is; the gradient of A and B is weighed by c, and that of x is not."""
-    return _Weighed.apply(adapter, inputs, a, b, config)  # pyright: ignore[reportReturnType]
-
-
 class _Weighed(torch.autograd.Function):
-    """The identity on its first argument, whose gradient is weighed; x gets back what that takes from it.
+    """y + B A x, with the gradients of A and B weighed by c, and that of x not.
 
     c is no part of the loss, so the gradient of it is never taken; but it is a part of the gradient, and whoever
-    differentiates the gradient once more, as an attacker does, gets c's derivative too.
+    differentiates the gradient once more, as an attacker does, gets c's derivative too. Matrices (N, r) are kept as
+    (r, N): products of so few columns take long.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(adapter: Tensor, inputs: Tensor, a: Tensor, b: Tensor, config: AlloraConfig) -> Tensor:
-        return adapter.view_as(adapter)
+    def forward(y: Tensor, x: Tensor, read: Tensor, a: Tensor, b: Tensor, config: AlloraConfig) -> Tensor:
+        """Return y + B A x (N, out) from y, x (N, in), A x (r, N), A and B."""
+        return torch.addmm(y, read.mT, b.mT)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        adapter, _, a, b, ctx.config = inputs
-        ctx.save_for_backward(adapter, a, b)
+        _, *tensors, ctx.config = inputs
+        ctx.save_for_backward(*tensors)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = gradients
-        adapter, a, b = ctx.saved_tensors
+        x, read, a, b = ctx.saved_tensors
         config: AlloraConfig = ctx.config
         if config.dependence == "output":
-            weighed = gradient * config.factors(adapter.abs())
-            taken = (gradient - weighed) @ b
+            weighed = gradient * config.factors((read.mT @ b.mT).abs())
+            of_read, of_read_weighed = b.mT @ gradient.mT, b.mT @ weighed.mT
+            of_b = (read @ weighed).mT
         else:
             c = config.of_rows(a, b)
-            weighed = gradient * c
-            taken = gradient @ (b - c.unsqueeze(-1) * b)
-        return weighed, taken @ a if ctx.needs_input_grad[1] else None, None, None, None
+            of_read, of_read_weighed = (torch.cat((b.mT, b.mT * c)) @ gradient.mT).chunk(2)
+            of_b = (read @ gradient * c).mT
+        # What was read is a function of x and A, whose gradients are whole without it.
+        return gradient, of_read.mT @ a if ctx.needs_input_grad[1] else None, None, of_read_weighed @ x, of_b, None
+
+
+# Else `apply` would work it out anew in every call, which takes longer than the product.
+_Weighed.forward.__signature__ = signature(_Weighed.forward)  # pyright: ignore[reportFunctionMemberAccess]

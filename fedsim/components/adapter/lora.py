@@ -65,6 +65,6 @@ class LoraLinear(LowRankLinear):
         self.lora_a.requires_grad_(config.trains == "a-and-b")
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return W x + b + B (s A drop(x)): the factor costs least on the few entries in the middle."""
+        """Return W x + b + B (s A drop(x))."""
         read = self.dropout(inputs) if self.dropout.p else inputs
         return self.base(inputs) + self.lora_b(self.scale * self.lora_a(read))
