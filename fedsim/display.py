@@ -294,12 +294,13 @@ def memberships(record: RunRecord) -> Table:
 def exposures(record: RunRecord) -> Table:
     """Return the table of arms and planted secrets that ends a run."""
     table = Table(title="What was memorised?", title_justify="left")
-    for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "n"):
+    for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
     for arm in record.arms:
         for own in arm.exposure.summaries if arm.exposure else ():
-            figures = (_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), str(own.exposure.n))
-            table.add_row(arm.name, own.kind, str(own.repetitions), *figures)
+            found = "-" if own.found is None else _percent(own.found)
+            figures = (_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found)
+            table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
     return table
 
 

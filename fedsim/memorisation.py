@@ -1,8 +1,8 @@
 """What a trained federation remembers of the secrets in its training text: each one's exposure and extraction.
 
-The attacker has the final model, knows how a secret begins and what form it has, and either ranks all fillings or lets
-the model write on. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret that is planted 0 times is the control: drawn
-alike, and in no client's text.
+The attacker has the final model, knows how a secret begins and what form it has, and ranks all fillings, lets the model
+write on, or searches the likeliest filling. Paper: Carlini et al. 2019, arXiv 1802.08232. A secret that is planted 0
+times is the control: drawn alike, and in no client's text.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from fedsim.errors import ScenarioError
 from fedsim.journal import Journal
 from fedsim.membership import trained_on
 from fedsim.metrics.exposure import alternatives, common_beginning, exposure, greedy, log_perplexities
+from fedsim.metrics.likeliest import likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.types import Planted, SecretKind, Tokenizer
@@ -58,6 +59,8 @@ def exposed(world: World, journal: Journal) -> ExposureRecord:
             _scored(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
             for number, own in enumerate(world.dataset.planted)
         )
+        if world.scenario.exposure and world.scenario.exposure.search:
+            secrets = _searched(secrets, model, tokenizer, world.dataset.planted, world.scenario.exposure.search)
     return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
 
 
@@ -85,6 +88,18 @@ def _scored(
     )
 
 
+def _searched(
+    secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], most: int
+) -> tuple[SecretScore, ...]:
+    """Return the scores with the likeliest filling, which secrets of one beginning and form share."""
+    found = {
+        (own.prompt, own.form): likeliest(model, own.prompt, own.form, tokenizer, most)
+        for own in {(own.prompt, own.form): own for own in planted}.values()
+    }
+    texts = [one.text if (one := found[own.prompt, own.form]) else None for own in planted]
+    return tuple(own.model_copy(update={"likeliest": text}) for own, text in zip(secrets, texts, strict=True))
+
+
 def _written(model: nn.Module, tokenizer: Tokenizer, planted: Planted, tokens: Sequence[int]) -> str:
     """Return a secret's beginning and what the model writes behind it, as many tokens as the secret has."""
     known = list(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
@@ -100,5 +115,12 @@ def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretS
         alike = [own for own in secrets if (own.kind, own.repetitions) == (kind, repetitions)]
         found = mean_interval([[own.exposure] for own in alike], source, scoring.confidence, scoring.resamples)
         extracted = wilson(sum(own.extracted for own in alike), len(alike), scoring.confidence)
-        most = float(np.log2(alike[0].candidates + 1))
-        yield SecretSummary(kind=kind, repetitions=repetitions, exposure=found, most=most, extracted=extracted)
+        searched = wilson(sum(own.likeliest == own.text for own in alike), len(alike), scoring.confidence)
+        yield SecretSummary(
+            kind=kind,
+            repetitions=repetitions,
+            exposure=found,
+            most=float(np.log2(alike[0].candidates + 1)),
+            extracted=extracted,
+            found=searched if world.scenario.exposure and world.scenario.exposure.search else None,
+        )

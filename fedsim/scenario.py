@@ -277,6 +277,11 @@ class Exposure(Config):
         ge=1,
         description="other sentences of a secret's form that it is ranked among; or all there are",
     )
+    search: int = Field(
+        default=0,
+        ge=0,
+        description="beginnings that the model is shown at most in a search for the likeliest filling; 0: no search",
+    )
 
 
 class Scoring(Config):

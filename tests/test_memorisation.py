@@ -36,7 +36,7 @@ def tables(tmp_path: Path) -> dict[str, Any]:
             "optimizer": {"name": "adam", "learning_rate": 0.01},
         },
         "threat": {"victims": 1, "keep_updates": False},
-        "exposure": {"candidates": 255},
+        "exposure": {"candidates": 255, "search": 300},
     }
 
 
@@ -59,6 +59,9 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     assert planted.exposure.value > 2.0 * left_out.exposure.value
     assert left_out.extracted.value == 0.0
     assert planted.most == left_out.most == 8.0
+    assert planted.found is not None
+    assert left_out.found is not None
+    assert (round(4 * planted.found.value), left_out.found.value) == (1, 0.0)  # canaries share their beginning
     for own in arm.exposure.secrets:
         assert own.uses == 60 * own.repetitions
         assert not own.is_exact

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from fedsim.losses import IGNORED, per_example
 from fedsim.types import Tokenizer
 
-_SIGNS = {"#": digits, "?": ascii_lowercase}
+SIGNS = {"#": digits, "?": ascii_lowercase}
 _LOGITS_AT_ONCE = 2**24
 
 
@@ -35,14 +35,14 @@ class Alternatives(NamedTuple):
 
 def space_of(form: str) -> int:
     """Return how many fillings a form has; ``#`` stands for a digit and ``?`` for a small letter."""
-    return math.prod(len(_SIGNS[sign]) for sign in form if sign in _SIGNS)
+    return math.prod(len(SIGNS[sign]) for sign in form if sign in SIGNS)
 
 
 def filled(form: str, number: int) -> str:
     """Return filling `number` of a form, counted from 0 as the text sorts."""
     text: list[str] = []
     for sign in reversed(form):
-        signs = _SIGNS.get(sign)
+        signs = SIGNS.get(sign)
         if signs is None:
             text.append(sign)
             continue

@@ -130,6 +130,7 @@ class Remembered:
     exposure: Estimate
     most: str
     extracted: Estimate
+    found: Estimate
     guesses: tuple[tuple[str, str], ...]
 
 
@@ -259,6 +260,7 @@ def _remembered(own: ExposureRecord) -> tuple[Remembered, ...]:
             exposure=estimate(alike.exposure, 1, 2),
             most=f"{alike.most:.2f}",
             extracted=estimate(alike.extracted, 100, 0, "%"),
+            found=estimate(alike.found, 100, 0, "%"),
             guesses=tuple(
                 (secret.text, secret.guess)
                 for secret in own.secrets
