@@ -33,6 +33,7 @@ from fedsim.masks import expected_mask
 from fedsim.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
 EXACT = 1e-6
+_NO_LABELS = 1  # class
 _ONE_TOKEN = 0.01  # temperature
 _ENDINGS = 16  # tokens that are tried behind a sentence
 
@@ -137,6 +138,11 @@ class TextMatching(Attack[ConfigT]):
             embedding_of(observation)
         except NotApplicable as reason:
             return str(reason)
+        if observation.spec.classes == _NO_LABELS:
+            return (
+                "the sentences have no labels: the clients compare them with one another, in two views each, and a "
+                "vector in place of a token does not say what the second view repeats and where it ends"
+            )
         if observation.labels is None and not predicts_words(observation):
             return "the labels are no next words, and the threat model does not grant them"
         if not explains(observation):

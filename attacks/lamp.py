@@ -34,6 +34,7 @@ from fedsim.types import Masks, OnStep, Step
 
 _TINY = 1e-30
 _MASK_ITERATIONS = 60  # with the tokens as they are
+_NEIGHBOURS = 8  # changes of which the best is taken
 _AT_ONCE = 25  # dummies that are judged together
 
 
@@ -51,11 +52,12 @@ class LampConfig(TextMatchingConfig):
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="orders of a sentence that are tried each time")
     finishing: int = Field(
-        default=40,
-        ge=0,
-        description="at the end: words are changed and moved until so many times 25 changes in a row did not help",
+        default=4000, ge=0, description="at the end: changes of tokens that are tried in every search"
     )
-    searches: int = Field(default=3, ge=1, description="at the end: from the descent's text and from random drafts")
+    heat: float = Field(
+        default=0.01, ge=0, description="at the end: how much worse a change may make the distance on average, at first"
+    )
+    searches: int = Field(default=2, ge=1, description="at the end: from the descent's text and from random drafts")
     language_weight: float = Field(default=0.2, ge=0, description="weight of the language model's loss of an order")
 
 
@@ -82,6 +84,7 @@ class Lamp(TextMatching[LampConfig]):
             "every": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
+            "finishing": gradients // 3,
             "searches": 1,
         }
 
@@ -175,20 +178,32 @@ class Lamp(TextMatching[LampConfig]):
         return found
 
     def _climbed(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Return tokens (B, places) from which no change tried brings the gradient closer, and their distance."""
+        """Return the tokens (B, places) with the closest gradient that annealing came by, and their distance.
+
+        In each step the best of a few changes is taken; one that is worse than the present tokens, by less than a
+        random amount that shrinks to 0 (simulated annealing).
+        """
         vectors, length = vectors.to(task.table), task.observation.spec.shape[0]
         tokens = nearest_tokens(vectors[:, :length], task.table, task.words.read)
         if task.places > length:
             tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
-        tokens, waited = tokens.cpu(), 0
-        (least,) = self._judged(task.exact, task, [task.table[tokens]], task.usual_masks)
-        while least > EXACT and waited < self.config.finishing:
-            options = [changed(tokens, task.lengths, task.choices, task.endings, generator) for _ in range(_AT_ONCE)]
+        present = best = tokens.cpu()
+        (here,) = (least,) = self._judged(task.exact, task, [task.table[present]], task.usual_masks)
+        steps = self.config.finishing // _NEIGHBOURS
+        for step in range(steps):
+            if least < EXACT:
+                break
+            options = [
+                changed(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)
+            ]
             distances = self._judged(task.exact, task, [task.table[own] for own in options], task.usual_masks)
-            waited += 1
-            if min(distances) < least:
-                least, tokens, waited = min(distances), options[_least(distances)], 0
-        return tokens, least
+            nearest = _least(distances)
+            worse = -math.log1p(-float(torch.rand((), generator=generator)))
+            if distances[nearest] < here + self.config.heat * (1.0 - step / steps) * worse:
+                present, here = options[nearest], distances[nearest]
+            if here < least:
+                best, least = present, here
+        return best, least
 
     def _fitting_masks(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Masks:
         search = Search(

@@ -31,7 +31,7 @@ KNOWN = ("batch-size", "dropout-rates")
 SEARCHES = ("tag", "lamp")
 SHORT = {
     "tag": {"iterations": 5},
-    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 1, "searches": 1},
+    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 16, "searches": 1},
 }
 
 
@@ -204,6 +204,16 @@ def test_other_losses_and_unknown_labels_are_refused(
         attack_named("lamp")(classes, torch.Generator())
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_contrastive_loss_is_refused_in_one_sentence(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    unlabelled = replace(observation, spec=replace(observation.spec, classes=1), labels=torch.zeros(1))
+    with pytest.raises(NotApplicable, match="the sentences have no labels"):
+        attack_named(name)(unlabelled, torch.Generator())
+
+
 @given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 999))
 def test_moves_keep_every_word(length: int, count: int, seed: int) -> None:
     found = orders(length, count, torch.Generator().manual_seed(seed))
@@ -306,3 +316,53 @@ def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_gr
     assert isinstance(attack, Lamp)
     task = attack.prepared(replace(observation, model=grown))
     assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
+
+
+TAGS = {
+    "data": {"name": "digit-tags", "sentences": 60, "length": 8},
+    "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
+}
+LONG = {
+    "tag": {"iterations": 300},
+    "lamp": {"iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "searches": 1},
+}
+
+
+def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dict[str, float]:
+    """Return means over clients: tokens right, those right by a guess from the next client's gradient, and by chance.
+
+    Chance is a sentence's own tokens in random order.
+    """
+    guesses = [attack(observation, torch.Generator().manual_seed(0)).inputs[0] for observation, _ in seen]
+    figures: dict[str, list[float]] = {"own": [], "other": [], "chance": []}
+    for index, (_, truth) in enumerate(seen):
+        sentence = in_order(truth)[0][0]
+        counts = sentence[sentence >= 0].unique(return_counts=True)[1]
+        length = int(counts.sum())
+        figures["chance"].append(float((counts / length).square().sum()))
+        for name, guess in (("own", guesses[index]), ("other", guesses[(index + 1) % len(seen)])):
+            figures[name].append(int(((guess == sentence) & (sentence >= 0)).sum()) / length)
+    return {name: sum(values) / len(values) for name, values in figures.items()}
+
+
+def test_lamp_recovers_sentences(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
+    tables = {**written_text, "federation": {"clients": 3, "batch_size": 1}}
+    seen = [watched(**tables, knows=KNOWN, client=client)[:2] for client in range(2)]
+    share = recovered(attack_named("lamp", **LONG["lamp"]), seen)
+    assert share["own"] > max(share["chance"], share["other"]) + 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("task", ["next words", "tags"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_sentences_are_recovered_from_their_own_gradient_alone(
+    name: str, task: str, dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    is_tagging = task == "tags"
+    tables = TAGS if is_tagging else written_text
+    tables = {**tables, "model": {**tables["model"], "dropout": dropout}, "federation": {"clients": 4, "batch_size": 1}}
+    knows = (*KNOWN, "masks", *(("labels",) if is_tagging else ()))
+    seen = [watched(**tables, knows=knows, client=client)[:2] for client in range(4)]
+    share = recovered(attack_named(name, **LONG[name]), seen)
+    assert share["own"] > max(share["chance"], share["other"]) + (0.3 if name == "lamp" else 0.2)
