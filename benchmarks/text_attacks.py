@@ -36,12 +36,13 @@ from fedsim.losses import IGNORED  # noqa: E402
 from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Knowledge, Observation, Tensors, Truth, WireEntry  # noqa: E402
+from fedsim.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
 from fedsim.world import World, shared  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RESAMPLES = 2000
-_FIGURES = ("tokens right", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
+_RIGHT = "tokens right"
+_FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
     "tag": {"iterations": 100},
@@ -77,12 +78,12 @@ CONDITIONS = (
     Condition("dropout 0.1, masks known", 0.1, knows=(*_KNOWN, "masks")),
     Condition("dropout 0.1, masks ignored", 0.1, ignores_masks=True),
     Condition("dropout 0.1, masks estimated", 0.1),
+    Condition("noise 1e-3", noise=1e-3),
 )
 FURTHER = (
     Condition("dropout 0.3, masks known", 0.3, knows=(*_KNOWN, "masks")),
     Condition("dropout 0.3, masks ignored", 0.3, ignores_masks=True),
     Condition("dropout 0.3, masks estimated", 0.3),
-    Condition("noise 1e-3", noise=1e-3),
 )
 Seen = tuple[Observation, Truth, World]
 
@@ -110,18 +111,17 @@ def compared(
             if condition.estimates and name not in SEARCHES:
                 continue
             begin = time.perf_counter()
-            figures = [scores(name, ATTACKS[name], condition, *one) for one in seen]
+            guesses = [attacked(name, condition, observation) for observation, _, _ in seen]
             print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
+            figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
             rows += [row(f"{name}: {figure}", setting, [own[figure] for own in figures]) for figure in _FIGURES]
-            right[name, condition.name] = [own[_FIGURES[0]] for own in figures]
+            right[name, condition.name] = [own[_RIGHT] for own in figures]
             if name in SEARCHES and condition.name == "plain":
-                control = [
-                    scores(name, ATTACKS[name], condition, other, truth, world)[_FIGURES[0]]
-                    for (_, truth, world), (other, _, _) in zip(seen, [*seen[1:], seen[0]], strict=True)
-                ]
-                rows.append(row(f"{name} on another's gradient: {_FIGURES[0]}", setting, control))
+                others = zip([*guesses[1:], guesses[0]], seen, strict=True)
+                control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
+                rows.append(row(f"{name} on another's gradient: {_RIGHT}", setting, control))
         if condition.name == "plain":
-            rows.append(row(f"chance: {_FIGURES[0]}", setting, [chance(truth) for _, truth, _ in seen]))
+            rows.append(row(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen]))
     return [*rows, *_differences(weights, right, size)]
 
 
@@ -133,7 +133,7 @@ def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]],
         if condition.endswith("estimated"):
             gains = [own - other for own, other in zip(values, ignored, strict=True)]
             setting = f"{weights}, {condition} minus ignored, batch {size}"
-            rows.append(row(f"{name}: {_FIGURES[0]}", setting, gains))
+            rows.append(row(f"{name}: {_RIGHT}", setting, gains))
     return rows
 
 
@@ -171,22 +171,21 @@ def chance(truth: Truth) -> float:
     return _mean(shares)
 
 
-def scores(
-    name: str,
-    settings: Mapping[str, Any],
-    condition: Condition,
-    observation: Observation,
-    truth: Truth,
-    world: World,
-) -> dict[str, float]:
-    """Return every figure of one victim; zeros where the attack does not apply."""
+def attacked(name: str, condition: Condition, observation: Observation) -> Reconstruction | None:
+    """Return what an attack guesses, or None where it does not apply."""
     method = registry.get("attack", name)
     ignores = {"unknown_masks": "ignored"} if condition.ignores_masks and name in SEARCHES else {}
-    attack = method.make(method.config.model_validate({**settings, **ignores}))
+    attack = method.make(method.config.model_validate({**ATTACKS[name], **ignores}))
     try:
-        found = attack(observation, seeding.generator(0, f"benchmark {name}"))
+        return attack(observation, seeding.generator(0, f"benchmark {name}"))
     except NotApplicable as reason:
         print(f"{name}: {reason}", file=sys.stderr)
+        return None
+
+
+def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str, float]:
+    """Return every figure of one victim; zeros without a guess."""
+    if found is None:
         return dict.fromkeys(_FIGURES, 0.0)
     assert world.dataset.tokenizer is not None
     batch = truth.private[0]
