@@ -52,7 +52,7 @@ class LampConfig(TextMatchingConfig):
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="orders of a sentence that are tried each time")
     finishing: int = Field(
-        default=4000, ge=0, description="at the end: changes of tokens that are tried in every search"
+        default=8000, ge=0, description="at the end: changes of tokens that are tried in every search"
     )
     heat: float = Field(
         default=0.01, ge=0, description="at the end: how much worse a change may make the distance on average, at first"
