@@ -114,7 +114,8 @@ class GhostComparison:
             outputs = functional_call(self._setting.model, copies, (flat,)) if copies else self._setting.model(flat)
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
-        deltas = torch.autograd.grad(loss, wanted, create_graph=True, materialize_grads=True)
+        is_descent = any(own.requires_grad for own in (inputs, *masks))
+        deltas = torch.autograd.grad(loss, wanted, create_graph=is_descent, materialize_grads=True)
         parts: dict[str, list[_Part]] = {name: [] for name in self._setting.names}
         for call, delta in zip(watch.calls, deltas, strict=False):
             for name, part in call.parts(delta).items():
@@ -199,6 +200,11 @@ def fastest(
             return ghost
         second = frozenset(name for name, differs in zip(setting.names, differing.tolist(), strict=True) if differs)
     return general
+
+
+def agrees(ours: Gradients, theirs: Gradients) -> bool:
+    """Say whether two paths compute the same figures of all tensors."""
+    return not bool(_differing(ours, theirs).any())
 
 
 def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
@@ -447,6 +453,25 @@ def _layer_norm(
     return _scaled(watch, normalised, weight, bias, tuple(normalized_shape))
 
 
+def _rms_norm(
+    watch: _Watch,
+    inputs: Tensor,
+    normalized_shape: list[int],
+    weight: Tensor | None = None,
+    eps: float | None = None,
+) -> Tensor:
+    scale = watch.name(weight)
+    if weight is None or scale is None:
+        return F.rms_norm(inputs, normalized_shape, weight, eps)
+    normalised = F.rms_norm(inputs, normalized_shape, None, eps)
+    shape = weight.shape
+
+    def parts(delta: Tensor) -> dict[str, _Part]:
+        return {scale: watch.by_row(delta * normalised, shape, scale).sum(1)}
+
+    return watch.noted(normalised * weight, parts)
+
+
 def _group_norm(
     watch: _Watch,
     inputs: Tensor,
@@ -506,6 +531,7 @@ _RULES: dict[Any, Callable[..., Tensor]] = {
     F.linear: _linear,
     F.conv2d: _conv2d,
     F.layer_norm: _layer_norm,
+    F.rms_norm: _rms_norm,
     F.group_norm: _group_norm,
     F.embedding: _embedding,
 }

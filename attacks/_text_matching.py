@@ -9,6 +9,7 @@ rates are known and the settings do not ignore them; without dropout nothing cha
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeVar
 
@@ -18,18 +19,23 @@ from torch import Tensor
 
 from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks._engine import Found
+from attacks._ghost import GhostComparison
 from attacks._labels import gradient_weight
-from attacks._masking import GivenMasks, Masking, NoMasks, unknown_masks
+from attacks._masking import GivenMasks, Masking, NoMasks, OptimisedMasks
 from attacks._matching import best_of, one_gradient_only
 from attacks._public import searched_sites
 from attacks._sentences import completed, explains
-from attacks._vectors import NextWords, VectorComparison, nearest_tokens, read_vectors
-from attacks._words import Words, embedding_of, lengths_of, predicts_words, words_of
+from attacks._vectors import NextWords, VectorComparison, VectorGhostComparison, faster, nearest_tokens, read_vectors
+from attacks._words import Words, embedding_of, following_of, lengths_of, predicts_words, words_of
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
+from fedsim.masks import expected_mask
 from fedsim.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
-_EXACT = 1e-6
+EXACT = 1e-6
+_NO_LABELS = 1  # class
+_ONE_TOKEN = 0.01  # temperature
+_ENDINGS = 16  # tokens that are tried behind a sentence
 
 
 class TextMatchingConfig(Config):
@@ -39,7 +45,8 @@ class TextMatchingConfig(Config):
         default=0.3, gt=0, description="of next words, in units of the mean squared norm of an embedding's row"
     )
     unknown_masks: Literal["searched", "ignored"] = Field(
-        default="searched", description="searched along with the text as in the Dropout Inversion Attack, or ignored"
+        default="searched",
+        description="searched along with the text as in the Dropout Inversion Attack, beginning at 1 - p; or ignored",
     )
     mask_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step of searched masks")
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of searched masks")
@@ -54,24 +61,30 @@ class Task:
     """One observed gradient, ready for a search.
 
     Attributes:
+        exact: the same comparison for vectors that are tokens, whose next words are one token each.
+        usual_masks: of the dropout sites: known ones, or else their expectation, which leaves ordinary dropout out.
         table: the embedding (V, d) that the client received.
         words: what the gradient says about the tokens.
         labels: granted labels, or the lengths of the sentences (B,) where next words are searched.
         lengths: of the sentences.
         places: vectors a sentence: one more than tokens where next words are searched.
         scale: root mean square of the entries of the table.
+        usual: mean norm of the rows of tokens that were read, or of all rows where these are not known.
     """
 
     observation: Observation
     setting: Setting
     comparison: Comparison
+    exact: Comparison
     masking: Masking
+    usual_masks: Masks
     table: Tensor
     words: Words
     labels: Tensor
     lengths: tuple[int, ...]
     places: int
     scale: float
+    usual: float
 
     def tokens(self, vectors: Tensor) -> Tensor:
         """Return the nearest tokens of vectors (B, places, d), -1 behind the ends, shape (B, T)."""
@@ -81,18 +94,43 @@ class Task:
         return found.masked_fill(places >= ends[:, None], -1).cpu()
 
     def drawn(self, generator: torch.Generator) -> Tensor:
-        """Return a random dummy (B, places, d): vectors of tokens that were read where these are known, else noise."""
-        shape = (len(self.lengths), self.places)
-        if self.words.read is None or not len(self.words.read):
+        """Return a random dummy (B, places, d): noise, or tokens in random order where those that were read are known.
+
+        Each of these stands there at least once, if they all fit.
+        """
+        shape, read = (len(self.lengths), self.places), self.words.read
+        if read is None or not len(read):
             return self.scale * torch.randn((*shape, self.table.shape[1]), generator=generator)
-        chosen = self.words.read[torch.randint(len(self.words.read), shape, generator=generator)]
-        return self.table.cpu()[chosen]
+        total, endings = sum(self.lengths), self.endings
+        often = read[torch.randint(len(read), (max(0, total - len(read)),), generator=generator)]
+        words = torch.cat((read[torch.randperm(len(read), generator=generator)][:total], often))
+        words = words[torch.randperm(total, generator=generator)]
+        behind = endings[torch.randint(len(endings), shape, generator=generator)]
+        places = torch.arange(self.places) < torch.tensor(self.lengths)[:, None]
+        return self.table.cpu()[behind.masked_scatter(places, words)]
+
+    @property
+    def choices(self) -> Tensor:
+        """The tokens that may stand in a sentence."""
+        return torch.arange(len(self.table)) if self.words.read is None else self.words.read
+
+    @property
+    def endings(self) -> Tensor:
+        """The tokens that may follow the last one of a sentence; those that were not read, where there are such."""
+        following = torch.arange(len(self.table)) if self.words.following is None else self.words.following
+        new = following[~torch.isin(following, self.choices)]
+        return new if len(new) else following
 
 
 class TextMatching(Attack[ConfigT]):
-    """An attack that matches one gradient of a text. Authors write `rows`."""
+    """An attack that matches one gradient of a text. Authors write `rows`.
+
+    Attributes:
+        reads_entries: whether gradients have to be built, entry by entry.
+    """
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    reads_entries: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, models without an embedding of tokens, and labels that nothing tells."""
@@ -100,6 +138,11 @@ class TextMatching(Attack[ConfigT]):
             embedding_of(observation)
         except NotApplicable as reason:
             return str(reason)
+        if observation.spec.classes == _NO_LABELS:
+            return (
+                "the sentences have no labels: the clients compare them with one another, in two views each, and a "
+                "vector in place of a token does not say what the second view repeats and where it ends"
+            )
         if observation.labels is None and not predicts_words(observation):
             return "the labels are no next words, and the threat model does not grant them"
         if not explains(observation):
@@ -119,38 +162,55 @@ class TextMatching(Attack[ConfigT]):
         labels = observation.labels if observation.labels is not None else torch.zeros(len(guess), dtype=torch.long)
         distance = self._distance(task, guess, best.masks)
         facts = {**best.facts, "distance of the tokens' gradient": distance}
-        return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < _EXACT)
+        return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT)
 
     def prepared(self, observation: Observation) -> Task:
         """Return what a search needs; the observed model stays as it is."""
         name, _ = embedding_of(observation)
         observation = _as_gradient(observation)
-        words, lengths = words_of(observation), lengths_of(observation)
+        words, lengths = _told(observation), lengths_of(observation)
         sites = self._sites(observation)
         setting = setting_of(observation, sites, True, self.config.device)
         table = setting.model.get_submodule(name).get_parameter("weight").detach()
         setting = replace(setting, names=tuple(own for own in setting.names if own != f"{name}.weight"))
         read_vectors(setting.model, name)
-        if observation.labels is not None:
-            comparison: Comparison = GeneralComparison(setting, [observation])
-            labels = observation.labels
-        else:
-            following = torch.arange(observation.spec.classes) if words.following is None else words.following
-            next_words = NextWords(table, following.to(table.device), self.config.temperature)
-            comparison = VectorComparison(setting, [observation], next_words)
-            labels = torch.tensor(lengths)
+        labels = torch.tensor(lengths) if observation.labels is None else observation.labels
+        following = torch.arange(len(table)) if words.following is None else words.following
+        next_words = NextWords(table, following.to(table.device), self.config.temperature)
+        comparison = self._comparison(observation, setting, next_words, labels)
+        is_soft = isinstance(comparison, VectorComparison | VectorGhostComparison)
         return Task(
             observation=observation,
             setting=setting,
             comparison=comparison,
+            exact=comparison.at(_ONE_TOKEN) if is_soft else comparison,
             masking=self._masking(observation, sites),
+            usual_masks=known_masks(observation, sites),
             table=table,
             words=words,
             labels=labels,
             lengths=lengths,
             places=observation.spec.shape[0] + (observation.labels is None),
             scale=float(table.square().mean().sqrt()),
+            usual=float((table if words.read is None else table[words.read]).norm(dim=1).mean()),
         )
+
+    def _comparison(self, observation: Observation, setting: Setting, words: NextWords, labels: Tensor) -> Comparison:
+        """Return the faster way to compare gradients where it serves, and where two random dummies confirm it."""
+        only, is_granted = [observation], observation.labels is not None
+        general = GeneralComparison(setting, only) if is_granted else VectorComparison(setting, only, words)
+        if self.reads_entries or not setting.wire.is_plain:
+            return general
+        generator = torch.Generator().manual_seed(0)
+        length = observation.spec.shape[0] + (not is_granted)
+        shape = (2, len(labels), length, words.table.shape[1])
+        spread = words.table.square().mean().sqrt()
+        inputs = spread * torch.randn(shape, generator=generator).to(words.table)
+        masks = tuple(torch.rand((2, *site.shape), generator=generator).to(inputs) for site in setting.sites)
+        probe = (inputs, masks, torch.stack([labels] * 2).to(inputs.device))
+        if is_granted:
+            return faster(general, lambda: GhostComparison(setting, only), probe)
+        return faster(general, lambda: VectorGhostComparison(setting, only, words), probe)
 
     def _sites(self, observation: Observation) -> tuple[DropoutSite, ...]:
         if observation.masks is not None:
@@ -160,11 +220,36 @@ class TextMatching(Attack[ConfigT]):
     def _masking(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Masking:
         if observation.masks is not None:
             return GivenMasks(observation.masks) if sites else NoMasks()
-        return unknown_masks(sites, 1, self.config.mask_weight)
+        if not sites:
+            return NoMasks()
+        return OptimisedMasks(
+            sites, [{}], first="mean", relaxation="box", annealed=False, weight=self.config.mask_weight
+        )
 
     def _distance(self, task: Task, guess: Tensor, masks: Masks | None) -> float:
         known = task.observation.masks[0] if task.observation.masks is not None else masks
         return completed(task.observation, guess, task.words, known or ()).distance
+
+
+def _told(observation: Observation) -> Words:
+    """Return what the gradient says about tokens, with no more next words than there may be.
+
+    In a trained model, rows of the output layer stand out for other tokens too. Next words are tokens that were read,
+    or follow a last one: of those that were not read, the ones with the largest rows.
+    """
+    words, following = words_of(observation), following_of(observation)
+    if words.read is None or following is None:
+        return words
+    ranked = following.tokens[following.weights.argsort(descending=True)]
+    new = ranked[~torch.isin(ranked, words.read)][: _ENDINGS * (observation.batch_size or 1)]
+    return words._replace(following=torch.cat((new, words.read)))
+
+
+def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks:
+    """Return masks of dropout sites: those that were granted, or else their expectation."""
+    if observation.masks is not None:
+        return observation.masks[0] if sites else ()
+    return tuple(expected_mask(site) for site in sites)
 
 
 def _as_gradient(observation: Observation) -> Observation:

@@ -14,6 +14,7 @@ closer.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple, final
 
@@ -21,10 +22,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Gradients
+from attacks._comparison import Comparison, Gradients
 from attacks._engine import Found, Pace, Search, descend
 from attacks._masking import Masking, OptimisedMasks
-from attacks._text_matching import Task, TextMatching, TextMatchingConfig
+from attacks._text_matching import EXACT, Task, TextMatching, TextMatchingConfig
 from attacks._vectors import nearest_tokens
 from fedsim.losses import IGNORED, cross_entropy
 from fedsim.masks import without_dropout
@@ -32,6 +33,9 @@ from fedsim.registry import attack
 from fedsim.types import Masks, OnStep, Step
 
 _TINY = 1e-30
+_MASK_ITERATIONS = 60  # with the tokens as they are
+_NEIGHBOURS = 8  # changes of which the best is taken
+_AT_ONCE = 25  # dummies that are judged together
 
 
 class LampConfig(TextMatchingConfig):
@@ -39,7 +43,7 @@ class LampConfig(TextMatchingConfig):
 
     iterations: int = Field(default=2000, ge=1, description="of the descent, altogether")
     learning_rate: float = Field(
-        default=1.0, gt=0, description="Adam's first step, in root mean square entries of the embedding"
+        default=0.3, gt=0, description="Adam's first step, in root mean square entries of the embedding"
     )
     decay: float = Field(default=0.89, gt=0, le=1, description="factor of the step every 50 iterations")
     norm_weight: float = Field(default=1.0, ge=0, description="weight c of the regulariser of the vectors' norms")
@@ -48,8 +52,12 @@ class LampConfig(TextMatchingConfig):
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
     candidates: int = Field(default=200, ge=1, description="orders of a sentence that are tried each time")
     finishing: int = Field(
-        default=10, ge=0, description="at the end: most times that words of all sentences are changed and moved"
+        default=8000, ge=0, description="at the end: changes of tokens that are tried in every search"
     )
+    heat: float = Field(
+        default=0.01, ge=0, description="at the end: how much worse a change may make the distance on average, at first"
+    )
+    searches: int = Field(default=2, ge=1, description="at the end: from the descent's text and from random drafts")
     language_weight: float = Field(default=0.2, ge=0, description="weight of the language model's loss of an order")
 
 
@@ -76,7 +84,8 @@ class Lamp(TextMatching[LampConfig]):
             "every": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
-            "finishing": 5,
+            "finishing": gradients // 3,
+            "searches": 1,
         }
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
@@ -97,7 +106,7 @@ class Lamp(TextMatching[LampConfig]):
             place = _Place(turn.inputs, turn.masks or place.masks)
             if done + count >= config.burn_in * config.iterations:
                 place = self._moved(task, place, generator)
-        return [self.finished(task, found, place.masks, generator)]
+        return [self.finished(task, found, generator)]
 
     def distance(self, gradients: Gradients) -> Tensor:
         """Return 1 - the mean over tensors of their cosines, shape (R,), however small a tensor's gradient is."""
@@ -106,8 +115,7 @@ class Lamp(TextMatching[LampConfig]):
 
     def prior(self, task: Task, inputs: Tensor) -> Tensor:
         """Return the regulariser of the norms of the vectors (R, B, places, d) of a sentence, shape (R,)."""
-        usual = task.table.norm(dim=1).mean()
-        return self.config.norm_weight * (inputs.norm(dim=-1).mean((1, 2)) / usual - 1.0).square()
+        return self.config.norm_weight * (inputs.norm(dim=-1).mean((1, 2)) / task.usual - 1.0).square()
 
     def _descent(
         self, task: Task, place: _Place, done: int, count: int, generator: torch.Generator, on_step: OnStep
@@ -126,14 +134,11 @@ class Lamp(TextMatching[LampConfig]):
 
     def _draft(self, task: Task, generator: torch.Generator) -> _Place:
         """Return the best of random drafts, and of permutations of the best of them."""
-        variables = tuple(own[None] for own in task.masking.first(generator))
-        masks = tuple(mask[0].detach() for mask in task.masking.masks(variables, [0], [generator], 0.0))
-        best = min(
-            (task.drawn(generator) for _ in range(self.config.drafts)), key=lambda own: self._judged(task, own, masks)
-        )
-        permuted = (self._permuted(task, best, generator) for _ in range(self.config.drafts))
-        other = min(permuted, key=lambda own: self._judged(task, own, masks))
-        return _Place(min(best, other, key=lambda own: self._judged(task, own, masks)), masks)
+        masks = task.usual_masks
+        drafts = [task.drawn(generator) for _ in range(self.config.drafts)]
+        best = drafts[_least(self._judged(task.comparison, task, drafts, masks))]
+        others = [best, *(self._permuted(task, best, generator) for _ in range(self.config.drafts))]
+        return _Place(others[_least(self._judged(task.comparison, task, others, masks))], masks)
 
     def _permuted(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Tensor:
         permuted = inputs.clone()
@@ -141,49 +146,76 @@ class Lamp(TextMatching[LampConfig]):
             permuted[row, :length] = inputs[row, torch.randperm(length, generator=generator)]
         return permuted
 
-    def _judged(self, task: Task, inputs: Tensor, masks: Masks) -> float:
-        """Return the gradient distance of one dummy."""
-        one, many = inputs[None].to(task.table), tuple(mask[None].to(task.table) for mask in masks)
-        labels = task.labels[None].to(one.device)
-        return float(self.distance(task.comparison.gradients(one, many, labels, [0])).detach())
+    def _judged(self, comparison: Comparison, task: Task, options: Sequence[Tensor], masks: Masks) -> list[float]:
+        """Return the gradient distance of each of some dummies."""
+        distances: list[float] = []
+        for start in range(0, len(options), _AT_ONCE):
+            inputs = torch.stack([*options[start : start + _AT_ONCE]]).to(task.table)
+            rows = len(inputs)
+            many = tuple(mask.to(task.table).expand(rows, *mask.shape) for mask in masks)
+            labels = task.labels.to(inputs.device).expand(rows, *task.labels.shape)
+            gradients = comparison.gradients(inputs, many, labels, [0] * rows)
+            distances += self.distance(gradients).tolist()
+        return distances
 
-    def finished(self, task: Task, found: Found, masks: Masks, generator: torch.Generator) -> Found:
-        """Put the nearest tokens in place of the vectors, and change and move words as long as that helps."""
-        masks = found.masks or masks
-        following = task.words.following
-        read = task.words.read
-        vectors = found.inputs.to(task.table)
-        length = task.observation.spec.shape[0]
-        tokens = [nearest_tokens(vectors[:, :length], task.table, read)]
-        if task.places > length:
-            tokens.append(nearest_tokens(vectors[:, length:], task.table, following))
-        place = _Place(task.table[torch.cat(tokens, 1)], masks)
-        for _ in range(self.config.finishing):
-            later = self._moved(task, self._changed(task, place, generator), generator)
-            if torch.equal(later.inputs, place.inputs):
+    def finished(self, task: Task, found: Found, generator: torch.Generator) -> Found:
+        """Put tokens in place of the vectors, and change and move them as long as that helps; then also from drafts.
+
+        Unknown masks count as their expectation here, since searched ones have adapted to the vectors. Those that fit
+        the tokens are searched at the end.
+        """
+        starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.searches - 1))]
+        best, least = self._climbed(task, starts[0], generator)
+        for start in starts[1:]:
+            if least < EXACT:
                 break
-            place = later
-        found.inputs = place.inputs
-        found.objective = self._judged(task, place.inputs, masks) + float(self.prior(task, place.inputs[None]))
+            other, distance = self._climbed(task, start, generator)
+            if distance < least:
+                best, least = other, distance
+        found.inputs, found.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
+        if isinstance(task.masking, OptimisedMasks):
+            found.masks = self._fitting_masks(task, found.inputs, generator)
         return found
 
-    def _changed(self, task: Task, place: _Place, generator: torch.Generator) -> _Place:
-        """Take a word out of a sentence and put any in elsewhere, or in its place; keep what lowers the distance."""
-        inputs, least = place.inputs, self._judged(task, place.inputs, place.masks)
-        for row, length in enumerate(task.lengths):
-            choices = task.words.read if task.words.read is not None else torch.arange(len(task.table))
-            for number in range(self.config.candidates):
-                source, target = _two(length, generator)
-                target = source if number % 2 else target
-                order = list(range(length))
-                order.insert(target, order.pop(source))
-                other = inputs.clone()
-                other[row, :length] = inputs[row, order]
-                other[row, target] = task.table[choices[torch.randint(len(choices), (1,), generator=generator)]]
-                distance = self._judged(task, other, place.masks)
-                if distance < least:
-                    inputs, least = other, distance
-        return place._replace(inputs=inputs)
+    def _climbed(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+        """Return the tokens (B, places) with the closest gradient that annealing came by, and their distance.
+
+        In each step the best of a few changes is taken; one that is worse than the present tokens, by less than a
+        random amount that shrinks to 0 (simulated annealing).
+        """
+        vectors, length = vectors.to(task.table), task.observation.spec.shape[0]
+        tokens = nearest_tokens(vectors[:, :length], task.table, task.words.read)
+        if task.places > length:
+            tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
+        present = best = tokens.cpu()
+        (here,) = (least,) = self._judged(task.exact, task, [task.table[present]], task.usual_masks)
+        steps = self.config.finishing // _NEIGHBOURS
+        for step in range(steps):
+            if least < EXACT:
+                break
+            options = [
+                changed(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)
+            ]
+            distances = self._judged(task.exact, task, [task.table[own] for own in options], task.usual_masks)
+            nearest = _least(distances)
+            worse = -math.log1p(-float(torch.rand((), generator=generator)))
+            if distances[nearest] < here + self.config.heat * (1.0 - step / steps) * worse:
+                present, here = options[nearest], distances[nearest]
+            if here < least:
+                best, least = present, here
+        return best, least
+
+    def _fitting_masks(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Masks:
+        search = Search(
+            task.masking,
+            lambda _victim, _generator: inputs,
+            lambda rows, _masks, _victims: rows.new_zeros(len(rows)),
+            self.distance,
+            sites=task.setting.sites,
+        )
+        pace = Pace(_MASK_ITERATIONS, 0.0, self.config.mask_learning_rate, schedule="cosine")
+        (row,) = descend(task.exact, search, [task.labels], 1, pace, None, [generator], [lambda _step: None])
+        return row.masks
 
     def _moved(self, task: Task, place: _Place, generator: torch.Generator) -> _Place:
         """Try orders of every sentence, one sentence after the other, and keep the best."""
@@ -195,8 +227,8 @@ class Lamp(TextMatching[LampConfig]):
                 other[row, :length] = inputs[row, order]
                 options.append(other)
             language = self._language(task, options, row)
-            scores = [self._judged(task, own, place.masks) + said for own, said in zip(options, language, strict=True)]
-            inputs = options[min(range(len(options)), key=scores.__getitem__)]
+            distances = self._judged(task.comparison, task, options, place.masks)
+            inputs = options[_least([own + said for own, said in zip(distances, language, strict=True)])]
         return place._replace(inputs=inputs)
 
     @torch.no_grad()
@@ -213,6 +245,35 @@ class Lamp(TextMatching[LampConfig]):
         losses = torch.stack([cross_entropy(o[None], la[None]) for o, la in zip(outputs, labels, strict=True)])
         says = (1.0 - losses[0] / math.log(vocabulary)).clamp_min(0.0)
         return (self.config.language_weight * says * losses).tolist()
+
+
+def changed(
+    tokens: Tensor, lengths: Sequence[int], choices: Tensor, endings: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return sentences (B, places) after one change: words moved, one replaced and moved, or what follows the last."""
+    row, kind = (int(torch.randint(n, (1,), generator=generator)) for n in (len(lengths), len(_MOVES) + 3))
+    length, other = lengths[row], tokens.clone()
+    if kind < len(_MOVES):
+        other[row, :length] = tokens[row, _MOVES[kind](list(range(length)), generator)]
+        return other
+    if kind == len(_MOVES) and tokens.shape[1] > length:
+        other[row, length] = _one_of(endings, generator)
+        return other
+    source, target = _two(length, generator)
+    if kind > len(_MOVES) + 1:
+        order = list(range(length))
+        order.insert(target, order.pop(source))
+        other[row, :length] = tokens[row, order]
+    other[row, target] = _one_of(choices, generator)
+    return other
+
+
+def _one_of(choices: Tensor, generator: torch.Generator) -> Tensor:
+    return choices[int(torch.randint(len(choices), (1,), generator=generator))]
+
+
+def _least(values: Sequence[float]) -> int:
+    return min(range(len(values)), key=values.__getitem__)
 
 
 def orders(length: int, count: int, generator: torch.Generator) -> list[list[int]]:

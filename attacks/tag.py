@@ -41,6 +41,8 @@ class TagConfig(TextMatchingConfig):
 class Tag(TextMatching[TagConfig]):
     """Descends once, from noise or from random words."""
 
+    reads_entries = True
+
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return so many iterations."""

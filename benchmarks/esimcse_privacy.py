@@ -8,6 +8,9 @@ weights from 0 to 2, and near 1/2 where the gradient says nothing (least squares
 candidates are sentences of earlier batches and as many of another client; told is how well the weights tell them apart
 (area under the ROC curve, 0.5 is chance). He has neither queue nor momentum encoder, and takes the received weights for
 both. Controls: no queue at all, and earlier sentences that have left the queue.
+Text: LAMP and TAG refuse this loss, so that LAMP's moves of words alone are tried on batches of two sentences without
+repetition and queue, whose lengths and last tokens are known; dropout masks are known, or ignored. The control is the
+random arrangement of the words that the search begins with.
 Paper: Wu et al. 2022, arXiv 2109.04380, which asks none of this.
 """
 
@@ -24,11 +27,14 @@ import torch.nn.functional as F  # noqa: E402
 from scipy.optimize import lsq_linear  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
+from benchmarks._contrastive_text import Contrast, searched  # noqa: E402
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
+from fedsim import seeding  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.components.loss.esimcse import TwoViews, two_views  # noqa: E402
 from fedsim.masks import injected_masks, without_dropout  # noqa: E402
+from fedsim.metrics.text import rouge_l  # noqa: E402
 from fedsim.showing import Showing  # noqa: E402
 from fedsim.types import Memory, Tensors, Truth, Update  # noqa: E402
 from fedsim.world import World  # noqa: E402
@@ -36,6 +42,8 @@ from fedsim.world import World  # noqa: E402
 _CLIENTS, _BATCH, _T = 6, 8, 0.05
 _STEP = 0.002  # of plain gradient steps between two rounds
 _MOST = 2.0  # times that a sentence may stand in the queue
+_TRIES = 800  # changes of words
+_SEARCHED = ("moves of words", "random words (control)")
 _ROUNDING, _DRIFT = 1e-4, 1e-2  # noise taken for granted, of the root mean square: weights that stand still, and move
 _WARM_UP = {
     "algorithm": "fedavg", "clients": 1, "batch_size": 64, "local_steps": 60,
@@ -174,6 +182,46 @@ def _sites(own: World, examples: int) -> tuple[Any, ...]:
     return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in own.sites)
 
 
+class Text(NamedTuple):
+    """What is asked of the text: of batches of two sentences without repetition and queue."""
+
+    name: str
+    dropout: float
+    knows_masks: bool
+
+
+TEXTS = (
+    Text("without dropout", 0.0, False),
+    Text("dropout 0.1, masks known", 0.1, True),
+    Text("dropout 0.1, masks ignored", 0.1, False),
+)
+
+
+def text(own: World, sent: Tensors, case: Text, client: int) -> tuple[float, float]:
+    """Return ROUGE-L of the words that a search for a client's text ends with, and of those that it begins with."""
+    update, truth = local_training(own, sent, 1, client)
+    batch, sites = truth.private[0], _sites(own, len(truth.private[0].inputs))
+    masks = truth.masks[0] if case.knows_masks else None
+    contrast = Contrast(own.model_with(sent), own.loss(1), update.tensors, sites, masks)
+    spec = own.dataset.spec
+    given = torch.isin(batch.inputs, torch.tensor([-1 if spec.padding is None else spec.padding, *spec.borders]))
+    known = torch.where(given, batch.inputs, -1)
+    generator = seeding.generator(0, "text of two views", client)
+    first, last = searched(contrast, known, _TRIES, generator)
+    return _rouge(own, batch.inputs, last), _rouge(own, batch.inputs, first)
+
+
+def _rouge(own: World, originals: Tensor, guesses: Tensor) -> float:
+    """Return the mean ROUGE-L of two sentences' words, in the better of both orders."""
+    tokenizer = own.dataset.tokenizer
+    assert tokenizer is not None
+    theirs, ours = ([tokenizer.decode(row).split() for row in rows.tolist()] for rows in (originals, guesses))
+    return max(
+        sum(rouge_l(guess, original) for guess, original in zip(order, theirs, strict=True)) / len(theirs)
+        for order in (ours, ours[::-1])
+    )
+
+
 def warm() -> Tensors:
     """Return the weights after a first training without repetition or queue."""
     own = encoders(0, _WARM_UP, ARMS["SimCSE"])
@@ -202,6 +250,19 @@ def _measured(clients: range, group: str) -> list[Row]:
         areas = [_area(own, client, attacked(own, start, client, case.rounds, case.step), case) for client in clients]
         name = "area under the curve, earlier sentences against those of another client"
         rows.append(measured(name, case.name + group, areas, "", case.must, sum(areas) / len(areas)))
+    return rows + _read_texts(clients, start, group)
+
+
+def _read_texts(clients: range, start: Tensors, group: str) -> list[Row]:
+    federation = {"clients": 2 * _CLIENTS, "batch_size": 2}
+    rows: list[Row] = []
+    for case in TEXTS:
+        own = encoders(0, federation, ARMS["SimCSE"], {"name": "tiny-encoder", "dropout": case.dropout})
+        for weights, sent in (("fresh", own.first_weights), ("trained", start)):
+            found = [text(own, sent, case, client) for client in clients]
+            for name, values in zip(_SEARCHED, zip(*found, strict=True), strict=True):
+                row = measured(f"ROUGE-L, {name}", f"{weights}, {case.name}{group}", values, "", "")
+                rows.append(row._replace(value=sum(values) / len(values)))
     return rows
 
 

@@ -1,10 +1,14 @@
 """Attacks on a text: what each reads from one gradient of a tiny Llama, through dropout and through noise.
 
-Sentences of real news of up to 16 tokens; a victim is a client's first gradient at fresh weights, on one sentence (with
-`--full` on batches of four too). The same victims, dropout masks and noise for every attack. `ignored` is an attacker
-who leaves dropout out. Figures are means over victims; least and greatest are the ends of their 95 % interval, by
-bootstrap over victims. They are tokens right at their place, ROUGE-1, ROUGE-2 and ROUGE-L of words, exact sentences,
-and recall and precision of the set of tokens. An attack that does not apply counts as 0.
+Sentences of real news of up to 16 tokens; a victim is a client's first gradient on one sentence, at fresh weights and
+after 600 steps of training on other sentences. With `--full` more victims, further conditions, and batches of four. The
+same victims, dropout masks and noise for every attack. Dropout masks are known, ignored (the attacker leaves dropout
+out), or estimated, searched along with the text; attacks that cannot search them have no such row. Figures are means
+over victims; least and greatest are the ends of their 95 % interval, by bootstrap over victims. They are tokens right
+at their place, ROUGE-1, ROUGE-2 and ROUGE-L of words, exact sentences, and recall and precision of the set of tokens.
+An attack that does not apply counts as 0. Chance is what the sentence's own tokens in random order have right on
+average, the control is the same attack on the gradient of the next client's sentence. Last come differences between
+estimated and ignored masks, victim by victim.
 """
 
 from __future__ import annotations
@@ -15,32 +19,44 @@ process.prepare()
 
 import sys  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator, Mapping  # noqa: E402
+from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from functools import lru_cache  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
 import numpy as np  # noqa: E402
+import torch  # noqa: E402
 
 from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._small_language_model import trained  # noqa: E402
 from fedsim import registry, seeding  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.errors import NotApplicable  # noqa: E402
+from fedsim.losses import IGNORED  # noqa: E402
 from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Knowledge, Observation, Truth, WireEntry  # noqa: E402
+from fedsim.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
 from fedsim.world import World, shared  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RESAMPLES = 2000
-_FIGURES = ("tokens right", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
+_RIGHT = "tokens right"
+_FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
-    "tag": {"iterations": 400},
-    "lamp": {"iterations": 200, "drafts": 40, "every": 40, "candidates": 30, "finishing": 5},
+    "tag": {"iterations": 100},
+    "lamp": {"iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "searches": 1},
     "subspace-distance": {},
+    "dager": {},
     "sentence-atoms": {},
 }
-SEARCHES = ("tag", "lamp")
+LONG = "lamp, 8000 changes"  # of tokens at the end, four times as many as in the other rows
+SEARCHES = ("tag", "lamp", LONG)
+_LENGTH = 16
+_CLIENTS = 20
+_UNSEEN = 1000  # the first sentence that the trained model has not learnt
+_STRIDE = 37  # between two clients' sentences
 
 
 class Condition(NamedTuple):
@@ -52,67 +68,127 @@ class Condition(NamedTuple):
     knows: tuple[Knowledge, ...] = _KNOWN
     ignores_masks: bool = False
 
+    @property
+    def estimates(self) -> bool:
+        """Whether the attacker searches the masks."""
+        return bool(self.dropout) and "masks" not in self.knows and not self.ignores_masks
+
 
 CONDITIONS = (
     Condition("plain"),
     Condition("dropout 0.1, masks known", 0.1, knows=(*_KNOWN, "masks")),
-    Condition("dropout 0.1, masks unknown", 0.1),
-    Condition("dropout 0.1, ignored", 0.1, ignores_masks=True),
+    Condition("dropout 0.1, masks ignored", 0.1, ignores_masks=True),
+    Condition("dropout 0.1, masks estimated", 0.1),
     Condition("noise 1e-3", noise=1e-3),
 )
+FURTHER = (
+    Condition("dropout 0.3, masks known", 0.3, knows=(*_KNOWN, "masks")),
+    Condition("dropout 0.3, masks ignored", 0.3, ignores_masks=True),
+    Condition("dropout 0.3, masks estimated", 0.3),
+)
+Seen = tuple[Observation, Truth, World]
 
 
 def measure(full: bool) -> list[Row]:
-    """Return the rows, attack by attack."""
-    sizes, victims = ((1, 4), 8) if full else ((1,), 4)
+    """Return the rows, model by model."""
+    conditions = (*CONDITIONS, *FURTHER) if full else CONDITIONS
     rows: list[Row] = []
-    for size in sizes:
-        for condition in CONDITIONS:
-            seen = list(observed(condition, victims, size))
-            for name, settings in ATTACKS.items():
-                if condition.ignores_masks and name not in SEARCHES:
-                    continue
-                begin = time.perf_counter()
-                figures = [scores(name, settings, condition, *one) for one in seen]
-                took = (time.perf_counter() - begin) / victims
-                print(f"{name}, {condition.name}, batch {size}: {took:.1f} s a victim", file=sys.stderr)
-                rows += [row(name, condition, size, figure, [own[figure] for own in figures]) for figure in _FIGURES]
+    for size in (1, 4) if full else (1,):
+        for weights in ("fresh", "trained"):
+            rows += compared(weights, conditions, tuple(ATTACKS), size, 16 if full else 8)
+            rows += compared(weights, conditions if full else CONDITIONS[:1], (LONG,), size, 16 if full else 8)
     return rows
 
 
-def observed(condition: Condition, victims: int, size: int) -> Iterator[tuple[Observation, Truth, World]]:
+def compared(
+    weights: str, conditions: Sequence[Condition], attacks: Sequence[str], size: int, victims: int
+) -> list[Row]:
+    """Return the rows of some attacks on victims of one model, and what chance and a control come to."""
+    rows: list[Row] = []
+    right: dict[tuple[str, str], list[float]] = {}
+    for condition in conditions:
+        seen = list(observed(weights, condition, victims, size))
+        setting = f"{weights}, {condition.name}, batch {size}"
+        for name in attacks:
+            if condition.estimates and name not in SEARCHES:
+                continue
+            begin = time.perf_counter()
+            guesses = [attacked(name, condition, observation) for observation, _, _ in seen]
+            print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
+            figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
+            rows += [row(f"{name}: {figure}", setting, [own[figure] for own in figures]) for figure in _FIGURES]
+            right[name, condition.name] = [own[_RIGHT] for own in figures]
+            if name in SEARCHES and condition.name == "plain":
+                others = zip([*guesses[1:], guesses[0]], seen, strict=True)
+                control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
+                rows.append(row(f"{name} on another's gradient: {_RIGHT}", setting, control))
+        if condition.name == "plain" and LONG not in attacks:
+            rows.append(row(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen]))
+    return [*rows, *_differences(weights, right, size)]
+
+
+def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]], size: int) -> list[Row]:
+    """Return what estimating masks adds to ignoring them, paired by victim."""
+    rows: list[Row] = []
+    for (name, condition), values in right.items():
+        ignored = right.get((name, condition.replace("estimated", "ignored")), ())
+        if condition.endswith("estimated"):
+            gains = [own - other for own, other in zip(values, ignored, strict=True)]
+            setting = f"{weights}, {condition} minus ignored, batch {size}"
+            rows.append(row(f"{name}: {_RIGHT}", setting, gains))
+    return rows
+
+
+def observed(weights: str, condition: Condition, victims: int, size: int) -> Iterator[Seen]:
     """Yield the first gradients of the first clients."""
     scenario = {
         "title": "benchmark",
         "seed": 5,
-        "data": {"name": "lee-news", "length": 16},
+        "data": {"name": "lee-news", "length": _LENGTH},
         "model": {"name": "tiny-llama", "dropout": condition.dropout},
-        "federation": {"clients": 20, "batch_size": size},
+        "federation": {"clients": _CLIENTS, "batch_size": size},
         "defenses": [{"name": "gradient-noise", "scale": condition.noise}] if condition.noise else [],
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
+    shares = [_UNSEEN + _STRIDE * client + torch.arange(size) for client in range(_CLIENTS)]
+    world = replace(world, shares=shares)
+    sent = _learnt() if weights == "trained" else world.first_weights
     for client in range(victims):
-        update, truth = local_training(world, world.first_weights, 1, client)
-        entry = WireEntry(1, client, world.first_weights, update)
+        update, truth = local_training(world, sent, 1, client)
+        entry = WireEntry(1, client, sent, update)
         yield observe(world, entry, truth, condition.knows), truth, world
 
 
-def scores(
-    name: str,
-    settings: Mapping[str, Any],
-    condition: Condition,
-    observation: Observation,
-    truth: Truth,
-    world: World,
-) -> dict[str, float]:
-    """Return every figure of one victim; zeros where the attack does not apply."""
-    method = registry.get("attack", name)
-    ignores = {"unknown_masks": "ignored"} if condition.ignores_masks else {}
-    attack = method.make(method.config.model_validate({**settings, **ignores}))
+@lru_cache(maxsize=1)
+def _learnt() -> Tensors:
+    return {name: parameter.detach() for name, parameter in trained(_LENGTH).model.named_parameters()}
+
+
+def chance(truth: Truth) -> float:
+    """Return the share of tokens that stand right on average when those of each sentence are put in random order."""
+    batch, shares = truth.private[0], []
+    for tokens, labels in zip(batch.inputs, batch.labels, strict=True):
+        counts = tokens[labels != IGNORED].unique(return_counts=True)[1].double()
+        shares.append(float((counts / counts.sum()).square().sum()))
+    return _mean(shares)
+
+
+def attacked(name: str, condition: Condition, observation: Observation) -> Reconstruction | None:
+    """Return what an attack guesses, or None where it does not apply."""
+    method = registry.get("attack", name.partition(",")[0])
+    settings = {**ATTACKS["lamp"], "finishing": 8000} if name == LONG else dict(ATTACKS[name])
+    ignores = {"unknown_masks": "ignored"} if condition.ignores_masks and name in SEARCHES else {}
+    attack = method.make(method.config.model_validate(settings | ignores))
     try:
-        found = attack(observation, seeding.generator(0, f"benchmark {name}"))
+        return attack(observation, seeding.generator(0, f"benchmark {method.name}"))
     except NotApplicable as reason:
         print(f"{name}: {reason}", file=sys.stderr)
+        return None
+
+
+def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str, float]:
+    """Return every figure of one victim; zeros without a guess."""
+    if found is None:
         return dict.fromkeys(_FIGURES, 0.0)
     assert world.dataset.tokenizer is not None
     batch = truth.private[0]
@@ -130,11 +206,10 @@ def scores(
     }
 
 
-def row(name: str, condition: Condition, size: int, figure: str, values: list[float]) -> Row:
+def row(name: str, setting: str, values: list[float]) -> Row:
     """Return the mean over victims with its interval, which stands where other benchmarks have least and greatest."""
     low, high = interval(values)
-    setting = f"{condition.name}, batch {size}"
-    return Row(f"{name}: {figure}", setting, _mean(values), "", low, _mean(values), high, len(values), "reported", True)
+    return Row(name, setting, _mean(values), "", low, _mean(values), high, len(values), "reported", True)
 
 
 def interval(values: list[float]) -> tuple[float, float]:

@@ -15,9 +15,9 @@ from attacks._comparison import GeneralComparison
 from attacks._engine import Found
 from attacks._sentences import completed, is_cross_entropy
 from attacks._text_matching import Task, TextMatching
-from attacks._vectors import NextWords, nearest_tokens, read_vectors
+from attacks._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks._words import words_of
-from attacks.lamp import Lamp, orders
+from attacks.lamp import Lamp, changed, orders
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
 from fedsim.losses import IGNORED
@@ -31,7 +31,7 @@ KNOWN = ("batch-size", "dropout-rates")
 SEARCHES = ("tag", "lamp")
 SHORT = {
     "tag": {"iterations": 5},
-    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 1},
+    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 16, "searches": 1},
 }
 
 
@@ -204,6 +204,16 @@ def test_other_losses_and_unknown_labels_are_refused(
         attack_named("lamp")(classes, torch.Generator())
 
 
+@pytest.mark.parametrize("name", SEARCHES)
+def test_a_contrastive_loss_is_refused_in_one_sentence(
+    name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    unlabelled = replace(observation, spec=replace(observation.spec, classes=1), labels=torch.zeros(1))
+    with pytest.raises(NotApplicable, match="the sentences have no labels"):
+        attack_named(name)(unlabelled, torch.Generator())
+
+
 @given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 999))
 def test_moves_keep_every_word(length: int, count: int, seed: int) -> None:
     found = orders(length, count, torch.Generator().manual_seed(seed))
@@ -225,13 +235,13 @@ def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
     watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    attack = attack_named("lamp", candidates=60)
+    attack = attack_named("lamp", searches=1)
     assert isinstance(attack, Lamp)
     task = attack.prepared(observation)
     vectors = true_vectors(task, truth)
     vectors[0, [1, 4]] = vectors[0, [4, 1]]
     vectors[0, 6] = vectors[0, 0]
-    found = attack.finished(task, Found(0, 0, vectors, ()), (), torch.Generator().manual_seed(0))
+    found = attack.finished(task, Found(0, 0, vectors, ()), torch.Generator().manual_seed(0))
     assert torch.equal(task.tokens(found.inputs), in_order(truth)[0])
 
 
@@ -244,3 +254,115 @@ def test_granted_labels_need_no_search_for_next_words(
     task = attack.prepared(observation)
     assert type(task.comparison) is GeneralComparison
     assert task.places == observation.spec.shape[0]
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_fast_comparison_is_the_general_one(
+    dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"clients": 2, "batch_size": 2})
+    tasks = []
+    for name in ("lamp", "tag"):
+        attack = attack_named(name)
+        assert isinstance(attack, TextMatching)
+        tasks.append(attack.prepared(in_double(observation, truth)))
+    assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
+    masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in tasks[0].masking.masks((), [0], [], 0.0))
+    figures, slopes = [], []
+    for task in tasks:
+        gradients = task.comparison.gradients(vectors, masks, torch.stack([task.labels] * 2), [0, 0])
+        figures.append(torch.stack((gradients.inner(), gradients.squared())))
+        slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared().sum(), vectors)
+    torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)
+
+
+@given(st.integers(0, 999))
+def test_a_change_keeps_to_the_words_and_lengths(seed: int) -> None:
+    tokens, choices, endings = torch.tensor([[1, 2, 3, 9], [4, 5, 8, 0]]), torch.arange(1, 6), torch.tensor([8, 9])
+    other = changed(tokens, (3, 2), choices, endings, torch.Generator().manual_seed(seed))
+    assert int((other != tokens).any(1).sum()) <= 1
+    assert set(other[0, :3].tolist()) | set(other[1, :2].tolist()) <= set(choices.tolist())
+    assert {int(other[0, 3]), int(other[1, 2])} <= set(endings.tolist())
+    assert int(other[1, 3]) == 0
+
+
+def test_drafts_hold_every_word_that_was_read(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
+    attack = attack_named("lamp")
+    assert isinstance(attack, TextMatching)
+    task = attack.prepared(observation)
+    for seed in range(5):
+        found = task.tokens(task.drawn(torch.Generator().manual_seed(seed)))
+        assert (found >= 0).sum(1).tolist() == list(task.lengths)
+        assert set(found[found >= 0].tolist()) == set(in_order(truth)[0].flatten().tolist()) - {-1}
+
+
+def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_grew(
+    watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
+    grown = copy.deepcopy(observation.model)
+    read = words_of(observation).read
+    assert read is not None
+    with torch.no_grad():
+        grown.get_submodule("embed_tokens").get_parameter("weight")[read] *= 3.0
+    attack = attack_named("lamp")
+    assert isinstance(attack, Lamp)
+    task = attack.prepared(replace(observation, model=grown))
+    assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
+
+
+TAGS = {
+    "data": {"name": "digit-tags", "sentences": 60, "length": 8},
+    "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
+}
+LONG = {
+    "tag": {"iterations": 300},
+    "lamp": {"iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "searches": 1},
+}
+
+
+def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dict[str, float]:
+    """Return means over clients: tokens right, those right by a guess from the next client's gradient, and by chance.
+
+    Chance is a sentence's own tokens in random order.
+    """
+    guesses = [attack(observation, torch.Generator().manual_seed(0)).inputs[0] for observation, _ in seen]
+    figures: dict[str, list[float]] = {"own": [], "other": [], "chance": []}
+    for index, (_, truth) in enumerate(seen):
+        sentence = in_order(truth)[0][0]
+        counts = sentence[sentence >= 0].unique(return_counts=True)[1]
+        length = int(counts.sum())
+        figures["chance"].append(float((counts / length).square().sum()))
+        for name, guess in (("own", guesses[index]), ("other", guesses[(index + 1) % len(seen)])):
+            figures[name].append(int(((guess == sentence) & (sentence >= 0)).sum()) / length)
+    return {name: sum(values) / len(values) for name, values in figures.items()}
+
+
+def test_lamp_recovers_sentences(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
+    tables = {**written_text, "federation": {"clients": 3, "batch_size": 1}}
+    seen = [watched(**tables, knows=KNOWN, client=client)[:2] for client in range(2)]
+    share = recovered(attack_named("lamp", **LONG["lamp"]), seen)
+    assert share["own"] > max(share["chance"], share["other"]) + 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEARCHES)
+@pytest.mark.parametrize("task", ["next words", "tags"])
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_sentences_are_recovered_from_their_own_gradient_alone(
+    name: str, task: str, dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    is_tagging = task == "tags"
+    tables = TAGS if is_tagging else written_text
+    tables = {**tables, "model": {**tables["model"], "dropout": dropout}, "federation": {"clients": 4, "batch_size": 1}}
+    knows = (*KNOWN, "masks", *(("labels",) if is_tagging else ()))
+    seen = [watched(**tables, knows=knows, client=client)[:2] for client in range(4)]
+    share = recovered(attack_named(name, **LONG[name]), seen)
+    assert share["own"] > max(share["chance"], share["other"]) + (0.3 if name == "lamp" else 0.2)
