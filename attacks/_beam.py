@@ -88,7 +88,7 @@ class Beam(NamedTuple):
 
 def unreadable(observation: Observation) -> str | None:
     """Return why no prefixes can be grown, in words that end a sentence, or None."""
-    layers = attentions(observation.model)[:_LAYERS]
+    layers = _layers(observation.model)
     if len(layers) < _LAYERS:
         return "the model has no two attention layers with a linear layer 'q_proj'"
     width = observation.model.get_submodule(layers[0]).get_parameter("weight").shape[1]
@@ -101,11 +101,15 @@ def unreadable(observation: Observation) -> str | None:
     return None
 
 
+def _layers(model: nn.Module) -> list[str]:
+    return [name for name in attentions(model) if isinstance(model.get_submodule(name), nn.Linear)][:_LAYERS]
+
+
 def readers_of(observation: Observation) -> list[Reader]:
     """Return one reader, or one a sentence where its masks are known."""
     model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
     tokens = sum(lengths_of(observation))
-    first, second = (subspace_of(observation, layer, tokens) for layer in attentions(model)[:_LAYERS])
+    first, second = (subspace_of(observation, layer, tokens) for layer in _layers(model))
     assert first is not None
     assert second is not None
     if observation.masks is None or not observation.sites:

@@ -1,16 +1,18 @@
-"""How far a vector lies outside what an attention layer read, without a threshold: a soft projector.
+"""What attention layers read, as their gradients show it: the span of their inputs, through noise of a known level.
 
 The gradients of queries, keys and values are sums of products with the inputs x_t of their layer, so their rows span
 these inputs, as long as there are fewer of them than the layer is wide. The three are stacked in units of their noise,
-be it added or rounding, to m rows of width d with singular values s_k and right singular vectors v_k. Noise alone has
-none above sqrt(m) + sqrt(d) (Marchenko and Pastur). With r_k = s_k^2 less its square, and no less than 0,
-P = sum_k r_k / (r_k + m) v_k v_k^T, and the distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
+be it added or rounding (`_levels`), to m rows of width d with singular values s_k and right singular vectors v_k. Noise
+alone has none above the edge sqrt(m) + sqrt(d) (Marchenko and Pastur). The hard projector keeps all v_k above it. The
+soft one is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 less the square of the edge, and no less than 0. The
+distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple
 
@@ -18,23 +20,21 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from attacks._public import noise_of
-from fedsim.types import Observation
+from attacks._levels import measured_levels
+from fedsim.types import Observation, Tensors
 
-_ROUNDING = 1e-5  # of the entries' root mean square: noise below is that of single precision
-_FEWEST_FREE = 8
-_STEPS = 4.0
 _TINY = 1e-30
-_PARTS = ("q_proj", "k_proj", "v_proj")
+_KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # what reads side by side: of Llama, of GPT-2
+_PARTS = ("weight", "lora_a.weight")  # parameters whose gradient's rows are combinations of the layer's inputs
 
 
 class Subspace(NamedTuple):
     """What a layer read.
 
     Attributes:
-        layer: name of the query projection, which reads it.
+        layer: name of the layer that reads it first.
         outside: I - P, shape (d, d), double.
-        size: sum of the shares r / (r + m): about the number of independent inputs.
+        size: about the number of independent inputs: the trace of P.
         noise: largest singular value that noise alone has, in units of the largest one.
     """
 
@@ -50,65 +50,67 @@ class Subspace(NamedTuple):
 
 
 def attentions(model: nn.Module) -> list[str]:
-    """Return the names of the query projections, first block first."""
-    return [name for name, m in model.named_modules() if name.endswith(_PARTS[0]) and isinstance(m, nn.Linear)]
+    """Return the names of the layers that read first in each attention of a block, first block first."""
+    firsts = "|".join(kind[0] for kind in _KINDS)
+    return [name for name, _ in model.named_modules() if re.search(rf"(^|\.)\d+\.(.+\.)?({firsts})$", name)]
 
 
-def subspace_of(observation: Observation, query: str, tokens: int) -> Subspace | None:
-    """Return what a layer read, or None if none of its three gradients is shared.
+def gradients_of(observation: Observation, layer: str) -> Tensors:
+    """Return the shared gradients, rows (m, d), of the layers that read what `layer` reads; by parameter."""
+    place, dot, own = layer.rpartition(".")
+    kind = next(kind for kind in _KINDS if own == kind[0])
+    names = [f"{place}{dot}{one}.{part}" for one in kind for part in _PARTS]
+    shared = observation.update.tensors
+    return {name: _rows(observation.model, name, shared[name]) for name in names if name in shared}
+
+
+def _rows(model: nn.Module, parameter: str, gradient: Tensor) -> Tensor:
+    """Return a gradient as (outputs, inputs): GPT-2 has layers whose weight is (inputs, outputs)."""
+    owner = model.get_submodule(parameter.rpartition(".")[0])
+    return gradient.T if type(owner).__name__ == "Conv1D" else gradient
+
+
+def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace | None:
+    """Return what a layer read, by the soft projector, or None if none of the gradients is shared.
 
     Args:
         observation: of one gradient.
-        query: name of its query projection.
+        layer: one of `attentions`.
         tokens: that the batch has at most; directions beyond them show the noise, if it is not known.
     """
-    shared = {
-        name: observation.update.tensors[name].double()
-        for name in (f"{query.removesuffix(_PARTS[0])}{part}.weight" for part in _PARTS)
-        if name in observation.update.tensors
-    }
+    shared = gradients_of(observation, layer)
     if not shared:
         return None
-    levels = _noise_levels(observation, shared, tokens)
-    stacked = torch.cat([tensor / level for tensor, level in zip(shared.values(), levels, strict=True)])
+    return soft(layer, shared, measured_levels(observation, shared, tokens))
+
+
+def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
+    """Return the soft projector of gradients (m, d) whose entries have noise of these standard deviations."""
+    stacked = _in_units(gradients, levels)
     rows, width = stacked.shape
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
-    edge = (math.sqrt(rows) + math.sqrt(width)) ** 2
-    signal = (singular.square() - edge).clamp_min(0.0)
+    signal = (singular.square() - _edge(stacked) ** 2).clamp_min(0.0)
     shares = signal / (signal + rows)
     outside = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
-    return Subspace(query, outside, float(shares.sum()), math.sqrt(edge) / float(singular[0]))
+    return Subspace(layer, outside, float(shares.sum()), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
 
 
-def _noise_levels(observation: Observation, shared: Mapping[str, Tensor], tokens: int) -> list[float]:
-    """Return the standard deviation of the noise on the entries of each gradient (m, d): stated, or else measured.
-
-    It is no less than some steps of rounding, which unlike noise is no equal share of every direction. Noise on a
-    matrix leaves (m - t) (d - t) times its variance beyond the t largest singular values. Where a matrix has no such
-    values, its level is that of the widest one; in proportion to its norm, if that is no more than rounding.
-    """
-    noise, names, gradients = noise_of(observation), list(shared), list(shared.values())
-    if noise is not None:
-        units = [float(g.square().mean().sqrt()) if noise.is_relative else 1.0 for g in gradients]
-        return [max(math.sqrt(noise.share) * noise.scale * unit, _TINY) for unit in units]
-    measured = [_measured_level(gradient, tokens) for gradient in gradients]
-    sizes = [float(gradient.square().mean().sqrt()) for gradient in gradients]
-    widest = max(range(len(gradients)), key=lambda index: min(gradients[index].shape))
-    level = measured[widest] or 0.0
-    is_rounding = level < _ROUNDING * sizes[widest]
-    others = [level * size / max(sizes[widest], _TINY) if is_rounding else level for size in sizes]
-    levels = [own if own is not None else other for own, other in zip(measured, others, strict=True)]
-    floors = [_STEPS * torch.finfo(observation.update.tensors[name].dtype).eps for name in names]
-    return [max(own, floor * size, _TINY) for own, floor, size in zip(levels, floors, sizes, strict=True)]
+def hard(layer: str, gradients: Tensors, levels: Sequence[float], margin: int = 0) -> Subspace:
+    """Return the projector on all directions above the edge of the noise, and on so many of the next ones."""
+    stacked = _in_units(gradients, levels)
+    _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
+    basis = directions[: int((singular > _edge(stacked)).sum()) + margin]
+    outside = torch.eye(stacked.shape[1], dtype=torch.float64) - basis.T @ basis
+    return Subspace(layer, outside, float(len(basis)), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
 
 
-def _measured_level(gradient: Tensor, tokens: int) -> float | None:
-    """Return the level beyond the `tokens` largest singular values, or None where there are too few of these."""
-    rows, width = gradient.shape
-    if min(rows, width) - tokens < _FEWEST_FREE:
-        return None
-    beyond = torch.linalg.svdvals(gradient)[tokens:].square().sum()
-    return math.sqrt(float(beyond) / ((rows - tokens) * (width - tokens)))
+def _in_units(gradients: Tensors, levels: Sequence[float]) -> Tensor:
+    return torch.cat([own.double() / level for own, level in zip(gradients.values(), levels, strict=True)])
+
+
+def _edge(stacked: Tensor) -> float:
+    rows, width = stacked.shape
+    return math.sqrt(rows) + math.sqrt(width)
 
 
 class _Read(Exception):

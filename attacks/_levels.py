@@ -1,0 +1,91 @@
+"""How much noise is on the entries of a gradient: what a defense states, what rounding leaves, what is measured."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from attacks._public import noise_of
+from fedsim.types import Observation, Tensors
+
+_ROUNDING = 1e-5  # of the entries' root mean square: noise below is that of single precision
+_FEWEST_FREE = 8
+_STEPS = 4.0
+_TINY = 1e-30
+_SUMMED = 2 * torch.finfo(torch.float32).eps  # noise of a single-precision gradient over its norm: sums round often
+
+
+def stated_levels(observation: Observation, gradients: Tensors) -> list[float] | None:
+    """Return the standard deviation on the entries of each gradient that a defense states, or None."""
+    noise = noise_of(observation)
+    if noise is None:
+        return None
+    units = [_size(own) if noise.is_relative else 1.0 for own in gradients.values()]
+    return [max(math.sqrt(noise.share) * noise.scale * unit, _TINY) for unit in units]
+
+
+def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]:
+    """Return what rounding leaves on the entries of each gradient (m, d).
+
+    Entries sent in 16 bits are off by up to half a step of that format. A difference of weights has their steps, once
+    for every local step. The sums of a single-precision gradient leave singular values of some 1e-7 of its norm.
+    """
+    edge = math.sqrt(sum(len(own) for own in gradients.values())) + math.sqrt(next(iter(gradients.values())).shape[1])
+    return [max(_rounding(observation, name, own, edge), _TINY) for name, own in gradients.items()]
+
+
+def _rounding(observation: Observation, name: str, gradient: Tensor, edge: float) -> float:
+    level = _SUMMED * float(gradient.double().norm()) / edge
+    level = max([level, *(_step(gradient, own) for own in (torch.float16, torch.bfloat16) if _fits(gradient, own))])
+    if observation.update.kind == "delta":
+        weights = observation.model.get_parameter(name)
+        level = max(level, math.sqrt(observation.local_steps) * _step(weights, weights.dtype))
+    return level
+
+
+def _fits(gradient: Tensor, dtype: torch.dtype) -> bool:
+    return bool((gradient.to(dtype).to(gradient.dtype) == gradient).all())
+
+
+def _step(values: Tensor, dtype: torch.dtype) -> float:
+    """Return the standard deviation of rounding values to the nearest number of a format."""
+    format_ = torch.finfo(dtype)
+    exponents = values.detach().double().abs().clamp_min(format_.smallest_normal).log2().floor()
+    return float((format_.eps * exponents.exp2()).square().mean().sqrt()) / math.sqrt(12.0)
+
+
+def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -> list[float]:
+    """Return the standard deviation of the noise on the entries of each gradient (m, d): stated, or else measured.
+
+    It is no less than some steps of rounding, which unlike noise is no equal share of every direction. Noise on a
+    matrix leaves (m - t) (d - t) times its variance beyond the t largest singular values. Where a matrix has no such
+    values, its level is that of the widest one; in proportion to its norm, if that is no more than rounding.
+    """
+    stated = stated_levels(observation, gradients)
+    if stated is not None:
+        return stated
+    names, shared = list(gradients), [own.double() for own in gradients.values()]
+    measured = [_measured_level(own, tokens) for own in shared]
+    sizes = [_size(own) for own in shared]
+    widest = max(range(len(shared)), key=lambda index: min(shared[index].shape))
+    level = measured[widest] or 0.0
+    is_rounding = level < _ROUNDING * sizes[widest]
+    others = [level * size / max(sizes[widest], _TINY) if is_rounding else level for size in sizes]
+    levels = [own if own is not None else other for own, other in zip(measured, others, strict=True)]
+    floors = [_STEPS * torch.finfo(observation.update.tensors[name].dtype).eps for name in names]
+    return [max(own, floor * size, _TINY) for own, floor, size in zip(levels, floors, sizes, strict=True)]
+
+
+def _measured_level(gradient: Tensor, tokens: int) -> float | None:
+    """Return the level beyond the `tokens` largest singular values, or None where there are too few of these."""
+    rows, width = gradient.shape
+    if min(rows, width) - tokens < _FEWEST_FREE:
+        return None
+    beyond = torch.linalg.svdvals(gradient)[tokens:].square().sum()
+    return math.sqrt(float(beyond) / ((rows - tokens) * (width - tokens)))
+
+
+def _size(gradient: Tensor) -> float:
+    return float(gradient.double().square().mean().sqrt())

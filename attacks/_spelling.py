@@ -1,0 +1,184 @@
+"""Tokens, and sentences of them, whose inputs of the first attentions lie in the spans that gradients show."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks._beam import apart
+from attacks._prefixes import Front
+from attacks._span_tests import SpanTest
+from attacks._subspaces import Subspace
+from fedsim.errors import NotApplicable
+from fedsim.types import InputSpec, OnStep, Step
+
+_SCANNED = 4096  # inputs that are computed at once to find tokens
+_TRIED = 1024  # sequences at once
+
+
+class Found(NamedTuple):
+    """A sequence of tokens, and its score: the smaller, the further inside."""
+
+    tokens: tuple[int, ...]
+    score: float
+
+
+class Reading(NamedTuple):
+    """What is compared with what.
+
+    Attributes:
+        front: runs the blocks.
+        spaces: what each attention read.
+        test: says what lies inside.
+    """
+
+    front: Front
+    spaces: Sequence[Subspace]
+    test: SpanTest
+
+    def tokens(self, spec: InputSpec) -> list[Tensor]:
+        """Return the tokens that may stand at each place, shape (M,) each.
+
+        Raises:
+            NotApplicable: no token is found.
+        """
+        (length,) = spec.shape
+        places = length if self.front.knows_places() else 1
+        every = torch.arange(spec.vocabulary or 0)
+        parts = every.split(max(1, _SCANNED // places))
+        read = (self.front.read_first(part[:, None].expand(-1, places)) for part in parts)
+        distances = torch.cat([self.spaces[0].distance(own) for own in read])
+        found = [every[self.test.tokens(self.test.scores(own[:, None]))] for own in distances.T]
+        if not any(map(len, found)):
+            raise NotApplicable("no token's embedding lies in the span of the first attention gradient")
+        return found * (length // places)
+
+    def last(self, prefixes: Tensor) -> Tensor:
+        """Return the scores of the last tokens of prefixes (N, t), shape (N,)."""
+        parts = [self._scores(self.front.read_last(part)) for part in prefixes.split(_TRIED)]
+        return torch.cat(parts) if parts else torch.empty(0)
+
+    def whole(self, sequences: Tensor, length: int) -> Tensor:
+        """Return the scores of sequences (N, T) that fill up after `length` tokens, shape (N,)."""
+        read = ([own[:, :length] for own in self.front.read_all(part)] for part in sequences.split(_TRIED))
+        return torch.cat([self.test.sequences(self._scores(own)) for own in read])
+
+    def _scores(self, read: list[Tensor]) -> Tensor:
+        distances = torch.stack([space.distance(own) for space, own in zip(self.spaces[1:], read, strict=True)], -1)
+        return self.test.scores(distances.flatten(0, -2)).view(distances.shape[:-1])
+
+
+def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
+    """Return the prefixes that lie in the spans and cannot be continued.
+
+    Args:
+        reading: of a model in which tokens see those before them alone.
+        tokens: to try at each place.
+        on_step: told of the prefixes of each length.
+
+    Raises:
+        NotApplicable: no prefix, or too many of them, lie in the spans.
+    """
+    test = reading.test
+    prefixes, scores = torch.empty(1, 0, dtype=torch.long), torch.empty(1, 0)
+    ended: list[Found] = []
+    for place, here in enumerate(tokens):
+        longer = torch.cat((prefixes.repeat_interleave(len(here), 0), here.repeat(len(prefixes))[:, None]), 1)
+        last, before = reading.last(longer), scores.repeat_interleave(len(here), 0)
+        stays = test.prefixes(before, last)
+        goes_on = stays.view(len(prefixes), len(here)).any(1)
+        ended += _listed(prefixes[~goes_on], scores[~goes_on], test)
+        prefixes, scores = longer[stays], torch.cat((before, last[:, None]), 1)[stays]
+        if not len(prefixes):
+            break
+        chosen = test.kept(test.sequences(scores))
+        prefixes, scores = prefixes[chosen], scores[chosen]
+        on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
+    if found := ended + _listed(prefixes, scores, test):
+        return found
+    raise NotApplicable("no token that was read begins a sentence whose inputs lie in the second span")
+
+
+def arranged(
+    reading: Reading,
+    tokens: Sequence[Tensor],
+    spec: InputSpec,
+    most: tuple[int, int],
+    generator: torch.Generator,
+    on_step: OnStep,
+) -> list[Found]:
+    """Return the arrangements of tokens that lie in the spans, of each length that padding may fill up.
+
+    Args:
+        reading: of a model that looks ahead.
+        tokens: to try at each place.
+        spec: of the examples.
+        most: number of arrangements up to which all are tried; number of random ones that are tried of more.
+        generator: for these.
+        on_step: told of each length.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    (end,) = spec.shape
+    lengths = range(end if spec.padding is None else 1, end + 1)
+    count = sum(math.prod(map(len, tokens[:length])) for length in lengths)
+    found: list[Found] = []
+    tried = 0
+    for length in lengths:
+        draws = None if count <= most[0] else most[1] // len(lengths)
+        every = _arrangements(tokens[:length], draws, generator)
+        scores = reading.whole(F.pad(every, (0, end - length), value=spec.padding or 0), length)
+        stays = reading.test.tokens(scores)
+        tried += len(every)
+        on_step(Step(0, length, end, 0.0, 0.0, every[stays]))
+        rows = zip(every[stays].tolist(), scores[stays].tolist(), strict=True)
+        found += [Found(tuple(own), score) for own, score in rows]
+    if found:
+        return found
+    raise NotApplicable(
+        f"the model looks ahead, and none of {tried} arrangements of the tokens that were tried, of {count}, "
+        "lies in the span"
+    )
+
+
+def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.Generator) -> Tensor:
+    """Return all arrangements (N, t), or so many random ones, none twice; all if they are not more than that."""
+    if draws is None or math.prod(map(len, tokens)) <= draws:
+        return torch.cartesian_prod(*tokens).view(-1, len(tokens))
+    drawn = [here[torch.randint(len(here), (draws,), generator=generator)] for here in tokens]
+    return torch.stack(drawn, 1).unique(dim=0)
+
+
+def longest(found: list[Found], knows_places: bool) -> list[Found]:
+    """Return sequences that are no beginnings of others.
+
+    Attention over one token again and again reads what it reads over one, unless it knows places, so that repeats of a
+    sentence's first token lie in the span, however many: they count as that token.
+    """
+    once = {
+        own.tokens[:1] if len(set(own.tokens)) == 1 and not knows_places else own.tokens: own.score for own in found
+    }
+    beginnings = {tokens[:end] for tokens in once for end in range(len(tokens))}
+    return [Found(tokens, score) for tokens, score in once.items() if tokens not in beginnings]
+
+
+def best(found: list[Found], count: int, overlap: float) -> list[Found]:
+    """Return so many sentences, by score, that have less than a share of their places in common with better ones."""
+    ranked = sorted(found, key=lambda own: own.score)
+    kept = apart([torch.tensor(own.tokens) for own in ranked], overlap, count)
+    chosen = {tuple(own.tolist()) for own in kept}
+    return [own for own in ranked if own.tokens in chosen]
+
+
+def _listed(prefixes: Tensor, scores: Tensor, test: SpanTest) -> list[Found]:
+    if not prefixes.numel():
+        return []
+    return [
+        Found(tuple(own), score) for own, score in zip(prefixes.tolist(), test.sequences(scores).tolist(), strict=True)
+    ]

@@ -1,0 +1,134 @@
+"""DAGER where its spans are not exact: noise of a stated relative size, 16 bits, and several local steps.
+
+Sentences of real news of up to 16 tokens, tiny Llamas at fresh weights; a victim is a client's first update. Figures
+are means over victims of the share of exact sentences; least and greatest are the ends of their 95 % interval, by
+bootstrap over victims. Beside them, in `spans with room`, stands for how many victims the spans that count with rounding
+alone, which is what the attack uses without noise, leave anything out: where they do not, it would refuse. Of local
+steps `first steps' sentences` are those of the first step.
+"""
+
+from __future__ import annotations
+
+from fedsim import process
+
+process.prepare()
+
+from collections.abc import Iterator, Mapping  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from typing import Any, NamedTuple  # noqa: E402
+
+import numpy as np  # noqa: E402
+import torch  # noqa: E402
+
+from attacks._subspaces import attentions, gradients_of  # noqa: E402
+from benchmarks._rows import Row, main  # noqa: E402
+from fedsim import registry, seeding  # noqa: E402
+from fedsim.client import local_training  # noqa: E402
+from fedsim.errors import NotApplicable  # noqa: E402
+from fedsim.metrics.text import score_sentences  # noqa: E402
+from fedsim.observe import observe  # noqa: E402
+from fedsim.scenario import parse  # noqa: E402
+from fedsim.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
+from fedsim.world import World, shared  # noqa: E402
+
+_KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
+_RESAMPLES = 2000
+_SINGLE = 2 * torch.finfo(torch.float32).eps
+
+
+class Condition(NamedTuple):
+    """What a client sends."""
+
+    name: str
+    federation: Mapping[str, Any]
+    blocks: int = 2
+    width: int = 128
+    defense: Mapping[str, Any] | None = None
+    dtype: torch.dtype = torch.float32
+
+
+def measure(full: bool) -> list[Row]:
+    """Return the rows; the long version has more victims."""
+    torch.set_num_threads(1)
+    return [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
+
+
+def conditions() -> Iterator[Condition]:
+    """Yield what is compared."""
+    for size, blocks in ((1, 2), (4, 2), (4, 4)):
+        federation, setting = {"batch_size": size}, f"batch {size}, {blocks} blocks"
+        yield Condition(f"plain, {setting}", federation, blocks)
+        for scale in (0.01, 0.03, 0.1):
+            noise = {"name": "gradient-noise", "scale": scale, "relative": True}
+            yield Condition(f"noise {scale:g}, {setting}", federation, blocks, defense=noise)
+        if blocks == 2:  # noqa: PLR2004
+            yield Condition(f"float16, {setting}", federation, defense={"name": "float16"})
+            yield Condition(f"bfloat16, {setting}", federation, dtype=torch.bfloat16)
+    for steps in (1, 2, 4):
+        for rate in (1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1.0):
+            optimizer = {"name": "sgd", "learning_rate": rate}
+            federation = {"batch_size": 1, "algorithm": "fedavg", "local_steps": steps, "optimizer": optimizer}
+            yield Condition(f"{steps} local steps of {rate:g}", federation)
+
+
+def rows(condition: Condition, victims: int) -> Iterator[Row]:
+    """Yield the rows of one condition."""
+    seen = list(observed(condition, victims))
+    exact = [exact_sentences(*one) for one in seen]
+    yield row("DAGER, exact sentences", condition, [sum(own) / len(own) for own in exact])
+    if condition.federation.get("local_steps", 1) > 1:
+        yield row("DAGER, first steps' sentences", condition, [float(own[0]) for own in exact])
+    yield row("spans with room", condition, [float(leaves_room(observation)) for observation, _, _ in seen])
+
+
+def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
+    """Yield the first updates of the first clients."""
+    model = {"name": "tiny-llama", "width": condition.width, "hidden": 2 * condition.width, "blocks": condition.blocks}
+    scenario = {
+        "title": "benchmark",
+        "seed": 5,
+        "data": {"name": "lee-news", "length": 16},
+        "model": model,
+        "federation": {"clients": 20, **condition.federation},
+        "defenses": [condition.defense] if condition.defense else [],
+    }
+    world = shared(parse(scenario, "benchmark").model_dump_json())
+    for client in range(victims):
+        update, truth = local_training(world, world.first_weights, 1, client)
+        tensors = {name: own.to(condition.dtype) for name, own in update.tensors.items()}
+        entry = WireEntry(1, client, world.first_weights, replace(update, tensors=tensors))
+        yield observe(world, entry, truth, _KNOWN), truth, world
+
+
+def exact_sentences(observation: Observation, truth: Truth, world: World) -> list[bool]:
+    """Return of every sentence of all steps whether it came back exactly."""
+    method = registry.get("attack", "dager")
+    inputs, labels = (torch.cat([getattr(own, part) for own in truth.private]) for part in ("inputs", "labels"))
+    try:
+        found = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
+    except NotApplicable:
+        return [False] * len(inputs)
+    assert world.dataset.tokenizer is not None
+    return [own.exact for own in score_sentences(found, Batch(inputs, labels), world.dataset.tokenizer).sentences]
+
+
+def leaves_room(observation: Observation) -> bool:
+    """Say whether both spans, of all that stands out of rounding to single precision, are smaller than the width."""
+    for layer in attentions(observation.model)[:2]:
+        gradients = [own.double() for own in gradients_of(observation, layer).values()]
+        singular = torch.linalg.svdvals(torch.cat([own / own.norm() for own in gradients]))
+        if int((singular > _SINGLE * singular[0]).sum()) == gradients[0].shape[1]:
+            return False
+    return True
+
+
+def row(name: str, condition: Condition, values: list[float]) -> Row:
+    """Return the mean over victims with its interval."""
+    means = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values))).mean(1)
+    low, high = (float(own) for own in np.quantile(means, [0.025, 0.975]))
+    mean = sum(values) / len(values)
+    return Row(name, condition.name, mean, "share", low, mean, high, len(values), "reported", True)
+
+
+if __name__ == "__main__":
+    main(measure, __doc__ or "")
