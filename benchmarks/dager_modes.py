@@ -2,9 +2,9 @@
 
 Sentences of real news of up to 16 tokens, tiny Llamas at fresh weights; a victim is a client's first update. Figures
 are means over victims of the share of exact sentences; least and greatest are the ends of their 95 % interval, by
-bootstrap over victims. Beside them, in `spans with room`, stands for how many victims the spans that count with rounding
-alone, which is what the attack uses without noise, leave anything out: where they do not, it would refuse. Of local
-steps `first steps' sentences` are those of the first step.
+bootstrap over victims. Beside them, in `spans with room`, stands for how many victims the spans that count with
+rounding alone, which is what the attack uses without noise, leave anything out: where they do not, it would refuse. Of
+local steps `first steps' sentences` are those of the first step.
 """
 
 from __future__ import annotations
