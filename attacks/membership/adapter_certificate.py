@@ -137,7 +137,17 @@ def _unchanged(
     with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
         before = _read(model.eval(), watched.received, names, probes)
         behind = _read(model.train(), trained, names, probes)
-    return [own for own in adapters if torch.allclose(before[own.name], behind[own.name], rtol=1e-5, atol=1e-6)]
+    return [
+        own
+        for own in adapters
+        if torch.allclose(before[own.name], behind[own.name], rtol=1e-5, atol=1e-6)
+        and not _drops_out(observation.model.get_submodule(own.name))
+    ]
+
+
+def _drops_out(adapter: nn.Module) -> bool:
+    """Say whether an adapter's first factor reads less than the adapter does."""
+    return any(isinstance(module, nn.Dropout) and module.p for module in adapter.modules())
 
 
 def _outside(
@@ -185,7 +195,6 @@ def _worst(shares: Tensor, labels: Tensor) -> Tensor:
 
 
 def _read(model: nn.Module, weights: Tensors, names: Sequence[str], inputs: Tensor) -> dict[str, Tensor]:
-    """Return what the first factors of adapters read, by the adapter's name."""
+    """Return what adapters read, by their names."""
     model.load_state_dict(dict(weights))
-    read = read_by(model, [f"{name}.lora_a" for name in names], inputs, nullcontext())
-    return dict(zip(names, read, strict=True))
+    return dict(zip(names, read_by(model, names, inputs, nullcontext()), strict=True))
