@@ -106,11 +106,11 @@ def inexact(observation: Observation) -> str | None:
     for known in observation.public:
         facts = known.facts
         if facts.get("signs", False):
-            return f"the defense '{known.defense}' sends signs alone"
+            return f"the defense '{known.source}' sends signs alone"
         if facts.get("rounded", False):
-            return f"the defense '{known.defense}' rounds what is sent"
+            return f"the defense '{known.source}' rounds what is sent"
         if float(facts.get("kept_share", 1.0)) < 1.0:
-            return f"the defense '{known.defense}' sends a part of the entries"
+            return f"the defense '{known.source}' sends a part of the entries"
     return "a defense adds noise" if adds_noise(observation) else None
 
 

@@ -289,7 +289,7 @@ class PublicKnowledge:
     """What the description of a defense or component tells an attacker who knows that it is in use.
 
     Attributes:
-        defense: its name.
+        source: its name.
         facts: by name. Attacks understand `noise_law` (gaussian or laplace) and `noise_scale` (standard deviation of
             what is added to every entry; absent where it is not one number), `noise_is_relative` (the scale is in units
             of each tensor's root mean square), `noised_share` (share of the entries that get the noise, if not all),
@@ -300,14 +300,14 @@ class PublicKnowledge:
             N(0, 1) noise) and `penalties` (by name of a module, the function from its output to what each example's
             loss gains). Of defenses that change the batch: `transforms` (functions of the inputs, one of which was
             used), `mixed_examples` (how many examples a mixture holds), `pasted_examples` (the same where every pixel
-            stems from one of them; with `per_sample` each mixture has a rectangle of its own) and `random_signs`
-            (whether entries of the inputs have random signs). Private mechanisms state `clip` (largest norm of what one
-            example or client adds), and `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or
-            `target_epsilon`
-            (from which it follows); where the scale of an entry depends on the batch, they state no `noise_scale`.
+            stems from one of them; with `per_sample` each mixture has a rectangle of its own), `mixed_features` (the
+            same of feature maps, behind the layer `at`) and `random_signs` (whether entries of the inputs have random
+            signs). Private mechanisms state `clip` (largest norm of what one example or client adds), and
+            `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or `target_epsilon` (from which
+            it follows); where the scale of an entry depends on the batch, they state no `noise_scale`.
     """
 
-    defense: str
+    source: str
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 

@@ -84,7 +84,7 @@ def test_an_attacker_learns_of_components_only_if_granted(scenario: Build) -> No
     entry, truth = entry_of(world)
     assert observe(world, entry, truth, {"batch-size", "defenses"}).public == ()  # type: ignore[arg-type]
     (view,) = observe(world, entry, truth, {"batch-size", "components"}).public  # type: ignore[arg-type]
-    assert (view.defense, dict(view.facts)) == ("shift", {"most": 1.0})
+    assert (view.source, dict(view.facts)) == ("shift", {"most": 1.0})
     assert any("does not know which components" in sentence for sentence in describe(world))
     assert not any("components" in sentence for sentence in describe(worlds.build(scenario())))
 

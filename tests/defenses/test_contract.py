@@ -106,7 +106,7 @@ def test_it_prepares_the_same_model_every_time_and_its_loss_is_a_finite_scalar(n
 @pytest.mark.parametrize("name", DEFENSES)
 def test_it_tells_an_informed_attacker_what_is_public(name: str) -> None:
     view = make(name).adaptive_view()
-    assert view.defense == name
+    assert view.source == name
     assert view.facts
 
 
