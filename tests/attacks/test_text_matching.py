@@ -13,11 +13,12 @@ from torch import Tensor
 
 from attacks._comparison import GeneralComparison
 from attacks._engine import Found
+from attacks._moves import changed, orders
 from attacks._sentences import completed, is_cross_entropy
 from attacks._text_matching import Task, TextMatching
 from attacks._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks._words import words_of
-from attacks.lamp import Lamp, changed, orders
+from attacks.lamp import Lamp
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack
 from fedsim.losses import IGNORED

@@ -1,0 +1,77 @@
+"""Moves of words: the orders of a sentence next to the present one, and changes of its tokens.
+
+The moves of LAMP (Balunovic et al. 2022, arXiv 2202.08827): two words swapped, a word moved, a span moved, a beginning
+put behind the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def orders(length: int, count: int, generator: torch.Generator) -> list[list[int]]:
+    """Return so many orders of a sentence's places, each one move away from the present one.
+
+    In turn: swap two words, move a word, move a span, put a beginning behind the end.
+    """
+    return [_MOVES[number % len(_MOVES)](list(range(length)), generator) for number in range(count)]
+
+
+def _swap(order: list[int], generator: torch.Generator) -> list[int]:
+    first, second = _two(len(order), generator)
+    order[first], order[second] = order[second], order[first]
+    return order
+
+
+def _move_word(order: list[int], generator: torch.Generator) -> list[int]:
+    source, target = _two(len(order), generator)
+    order.insert(target, order.pop(source))
+    return order
+
+
+def _move_span(order: list[int], generator: torch.Generator) -> list[int]:
+    first, second = sorted(_two(len(order), generator))
+    span, rest = order[first : second + 1], order[:first] + order[second + 1 :]
+    target = int(torch.randint(len(rest) + 1, (1,), generator=generator))
+    return rest[:target] + span + rest[target:]
+
+
+def _turn(order: list[int], generator: torch.Generator) -> list[int]:
+    cut = int(torch.randint(len(order), (1,), generator=generator))
+    return order[cut:] + order[:cut]
+
+
+_MOVES = (_swap, _move_word, _move_span, _turn)
+
+
+def _two(length: int, generator: torch.Generator) -> tuple[int, int]:
+    first, second = torch.randint(length, (2,), generator=generator).tolist()
+    return first, second
+
+
+def changed(
+    tokens: Tensor, lengths: Sequence[int], choices: Tensor, endings: Tensor, generator: torch.Generator
+) -> Tensor:
+    """Return sentences (B, places) after one change: words moved, one replaced and moved, or what follows the last."""
+    row, kind = (int(torch.randint(n, (1,), generator=generator)) for n in (len(lengths), len(_MOVES) + 3))
+    length, other = lengths[row], tokens.clone()
+    if kind < len(_MOVES):
+        other[row, :length] = tokens[row, _MOVES[kind](list(range(length)), generator)]
+        return other
+    if kind == len(_MOVES) and tokens.shape[1] > length:
+        other[row, length] = _one_of(endings, generator)
+        return other
+    source, target = _two(length, generator)
+    if kind > len(_MOVES) + 1:
+        order = list(range(length))
+        order.insert(target, order.pop(source))
+        other[row, :length] = tokens[row, order]
+    other[row, target] = _one_of(choices, generator)
+    return other
+
+
+def _one_of(choices: Tensor, generator: torch.Generator) -> Tensor:
+    return choices[int(torch.randint(len(choices), (1,), generator=generator))]
