@@ -186,5 +186,5 @@ class _Weighed(torch.autograd.Function):
         return gradient, of_read.mT @ a if ctx.needs_input_grad[1] else None, None, of_read_weighed @ x, of_b, None
 
 
-# Else `apply` would work it out anew in every call, which takes longer than the product.
+# Else `apply` would work it out anew in every call, which takes about as long as a product.
 _Weighed.forward.__signature__ = signature(_Weighed.forward)  # pyright: ignore[reportFunctionMemberAccess]
