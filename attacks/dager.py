@@ -12,8 +12,8 @@ Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, section
 What the update is decides how it is read. After several local steps it is a sum of gradients at weights that drift, and
 more is forgiven. In noise, added or of 16 bits, the spans are soft (`_subspaces`), and all blocks have a say.
 Threat model: honest-but-curious server, one update by SGD, no active dropout in front of the second attention (behind
-it dropout changes no span), and fewer tokens in the batch than the model is wide. A sentence that is the beginning of
-another one in the batch, or a repeat, is not told apart from it.
+it dropout changes no span), and fewer tokens in the batch than the model is wide. A repeat, and a sentence that is the
+beginning of another one, add nothing to the spans; the output layer's gradient tells them (`_multiplicities`).
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from attacks._levels import measured_levels, rounding_levels, stated_levels
 from attacks._matching import gradient_steps_only
+from attacks._multiplicities import multiplicities
 from attacks._multistep import batch_sizes
 from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
@@ -92,8 +93,7 @@ class Dager(Attack[DagerConfig]):
             found = arranged(reading, tokens, observation.spec, most, generator, on_step)
         else:
             found = longest(grown(reading, tokens, on_step), reading.front.knows_places())
-        count = _examples(observation)
-        sentences = best(found, count or len(found), reading.test.overlap)
+        sentences = _in_the_batch(observation, reading, found)
         return Reconstruction(
             inputs=_in_rows(sentences, observation.spec.shape[0]),
             labels=torch.zeros(len(sentences), dtype=torch.long),
@@ -103,7 +103,7 @@ class Dager(Attack[DagerConfig]):
             best_iteration=1,
             history=((1, 0.0),),
             stopped="read off two spans",
-            notes=_remarks(len(found), count),
+            notes=_remarks(len(found), len(sentences), _examples(observation)),
             facts={
                 "rank of the first span": reading.spaces[0].size,
                 "rank of the second span": reading.spaces[1].size,
@@ -133,6 +133,17 @@ class Dager(Attack[DagerConfig]):
 def _examples(observation: Observation) -> int | None:
     """Return how many sentences there are, if that is known."""
     return observation.batch_size if observation.local_steps == 1 else observation.examples
+
+
+def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]) -> list[Found]:
+    """Return the sentences as often as they stand in the batch or, where that does not show, the best ones once."""
+    counts = None
+    if not reading.front.looks_ahead():
+        counts = multiplicities(observation, [own.tokens for own in found])
+    if counts is None:
+        return best(found, _examples(observation) or len(found), reading.test.overlap)
+    worst = max(own.score for own in found)
+    return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
 def _in_rows(sentences: Sequence[Found], length: int) -> Tensor:
@@ -168,8 +179,8 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
     return None
 
 
-def _remarks(found: int, examples: int | None) -> tuple[str, ...]:
-    if examples is None or found == examples:
+def _remarks(found: int, told: int, examples: int | None) -> tuple[str, ...]:
+    if examples is None or found == examples or found < told == examples:
         return ()
     if found > examples:
         return (f"{found} sentences lie in the span; the {examples} that lie in it best were taken",)

@@ -202,11 +202,32 @@ def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched,
     assert read(attacked(observation)) == inputs_of([THREE[0]])
 
 
-def test_beginnings_and_repeats_are_said_to_be_missing(watched: Watched, tables: dict[str, Any]) -> None:
-    sentences = [THREE[0], [*THREE[0][:2], 30], THREE[0]]
-    found = attacked(seen(watched, tables, llama(), sentences))
-    assert read(found) == inputs_of([THREE[0]])
-    assert found.notes == ("1 sentences were found for 3 examples: some are beginnings of others, or repeats",)
+REPEATED = [THREE[0], [*THREE[0][:2], 30], THREE[0], [*THREE[0][:3], 8], [*THREE[0][:2], 15], THREE[1]]
+
+
+@pytest.mark.parametrize("build", [llama, lambda: gpt2(tied=False)])
+def test_beginnings_and_repeats_come_back_as_often_as_they_are_there(
+    build: Callable[[], nn.Module], watched: Watched, tables: dict[str, Any]
+) -> None:
+    found = attacked(seen(watched, tables, build(), REPEATED))
+    assert read(found) == inputs_of(REPEATED)
+    assert not found.notes
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_multiset_of_beginnings_is_counted(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:
+    cuts = st.tuples(st.sampled_from(FOUR), st.integers(2, LENGTH + 1))
+    sentences = [own[:end] for own, end in data.draw(st.lists(cuts, min_size=1, max_size=8))]
+    assert read(attacked(seen(watched, tables, llama(), sentences))) == inputs_of(sentences)
+
+
+def test_beginnings_and_repeats_are_said_to_be_missing_where_one_matrix_is_embedding_and_output_layer(
+    watched: Watched, tables: dict[str, Any]
+) -> None:
+    found = attacked(seen(watched, tables, llama(tied=True), REPEATED))
+    assert read(found) == inputs_of(THREE[:2])
+    assert found.notes == ("2 sentences were found for 6 examples: some are beginnings of others, or repeats",)
 
 
 def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: dict[str, Any]) -> None:
