@@ -11,9 +11,9 @@ Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, section
 
 What the update is decides how it is read. After several local steps it is a sum of gradients at weights that drift, and
 more is forgiven. In noise, added or of 16 bits, the spans are soft (`_subspaces`), and all blocks have a say.
-Threat model: honest-but-curious server, one update by SGD, no active dropout in front of the second attention (behind
-it dropout changes no span), and fewer tokens in the batch than the model is wide. A repeat, and a sentence that is the
-beginning of another one, add nothing to the spans; the output layer's gradient tells them (`_multiplicities`).
+Threat model: honest-but-curious server, one update by SGD, and fewer tokens in the batch than the model is wide. Behind
+the second attention dropout changes no span; in front of it the words are left, where nothing else names them. Repeats
+and sentences that are beginnings of others add nothing to the spans; the output layer tells them (`_multiplicities`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._levels import measured_levels, rounding_levels, stated_levels
+from attacks._masked_tokens import kept_shares, only_scales
 from attacks._matching import gradient_steps_only
 from attacks._multiplicities import multiplicities
 from attacks._multistep import batch_sizes
@@ -33,15 +34,18 @@ from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
 from attacks._spelling import Found, Reading, arranged, best, grown, longest
 from attacks._subspaces import attentions, gradients_of, hard, soft
+from attacks._words import embedding_of, in_rows
+from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _TWO = 2
 _MOST_LAYERS = 10
 _AMPLIFIED = 50.0  # distance of what lies in the span, over the noise in units of the largest singular value
 _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
+_MOST_SOLVED = 5000  # tokens with a linear program each
 
 
 class DagerConfig(Config):
@@ -74,7 +78,7 @@ class Dager(Attack[DagerConfig]):
         layers = attentions(observation.model)[:_TWO]
         if len(layers) < _TWO:
             return "the model has no two attentions whose layers have the names 'q_proj' of Llama or 'c_attn' of GPT-2"
-        if any(drops_in_front(observation.model, site, layers[1]) for site in observation.sites):
+        if _rate_in_front(observation) and not _names_words(observation, layers[0]):
             return "dropout changes what the layers read, and the span test wants it as it was"
         reasons = (_uninformative(observation, layer) for layer in layers)
         return gradient_steps_only(observation) or next(filter(None, reasons), None)
@@ -87,6 +91,8 @@ class Dager(Attack[DagerConfig]):
             NotApplicable: no token lies in the span, or too many sequences do.
         """
         config, reading = self.config, self._reading(observation)
+        if rate := _rate_in_front(observation):
+            return _words(observation, reading, rate, on_step)
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
             most = (config.arrangements, config.drawn)
@@ -128,6 +134,39 @@ class Dager(Attack[DagerConfig]):
         beam = _PER_SENTENCE * count
         tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
         return Reading(Front(observation.model, layers), spaces, Outliers(config.deviations, tokens, beam))
+
+
+def _rate_in_front(observation: Observation) -> float:
+    """Return the largest rate of dropout in front of the second attention."""
+    model, layer = observation.model, attentions(observation.model)[1]
+    return max((site.rate for site in observation.sites if drops_in_front(model, site, layer)), default=0.0)
+
+
+def _names_words(observation: Observation, layer: str) -> bool:
+    """Say whether the first span tells the words through dropout, and no row of an embedding's gradient does."""
+    name, embedding = embedding_of(observation)
+    is_known = f"{name}.weight" in observation.update.tensors or embedding.num_embeddings > _MOST_SOLVED
+    return not is_known and observation.local_steps == 1 and only_scales(observation.model, layer)
+
+
+def _words(observation: Observation, reading: Reading, rate: float, on_step: OnStep) -> Reconstruction:
+    """Return the tokens that lie in the first span under some dropout mask, in rows of no order.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    every = torch.arange(observation.spec.vocabulary or 0)
+    shares = kept_shares(reading.spaces[0], reading.front.read_first(every[:, None])[:, 0])
+    tokens = every[shares > (1.0 - rate) / 2]
+    if not len(tokens):
+        raise NotApplicable("no token's embedding lies in the span of the first attention gradient under any mask")
+    guess = in_rows(tokens, observation.spec.shape[0])
+    on_step(Step(0, 1, 1, 0.0, 0.0, guess))
+    facts = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
+             "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip
+    notes = ("dropout in front of the second attention hides the order: these are the words of the batch, each once",)
+    none = torch.zeros(len(guess), dtype=torch.long)
+    return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
 
 
 def _examples(observation: Observation) -> int | None:

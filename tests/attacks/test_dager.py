@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks._levels import rounding_levels
+from attacks._masked_tokens import kept_shares, only_scales
 from attacks._prefixes import Front
 from attacks._span_tests import Threshold
 from attacks._spelling import Reading
@@ -523,3 +524,41 @@ def test_dropout_behind_the_first_attentions_input_leaves_the_tokens_alone(
         read_second = reading.front.read_all(torch.tensor([own[:-1] for own in THREE]))[0]
     assert set(tokens.tolist()) == {token for own in inputs_of(THREE) for token in own}
     assert spaces[1].distance(read_second)[:, 1:].sqrt().min() > 0.01
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
+    rate: float, watched: Watched, tables: dict[str, Any]
+) -> None:
+    tables = {**tables, "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "dropout": rate}}
+    observation, truth, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
+    name = "embed_tokens.weight"
+    tensors = {own: tensor for own, tensor in observation.update.tensors.items() if own != name}
+    hidden = replace(observation, hidden=frozenset({name}), update=replace(observation.update, tensors=tensors))
+    found = attacked(hidden)
+    (sentence,) = truth_of(truth)
+    assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
+    with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
+        attacked(observation)
+
+
+def test_a_centring_norm_is_not_read_through_dropout() -> None:
+    model = gpt2().train()
+    assert only_scales(model, attentions(model)[0])  # nothing drops out
+    model.get_submodule("own.transformer.drop").p = 0.3
+    assert not only_scales(model, attentions(model)[0])
+    assert only_scales(llama(dropout=0.3).train(), "layers.0.self_attn.q_proj")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_a_linear_program_finds_masks_of_inputs_in_a_span(rate: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 48, generator=generator)
+    masks = (torch.rand(8, 48, generator=generator) > rate).float()
+    gradient = torch.randn(96, 8, generator=generator) @ (inputs * masks)
+    space = hard("q_proj", {"q_proj.weight": gradient}, [1e-6])
+    assert space.size == 8
+    more = kept_shares(space, inputs).float() - masks.mean(1)
+    assert more.min() > -1e-3
+    assert more.max() < 1.5 / 48  # an entry of the input that is about 0 may be kept or not
+    assert kept_shares(space, torch.randn(8, 48, generator=generator)).max() < 0.1
