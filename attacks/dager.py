@@ -42,7 +42,7 @@ from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, 
 
 _TWO = 2
 _MOST_LAYERS = 10
-_AMPLIFIED = 50.0  # distance of what lies in the span, over the noise in units of the largest singular value
+_AMPLIFIED = 200.0  # distance of what lies in the span, over the noise in units of the largest singular value
 _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
 _MOST_SOLVED = 5000  # tokens with a linear program each
