@@ -1,4 +1,4 @@
-"""DAGER where its spans are not exact: noise of a stated relative size, 16 bits, and several local steps, dropout.
+"""DAGER where its spans are not exact: noise of a stated relative size, 16 bits, several local steps, and dropout.
 
 Sentences of real news of up to 16 tokens, tiny Llamas at fresh weights; a victim is a client's first update. Figures
 are means over victims of the share of exact sentences; least and greatest are the ends of their 95 % interval, by
