@@ -124,13 +124,12 @@ class Dager(Attack[DagerConfig]):
         """Return hard spans of two layers and a threshold; or, in noise beyond it, soft ones and outliers."""
         config, count = self.config, _examples(observation) or 1
         tolerance = config.tolerance if observation.local_steps == 1 else config.drift_tolerance
-        shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
-        levels = {layer: _levels(observation, layer) for layer, own in shared.items() if own}
-        layers = list(levels)
-        spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
+        shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
+        layers = [layer for layer, gradients in shared.items() if gradients]
+        spaces = [hard(layer, shared[layer], _levels(observation, layer)) for layer in layers[:_TWO]]
         if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
             return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, config.prefixes))
-        spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
+        spaces = [soft(layer, shared[layer], _levels(observation, layer)) for layer in layers]
         beam = _PER_SENTENCE * count
         tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
         return Reading(Front(observation.model, layers), spaces, Outliers(config.deviations, tokens, beam))
