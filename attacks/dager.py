@@ -11,9 +11,9 @@ Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, section
 
 What the update is decides how it is read. After several local steps it is a sum of gradients at weights that drift, and
 more is forgiven. In noise, added or of 16 bits, the spans are soft (`_subspaces`), and all blocks have a say.
-Threat model: honest-but-curious server, one update by SGD, no active dropout in front of the second attention (behind
-it dropout changes no span), and fewer tokens in the batch than the model is wide. A sentence that is the beginning of
-another one in the batch, or a repeat, is not told apart from it.
+Threat model: honest-but-curious server, one update by SGD, and fewer tokens in the batch than the model is wide. Behind
+the second attention dropout changes no span; in front of it the words are left, where nothing else names them. Repeats
+and sentences that are beginnings of others add nothing to the spans; the output layer tells them (`_multiplicities`).
 """
 
 from __future__ import annotations
@@ -26,21 +26,26 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks._levels import measured_levels, rounding_levels, stated_levels
+from attacks._masked_tokens import kept_shares, only_scales
 from attacks._matching import gradient_steps_only
+from attacks._multiplicities import multiplicities
 from attacks._multistep import batch_sizes
 from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
 from attacks._spelling import Found, Reading, arranged, best, grown, longest
 from attacks._subspaces import attentions, gradients_of, hard, soft
+from attacks._words import embedding_of, in_rows
+from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _TWO = 2
 _MOST_LAYERS = 10
-_AMPLIFIED = 50.0  # distance of what lies in the span, over the noise in units of the largest singular value
+_AMPLIFIED = 200.0  # distance of what lies in the span, over the noise in units of the largest singular value
 _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
+_MOST_SOLVED = 5000  # tokens with a linear program each
 
 
 class DagerConfig(Config):
@@ -73,7 +78,7 @@ class Dager(Attack[DagerConfig]):
         layers = attentions(observation.model)[:_TWO]
         if len(layers) < _TWO:
             return "the model has no two attentions whose layers have the names 'q_proj' of Llama or 'c_attn' of GPT-2"
-        if any(drops_in_front(observation.model, site, layers[1]) for site in observation.sites):
+        if _rate_in_front(observation) and not _names_words(observation, layers[0]):
             return "dropout changes what the layers read, and the span test wants it as it was"
         reasons = (_uninformative(observation, layer) for layer in layers)
         return gradient_steps_only(observation) or next(filter(None, reasons), None)
@@ -86,14 +91,15 @@ class Dager(Attack[DagerConfig]):
             NotApplicable: no token lies in the span, or too many sequences do.
         """
         config, reading = self.config, self._reading(observation)
+        if rate := _rate_in_front(observation):
+            return _words(observation, reading, rate, on_step)
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
             most = (config.arrangements, config.drawn)
             found = arranged(reading, tokens, observation.spec, most, generator, on_step)
         else:
             found = longest(grown(reading, tokens, on_step), reading.front.knows_places())
-        count = _examples(observation)
-        sentences = best(found, count or len(found), reading.test.overlap)
+        sentences = _in_the_batch(observation, reading, found)
         return Reconstruction(
             inputs=_in_rows(sentences, observation.spec.shape[0]),
             labels=torch.zeros(len(sentences), dtype=torch.long),
@@ -103,7 +109,7 @@ class Dager(Attack[DagerConfig]):
             best_iteration=1,
             history=((1, 0.0),),
             stopped="read off two spans",
-            notes=_remarks(len(found), count),
+            notes=_remarks(len(found), len(sentences), _examples(observation)),
             facts={
                 "rank of the first span": reading.spaces[0].size,
                 "rank of the second span": reading.spaces[1].size,
@@ -118,21 +124,64 @@ class Dager(Attack[DagerConfig]):
         """Return hard spans of two layers and a threshold; or, in noise beyond it, soft ones and outliers."""
         config, count = self.config, _examples(observation) or 1
         tolerance = config.tolerance if observation.local_steps == 1 else config.drift_tolerance
-        shared = {layer: gradients_of(observation, layer) for layer in attentions(observation.model)[:_MOST_LAYERS]}
-        levels = {layer: _levels(observation, layer) for layer, own in shared.items() if own}
-        layers = list(levels)
-        spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
+        shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
+        layers = [layer for layer, gradients in shared.items() if gradients]
+        spaces = [hard(layer, shared[layer], _levels(observation, layer)) for layer in layers[:_TWO]]
         if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
             return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, config.prefixes))
-        spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
+        spaces = [soft(layer, shared[layer], _levels(observation, layer)) for layer in layers]
         beam = _PER_SENTENCE * count
         tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
         return Reading(Front(observation.model, layers), spaces, Outliers(config.deviations, tokens, beam))
 
 
+def _rate_in_front(observation: Observation) -> float:
+    """Return the largest rate of dropout in front of the second attention."""
+    model, layer = observation.model, attentions(observation.model)[1]
+    return max((site.rate for site in observation.sites if drops_in_front(model, site, layer)), default=0.0)
+
+
+def _names_words(observation: Observation, layer: str) -> bool:
+    """Say whether the first span tells the words through dropout, and no row of an embedding's gradient does."""
+    name, embedding = embedding_of(observation)
+    is_known = f"{name}.weight" in observation.update.tensors or embedding.num_embeddings > _MOST_SOLVED
+    return not is_known and observation.local_steps == 1 and only_scales(observation.model, layer)
+
+
+def _words(observation: Observation, reading: Reading, rate: float, on_step: OnStep) -> Reconstruction:
+    """Return the tokens that lie in the first span under some dropout mask, in rows of no order.
+
+    Raises:
+        NotApplicable: there are none.
+    """
+    every = torch.arange(observation.spec.vocabulary or 0)
+    shares = kept_shares(reading.spaces[0], reading.front.read_first(every[:, None])[:, 0])
+    tokens = every[shares > (1.0 - rate) / 2]
+    if not len(tokens):
+        raise NotApplicable("no token's embedding lies in the span of the first attention gradient under any mask")
+    guess = in_rows(tokens, observation.spec.shape[0])
+    on_step(Step(0, 1, 1, 0.0, 0.0, guess))
+    facts = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),
+             "least share of a token that was kept": float(shares[tokens].min())}  # fmt: skip
+    notes = ("dropout in front of the second attention hides the order: these are the words of the batch, each once",)
+    none = torch.zeros(len(guess), dtype=torch.long)
+    return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "read off one span", notes, facts)
+
+
 def _examples(observation: Observation) -> int | None:
     """Return how many sentences there are, if that is known."""
     return observation.batch_size if observation.local_steps == 1 else observation.examples
+
+
+def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]) -> list[Found]:
+    """Return the sentences as often as they stand in the batch or, where that does not show, the best ones once."""
+    counts = None
+    if not reading.front.looks_ahead():
+        counts = multiplicities(observation, [own.tokens for own in found])
+    if counts is None:
+        return best(found, _examples(observation) or len(found), reading.test.overlap)
+    worst = max(own.score for own in found)
+    return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
 def _in_rows(sentences: Sequence[Found], length: int) -> Tensor:
@@ -168,8 +217,8 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
     return None
 
 
-def _remarks(found: int, examples: int | None) -> tuple[str, ...]:
-    if examples is None or found == examples:
+def _remarks(found: int, told: int, examples: int | None) -> tuple[str, ...]:
+    if examples is None or found == examples or found < told == examples:
         return ()
     if found > examples:
         return (f"{found} sentences lie in the span; the {examples} that lie in it best were taken",)

@@ -1,10 +1,11 @@
-"""DAGER where its spans are not exact: noise of a stated relative size, 16 bits, and several local steps.
+"""DAGER where its spans are not exact: noise of a stated relative size, 16 bits, several local steps, and dropout.
 
 Sentences of real news of up to 16 tokens, tiny Llamas at fresh weights; a victim is a client's first update. Figures
 are means over victims of the share of exact sentences; least and greatest are the ends of their 95 % interval, by
 bootstrap over victims. Beside them, in `spans with room`, stands for how many victims the spans that count with
 rounding alone, which is what the attack uses without noise, leave anything out: where they do not, it would refuse. Of
-local steps `first steps' sentences` are those of the first step.
+local steps `first step's sentences` are those of the first one. Of clients with dropout in front of what is read, words
+come back.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from benchmarks._rows import Row, main  # noqa: E402
 from fedsim import registry, seeding  # noqa: E402
 from fedsim.client import local_training  # noqa: E402
 from fedsim.errors import NotApplicable  # noqa: E402
-from fedsim.metrics.text import score_sentences  # noqa: E402
+from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
@@ -33,6 +34,7 @@ from fedsim.world import World, shared  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
 _RESAMPLES = 2000
+_EMBEDDING = "embed_tokens.weight"
 _SINGLE = 2 * torch.finfo(torch.float32).eps
 
 
@@ -42,15 +44,16 @@ class Condition(NamedTuple):
     name: str
     federation: Mapping[str, Any]
     blocks: int = 2
-    width: int = 128
     defense: Mapping[str, Any] | None = None
     dtype: torch.dtype = torch.float32
+    dropout: float = 0.0
 
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version has more victims."""
     torch.set_num_threads(1)
-    return [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
+    found = [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
+    return found + [row for condition in dropping() for row in words(condition, 6 if full else 2)]
 
 
 def conditions() -> Iterator[Condition]:
@@ -68,7 +71,29 @@ def conditions() -> Iterator[Condition]:
         for rate in (1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1.0):
             optimizer = {"name": "sgd", "learning_rate": rate}
             federation = {"batch_size": 1, "algorithm": "fedavg", "local_steps": steps, "optimizer": optimizer}
-            yield Condition(f"{steps} local steps of {rate:g}", federation)
+            yield Condition(f"{steps} local {'step' if steps == 1 else 'steps'} of {rate:g}", federation)
+
+
+def dropping() -> Iterator[Condition]:
+    """Yield clients that drop out everywhere and keep their embedding to themselves."""
+    for rate in (0.1, 0.3, 0.5):
+        yield Condition(f"dropout {rate:g}, embedding not shared, batch 4", {"batch_size": 4}, dropout=rate)
+
+
+def words(condition: Condition, victims: int) -> Iterator[Row]:
+    """Yield how many words come back through dropout, and how many of those are right."""
+    method = registry.get("attack", "dager")
+    scores: list[dict[str, float]] = []
+    for observation, truth, world in observed(condition, victims):
+        tensors = {name: own for name, own in observation.update.tensors.items() if name != _EMBEDDING}
+        hidden = replace(
+            observation, update=replace(observation.update, tensors=tensors), hidden=frozenset({_EMBEDDING})
+        )
+        found = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
+        assert world.dataset.tokenizer is not None
+        scores.append(score_words(found, truth.private[0], world.dataset.tokenizer))
+    for figure in ("words found", "found words that are right"):
+        yield row(f"DAGER, {figure}", condition, [own[figure] for own in scores])
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
@@ -77,13 +102,13 @@ def rows(condition: Condition, victims: int) -> Iterator[Row]:
     exact = [exact_sentences(*one) for one in seen]
     yield row("DAGER, exact sentences", condition, [sum(own) / len(own) for own in exact])
     if condition.federation.get("local_steps", 1) > 1:
-        yield row("DAGER, first steps' sentences", condition, [float(own[0]) for own in exact])
+        yield row("DAGER, first step's sentences", condition, [float(own[0]) for own in exact])
     yield row("spans with room", condition, [float(leaves_room(observation)) for observation, _, _ in seen])
 
 
 def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
     """Yield the first updates of the first clients."""
-    model = {"name": "tiny-llama", "width": condition.width, "hidden": 2 * condition.width, "blocks": condition.blocks}
+    model = {"name": "tiny-llama", "blocks": condition.blocks, "dropout": condition.dropout}
     scenario = {
         "title": "benchmark",
         "seed": 5,

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks._levels import rounding_levels
+from attacks._masked_tokens import kept_shares, only_scales
 from attacks._prefixes import Front
 from attacks._span_tests import Threshold
 from attacks._spelling import Reading
@@ -202,11 +203,32 @@ def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched,
     assert read(attacked(observation)) == inputs_of([THREE[0]])
 
 
-def test_beginnings_and_repeats_are_said_to_be_missing(watched: Watched, tables: dict[str, Any]) -> None:
-    sentences = [THREE[0], [*THREE[0][:2], 30], THREE[0]]
-    found = attacked(seen(watched, tables, llama(), sentences))
-    assert read(found) == inputs_of([THREE[0]])
-    assert found.notes == ("1 sentences were found for 3 examples: some are beginnings of others, or repeats",)
+REPEATED = [THREE[0], [*THREE[0][:2], 30], THREE[0], [*THREE[0][:3], 8], [*THREE[0][:2], 15], THREE[1]]
+
+
+@pytest.mark.parametrize("build", [llama, lambda: gpt2(tied=False)])
+def test_beginnings_and_repeats_come_back_as_often_as_they_are_there(
+    build: Callable[[], nn.Module], watched: Watched, tables: dict[str, Any]
+) -> None:
+    found = attacked(seen(watched, tables, build(), REPEATED))
+    assert read(found) == inputs_of(REPEATED)
+    assert not found.notes
+
+
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_multiset_of_beginnings_is_counted(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:
+    cuts = st.tuples(st.sampled_from(FOUR), st.integers(2, LENGTH + 1))
+    sentences = [own[:end] for own, end in data.draw(st.lists(cuts, min_size=1, max_size=8))]
+    assert read(attacked(seen(watched, tables, llama(), sentences))) == inputs_of(sentences)
+
+
+def test_beginnings_and_repeats_are_said_to_be_missing_where_one_matrix_is_embedding_and_output_layer(
+    watched: Watched, tables: dict[str, Any]
+) -> None:
+    found = attacked(seen(watched, tables, llama(tied=True), REPEATED))
+    assert read(found) == inputs_of(THREE[:2])
+    assert found.notes == ("2 sentences were found for 6 examples: some are beginnings of others, or repeats",)
 
 
 def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: dict[str, Any]) -> None:
@@ -502,3 +524,41 @@ def test_dropout_behind_the_first_attentions_input_leaves_the_tokens_alone(
         read_second = reading.front.read_all(torch.tensor([own[:-1] for own in THREE]))[0]
     assert set(tokens.tolist()) == {token for own in inputs_of(THREE) for token in own}
     assert spaces[1].distance(read_second)[:, 1:].sqrt().min() > 0.01
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
+    rate: float, watched: Watched, tables: dict[str, Any]
+) -> None:
+    tables = {**tables, "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "dropout": rate}}
+    observation, truth, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
+    name = "embed_tokens.weight"
+    tensors = {own: tensor for own, tensor in observation.update.tensors.items() if own != name}
+    hidden = replace(observation, hidden=frozenset({name}), update=replace(observation.update, tensors=tensors))
+    found = attacked(hidden)
+    (sentence,) = truth_of(truth)
+    assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
+    with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
+        attacked(observation)
+
+
+def test_a_centring_norm_is_not_read_through_dropout() -> None:
+    model = gpt2().train()
+    assert only_scales(model, attentions(model)[0])  # nothing drops out
+    model.get_submodule("own.transformer.drop").p = 0.3
+    assert not only_scales(model, attentions(model)[0])
+    assert only_scales(llama(dropout=0.3).train(), "layers.0.self_attn.q_proj")
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
+def test_a_linear_program_finds_masks_of_inputs_in_a_span(rate: float) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 48, generator=generator)
+    masks = (torch.rand(8, 48, generator=generator) > rate).float()
+    gradient = torch.randn(96, 8, generator=generator) @ (inputs * masks)
+    space = hard("q_proj", {"q_proj.weight": gradient}, [1e-6])
+    assert space.size == 8
+    more = kept_shares(space, inputs).float() - masks.mean(1)
+    assert more.min() > -1e-3
+    assert more.max() < 1.5 / 48  # an entry of the input that is about 0 may be kept or not
+    assert kept_shares(space, torch.randn(8, 48, generator=generator)).max() < 0.1

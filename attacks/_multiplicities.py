@@ -1,0 +1,81 @@
+"""How often each sentence stands in a batch, beginnings of others too, once it is known which words there are.
+
+An output layer's gradient is dL/dW = sum_n (w_n p_n - y_n) h_n^T over all beginnings n of sentences: h_n is what the
+layer reads there, p_n the model's probabilities, w_n the weight that n has in the loss, and y_n those of the words that
+follow. All h_n are known, so the factors before them are, if these are independent; and few words follow a beginning,
+so w_n is the median of factor over p_n. A sentence of t tokens weighs 1 / (B t) at each: B t times what w_n exceeds
+those of its continuations by is how often n ends there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from attacks._labels import gradient_weight
+from attacks._sentences import is_cross_entropy
+from attacks._subspaces import read_by
+from fedsim.masks import without_dropout
+from fedsim.types import Observation
+
+_Tokens = tuple[int, ...]
+_LEFT = 1e-3  # share of the output layer's gradient that other sentences or rounding may leave
+_INDEPENDENT = 1e-5
+_OFF = 0.2  # of a number that counts
+
+
+def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> dict[_Tokens, int] | None:
+    """Return how often sentences and their beginnings stand in the batch, or None where the gradient does not tell.
+
+    Args:
+        observation: of one gradient of a model in which tokens see those before them alone.
+        sentences: none of which is the beginning of another one.
+    """
+    name, batch = _output_layer(observation), observation.batch_size
+    drops = any(site.rate for site in observation.sites)
+    if name is None or batch is None or drops or observation.local_steps > 1 or not is_cross_entropy(observation):
+        return None
+    read = {own[: t + 1]: there for own in sentences for t, there in enumerate(_read(observation.model, name, own))}
+    weights = _weights(observation, name, torch.stack(list(read.values())))
+    if weights is None:
+        return None
+    ends = dict(zip(read, weights.tolist(), strict=True))
+    for node, weight in list(ends.items()):
+        if len(node) > 1:
+            ends[node[:-1]] -= weight
+    exact = {node: batch * len(node) * weight for node, weight in ends.items()}
+    counts = {node: round(own) for node, own in exact.items()}
+    is_whole = all(abs(exact[node] - count) < _OFF for node, count in counts.items())
+    if not is_whole or sum(counts.values()) != batch or min(counts.values()) < 0:
+        return None
+    return {node: count for node, count in counts.items() if count}
+
+
+def _weights(observation: Observation, layer: str, hidden: Tensor) -> Tensor | None:
+    """Return the weights in the loss (N,) of tokens at which the output layer reads `hidden` (N, d), or None."""
+    gradient = observation.update.tensors[f"{layer}.weight"].double() / gradient_weight(observation)
+    read = hidden.double()
+    singular = torch.linalg.svdvals(read)
+    if len(singular) < len(read) or singular[-1] < _INDEPENDENT * singular[0]:
+        return None
+    factors = gradient @ torch.linalg.pinv(read)  # (V, N)
+    if (gradient - factors @ read).norm() > _LEFT * gradient.norm():
+        return None
+    probabilities = observation.model.get_submodule(layer)(hidden).double().softmax(-1).T
+    return (factors / probabilities).median(0).values
+
+
+def _output_layer(observation: Observation) -> str | None:
+    """Return the name of the last linear layer, if it has one output a class and its gradient is shared."""
+    layers = [(name, module) for name, module in observation.model.named_modules() if isinstance(module, nn.Linear)]
+    if not layers or layers[-1][1].out_features != observation.spec.classes:
+        return None
+    name, _ = layers[-1]
+    return name if f"{name}.weight" in observation.update.tensors else None
+
+
+def _read(model: nn.Module, layer: str, sentence: _Tokens) -> Tensor:
+    """Return what the output layer reads at every token, shape (t, width)."""
+    return read_by(model, [layer], torch.tensor([sentence]), without_dropout())[0][0]
