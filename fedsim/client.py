@@ -117,8 +117,10 @@ class ClientRound:
         sites = self.world.sites
         if not sites:
             return [nullcontext(())] * steps
-        drawing = KeptPrefixes if all(site.odds for site in sites) else kept_masks
-        return [drawing(self.generator("dropout", step)) for step in range(steps)]
+        generators = [self.generator("dropout", step) for step in range(steps)]
+        if all(site.odds and not site.per_example for site in sites):
+            return [KeptPrefixes(sites, generator) for generator in generators]
+        return [kept_masks(generator) for generator in generators]
 
     def gradient(
         self, local: LocalStep, step: int, dropping: AbstractContextManager[Sequence[Tensor]]
@@ -128,7 +130,10 @@ class ClientRound:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.sites:
             return loss, gradient, local
-        return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.sites)
+        masked = LocalStep(
+            local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.sites
+        )
+        return loss, gradient, masked
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""

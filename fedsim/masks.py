@@ -8,6 +8,7 @@ kernels neither expose their mask nor have a second derivative.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -81,23 +82,27 @@ def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
 
 
 class KeptPrefixes:
-    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes.
+    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes, one a batch.
 
-    Nothing is taken over but these, so the forward pass costs what it costs without dropout.
+    Nothing is taken over but these, so the forward pass costs what it costs without dropout, and lengths are drawn
+    before it: the same work between two gradients, with cold caches, takes several times as long. A further forward
+    pass draws further ones.
     """
 
-    def __init__(self, generator: torch.Generator) -> None:
-        self._drawn: tuple[torch.Generator, list[Tensor]] = (generator, [])
+    def __init__(self, sites: Sequence[DropoutSite], generator: torch.Generator) -> None:
+        lengths = (_drawn_length(site.odds, generator) for site in itertools.cycle(sites))
+        first = list(itertools.islice(lengths, len(sites)))
+        self._kept: tuple[Iterator[int], list[Tensor]] = (itertools.chain(first, lengths), [])
 
     def __enter__(self) -> list[Tensor]:
-        self._token = _PREFIXES.set(self._drawn)
-        return self._drawn[1]
+        self._token = _PREFIXES.set(self._kept)
+        return self._kept[1]
 
     def __exit__(self, *_failure: object) -> None:
         _PREFIXES.reset(self._token)
 
 
-_PREFIXES: ContextVar[tuple[torch.Generator, list[Tensor]] | None] = ContextVar("prefixes", default=None)
+_PREFIXES: ContextVar[tuple[Iterator[int], list[Tensor]] | None] = ContextVar("prefixes", default=None)
 
 
 @contextmanager
@@ -221,15 +226,18 @@ def prefix_dropout(
         return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)
     if not training:
         return activation
-    generator, masks = _PREFIXES.get() or (None, [])
-    mask = _drawn_prefix(odds, tuple(activation.shape), generator, activation, per_example=per_example)
-    masks.append(mask)
-    return activation * mask
+    shape, kept = tuple(activation.shape), _PREFIXES.get()
+    if kept is None:
+        return activation * _drawn_prefix(odds, shape, None, activation, per_example=per_example)
+    lengths, masks = kept
+    masks.append(prefix_mask(next(lengths), shape, activation))
+    return activation * masks[-1]
 
 
 def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
     """Return the mask that keeps the first `length` entries of the last dimension."""
-    return (torch.arange(shape[-1], device=like.device) < length).to(like.dtype).expand(shape)
+    strides = (*(0 for _ in shape[1:]), 1)
+    return _ones_then_zeros(shape[-1], like.dtype, like.device).as_strided(shape, strides, shape[-1] - length)
 
 
 def _drawn_prefix(
@@ -241,13 +249,22 @@ def _drawn_prefix(
     per_example: bool,
 ) -> Tensor:
     if not per_example:
-        weights = _weights(odds)
-        # What `multinomial` does for one draw, without its checks of the weights, which take as long again.
-        drawn = (weights / torch.empty_like(weights).exponential_(generator=generator)).argmax()
-        return prefix_mask(1 + int(drawn), shape, like)
+        return prefix_mask(_drawn_length(odds, generator), shape, like)
     drawn = _weights(odds).multinomial(shape[0], replacement=True, generator=generator)
     kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
     return kept.to(like).expand(shape)
+
+
+def _drawn_length(odds: tuple[float, ...], generator: torch.Generator | None) -> int:
+    """Draw a length as `multinomial` does, without its checks of the weights, which take as long again."""
+    weights = _weights(odds)
+    return 1 + int((weights / torch.empty_like(weights).exponential_(generator=generator)).argmax())
+
+
+@lru_cache(maxsize=64)
+def _ones_then_zeros(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return as many ones as zeros, of which every prefix mask is a window."""
+    return torch.cat((torch.ones(channels), torch.zeros(channels))).to(device, dtype)
 
 
 @lru_cache(maxsize=64)

@@ -8,10 +8,12 @@ from torch import nn
 from fedsim import seeding
 from fedsim.errors import FedsimError
 from fedsim.masks import (
+    KeptPrefixes,
     drawn_masks,
     dropout_sites,
     expected_mask,
     injected_masks,
+    kept_masks,
     prefix_dropout,
     prefix_mask,
     recorded_masks,
@@ -220,6 +222,22 @@ def test_drawn_prefix_masks_are_what_a_client_draws() -> None:
             model(x)
         (drawn,) = drawn_masks(sites, torch.Generator().manual_seed(seed), x)
         assert torch.equal(drawn, recording.masks[0])
+
+
+@pytest.mark.parametrize("passes", [1, 3])
+def test_lengths_drawn_before_the_forward_pass_are_those_drawn_in_it_however_often_it_runs(passes: int) -> None:
+    with seeding.contained(1):
+        model, x = Prefix(), torch.randn(2, 8)
+    sites = dropout_sites(model, (8,), 2)
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        with kept_masks(generator) as expected:
+            outputs = [model(x) for _ in range(passes)]
+        with KeptPrefixes(sites, torch.Generator().manual_seed(seed)) as masks:
+            again = [model(x) for _ in range(passes)]
+        assert len(masks) == passes
+        assert all(torch.equal(a, b) for a, b in zip(masks, expected, strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(again, outputs, strict=True))
 
 
 def test_a_prefix_is_kept_in_training_alone_and_its_lengths_follow_the_odds() -> None:

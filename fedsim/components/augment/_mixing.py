@@ -6,6 +6,7 @@ Paper: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 from __future__ import annotations
 
 import math
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,10 +62,10 @@ def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: 
         return unmixed(count)
     shares, partners = mixture
     height, width = size
-    boxes = boxes_of(shares, height, width, generator)
-    edges = boxes.numpy()
-    weights = torch.from_numpy(1.0 - (edges[:, 1::2] - edges[:, ::2]).prod(1) / (height * width))
-    return Draw(partners, boxes.expand(count, 4), weights.expand(count))
+    boxes = _boxes(shares, height, width, generator)
+    weights = [1.0 - (bottom - top) * (right - left) / (height * width) for top, bottom, left, right in boxes]
+    own = torch.tensor(weights, dtype=torch.float64)
+    return Draw(partners, _as_tensor(boxes).expand(count, 4), own.expand(count))
 
 
 def unmixed(count: int) -> Draw:
@@ -96,13 +97,7 @@ def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator
 
     Half sides are whole numbers, so an odd side loses a pixel. Returns shape (N, 4), rows and columns.
     """
-    centres = [torch.randint(size, shares.shape, generator=generator).numpy() for size in (height, width)]
-    roots, edges = np.sqrt(1.0 - shares.numpy()), np.empty((len(shares), 4), np.int64)  # NumPy: cheaper for so few
-    for side, (size, centre) in enumerate(zip((height, width), centres, strict=True)):
-        half = (size * roots).astype(np.int64) >> 1
-        np.maximum(centre - half, 0, out=edges[:, 2 * side])
-        np.minimum(centre + half, size, out=edges[:, 2 * side + 1])
-    return torch.from_numpy(edges)
+    return _as_tensor(_boxes(shares, height, width, generator))
 
 
 def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tensor:
@@ -120,11 +115,31 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
-    if labels.dim() == _PROBABILITIES:
-        own = labels.double()
-    else:
-        own = torch.zeros(len(labels), classes, dtype=torch.float64).scatter_(1, labels.unsqueeze(1), 1.0)
+    own = labels.double() if labels.dim() == _PROBABILITIES else _one_hot(classes).index_select(0, labels)
     return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
+
+
+_Box = tuple[int, int, int, int]
+
+
+def _boxes(shares: Tensor, height: int, width: int, generator: torch.Generator) -> list[_Box]:
+    """Draw `boxes_of` as numbers: for so few, tensors cost more than Python, most of all between two gradients."""
+    rows, columns = (torch.randint(size, shares.shape, generator=generator).tolist() for size in (height, width))
+    boxes: list[_Box] = []
+    for row, column, share in zip(rows, columns, shares.tolist(), strict=True):
+        root = math.sqrt(1.0 - share)
+        up, aside = int(height * root) // 2, int(width * root) // 2
+        boxes.append((max(row - up, 0), min(row + up, height), max(column - aside, 0), min(column + aside, width)))
+    return boxes
+
+
+def _as_tensor(boxes: list[_Box]) -> Tensor:
+    return torch.from_numpy(np.array(boxes))
+
+
+@cache
+def _one_hot(classes: int) -> Tensor:
+    return torch.eye(classes, dtype=torch.float64)
 
 
 def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
