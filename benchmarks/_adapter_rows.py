@@ -20,7 +20,7 @@ from fedsim.losses import cross_entropy
 from fedsim.models._checkpoint import CausalModel
 from fedsim.types import InputSpec
 
-EXAMPLES, LENGTH, RANK, ALPHA = 4, 32, 8, 16
+EXAMPLES, MANY, LENGTH, RANK, ALPHA = 4, 16, 32, 8, 16
 PLACES = {"q, v": ("q_proj", "v_proj"), "all seven": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",
                                                        "down_proj")}  # fmt: skip
 
@@ -77,29 +77,41 @@ def step(model: nn.Module, tokens: Tensor) -> Callable[[int], None]:
     return take
 
 
-def rows(model: nn.Module, vocabulary: int, passes: int, label: str) -> Iterator[Row]:
-    """Yield ratios for LoRA with and without dropout, ALLoRA, and peft's own LoRA once more, at two placements.
+def all_rows(model: nn.Module, vocabulary: int, full: bool, label: str) -> Iterator[Row]:
+    """Yield `rows` of every placement, and of larger steps; the long version takes more passes."""
+    passes = 60 if full else 20
+    for where in PLACES:
+        yield from rows(model, vocabulary, passes, label, where)
+    yield from rows(model, vocabulary, passes // 3, label, "q, v", MANY)
+
+
+def rows(
+    model: nn.Module, vocabulary: int, passes: int, label: str, where: str, examples: int = EXAMPLES
+) -> Iterator[Row]:
+    """Yield ratios for LoRA with and without dropout, ALLoRA, and peft's own LoRA once more.
 
     Args:
         model: of the names of the Llama family.
         vocabulary: number of its tokens.
         passes: of every way, two at least.
         label: of the model, for the rows.
+        where: one of PLACES.
+        examples: of a step.
     """
-    tokens = torch.randint(vocabulary, (EXAMPLES, LENGTH + 1), generator=torch.Generator().manual_seed(0))
-    for where, places in PLACES.items():
-        ways = {
-            "LoRA": ours(model, "lora", places, alpha=ALPHA),
-            "LoRA, p = 0.1": ours(model, "lora", places, alpha=ALPHA, dropout=0.1),
-            "ALLoRA": ours(model, "allora", places),
-        }
-        others = [theirs(model, places, dropout) for dropout in (0.0, 0.1, 0.0)]
-        *own, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
-        setting = f"{label}, {EXAMPLES} x {LENGTH} tokens, {where}, rank {RANK}"
-        for name, seconds in zip(ways, own, strict=True):
-            under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
-            yield _row(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
-        yield _row("peft's LoRA / peft's LoRA: a step", setting, again, plain, "")
+    tokens = torch.randint(vocabulary, (examples, LENGTH + 1), generator=torch.Generator().manual_seed(0))
+    places = PLACES[where]
+    ways = {
+        "LoRA": ours(model, "lora", places, alpha=ALPHA),
+        "LoRA, p = 0.1": ours(model, "lora", places, alpha=ALPHA, dropout=0.1),
+        "ALLoRA": ours(model, "allora", places),
+    }
+    others = [theirs(model, places, dropout) for dropout in (0.0, 0.1, 0.0)]
+    *own, plain, dropped, again = alternating([step(m, tokens) for m in (*ways.values(), *others)], passes)
+    setting = f"{label}, {examples} x {LENGTH} tokens, {where}, rank {RANK}"
+    for name, seconds in zip(ways, own, strict=True):
+        under, against = (dropped, "peft's LoRA, p = 0.1") if "0.1" in name else (plain, "peft's LoRA")
+        yield _row(f"{name} / {against}: a step", setting, seconds, under, "<= 1.0")
+    yield _row("peft's LoRA / peft's LoRA: a step", setting, again, plain, "")
 
 
 def _row(name: str, setting: str, over: Sequence[float], under: Sequence[float], must: str) -> Row:

@@ -43,7 +43,7 @@ def measure(full: bool) -> list[Row]:
     model = causal_model(smollm2(), _SPEC).train()
     for size, must in ((1, "<= 5"), (8, "<= 60")):
         rows += reading(model, dataset, size, must, trials=5 if full else 3)
-    return [*rows, *_adapter_rows.rows(causal_model(smollm2(), _SPEC), _TOKENS, 60 if full else 20, "135M")]
+    return [*rows, *_adapter_rows.all_rows(causal_model(smollm2(), _SPEC), _TOKENS, full, "135M")]
 
 
 def loading() -> Row:

@@ -130,9 +130,7 @@ class ClientRound:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.sites:
             return loss, gradient, local
-        masked = LocalStep(
-            local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.sites
-        )
+        masked = LocalStep(local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.sites)
         return loss, gradient, masked
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:

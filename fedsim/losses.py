@@ -23,7 +23,7 @@ def cross_entropy(outputs: Tensor, labels: Tensor) -> Tensor:
     """Return the mean over examples and answers, a scalar."""
     if outputs.dim() == _ONE_ANSWER and labels.is_floating_point():
         # The same number as that of F.cross_entropy, by half as many calls.
-        return torch.dot(F.log_softmax(outputs, 1).flatten(), labels.flatten()) / -len(labels)
+        return torch.log_softmax(outputs, 1).view(-1) @ labels.reshape(-1) / -len(labels)
     if outputs.dim() == _ONE_ANSWER:
         return F.cross_entropy(outputs, labels)
     return per_example(outputs, labels).mean()

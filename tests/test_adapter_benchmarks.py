@@ -42,10 +42,9 @@ def test_every_way_takes_steps_on_its_own_adapters_alone() -> None:
     assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
 
 
-def test_rows_hold_each_way_to_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_hold_each_way_to_peft() -> None:
     pytest.importorskip("peft")
-    monkeypatch.setattr(steps, "PLACES", {"q, v": ("q_proj", "v_proj")})
-    found = list(steps.rows(small(), 40, 2, "small"))
+    found = list(steps.rows(small(), 40, 2, "small", "q, v"))
     assert [row.name.split(" / ")[0] for row in found] == ["LoRA", "LoRA, p = 0.1", "ALLoRA", "peft's LoRA"]
     assert [row.must for row in found] == ["<= 1.0"] * 3 + ["reported"]
     assert all(row.value > 0 and "95 % [" in row.setting for row in found)
