@@ -308,7 +308,7 @@ def results(record: RunRecord) -> Table:
     """Return the table of arms and attacks that ends a run: of images, or of sentences."""
     is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
     headings = ("recognised", "median PSNR (dB)", "mean SSIM")
-    of_text = ("exact sentences", "right tokens", "ROUGE-1", "ROUGE-2", "ROUGE-L", "secrets read")
+    of_text = ("exact sentences", "right tokens", "ROUGE-1, 2, L", "secrets read")
     table = Table(title=str(record.scenario["title"]), title_justify="left")
     for heading in ("arm", "attack", *(of_text if is_text else headings), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
@@ -329,9 +329,9 @@ def _of_images(summary: Summary) -> tuple[str, str]:
 
 def _of_text(summary: Summary) -> tuple[str, ...]:
     text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
-    rouge = (_number(own, 2) for own in (text.rouge_1, text.rouge_2, text.rouge_l))
+    rouge = (text.rouge_1, text.rouge_2, text.rouge_l)
     right, read = ("-" if own is None else _percent(own) for own in (text.token_accuracy, text.secrets))
-    return right, *rouge, read
+    return right, ", ".join(f"{own.value:.2f}" for own in rouge if own is not None) or "-", read
 
 
 def composites(record: RunRecord) -> Table | None:

@@ -278,7 +278,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
     Console(file=ending, width=200).print(display.results(record))
-    for heading in ("exact sentences", "right tokens", "ROUGE-1", "ROUGE-2", "ROUGE-L"):
+    for heading in ("exact sentences", "right tokens", "ROUGE-1, 2, L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()
     assert not any("normalised" in told or "labels" in told for told in record.threat_model)
