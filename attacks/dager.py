@@ -30,6 +30,7 @@ from attacks._masked_tokens import kept_shares, only_scales
 from attacks._matching import gradient_steps_only
 from attacks._multiplicities import multiplicities
 from attacks._multistep import batch_sizes
+from attacks._onward import behind_first_step, can_go_on
 from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
 from attacks._spelling import Found, Reading, arranged, best, grown, longest
@@ -90,16 +91,19 @@ class Dager(Attack[DagerConfig]):
         Raises:
             NotApplicable: no token lies in the span, or too many sequences do.
         """
-        config, reading = self.config, self._reading(observation)
+        is_one = observation.local_steps == 1
+        reading = self._reading(observation, self.config.tolerance if is_one else self.config.drift_tolerance)
         if rate := _rate_in_front(observation):
             return _words(observation, reading, rate, on_step)
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
-            most = (config.arrangements, config.drawn)
+            most = (self.config.arrangements, self.config.drawn)
             found = arranged(reading, tokens, observation.spec, most, generator, on_step)
         else:
             found = longest(grown(reading, tokens, on_step), reading.front.knows_places())
         sentences = _in_the_batch(observation, reading, found)
+        if not is_one and not reading.front.looks_ahead():
+            sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
         return Reconstruction(
             inputs=_in_rows(sentences, observation.spec.shape[0]),
             labels=torch.zeros(len(sentences), dtype=torch.long),
@@ -120,10 +124,27 @@ class Dager(Attack[DagerConfig]):
             },
         )
 
-    def _reading(self, observation: Observation) -> Reading:
+    def _step_by_step(self, observation: Observation, on_step: OnStep) -> list[Found]:
+        """Return the sentences of the first steps, each read at its own weights, until one is not read whole."""
+        sentences: list[Found] = []
+        for size in observation.batch_sizes or ():
+            reading = self._reading(observation, self.config.tolerance)
+            try:
+                found = longest(grown(reading, reading.tokens(observation.spec), on_step), reading.front.knows_places())
+            except NotApplicable:
+                return sentences
+            if len(found) < size:
+                return sentences
+            found = best(found, size, reading.test.overlap)
+            sentences += found
+            if not can_go_on(observation):
+                return sentences
+            observation = behind_first_step(observation, _in_rows(found, observation.spec.shape[0]))
+        return sentences
+
+    def _reading(self, observation: Observation, tolerance: float) -> Reading:
         """Return hard spans of two layers and a threshold; or, in noise beyond it, soft ones and outliers."""
         config, count = self.config, _examples(observation) or 1
-        tolerance = config.tolerance if observation.local_steps == 1 else config.drift_tolerance
         shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
         layers = [layer for layer, gradients in shared.items() if gradients]
         spaces = [hard(layer, shared[layer], _levels(observation, layer)) for layer in layers[:_TWO]]

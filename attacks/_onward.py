@@ -1,0 +1,98 @@
+"""Several local steps of SGD, one after the other: the spans of an update hold what the first one read, exactly.
+
+    theta_1 = theta_0 - a g(theta_0; S_1),    theta_1 - theta_K = sum over the later steps of a g(theta_k; S_k+1)
+
+Who has all sentences of the first step computes its gradient, goes on to the weights behind it, and has an update of
+one step fewer at weights that are known. So the sentences of every step come back, however far the weights move, as
+long as each step's do. What follows a sentence's last token no span says: the token that leaves least of the update
+is taken.
+Derived for this project, no paper.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from attacks._layers import run
+from attacks._levels import rounding_levels
+from attacks._sentences import behind, explains, with_labels
+from attacks._subspaces import attentions, gradients_of, hard
+from attacks._words import words_of
+from fedsim.types import Observation, Tensors
+
+_MOST_TRIED = 64
+
+
+def can_go_on(observation: Observation) -> bool:
+    """Say whether the client's steps can be repeated once their sentences are known: plain SGD on next words."""
+    return (
+        observation.local_steps > 1
+        and observation.batch_sizes is not None
+        and not observation.optimizer_settings.get("momentum")
+        and not any(site.rate for site in observation.sites)
+        and observation.labels is None
+        and explains(observation)
+    )
+
+
+def behind_first_step(observation: Observation, sentences: Tensor) -> Observation:
+    """Return what a server would see that had sent the weights behind the first step.
+
+    Args:
+        observation: of several steps that `can_go_on`.
+        sentences: all of the first step, tokens (B, T), -1 behind the ends.
+    """
+    candidates = behind(observation, words_of(observation))[:_MOST_TRIED]
+    last = candidates[:1].repeat(len(sentences))
+    best, least = _later(observation, _step(observation, sentences, last))
+    for row in range(len(sentences)):
+        for token in candidates.tolist():
+            other = last.clone()
+            other[row] = token
+            later, left = _later(observation, _step(observation, sentences, other))
+            if left < least:
+                best, least, last = later, left, other
+    return best
+
+
+def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[float, float]]:
+    """Return the observation behind a step, and what is left: directions that were read, and the squared norm.
+
+    A step with one wrong word leaves all of its sentence's directions behind.
+    """
+    sizes = (observation.batch_sizes or ())[1:]
+    model = copy.deepcopy(observation.model)
+    with torch.no_grad():
+        for name, own in step.items():
+            model.get_parameter(name).sub_(own)
+    tensors = {
+        # The difference of weights, as it was sent: what the client's own arithmetic rounds is not counted twice.
+        name: model.get_parameter(name).detach() - (observation.model.get_parameter(name).detach() - own)
+        for name, own in observation.update.tensors.items()
+    }
+    later = replace(
+        observation,
+        model=model,
+        update=replace(observation.update, tensors=tensors),
+        local_steps=observation.local_steps - 1,
+        batch_size=sizes[0],
+        batch_sizes=sizes,
+        examples=sum(sizes),
+    )
+    layer = attentions(model)[1]
+    gradients = gradients_of(later, layer)
+    read = hard(layer, gradients, rounding_levels(observation, gradients)).size
+    return later, (read, sum(float(own.double().square().sum()) for own in tensors.values()))
+
+
+@torch.enable_grad()
+def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
+    trained = {name: own for name, own in observation.model.named_parameters() if own.requires_grad}
+    inputs, labels = with_labels(sentences, last)
+    loss = observation.loss(run(observation.model, inputs), labels)
+    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
+    return {name: observation.learning_rate * own for name, own in zip(trained, gradients, strict=True)}
