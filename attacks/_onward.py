@@ -19,6 +19,7 @@ from torch import Tensor
 
 from attacks._layers import run
 from attacks._levels import rounding_levels
+from attacks._multistep import batch_sizes
 from attacks._sentences import behind, explains, with_labels
 from attacks._subspaces import attentions, gradients_of, hard
 from attacks._words import words_of
@@ -64,7 +65,7 @@ def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[
 
     A step with one wrong word leaves all of its sentence's directions behind.
     """
-    sizes = (observation.batch_sizes or ())[1:]
+    _, *sizes = batch_sizes(observation)
     model = copy.deepcopy(observation.model)
     with torch.no_grad():
         for name, own in step.items():
@@ -80,7 +81,7 @@ def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[
         update=replace(observation.update, tensors=tensors),
         local_steps=observation.local_steps - 1,
         batch_size=sizes[0],
-        batch_sizes=sizes,
+        batch_sizes=tuple(sizes),
         examples=sum(sizes),
     )
     layer = attentions(model)[1]
