@@ -47,26 +47,8 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
         observation: of several steps that `can_go_on`.
         sentences: all of the first step, tokens (B, T), -1 behind the ends.
     """
-    candidates = behind(observation, words_of(observation))[:_MOST_TRIED]
-    last = candidates[:1].repeat(len(sentences))
-    best, least = _later(observation, _step(observation, sentences, last))
-    for row in range(len(sentences)):
-        for token in candidates.tolist():
-            other = last.clone()
-            other[row] = token
-            later, left = _later(observation, _step(observation, sentences, other))
-            if left < least:
-                best, least, last = later, left, other
-    return best
-
-
-def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[float, float]]:
-    """Return the observation behind a step, and what is left: directions that were read, and the squared norm.
-
-    A step with one wrong word leaves all of its sentence's directions behind.
-    """
     _, *sizes = batch_sizes(observation)
-    model = copy.deepcopy(observation.model)
+    step, model = _first_step(observation, sentences), copy.deepcopy(observation.model)
     with torch.no_grad():
         for name, own in step.items():
             model.get_parameter(name).sub_(own)
@@ -75,7 +57,7 @@ def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[
         name: model.get_parameter(name).detach() - (observation.model.get_parameter(name).detach() - own)
         for name, own in observation.update.tensors.items()
     }
-    later = replace(
+    return replace(
         observation,
         model=model,
         update=replace(observation.update, tensors=tensors),
@@ -84,10 +66,35 @@ def _later(observation: Observation, step: Tensors) -> tuple[Observation, tuple[
         batch_sizes=tuple(sizes),
         examples=sum(sizes),
     )
-    layer = attentions(model)[1]
-    gradients = gradients_of(later, layer)
+
+
+def _first_step(observation: Observation, sentences: Tensor) -> Tensors:
+    """Return a g of the sentences, with the tokens behind them that leave least of the update, one after the other."""
+    candidates = behind(observation, words_of(observation))[:_MOST_TRIED]
+    last = candidates[:1].repeat(len(sentences))
+    best = _step(observation, sentences, last)
+    least = _left(observation, best)
+    for row in range(len(sentences)):
+        for token in candidates.tolist():
+            other = last.clone()
+            other[row] = token
+            step = _step(observation, sentences, other)
+            if (left := _left(observation, step)) < least:
+                best, least, last = step, left, other
+    return best
+
+
+def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
+    """Return how many directions a step leaves in what the second attention read, and the squared norm of the rest.
+
+    A step with one wrong word leaves all directions of its sentence.
+    """
+    tensors = {name: own - step[name] for name, own in observation.update.tensors.items()}
+    rest = replace(observation, update=replace(observation.update, tensors=tensors))
+    layer = attentions(observation.model)[1]
+    gradients = gradients_of(rest, layer)
     read = hard(layer, gradients, rounding_levels(observation, gradients)).size
-    return later, (read, sum(float(own.double().square().sum()) for own in tensors.values()))
+    return read, sum(float(own.double().square().sum()) for own in tensors.values())
 
 
 @torch.enable_grad()
