@@ -9,8 +9,9 @@ arrangements of the tokens are tried. Of a LoRA layer, the rows of dL/dA = s B^T
 weight's gradient did, once B is no longer zero and unless there are more tokens than rows.
 Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3.
 
-What the update is decides how it is read. After several local steps it is a sum of gradients at weights that drift, and
-more is forgiven. In noise, added or of 16 bits, the spans are soft (`_subspaces`), and all blocks have a say.
+What the update is decides how it is read. Several local steps are read one after the other (`_onward`); where that ends
+early, their sum is taken for one gradient at weights that drift, and more is forgiven. In noise, added or of 16 bits,
+the spans are soft (`_subspaces`), and all blocks have a say.
 Threat model: honest-but-curious server, one update by SGD, and fewer tokens in the batch than the model is wide. Behind
 the second attention dropout changes no span; in front of it the words are left, where nothing else names them. Repeats
 and sentences that are beginnings of others add nothing to the spans; the output layer tells them (`_multiplicities`).
