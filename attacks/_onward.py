@@ -20,12 +20,10 @@ from torch import Tensor
 from attacks._layers import run
 from attacks._levels import rounding_levels
 from attacks._multistep import batch_sizes
-from attacks._sentences import behind, explains, with_labels
-from attacks._subspaces import attentions, gradients_of, hard
+from attacks._sentences import ended, explains, with_labels
+from attacks._subspaces import attentions, gradients_of, rank
 from attacks._words import words_of
 from fedsim.types import Observation, Tensors
-
-_MOST_TRIED = 64
 
 
 def can_go_on(observation: Observation) -> bool:
@@ -47,8 +45,13 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
         observation: of several steps that `can_go_on`.
         sentences: all of the first step, tokens (B, T), -1 behind the ends.
     """
+
+    def left(last: Tensor) -> tuple[float, float]:
+        return _left(observation, _step(observation, sentences, last))
+
     _, *sizes = batch_sizes(observation)
-    step, model = _first_step(observation, sentences), copy.deepcopy(observation.model)
+    _, last = ended(observation, words_of(observation), len(sentences), left)
+    step, model = _step(observation, sentences, last), copy.deepcopy(observation.model)
     with torch.no_grad():
         for name, own in step.items():
             model.get_parameter(name).sub_(own)
@@ -68,22 +71,6 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
     )
 
 
-def _first_step(observation: Observation, sentences: Tensor) -> Tensors:
-    """Return a g of the sentences, with the tokens behind them that leave least of the update, one after the other."""
-    candidates = behind(observation, words_of(observation))[:_MOST_TRIED]
-    last = candidates[:1].repeat(len(sentences))
-    best = _step(observation, sentences, last)
-    least = _left(observation, best)
-    for row in range(len(sentences)):
-        for token in candidates.tolist():
-            other = last.clone()
-            other[row] = token
-            step = _step(observation, sentences, other)
-            if (left := _left(observation, step)) < least:
-                best, least, last = step, left, other
-    return best
-
-
 def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
     """Return how many directions a step leaves in what the second attention read, and the squared norm of the rest.
 
@@ -93,12 +80,13 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
     rest = replace(observation, update=replace(observation.update, tensors=tensors))
     layer = attentions(observation.model)[1]
     gradients = gradients_of(rest, layer)
-    read = hard(layer, gradients, rounding_levels(observation, gradients)).size
+    read = rank(gradients, rounding_levels(observation, gradients))
     return read, sum(float(own.double().square().sum()) for own in tensors.values())
 
 
 @torch.enable_grad()
 def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
+    """Return a g of sentences that `last` follow."""
     trained = {name: own for name, own in observation.model.named_parameters() if own.requires_grad}
     inputs, labels = with_labels(sentences, last)
     loss = observation.loss(run(observation.model, inputs), labels)

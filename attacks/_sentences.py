@@ -5,8 +5,9 @@ A sentence that was cut is followed by a word that it does not hold, and any oth
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,6 +18,8 @@ from fedsim.losses import IGNORED, cross_entropy
 from fedsim.types import Masks, Observation
 
 _MOST_TRIED = 64
+
+LeftT = TypeVar("LeftT", float, tuple[float, float])
 
 
 class Completed(NamedTuple):
@@ -43,17 +46,33 @@ def completed(observation: Observation, sentences: Tensor, words: Words, masks: 
     if observation.labels is not None:
         none = torch.zeros(len(sentences), dtype=torch.long)
         return Completed(distance_of(observation, sentences, none, masks), none)
+    least, last = ended(
+        observation, words, len(sentences), lambda last: distance_of(observation, sentences, last, masks)
+    )
+    return Completed(least, last)
+
+
+def ended(observation: Observation, words: Words, count: int, left: Callable[[Tensor], LeftT]) -> tuple[LeftT, Tensor]:
+    """Return what is left unexplained at least, and the tokens behind `count` sentences that leave it.
+
+    They are tried one after the other, sentence by sentence.
+
+    Args:
+        observation: of one gradient or several.
+        words: what the gradient says about the tokens.
+        count: B.
+        left: from tokens (B,) to what they leave.
+    """
     candidates = behind(observation, words)[:_MOST_TRIED]
-    last = candidates[:1].repeat(len(sentences))
-    least = distance_of(observation, sentences, last, masks)
-    for row in range(len(sentences)):
+    last = candidates[:1].repeat(count)
+    least = left(last)
+    for row in range(count):
         for token in candidates.tolist():
             other = last.clone()
             other[row] = token
-            distance = distance_of(observation, sentences, other, masks)
-            if distance < least:
-                least, last = distance, other
-    return Completed(least, last)
+            if (own := left(other)) < least:
+                least, last = own, other
+    return least, last
 
 
 def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks: Masks) -> float:

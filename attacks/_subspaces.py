@@ -95,13 +95,19 @@ def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     return Subspace(layer, outside, float(shares.sum()), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
 
 
-def hard(layer: str, gradients: Tensors, levels: Sequence[float], margin: int = 0) -> Subspace:
-    """Return the projector on all directions above the edge of the noise, and on so many of the next ones."""
+def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
+    """Return the projector on all directions above the edge of the noise."""
     stacked = _in_units(gradients, levels)
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
-    basis = directions[: int((singular > _edge(stacked)).sum()) + margin]
+    basis = directions[singular > _edge(stacked)]
     outside = torch.eye(stacked.shape[1], dtype=torch.float64) - basis.T @ basis
     return Subspace(layer, outside, float(len(basis)), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
+
+
+def rank(gradients: Tensors, levels: Sequence[float]) -> int:
+    """Return the size of `hard`, in a fraction of its time."""
+    stacked = _in_units(gradients, levels)
+    return int((torch.linalg.svdvals(stacked) > _edge(stacked)).sum())
 
 
 def _in_units(gradients: Tensors, levels: Sequence[float]) -> Tensor:

@@ -35,12 +35,12 @@ from attacks._onward import behind_first_step, can_go_on
 from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
 from attacks._spelling import Found, Reading, arranged, best, grown, longest
-from attacks._subspaces import attentions, gradients_of, hard, soft
+from attacks._subspaces import attentions, gradients_of, hard, rank, soft
 from attacks._words import embedding_of, in_rows
 from fedsim.errors import NotApplicable
 from fedsim.hooks import Attack, Effort
 from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
 _TWO = 2
 _MOST_LAYERS = 10
@@ -106,7 +106,7 @@ class Dager(Attack[DagerConfig]):
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
         return Reconstruction(
-            inputs=_in_rows(sentences, observation.spec.shape[0]),
+            inputs=_padded(sentences, observation.spec.shape[0]),
             labels=torch.zeros(len(sentences), dtype=torch.long),
             masks=None,
             objective=0.0,
@@ -140,7 +140,7 @@ class Dager(Attack[DagerConfig]):
             sentences += found
             if not can_go_on(observation):
                 return sentences
-            observation = behind_first_step(observation, _in_rows(found, observation.spec.shape[0]))
+            observation = behind_first_step(observation, _padded(found, observation.spec.shape[0]))
         return sentences
 
     def _reading(self, observation: Observation, tolerance: float) -> Reading:
@@ -148,10 +148,12 @@ class Dager(Attack[DagerConfig]):
         config, count = self.config, _examples(observation) or 1
         shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
         layers = [layer for layer, gradients in shared.items() if gradients]
-        spaces = [hard(layer, shared[layer], _levels(observation, layer)) for layer in layers[:_TWO]]
+        levels = {layer: _levels(observation, shared[layer]) for layer in layers[:_TWO]}
+        spaces = [hard(layer, shared[layer], levels[layer]) for layer in layers[:_TWO]]
         if max(space.noise for space in spaces) * _AMPLIFIED < tolerance:
             return Reading(Front(observation.model, layers[:_TWO]), spaces, Threshold(tolerance, config.prefixes))
-        spaces = [soft(layer, shared[layer], _levels(observation, layer)) for layer in layers]
+        levels |= {layer: _levels(observation, shared[layer]) for layer in layers[_TWO:]}
+        spaces = [soft(layer, shared[layer], levels[layer]) for layer in layers]
         beam = _PER_SENTENCE * count
         tokens = max(beam, int(_SHARE * (observation.spec.vocabulary or 0)))
         return Reading(Front(observation.model, layers), spaces, Outliers(config.deviations, tokens, beam))
@@ -206,21 +208,20 @@ def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]
     return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
-def _in_rows(sentences: Sequence[Found], length: int) -> Tensor:
+def _padded(sentences: Sequence[Found], length: int) -> Tensor:
     rows = torch.full((len(sentences), length), -1)
     for row, sentence in zip(rows, sentences, strict=True):
         row[: len(sentence.tokens)] = torch.tensor(sentence.tokens)
     return rows
 
 
-def _levels(observation: Observation, layer: str) -> list[float]:
+def _levels(observation: Observation, gradients: Tensors) -> list[float]:
     """Return the noise of a layer's gradients: stated, or rounding; or as measured, where a span has to have room."""
-    gradients = gradients_of(observation, layer)
     stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
     if stated is not None and observation.update.kind == "gradient":
         return [max(own) for own in zip(stated, rounding, strict=True)]
     width, tokens = next(iter(gradients.values())).shape[1], sum(batch_sizes(observation)) * observation.spec.shape[0]
-    if hard(layer, gradients, rounding).size == width and tokens <= width - _FEWEST_FREE:
+    if tokens <= width - _FEWEST_FREE and rank(gradients, rounding) == width:
         return measured_levels(observation, gradients, tokens)
     return rounding
 
@@ -232,10 +233,10 @@ def _uninformative(observation: Observation, layer: str) -> str | None:
         return f"no gradient of queries, keys or values of '{place}' is shared"
     if not any(bool(own.any()) for own in gradients.values()):
         return f"the gradients of '{place}' are zero: those of fresh adapters are, until the second update"
-    rank = int(hard(layer, gradients, _levels(observation, layer)).size)
+    read = rank(gradients, _levels(observation, gradients))
     rows, width = sum(len(own) for own in gradients.values()), next(iter(gradients.values())).shape[1]
-    if rank == min(rows, width):
-        return f"the gradients of '{place}' have full rank {rank}: too many tokens, or noise"
+    if read == min(rows, width):
+        return f"the gradients of '{place}' have full rank {read}: too many tokens, or noise"
     return None
 
 

@@ -175,7 +175,7 @@ class _Weighed(torch.autograd.Function):
         x, read, a, b = ctx.saved_tensors
         config: AlloraConfig = ctx.config
         if config.dependence == "output":
-            weighed = gradient * config.factors((read.mT @ b.mT).abs())
+            weighed = gradient * config.of_outputs(a, b, read.mT)
             of_read, of_read_weighed = b.mT @ gradient.mT, b.mT @ weighed.mT
             of_b = (read @ weighed).mT
         else:
