@@ -22,7 +22,7 @@ from attacks._comparison import Setting
 from attacks._masking import Masking
 from attacks._unrolled import LocalStep, UnrolledComparison
 from fedsim.boxes import Pasted, inside
-from fedsim.types import Masks, Observation
+from fedsim.types import Masks, Observation, Tensors
 
 _HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
 _BALANCING = 8
@@ -225,19 +225,11 @@ class PastedComparison(UnrolledComparison):
 
     name = "unrolled, with composites"
 
-    def _advanced(
-        self,
-        step: LocalStep,
-        inputs: Tensor,
-        labels: Tensor,
-        masks: Masks,
-        total: tuple[Tensor, ...],
-        velocity: tuple[Tensor, ...],
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
         count = len(masks) - step.further
         if isinstance(step, PastingStep):
             inputs, labels = step.pasting.composites(masks[count:], inputs, labels)
-        return super()._advanced(step, inputs, labels, masks[:count], total, velocity)
+        return super()._loss(step, inputs, labels, masks[:count], weights)
 
 
 class MapComparison(UnrolledComparison):
@@ -253,20 +245,12 @@ class MapComparison(UnrolledComparison):
         super().__init__(setting, [observation], steps, checkpointed=False)
         self._layer = setting.model.get_submodule(at)
 
-    def _advanced(
-        self,
-        step: LocalStep,
-        inputs: Tensor,
-        labels: Tensor,
-        masks: Masks,
-        total: tuple[Tensor, ...],
-        velocity: tuple[Tensor, ...],
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
         assert isinstance(step, PastingStep)
         count = len(masks) - step.further
         mixture = cast("BoxPasting", step.pasting).mixture(masks[count:])
         with pasted_behind(self._layer, mixture):
-            return super()._advanced(step, inputs, mixture.of_labels(labels), masks[:count], total, velocity)
+            return super()._loss(step, inputs, mixture.of_labels(labels), masks[:count], weights)
 
 
 @contextmanager

@@ -74,7 +74,10 @@ class Reading(NamedTuple):
 
 
 def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
-    """Return the prefixes that lie in the spans and cannot be continued.
+    """Return the prefixes that lie in the spans and cannot be continued, and are no beginnings of others.
+
+    Attention over one token again and again reads what it reads over one, unless it knows places, so that repeats of a
+    sentence's first token lie in the span, however many: they count as that token.
 
     Args:
         reading: of a model in which tokens see those before them alone.
@@ -100,7 +103,7 @@ def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[F
         prefixes, scores = prefixes[chosen], scores[chosen]
         on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
     if found := ended + _listed(prefixes, scores, test):
-        return found
+        return _longest(found, reading.front.knows_places())
     raise NotApplicable("no token that was read begins a sentence whose inputs lie in the second span")
 
 
@@ -155,12 +158,7 @@ def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.
     return torch.stack(drawn, 1).unique(dim=0)
 
 
-def longest(found: list[Found], knows_places: bool) -> list[Found]:
-    """Return sequences that are no beginnings of others.
-
-    Attention over one token again and again reads what it reads over one, unless it knows places, so that repeats of a
-    sentence's first token lie in the span, however many: they count as that token.
-    """
+def _longest(found: list[Found], knows_places: bool) -> list[Found]:
     once = {
         own.tokens[:1] if len(set(own.tokens)) == 1 and not knows_places else own.tokens: own.score for own in found
     }

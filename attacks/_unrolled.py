@@ -16,7 +16,7 @@ from torch import Tensor
 from attacks._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
 from attacks._labels import gradient_weight
 from attacks._multistep import as_gradient, batch_sizes, sites_for
-from fedsim.types import DropoutSite, Masks, Observation
+from fedsim.types import DropoutSite, Masks, Observation, Tensors
 
 
 @dataclass(frozen=True)
@@ -135,12 +135,16 @@ class UnrolledComparison:
         velocity: tuple[Tensor, ...],
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """Return the sum of velocities and the velocity after one step of SGD."""
-        setting = replace(self._setting, sites=step.sites)
         weights = {
             name: (received - self._step_size * moved).requires_grad_()
             for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
         }
-        loss = setting.loss(setting.outputs(inputs, masks, weights), labels)
+        loss = self._loss(step, inputs, labels, masks, weights)
         gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
+
+    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
+        """Return the loss of a step at some weights. Override it for clients that do more to a batch than drop out."""
+        setting = replace(self._setting, sites=step.sites)
+        return setting.loss(setting.outputs(inputs, masks, weights), labels)

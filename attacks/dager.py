@@ -34,7 +34,7 @@ from attacks._multistep import batch_sizes
 from attacks._onward import behind_first_step, can_go_on
 from attacks._prefixes import Front, drops_in_front
 from attacks._span_tests import Outliers, Threshold
-from attacks._spelling import Found, Reading, arranged, best, grown, longest
+from attacks._spelling import Found, Reading, arranged, best, grown
 from attacks._subspaces import attentions, gradients_of, hard, rank, soft
 from attacks._words import embedding_of, in_rows
 from fedsim.errors import NotApplicable
@@ -101,7 +101,7 @@ class Dager(Attack[DagerConfig]):
             most = (self.config.arrangements, self.config.drawn)
             found = arranged(reading, tokens, observation.spec, most, generator, on_step)
         else:
-            found = longest(grown(reading, tokens, on_step), reading.front.knows_places())
+            found = grown(reading, tokens, on_step)
         sentences = _in_the_batch(observation, reading, found)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
@@ -131,7 +131,7 @@ class Dager(Attack[DagerConfig]):
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
             try:
-                found = longest(grown(reading, reading.tokens(observation.spec), on_step), reading.front.knows_places())
+                found = grown(reading, reading.tokens(observation.spec), on_step)
             except NotApplicable:
                 return sentences
             if len(found) < size:

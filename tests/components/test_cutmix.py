@@ -60,7 +60,7 @@ def test_the_weight_is_the_share_of_pixels_that_stayed_and_the_rest_is_the_partn
 
 @pytest.mark.parametrize(("height", "width"), [(4, 40), (40, 4)])
 def test_rows_are_clipped_by_the_height_and_columns_by_the_width(height: int, width: int) -> None:
-    boxes = boxes_of(torch.zeros(2000).double(), height, width, random())
+    boxes = torch.tensor(boxes_of(torch.zeros(2000).double(), height, width, random()))
     top, bottom, left, right = boxes.unbind(1)
     assert (int(top.min()), int(bottom.max()), int(left.min()), int(right.max())) == (0, height, 0, width)
     assert int((bottom - top).max()) == height
@@ -121,7 +121,7 @@ def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same
 def test_before_clipping_the_box_has_the_area_that_was_drawn(height: int, width: int) -> None:
     """Sides are rounded down to even numbers, so each loses less than two pixels; the rest lost is at the border."""
     shares = torch.rand(2000, generator=random(), dtype=torch.float64)
-    boxes = boxes_of(shares, height, width, random(1))
+    boxes = torch.tensor(boxes_of(shares, height, width, random(1)))
     top, bottom, left, right = boxes.unbind(1)
     is_whole = (top > 0) & (bottom < height) & (left > 0) & (right < width)
     assert int(is_whole.sum()) > 200
@@ -136,7 +136,7 @@ def test_clipping_raises_the_mean_weight_to_that_of_the_continuous_limit() -> No
     shares = torch.rand(20_000, generator=generator, dtype=torch.float64)
 
     def mean(side: int) -> float:
-        return 1.0 - float(areas(boxes_of(shares, side, side, generator)).double().mean()) / side**2
+        return 1.0 - float(areas(torch.tensor(boxes_of(shares, side, side, generator))).double().mean()) / side**2
 
     assert 0.66 < mean(32) < 0.73
     assert mean(4000) == pytest.approx(0.679, abs=0.006)
@@ -176,8 +176,8 @@ def test_the_variants_do_what_their_names_say() -> None:
 
 
 def test_an_empty_box_and_a_full_one() -> None:
-    assert int(areas(boxes_of(torch.ones(100).double(), 8, 8, random())).sum()) == 0
-    full = areas(boxes_of(torch.zeros(1000).double(), 8, 8, random()))
+    assert int(areas(torch.tensor(boxes_of(torch.ones(100).double(), 8, 8, random()))).sum()) == 0
+    full = areas(torch.tensor(boxes_of(torch.zeros(1000).double(), 8, 8, random())))
     assert int(full.max()) == 64
     assert float(full.double().mean()) < 45  # clipped around a random centre, so seldom the whole image
 

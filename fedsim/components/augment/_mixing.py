@@ -62,10 +62,10 @@ def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: 
         return unmixed(count)
     shares, partners = mixture
     height, width = size
-    boxes = _boxes(shares, height, width, generator)
+    boxes = boxes_of(shares, height, width, generator)
     weights = [1.0 - (bottom - top) * (right - left) / (height * width) for top, bottom, left, right in boxes]
     own = torch.tensor(weights, dtype=torch.float64)
-    return Draw(partners, _as_tensor(boxes).expand(count, 4), own.expand(count))
+    return Draw(partners, torch.from_numpy(np.array(boxes)).expand(count, 4), own.expand(count))
 
 
 def unmixed(count: int) -> Draw:
@@ -92,12 +92,19 @@ def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
     return torch.lerp(inputs, torch.zeros_like(inputs), _cover(boxes, inputs))
 
 
-def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator) -> Tensor:
+def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator) -> list[tuple[int, int, int, int]]:
     """Draw a box for each share l0 (N,): sides floor(H r) and floor(W r), r = sqrt(1 - l0), clipped at the border.
 
-    Half sides are whole numbers, so an odd side loses a pixel. Returns shape (N, 4), rows and columns.
+    Half sides are whole numbers, so an odd side loses a pixel. Returns rows and columns, as `Draw` has them, as
+    numbers: for so few, tensors cost more than Python, most of all between two gradients.
     """
-    return _as_tensor(_boxes(shares, height, width, generator))
+    rows, columns = (torch.randint(size, shares.shape, generator=generator).tolist() for size in (height, width))
+    boxes: list[tuple[int, int, int, int]] = []
+    for row, column, share in zip(rows, columns, shares.tolist(), strict=True):
+        root = math.sqrt(1.0 - share)
+        up, aside = int(height * root) // 2, int(width * root) // 2
+        boxes.append((max(row - up, 0), min(row + up, height), max(column - aside, 0), min(column + aside, width)))
+    return boxes
 
 
 def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tensor:
@@ -117,24 +124,6 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
         raise FedsimError(f"cutmix cannot mix labels of shape {tuple(labels.shape)}: expected {expected}.")
     own = labels.double() if labels.dim() == _PROBABILITIES else _one_hot(classes).index_select(0, labels)
     return torch.lerp(own.index_select(0, draw.partners), own, draw.weights.unsqueeze(1)).to(like)
-
-
-_Box = tuple[int, int, int, int]
-
-
-def _boxes(shares: Tensor, height: int, width: int, generator: torch.Generator) -> list[_Box]:
-    """Draw `boxes_of` as numbers: for so few, tensors cost more than Python, most of all between two gradients."""
-    rows, columns = (torch.randint(size, shares.shape, generator=generator).tolist() for size in (height, width))
-    boxes: list[_Box] = []
-    for row, column, share in zip(rows, columns, shares.tolist(), strict=True):
-        root = math.sqrt(1.0 - share)
-        up, aside = int(height * root) // 2, int(width * root) // 2
-        boxes.append((max(row - up, 0), min(row + up, height), max(column - aside, 0), min(column + aside, width)))
-    return boxes
-
-
-def _as_tensor(boxes: list[_Box]) -> Tensor:
-    return torch.from_numpy(np.array(boxes))
 
 
 @cache
