@@ -3,6 +3,6 @@
 `reconstruct` runs one on gradients from anywhere.
 """
 
-from attacks._reconstruct import reconstruct
+from attacks.core.reconstruct import reconstruct
 
 __all__ = ["reconstruct"]

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from benchmarks._passes import alternating, interval, ratio
 from benchmarks._rows import Row
-from fedsim import registry
-from fedsim.losses import cross_entropy
+from fedsim.core import registry
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import InputSpec
 from fedsim.models._checkpoint import CausalModel
-from fedsim.types import InputSpec
 
 EXAMPLES, MANY, LENGTH, RANK, ALPHA = 4, 16, 32, 8, 16
 PLACES = {"q, v": ("q_proj", "v_proj"), "all seven": ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj",

@@ -13,8 +13,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from fedsim.masks import injected_masks, without_dropout
-from fedsim.types import DropoutSite, Loss, Masks, Tensors
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import DropoutSite, Loss, Masks, Tensors
 
 _TABLE = "encoder.embed_tokens.weight"
 _TINY = 1e-30

@@ -10,8 +10,8 @@ from typing import Any
 
 from benchmarks._rows import Row, measured
 from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
-from fedsim import registry, seeding
-from fedsim.hooks import Attack
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Attack
 from fedsim.metrics.image import score_items
 
 _RATES = (0.0, 0.1, 0.25, 0.5)

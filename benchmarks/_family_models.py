@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from fedsim.types import InputSpec
+from fedsim.core.types import InputSpec
 
 _PATCH = 2
 _FEATURES = 48

@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsim.masks import drawn_masks, injected_masks
-from fedsim.types import DropoutSite, InputSpec, Observation, OnStep, Step
+from fedsim.core.masks import drawn_masks, injected_masks
+from fedsim.core.types import DropoutSite, InputSpec, Observation, OnStep, Step
 
 _LEARNING_RATE = 0.1
 _TOTAL_VARIATION = 1e-5

@@ -15,7 +15,7 @@ from typing import Any
 from benchmarks._environments import python_with
 from benchmarks._victims import victims_of, write
 from benchmarks.attack_peers._service import Run, Task
-from fedsim import process
+from fedsim.core import process
 
 _BREACHING = "breaching==0.1.2"
 _FAREWELL = 60
@@ -31,7 +31,7 @@ class Program:
             module: its name.
             arguments: of its command line.
             python: the interpreter; this one when absent.
-            prepared: False takes the variables of `fedsim.process.prepare` from its environment.
+            prepared: False takes the variables of `fedsim.core.process.prepare` from its environment.
         """
         self._command = [str(python or sys.executable), "-m", f"benchmarks.attack_peers.{module}", *arguments]
         absent = () if prepared else process.ENVIRONMENT

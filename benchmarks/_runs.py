@@ -8,10 +8,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedsim import display, experiment
+from fedsim.cli import display
+from fedsim.experiment import runner
 from fedsim.record import ArmRecord
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
 
 
 def arms_of(scenario: Scenario) -> tuple[ArmRecord, ...]:
@@ -19,4 +20,4 @@ def arms_of(scenario: Scenario) -> tuple[ArmRecord, ...]:
     with tempfile.TemporaryDirectory() as folder, display.watching(Console(file=sys.stderr)) as watcher:
         run = RunFolder(Path(folder) / "run")
         run.create(overwrite=False)
-        return experiment.run(scenario, run, watcher, command="benchmark", earlier=None).arms
+        return runner.run(scenario, run, watcher, command="benchmark", earlier=None).arms

@@ -10,9 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fedsim import world
-from fedsim.scenario import parse
-from fedsim.world import World
+from fedsim.scenario import parse, world
+from fedsim.scenario.world import World
 
 FOLDER = Path(os.environ.get("FEDSIM_STSB", Path(__file__).parents[2] / "shared" / "data"))
 

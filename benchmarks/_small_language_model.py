@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fedsim import registry
 from fedsim.components.optimizer.adam import Adam, AdamConfig
-from fedsim.hooks import ModelComponent, Optimizer
-from fedsim.losses import cross_entropy
-from fedsim.types import Batch
+from fedsim.core import registry
+from fedsim.core.hooks import ModelComponent, Optimizer
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import Batch
 
 _STEPS, _BATCH, _RATE = 600, 32, 3e-3
 _KNOWN = 1000  # training sentences that the model learns; the others are for adapters and victims

@@ -10,14 +10,14 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fedsim import registry
-from fedsim.client import local_training
-from fedsim.losses import cross_entropy
-from fedsim.masks import dropout_sites
-from fedsim.observe import observe
+from fedsim.core import registry
+from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.scenario import parse
-from fedsim.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
-from fedsim.world import shared
+from fedsim.scenario.world import shared
+from fedsim.threat.observe import observe
 
 PHOTOGRAPHS: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "cifar10"}
 DIGITS: Mapping[str, Any] = {"name": "mnist5k"}

@@ -12,8 +12,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from benchmarks._victims import Victim
+from fedsim.core.types import Step
 from fedsim.metrics import image
-from fedsim.types import Step
 
 
 class Goal(NamedTuple):

@@ -9,7 +9,7 @@ the batch, a quarter of the sentences to measure on, and the three ways of the p
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -24,10 +24,10 @@ from torch import nn  # noqa: E402
 from benchmarks._adapter_rows import sharing  # noqa: E402
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
-from fedsim import registry  # noqa: E402
-from fedsim.hooks import ModelComponent, Optimizer  # noqa: E402
-from fedsim.losses import cross_entropy  # noqa: E402
-from fedsim.types import Batch  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.hooks import ModelComponent, Optimizer  # noqa: E402
+from fedsim.core.losses import cross_entropy  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
 
 SENTENCES, STEPS, SEEDS = 200, (10, 30, 60), 3
 

@@ -5,7 +5,7 @@ The shape is that of SmolLM2-135M; its weights are random, which costs the same.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

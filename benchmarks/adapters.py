@@ -11,7 +11,7 @@ of shares hold the 95 % interval of their mean, by bootstrap over victims.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -26,9 +26,9 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E402
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
-from fedsim import registry  # noqa: E402
-from fedsim.losses import cross_entropy  # noqa: E402
-from fedsim.masks import injected_masks, recorded_masks  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.losses import cross_entropy  # noqa: E402
+from fedsim.core.masks import injected_masks, recorded_masks  # noqa: E402
 
 RATE = 3e-3
 VICTIMS = 20

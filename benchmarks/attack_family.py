@@ -5,7 +5,7 @@ Three victims a setting, real images, untrained models. `--attack NAME` runs one
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -7,7 +7,7 @@ Rows appear on standard error as they are measured. Without ``--full`` about ten
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -9,7 +9,7 @@ validation images count; accuracy after the last epoch stands beside it. Three s
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -21,12 +21,12 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
 from fedsim.components.loss.co_teaching import CoTeaching, Pair, halves, small_losses  # noqa: E402
+from fedsim.core.types import Memory, Tensors  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Memory, Tensors  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 NOISE, FORGET, BATCH, STEP = 0.4, 0.4, 60, 0.05
 EPOCHS, FINE = 15, 5

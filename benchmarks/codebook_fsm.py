@@ -10,7 +10,7 @@ digit behind it too.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -6,7 +6,7 @@ the codes. Ours normalises the activation besides. Programs take turns; a figure
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -18,7 +18,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from fedsim.components.bottleneck._codebook import CodebookLayer  # noqa: E402
-from fedsim.errors import MissingExtra  # noqa: E402
+from fedsim.core.errors import MissingExtra  # noqa: E402
 
 _SIZES = [(4096, 32, 200), (1024, 64, 512), (1024, 64, 4096), (512, 64, 10_000)]
 _TURNS = 7

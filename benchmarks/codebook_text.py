@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from benchmarks._rows import Row, main, measured
 from benchmarks._small_language_model import Trainer, choices
-from fedsim import registry
 from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, codebooks, forced, reading
-from fedsim.losses import IGNORED, per_example
+from fedsim.core import registry
+from fedsim.core.losses import IGNORED, per_example
+from fedsim.core.types import Batch, Dataset, Tokenizer
 from fedsim.metrics.exposure import greedy
-from fedsim.types import Batch, Dataset, Tokenizer
 
 LENGTH, KNOWN, STEPS, CODES, HEADS = 16, 1000, 600, 200, 4
 WORDS, PROMPTS, BEGINNING, WRITTEN, FEWEST = 20, 25, 4, 8, 5

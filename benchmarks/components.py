@@ -6,7 +6,7 @@ ratio is of medians. A component adds a function to `MEASURED` that yields its r
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -19,9 +19,9 @@ import torch  # noqa: E402
 
 from benchmarks._passes import alternating, ratio  # noqa: E402
 from benchmarks._rows import Row, as_line, main  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 STEPS, BATCH, CLIENTS = 5, 32, 4
 MLP = {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "dropout": 0.0}}

@@ -7,7 +7,7 @@ over seeds; its interval is that of Student's t.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -20,11 +20,11 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim import seeding  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.types import Batch  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Batch  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 EXAMPLES, EPOCHS, BATCH = 500, 40, 32
 CUTMIX = {"name": "cutmix", "probability": 1.0}

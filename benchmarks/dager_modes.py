@@ -10,7 +10,7 @@ come back.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -21,16 +21,16 @@ from typing import Any, NamedTuple  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from attacks._subspaces import attentions, gradients_of  # noqa: E402
+from attacks.text._subspaces import attentions, gradients_of  # noqa: E402
 from benchmarks._rows import Row, main  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.errors import NotApplicable  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
-from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
-from fedsim.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
 _RESAMPLES = 2000

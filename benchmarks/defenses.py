@@ -6,7 +6,7 @@ DP-SGD also beside Opacus in its own plain loop. Passes alternate; a ratio is of
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -22,11 +22,12 @@ import torch.nn.functional as F  # noqa: E402
 
 from benchmarks._passes import SETTLING, alternating, ratio  # noqa: E402
 from benchmarks._rows import Row, as_line, main  # noqa: E402
-from fedsim import experiment, registry  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.errors import FedsimError  # noqa: E402
+from fedsim.core import registry  # noqa: E402
+from fedsim.core.errors import FedsimError  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 _MODELS: Mapping[str, Mapping[str, Any]] = {
     "MLP": {"data": {"name": "mnist5k"}, "model": {"name": "mlp", "bias": True, "dropout": 0.0}},
@@ -113,7 +114,7 @@ def _secure(model: str, passes: int) -> Row:
 
 def _round_seconds(scenario: Scenario) -> list[float]:
     times: list[float] = []
-    experiment.train(scenario.model_dump_json(), lambda _record: times.append(time.process_time()))
+    runner.train(scenario.model_dump_json(), lambda _record: times.append(time.process_time()))
     return [after - before for before, after in itertools.pairwise(times)][SETTLING:]
 
 

@@ -5,7 +5,7 @@ About two minutes on two idle cores. Seconds are those of a clock: other program
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -6,7 +6,7 @@ small vision transformer at p = 0.25 as well (about 30 minutes on one core).
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -11,7 +11,7 @@ Paper: Wu et al. 2022, arXiv 2109.04380, which starts from a trained BERT; no fi
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -22,10 +22,10 @@ from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
+from fedsim.core.types import Tensors  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.embedding import agreement, alignment, length_bias, uniformity  # noqa: E402
-from fedsim.types import Tensors  # noqa: E402
-from fedsim.world import World  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
 
 _FEDERATION = {
     "algorithm": "fedavg",

@@ -16,7 +16,7 @@ Paper: Wu et al. 2022, arXiv 2109.04380, which asks none of this.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -30,14 +30,14 @@ from torch import Tensor, nn  # noqa: E402
 from benchmarks._contrastive_text import Contrast, searched  # noqa: E402
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
-from fedsim import seeding  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
 from fedsim.components.loss.esimcse import TwoViews, two_views  # noqa: E402
-from fedsim.masks import injected_masks, without_dropout  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.masks import injected_masks, without_dropout  # noqa: E402
+from fedsim.core.showing import Showing  # noqa: E402
+from fedsim.core.types import Memory, Tensors, Truth, Update  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.text import rouge_l  # noqa: E402
-from fedsim.showing import Showing  # noqa: E402
-from fedsim.types import Memory, Tensors, Truth, Update  # noqa: E402
-from fedsim.world import World  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
 
 _CLIENTS, _BATCH, _T = 6, 8, 0.05
 _STEP = 0.002  # of plain gradient steps between two rounds

@@ -5,7 +5,7 @@ Without ``--full``: 4 victims a setting (about three minutes). With it: 20 singl
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

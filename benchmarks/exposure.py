@@ -8,7 +8,7 @@ exposure, Wilson for shares. A search gives up behind 2,000 beginnings; the last
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -18,11 +18,11 @@ from pathlib import Path  # noqa: E402
 from typing import Any, cast  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim import experiment  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
+from fedsim.experiment.sweep.executors.worker import Silent  # noqa: E402
 from fedsim.record import ArmRecord, Interval  # noqa: E402
+from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario, load, parse  # noqa: E402
-from fedsim.store import RunFolder  # noqa: E402
-from fedsim.sweep.executors.worker import Silent  # noqa: E402
 
 _SCENARIO = Path(__file__).parent.parent / "scenarios" / "35_memorised_text.toml"
 _SHORT = ("plain", "nothing learned (control)")
@@ -34,7 +34,7 @@ def measure(full: bool) -> list[Row]:
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)
-        record = experiment.run(_scenario(full), folder, cast("Any", Silent()), command="benchmark", earlier=None)
+        record = runner.run(_scenario(full), folder, cast("Any", Silent()), command="benchmark", earlier=None)
     return [row for arm in record.arms for row in _of_arm(arm)]
 
 

@@ -10,7 +10,7 @@ map was used. Rows are medians over victims of the means of their two images; fi
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -24,15 +24,15 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
-from fedsim.boxes import inside  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.examples import distinct  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.boxes import inside  # noqa: E402
+from fedsim.core.examples import distinct  # noqa: E402
+from fedsim.core.types import Draws, InputSpec, Knowledge, Reconstruction, Truth, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.image import score_items, to_pixels  # noqa: E402
-from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Draws, InputSpec, Knowledge, Reconstruction, Truth, WireEntry  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
 
 CLIENTS, ITERATIONS = 80, 400
 PLACES = {"first": ("1", (28, 28)), "second": ("3", (14, 14))}

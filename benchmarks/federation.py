@@ -6,7 +6,7 @@ epoch in batches of 32. Passes alternate, each ratio is of medians over the roun
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -29,9 +29,9 @@ from benchmarks import federation_peers  # noqa: E402
 from benchmarks._environments import python_with  # noqa: E402
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks.federation_peers.loop import federated_averaging  # noqa: E402
-from fedsim import experiment  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.world import build  # noqa: E402
+from fedsim.scenario.world import build  # noqa: E402
 
 Engine = Literal["local", "vectorized"]
 _Passes = Sequence[Sequence[float]]  # seconds of every round of every pass
@@ -143,7 +143,7 @@ def _loop(task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
 def _engine(engine: Engine, task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
     world_json = parse(_scenario(engine, task, clients, rounds), "benchmark").model_dump_json()
     marks = [time.perf_counter()]
-    experiment.train(world_json, lambda _record: marks.append(time.perf_counter()))
+    runner.train(world_json, lambda _record: marks.append(time.perf_counter()))
     return _gaps(marks)
 
 

@@ -7,7 +7,7 @@ more. Accuracy: after ten rounds of FedAvg, ten clients, ten steps a round. `--d
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -10,7 +10,7 @@ mean over seeds; its interval is that of Student's t.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -24,13 +24,13 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
 from fedsim.components.bottleneck.key_value_bottleneck import (  # noqa: E402
     KeyValueBottleneck,
     KeyValueBottleneckConfig,
     bottleneck_of,
 )
-from fedsim.types import Batch, Dataset  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.types import Batch, Dataset  # noqa: E402
 
 CLASSES, SPLIT, BATCH, RATE, SMOOTHING = 10, 2, 256, 0.3, 0.1
 EPOCHS = 200

@@ -6,7 +6,7 @@ the ratio within one turn.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

@@ -9,7 +9,7 @@ programs on the machine count less.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -21,12 +21,12 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks import _adapter_rows  # noqa: E402
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
-from fedsim.checkpoints import SMOLLM2, quiet, smollm2  # noqa: E402
-from fedsim.losses import IGNORED, cross_entropy  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.checkpoints import SMOLLM2, quiet, smollm2  # noqa: E402
+from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
+from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update  # noqa: E402
 from fedsim.metrics.text import score_sentences  # noqa: E402
 from fedsim.models._checkpoint import causal_model  # noqa: E402
-from fedsim.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update  # noqa: E402
 
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)

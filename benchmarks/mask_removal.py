@@ -11,7 +11,7 @@ Paper: Dukic, Snajder 2024, arXiv 2401.14556; its tasks are entities, chunks and
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -23,13 +23,13 @@ import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim import losses, world  # noqa: E402
-from fedsim.apps import evaluate_model  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
 from fedsim.components.adapter.causal_mask_removal import configurations  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Tensors  # noqa: E402
-from fedsim.world import World  # noqa: E402
+from fedsim.core import losses  # noqa: E402
+from fedsim.core.types import Tensors  # noqa: E402
+from fedsim.federation.apps import evaluate_model  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.scenario import parse, world  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
 
 _GROUPS = 3
 _NEEDED_GAIN, _NO_GAIN = 0.05, 0.02  # of accuracy

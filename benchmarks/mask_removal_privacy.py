@@ -11,7 +11,7 @@ Papers: Dukic, Snajder 2024, arXiv 2401.14556 (the masks); Petrov et al. 2024, a
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -24,16 +24,16 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from benchmarks._rows import Row, averaged, main, measured  # noqa: E402
-from fedsim import registry, seeding, world  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.errors import NotApplicable  # noqa: E402
-from fedsim.hooks import Attack  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
+from fedsim.core.types import Observation, Tensors, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.statistics import wilson  # noqa: E402
 from fedsim.metrics.text import score_sentences  # noqa: E402
-from fedsim.observe import observe  # noqa: E402
-from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Observation, Tensors, WireEntry  # noqa: E402
-from fedsim.world import World  # noqa: E402
+from fedsim.scenario import parse, world  # noqa: E402
+from fedsim.scenario.world import World  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
 
 _OPEN = ("0000", "0001", "1000", "1111")
 _CLIENTS = 20

@@ -6,7 +6,7 @@ five seeds (about three minutes). Paper's direction: both fall from 1 to 8 sampl
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 

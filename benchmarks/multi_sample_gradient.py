@@ -8,7 +8,7 @@ layer, or from the first on. Rows are medians over 20 clients, with ``--full`` o
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -19,10 +19,10 @@ from typing import Any  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.masks import without_dropout  # noqa: E402
+from fedsim.core.masks import without_dropout  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 SAMPLES = (1, 2, 4, 8, 16)
 PLACES = {"last layer": "9", "first layer on": "3"}

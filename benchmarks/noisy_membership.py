@@ -10,7 +10,7 @@ Without ``--full`` 5 seeds, about two minutes on one core; with it 20.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -25,13 +25,13 @@ import torch.nn.functional as F  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, as_line, main, measured  # noqa: E402
-from fedsim import seeding  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.types import Batch, Memory  # noqa: E402
 from fedsim.data.label_noise import noisy_labels  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.membership import separation  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Batch, Memory  # noqa: E402
-from fedsim.world import World, build  # noqa: E402
+from fedsim.scenario.world import World, build  # noqa: E402
 
 NOISE, EPOCHS, BATCH, STEP, RAMP = 0.4, 30, 50, 0.05, 5
 NESTED = {"name": "nested-dropout", "eta": 10.0, "kept": 20}

@@ -14,11 +14,11 @@ import time
 from pathlib import Path
 
 from benchmarks._rows import Row, main, measured
-from fedsim.experiment import scenario_hash
+from fedsim.experiment.runner import scenario_hash
+from fedsim.experiment.sweep.folder import SweepFolder, plan_of
+from fedsim.experiment.sweep.origin import origin_of
+from fedsim.experiment.sweep.plan import planned
 from fedsim.scenario import load
-from fedsim.sweep.folder import SweepFolder, plan_of
-from fedsim.sweep.origin import origin_of
-from fedsim.sweep.plan import planned
 
 RUNS, MANY = 24, 1000
 _SCENARIO = """
@@ -41,8 +41,8 @@ seeds = {seeds}
 """
 _ALONE = """
 import sys, time
-from fedsim.sweep.executors.worker import answer
-from fedsim.sweep.plan import planned
+from fedsim.experiment.sweep.executors.worker import answer
+from fedsim.experiment.sweep.plan import planned
 from fedsim.scenario import load
 from pathlib import Path
 runs = planned(load(Path(sys.argv[1])), "benchmark")

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks._rows import Row, main, measured
-from fedsim.experiment import scenario_hash
+from fedsim.experiment.runner import scenario_hash
+from fedsim.experiment.sweep.executors.worker import make
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, parse
-from fedsim.store import RunFolder
-from fedsim.sweep.executors.worker import make
 
 RUNS, SEEDS = 1000, 25
 SMALL: dict[str, Any] = {

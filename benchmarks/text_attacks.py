@@ -13,7 +13,7 @@ estimated and ignored masks, victim by victim.
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -29,15 +29,15 @@ import torch  # noqa: E402
 
 from benchmarks._rows import Row, main  # noqa: E402
 from benchmarks._small_language_model import trained  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.errors import NotApplicable  # noqa: E402
-from fedsim.losses import IGNORED  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
+from fedsim.core.losses import IGNORED  # noqa: E402
+from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E402
-from fedsim.observe import observe  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
-from fedsim.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
-from fedsim.world import World, shared  # noqa: E402
+from fedsim.scenario.world import World, shared  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RESAMPLES = 2000

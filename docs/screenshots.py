@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -15,8 +15,8 @@ from pathlib import Path  # noqa: E402
 
 from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
 
+from fedsim.core.errors import FedsimError  # noqa: E402
 from fedsim.demo.live import LiveServer  # noqa: E402
-from fedsim.errors import FedsimError  # noqa: E402
 
 IMAGES = Path(__file__).parent / "images"
 FLAGS = [

@@ -1,6 +1,6 @@
 """Fixtures that every test may use. Process settings come first: they work only before torch is imported."""
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -14,15 +14,15 @@ import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 
-from fedsim import checkpoints, registry  # noqa: E402
-from fedsim import world as worlds  # noqa: E402
-from fedsim.client import local_training  # noqa: E402
-from fedsim.errors import MissingExtra  # noqa: E402
-from fedsim.hooks import Defense, Here  # noqa: E402
-from fedsim.observe import observe  # noqa: E402
+from fedsim.core import checkpoints, registry  # noqa: E402
+from fedsim.core.errors import MissingExtra  # noqa: E402
+from fedsim.core.hooks import Defense, Here  # noqa: E402
+from fedsim.core.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.federation.server import WireEntry  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
-from fedsim.server import WireEntry  # noqa: E402
-from fedsim.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
+from fedsim.scenario import world as worlds  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
 
 torch.set_num_threads(1)
 

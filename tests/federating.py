@@ -6,17 +6,17 @@ from typing import Any
 
 import torch
 
-from fedsim import experiment
-from fedsim.hooks import ServerRound
-from fedsim.journal import Journal
+from fedsim.core.hooks import ServerRound
+from fedsim.core.types import Tensors, Update
+from fedsim.experiment import runner
+from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord, RunRecord
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
-from fedsim.types import Tensors, Update
 
 
 def run(scenario: Scenario) -> Journal:
-    return experiment.train(scenario.model_dump_json(), lambda _record: None)
+    return runner.train(scenario.model_dump_json(), lambda _record: None)
 
 
 def a_round(size: int = 1) -> ServerRound:
@@ -34,7 +34,7 @@ class Silent:
 def recorded(scenario: Scenario, path: Path) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
 def who_counted(record: RoundRecord) -> list[int]:

@@ -13,10 +13,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks._batches import FirstLayer, row_space_behind, scaled, whole_batch
-from attacks._layers import examples_from
-from attacks._sparsest import ZERO, Sparse, entries
-from fedsim.types import Observation, Reconstruction
+from attacks.batch_separation._first_layer import FirstLayer, row_space_behind, scaled, whole_batch
+from attacks.batch_separation._sparsest import ZERO, Sparse, entries
+from attacks.core.layers import examples_from
+from fedsim.core.types import Observation, Reconstruction
 
 _SURELY_KEPT = 1e-3
 _UNITS_PER_EXAMPLE = 4

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks._agreement import MATCHES, doubts, knows_rates, may_be_exact, verdict
-from attacks._failure import grey_images, labels_or_zeros
-from attacks._layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
-from attacks._matching import one_gradient_only
-from attacks._peeling import peeled
-from attacks._scale import largest_in_range, outside_row_space, signed_scales
-from attacks._spectrum import spectrum
-from fedsim.types import Observation, Reconstruction
+from attacks.core.gradient_distance import MATCHES, doubts, knows_rates, may_be_exact, verdict
+from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
+from attacks.core.masks_by_layer import peeled
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import grey_images, labels_or_zeros
+from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
+from attacks.core.spectrum import spectrum
+from fedsim.core.types import Observation, Reconstruction
 
 
 @dataclass(frozen=True)

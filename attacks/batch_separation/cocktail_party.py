@@ -26,15 +26,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._agreement import verdict
-from attacks._failure import given_up, grey_images, labels_or_zeros
-from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
-from attacks._matching import one_gradient_only, pixel_box, total_variation
-from attacks._peeling import peeled
-from attacks._scale import largest_in_range, signed_scales
-from fedsim.hooks import Attack
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
+from attacks.core.gradient_distance import verdict
+from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
+from attacks.core.masks_by_layer import peeled
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.results import given_up, grey_images, labels_or_zeros
+from attacks.core.scale_and_sign import largest_in_range, signed_scales
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # of the largest variance: what is left of a direction that is the same at all pixels

@@ -25,17 +25,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._agreement import knows_rates
-from attacks._batches import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
-from attacks._failure import given_up, grey_images
-from attacks._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
-from attacks._layers import Behind, examples_from
-from attacks._masks import linear_behind
-from attacks._matching import one_gradient_only
-from attacks._spectrum import Spectrum, spectrum
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
+from attacks.batch_separation._first_layer import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
+from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
+from attacks.core.gradient_distance import knows_rates
+from attacks.core.layers import Behind, examples_from
+from attacks.core.mask_readout_rules import linear_behind
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import given_up, grey_images
+from attacks.core.spectrum import Spectrum, spectrum
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _UNITS_PER_EXAMPLE = 2
 _SAME = 1e-2  # relative distance of two solutions that are one

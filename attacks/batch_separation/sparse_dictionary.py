@@ -33,7 +33,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._batches import (
+from attacks.batch_separation._factors import too_few_units
+from attacks.batch_separation._first_layer import (
     FirstLayer,
     batch_refusal,
     first_layer,
@@ -42,15 +43,14 @@ from attacks._batches import (
     scaled,
     whole_batch,
 )
-from attacks._factors import too_few_units
-from attacks._failure import given_up, grey_images
-from attacks._intersection import Intersection, is_elementwise, solved, spanned
-from attacks._layers import examples_from
-from attacks._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
-from attacks._spectrum import Spectrum, spectrum
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
+from attacks.batch_separation._intersection import Intersection, is_elementwise, solved, spanned
+from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
+from attacks.core.layers import examples_from
+from attacks.core.results import given_up, grey_images
+from attacks.core.spectrum import Spectrum, spectrum
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _SURELY_KEPT = 1e-3
 _COMPLETIONS = (2, 16)  # starts an example; more when the first ones fail

@@ -29,16 +29,16 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._agreement import knows_rates
-from attacks._batches import FirstLayer, batch_refusal, first_layer
-from attacks._factors import Factors, factors_of, hopeless, inputs_of, separated
-from attacks._failure import given_up, grey_images
-from attacks._layers import PixelLayer
-from attacks._sparsest import ZERO, Sparse, entries, independent, nothing_found
-from fedsim.hooks import Attack, Effort
-from fedsim.masks import recorded_masks
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step, View
+from attacks.batch_separation._factors import Factors, factors_of, hopeless, inputs_of, separated
+from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer
+from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independent, nothing_found
+from attacks.core.gradient_distance import knows_rates
+from attacks.core.layers import PixelLayer
+from attacks.core.results import given_up, grey_images
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import recorded_masks
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _DRAWS_AT_ONCE = 1024
 _PROBES = 64

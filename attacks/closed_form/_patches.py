@@ -12,10 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._layers import PixelLayer, layers_on_pixels, once_a_model, run
-from attacks._spectrum import EXACT
-from fedsim.masks import without_dropout
-from fedsim.types import Observation
+from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
+from attacks.core.spectrum import EXACT
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Observation
 
 _SAME = 1e-4
 _SMALL = 0.02

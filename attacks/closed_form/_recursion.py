@@ -14,12 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._agreement import knows_rates, verdict
-from attacks._chain import Layer, chain_of
-from attacks._labels import label_of_one
-from attacks._matching import one_gradient_only, pixel_box
-from fedsim.errors import NotApplicable
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
+from attacks.closed_form._sequential_network import Layer, chain_of
+from attacks.core.gradient_distance import knows_rates, verdict
+from attacks.core.labels import label_of_one
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.regularizers import pixel_box
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
 # A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
 _DROPPED = 1e-6

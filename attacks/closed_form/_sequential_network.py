@@ -17,9 +17,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.errors import NotApplicable
-from fedsim.masks import without_dropout
-from fedsim.types import DropoutSite, Observation
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import DropoutSite, Observation
 
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 _ROWS_AT_ONCE = 256

@@ -27,15 +27,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._agreement import verdict
-from attacks._failure import given_up, labels_or_zeros
-from attacks._matching import one_gradient_only, pixel_box
-from attacks._patches import Patches, patch_projection
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.masks import injected_masks, without_dropout
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from attacks.closed_form._patches import Patches, patch_projection
+from attacks.core.gradient_distance import verdict
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.regularizers import pixel_box
+from attacks.core.results import given_up, labels_or_zeros
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _SAME = 1e-9
 _RIDGE = 1e-10

@@ -26,11 +26,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._chain import Layer
-from attacks._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recursed, refusal
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction
+from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recursed, refusal
+from attacks.closed_form._sequential_network import Layer
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
 class CopaConfig(RecursionConfig):

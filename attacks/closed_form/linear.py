@@ -21,16 +21,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._agreement import doubts, may_be_exact, verdict
-from attacks._labels import labels_of
-from attacks._layers import PixelLayer, examples_from, first_linear, layer_behind
-from attacks._masks import read_all_masks
-from attacks._matching import one_gradient_only
-from attacks._scale import largest_in_range, signed_scales
-from attacks._spectrum import EXACT, rank_one, spectrum
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.labels import labels_of
+from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
+from attacks.core.mask_readout_rules import read_all_masks
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.scale_and_sign import largest_in_range, signed_scales
+from attacks.core.spectrum import EXACT, rank_one, spectrum
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 _SCALE_FITS = 1e-3
 

@@ -20,12 +20,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks._labels import labels_of
-from attacks._masks import read_masks
-from attacks._matching import one_gradient_only
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+from attacks.core.labels import labels_of
+from attacks.core.mask_readout_rules import read_masks
+from attacks.core.preconditions import one_gradient_only
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 
 class MaskReadoutConfig(Config):

@@ -22,12 +22,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks._chain import Layer, chain_of
-from attacks._failure import given_up
-from attacks._recursion import Outputs, RecursionConfig, Solution, recursed, refusal
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction
+from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recursed, refusal
+from attacks.closed_form._sequential_network import Layer, chain_of
+from attacks.core.results import given_up
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
 class RGapConfig(RecursionConfig):

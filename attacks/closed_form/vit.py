@@ -20,14 +20,14 @@ from typing import ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from attacks._agreement import doubts, may_be_exact, verdict
-from attacks._labels import labels_of
-from attacks._matching import one_gradient_only
-from attacks._patches import Patches, Positions, patch_projection, position_embedding, rows_of
-from attacks._spectrum import EXACT
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from attacks.closed_form._patches import Patches, Positions, patch_projection, position_embedding, rows_of
+from attacks.core.gradient_distance import doubts, may_be_exact, verdict
+from attacks.core.labels import labels_of
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.spectrum import EXACT
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _ZERO = 1e-14  # of the largest singular value: a token without a trace
 

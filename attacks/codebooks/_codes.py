@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from attacks._matching import one_gradient_only
+from attacks.core.preconditions import one_gradient_only
 from fedsim.components.bottleneck.codebook import codebooks
-from fedsim.types import Observation
+from fedsim.core.types import Observation
 
 
 def why_no_codes(observation: Observation) -> str | None:

@@ -22,15 +22,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._codes import code_gradients, why_no_codes
-from attacks._labels import labels_of
-from attacks._support import fired_rows
-from fedsim import registry
+from attacks.codebooks._codes import code_gradients, why_no_codes
+from attacks.codebooks._fired_rows import fired_rows
+from attacks.core.labels import labels_of
 from fedsim.components.bottleneck.codebook import codebooks
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.core import registry
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _NAME = "code-readout"
 _MOST_NAMED = 40

@@ -19,15 +19,15 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from attacks._codes import code_gradients, why_no_codes
-from attacks._support import fired_rows
-from attacks._words import in_rows
-from fedsim import seeding
+from attacks.codebooks._codes import code_gradients, why_no_codes
+from attacks.codebooks._fired_rows import fired_rows
+from attacks.text._words import in_rows
 from fedsim.components.bottleneck.codebook import reading
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _AT_ONCE = 512
 _PROBES = 4

@@ -24,17 +24,17 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._keys import coarseness, grouped, solved
-from attacks._labels import count_labels, gradient_weight
-from attacks._matching import one_gradient_only
-from attacks._priors import pixel_box, total_variation
-from attacks._support import fired_rows, noise_variance
+from attacks.codebooks._features_from_keys import coarseness, grouped, solved
+from attacks.codebooks._fired_rows import fired_rows, noise_variance
+from attacks.core.labels import count_labels, gradient_weight
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.regularizers import pixel_box, total_variation
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction, Step
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
 _COMPONENT = "key-value-bottleneck"
 _CLEAR = 3.0  # standard deviations of the noise

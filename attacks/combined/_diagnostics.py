@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks._public import adds_noise
-from attacks._spectrum import EXACT
-from fedsim.types import Observation
+from attacks.core.defense_facts import adds_noise
+from attacks.core.spectrum import EXACT
+from fedsim.core.types import Observation
 
 _SMALL = 16
 _MOST_DIRECTIONS = 96

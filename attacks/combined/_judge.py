@@ -13,14 +13,14 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from attacks._agreement import gradient_distance, knows_rates
-from attacks._comparison import Comparison, setting_of
-from attacks._engine import Pace, Search, descend
-from attacks._ghost import fastest
-from attacks._masking import NoMasks, OptimisedMasks
-from attacks._masks import read_masks
-from attacks._priors import pixel_box
-from fedsim.types import Masks, Observation
+from attacks.core.gradient_distance import gradient_distance, knows_rates
+from attacks.core.mask_readout_rules import read_masks
+from attacks.core.regularizers import pixel_box
+from attacks.gradient_matching._comparison import Comparison, setting_of
+from attacks.gradient_matching._engine import Pace, Search, descend
+from attacks.gradient_matching._ghost import fastest
+from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
+from fedsim.core.types import Masks, Observation
 
 _FEWEST = 3
 _MASK_RATE = 0.03

@@ -23,17 +23,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._diagnostics import Leak, leak_of
-from attacks._judge import Judge, Judged
-from attacks._labels import labels_of
-from attacks._sentences import completed, explains
-from attacks._undoing import CONVINCING, changes_batch, explains_mixtures, undone
-from attacks._words import words_of
-from fedsim import registry
-from fedsim.errors import NotApplicable, told
-from fedsim.hooks import IMAGES_AND_TEXT, Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step, View
+from attacks.combined._diagnostics import Leak, leak_of
+from attacks.combined._judge import Judge, Judged
+from attacks.core.labels import labels_of
+from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, explains_mixtures, undone
+from attacks.text._sentences import completed, explains
+from attacks.text._words import words_of
+from fedsim.core import registry
+from fedsim.core.errors import NotApplicable, told
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step, View
 
 _NAME = "auto"
 

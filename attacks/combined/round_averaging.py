@@ -20,12 +20,12 @@ from typing import Any, ClassVar, final
 import torch
 from pydantic import Field
 
-from attacks._matching import one_gradient_only
-from fedsim import registry
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
+from attacks.core.preconditions import one_gradient_only
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, PublicKnowledge, Reconstruction
 
 
 class RoundAveragingConfig(Config):

@@ -1,6 +1,7 @@
 """What the descriptions of defenses tell an attacker who was granted them.
 
-Tensors that a defense makes unreliable are gone before any attack begins (`fedsim.informed`); here is what is left.
+Tensors that a defense makes unreliable are gone before any attack begins (`fedsim.core.informed`); here is what is
+left.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor
 
-from fedsim.types import DropoutSite, Observation
+from fedsim.core.types import DropoutSite, Observation
 
 _SHARPNESS = 5.0
 _SMALLEST = 1e-30

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks._layers import run
-from attacks._public import inexact, wire_of
-from fedsim.masks import injected_masks
-from fedsim.types import Masks, Observation
+from attacks.core.defense_facts import inexact, wire_of
+from attacks.core.layers import run
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Masks, Observation
 
 MATCHES = 1e-5
 

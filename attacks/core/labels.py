@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
-from fedsim.errors import NotApplicable
-from fedsim.masks import kept_masks
-from fedsim.types import Observation
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import kept_masks
+from fedsim.core.types import Observation
 
 _PROBES = 64
 _MOST_POINTS = 8

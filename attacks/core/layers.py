@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.masks import injected_masks, without_dropout
-from fedsim.types import DropoutSite, Observation
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import DropoutSite, Observation
 
 Found = TypeVar("Found")
 

@@ -18,11 +18,11 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks._layers import inputs_in_order, once_a_model, run
-from attacks._public import sends_part
-from attacks._spectrum import EXACT, rank_one
-from fedsim.masks import injected_masks
-from fedsim.types import Masks, Observation
+from attacks.core.defense_facts import sends_part
+from attacks.core.layers import inputs_in_order, once_a_model, run
+from attacks.core.spectrum import EXACT, rank_one
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Masks, Observation
 
 _TRIALS = 3
 _ALIVE = 0.25  # smallest share of kept units with a gradient

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks._layers import inputs_in_order
-from attacks._masks import linear_behind
-from fedsim.masks import injected_masks
-from fedsim.types import Masks, Observation
+from attacks.core.layers import inputs_in_order
+from attacks.core.mask_readout_rules import linear_behind
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Masks, Observation
 
 # A float32 gradient leaves about 1e-7 where the exact value is zero; both windows are relative to the unit's norm.
 _SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from attacks._public import noise_of
-from fedsim.types import Observation, Tensors
+from attacks.core.defense_facts import noise_of
+from fedsim.core.types import Observation, Tensors
 
 _ROUNDING = 1e-5  # of the entries' root mean square: noise below is that of single precision
 _FEWEST_FREE = 8

@@ -9,11 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedsim import registry, seeding
-from fedsim.errors import FedsimError, nearest, told
-from fedsim.hooks import Attack
-from fedsim.masks import dropout_sites
-from fedsim.types import InputSpec, Knowledge, Loss, Observation, OnStep, Reconstruction, ThreatModel, Update
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, nearest, told
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import InputSpec, Knowledge, Loss, Observation, OnStep, Reconstruction, ThreatModel, Update
 
 _MODE_MATTERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
 

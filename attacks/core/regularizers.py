@@ -9,10 +9,10 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from attacks._layers import run
-from fedsim.masks import injected_masks, without_dropout
+from attacks.core.layers import run
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import DropoutSite, Masks, Observation
 from fedsim.metrics.image import match
-from fedsim.types import DropoutSite, Masks, Observation
 
 _Norm = nn.modules.batchnorm._BatchNorm
 

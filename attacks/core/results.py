@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from attacks._agreement import verdict
-from attacks._labels import labels_of
-from fedsim.errors import NotApplicable
-from fedsim.types import Observation, Reconstruction
+from attacks.core.gradient_distance import verdict
+from attacks.core.labels import labels_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation, Reconstruction
 
 
 def given_up(

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks._matching import pixel_box
-from fedsim.types import Observation
+from attacks.core.regularizers import pixel_box
+from fedsim.core.types import Observation
 
 _GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
 _NEWTON_STEPS = 12

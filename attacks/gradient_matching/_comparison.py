@@ -16,10 +16,10 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from attacks._layers import run
-from attacks._public import PLAIN, Wire, wire_of
-from fedsim.masks import injected_masks, rescaling, without_dropout
-from fedsim.types import DropoutSite, Loss, Masks, Observation
+from attacks.core.defense_facts import PLAIN, Wire, wire_of
+from attacks.core.layers import run
+from fedsim.core.masks import injected_masks, rescaling, without_dropout
+from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 _EPSILON = 1e-8
 

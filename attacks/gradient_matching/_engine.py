@@ -14,11 +14,21 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks._comparison import Comparison, Distance, cosine
-from attacks._descent import Adam, Constant, Cosine, Plateau, Schedule, Sign, Steps, along_rows, signed
-from attacks._masking import Masking
-from attacks._priors import median_filtered
-from fedsim.types import DropoutSite, Masks, OnStep, Step
+from attacks.core.regularizers import median_filtered
+from attacks.gradient_matching._comparison import Comparison, Distance, cosine
+from attacks.gradient_matching._optimizers import (
+    Adam,
+    Constant,
+    Cosine,
+    Plateau,
+    Schedule,
+    Sign,
+    Steps,
+    along_rows,
+    signed,
+)
+from attacks.gradient_matching._unknowns import Masking
+from fedsim.core.types import DropoutSite, Masks, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
 Prior = Callable[[Tensor, Masks, Sequence[int]], Tensor]

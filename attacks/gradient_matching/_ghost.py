@@ -21,8 +21,8 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
-from attacks._comparison import Comparison, GeneralComparison, Gradients, Setting
-from fedsim.types import Loss, Masks, Observation
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
+from fedsim.core.types import Loss, Masks, Observation
 
 _SAME = 1e-4
 _SKETCHES = (16, 96)

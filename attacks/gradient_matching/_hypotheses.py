@@ -9,9 +9,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from attacks._engine import Found
-from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.types import Observation, OnStep, Step
+from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.types import Observation, OnStep, Step
 
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from attacks._matching import ConfigT, MatchingAttack
-from fedsim.types import Knowledge
+from attacks.gradient_matching.base import ConfigT, MatchingAttack
+from fedsim.core.types import Knowledge
 
 
 class InformedAttack(MatchingAttack[ConfigT]):

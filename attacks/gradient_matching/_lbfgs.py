@@ -16,14 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import GeneralComparison, Setting, setting_of, squared
-from attacks._engine import Found
-from attacks._labels import LabelRule
-from attacks._masking import Masking, NoMasks, OptimisedMasks
-from attacks._matching import best_of, one_gradient_only
-from attacks._starts import Start, first_inputs
-from fedsim.hooks import Attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+from attacks.core.labels import LabelRule
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.starts import Start, first_inputs
+from attacks.gradient_matching._comparison import GeneralComparison, Setting, setting_of, squared
+from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
+from attacks.gradient_matching.base import best_of
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
 _RELATIVE_IMPROVEMENT = 1e-4
 _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")

@@ -12,8 +12,8 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-from fedsim.masks import drawn_masks, expected_mask
-from fedsim.types import DropoutSite, Masks
+from fedsim.core.masks import drawn_masks, expected_mask
+from fedsim.core.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]
 FirstMasks = Literal["bernoulli", "ones", "mean"]

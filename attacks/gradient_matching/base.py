@@ -15,15 +15,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
-from attacks._descent import Sign
-from attacks._engine import Found, Pace, ScheduleName, Search, descend
-from attacks._ghost import CompiledComparison, GhostComparison, fastest
-from attacks._labels import LabelRule, labels_of
-from attacks._priors import pixel_box, total_variation
-from attacks._starts import Start, first_inputs
-from fedsim.hooks import Attack
-from fedsim.types import Config, Masks, Observation, OnStep, Reconstruction
+from attacks.core.labels import LabelRule, labels_of
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.starts import Start, first_inputs
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
+from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
+from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
+from attacks.gradient_matching._optimizers import Sign
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 _HISTORY_POINTS = 400
 _ROWS_AT_ONCE = 32
@@ -226,26 +227,6 @@ class MatchingAttack(Attack[ConfigT]):
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
         rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
         return max(1, rows // self.config.trials)
-
-
-def one_gradient_only(observation: Observation) -> str | None:
-    """Return why an attack that matches one gradient does not apply, or None."""
-    if observation.local_steps > 1:
-        return f"the update holds {observation.local_steps} local steps; this attack matches one gradient"
-    return gradient_steps_only(observation)
-
-
-def gradient_steps_only(observation: Observation) -> str | None:
-    """Return why the update is no sum of gradients with known weights, or None."""
-    if observation.update.kind == "gradient":
-        return None
-    name, steps = observation.optimizer, observation.local_steps
-    taken = "one step" if steps == 1 else f"{steps} steps"
-    if name != "sgd":
-        return f"the update is {taken} of '{name}', which is no sum of gradients; this attack knows 'sgd' only"
-    if observation.is_resumed and observation.optimizer_settings.get("momentum"):
-        return f"the update is {taken} of 'sgd' that went on with the unknown velocity of an earlier round"
-    return None
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

@@ -18,14 +18,14 @@ from typing import final
 import torch
 from torch import Tensor
 
-from attacks._engine import Search
-from attacks._informed import InformedAttack
-from attacks._masking import unknown_masks
-from attacks._matching import MatchingConfig
-from attacks._public import noise_of, searched_sites
-from fedsim.compensation import without_noise
-from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction
+from attacks.core.defense_facts import noise_of, searched_sites
+from attacks.gradient_matching._engine import Search
+from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._unknowns import unknown_masks
+from attacks.gradient_matching.base import MatchingConfig
+from fedsim.core.compensation import without_noise
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, OnStep, Reconstruction
 
 _MASK_WEIGHT = 1e-4
 

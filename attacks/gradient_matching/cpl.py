@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Setting
-from attacks._labels import labels_of
-from attacks._lbfgs import LbfgsAttack, LbfgsConfig
-from attacks._starts import Start
-from fedsim.registry import attack
-from fedsim.types import Masks, Observation
+from attacks.core.labels import labels_of
+from attacks.core.starts import Start
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation
 
 
 class CplConfig(LbfgsConfig):

@@ -15,10 +15,10 @@ from typing import ClassVar, final
 
 from torch import Tensor
 
-from attacks._lbfgs import LbfgsAttack, LbfgsConfig
-from fedsim.hooks import Effort
-from fedsim.registry import attack
-from fedsim.types import Observation
+from attacks.gradient_matching._lbfgs import LbfgsAttack, LbfgsConfig
+from fedsim.core.hooks import Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation
 
 
 class DlgConfig(LbfgsConfig):

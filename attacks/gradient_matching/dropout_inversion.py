@@ -20,13 +20,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison
-from attacks._engine import Found, Pace, Search, descend
-from attacks._masking import FirstMasks, GivenMasks, NoMasks, OptimisedMasks, Relaxation
-from attacks._masks import read_masks
-from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.registry import attack
-from fedsim.types import DropoutSite, Observation, OnStep, View
+from attacks.core.mask_readout_rules import read_masks
+from attacks.gradient_matching._comparison import Comparison
+from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._unknowns import FirstMasks, GivenMasks, NoMasks, OptimisedMasks, Relaxation
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import DropoutSite, Observation, OnStep, View
 
 
 class DropoutInversionConfig(MatchingConfig):

@@ -21,15 +21,15 @@ from typing import Any, final
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Gradients, squared
-from attacks._descent import Sign
-from attacks._engine import Pace, ScheduleName, Search
-from attacks._labels import LabelRule, labels_of
-from attacks._masking import Masking, NoMasks, OptimisedMasks
-from attacks._matching import MatchingAttack, MatchingConfig
-from attacks._priors import StatisticsDistance, group_distance, running_statistics
-from fedsim.registry import attack
-from fedsim.types import Masks, Observation
+from attacks.core.labels import LabelRule, labels_of
+from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
+from attacks.gradient_matching._comparison import Gradients, squared
+from attacks.gradient_matching._engine import Pace, ScheduleName, Search
+from attacks.gradient_matching._optimizers import Sign
+from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation
 
 _FEWEST_SEEDS = 2
 

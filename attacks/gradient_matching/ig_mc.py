@@ -13,12 +13,12 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 
-from attacks._engine import Search
-from attacks._masking import DrawnMasks, NoMasks
-from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.hooks import Effort
-from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation
+from attacks.gradient_matching._engine import Search
+from attacks.gradient_matching._unknowns import DrawnMasks, NoMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.hooks import Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Knowledge, Observation
 
 
 class InvertingGradientsMonteCarloConfig(MatchingConfig):

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from attacks._engine import Search
-from attacks._masking import NoMasks
-from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.registry import attack
-from fedsim.types import Observation, View
+from attacks.gradient_matching._engine import Search
+from attacks.gradient_matching._unknowns import NoMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, View
 
 
 class InvertingGradientsConfig(MatchingConfig):

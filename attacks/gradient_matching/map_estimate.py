@@ -26,13 +26,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import ExplicitGradients, Gradients
-from attacks._engine import Search
-from attacks._masking import Masking, NoMasks, OptimisedMasks
-from attacks._matching import MatchingAttack, MatchingConfig
-from attacks._public import Noise, bound_of, noise_of
-from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation
+from attacks.core.defense_facts import Noise, bound_of, noise_of
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
+from attacks.gradient_matching._engine import Search
+from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import Knowledge, Observation
 
 _SMALLEST = 1e-30
 

@@ -23,16 +23,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._comparison import Setting
-from attacks._engine import Found, Search
-from attacks._informed import InformedAttack
-from attacks._layers import run
-from attacks._masking import Masking, unknown_masks
-from attacks._matching import MatchingConfig
-from attacks._public import searched_sites
-from fedsim.masks import without_dropout
-from fedsim.registry import attack
-from fedsim.types import Masks, Observation, OnStep, Reconstruction, View
+from attacks.core.defense_facts import searched_sites
+from attacks.core.layers import run
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._unknowns import Masking, unknown_masks
+from attacks.gradient_matching.base import MatchingConfig
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
 
 
 class NoiseInversionConfig(MatchingConfig):

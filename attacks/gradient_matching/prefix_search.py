@@ -20,14 +20,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._engine import Found, Search, descend
-from attacks._masking import OptimisedMasks
-from attacks._masks import linear_behind
-from attacks._matching import MatchingAttack, MatchingConfig
-from attacks._public import sends_part
-from fedsim.masks import prefix_mask
-from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction, View
+from attacks.core.defense_facts import sends_part
+from attacks.core.mask_readout_rules import linear_behind
+from attacks.gradient_matching._engine import Found, Search, descend
+from attacks.gradient_matching._unknowns import OptimisedMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.masks import prefix_mask
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, OnStep, Reconstruction, View
 
 _NAME = "prefix-search"
 _UNLIKELY = 1e-6

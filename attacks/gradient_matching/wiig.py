@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-from attacks._engine import Search
-from attacks._masking import GivenMasks, NoMasks
-from attacks._matching import MatchingAttack, MatchingConfig
-from fedsim.hooks import Effort
-from fedsim.registry import attack
-from fedsim.types import Knowledge, Observation
+from attacks.gradient_matching._engine import Search
+from attacks.gradient_matching._unknowns import GivenMasks, NoMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.hooks import Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Knowledge, Observation
 
 
 class WiigConfig(MatchingConfig):

@@ -14,12 +14,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._engine import ScheduleName
-from attacks._labels import gradient_weight
-from attacks._masking import NoMasks, OptimisedMasks
-from attacks._matching import MatchingAttack, MatchingConfig, gradient_steps_only
-from attacks._starts import first_inputs
-from fedsim.types import DropoutSite, Knowledge, Observation
+from attacks.core.labels import gradient_weight
+from attacks.core.preconditions import gradient_steps_only
+from attacks.core.starts import first_inputs
+from attacks.gradient_matching._engine import ScheduleName
+from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.types import DropoutSite, Knowledge, Observation
 
 
 class MultiStepConfig(MatchingConfig):

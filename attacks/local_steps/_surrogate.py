@@ -12,10 +12,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from attacks._comparison import ExplicitGradients, Gradients, Setting, squared_norms
-from attacks._masking import Masking
-from attacks._multistep import as_gradient
-from fedsim.types import Masks, Observation
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, squared_norms
+from attacks.gradient_matching._unknowns import Masking
+from attacks.local_steps._multistep import as_gradient
+from fedsim.core.types import Masks, Observation
 
 Path = Literal["linear", "quadratic"]
 

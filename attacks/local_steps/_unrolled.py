@@ -13,10 +13,10 @@ from itertools import accumulate, islice
 import torch
 from torch import Tensor
 
-from attacks._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
-from attacks._labels import gradient_weight
-from attacks._multistep import as_gradient, batch_sizes, sites_for
-from fedsim.types import DropoutSite, Masks, Observation, Tensors
+from attacks.core.labels import gradient_weight
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
+from attacks.local_steps._multistep import as_gradient, batch_sizes, sites_for
+from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 
 @dataclass(frozen=True)

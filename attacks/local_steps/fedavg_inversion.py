@@ -26,11 +26,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Distance, cosine, squared
-from attacks._engine import Found, Search, descend
-from attacks._hypotheses import continued
-from attacks._masking import OptimisedMasks
-from attacks._multistep import (
+from attacks.core.starts import first_inputs
+from attacks.gradient_matching._comparison import Distance, cosine, squared
+from attacks.gradient_matching._engine import Found, Search, descend
+from attacks.gradient_matching._hypotheses import continued
+from attacks.gradient_matching._unknowns import OptimisedMasks
+from attacks.local_steps._multistep import (
     MultiStepAttack,
     MultiStepConfig,
     as_gradient,
@@ -38,10 +39,9 @@ from attacks._multistep import (
     number_of_examples,
     sites_for,
 )
-from attacks._starts import first_inputs
-from attacks._unrolled import UnrolledComparison, dealt, local_steps
-from fedsim.registry import attack
-from fedsim.types import Masks, Observation, OnStep, Reconstruction
+from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation, OnStep, Reconstruction
 
 _DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
 _CHECKPOINTED = 100_000_000  # weights in all steps of all rows, from which memory counts more than time

@@ -22,13 +22,13 @@ from typing import final
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison
-from attacks._engine import Found, Search
-from attacks._masking import OptimisedMasks
-from attacks._multistep import MultiStepAttack, MultiStepConfig, as_gradient, number_of_examples, sites_for
-from attacks._surrogate import Path, PathMasking, SurrogateComparison, mean_square
-from fedsim.registry import attack
-from fedsim.types import Observation, Reconstruction
+from attacks.gradient_matching._comparison import Comparison
+from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._unknowns import OptimisedMasks
+from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, as_gradient, number_of_examples, sites_for
+from attacks.local_steps._surrogate import Path, PathMasking, SurrogateComparison, mean_square
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, Reconstruction
 
 
 class SmeConfig(MultiStepConfig):

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks._agreement import verdict
-from attacks._labels import infer_labels
-from attacks._matching import pixel_box
-from fedsim.errors import NotApplicable
-from fedsim.masks import without_dropout
-from fedsim.types import Observation, OnStep, Reconstruction, Step
+from attacks.core.gradient_distance import verdict
+from attacks.core.labels import infer_labels
+from attacks.core.regularizers import pixel_box
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
 _ROUNDING = 16.0
 

@@ -36,12 +36,19 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._public import inexact
-from attacks._singles import Singles, above_rounding, expected_examples, in_pixel_range, linear, reconstruction
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
+from attacks.core.defense_facts import inexact
+from attacks.malicious_server._isolated_units import (
+    Singles,
+    above_rounding,
+    expected_examples,
+    in_pixel_range,
+    linear,
+    reconstruction,
+)
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
 _LAYER = "0.1"  # the measuring layer within the model that clients get
 _TAIL = 1e-6

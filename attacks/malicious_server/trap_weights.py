@@ -30,14 +30,21 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._layers import PixelLayer, examples_from, first_linear, flat_layers
-from attacks._matching import one_gradient_only
-from attacks._singles import Singles, above_rounding, expected_examples, in_pixel_range, linear, reconstruction
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.masks import dropout_sites, without_dropout
-from fedsim.registry import attack
-from fedsim.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
+from attacks.core.layers import PixelLayer, examples_from, first_linear, flat_layers
+from attacks.core.preconditions import one_gradient_only
+from attacks.malicious_server._isolated_units import (
+    Singles,
+    above_rounding,
+    expected_examples,
+    in_pixel_range,
+    linear,
+    reconstruction,
+)
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import dropout_sites, without_dropout
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
 _PROBE = 2
 _AGREEMENT = 1e-3

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.losses import are_tokens, per_example
-from fedsim.types import Batch, MembershipObservation, Tensors
+from fedsim.core.losses import are_tokens, per_example
+from fedsim.core.types import Batch, MembershipObservation, Tensors
 
 _AT_ONCE = 512
 _SENTENCES_AT_ONCE = 16

@@ -28,14 +28,14 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks._subspaces import read_by
-from fedsim import seeding
+from attacks.text._subspaces import read_by
 from fedsim.components.adapter._low_rank import LowRankLinear
-from fedsim.errors import NotApplicable
-from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
-from fedsim.losses import IGNORED, are_tokens
-from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.losses import IGNORED, are_tokens
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
 _PROBES = 4
 _AT_ONCE = 64

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import scaled
-from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
-from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPlan
 
 _LEAST_VARIANCE = 1e-12
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from attacks.membership._signals import losses
-from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
-from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, Modality
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality
 
 
 class LossThresholdConfig(Config):

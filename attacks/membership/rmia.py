@@ -18,9 +18,9 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.membership._signals import confidences
-from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
-from fedsim.registry import membership
-from fedsim.types import Batch, Config, MembershipObservation, Modality, ShadowPlan
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Batch, Config, MembershipObservation, Modality, ShadowPlan
 
 
 class RmiaConfig(Config):

@@ -20,9 +20,9 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.hooks import IMAGES_AND_TEXT, MembershipAttack
-from fedsim.registry import membership
-from fedsim.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
+from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.registry import membership
+from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
 
 class UpdateAlignmentConfig(Config):

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.boxes import gathered, inside
+from fedsim.core.boxes import gathered, inside
 
 _FORBIDDEN, _WRONG_LABEL = 1e12, 1e6
 _PURE = 1e-3

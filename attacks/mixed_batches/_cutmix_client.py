@@ -18,11 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._comparison import Setting
-from attacks._masking import Masking
-from attacks._unrolled import LocalStep, UnrolledComparison
-from fedsim.boxes import Pasted, inside
-from fedsim.types import Masks, Observation, Tensors
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._unknowns import Masking
+from attacks.local_steps._unrolled import LocalStep, UnrolledComparison
+from fedsim.core.boxes import Pasted, inside
+from fedsim.core.types import Masks, Observation, Tensors
 
 _HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
 _BALANCING = 8

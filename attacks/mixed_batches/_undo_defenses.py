@@ -1,7 +1,7 @@
 """What known defenses did to a batch, undone behind an attack that found what the model saw.
 
 Transforms: for every known policy T the x is sought with T(x) = what the model saw. The policy wins whose x explains
-the gradient best, sent through it. Mixtures: see `attacks._unmixing`.
+the gradient best, sent through it. Mixtures: see `attacks.mixed_batches._unmixing`.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from attacks._agreement import MATCHES, gradient_distance
-from attacks._labels import labels_of
-from attacks._priors import pixel_box, total_variation
-from attacks._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
-from fedsim import registry
-from fedsim.errors import FedsimError
-from fedsim.hooks import Attack
-from fedsim.types import Masks, Observation, Reconstruction
+from attacks.core.gradient_distance import MATCHES, gradient_distance
+from attacks.core.labels import labels_of
+from attacks.core.regularizers import pixel_box, total_variation
+from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Masks, Observation, Reconstruction
 
 CONVINCING = 1e-3
 _ITERATIONS = 200

@@ -23,11 +23,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._agreement import gradient_distance
-from attacks._layers import inputs_in_order, run
-from attacks._priors import pixel_box, total_variation
-from fedsim.masks import injected_masks
-from fedsim.types import Masks, Observation, Reconstruction
+from attacks.core.gradient_distance import gradient_distance
+from attacks.core.layers import inputs_in_order, run
+from attacks.core.regularizers import pixel_box, total_variation
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Masks, Observation, Reconstruction
 
 _STARTS, _TURNS, _SPLITS, _REWEIGHTINGS = 48, 8, 4, 15
 _MOST_ORDERED = 4

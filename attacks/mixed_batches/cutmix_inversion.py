@@ -23,14 +23,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._assembly import assembled
-from attacks._comparison import Setting
-from attacks._descent import Sign
-from attacks._engine import Found, Pace, ScheduleName, Search, descend
-from attacks._hypotheses import continued
-from attacks._masking import NoMasks
-from attacks._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
-from attacks._pasting import (
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
+from attacks.gradient_matching._hypotheses import continued
+from attacks.gradient_matching._optimizers import Sign
+from attacks.gradient_matching._unknowns import NoMasks
+from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
+from attacks.local_steps._unrolled import LocalStep, UnrolledComparison, dealt, local_steps
+from attacks.mixed_batches._cutmix_boxes import assembled
+from attacks.mixed_batches._cutmix_client import (
     BoxPasting,
     GrantedPasting,
     MapComparison,
@@ -42,11 +43,10 @@ from attacks._pasting import (
     WithPasting,
     unknowns_by_step,
 )
-from attacks._undoing import pastes
-from attacks._unrolled import LocalStep, UnrolledComparison, dealt, local_steps
-from fedsim.boxes import Pasted, pasted_maps
-from fedsim.registry import attack
-from fedsim.types import Batch, Knowledge, Masks, Observation, OnStep, Reconstruction
+from attacks.mixed_batches._undo_defenses import pastes
+from fedsim.core.boxes import Pasted, pasted_maps
+from fedsim.core.registry import attack
+from fedsim.core.types import Batch, Knowledge, Masks, Observation, OnStep, Reconstruction
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations

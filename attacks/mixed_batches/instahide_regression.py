@@ -20,12 +20,12 @@ from typing import ClassVar, final
 
 import torch
 
-from attacks._matching import one_gradient_only
-from attacks._undoing import has_random_signs, mixes, seen_exactly, undone
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
+from attacks.core.preconditions import one_gradient_only
+from attacks.mixed_batches._undo_defenses import has_random_signs, mixes, seen_exactly, undone
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
 
 
 class InstahideRegressionConfig(Config):

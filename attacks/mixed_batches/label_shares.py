@@ -22,17 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks._agreement import MATCHES, may_be_exact, verdict
-from attacks._assembly import assembled, assembled_each
-from attacks._labels import gradient_weight
-from attacks._peeling import peeled
-from fedsim import registry
-from fedsim.boxes import Pasted
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.masks import injected_masks
-from fedsim.registry import attack
-from fedsim.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
+from attacks.core.gradient_distance import MATCHES, may_be_exact, verdict
+from attacks.core.labels import gradient_weight
+from attacks.core.masks_by_layer import peeled
+from attacks.mixed_batches._cutmix_boxes import assembled, assembled_each
+from fedsim.core import registry
+from fedsim.core.boxes import Pasted
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import injected_masks
+from fedsim.core.registry import attack
+from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
 
 _NAME = "label-shares"
 _IMAGE = 3

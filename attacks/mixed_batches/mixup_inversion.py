@@ -23,15 +23,15 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, GeneralComparison, Setting
-from attacks._engine import Found, Search
-from attacks._hypotheses import descended_each
-from attacks._informed import InformedAttack
-from attacks._masking import Masking, unknown_masks
-from attacks._matching import MatchingAttack, MatchingConfig
-from attacks._public import searched_sites
-from fedsim.registry import attack
-from fedsim.types import Masks, Observation, OnStep, Reconstruction
+from attacks.core.defense_facts import searched_sites
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting
+from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._hypotheses import descended_each
+from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._unknowns import Masking, unknown_masks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, Observation, OnStep, Reconstruction
 
 _MIXED = 2
 

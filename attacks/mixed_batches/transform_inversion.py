@@ -19,16 +19,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Setting
-from attacks._engine import Found, Search
-from attacks._hypotheses import descended_each
-from attacks._informed import InformedAttack
-from attacks._masking import unknown_masks
-from attacks._matching import MatchingAttack, MatchingConfig
-from attacks._public import searched_sites
-from attacks._undoing import Transform, transforms_of
-from fedsim.registry import attack
-from fedsim.types import Observation, OnStep, Reconstruction
+from attacks.core.defense_facts import searched_sites
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._hypotheses import descended_each
+from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._unknowns import unknown_masks
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.mixed_batches._undo_defenses import Transform, transforms_of
+from fedsim.core.registry import attack
+from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
 class TransformInversionConfig(MatchingConfig):

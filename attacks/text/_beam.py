@@ -16,10 +16,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks._subspaces import Subspace, attentions, read_by, subspace_of
-from attacks._words import counts_of, following_of, lengths_of, words_of
-from fedsim.masks import injected_masks, without_dropout
-from fedsim.types import DropoutSite, Masks, Observation
+from attacks.text._subspaces import Subspace, attentions, read_by, subspace_of
+from attacks.text._words import counts_of, following_of, lengths_of, words_of
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import DropoutSite, Masks, Observation
 
 _FLOOR = 1e-9
 _SHARE = 0.05

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from attacks._labels import gradient_weight
-from attacks._sentences import is_cross_entropy
-from attacks._subspaces import read_by
-from fedsim.masks import without_dropout
-from fedsim.types import Observation
+from attacks.core.labels import gradient_weight
+from attacks.text._sentences import is_cross_entropy
+from attacks.text._subspaces import read_by
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Observation
 
 _Tokens = tuple[int, ...]
 _LEFT = 1e-3  # share of the output layer's gradient that other sentences or rounding may leave

@@ -10,8 +10,8 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from attacks._subspaces import read_by
-from fedsim.types import DropoutSite
+from attacks.text._subspaces import read_by
+from fedsim.core.types import DropoutSite
 
 
 def drops_in_front(model: nn.Module, site: DropoutSite, layer: str) -> bool:

@@ -12,10 +12,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from attacks._agreement import gradient_distance
-from attacks._words import Words, predicts_words
-from fedsim.losses import IGNORED, cross_entropy
-from fedsim.types import Masks, Observation
+from attacks.core.gradient_distance import gradient_distance
+from attacks.text._words import Words, predicts_words
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.types import Masks, Observation
 
 _MOST_TRIED = 64
 

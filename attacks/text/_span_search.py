@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks._beam import apart
-from attacks._prefixes import Front
-from attacks._span_tests import SpanTest
-from attacks._subspaces import Subspace
-from fedsim.errors import NotApplicable
-from fedsim.types import InputSpec, OnStep, Step
+from attacks.text._beam import apart
+from attacks.text._prefixes import Front
+from attacks.text._span_tests import SpanTest
+from attacks.text._subspaces import Subspace
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import InputSpec, OnStep, Step
 
 _SCANNED = 4096  # inputs that are computed at once to find tokens
 _TRIED = 1024  # sequences at once

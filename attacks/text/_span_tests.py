@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from fedsim.errors import NotApplicable
+from fedsim.core.errors import NotApplicable
 
 _FLOOR = 1e-12
 _DEVIATION = 1.4826  # standard deviation of a normal law over its median absolute deviation

@@ -17,13 +17,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attacks._layers import run
-from attacks._levels import rounding_levels
-from attacks._multistep import batch_sizes
-from attacks._sentences import ended, explains, with_labels
-from attacks._subspaces import attentions, gradients_of, rank
-from attacks._words import words_of
-from fedsim.types import Observation, Tensors
+from attacks.core.layers import run
+from attacks.core.noise_level import rounding_levels
+from attacks.local_steps._multistep import batch_sizes
+from attacks.text._sentences import ended, explains, with_labels
+from attacks.text._subspaces import attentions, gradients_of, rank
+from attacks.text._words import words_of
+from fedsim.core.types import Observation, Tensors
 
 
 def can_go_on(observation: Observation) -> bool:

@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from attacks._levels import measured_levels
-from fedsim.types import Observation, Tensors
+from attacks.core.noise_level import measured_levels
+from fedsim.core.types import Observation, Tensors
 
 _TINY = 1e-30
 _KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # what reads side by side: of Llama, of GPT-2

@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attacks._comparison import Comparison, GeneralComparison, Gradients, Setting
-from attacks._ghost import GhostComparison, agrees
-from fedsim.types import Masks, Observation
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
+from attacks.gradient_matching._ghost import GhostComparison, agrees
+from fedsim.core.types import Masks, Observation
 
 Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, and labels (2, ...)
 

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks._labels import gradient_weight
-from fedsim.errors import NotApplicable
+from attacks.core.labels import gradient_weight
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
-from fedsim.types import Observation
 
 _MOST_ZERO = 0.5
 _DEVIATIONS = 8.0

@@ -17,20 +17,28 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, GeneralComparison, Setting, setting_of
-from attacks._engine import Found
-from attacks._ghost import GhostComparison
-from attacks._labels import gradient_weight
-from attacks._masking import GivenMasks, Masking, NoMasks, OptimisedMasks
-from attacks._matching import best_of, one_gradient_only
-from attacks._public import searched_sites
-from attacks._sentences import completed, explains
-from attacks._vectors import NextWords, VectorComparison, VectorGhostComparison, faster, nearest_tokens, read_vectors
-from attacks._words import Words, embedding_of, following_of, lengths_of, predicts_words, words_of
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.masks import expected_mask
-from fedsim.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
+from attacks.core.defense_facts import searched_sites
+from attacks.core.labels import gradient_weight
+from attacks.core.preconditions import one_gradient_only
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
+from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._ghost import GhostComparison
+from attacks.gradient_matching._unknowns import GivenMasks, Masking, NoMasks, OptimisedMasks
+from attacks.gradient_matching.base import best_of
+from attacks.text._sentences import completed, explains
+from attacks.text._vectors import (
+    NextWords,
+    VectorComparison,
+    VectorGhostComparison,
+    faster,
+    nearest_tokens,
+    read_vectors,
+)
+from attacks.text._words import Words, embedding_of, following_of, lengths_of, predicts_words, words_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import expected_mask
+from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
 EXACT = 1e-6
 _NO_LABELS = 1  # class

@@ -26,21 +26,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._levels import measured_levels, rounding_levels, stated_levels
-from attacks._masked_tokens import kept_shares, only_scales
-from attacks._matching import gradient_steps_only
-from attacks._multiplicities import multiplicities
-from attacks._multistep import batch_sizes
-from attacks._onward import behind_first_step, can_go_on
-from attacks._prefixes import Front, drops_in_front
-from attacks._span_tests import Outliers, Threshold
-from attacks._spelling import Found, Reading, arranged, best, grown
-from attacks._subspaces import attentions, gradients_of, hard, rank, soft
-from attacks._words import embedding_of, in_rows
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
+from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
+from attacks.core.preconditions import gradient_steps_only
+from attacks.local_steps._multistep import batch_sizes
+from attacks.text._masked_tokens import kept_shares, only_scales
+from attacks.text._multiplicities import multiplicities
+from attacks.text._prefixes import Front, drops_in_front
+from attacks.text._span_search import Found, Reading, arranged, best, grown
+from attacks.text._span_tests import Outliers, Threshold
+from attacks.text._step_by_step import behind_first_step, can_go_on
+from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
+from attacks.text._words import embedding_of, in_rows
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
 _TWO = 2
 _MOST_LAYERS = 10

@@ -22,16 +22,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import Comparison, Gradients
-from attacks._engine import Found, Pace, Search, descend
-from attacks._masking import Masking, OptimisedMasks
-from attacks._moves import changed, orders
-from attacks._text_matching import EXACT, Task, TextMatching, TextMatchingConfig
-from attacks._vectors import nearest_tokens
-from fedsim.losses import IGNORED, cross_entropy
-from fedsim.masks import without_dropout
-from fedsim.registry import attack
-from fedsim.types import Masks, OnStep, Step
+from attacks.gradient_matching._comparison import Comparison, Gradients
+from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._unknowns import Masking, OptimisedMasks
+from attacks.text._token_edits import changed, orders
+from attacks.text._vectors import nearest_tokens
+from attacks.text.base import EXACT, Task, TextMatching, TextMatchingConfig
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import attack
+from fedsim.core.types import Masks, OnStep, Step
 
 _TINY = 1e-30
 _MASK_ITERATIONS = 60  # with the tokens as they are

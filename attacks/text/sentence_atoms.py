@@ -22,16 +22,16 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._beam import Pool, apart, grown, pool_of, readers_of, unreadable
-from attacks._layers import run
-from attacks._matching import one_gradient_only
-from attacks._sentences import behind, explains, with_labels
-from attacks._words import lengths_of, words_of
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.masks import injected_masks
-from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
+from attacks.core.layers import run
+from attacks.core.preconditions import one_gradient_only
+from attacks.text._beam import Pool, apart, grown, pool_of, readers_of, unreadable
+from attacks.text._sentences import behind, explains, with_labels
+from attacks.text._words import lengths_of, words_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import injected_masks
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
 _SIZE = 4096
 _TINY = 1e-30

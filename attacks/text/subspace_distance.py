@@ -23,13 +23,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._beam import Beam, apart, grown, pool_of, readers_of, unreadable
-from attacks._matching import one_gradient_only
-from attacks._sentences import completed, distance_of, explains
-from attacks._words import lengths_of, words_of
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from attacks.core.preconditions import one_gradient_only
+from attacks.text._beam import Beam, apart, grown, pool_of, readers_of, unreadable
+from attacks.text._sentences import completed, distance_of, explains
+from attacks.text._words import lengths_of, words_of
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 _EXACT = 1e-6
 _NEVER = 1e9

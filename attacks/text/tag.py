@@ -15,11 +15,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks._comparison import ExplicitGradients, Gradients
-from attacks._engine import Found, Pace, Search, descend
-from attacks._text_matching import Task, TextMatching, TextMatchingConfig
-from fedsim.registry import attack
-from fedsim.types import OnStep
+from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
+from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.text.base import Task, TextMatching, TextMatchingConfig
+from fedsim.core.registry import attack
+from fedsim.core.types import OnStep
 
 
 class TagConfig(TextMatchingConfig):

@@ -19,12 +19,12 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks._matching import one_gradient_only
-from attacks._words import Words, counts_of, embedding_of, following_of, in_rows, lengths_of, words_of
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack, Effort
-from fedsim.registry import attack
-from fedsim.types import Config, Modality, Observation, OnStep, Reconstruction, Step
+from attacks.core.preconditions import one_gradient_only
+from attacks.text._words import Words, counts_of, embedding_of, following_of, in_rows, lengths_of, words_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
 
 class WordReadoutConfig(Config):

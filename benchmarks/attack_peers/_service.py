@@ -13,7 +13,7 @@ from torch import Tensor
 
 from benchmarks._victims import Victim, read
 from benchmarks._watch import Goal, Watch, scores_of
-from fedsim.types import Config
+from fedsim.core.types import Config
 
 
 class Task(Config):

@@ -6,7 +6,7 @@ It runs in an environment of its own, and gets this project's process settings, 
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -18,8 +18,8 @@ import torch  # noqa: E402
 
 from benchmarks._watch import Watch  # noqa: E402
 from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
-from fedsim import seeding  # noqa: E402
-from fedsim.types import Observation  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.types import Observation  # noqa: E402
 
 
 class _Facts(dict[str, Any]):

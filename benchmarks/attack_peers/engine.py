@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -10,8 +10,8 @@ from typing import Any  # noqa: E402
 
 from benchmarks._watch import Reached, Watch  # noqa: E402
 from benchmarks.attack_peers._service import Run, Task, ended, serve  # noqa: E402
-from fedsim import registry, seeding  # noqa: E402
-from fedsim.hooks import Attack  # noqa: E402
+from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
 
 
 def answer(task: Task) -> Run:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from fedsim import process
+from fedsim.core import process
 
 if sys.argv[1:] == ["prepared"]:
     process.prepare()
@@ -12,7 +12,7 @@ if sys.argv[1:] == ["prepared"]:
 from benchmarks._literal_dia import literal_dia
 from benchmarks._watch import Reached, Watch
 from benchmarks.attack_peers._service import Run, Task, ended, serve
-from fedsim import seeding
+from fedsim.core import seeding
 
 
 def answer(task: Task) -> Run:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
@@ -12,7 +12,7 @@ import sys  # noqa: E402
 import torch  # noqa: E402
 
 from benchmarks.federation_peers._report import Stopwatch  # noqa: E402
-from fedsim import experiment  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 
 
@@ -21,7 +21,7 @@ def main() -> None:
     torch.set_num_threads(1)
     stopwatch = Stopwatch()
     world_json = parse(json.loads(sys.argv[1]), "command line").model_dump_json()
-    experiment.train(world_json, lambda _record: stopwatch())
+    runner.train(world_json, lambda _record: stopwatch())
     stopwatch.report()
 
 

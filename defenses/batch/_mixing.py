@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses._layers import last_linear
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Here, Rules
-from fedsim.types import Batch
+from defenses.core.layers import last_linear
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Here, Rules
+from fedsim.core.types import Batch
 
 
 def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 _LEAST_RANGE = 1e-6
 _Rows = tuple[tuple[float, float, float], tuple[float, float, float]]

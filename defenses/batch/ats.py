@@ -21,13 +21,13 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses._transforms import LIBRARY, Policy, policy_of
-from fedsim import registry
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Defense, Here, Place
-from fedsim.losses import cross_entropy
-from fedsim.registry import defense
-from fedsim.types import Batch, Config, Dataset, PublicKnowledge
+from defenses.batch._transforms import LIBRARY, Policy, policy_of
+from fedsim.core import registry
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.losses import cross_entropy
+from fedsim.core.registry import defense
+from fedsim.core.types import Batch, Config, Dataset, PublicKnowledge
 
 _BLENDS = 20
 _EPSILON = 1e-5

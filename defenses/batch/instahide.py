@@ -15,10 +15,10 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from defenses._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.hooks import Defense, Here, Place, Rules
-from fedsim.registry import defense
-from fedsim.types import Batch, Config, PublicKnowledge
+from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
+from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 _OWN, _OTHER = 3.0, 1.0
 _ROOM = 1.1

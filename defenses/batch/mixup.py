@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from defenses._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.hooks import Defense, Here, Place, Rules
-from fedsim.registry import defense
-from fedsim.types import Batch, Config, PublicKnowledge
+from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
+from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 
 class MixupConfig(Config):

@@ -15,13 +15,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses._inside import outputs_of
+from defenses.core.inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
-from fedsim.hooks import Defense, Here, LocalStep, Place
-from fedsim.losses import cross_entropy
+from fedsim.core.hooks import Defense, Here, LocalStep, Place
+from fedsim.core.losses import cross_entropy
+from fedsim.core.registry import defense
+from fedsim.core.types import Batch, Config, PublicKnowledge
 from fedsim.metrics.image import ssim
-from fedsim.registry import defense
-from fedsim.types import Batch, Config, PublicKnowledge
 
 _LEAST_RANGE = 1e-6
 _SMALLEST_SIDE = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.hooks import LocalStep
+from fedsim.core.hooks import LocalStep
 
 
 def outputs_of(local: LocalStep, inputs: Tensor) -> Tensor:

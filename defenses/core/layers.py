@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from fedsim.errors import NotApplicable
+from fedsim.core.errors import NotApplicable
 
 
 def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:

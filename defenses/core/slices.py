@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from defenses._inside import outputs_of
-from fedsim.hooks import LocalStep
-from fedsim.losses import cross_entropy
+from defenses.core.inside import outputs_of
+from fedsim.core.hooks import LocalStep
+from fedsim.core.losses import cross_entropy
 
 
 def sensitivities(local: LocalStep) -> dict[str, float]:

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses._tensors import TensorConfig
-from fedsim.types import Tensors
+from defenses.core.tensors import TensorConfig
+from fedsim.core.types import Tensors
 
 Per = Literal["tensor", "model"]
 _ROUNDING = 1e-9

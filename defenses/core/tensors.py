@@ -10,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here
-from fedsim.types import Config, Modality, Tensors, Update
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here
+from fedsim.core.types import Config, Modality, Tensors, Update
 
 
 class TensorConfig(Config):

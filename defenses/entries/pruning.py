@@ -13,11 +13,11 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from defenses._support import SupportConfig, largest, restricted
-from defenses._tensors import TensorDefense
-from fedsim.hooks import Here, Place
-from fedsim.registry import defense
-from fedsim.types import PublicKnowledge, Tensors
+from defenses.core.support import SupportConfig, largest, restricted
+from defenses.core.tensors import TensorDefense
+from fedsim.core.hooks import Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import PublicKnowledge, Tensors
 
 
 class PruningConfig(SupportConfig):

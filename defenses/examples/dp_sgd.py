@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
 from fedsim.privacy.upload import noise
-from fedsim.registry import defense
-from fedsim.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 
 _PROBE = 4  # examples of a batch on which the model is tried
 

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses._slices import sensitivities, slices_of
-from fedsim.hooks import Defense, Here, Place, Rules
+from defenses.core.slices import sensitivities, slices_of
+from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.privacy.per_example import example_gradients, why_inseparable
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
 
 _PROBE = 4  # examples of a batch on which the model is tried
 _PARTNER = "GradDefense"  # looks into a step, and changes nothing before it

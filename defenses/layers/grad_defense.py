@@ -16,10 +16,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses._slices import sensitivities, slices_of
-from fedsim.hooks import Defense, Here, Place, Rules
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from defenses.core.slices import sensitivities, slices_of
+from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 
 
 class GradDefenseConfig(Config):

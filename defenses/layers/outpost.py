@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses._support import largest, restricted
-from fedsim.hooks import Defense, Here, Place
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from defenses.core.support import largest, restricted
+from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 
 
 class OutpostConfig(Config):

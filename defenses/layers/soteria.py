@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses._inside import linear_end, outputs_of, weight_of
-from defenses._support import dropped
-from fedsim.errors import FedsimError
-from fedsim.hooks import Defense, Here, LocalStep, Place, Rules
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from defenses.core.inside import linear_end, outputs_of, weight_of
+from defenses.core.support import dropped
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense, Here, LocalStep, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 
 _OFFSET = 0.1
 _VECTORS = 2

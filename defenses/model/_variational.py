@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim import seeding
-from fedsim.hooks import Defense, Here, Place
-from fedsim.types import Batch, Config, PublicKnowledge, Tensors
+from fedsim.core import seeding
+from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors
 
 
 @final

@@ -13,10 +13,10 @@ from typing import ClassVar, Literal, final
 from pydantic import Field
 from torch import nn
 
-from defenses._layers import with_module
-from defenses._variational import Bottleneck, VariationalConfig, VariationalDefense
-from fedsim.errors import NotApplicable
-from fedsim.registry import defense
+from defenses.core.layers import with_module
+from defenses.model._variational import Bottleneck, VariationalConfig, VariationalDefense
+from fedsim.core.errors import NotApplicable
+from fedsim.core.registry import defense
 
 _LIMIT = 5.0
 _ACTIVATIONS = (

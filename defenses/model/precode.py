@@ -13,9 +13,9 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import nn
 
-from defenses._layers import last_linear, with_module
-from defenses._variational import Bottleneck, VariationalConfig, VariationalDefense
-from fedsim.registry import defense
+from defenses.core.layers import last_linear, with_module
+from defenses.model._variational import Bottleneck, VariationalConfig, VariationalDefense
+from fedsim.core.registry import defense
 
 
 class PrecodeConfig(VariationalConfig):

@@ -21,11 +21,11 @@ from pydantic import Field
 from scipy.special import log_ndtr
 from torch import nn
 
-from fedsim.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.registry import defense
+from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.upload import disturbed, why_buffers_move
-from fedsim.registry import defense
-from fedsim.types import Mechanism, Modality, PublicKnowledge, Update
 
 _PROBE = 3  # examples of a batch on which the model is tried
 _SENSITIVITY = 2.0  # over the clipping norm

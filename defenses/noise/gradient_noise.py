@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses._tensors import TensorConfig, TensorDefense
-from fedsim.hooks import Here, Place
-from fedsim.registry import defense
-from fedsim.types import PublicKnowledge, Tensors
+from defenses.core.tensors import TensorConfig, TensorDefense
+from fedsim.core.hooks import Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import PublicKnowledge, Tensors
 
 
 class GradientNoiseConfig(TensorConfig):

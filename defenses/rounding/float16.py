@@ -10,10 +10,10 @@ from typing import ClassVar, final
 
 import torch
 
-from defenses._tensors import TensorConfig, TensorDefense
-from fedsim.hooks import Here, Place
-from fedsim.registry import defense
-from fedsim.types import PublicKnowledge, Tensors
+from defenses.core.tensors import TensorConfig, TensorDefense
+from fedsim.core.hooks import Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import PublicKnowledge, Tensors
 
 
 class Float16Config(TensorConfig):

@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses._tensors import TensorConfig, TensorDefense, stochastically_rounded
-from fedsim.hooks import Here, Place
-from fedsim.registry import defense
-from fedsim.types import PublicKnowledge, Tensors
+from defenses.core.tensors import TensorConfig, TensorDefense, stochastically_rounded
+from fedsim.core.hooks import Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import PublicKnowledge, Tensors
 
 
 class QsgdConfig(TensorConfig):

@@ -13,10 +13,10 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.compensation import compensated
-from fedsim.hooks import Aggregator, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution
+from fedsim.core.compensation import compensated
+from fedsim.core.hooks import Aggregator, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution
 
 
 class CompensatedMeanConfig(Config):

@@ -18,9 +18,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.hooks import Aggregator, Rules, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution, Mechanism
+from fedsim.core.hooks import Aggregator, Rules, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution, Mechanism
 
 _COUNTS_A_DEVIATION = 20.0  # Andrew et al., section 3.1: sigma_b = qW / 20
 

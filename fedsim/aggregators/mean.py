@@ -12,10 +12,10 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.errors import FedsimError
-from fedsim.hooks import Aggregator, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Aggregator, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution
 
 
 class MeanConfig(Config):

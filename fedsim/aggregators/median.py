@@ -12,9 +12,9 @@ from typing import ClassVar, final
 from torch import Tensor
 
 from fedsim.aggregators._flower import by_coordinate
-from fedsim.hooks import Aggregator, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution
+from fedsim.core.hooks import Aggregator, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution
 
 
 class MedianConfig(Config):

@@ -18,10 +18,10 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError
-from fedsim.hooks import Aggregator, Rules, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution, Tensors
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Aggregator, Rules, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution, Tensors
 
 _A, _B = ".lora_a.weight", ".lora_b.weight"
 

@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from fedsim.aggregators._flower import by_coordinate
-from fedsim.hooks import Aggregator, ServerRound
-from fedsim.registry import aggregator
-from fedsim.types import Config, Contribution
+from fedsim.core.hooks import Aggregator, ServerRound
+from fedsim.core.registry import aggregator
+from fedsim.core.types import Config, Contribution
 
 
 class TrimmedMeanConfig(Config):

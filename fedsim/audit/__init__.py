@@ -17,8 +17,8 @@ from fedsim.audit import auditing, running, verdict
 from fedsim.audit.clock import Clock
 from fedsim.audit.record import KNOWS, AuditRecord, Plan
 from fedsim.audit.subject import Subject, made
-from fedsim.policy import Policy
-from fedsim.types import Knowledge
+from fedsim.core.types import Knowledge
+from fedsim.record.policy import Policy
 
 __all__ = ["AuditRecord", "Plan", "Subject", "audit", "verdict"]
 
@@ -41,7 +41,7 @@ def audit(
         minutes: wall time of everything.
         out: folder for record, pictures, page and tables; nothing is kept when absent.
         policy: thresholds; see `verdict.broken`.
-        knows: what the attacker is granted; see `fedsim.types.Knowledge`.
+        knows: what the attacker is granted; see `fedsim.core.types.Knowledge`.
         seed: of everything that is drawn.
 
     Raises:

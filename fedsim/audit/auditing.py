@@ -18,11 +18,11 @@ from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import AuditRecord, Inspection, Plan
 from fedsim.audit.subject import Checked, Subject, checked
 from fedsim.audit.worlds import check, world_of
-from fedsim.environment import environment
-from fedsim.errors import FedsimError
-from fedsim.observe import describe
-from fedsim.policy import Policy
-from fedsim.world import World
+from fedsim.core.errors import FedsimError
+from fedsim.record.environment import environment
+from fedsim.record.policy import Policy
+from fedsim.scenario.world import World
+from fedsim.threat.observe import describe
 
 _FOR_UPDATES = 0.4  # share of the time, where defenses are tried afterwards
 

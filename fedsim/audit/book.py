@@ -10,7 +10,7 @@ from typing import Any
 from fedsim.audit.clock import Clock
 from fedsim.audit.inspecting import Arrays
 from fedsim.audit.record import ARRAYS, RECORD, AuditRecord, Plan
-from fedsim.store import npz, write_whole
+from fedsim.record.store import npz, write_whole
 
 
 @dataclass

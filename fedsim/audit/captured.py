@@ -19,9 +19,9 @@ from fedsim.audit.inspecting import Seen
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked, found
 from fedsim.audit.worlds import world_of
-from fedsim.errors import FedsimError, MissingExtra, nearest
-from fedsim.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
-from fedsim.world import World
+from fedsim.core.errors import FedsimError, MissingExtra, nearest
+from fedsim.core.types import Batch, Knowledge, Tensors, Truth, Update, WireEntry
+from fedsim.scenario.world import World
 
 _METRIC = "num-examples"
 
@@ -114,7 +114,7 @@ def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
     from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower takes a second to import
 
-    from fedsim.engines.local import LocalGrid  # noqa: PLC0415 - so does the engine
+    from fedsim.federation.engines.local import LocalGrid  # noqa: PLC0415 - so does the engine
 
     app = found(target)
     if not isinstance(app, ClientApp):

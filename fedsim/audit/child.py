@@ -11,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
 from fedsim.audit import auditing, subject  # noqa: E402
 from fedsim.audit.clock import Clock  # noqa: E402
 from fedsim.audit.record import Plan  # noqa: E402
-from fedsim.errors import FedsimError, told  # noqa: E402
-from fedsim.policy import Policy  # noqa: E402
+from fedsim.core.errors import FedsimError, told  # noqa: E402
+from fedsim.record.policy import Policy  # noqa: E402
 
 
 def serve() -> None:

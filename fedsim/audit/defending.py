@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from fedsim import registry
 from fedsim.audit import members
 from fedsim.audit.book import Book
 from fedsim.audit.clock import OutOfTime, limited
@@ -20,10 +19,11 @@ from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import Trained, accuracy_lost, trained
 from fedsim.audit.worlds import ROUNDS, Setting, check, reads_steps, settings_of, world_of
-from fedsim.errors import FedsimError
-from fedsim.experiment import guarantees
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.experiment.runner import guarantees
 from fedsim.record import MembershipRecord
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 _FOR_MEMBERS = 0.25  # share of the time that is left
 _TRIALS = 10  # that are hoped for; what is cheap leaves time for more

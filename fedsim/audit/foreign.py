@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, told
 
 _AS_TORCH_SAYS_IT = "allocate memory"
 

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import registry, seeding
 from fedsim.audit.clock import OutOfTime, limited
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import Inspection
-from fedsim.client import local_training
-from fedsim.examples import distinct
-from fedsim.hooks import Attack
-from fedsim.masks import without_dropout
+from fedsim.core import registry, seeding
+from fedsim.core.examples import distinct
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.statistics import summarise
-from fedsim.observe import observe
 from fedsim.record import VictimRecord
-from fedsim.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
 
 _ATTACK = "auto"
 _LEAST_IMAGES = 8

@@ -7,15 +7,16 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedsim import membership, registry, seeding
 from fedsim.audit.clock import OutOfTime, limited
 from fedsim.audit.foreign import reason
 from fedsim.audit.training import Trained
-from fedsim.hooks import MembershipAttack
-from fedsim.membership import Case, shadows
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.types import Batch, Shadow, ShadowPlan, Target
 from fedsim.record import MembershipRecord
-from fedsim.types import Batch, Shadow, ShadowPlan, Target
-from fedsim.world import World
+from fedsim.scenario.world import World
+from fedsim.threat import membership
+from fedsim.threat.membership import Case, shadows
 
 MOST = 100  # as many others as 1 % false positives take
 FEWEST = 10

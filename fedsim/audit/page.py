@@ -12,8 +12,8 @@ from fedsim.audit import screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.metrics.statistics import succeeded
 from fedsim.record import ItemScore, VictimRecord
+from fedsim.record.store import write_whole
 from fedsim.report.wall import data_address, encode
-from fedsim.store import write_whole
 
 MOST = 8  # pictures in a row
 _COLOURS = 3

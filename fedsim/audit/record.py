@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, ValidationError
 
-from fedsim.errors import FedsimError
-from fedsim.policy import Policy
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Config, Knowledge
 from fedsim.record import Environment, GuaranteeRecord, Interval, MembershipRecord, Summary, VictimRecord
+from fedsim.record.policy import Policy
 from fedsim.scenario import Scoring
-from fedsim.types import Config, Knowledge
 
 RECORD = "audit.json"
 ARRAYS = "audit.npz"

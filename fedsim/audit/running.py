@@ -16,9 +16,9 @@ from typing import IO
 
 from fedsim.audit import page, tables
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
-from fedsim.errors import FedsimError
-from fedsim.policy import Policy
-from fedsim.store import write_whole
+from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
+from fedsim.record.store import write_whole
 
 LOG = "audit.log"
 _OURS = (RECORD, ARRAYS, PAGE, LOG, *tables.FILES)

@@ -18,10 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import seeding
 from fedsim.audit.foreign import reason
-from fedsim.errors import FedsimError, nearest
-from fedsim.types import Batch, Dataset, InputSpec, Loss
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.types import Batch, Dataset, InputSpec, Loss
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width

@@ -11,7 +11,7 @@ from typing import Any
 from fedsim.audit import verdict
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.metrics.statistics import succeeded
-from fedsim.store import write_whole
+from fedsim.record.store import write_whole
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"

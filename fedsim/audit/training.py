@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.record import Training
-from fedsim.client import local_training
-from fedsim.journal import Journal
+from fedsim.core.seeding import derive
+from fedsim.core.types import Memory, Tensors, Truth, Update, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.federation.journal import Journal
 from fedsim.metrics.statistics import mean_interval
 from fedsim.record import Interval, RoundRecord
-from fedsim.seeding import derive
-from fedsim.types import Memory, Tensors, Truth, Update, WireEntry
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 _PIECE = 256
 _FEWEST_ROUNDS = 2

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from fedsim.audit.record import AuditRecord, Inspection, Trial
-from fedsim.policy import Policy
 from fedsim.record import GuaranteeRecord, Interval, MembershipRecord
+from fedsim.record.policy import Policy
 
 BROKEN = 3  # exit code
 _FPR = 0.01

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked
-from fedsim.errors import FedsimError
-from fedsim.hooks import PLACES, Defense, Optimizer
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import PLACES, Defense, Optimizer
+from fedsim.core.types import Knowledge
 from fedsim.scenario import Choice, Scenario
-from fedsim.types import Knowledge
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 ROUNDS = 20  # of a training; private mechanisms spread their budget over as many
 

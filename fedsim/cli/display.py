@@ -20,6 +20,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.core.types import OnStep, Step
+from fedsim.experiment.sweep.run import Outcome
 from fedsim.metrics.cost import held_memory
 from fedsim.record import (
     Cause,
@@ -32,8 +34,6 @@ from fedsim.record import (
     TextSummary,
     VictimRecord,
 )
-from fedsim.sweep.run import Outcome
-from fedsim.types import OnStep, Step
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 _LINE_EVERY_SECONDS = 10.0

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
-from fedsim import checkpoints, registry
-from fedsim.errors import FedsimError
-from fedsim.types import Dataset
+from fedsim.core import checkpoints, registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Dataset
 
 _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "pydantic", "scipy", "pytorch-msssim")
 

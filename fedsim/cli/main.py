@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
-from fedsim.commands import (  # noqa: F401 - each adds its command
+from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     audit,
     compare,
     demo,
@@ -22,8 +22,8 @@ from fedsim.commands import (  # noqa: F401 - each adds its command
     sweep,
     tune,
 )
-from fedsim.commands._console import app, complain
-from fedsim.errors import FedsimError
+from fedsim.cli.commands._console import app, complain
+from fedsim.core.errors import FedsimError
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from string import Template
 from typing import Literal
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 NewKind = Literal["attack", "defense", "component"]
 
@@ -25,9 +25,9 @@ from typing import final
 import torch
 from pydantic import Field
 
-from fedsim.hooks import Attack
-from fedsim.registry import attack
-from fedsim.types import Config, Observation, OnStep, Reconstruction
+from fedsim.core.hooks import Attack
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Observation, OnStep, Reconstruction
 
 
 class ${camel}Config(Config):
@@ -72,9 +72,9 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from fedsim.hooks import Defense, Here, Place
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge, Tensors
+from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge, Tensors
 
 
 class ${camel}Config(Config):
@@ -113,9 +113,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from fedsim.hooks import Augmentation, Here, Rules
-from fedsim.registry import component
-from fedsim.types import Batch, Config, PublicKnowledge
+from fedsim.core.hooks import Augmentation, Here, Rules
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 _IMAGE = 3
 

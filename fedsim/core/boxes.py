@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedsim.types import Draws
+from fedsim.core.types import Draws
 
 
 class Pasted(NamedTuple):

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsim.types import Batch
+from fedsim.core.types import Batch
 
 
 def distinct(batches: Sequence[Batch]) -> Batch:

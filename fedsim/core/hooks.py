@@ -24,17 +24,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, final, get_args
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar, final, get_args
 
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError, NotApplicable, nearest
-from fedsim.informed import informed
-from fedsim.losses import IGNORED, are_tokens
-from fedsim.masks import injected_masks, without_dropout
-from fedsim.secure_aggregation.quantisation import Quantisation
-from fedsim.types import (
+from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.informed import informed
+from fedsim.core.losses import IGNORED, are_tokens
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import (
     Applicability,
     Batch,
     Config,
@@ -57,7 +56,7 @@ from fedsim.types import (
     Update,
     View,
 )
-from fedsim.vectors import Layout
+from fedsim.core.vectors import Layout
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 Effort = Literal["algebra", "search", "descent", "reference"]
@@ -137,6 +136,20 @@ class ServerRound:
     layout: Layout | None = None
 
 
+class Grid(Protocol):
+    """How coordinates become integers behind secure aggregation: clipped to a range, rounded to steps."""
+
+    @property
+    def clipping_range(self) -> float:
+        """Coordinates are clipped to [-clipping_range, clipping_range]."""
+        ...
+
+    @property
+    def step(self) -> float:
+        """The distance of two neighbouring levels."""
+        ...
+
+
 @dataclass(frozen=True)
 class Rules:
     """What is public about a scenario's federation, for defenses that need to know what they are part of.
@@ -177,7 +190,7 @@ class Rules:
     batch_readers: tuple[str, ...]
     hides_updates: bool
     smallest_sum: int
-    quantisation: Quantisation | None
+    quantisation: Grid | None
     vocabulary: int | None = None
     label_shape: tuple[int, ...] = ()
     padding: int | None = None

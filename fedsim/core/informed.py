@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedsim.types import Observation
+from fedsim.core.types import Observation
 
 
 def informed(observation: Observation) -> Observation:

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function_unary
 
-from fedsim.errors import FedsimError
-from fedsim.types import DropoutSite, Masks
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import DropoutSite, Masks
 
 _PROBE = 3  # examples of a batch that no other dimension is likely to equal
 

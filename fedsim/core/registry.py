@@ -17,8 +17,8 @@ from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from fedsim.errors import FedsimError, nearest, told
-from fedsim.types import Config
+from fedsim.core.errors import FedsimError, nearest, told
+from fedsim.core.types import Config
 
 Kind = Literal["attack", "defense", "component", "aggregator", "membership", "dataset", "model"]
 Hook = Literal[
@@ -88,27 +88,27 @@ def _register(
 
 
 def attack(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register an attack: a final subclass of `fedsim.hooks.Attack`."""
+    """Register an attack: a final subclass of `fedsim.core.hooks.Attack`."""
     return _register("attack", name, summary, paper, extra, None)
 
 
 def defense(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register a defense: a final subclass of `fedsim.hooks.Defense`."""
+    """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
     return _register("defense", name, summary, paper, extra, None)
 
 
 def component(name: str, *, hook: Hook, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register a component for one hook of a client: a final subclass of a class in `fedsim.hooks`."""
+    """Register a component for one hook of a client: a final subclass of a class in `fedsim.core.hooks`."""
     return _register("component", name, summary, paper, extra, hook)
 
 
 def aggregator(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register an aggregator: a final subclass of `fedsim.hooks.Aggregator`."""
+    """Register an aggregator: a final subclass of `fedsim.core.hooks.Aggregator`."""
     return _register("aggregator", name, summary, paper, extra, None)
 
 
 def membership(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register a membership attack: a final subclass of `fedsim.hooks.MembershipAttack`."""
+    """Register a membership attack: a final subclass of `fedsim.core.hooks.MembershipAttack`."""
     return _register("membership", name, summary, paper, extra, None)
 
 
@@ -174,7 +174,8 @@ def _discover(kind: Kind) -> None:
 def _modules(package_name: str) -> Iterator[str]:
     package = importlib.import_module(package_name)
     for info in pkgutil.walk_packages(package.__path__, prefix=f"{package_name}."):
-        if not info.name.rpartition(".")[2].startswith("_"):
+        below = info.name.removeprefix(f"{package_name}.").split(".")
+        if not any(part.startswith("_") for part in below):
             yield info.name
 
 

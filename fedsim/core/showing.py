@@ -13,7 +13,7 @@ from types import MappingProxyType
 
 from torch import Tensor
 
-from fedsim.types import Draws
+from fedsim.core.types import Draws
 
 
 class Showing:

@@ -350,7 +350,7 @@ class ThreatModel(Config):
 
 @dataclass(frozen=True)
 class Observation:
-    """Everything an attack gets. Built only by `fedsim.observe.observe`.
+    """Everything an attack gets. Built only by `fedsim.threat.observe.observe`.
 
     No path of references leads from here to the private batch or the true masks unless the threat
     model grants them.
@@ -453,7 +453,7 @@ class WatchedUpdate:
 
 @dataclass(frozen=True)
 class MembershipObservation:
-    """Everything a membership attack gets. Built only in `fedsim.membership`.
+    """Everything a membership attack gets. Built only in `fedsim.threat.membership`.
 
     No path of references leads from here to the training set, or to which candidates are members.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedsim.types import Tensors
+from fedsim.core.types import Tensors
 
 
 @dataclass(frozen=True)

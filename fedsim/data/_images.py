@@ -18,10 +18,10 @@ from PIL import Image
 from pydantic import Field
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Config, Dataset, InputSpec
 from fedsim.data._facts import Facts
-from fedsim.errors import FedsimError
-from fedsim.types import Batch, Config, Dataset, InputSpec
 
 
 class ImageConfig(Config):

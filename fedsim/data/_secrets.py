@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from fedsim import seeding
-from fedsim.errors import MissingExtra
-from fedsim.types import SecretKind
+from fedsim.core import seeding
+from fedsim.core.errors import MissingExtra
+from fedsim.core.types import SecretKind
 
 _DIGITS = 9
 

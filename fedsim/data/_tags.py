@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import torch
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Dataset, InputSpec, Tokenizer
 from fedsim.data._text import TokenConfig, test_and_training, tokenizer_of
-from fedsim.errors import FedsimError
-from fedsim.losses import IGNORED
-from fedsim.types import Batch, Dataset, InputSpec, Tokenizer
 
 OUTSIDE = "O"
 _FEWEST_DOCUMENTS = 2

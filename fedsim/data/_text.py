@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from fedsim import checkpoints, seeding
+from fedsim.core import checkpoints, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
 from fedsim.data._secrets import secrets
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer, frequent_words
-from fedsim.errors import FedsimError
-from fedsim.losses import IGNORED
-from fedsim.types import Batch, Config, Dataset, InputSpec, Planted, Tokenizer
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+")
 _FEWEST_DOCUMENTS = 2

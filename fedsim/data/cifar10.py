@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from pydantic import Field
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10
 from fedsim.data._images import ImageConfig, Images, decoded_bytes, in_memory, normalised
-from fedsim.errors import FedsimError
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 
 class Cifar10Config(ImageConfig):

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from pydantic import Field
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._tags import Document, Sentence, tagged
 from fedsim.data._text import TokenConfig, read_text
-from fedsim.errors import FedsimError
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _BEGINS_DOCUMENT = "-DOCSTART-"
 _COLUMNS = 2

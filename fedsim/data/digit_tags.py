@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
-from fedsim import seeding
+from fedsim.core import seeding
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._tags import OUTSIDE, Sentence, tagged
 from fedsim.data._text import TokenConfig
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 _WORDS = (

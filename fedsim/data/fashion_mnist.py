@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._facts import FASHION_MNIST
 from fedsim.data._images import ImageConfig, Images, in_memory, normalised
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _UNSIGNED_BYTES = 8
 

@@ -14,11 +14,11 @@ from typing import Literal
 import torch
 from pydantic import Field
 
+from fedsim.core.errors import MissingExtra
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10, CIFAR100, FASHION_MNIST, IMAGENET, MNIST
 from fedsim.data._images import ImageConfig, Images, decoded, fitted, normalised
-from fedsim.errors import MissingExtra
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _FACTS = {"cifar10": CIFAR10, "cifar100": CIFAR100, "mnist": MNIST, "fashionMNIST": FASHION_MNIST, "imagenet": IMAGENET}
 

@@ -14,11 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._facts import IMAGENET
 from fedsim.data._images import ImageConfig, Images, decoded, fitted, normalised, split
-from fedsim.errors import FedsimError
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 

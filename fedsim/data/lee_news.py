@@ -9,10 +9,10 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from fedsim.core.errors import MissingExtra
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._text import TextConfig, read_text, tokenised
-from fedsim.errors import MissingExtra
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 
 class LeeNewsConfig(TextConfig):

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
+from fedsim.core.errors import MissingExtra
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._facts import MNIST
 from fedsim.data._images import ImageConfig, in_memory, normalised, split
-from fedsim.errors import MissingExtra
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 
 class Mnist5kConfig(ImageConfig):

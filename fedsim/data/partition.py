@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim import seeding
-from fedsim.errors import FedsimError
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
 from fedsim.record import PartitionRecord
 
 Scheme = Literal["iid", "dirichlet", "by-class", "by-user", "quantity-skew", "resampled"]

@@ -17,10 +17,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import dataset
+from fedsim.core.types import Batch, Dataset, InputSpec, Similarities, Tokenizer
 from fedsim.data._text import TokenConfig, read_text, test_and_training, tokenizer_of
-from fedsim.errors import FedsimError
-from fedsim.registry import dataset
-from fedsim.types import Batch, Dataset, InputSpec, Similarities, Tokenizer
 
 _COLUMNS = 3
 _HIGHEST = 5.0

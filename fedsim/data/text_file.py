@@ -11,10 +11,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import dataset
+from fedsim.core.types import Dataset
 from fedsim.data._text import TextConfig, read_text, tokenised
-from fedsim.errors import FedsimError
-from fedsim.registry import dataset
-from fedsim.types import Dataset
 
 _EMPTY_LINE = re.compile(r"\n\s*\n")
 

@@ -12,13 +12,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Config, Observation, Step, Truth
 from fedsim.demo.recording import agreement
 from fedsim.demo.victim import CLASSES, SIDE, Attacker, Setting, attack_of, name_of, observed, world_around
-from fedsim.errors import FedsimError
 from fedsim.metrics.image import psnr, to_pixels
-from fedsim.types import Config, Observation, Step, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 _EVERY_SECONDS = 0.05
 _WHITE = 255.0

@@ -19,10 +19,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from fedsim.core.errors import FedsimError
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
 from fedsim.demo.victim import SIDE
-from fedsim.errors import FedsimError
 
 ADDRESS = "127.0.0.1"
 LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB

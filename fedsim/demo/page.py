@@ -9,9 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.errors import FedsimError
 from fedsim.demo.recording import Recording
-from fedsim.errors import FedsimError
-from fedsim.store import write_whole
+from fedsim.record.store import write_whole
 
 STAGES = (
     ("data", "Data"),

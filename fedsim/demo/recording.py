@@ -17,16 +17,16 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from fedsim import process, seeding
+from fedsim.core import process, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
-from fedsim.errors import FedsimError
-from fedsim.masks import dropout_sites
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, score_masks
-from fedsim.observe import describe
-from fedsim.types import Config, InputSpec, Observation, Reconstruction, Step, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
+from fedsim.threat.observe import describe
 
 _CURVE_POINTS = 40
 _DIE_WITH_PARENT = 1

@@ -9,10 +9,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim.core import seeding
+from fedsim.core.types import Step
 from fedsim.demo.victim import Attacker, Setting, attack_of, name_of, observed, world_of
 from fedsim.metrics.image import psnr, to_pixels
-from fedsim.types import Step
 
 _ITERATIONS = 200
 _REFRESH_EVERY = 5

@@ -9,13 +9,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim import registry
-from fedsim.client import local_training
-from fedsim.hooks import Attack
-from fedsim.observe import observe
+from fedsim.core import registry
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Batch, Config, Dataset, Knowledge, Observation, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.scenario import parse
-from fedsim.types import Batch, Config, Dataset, Knowledge, Observation, Truth, WireEntry
-from fedsim.world import World, build, shared
+from fedsim.scenario.world import World, build, shared
+from fedsim.threat.observe import observe
 
 Protection = Literal["none", "noise", "pruning", "precode"]
 Attacker = Literal["ignores", "estimates", "knows", "exact"]

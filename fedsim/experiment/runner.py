@@ -15,33 +15,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fedsim import engines, membership, memorisation, seeding
-from fedsim.auditing import audited
-from fedsim.data.partition import describe_partition
-from fedsim.environment import environment
-from fedsim.errors import FedsimError, told
-from fedsim.hooks import Attack, MembershipAttack
-from fedsim.journal import Journal
-from fedsim.metrics.statistics import summarise
-from fedsim.observe import describe, observe
-from fedsim.privacy.accounting import guarantee, in_rounds
-from fedsim.record import (
-    ArmRecord,
-    AttackRecord,
-    ClientCost,
-    Failure,
-    GuaranteeRecord,
-    KeptUpdate,
-    MembershipRecord,
-    RoundRecord,
-    RunRecord,
-    VictimRecord,
-)
-from fedsim.replay import Replay, check_union, replay
-from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
-from fedsim.scoring import scored
-from fedsim.store import RunFolder
-from fedsim.types import (
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, told
+from fedsim.core.hooks import Attack, MembershipAttack
+from fedsim.core.types import (
     Knowledge,
     Mechanism,
     Observation,
@@ -56,7 +33,32 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World, shared
+from fedsim.data.partition import describe_partition
+from fedsim.federation import engines
+from fedsim.federation.journal import Journal
+from fedsim.metrics.statistics import summarise
+from fedsim.privacy.accounting import guarantee, in_rounds
+from fedsim.record import (
+    ArmRecord,
+    AttackRecord,
+    ClientCost,
+    Failure,
+    GuaranteeRecord,
+    KeptUpdate,
+    MembershipRecord,
+    RoundRecord,
+    RunRecord,
+    VictimRecord,
+)
+from fedsim.record.environment import environment
+from fedsim.record.store import RunFolder
+from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
+from fedsim.scenario.world import World, shared
+from fedsim.threat import membership, memorisation
+from fedsim.threat.canaries import audited
+from fedsim.threat.observe import describe, observe
+from fedsim.threat.replay import Replay, check_union, replay
+from fedsim.threat.scoring import scored
 
 
 class Watcher(Protocol):

@@ -17,19 +17,20 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from torch import Tensor, nn
 
-from fedsim import losses, participation, secure_client, seeding
-from fedsim.client import local_training
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
-from fedsim.memory import recall, remember
+from fedsim.core import losses, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Tensors
+from fedsim.federation import participation, secure_client
+from fedsim.federation.client import local_training
+from fedsim.federation.journal import Journal
+from fedsim.federation.memory import recall, remember
+from fedsim.federation.secure_server import SecureSum
+from fedsim.federation.server import Aggregation, Nodes, lost, pack
 from fedsim.metrics.embedding import agreement
 from fedsim.metrics.tagging import are_spans, score_spans
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
-from fedsim.secure_server import SecureSum
-from fedsim.server import Aggregation, Nodes, lost, pack
-from fedsim.types import Batch, Tensors
-from fedsim.world import World, shared
+from fedsim.scenario.world import World, shared
 
 SCENARIO_KEY = "scenario"
 _EVALUATION_BATCH = 512

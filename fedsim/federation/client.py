@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim import losses, seeding
-from fedsim.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
-from fedsim.masks import KeptPrefixes, kept_masks
-from fedsim.showing import Showing
-from fedsim.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
-from fedsim.world import World
+from fedsim.core import losses, seeding
+from fedsim.core.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
+from fedsim.core.masks import KeptPrefixes, kept_masks
+from fedsim.core.showing import Showing
+from fedsim.core.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
+from fedsim.scenario.world import World
 
 
 def local_training(

@@ -1,7 +1,7 @@
 """Many clients' rounds as one computation: weights, batches and masks are stacked, and one gradient call serves all.
 
-The same batches, dropout masks and hooks as in `fedsim.client.local_training`, client by client. The result is equal
-to it within float32 rounding, not bit by bit: sums of products are taken in another order.
+The same batches, dropout masks and hooks as in `fedsim.federation.client.local_training`, client by client. The result
+is equal to it within float32 rounding, not bit by bit: sums of products are taken in another order.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from fedsim import seeding
-from fedsim.client import ClientRound, local_training
-from fedsim.errors import FedsimError, told
-from fedsim.losses import per_example
-from fedsim.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
-from fedsim.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
-from fedsim.world import World
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, told
+from fedsim.core.losses import per_example
+from fedsim.core.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
+from fedsim.core.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
+from fedsim.federation.client import ClientRound, local_training
+from fedsim.scenario.world import World
 
 ROUNDING = 1e-4
 """Largest distance between an update trained in a cohort and the same trained alone, relative to the latter's norm."""

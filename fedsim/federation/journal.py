@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from fedsim.core.types import Tensors, WireEntry
 from fedsim.record import RoundRecord
-from fedsim.types import Tensors, WireEntry
 
 
 @dataclass

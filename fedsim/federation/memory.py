@@ -10,7 +10,7 @@ from typing import cast
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
-from fedsim.types import Memory
+from fedsim.core.types import Memory
 
 _KEPT, _PENDING, _ROUND = "memory", "pending", "pending-round"
 _SEPARATOR = " / "

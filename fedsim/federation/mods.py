@@ -10,11 +10,11 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
-from fedsim import registry, seeding
-from fedsim.errors import FedsimError
-from fedsim.hooks import Defense, Here, Rules
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense, Here, Rules
+from fedsim.core.types import Update
 from fedsim.privacy.history import spend
-from fedsim.types import Update
 
 _TRAIN = "train"
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.

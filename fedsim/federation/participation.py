@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedsim import seeding
+from fedsim.core import seeding
 from fedsim.record import Cause
 from fedsim.scenario import Participation, Scenario
 

@@ -14,20 +14,26 @@ import torch
 from flwr.app import ConfigRecord, RecordDict
 from torch import Tensor
 
-from fedsim import seeding
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.participation import Loss
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.messages import ConfigValue, ForwardedShares, Memory, NeighbourKeys, UnmaskRequest
-from fedsim.secure_aggregation.protocol import MaskingClient
-from fedsim.secure_aggregation.quantisation import (
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.federation.participation import Loss
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.messages import (
+    ConfigValue,
+    ForwardedShares,
+    Memory,
+    NeighbourKeys,
+    UnmaskRequest,
+)
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient
+from fedsim.privacy.secure_aggregation.quantisation import (
     NotFinite,
     check_total_weight,
     narrowest,
     weighted_levels,
     weighted_mean,
 )
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Stage = Literal["advertise", "share", "reveal"]
 STAGES: tuple[Stage, ...] = ("advertise", "share", "reveal")  # the upload is the reply to a train message

@@ -16,13 +16,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp import Grid
 from torch import Tensor
 
-from fedsim.journal import Journal
-from fedsim.record import Failure
-from fedsim.secure_aggregation.ideal import ideal_aggregate
-from fedsim.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
-from fedsim.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
-from fedsim.secure_aggregation.protocol import UnmaskingServer
-from fedsim.secure_client import (
+from fedsim.core.types import Contribution
+from fedsim.federation.journal import Journal
+from fedsim.federation.secure_client import (
     PROTOCOL,
     ROUND,
     TYPE,
@@ -35,9 +31,13 @@ from fedsim.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.server import Aggregation, Nodes, Orders, Reply, failed, silent, unpack
-from fedsim.types import Contribution
-from fedsim.world import World
+from fedsim.federation.server import Aggregation, Nodes, Orders, Reply, failed, silent, unpack
+from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
+from fedsim.privacy.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
+from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
+from fedsim.privacy.secure_aggregation.protocol import UnmaskingServer
+from fedsim.record import Failure
+from fedsim.scenario.world import World
 
 Uploads = Iterable[tuple[int, Tensor]]
 _TYPES = {"int32": torch.int32, "int64": torch.int64}

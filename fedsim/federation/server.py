@@ -14,13 +14,13 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 from torch import Tensor
 
-from fedsim import participation
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Contribution, Tensors, Update, WireEntry
+from fedsim.core.vectors import Layout
+from fedsim.federation import participation
+from fedsim.federation.journal import Journal
 from fedsim.record import Cause, Failure
-from fedsim.types import Contribution, Tensors, Update, WireEntry
-from fedsim.vectors import Layout
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
 _DTYPES = {"float32": torch.float32, "float64": torch.float64}

@@ -13,11 +13,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fedsim.boxes import Pasted, inside
-from fedsim.examples import distinct, numbers
+from fedsim.core.boxes import Pasted, inside
+from fedsim.core.examples import distinct, numbers
+from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
 from fedsim.record import ItemScore
-from fedsim.types import Batch, InputSpec, Reconstruction, Truth
 
 _PAIR = 2
 

@@ -40,7 +40,7 @@ def costed(work: Callable[[], _Result]) -> tuple[_Result, Cost]:
 def _forget_peak() -> None:
     """Let the peak begin again at what is held now; `getrusage` alone tells that of the whole life of a worker.
 
-    Memory that was freed and kept for reuse, as `fedsim.process` has it, would count: it is given back first.
+    Memory that was freed and kept for reuse, as `fedsim.core.process` has it, would count: it is given back first.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.types import Similarities
+from fedsim.core.types import Similarities
 
 _SHARPNESS = 2.0
 

@@ -19,8 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim.losses import IGNORED, per_example
-from fedsim.types import Tokenizer
+from fedsim.core.losses import IGNORED, per_example
+from fedsim.core.types import Tokenizer
 
 SIGNS = {"#": digits, "?": ascii_lowercase}
 _LOGITS_AT_ONCE = 2**24

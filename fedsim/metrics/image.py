@@ -13,9 +13,9 @@ import torch
 from pytorch_msssim import ssim as _windowed_ssim
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, InputSpec, Reconstruction
 from fedsim.record import ItemScore
-from fedsim.types import Batch, InputSpec, Reconstruction
 
 PSNR_CAP = 160.0
 SSIM_WINDOW = 11

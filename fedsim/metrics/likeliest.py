@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.types import Tokenizer
 from fedsim.metrics.exposure import SIGNS, common_beginning, filled, space_of
-from fedsim.types import Tokenizer
 
 _AT_ONCE = 32
 

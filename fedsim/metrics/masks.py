@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fedsim.errors import FedsimError
-from fedsim.masks import injected_masks
+from fedsim.core.errors import FedsimError
+from fedsim.core.masks import injected_masks
+from fedsim.core.seeding import generator
+from fedsim.core.types import Batch, DropoutSite, Loss, Masks
 from fedsim.record import MaskScore
-from fedsim.seeding import generator
-from fedsim.types import Batch, DropoutSite, Loss, Masks
 
 
 def identifiable(

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from fedsim.masks import dropout_sites, injected_masks
-from fedsim.showing import Showing
-from fedsim.types import Loss, Truth, Update
+from fedsim.core.masks import dropout_sites, injected_masks
+from fedsim.core.showing import Showing
+from fedsim.core.types import Loss, Truth, Update
 
 
 def objective_at_truth(model: nn.Module, update: Update, truth: Truth, loss: Loss) -> float | None:

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 TIE = 1e-5
 """Accuracy that one more feature must gain: ties go to the shorter code."""

@@ -8,9 +8,9 @@ from typing import Literal
 
 import numpy as np
 
+from fedsim.core.seeding import derive
 from fedsim.metrics.labels import label_accuracy
 from fedsim.record import CompositeSummary, Interval, ItemScore, MaskScore, Summary, TextSummary, VictimRecord
-from fedsim.seeding import derive
 
 Metric = Literal["psnr", "ssim", "mse"]
 Clusters = Sequence[Sequence[float]]

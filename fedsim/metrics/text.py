@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim.core.types import Batch, Reconstruction, Tokenizer
 from fedsim.record import SentenceScore
-from fedsim.types import Batch, Reconstruction, Tokenizer
 
 
 class ScoredSentences(NamedTuple):

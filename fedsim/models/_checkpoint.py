@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, float32, nn
 
-from fedsim.checkpoints import quiet
-from fedsim.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.checkpoints import quiet
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.types import InputSpec
 from fedsim.models._language import TaggingHead, TiedHead
-from fedsim.types import InputSpec
 
 
 class CausalModel(nn.Module):

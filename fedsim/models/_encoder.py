@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
 from fedsim.models._language import text_shape
-from fedsim.types import InputSpec
 
 _NO_LABELS = 1
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedsim.errors import FedsimError
-from fedsim.types import InputSpec
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
 
 
 def image_shape(spec: InputSpec, model: str, smallest: int = 1) -> tuple[int, int, int]:

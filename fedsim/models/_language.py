@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError
-from fedsim.types import InputSpec
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
 
 _HEAD_DROPOUT = 0.1
 _STD = 0.02

@@ -8,9 +8,9 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
 from fedsim.models._inputs import image_shape
-from fedsim.types import InputSpec
 
 Positions = Literal["learned", "sinusoidal", "none"]
 

@@ -20,10 +20,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _NAME = "efficientnet-lite0"
 _WEIGHTS = "efficientnet-lite0-57934424.pth"

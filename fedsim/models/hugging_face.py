@@ -12,11 +12,11 @@ from pathlib import Path
 from pydantic import Field
 from torch import nn
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._checkpoint import causal_model
 from fedsim.models._language import text_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 
 class HuggingFaceConfig(Config):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import nn
 
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _CHANNELS = (16, 32, 64)
 _KERNEL = 5

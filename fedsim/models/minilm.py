@@ -12,12 +12,12 @@ from typing import Any
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim import checkpoints
-from fedsim.errors import FedsimError
+from fedsim.core import checkpoints
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._checkpoint import loaded
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _POSITIONS = 512
 

@@ -13,9 +13,9 @@ from typing import Literal
 from pydantic import Field
 from torch import nn
 
-from fedsim.errors import FedsimError
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 
 _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "gelu": nn.GELU,

@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _GROUPS = 2
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from fedsim import checkpoints
-from fedsim.errors import FedsimError
+from fedsim.core import checkpoints
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._checkpoint import causal_model
 from fedsim.models._language import text_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 
 class Smollm2Config(Config):

@@ -15,10 +15,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _STD = 0.02
 

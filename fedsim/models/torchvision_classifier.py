@@ -14,10 +14,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError, nearest
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.registry import model
+from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
-from fedsim.registry import model
-from fedsim.types import Config, InputSpec
 
 _COLOURS = 3
 # Their auxiliary heads would turn the output into a tuple, and they warn when init_weights is left open.

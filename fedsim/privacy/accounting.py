@@ -25,8 +25,8 @@ import numpy as np
 from scipy.optimize import root_scalar
 from scipy.special import log_ndtr
 
-from fedsim.errors import FedsimError
-from fedsim.types import Adjacency, Mechanism, Unit
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Adjacency, Mechanism, Unit
 
 Accountant = Literal["exact", "PRV", "RDP", "none"]
 ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *map(float, range(12, 64)), 128.0, 256.0, 512.0)

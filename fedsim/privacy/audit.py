@@ -20,7 +20,7 @@ from scipy.special import expit
 from scipy.stats import binom
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 _LARGEST_EPSILON = 50.0
 _HALVINGS = 50

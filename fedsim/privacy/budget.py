@@ -6,8 +6,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from fedsim.core.types import Config
 from fedsim.privacy.accounting import noise_multiplier
-from fedsim.types import Config
 
 
 class Budget(Config):

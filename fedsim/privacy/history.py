@@ -11,8 +11,8 @@ from typing import cast
 
 from flwr.app import ConfigRecord, RecordDict
 
+from fedsim.core.types import Mechanism
 from fedsim.privacy.accounting import Spent, in_rounds
-from fedsim.types import Mechanism
 
 _PREFIX = "privacy / "
 

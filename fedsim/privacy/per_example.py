@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
-from fedsim import seeding
-from fedsim.errors import FedsimError, told
-from fedsim.losses import cross_entropy, per_example
-from fedsim.masks import dropout_sites, kept_masks, without_dropout
-from fedsim.types import Batch
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, told
+from fedsim.core.losses import cross_entropy, per_example
+from fedsim.core.masks import dropout_sites, kept_masks, without_dropout
+from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
 _GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradients' norms Opacus knows without the gradients

@@ -7,8 +7,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedsim.masks import without_dropout
-from fedsim.types import Tensors, Update
+from fedsim.core.masks import without_dropout
+from fedsim.core.types import Tensors, Update
 
 
 def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:

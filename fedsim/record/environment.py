@@ -48,7 +48,7 @@ def _processor() -> str:
 
 def _git(*arguments: str) -> str | None:
     """Output of git in the folder of the source, or None when it is no checkout of fedsim."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
     try:

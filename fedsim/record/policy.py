@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, ValidationError
 
-from fedsim.errors import FedsimError, nearest
-from fedsim.types import Config
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.types import Config
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

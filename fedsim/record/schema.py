@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-from fedsim.schema import SCHEMA_VERSION
-from fedsim.types import Adjacency, Config, Knowledge, SecretKind, Target, Unit
+from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.types import Adjacency, Config, Knowledge, SecretKind, Target, Unit
 
 
 class _Part(Config):

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
 from fedsim.record import RunRecord
-from fedsim.types import Tensors
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"

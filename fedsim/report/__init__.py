@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.record import RunRecord
+from fedsim.record.store import RunFolder, read_record, write_whole
 from fedsim.report import ceilings, figures, tables, verdict, wall
-from fedsim.store import RunFolder, read_record, write_whole
 
 __all__ = ["build"]
 

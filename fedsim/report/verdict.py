@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+from fedsim.core.types import Knowledge
 from fedsim.metrics.statistics import succeeded, summarise
 from fedsim.record import (
     ArmRecord,
@@ -22,7 +23,6 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.scenario import Scoring, with_values
-from fedsim.types import Knowledge
 
 CONTROL_SUCCEEDS = 0.5
 

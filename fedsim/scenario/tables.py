@@ -15,13 +15,13 @@ from typing import Annotated, Any, Literal, cast, get_args
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_serializer, model_validator
 
-from fedsim import registry
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.core.registry import Kind, Method
+from fedsim.core.types import Config, Knowledge, Server, View
 from fedsim.data.label_noise import Scheme
-from fedsim.errors import FedsimError, ScenarioError, nearest
-from fedsim.policy import Policy
-from fedsim.registry import Kind, Method
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.types import Config, Knowledge, Server, View
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.record.policy import Policy
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]

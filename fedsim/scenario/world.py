@@ -13,11 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim import losses, seeding
-from fedsim.data.label_noise import noisy_labels
-from fedsim.data.partition import partition
-from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.hooks import (
+from fedsim.core import losses, seeding
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.hooks import (
     PLACES,
     Aggregator,
     Attack,
@@ -31,10 +29,12 @@ from fedsim.hooks import (
     Rules,
     ServerRound,
 )
-from fedsim.masks import dropout_sites
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Batch, Dataset, DropoutSite, Loss, Mechanism, PublicKnowledge, Tensors
+from fedsim.core.vectors import Layout
+from fedsim.data.label_noise import noisy_labels
+from fedsim.data.partition import partition
 from fedsim.scenario import Choice, Scenario
-from fedsim.types import Batch, Dataset, DropoutSite, Loss, Mechanism, PublicKnowledge, Tensors
-from fedsim.vectors import Layout
 
 
 @dataclass(frozen=True)
@@ -472,7 +472,9 @@ def _dataset(choice_json: str) -> Dataset:
     choice = Choice.model_validate_json(choice_json)
     dataset = choice.make("dataset")
     if not isinstance(dataset, Dataset):
-        raise FedsimError(f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.types.Dataset.")
+        raise FedsimError(
+            f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.core.types.Dataset."
+        )
     return dataset
 
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fedsim import seeding
-from fedsim.client import local_training
-from fedsim.losses import cross_entropy
+from fedsim.core import seeding
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import Batch, Memory
+from fedsim.federation.client import local_training
 from fedsim.privacy.audit import audit, coins
 from fedsim.record import AuditRecord, GuaranteeRecord
-from fedsim.types import Batch, Memory
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 _STANDS_OUT = 20.0  # normalised input units, far above any pixel
 

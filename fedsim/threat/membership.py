@@ -12,15 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fedsim import seeding
-from fedsim.errors import ScenarioError
-from fedsim.examples import distinct
-from fedsim.hooks import Optimizer
-from fedsim.journal import Journal
-from fedsim.metrics.membership import separation
-from fedsim.record import MembershipRecord, RoundRecord
-from fedsim.scenario import Threat
-from fedsim.types import (
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.examples import distinct
+from fedsim.core.hooks import Optimizer
+from fedsim.core.types import (
     Batch,
     Loss,
     MembershipObservation,
@@ -31,7 +27,11 @@ from fedsim.types import (
     Update,
     WatchedUpdate,
 )
-from fedsim.world import World
+from fedsim.federation.journal import Journal
+from fedsim.metrics.membership import separation
+from fedsim.record import MembershipRecord, RoundRecord
+from fedsim.scenario import Threat
+from fedsim.scenario.world import World
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import ScenarioError
-from fedsim.journal import Journal
-from fedsim.membership import trained_on
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.types import Planted, SecretKind, Tokenizer
+from fedsim.federation.journal import Journal
 from fedsim.metrics.exposure import alternatives, common_beginning, exposure, greedy, log_perplexities
 from fedsim.metrics.likeliest import likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
-from fedsim.types import Planted, SecretKind, Tokenizer
-from fedsim.world import World
+from fedsim.scenario.world import World
+from fedsim.threat.membership import trained_on
 
 
 def check(world: World) -> None:

@@ -10,12 +10,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from fedsim import losses
-from fedsim.errors import ScenarioError, nearest
-from fedsim.examples import distinct
-from fedsim.masks import dropout_sites
-from fedsim.scenario import Scenario
-from fedsim.types import (
+from fedsim.core import losses
+from fedsim.core.errors import ScenarioError, nearest
+from fedsim.core.examples import distinct
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import (
     Batch,
     Draws,
     DropoutSite,
@@ -27,7 +26,8 @@ from fedsim.types import (
     Truth,
     WireEntry,
 )
-from fedsim.world import World
+from fedsim.scenario import Scenario
+from fedsim.scenario.world import World
 
 _HIGHEST_RATE = 0.95
 

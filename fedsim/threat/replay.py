@@ -9,15 +9,15 @@ from itertools import zip_longest
 import torch
 from torch import Tensor
 
-from fedsim.client import local_training
-from fedsim.cohort import ROUNDING
-from fedsim.errors import FedsimError
-from fedsim.masks import mask_not_batch_first
+from fedsim.core.errors import FedsimError
+from fedsim.core.masks import mask_not_batch_first
+from fedsim.core.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.federation.cohort import ROUNDING
+from fedsim.federation.secure_client import mean_of, secure_settings, summand
 from fedsim.metrics.cost import Cost, costed
-from fedsim.secure_aggregation.ring import modular_sum
-from fedsim.secure_client import mean_of, secure_settings, summand
-from fedsim.types import Batch, Contribution, Masks, Memory, Truth, Update, WireEntry
-from fedsim.world import World
+from fedsim.privacy.secure_aggregation.ring import modular_sum
+from fedsim.scenario.world import World
 
 _ROUNDING_ENGINES = ("vectorized",)
 

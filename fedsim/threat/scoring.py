@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.examples import distinct
-from fedsim.masks import dropout_sites
+from fedsim.core.examples import distinct
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Dataset, Reconstruction, Truth, WireEntry
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.image import nearest, score_items, to_pixels
@@ -21,8 +22,7 @@ from fedsim.metrics.statistics import succeeded
 from fedsim.metrics.text import score_sentences, score_words
 from fedsim.record import ItemScore, MaskScore, VictimRecord
 from fedsim.scenario import Scoring
-from fedsim.types import Dataset, Reconstruction, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 _MOST_PUBLIC = 2000
 

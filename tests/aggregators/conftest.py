@@ -8,9 +8,9 @@ import torch
 from flwr.app import ArrayRecord, Message, Metadata, MetricRecord, RecordDict
 from torch import Tensor
 
-from fedsim import registry
-from fedsim.hooks import Aggregator
-from fedsim.types import Contribution
+from fedsim.core import registry
+from fedsim.core.hooks import Aggregator
+from fedsim.core.types import Contribution
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim import registry
-from fedsim.errors import FedsimError
-from fedsim.hooks import Aggregator
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Aggregator
 from tests.federating import a_round
 
 NAMES = list(registry.methods("aggregator"))

@@ -9,10 +9,10 @@ import torch
 from flwr.supercore.differential_privacy import clip_inputs_inplace, compute_clip_model_update, compute_stdv
 from pydantic import ValidationError
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.hooks import ServerRound
+from fedsim.core import registry
+from fedsim.core.hooks import ServerRound
 from fedsim.privacy.accounting import Spent, epsilon
+from fedsim.scenario import world as worlds
 from tests.federating import recorded
 
 

@@ -9,16 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsim import world as worlds
 from fedsim.aggregators.product_mean import ProductMean, ProductMeanConfig
-from fedsim.client import local_training
 from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.components.adapter.lora import Lora, LoraConfig
-from fedsim.errors import ScenarioError
-from fedsim.hooks import ServerRound
+from fedsim.core.errors import ScenarioError
+from fedsim.core.hooks import ServerRound
+from fedsim.core.types import Contribution, Tensors
+from fedsim.core.vectors import Layout
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Contribution, Tensors
-from fedsim.vectors import Layout
+from fedsim.scenario import world as worlds
 from tests.federating import run
 
 TRAINED = {"algorithm": "fedavg", "clients": 3, "batch_size": 4, "local_steps": 4}

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedsim.aggregators import _flower, krum
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from tests.federating import a_round
 
 # Few different values, so that ties are common.

@@ -8,7 +8,7 @@ import torch
 from flwr.app import ArrayRecord, ConfigRecord
 from flwr.serverapp.strategy import FedAdam, FedAvg, FedAvgM
 
-from fedsim import registry
+from fedsim.core import registry
 from tests.federating import a_round
 
 CLIENTS, ROUNDS, SIZE = 5, 4, 40

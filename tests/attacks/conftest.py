@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim import registry
-from fedsim.hooks import Attack
-from fedsim.masks import recorded_masks
+from fedsim.core import registry
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import recorded_masks
+from fedsim.core.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 from fedsim.metrics.image import score_items
-from fedsim.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
 

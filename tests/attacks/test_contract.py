@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import registry, seeding
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import Attack
-from fedsim.types import Observation, Reconstruction, Step, Truth, Update
-from fedsim.world import World
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ATTACKS = registry.methods("attack")

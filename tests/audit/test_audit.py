@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from fedsim.audit import audit, verdict
 from fedsim.cli import app
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import wilson
-from fedsim.policy import Policy
+from fedsim.record.policy import Policy
 
 HERE, ROOT = Path(__file__).parent, Path(__file__).parents[2]
 

@@ -12,8 +12,8 @@ from fedsim.audit import Plan, Subject, auditing
 from fedsim.audit.captured import read_tensors
 from fedsim.audit.clock import Clock
 from fedsim.audit.record import AuditRecord
-from fedsim.errors import FedsimError
-from fedsim.policy import Policy
+from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
 
 HERE = Path(__file__).parent
 Write = Callable[[Path, dict[str, torch.Tensor]], Path]

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from fedsim.audit import audit, subject
 from fedsim.audit.record import Plan
 from fedsim.audit.worlds import world_of
-from fedsim.client import local_training
+from fedsim.federation.client import local_training
 
 FACTORIES = ("of_torchvision", "of_transformers", "with_a_custom_layer")
 

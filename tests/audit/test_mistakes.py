@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from fedsim.audit import Plan, running
-from fedsim.errors import FedsimError
-from fedsim.policy import Policy
+from fedsim.core.errors import FedsimError
+from fedsim.record.policy import Policy
 
 Audited = Callable[..., object]
 

@@ -6,11 +6,11 @@ import pytest
 
 from fedsim.audit import page, running, screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
-from fedsim.environment import environment
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise
-from fedsim.policy import Policy
 from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
+from fedsim.record.environment import environment
+from fedsim.record.policy import Policy
 
 HOSTILE = "pkg:<script>alert(1)</script>"
 

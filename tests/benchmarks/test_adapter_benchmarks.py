@@ -8,8 +8,8 @@ from benchmarks import _adapter_rows as steps
 from benchmarks import adapter_curves, adapters
 from benchmarks._passes import alternating, interval
 from benchmarks._small_language_model import Sentences
-from fedsim import registry
-from fedsim.types import Batch, InputSpec
+from fedsim.core import registry
+from fedsim.core.types import Batch, InputSpec
 
 SPEC = InputSpec((6,), 40, (), (), vocabulary=40)
 

@@ -14,10 +14,10 @@ from benchmarks._programs import engine, prepared_yardstick, stored, with_settin
 from benchmarks._rows import as_line, holds, measured
 from benchmarks._victims import Victim, read, victims_of, write
 from benchmarks._watch import Goal, Reached, Watch, scores_of
-from fedsim import registry
+from fedsim.core import registry
+from fedsim.core.types import Observation, Reconstruction, Step, Truth, Update
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Reconstruction, Step, Truth, Update
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 DIGITS = {"name": "digits", "size": 16}

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from benchmarks import language
-from fedsim import registry, seeding
-from fedsim.errors import MissingExtra
+from fedsim.core import registry, seeding
+from fedsim.core.errors import MissingExtra
 
 
 def test_reading_times_the_attack_and_counts_exact_sentences() -> None:

@@ -9,12 +9,12 @@ import torch
 
 from benchmarks._contrastive_text import Contrast, searched
 from benchmarks.text_attacks import chance, interval
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.losses import IGNORED
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, DropoutSite, Truth, Update
+from fedsim.federation.client import local_training
 from fedsim.scenario import parse
-from fedsim.types import Batch, DropoutSite, Truth, Update
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 
 
 def test_chance_is_the_mean_over_all_orders_of_a_sentence() -> None:

@@ -3,7 +3,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from fedsim.display import PlainLines, told_of
+from fedsim.cli.display import PlainLines, told_of
 from fedsim.record import Cause, Failure, GuaranteeRecord, RoundRecord
 
 

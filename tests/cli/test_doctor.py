@@ -4,7 +4,7 @@ import importlib.util
 
 import pytest
 
-from fedsim.doctor import Finding, examine
+from fedsim.cli.doctor import Finding, examine
 
 INSTALLED_FOR_A_FILE = {
     "foolbox": "pip install --no-deps foolbox==3.3.4",

@@ -10,18 +10,18 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.cohort import ROUNDING, check, cohort_training
 from fedsim.components.adapter._low_rank import LowRankLinear, merged
 from fedsim.components.adapter.allora import Allora, AlloraConfig, AlloraLinear, product_norms
 from fedsim.components.adapter.lora import LoraConfig, LoraLinear
 from fedsim.components.optimizer.adam import Adam, AdamConfig
-from fedsim.errors import ScenarioError
-from fedsim.masks import dropout_sites
+from fedsim.core import registry
+from fedsim.core.errors import ScenarioError
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import InputSpec
+from fedsim.federation.client import local_training
+from fedsim.federation.cohort import ROUNDING, check, cohort_training
 from fedsim.scenario import Scenario
-from fedsim.types import InputSpec
+from fedsim.scenario import world as worlds
 
 SPEC = InputSpec((6,), 11, (), (), vocabulary=11)
 ETA = 3.0

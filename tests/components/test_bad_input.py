@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.cli import main
-from fedsim.world import World
+from fedsim.cli.main import main
+from fedsim.scenario.world import World
 
 SCENARIO = """
 title = "small"

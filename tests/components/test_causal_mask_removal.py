@@ -12,22 +12,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsim import cohort, registry, seeding
-from fedsim import world as worlds
-from fedsim.apps import evaluate_model
-from fedsim.client import local_training
 from fedsim.components.adapter.causal_mask_removal import (
     CausalMaskRemoval,
     CausalMaskRemovalConfig,
     configurations,
     open_blocks,
 )
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.losses import IGNORED, cross_entropy
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.types import InputSpec, WireEntry
+from fedsim.federation import cohort
+from fedsim.federation.apps import evaluate_model
+from fedsim.federation.client import local_training
 from fedsim.models import tiny_llama
-from fedsim.replay import replay
 from fedsim.scenario import Scenario
-from fedsim.types import InputSpec, WireEntry
+from fedsim.scenario import world as worlds
+from fedsim.threat.replay import replay
 
 LENGTH, VOCABULARY, BLOCKS, PADDING = 7, 11, 4, 10
 SPEC = InputSpec((LENGTH,), 3, (), (), vocabulary=VOCABULARY, padding=PADDING)

@@ -9,16 +9,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import cohort, registry, seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
 from fedsim.components.layer._prefix import Prefix
 from fedsim.components.loss.co_teaching import CoTeaching, Pair, kept, small_losses
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Rules
-from fedsim.masks import dropout_sites, recorded_masks
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Rules
+from fedsim.core.masks import dropout_sites, recorded_masks
+from fedsim.core.types import Batch
+from fedsim.federation import cohort
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 WIDTH, CLASSES, SHORT = 8, 3, 4

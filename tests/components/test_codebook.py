@@ -9,9 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._token_machine import BOUNDARY, machine, read_back, written
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.cohort import check
 from fedsim.components.bottleneck._codebook import CodebookLayer, active_codes, fired_codes
 from fedsim.components.bottleneck.codebook import (
     Codebook,
@@ -23,8 +20,11 @@ from fedsim.components.bottleneck.codebook import (
     reading,
     silenced,
 )
-from fedsim.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.federation.client import local_training
+from fedsim.federation.cohort import check
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 MLP = {"name": "mlp", "width": 16, "depth": 2, "dropout": 0.25}

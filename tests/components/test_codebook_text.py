@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import registry, seeding
 from fedsim.components.bottleneck.codebook import (
     Codebook,
     CodebookConfig,
@@ -17,10 +16,11 @@ from fedsim.components.bottleneck.codebook import (
     forced,
     reading,
 )
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.errors import NotApplicable
 from fedsim.metrics.exposure import greedy
-from fedsim.types import InputSpec
 
 TOKENIZER = WordTokenizer()
 LENGTH, HEADS = 7, 4

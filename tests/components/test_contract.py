@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Optimizer
-from fedsim.masks import dropout_sites
+from fedsim.core import registry
+from fedsim.core.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Optimizer
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Batch, InputSpec
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, InputSpec
+from fedsim.scenario import world as worlds
 
 TRAIN_ENCODERS = {"esimcse"}
 COMPONENTS = registry.methods("component")

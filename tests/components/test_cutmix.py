@@ -8,17 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim import cohort, registry
-from fedsim import world as worlds
-from fedsim.boxes import areas, inside
-from fedsim.client import local_training
 from fedsim.components.augment._mixing import Draw, boxes_of, mixed_labels
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Here
+from fedsim.core import registry
+from fedsim.core.boxes import areas, inside
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Here
+from fedsim.core.types import Batch
+from fedsim.federation import cohort
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 
 Build = Callable[..., Scenario]
 SHAPES = [(28, 28), (32, 48), (7, 5)]

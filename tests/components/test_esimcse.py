@@ -17,10 +17,7 @@ from rich.console import Console
 from scipy.stats import chisquare
 from torch import Tensor, nn
 
-from fedsim import cohort, display, experiment, registry
-from fedsim import world as worlds
-from fedsim.apps import evaluate_model
-from fedsim.client import local_training
+from fedsim.cli import display
 from fedsim.components.loss.esimcse import (
     EsimCse,
     EsimCseConfig,
@@ -32,16 +29,22 @@ from fedsim.components.loss.esimcse import (
     repeated,
     two_views,
 )
-from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.masks import injected_masks, without_dropout
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.types import Memory, Tensors, WireEntry
+from fedsim.experiment import runner
+from fedsim.federation import cohort
+from fedsim.federation.apps import evaluate_model
+from fedsim.federation.client import local_training
 from fedsim.metrics.embedding import agreement
 from fedsim.metrics.text import score_words
-from fedsim.observe import observe
 from fedsim.record import RoundRecord
-from fedsim.replay import replay
 from fedsim.scenario import Scenario, parse
-from fedsim.types import Memory, Tensors, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
+from fedsim.threat.replay import replay
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]
@@ -110,7 +113,7 @@ def test_a_mean_of_contrastive_gradients_is_not_that_of_the_union_and_is_refused
     assert abs(float(contrast(first, second, 0.05) - halves)) > 0.1
     raw = world.scenario.model_dump(mode="json")
     built = parse({**raw, "threat": {"sees": "sum"}, "attacks": [{"name": "auto"}]}, "test")
-    monkeypatch.setattr(experiment, "train", lambda *_: pytest.fail("it trained"))
+    monkeypatch.setattr(runner, "train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(FedsimError, match="component esimcse takes each client's batch as a whole. Set threat.sees"):
         recorded(built, tmp_path / "run")
 

@@ -8,16 +8,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import cohort
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.losses import cross_entropy
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.losses import cross_entropy
+from fedsim.core.showing import Showing, shown
+from fedsim.core.types import Draws
+from fedsim.federation import cohort
+from fedsim.federation.client import local_training
 from fedsim.metrics.matching import objective_at_truth
 from fedsim.scenario import Scenario
-from fedsim.showing import Showing, shown
-from fedsim.types import Draws
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 
 Build = Callable[..., Scenario]
 OWN = {"name": "feature-cutmix", "at": "3", "size": [4, 4], "probability": 1.0}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from benchmarks.feature_cutmix import ATTACKERS, CLIENTS, PLAIN, _is_mixed, attacked, used_pixels, world_of
-from fedsim.client import local_training
+from fedsim.federation.client import local_training
 
 
 def test_only_batches_whose_maps_were_mixed_count() -> None:

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.hooks import Here
+from fedsim.core import registry
+from fedsim.core.hooks import Here
+from fedsim.core.types import Batch
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 

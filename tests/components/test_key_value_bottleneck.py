@@ -8,9 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.cohort import check
 from fedsim.components.bottleneck import _key_value
 from fedsim.components.bottleneck._key_value import KeyValueModel, MovingAverages, centred, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import (
@@ -19,8 +16,11 @@ from fedsim.components.bottleneck.key_value_bottleneck import (
     bottleneck_of,
     cells_of,
 )
-from fedsim.errors import NotApplicable, ScenarioError
+from fedsim.core.errors import NotApplicable, ScenarioError
+from fedsim.federation.client import local_training
+from fedsim.federation.cohort import check
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 MLP = {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.25}

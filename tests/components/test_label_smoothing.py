@@ -6,10 +6,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 SMOOTHING = {"name": "label-smoothing", "smoothing": 0.2}

@@ -7,15 +7,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.client import local_training
 from fedsim.components.adapter._low_rank import merged
 from fedsim.components.adapter.lora import Lora, LoraConfig, LoraLinear
-from fedsim.errors import NotApplicable
-from fedsim.masks import dropout_sites
+from fedsim.core import registry
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import InputSpec
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import InputSpec
+from fedsim.scenario import world as worlds
 
 SPEC = InputSpec((6,), 11, (), (), vocabulary=11)
 TARGETS = ("*.q_proj", "*.v_proj")

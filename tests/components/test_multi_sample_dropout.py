@@ -8,15 +8,15 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedsim import registry, seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import NotApplicable
-from fedsim.hooks import ModelComponent, Rules
-from fedsim.losses import cross_entropy
-from fedsim.masks import dropout_sites, injected_masks, recorded_masks
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import ModelComponent, Rules
+from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import dropout_sites, injected_masks, recorded_masks
+from fedsim.core.types import Masks
+from fedsim.federation.client import local_training
 from fedsim.scenario import parse
-from fedsim.types import Masks
+from fedsim.scenario import world as worlds
 
 METHOD = registry.get("component", "multi-sample-dropout")
 RATE, WIDTH, CLASSES = 0.5, 12, 3

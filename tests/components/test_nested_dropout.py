@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedsim import cohort, registry, seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
 from fedsim.components.layer._prefix import Prefix, prefix_odds, prefixes
 from fedsim.components.layer.nested_dropout import NestedDropout
-from fedsim.errors import NotApplicable, ScenarioError
-from fedsim.masks import dropout_sites, injected_masks, prefix_mask, recorded_masks, without_dropout
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable, ScenarioError
+from fedsim.core.masks import dropout_sites, injected_masks, prefix_mask, recorded_masks, without_dropout
+from fedsim.core.types import Reconstruction
+from fedsim.federation import cohort
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario, parse
-from fedsim.types import Reconstruction
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 WIDTH, CLASSES = 12, 3

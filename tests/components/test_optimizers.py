@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import registry
-from fedsim.hooks import Optimizer
+from fedsim.core import registry
+from fedsim.core.hooks import Optimizer
 
 ORACLES: dict[str, tuple[type[torch.optim.Optimizer], dict[str, float], dict[str, Any]]] = {
     "sgd": (torch.optim.SGD, {"learning_rate": 0.1, "momentum": 0.9}, {"lr": 0.1, "momentum": 0.9}),

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.cohort import check
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Augmentation, Here, ModelComponent, Objective, Rules
-from fedsim.observe import describe, observe
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Augmentation, Here, ModelComponent, Objective, Rules
+from fedsim.core.types import Batch, Config, PublicKnowledge, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.federation.cohort import check
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, Config, PublicKnowledge, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import describe, observe
 
 Build = Callable[..., Scenario]
 

@@ -9,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
-from fedsim.errors import ScenarioError
-from fedsim.masks import injected_masks
+from fedsim.core import seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Batch
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 
 Build = Callable[..., Scenario]
 CLASSES, WIDTH = 3, 10

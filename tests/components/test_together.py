@@ -6,13 +6,14 @@ from typing import Any, cast
 import pytest
 import torch
 
-from fedsim import cohort, registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError
-from fedsim.hooks import Component
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Component
+from fedsim.federation import cohort
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
 
 Build = Callable[..., Scenario]
 CLIENTS = {

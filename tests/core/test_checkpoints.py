@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import checkpoints
-from fedsim.errors import FedsimError, MissingExtra
+from fedsim.core import checkpoints
+from fedsim.core.errors import FedsimError, MissingExtra
 
 
 @pytest.fixture

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim import registry, seeding
-from fedsim.compensation import compensated, without_noise
-from fedsim.hooks import Attack
+from fedsim.core import registry, seeding
+from fedsim.core.compensation import compensated, without_noise
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Contribution, Observation, Truth
 from fedsim.metrics.image import score_items
-from fedsim.types import Contribution, Observation, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 from tests.federating import a_round
 
 Watched = Callable[..., tuple[Observation, Truth, World]]

@@ -2,8 +2,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.examples import distinct
-from fedsim.types import Batch
+from fedsim.core.examples import distinct
+from fedsim.core.types import Batch
 
 STEPS = st.lists(st.lists(st.integers(0, 5), min_size=1, max_size=4), min_size=2, max_size=5)
 

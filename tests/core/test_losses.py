@@ -3,7 +3,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.losses import IGNORED, are_tokens, cross_entropy, per_example
+from fedsim.core.losses import IGNORED, are_tokens, cross_entropy, per_example
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import FedsimError
-from fedsim.masks import (
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.masks import (
     KeptPrefixes,
     drawn_masks,
     dropout_sites,
@@ -20,7 +20,7 @@ from fedsim.masks import (
     rescaling,
     without_dropout,
 )
-from fedsim.types import DropoutSite
+from fedsim.core.types import DropoutSite
 
 
 class Everything(nn.Module):

@@ -7,15 +7,32 @@ from pathlib import Path
 
 import pytest
 
-from fedsim import registry
-from fedsim.errors import FedsimError
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
-def test_methods_are_found_by_folder() -> None:
-    names = {path.stem for path in (ROOT / "attacks").glob("[!_]*.py")}
-    assert {method.module.rpartition(".")[2] for method in registry.methods("attack").values()} == names
+@pytest.mark.parametrize(
+    ("kinds", "folder"), [(("attack", "membership"), "attacks"), (("defense",), "defenses")], ids=str
+)
+def test_methods_are_found_by_folder(kinds: tuple[registry.Kind, ...], folder: str) -> None:
+    """Every file of a family is a method, but for the bases of families, parts with an underscore, and the core."""
+    files = {path for path in (ROOT / folder).glob("*/[!_]*.py") if path.parent.name != "core" and path.stem != "base"}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    assert {method.module for kind in kinds for method in registry.methods(kind).values()} == names
+
+
+def test_a_module_below_a_folder_with_an_underscore_is_no_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo", "zoo/family", "zoo/_parts", "zoo/family/_deeper"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    for name in ("zoo/family/method", "zoo/family/_part", "zoo/_parts/part", "zoo/family/_deeper/part"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert list(registry._modules("zoo")) == ["zoo.family", "zoo.family.method"]
 
 
 def test_no_method_imports_another() -> None:
@@ -78,9 +95,9 @@ def test_an_installed_package_adds_an_attack(tmp_path: Path) -> None:
     (package / "grey_guess" / "__init__.py").write_text(
         textwrap.dedent('''
         """Guesses grey, and needs a docstring as long as any other method's docstring to say what it does and why."""
-        from fedsim.hooks import Attack
-        from fedsim.registry import attack
-        from fedsim.types import Config
+        from fedsim.core.hooks import Attack
+        from fedsim.core.registry import attack
+        from fedsim.core.types import Config
         class GreyConfig(Config):
             pass
         @attack("grey-guess", summary="guesses grey")

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import seeding
+from fedsim.core import seeding
 
 
 @given(st.integers(0, 2**40), st.integers(0, 1000), st.integers(0, 1000))

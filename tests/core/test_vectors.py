@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsim.vectors import Layout
+from fedsim.core.vectors import Layout
 
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 PARTS = st.lists(

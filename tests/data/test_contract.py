@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedsim import registry
+from fedsim.core import registry
+from fedsim.core.errors import MissingExtra
+from fedsim.core.types import Batch, Dataset
 from fedsim.data._images import ImageConfig
-from fedsim.errors import MissingExtra
-from fedsim.types import Batch, Dataset
 
 NAMES = sorted(n for n, m in registry.methods("dataset").items() if issubclass(m.config, ImageConfig))
 TRAIN_IS_TEST = {"foolbox-samples"}

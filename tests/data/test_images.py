@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from fedsim import seeding
+from fedsim.core import seeding
 from fedsim.data._facts import MNIST
 from fedsim.data._images import ImageConfig, fitted, in_memory, normalised, split
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 from scipy import stats
 
-from fedsim import world as worlds
+from fedsim.core.errors import ScenarioError
 from fedsim.data._facts import CIFAR10
 from fedsim.data.label_noise import noisy_labels
-from fedsim.errors import ScenarioError
 from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 

@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.data.partition import Scheme, describe_partition, partition
-from fedsim.errors import FedsimError
 
 label_lists = st.lists(st.integers(0, 5), min_size=1, max_size=120).map(torch.tensor)
 

@@ -11,10 +11,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import checkpoints
+from fedsim.core import checkpoints
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.types import Batch, Dataset
 from fedsim.data.sentence_pairs import SentencePairsConfig, read_pairs, sentence_pairs
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.types import Batch, Dataset
 
 STSB = Path(os.environ.get("FEDSIM_STSB", Path(__file__).parents[2].parent / "shared" / "data"))
 SENTENCE = st.text(st.characters(exclude_categories=["C", "Z"]), min_size=1, max_size=8)

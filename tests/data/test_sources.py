@@ -15,13 +15,13 @@ from PIL import Image
 from pydantic import ValidationError
 from torchvision.datasets import CIFAR10, FashionMNIST
 
+from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.data.cifar10 import Cifar10Config, cifar10
 from fedsim.data.digits import DigitsConfig, digits
 from fedsim.data.fashion_mnist import FashionMnistConfig, fashion_mnist
 from fedsim.data.foolbox_samples import FoolboxSamplesConfig, foolbox_samples
 from fedsim.data.image_folder import ImageFolderConfig, image_folder
 from fedsim.data.mnist5k import Mnist5kConfig, mnist5k
-from fedsim.errors import FedsimError, MissingExtra
 
 DEBIAN_FASHION = Path("/usr/share/datasets/fashion-mnist")
 CIFAR_PACK = Path(

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Dataset
 from fedsim.data._tags import tagged
 from fedsim.data._text import TokenConfig
 from fedsim.data.conll import ConllConfig, conll
 from fedsim.data.digit_tags import _DIGITS, DigitTagsConfig, digit_tags
-from fedsim.errors import FedsimError
-from fedsim.losses import IGNORED
-from fedsim.types import Batch, Dataset
 
 WNUT17 = Path(
     os.environ.get("FEDSIM_WNUT17", Path(__file__).parents[2].parent / "shared" / "data" / "wnut17train.conll")

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import registry
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Batch, Dataset
 from fedsim.data._text import TextConfig
 from fedsim.data._tokenizer import ModelTokenizer, WordTokenizer, frequent_words
 from fedsim.data.text_file import TextFileConfig, text_file
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.losses import IGNORED
-from fedsim.types import Batch, Dataset
 
 NAMES = sorted(n for n, m in registry.methods("dataset").items() if issubclass(m.config, TextConfig))
 WORDS = ["river", "stone", "green", "walks", "under", "seven", "lamps", "while", "nobody", "sings", "about", "winter"]

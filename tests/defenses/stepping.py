@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import registry
-from fedsim.hooks import Defense, Here, LocalStep, Rules
-from fedsim.types import Batch, Tensors, Update
+from fedsim.core import registry
+from fedsim.core.hooks import Defense, Here, LocalStep, Rules
+from fedsim.core.types import Batch, Tensors, Update
 
 
 class Small(nn.Module):

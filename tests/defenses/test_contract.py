@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import registry, seeding
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Defense, Here, LocalStep
-from fedsim.types import Batch, Tensors, Update
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Defense, Here, LocalStep
+from fedsim.core.types import Batch, Tensors, Update
 from tests.defenses.stepping import gradient, here, local_step, make, small
 
 DEFENSES = registry.methods("defense")

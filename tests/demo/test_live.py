@@ -11,10 +11,10 @@ import pytest
 import torch
 from playwright.sync_api import Page, expect
 
+from fedsim.core.errors import FedsimError
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.live import LARGEST_BODY, Full, LiveServer, Slots
 from fedsim.demo.victim import Setting
-from fedsim.errors import FedsimError
 from tests.demo.conftest import Open
 
 Ask = Callable[..., tuple[int, str, dict[str, str]]]

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from fedsim.core.errors import FedsimError
 from fedsim.demo import page as pages
 from fedsim.demo.recording import Grid, Recording, Scene, record
-from fedsim.errors import FedsimError
 from tests.demo.conftest import Open
 
 DIGEST = "(id) => { const c = document.getElementById(id); return c.toDataURL(); }"

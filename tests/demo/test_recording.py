@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fedsim import seeding
+from fedsim.core import seeding
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.recording import Recording, Run, Scene, record
 from fedsim.demo.victim import Attacker, Setting, attack_of, observed, world_of

@@ -14,16 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedsim import experiment, report
-from fedsim.errors import FedsimError
+from fedsim import report
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import OnStep
+from fedsim.experiment import runner
 from fedsim.metrics.image import to_pixels
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
+from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder, read_record
-from fedsim.types import OnStep
-from fedsim.world import build as build_world
+from fedsim.scenario.world import build as build_world
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 Build = Callable[..., Scenario]
 SHORT = {
     "federation": {"clients": 4, "rounds": 2},
@@ -66,7 +67,7 @@ def run(scenario: Scenario, path: Path, watcher: Silent | None = None, earlier: 
     folder = RunFolder(path)
     if earlier is None:
         folder.create(overwrite=False)
-    return experiment.run(scenario, folder, watcher or Silent(), command="test", earlier=earlier)
+    return runner.run(scenario, folder, watcher or Silent(), command="test", earlier=earlier)
 
 
 def results(record: RunRecord) -> Any:
@@ -123,7 +124,7 @@ def test_a_test_set_that_clients_train_on_is_not_public(
 ) -> None:
     world = build_world(scenario(**SHORT))
     same = replace(world, dataset=replace(world.dataset, test=world.dataset.train))
-    monkeypatch.setattr(experiment, "shared", lambda _: same)
+    monkeypatch.setattr(runner, "shared", lambda _: same)
     record = run(scenario(**SHORT), tmp_path / "run")
     stored = RunFolder(tmp_path / "run").read_arrays()
     places = [victim.arrays for victim in record.arms[0].attacks[0].victims]
@@ -158,7 +159,7 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug in the attack")
 
-    monkeypatch.setattr("attacks.inverting_gradients.InvertingGradients.search_together", broken)
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", broken)
     arm = run(scenario(**SHORT), tmp_path / "run").arms[1]
     for victim in arm.attacks[0].victims:
         assert victim.failure is not None

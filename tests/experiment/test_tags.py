@@ -11,18 +11,19 @@ import torch
 import torch.nn.functional as F
 from rich.console import Console
 
-from fedsim import display, observe
-from fedsim import world as worlds
-from fedsim.apps import evaluate_model
-from fedsim.client import local_training
+from fedsim.cli import display
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import check_update
+from fedsim.core.types import Batch, WireEntry
 from fedsim.data.partition import describe_partition
-from fedsim.errors import FedsimError
-from fedsim.hooks import check_update
+from fedsim.federation.apps import evaluate_model
+from fedsim.federation.client import local_training
 from fedsim.record import RoundRecord
-from fedsim.replay import replay
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat import observe
+from fedsim.threat.replay import replay
 
 
 def test_granted_tags_of_several_steps_keep_their_sentences_and_lose_their_order() -> None:

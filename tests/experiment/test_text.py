@@ -11,19 +11,14 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from fedsim import cohort, display, examples, experiment, registry, report, seeding
-from fedsim import world as worlds
-from fedsim.apps import evaluate_model
-from fedsim.client import local_training
-from fedsim.data.partition import describe_partition, partition
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import IMAGES_AND_TEXT, Attack, MembershipAttack
-from fedsim.losses import cross_entropy
-from fedsim.masks import dropout_sites, mask_not_batch_first
-from fedsim.replay import replay
-from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
-from fedsim.types import (
+from fedsim import report
+from fedsim.cli import display
+from fedsim.core import examples, registry, seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, MembershipAttack
+from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import dropout_sites, mask_not_batch_first
+from fedsim.core.types import (
     Batch,
     Config,
     InputSpec,
@@ -35,7 +30,16 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World
+from fedsim.data.partition import describe_partition, partition
+from fedsim.experiment import runner
+from fedsim.federation import cohort
+from fedsim.federation.apps import evaluate_model
+from fedsim.federation.client import local_training
+from fedsim.record.store import RunFolder
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.replay import replay
 
 SPEC = InputSpec((4,), 7, (), (), vocabulary=7)
 
@@ -259,7 +263,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     out = StringIO()
     folder = tmp_path / "run"
     folder.mkdir()
-    record = experiment.run(
+    record = runner.run(
         told, RunFolder(folder), display.PlainLines(Console(file=out, width=200)), command="test", earlier=None
     )
     (attack,) = record.arms[0].attacks

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.experiment import train
+from fedsim.experiment.runner import train
+from fedsim.federation.client import local_training
+from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder, read_record
+from fedsim.scenario import world as worlds
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]

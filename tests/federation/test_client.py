@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fedsim import seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.masks import recorded_masks
+from fedsim.core import seeding
+from fedsim.core.masks import recorded_masks
+from fedsim.core.types import Tensors
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Tensors
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 

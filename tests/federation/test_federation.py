@@ -8,16 +8,16 @@ import torch
 from flwr.app import ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fedsim import apps
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.engines.local import LocalGrid
-from fedsim.errors import FedsimError
-from fedsim.experiment import model_hash, train
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
+from fedsim.experiment.runner import model_hash, train
+from fedsim.federation import apps
+from fedsim.federation.client import local_training
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.server import pack, unpack
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.server import pack, unpack
-from fedsim.types import Tensors
+from fedsim.scenario import world as worlds
 from tests.federating import run, stepped
 
 Build = Callable[..., Scenario]
@@ -41,7 +41,7 @@ def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Bui
 
 
 def test_worker_processes_give_the_same_bits(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.engines.local._WORTH_A_PROCESS", 0.0)
+    monkeypatch.setattr("fedsim.federation.engines.local._WORTH_A_PROCESS", 0.0)
     settings = {"rounds": 2, "batch_size": 4, "algorithm": "fedavg", "local_steps": 2}
     alone = run(scenario(federation=settings))
     together = run(scenario(federation={**settings, "workers": 2}))

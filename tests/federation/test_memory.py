@@ -10,13 +10,13 @@ from flwr.app import RecordDict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.experiment import model_hash
-from fedsim.memory import recall, remember
+from fedsim.core.types import Memory, Tensors
+from fedsim.experiment.runner import model_hash
+from fedsim.federation.client import local_training
+from fedsim.federation.memory import recall, remember
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.types import Memory, Tensors
+from fedsim.scenario import world as worlds
 from tests.federating import recorded, run, stepped, who_counted
 
 Build = Callable[..., Scenario]

@@ -11,9 +11,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 from torch import nn
 
-from fedsim.engines.local import LocalGrid
-from fedsim.errors import FedsimError
-from fedsim.mods import as_mod
+from fedsim.core.errors import FedsimError
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.mods import as_mod
 from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
 from fedsim.privacy.history import spent
 

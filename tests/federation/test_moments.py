@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Defense, Here, Place, Rules
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.scenario import world as worlds
 from tests.federating import recorded, run
 
 Build = Callable[..., Scenario]

@@ -9,14 +9,14 @@ import pytest
 import torch
 from scipy.stats import binom, norm
 
-from fedsim import participation
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.experiment import model_hash
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import Tensors
+from fedsim.experiment.runner import model_hash
+from fedsim.federation import participation
+from fedsim.federation.client import local_training
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.types import Tensors
+from fedsim.scenario import world as worlds
 from tests.federating import run, stepped, who_counted
 
 Build = Callable[..., Scenario]
@@ -242,7 +242,7 @@ def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("my bug")
 
-    monkeypatch.setattr("fedsim.apps.local_training", broken)
+    monkeypatch.setattr("fedsim.federation.apps.local_training", broken)
     with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
         run(scenario(federation={"rounds": 2}))
     with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):

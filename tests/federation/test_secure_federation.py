@@ -11,20 +11,22 @@ import torch
 from flwr.app import Message
 from scipy.stats import chisquare
 
-from fedsim import apps, report, seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.engines.local import LocalGrid
-from fedsim.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.experiment import model_hash
-from fedsim.journal import Journal
-from fedsim.observe import describe, observe
-from fedsim.participation import fate
-from fedsim.replay import replay
+from fedsim import report
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.types import WireEntry
+from fedsim.experiment.runner import model_hash
+from fedsim.federation import apps
+from fedsim.federation.client import local_training
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.journal import Journal
+from fedsim.federation.participation import fate
+from fedsim.federation.secure_client import mean_of, summand
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
-from fedsim.secure_client import mean_of, summand
-from fedsim.store import RunFolder
-from fedsim.types import WireEntry
+from fedsim.scenario import world as worlds
+from fedsim.threat.observe import describe, observe
+from fedsim.threat.replay import replay
 from tests.federating import recorded, run
 
 Build = Callable[..., Scenario]
@@ -32,9 +34,9 @@ SUM = {"sees": "sum"}
 MEMORY = """
 import torch
 from typing import ClassVar, final
-from fedsim.hooks import Defense
-from fedsim.registry import defense
-from fedsim.types import Config, PublicKnowledge
+from fedsim.core.hooks import Defense
+from fedsim.core.registry import defense
+from fedsim.core.types import Config, PublicKnowledge
 class FeedbackConfig(Config):
     pass
 @final
@@ -489,7 +491,7 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     labels = [local_training(world, entry.received, 1, client)[1].batches[0].labels for client in range(3)]
     assert seen.labels is not None
     assert torch.equal(seen.labels, torch.cat(labels))
-    from attacks.wiig import Wiig, WiigConfig
+    from attacks.gradient_matching.wiig import Wiig, WiigConfig
 
     with pytest.raises(NotApplicable, match="works on single-update, but the server sees sum"):
         Wiig(WiigConfig())(seen, seeding.generator(1, "attack"))
@@ -533,7 +535,7 @@ def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float)
 
 
 def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedsim.engines.local._WORTH_A_PROCESS", 0.0)
+    monkeypatch.setattr("fedsim.federation.engines.local._WORTH_A_PROCESS", 0.0)
     federation = {"clients": 6, "rounds": 2}
     tables: dict[str, Any] = {"threat": SUM, "secure_aggregation": {"mode": "masked"}}
     alone = run(scenario(**tables, federation=federation))

@@ -12,17 +12,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from fedsim import world as worlds
 from fedsim.aggregators.mean import Mean
-from fedsim.engines.local import LocalGrid
-from fedsim.errors import FedsimError
-from fedsim.experiment import train
-from fedsim.hooks import Defense, ServerRound
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense, ServerRound
+from fedsim.core.types import Config, Contribution, PublicKnowledge
+from fedsim.experiment.runner import train
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.journal import Journal
+from fedsim.federation.server import Aggregation, Reply
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
-from fedsim.server import Aggregation, Reply
-from fedsim.types import Config, Contribution, PublicKnowledge
+from fedsim.scenario import world as worlds
 
 Build = Callable[..., Scenario]
 
@@ -147,7 +147,7 @@ def test_a_whole_round_holds_a_few_updates_at_a_time(scenario: Build, monkeypatc
                 most = max(most, sum(ref() is not None for ref in alive))
             return reply
 
-    monkeypatch.setattr("fedsim.server.Reply", Watching)
+    monkeypatch.setattr("fedsim.federation.server.Reply", Watching)
     world_json = scenario(federation={"clients": 50}).model_dump_json()
     (record,) = train(world_json, lambda _record: None).rounds
     assert (len(alive), len(record.cohort), record.failures) == (50, 50, ())

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.boxes import Pasted, gathered, inside
-from fedsim.examples import distinct
+from fedsim.core.boxes import Pasted, gathered, inside
+from fedsim.core.examples import distinct
+from fedsim.core.types import Batch, Observation, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.record import ItemScore
-from fedsim.types import Batch, Observation, Reconstruction, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 CUTMIX = {"name": "cutmix", "probability": 1.0, "per_sample": True}

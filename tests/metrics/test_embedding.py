@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from scipy.stats import spearmanr
 from torch import Tensor
 
+from fedsim.core.types import Similarities
 from fedsim.metrics.embedding import agreement, alignment, cosines, length_bias, spearman, uniformity
-from fedsim.types import Similarities
 
 NUMBERS = st.lists(st.tuples(st.integers(-3, 3), st.floats(-5, 5)), min_size=3, max_size=20)
 

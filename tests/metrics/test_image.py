@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, InputSpec, Reconstruction
 from fedsim.metrics.image import PSNR_CAP, match, mse, nearest, psnr, score_items, ssim, to_pixels
-from fedsim.types import Batch, InputSpec, Reconstruction
 
 GREY = InputSpec((1, 12, 12), 10, (0.13,), (0.31,))
 COLOUR = InputSpec((3, 16, 16), 10, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3))

@@ -3,11 +3,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.errors import FedsimError
-from fedsim.masks import drawn_masks, dropout_sites, injected_masks
+from fedsim.core.errors import FedsimError
+from fedsim.core.masks import drawn_masks, dropout_sites, injected_masks
+from fedsim.core.seeding import contained
+from fedsim.core.types import Batch, DropoutSite
 from fedsim.metrics.masks import identifiable, score_masks
-from fedsim.seeding import contained
-from fedsim.types import Batch, DropoutSite
 
 ORDER = torch.tensor([0])
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.prefixes import best_prefix, features_and_head, prefix_accuracies, prefix_logits
 
 

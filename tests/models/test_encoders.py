@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedsim import checkpoints, masks, registry, seeding
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.types import InputSpec
+from fedsim.core import checkpoints, masks, registry, seeding
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.core.types import InputSpec
 
 SPEC = InputSpec((6,), 1, (), (), vocabulary=11, padding=10)
 

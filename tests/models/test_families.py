@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 
-from fedsim import masks, seeding
-from fedsim.errors import FedsimError
+from fedsim.core import masks, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec
 from fedsim.models.convnet import ConvnetConfig, convnet
 from fedsim.models.lenet import LenetConfig, lenet
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.torchvision_classifier import TorchvisionConfig, torchvision
 from fedsim.models.vit_b16 import VitB16Config, vit_b16
 from fedsim.models.vit_small import VitSmallConfig, vit_small
-from fedsim.types import InputSpec
 
 
 def spec(*shape: int, classes: int = 10) -> InputSpec:

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim import masks, registry, seeding
-from fedsim.errors import FedsimError
-from fedsim.losses import cross_entropy
-from fedsim.types import InputSpec
+from fedsim.core import masks, registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import InputSpec
 
 transformers = pytest.importorskip("transformers")
 

@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim import registry
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.losses import cross_entropy
+from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.data.text_file import TextFileConfig, text_file
-from fedsim.errors import FedsimError
-from fedsim.losses import cross_entropy
 from fedsim.metrics.exposure import greedy
 from fedsim.models._checkpoint import CausalModel
-from fedsim.types import InputSpec
 
 TOKENS = 49_152
 QUESTION = "The capital of France is"

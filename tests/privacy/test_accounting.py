@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Mechanism
 from fedsim.privacy.accounting import (
     ORDERS,
     Spent,
@@ -23,7 +24,6 @@ from fedsim.privacy.accounting import (
     rdp,
     rdp_epsilon,
 )
-from fedsim.types import Mechanism
 
 # (q, sigma, steps, delta) -> epsilon of the RDP accountant with fractional orders
 REFERENCE = {

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import registry
-from fedsim.errors import FedsimError
-from fedsim.hooks import Here, LocalStep
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.audit import GuaranteeContradicted, audit, check_claim, coins, epsilon_at_least, p_value
-from fedsim.types import Batch, Tensors
 
 CANARIES, GUESSES, DELTA = 600, 400, 1e-5
 Step = Callable[[Batch, LocalStep, Callable[[], Tensor]], Tensors]

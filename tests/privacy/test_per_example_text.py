@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim import registry
 from fedsim.components.adapter.allora import Allora, AlloraConfig
 from fedsim.components.adapter.lora import Lora, LoraConfig
-from fedsim.losses import IGNORED, per_example
-from fedsim.masks import kept_masks
+from fedsim.core import registry
+from fedsim.core.losses import IGNORED, per_example
+from fedsim.core.masks import kept_masks
+from fedsim.core.types import Batch, InputSpec
 from fedsim.models._checkpoint import CausalModel
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
-from fedsim.types import Batch, InputSpec
 
 SPEC = InputSpec((6,), 11, (), (), vocabulary=11)
 MODES: list[Mode] = ["hooks", "functorch", "ghost"]

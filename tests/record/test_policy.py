@@ -1,8 +1,8 @@
 import pytest
 
-from fedsim.errors import FedsimError
-from fedsim.experiment import scenario_hash
-from fedsim.policy import Policy, policy_of
+from fedsim.core.errors import FedsimError
+from fedsim.experiment.runner import scenario_hash
+from fedsim.record.policy import Policy, policy_of
 from fedsim.scenario import ModelChoice, Scenario
 
 

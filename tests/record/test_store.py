@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedsim import store
-from fedsim.errors import FedsimError
-from fedsim.store import RunFolder, read_record
+from fedsim.core.errors import FedsimError
+from fedsim.record import store
+from fedsim.record.store import RunFolder, read_record
 
 
 def test_an_existing_run_is_kept_unless_overwritten(tmp_path: Path) -> None:

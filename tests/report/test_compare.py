@@ -3,7 +3,7 @@
 import pytest
 from scipy.stats import ttest_1samp
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.comparison import holm
 from fedsim.report.sweep.compare import compare
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise
 from fedsim.record import ClientCost, Failure, RoundRecord
 from fedsim.report import build, figures

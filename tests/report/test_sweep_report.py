@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from scipy.stats import beta
 
-from fedsim.errors import FedsimError
-from fedsim.experiment import scenario_hash
+from fedsim.core.errors import FedsimError
+from fedsim.experiment.runner import scenario_hash
 from fedsim.metrics.comparison import holm
 from fedsim.record import ClientCost, Interval
 from fedsim.report.sweep import build

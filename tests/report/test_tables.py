@@ -2,11 +2,11 @@
 
 from typing import get_args
 
+from fedsim.core.types import Knowledge
 from fedsim.metrics.statistics import summarise
 from fedsim.record import AttackRecord, ItemScore, VictimRecord
 from fedsim.report import tables
 from fedsim.report.verdict import knowledge
-from fedsim.types import Knowledge
 
 
 def attack(items: list[ItemScore]) -> AttackRecord:

@@ -4,15 +4,15 @@ import csv
 from pathlib import Path
 
 from fedsim import report
+from fedsim.experiment.sweep import results
+from fedsim.experiment.sweep.export import write_csv
 from fedsim.metrics.statistics import summarise
 from fedsim.record import RoundRecord, RunRecord, SentenceScore, VictimRecord
+from fedsim.record.store import RunFolder
 from fedsim.report.sweep import build
 from fedsim.report.sweep.cells import gather
 from fedsim.report.sweep.points import gains, points
 from fedsim.report.sweep.tables import by_attack, headings, rows
-from fedsim.store import RunFolder
-from fedsim.sweep import results
-from fedsim.sweep.export import write_csv
 
 from . import records, sweeps
 from .records import arm, attack, run

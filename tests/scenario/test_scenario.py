@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.errors import ScenarioError
+from fedsim.core.errors import ScenarioError
 from fedsim.scenario import Scenario, arms, load, parse
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 GOOD = """
 title = "t"
 [data]

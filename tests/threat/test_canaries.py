@@ -8,14 +8,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedsim import auditing, registry
-from fedsim import world as worlds
 from fedsim.cli import app
-from fedsim.hooks import Defense, Here, Rules
+from fedsim.core import registry
+from fedsim.core.hooks import Defense, Here, Rules
+from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.record import AuditRecord
+from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
-from fedsim.store import read_record
-from fedsim.types import Config, Mechanism, PublicKnowledge, Tensors
+from fedsim.scenario import world as worlds
+from fedsim.threat import canaries
 
 CANARIES, GUESSES = 60, 40
 
@@ -63,12 +64,12 @@ TABLES: dict[str, Any] = {
 
 
 def audits(scenario: Callable[..., Scenario], name: str, **settings: Any) -> tuple[AuditRecord, ...]:
-    from fedsim.experiment import guarantees
+    from fedsim.experiment.runner import guarantees
     from fedsim.record import RoundRecord
 
     world = worlds.build(scenario(defenses=[{"name": name, **settings}], **TABLES))
     fields = {"cohort": (0, 1, 2, 3)}
-    return auditing.audited(world, guarantees(world, [RoundRecord.model_construct(**fields)]))
+    return canaries.audited(world, guarantees(world, [RoundRecord.model_construct(**fields)]))
 
 
 def test_dp_sgd_is_not_contradicted(scenario: Callable[..., Scenario]) -> None:
@@ -86,7 +87,7 @@ def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> Non
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
-    with_canaries = auditing._with_canaries(world, included, 1.0)
+    with_canaries = canaries._with_canaries(world, included, 1.0)
     assert with_canaries.rules == world.rules
     (drawn,) = list(with_canaries.drawn(1, 0))
     assert torch.equal(drawn, len(world.dataset.train) + included.nonzero()[:, 0])

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import experiment, report
-from fedsim import world as worlds
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.experiment import train
-from fedsim.journal import Journal
-from fedsim.observe import describe
+from fedsim import report
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import OnStep
+from fedsim.experiment import runner, train
+from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms, parse
-from fedsim.store import RunFolder
-from fedsim.types import OnStep
+from fedsim.scenario import world as worlds
+from fedsim.threat.observe import describe
 
 Build = Callable[..., Scenario]
 RTF = {"name": "robbing-the-fed", "bins": 64}
@@ -41,7 +41,7 @@ class Silent:
 def recorded(scenario: Scenario, path: Path) -> RunRecord:
     folder = RunFolder(path)
     folder.create(overwrite=False)
-    return experiment.run(scenario, folder, Silent(), command="test", earlier=None)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None)
 
 
 def trained(scenario: Scenario) -> Journal:

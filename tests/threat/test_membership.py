@@ -8,17 +8,20 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import experiment, membership, report, seeding
-from fedsim import world as worlds
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.observe import describe
+from fedsim import report
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import Batch, ShadowPlan, Target
+from fedsim.experiment import runner
 from fedsim.record import Failure, MembershipRecord, RoundRecord, RunRecord
-from fedsim.replay import replay
+from fedsim.record.store import RunFolder, read_record
 from fedsim.scenario import Scenario, parse
-from fedsim.store import RunFolder, read_record
-from fedsim.types import Batch, ShadowPlan, Target
-from tests.test_experiment import Silent
-from tests.test_observe import holds, tensors
+from fedsim.scenario import world as worlds
+from fedsim.threat import membership
+from fedsim.threat.observe import describe
+from fedsim.threat.replay import replay
+from tests.experiment.test_runner import Silent
+from tests.threat.test_observe import holds, tensors
 
 Build = Callable[..., Scenario]
 Cases = Callable[..., dict[Target, membership.Case]]
@@ -35,7 +38,7 @@ SMALL: dict[str, Any] = {
 def cases(scenario: Build) -> Cases:
     def build(**tables: Any) -> dict[Target, membership.Case]:
         world_json = scenario(**{**SMALL, **tables}).model_dump_json()
-        journal = experiment.train(world_json, lambda _: None)
+        journal = runner.train(world_json, lambda _: None)
         world = worlds.shared(world_json)
         truths = [replay(world, entry).truth for entry in journal.entries]
         return {
@@ -72,7 +75,7 @@ def run(scenario: Scenario, path: Path, watcher: Watching, earlier: RunRecord | 
     folder = RunFolder(path)
     if earlier is None:
         folder.create(overwrite=False)
-    return experiment.run(scenario, folder, watcher, command="test", earlier=earlier)
+    return runner.run(scenario, folder, watcher, command="test", earlier=earlier)
 
 
 def without_times(record: RunRecord) -> str:
@@ -86,7 +89,7 @@ def without_times(record: RunRecord) -> str:
 
 def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scenario: Build) -> None:
     built = scenario(**SMALL)
-    journal = experiment.train(built.model_dump_json(), lambda _: None)
+    journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
     train, uses = world.dataset.train, membership.trained_on(world, journal.rounds)
     drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.batches(round_, client)]
@@ -193,7 +196,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
         "membership": {"candidates": 40, "attacks": [{"name": "loss-threshold"}]},
     }
     built = scenario(**tables)
-    journal = experiment.train(built.model_dump_json(), lambda _: None)
+    journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
     used = membership.trained_on(world, journal.rounds).nonzero().flatten()
     case = membership.of_model(world, journal)

@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedsim import display, experiment, memorisation, report
-from fedsim import world as worlds
-from fedsim.errors import ScenarioError
+from fedsim import report
+from fedsim.cli import display
+from fedsim.core.errors import ScenarioError
+from fedsim.experiment import runner
 from fedsim.record import RunRecord
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
-from fedsim.store import RunFolder
+from fedsim.scenario import world as worlds
+from fedsim.threat import memorisation
 
 WORDS = ("rain", "fell", "over", "the", "green", "river", "today", "and", "nobody", "saw", "it", "again")
 
@@ -44,7 +47,7 @@ def run(scenario: Scenario, folder: Path) -> RunRecord:
     own = RunFolder(folder)
     own.create(overwrite=False)
     console = Console(file=StringIO())
-    return experiment.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
+    return runner.run(scenario, own, display.PlainLines(console), command="test", earlier=None)
 
 
 def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
@@ -104,7 +107,7 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     tables["federation"] |= {"local_epochs": 1, "optimizer": {"name": "adam", "learning_rate": 1e-12}}
     tables["data"]["canaries"] = 40
     world = worlds.build(scenario(**tables))
-    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.exposed(world, journal)
     assert not any(own.extracted for own in found.secrets)
     for own in found.summaries:
@@ -118,7 +121,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     form = " ##."
     planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.dataset.planted[:2])
     world = replace(world, dataset=replace(world.dataset, planted=planted))
-    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.exposed(world, journal)
     assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
 
@@ -142,7 +145,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     world = worlds.build(scenario(**tables))
     memorisation.check(world)
     assert [own.kind for own in world.dataset.planted] == ["identity"] * 2 + ["address"] * 2
-    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.exposed(world, journal)
     assert [(own.kind, own.repetitions) for own in found.summaries] == [
         ("address", 0),

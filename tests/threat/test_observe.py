@@ -8,16 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import world as worlds
 from fedsim.audit import Plan, Subject
 from fedsim.audit.inspecting import updates
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
-from fedsim.errors import ScenarioError
-from fedsim.observe import describe, observe
+from fedsim.core.errors import ScenarioError
+from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.scenario import Scenario
-from fedsim.types import Observation, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import describe, observe
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses")

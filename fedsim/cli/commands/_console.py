@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 app = typer.Typer(
     help="Measures what federated learning leaks, and what it costs to stop it.",

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from fedsim.commands._console import app, complain, say, screen
-from fedsim.errors import FedsimError, nearest
+from fedsim.cli.commands._console import app, complain, say, screen
+from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
-    from fedsim.types import Knowledge
+    from fedsim.core.types import Knowledge
 
 _GIB = 1 << 30
 
@@ -45,7 +45,7 @@ def audit(
     from fedsim.audit import Plan, running, verdict
     from fedsim.audit import screen as tables
     from fedsim.audit.record import KNOWS
-    from fedsim.policy import policy_of
+    from fedsim.record.policy import policy_of
 
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
@@ -98,7 +98,7 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _knowledge(text: str) -> tuple[Knowledge, ...]:
-    from fedsim.types import Knowledge
+    from fedsim.core.types import Knowledge
 
     known = get_args(Knowledge)
     words = tuple(part.strip() for part in text.split(",") if part.strip())

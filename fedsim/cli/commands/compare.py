@@ -9,7 +9,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.commands._console import app, say, screen
+from fedsim.cli.commands._console import app, say, screen
 
 if TYPE_CHECKING:
     from fedsim.report.sweep.compare import Compared, Difference

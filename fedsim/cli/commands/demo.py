@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedsim.commands._console import app, complain, say, screen
-from fedsim.errors import FedsimError
+from fedsim.cli.commands._console import app, complain, say, screen
+from fedsim.core.errors import FedsimError
 
 _PROCESSES = 2
 

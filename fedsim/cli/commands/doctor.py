@@ -5,13 +5,13 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.commands._console import app, screen
+from fedsim.cli.commands._console import app, screen
 
 
 @app.command(epilog="Example: fedsim doctor")
 def doctor() -> None:
     """Say what is installed, which data is present, and how to get the rest."""
-    from fedsim.doctor import examine
+    from fedsim.cli.doctor import examine
 
     table = Table(box=None, pad_edge=False)
     for heading in ("", "name", "found", "how to get it"):

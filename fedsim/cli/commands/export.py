@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from fedsim.commands._console import app, say
-from fedsim.errors import FedsimError
+from fedsim.cli.commands._console import app, say
+from fedsim.core.errors import FedsimError
 
 
 @app.command(epilog="Example: fedsim export results/my_sweep --csv")
@@ -19,7 +19,7 @@ def export(
     as_duckdb: Annotated[bool, typer.Option("--duckdb", help="write results.duckdb; an extra")] = False,
 ) -> None:
     """Write all results as one table, a row for each attacked example; the columns are explained beside it."""
-    from fedsim.sweep.export import write_csv, write_duckdb, write_parquet
+    from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
 
     if not (as_csv or as_parquet or as_duckdb):
         raise FedsimError("say in which form: add --csv, --parquet or --duckdb, as many as you like.")

@@ -11,8 +11,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim import registry
-from fedsim.commands._console import app, say, screen
+from fedsim.cli.commands._console import app, say, screen
+from fedsim.core import registry
 
 Group = Literal["attacks", "defenses", "components", "aggregators", "memberships", "models", "data", "scenarios"]
 _KINDS: dict[str, registry.Kind] = {

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedsim.commands._console import app, say
+from fedsim.cli.commands._console import app, say
 
 
 @app.command(epilog="Example: fedsim new attack my-attack")
@@ -16,7 +16,7 @@ def new(
     name: Annotated[str, typer.Argument(help="lower-case words joined by hyphens")],
 ) -> None:
     """Write the one file of a new method, ready to run and to change."""
-    from fedsim.templates import write_new
+    from fedsim.cli.templates import write_new
 
     path = write_new(kind, name, Path.cwd())
     say(f"Wrote {path.relative_to(Path.cwd())}. It is listed already: fedsim show {name}")

@@ -7,15 +7,15 @@ from typing import Annotated
 
 import typer
 
-from fedsim.commands._console import app, say
+from fedsim.cli.commands._console import app, say
 
 
 @app.command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
 def report(folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")]) -> None:
     """Write the report of a sweep, or of a run, as one offline page; of a sweep also a summary in Markdown."""
     from fedsim import report as reports
+    from fedsim.experiment.sweep.folder import PLAN
     from fedsim.report import sweep
-    from fedsim.sweep.folder import PLAN
 
     if (folder / PLAN).exists():
         say(f"Report: {sweep.build(folder)}\nSummary: {folder / 'report.md'}")

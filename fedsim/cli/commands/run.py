@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from fedsim.commands._console import app, asked_to_stop, complain, say, screen
-from fedsim.errors import FedsimError
+from fedsim.cli.commands._console import app, asked_to_stop, complain, say, screen
+from fedsim.core.errors import FedsimError
 
 
 @app.command(
@@ -27,9 +27,11 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run in that folder")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
-    from fedsim import display, experiment, report
+    from fedsim import report
+    from fedsim.cli import display
+    from fedsim.experiment import runner
+    from fedsim.record.store import RunFolder
     from fedsim.scenario import load
-    from fedsim.store import RunFolder
 
     sys.path.insert(0, str(Path.cwd()))
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -44,7 +46,7 @@ def run(
     say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
     try:
         with asked_to_stop() as stop, display.watching(screen) as watcher:
-            record = experiment.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
+            record = runner.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
     except KeyboardInterrupt:
         complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None

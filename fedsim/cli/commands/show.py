@@ -9,8 +9,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim import registry
-from fedsim.commands._console import app, say, screen
+from fedsim.cli.commands._console import app, say, screen
+from fedsim.core import registry
 
 
 @app.command(epilog="Example: fedsim show dropout-inversion")

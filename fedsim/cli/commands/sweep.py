@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.commands._console import app, asked_to_stop, complain, say, screen, seconds
-from fedsim.sweep.origin import finished_before, origin_of
+from fedsim.cli.commands._console import app, asked_to_stop, complain, say, screen, seconds
+from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
-    from fedsim.sweep.executors import Executor
-    from fedsim.sweep.run import Outcome
+    from fedsim.experiment.sweep.executors import Executor
+    from fedsim.experiment.sweep.run import Outcome
 
 
 @app.command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
@@ -47,13 +47,13 @@ def sweep(
 def _make(
     scenario: Path, overrides: list[str], jobs: int, path: Path, budget: float | None, ray: str | None, origin: str
 ) -> None:
-    from fedsim import display
-    from fedsim.experiment import scenario_hash
+    from fedsim.cli import display
+    from fedsim.experiment.runner import scenario_hash
+    from fedsim.experiment.sweep.executors.processes import Processes
+    from fedsim.experiment.sweep.folder import SweepFolder, plan_of
+    from fedsim.experiment.sweep.plan import planned
+    from fedsim.experiment.sweep.run import sweep as made
     from fedsim.scenario import Sweep, load
-    from fedsim.sweep.executors.processes import Processes
-    from fedsim.sweep.folder import SweepFolder, plan_of
-    from fedsim.sweep.plan import planned
-    from fedsim.sweep.run import sweep as made
 
     sys.path.insert(0, str(Path.cwd()))
     loaded = load(scenario, overrides)
@@ -87,7 +87,7 @@ def _make(
 
 
 def _on(address: str) -> AbstractContextManager[Executor]:
-    from fedsim.sweep.executors.ray import on_ray
+    from fedsim.experiment.sweep.executors.ray import on_ray
 
     return on_ray(None if address == "local" else address)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from fedsim.commands._console import app, complain, say
+from fedsim.cli.commands._console import app, complain, say
 
 
 @app.command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
@@ -24,9 +24,9 @@ def tune(
     out: Annotated[Path | None, typer.Option(help="folder of the search; results/NAME-tuned when absent")] = None,
 ) -> None:
     """Search the strongest setting of an attack for every arm, on victims that no score is told of. Needs an extra."""
+    from fedsim.experiment.sweep.tuning import tune as tuned
+    from fedsim.record.store import write_whole
     from fedsim.scenario import load
-    from fedsim.store import write_whole
-    from fedsim.sweep.tuning import tune as tuned
 
     sys.path.insert(0, str(Path.cwd()))
     loaded, folder = load(scenario, set_ or []), out or Path("results") / f"{scenario.stem}-tuned"

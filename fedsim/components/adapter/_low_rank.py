@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.errors import NotApplicable, nearest
-from fedsim.types import Config
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.types import Config
 
 
 class LowRankConfig(Config):

@@ -22,9 +22,9 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
-from fedsim.registry import component
-from fedsim.types import Modality, PublicKnowledge, Tensors
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.registry import component
+from fedsim.core.types import Modality, PublicKnowledge, Tensors
 
 _A, _B = ".lora_a.weight", ".lora_b.weight"
 

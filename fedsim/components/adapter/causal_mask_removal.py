@@ -18,10 +18,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import ModelComponent
-from fedsim.registry import component
-from fedsim.types import Config, Modality, PublicKnowledge
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import ModelComponent
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality, PublicKnowledge
 
 _BLOCKS, _ATTENTION = "layers", "self_attn"
 

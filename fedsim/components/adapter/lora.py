@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent
-from fedsim.registry import component
-from fedsim.types import Modality
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent
+from fedsim.core.registry import component
+from fedsim.core.types import Modality
 
 
 class LoraConfig(LowRankConfig):

@@ -27,9 +27,9 @@ from fedsim.components.augment._mixing import (
     pasted,
     unmixed,
 )
-from fedsim.hooks import Augmentation, Here, Rules
-from fedsim.registry import component
-from fedsim.types import Batch, Config, PublicKnowledge
+from fedsim.core.hooks import Augmentation, Here, Rules
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 _IMAGE = 3
 

@@ -18,12 +18,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.augment._mixing import Chances, Draw, drawn_boxes, mixed_labels, pasted
-from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import Augmentation, Here, ModelComponent, Rules
-from fedsim.masks import without_dropout
-from fedsim.registry import component
-from fedsim.showing import shown
-from fedsim.types import Batch, Config, PublicKnowledge
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import Augmentation, Here, ModelComponent, Rules
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import component
+from fedsim.core.showing import shown
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 _NAME = "feature-cutmix"
 _BOXES = f"{_NAME}.map-boxes"

@@ -11,9 +11,9 @@ from typing import final
 import torch.nn.functional as F
 from pydantic import Field
 
-from fedsim.hooks import Augmentation, Here
-from fedsim.registry import component
-from fedsim.types import Batch, Config, PublicKnowledge
+from fedsim.core.hooks import Augmentation, Here
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, PublicKnowledge
 
 _PROBABILITIES = 2
 

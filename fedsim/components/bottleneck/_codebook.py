@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.errors import NotApplicable
+from fedsim.core.errors import NotApplicable
 
 Similarity = Literal["dot", "cosine", "euclid"]
 Combine = Literal["mean", "sum"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from fedsim.errors import NotApplicable
+from fedsim.core.errors import NotApplicable
 
 _ONE_VECTOR, _SEVERAL_POSITIONS, _FEATURE_MAP = 2, 3, 4  # dimensions of what an encoder returns
 _AT_ONCE = 1 << 18  # numbers of a table of distances, so that it stays in the cache

@@ -29,11 +29,11 @@ from fedsim.components.bottleneck._codebook import (
     fired_codes,
 )
 from fedsim.components.bottleneck._widths import width_into, width_of
-from fedsim.errors import FedsimError, NotApplicable, nearest
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
-from fedsim.masks import dropout_sites, injected_masks, without_dropout
-from fedsim.registry import component
-from fedsim.types import Config, Modality, Reconstruction, Truth
+from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.masks import dropout_sites, injected_masks, without_dropout
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
 _EXAMPLES = 1000
 _LLOYD_STEPS = 20

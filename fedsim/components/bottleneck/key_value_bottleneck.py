@@ -30,10 +30,10 @@ from fedsim.components.bottleneck._key_value import (
     centred,
 )
 from fedsim.components.bottleneck._widths import width_of
-from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
-from fedsim.registry import component
-from fedsim.types import Config, Modality, Reconstruction, Truth
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
 _NAME = "key-value-bottleneck"
 _LLOYD_STEPS = 10

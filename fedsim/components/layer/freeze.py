@@ -13,10 +13,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent
-from fedsim.registry import component
-from fedsim.types import Config, Modality
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality
 
 
 class FreezeConfig(Config):

@@ -16,11 +16,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
-from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
-from fedsim.masks import recorded_masks
-from fedsim.registry import component
-from fedsim.types import Config, Modality
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.masks import recorded_masks
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality
 
 _NAME = "multi-sample-dropout"
 _EXAMPLES = 2

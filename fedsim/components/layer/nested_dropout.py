@@ -20,11 +20,11 @@ from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
-from fedsim.errors import NotApplicable, nearest
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
-from fedsim.masks import dropout_sites, without_dropout
-from fedsim.registry import component
-from fedsim.types import Config, Modality, Reconstruction, Truth
+from fedsim.core.errors import NotApplicable, nearest
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.masks import dropout_sites, without_dropout
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
 _NAME = "nested-dropout"
 _MAPS = 4  # dimensions of a batch of feature maps

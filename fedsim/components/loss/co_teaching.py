@@ -22,11 +22,11 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, prefixes
-from fedsim.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, Rules
-from fedsim.losses import cross_entropy
-from fedsim.masks import without_dropout
-from fedsim.registry import component
-from fedsim.types import Config, Modality
+from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Objective, Rules
+from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Modality
 
 _NAME = "co-teaching"
 _ROUNDING = 1e-9

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Rules
-from fedsim.registry import component
-from fedsim.showing import shown
-from fedsim.types import Batch, Config, Modality, PublicKnowledge
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Rules
+from fedsim.core.registry import component
+from fedsim.core.showing import shown
+from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
 
 _NAME = "esimcse"
 _REPEATED = f"{_NAME}.repeated"

@@ -13,9 +13,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.hooks import IMAGES_AND_TEXT, Here, LossTerm
-from fedsim.registry import component
-from fedsim.types import Batch, Config, Modality
+from fedsim.core.hooks import IMAGES_AND_TEXT, Here, LossTerm
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, Modality
 
 
 class FedProxConfig(Config):

@@ -15,9 +15,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.hooks import Optimizer
-from fedsim.registry import component
-from fedsim.types import Config, Tensors
+from fedsim.core.hooks import Optimizer
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Tensors
 
 
 class AdamConfig(Config):

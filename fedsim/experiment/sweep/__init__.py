@@ -6,9 +6,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.sweep.plan import Planned, planned
-    from fedsim.sweep.results import COLUMNS, load
-    from fedsim.sweep.run import Outcome, sweep
+    from fedsim.experiment.sweep.plan import Planned, planned
+    from fedsim.experiment.sweep.results import COLUMNS, load
+    from fedsim.experiment.sweep.run import Outcome, sweep
 
 __all__ = ["COLUMNS", "Outcome", "Planned", "load", "planned", "sweep"]
 
@@ -22,5 +22,5 @@ _HOMES = {
 def __getattr__(name: str) -> Any:
     """Import what is asked for: a finished sweep is recognised without torch."""
     if name not in _HOMES:
-        raise AttributeError(f"module 'fedsim.sweep' has no attribute '{name}'")
-    return getattr(importlib.import_module(f"fedsim.sweep.{_HOMES[name]}"), name)
+        raise AttributeError(f"module 'fedsim.experiment.sweep' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"fedsim.experiment.sweep.{_HOMES[name]}"), name)

@@ -7,9 +7,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import MissingExtra
-from fedsim.store import write_whole
-from fedsim.sweep.results import COLUMNS, Found, problems_of, read, rows_of
+from fedsim.core.errors import MissingExtra
+from fedsim.experiment.sweep.results import COLUMNS, Found, problems_of, read, rows_of
+from fedsim.record.store import write_whole
 
 
 def write_csv(path: Path) -> Path:

@@ -21,13 +21,13 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
-from fedsim.errors import FedsimError
-from fedsim.schema import SCHEMA_VERSION
-from fedsim.store import RECORD, write_whole
-from fedsim.sweep import heads
-from fedsim.sweep.origin import ORIGIN
-from fedsim.sweep.plan import Planned
-from fedsim.types import Config
+from fedsim.core.errors import FedsimError
+from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.types import Config
+from fedsim.experiment.sweep import heads
+from fedsim.experiment.sweep.origin import ORIGIN
+from fedsim.experiment.sweep.plan import Planned
+from fedsim.record.store import RECORD, write_whole
 
 PLAN = "sweep.json"
 

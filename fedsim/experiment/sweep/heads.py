@@ -6,7 +6,7 @@ import os
 import re
 from pathlib import Path
 
-from fedsim.schema import SCHEMA_VERSION
+from fedsim.core.json_schema import SCHEMA_VERSION
 
 _START = re.compile(rb'^\{\s*"schema_version":\s*(\d+),\s*"status":\s*"(\w+)"')
 _LENGTH = 128

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim import __version__
-from fedsim.sweep.heads import is_finished
+from fedsim.experiment.sweep.heads import is_finished
 
 ORIGIN = "origin.json"
 

@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from fedsim.errors import ScenarioError
-from fedsim.experiment import scenario_hash
+from fedsim.core.errors import ScenarioError
+from fedsim.experiment.runner import scenario_hash
 from fedsim.scenario import Scenario, expand_sweep, parse
 
 

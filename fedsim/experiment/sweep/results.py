@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, SentenceScore, VictimRecord
-from fedsim.store import read_record
-from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
+from fedsim.record.store import read_record
 
 COLUMNS: dict[str, str] = {
     "run": "hash of the resolved scenario",

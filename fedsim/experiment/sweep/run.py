@@ -10,10 +10,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fedsim.experiment.sweep.executors import Executor, Worker, order_of
+from fedsim.experiment.sweep.folder import Failed, SweepFolder
+from fedsim.experiment.sweep.plan import Planned
 from fedsim.scenario import Sweep
-from fedsim.sweep.executors import Executor, Worker, order_of
-from fedsim.sweep.folder import Failed, SweepFolder
-from fedsim.sweep.plan import Planned
 
 Status = Literal["reused", "finished", "failed"]
 

@@ -14,11 +14,12 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
-from fedsim import experiment, seeding
-from fedsim.errors import FedsimError, MissingExtra, ScenarioError, nearest
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
+from fedsim.experiment import runner
+from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, Span, Tune, arms, parse
-from fedsim.store import RunFolder
-from fedsim.sweep.executors.worker import Silent
 
 if TYPE_CHECKING:
     import optuna
@@ -77,7 +78,7 @@ def tune(
         name = ", ".join(f"{key} {value}" for key, value in values.items()) or "all"
         study = optuna.create_study(
             storage=storage,
-            study_name=f"{experiment.scenario_hash(arm)} {wanted.model_dump_json(exclude={'trials'})}",
+            study_name=f"{runner.scenario_hash(arm)} {wanted.model_dump_json(exclude={'trials'})}",
             sampler=optuna.samplers.TPESampler(seed=seeding.derive(scenario.seed, "tune") % 2**32),
             direction="maximize",
             load_if_exists=True,
@@ -133,7 +134,7 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, 
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place) / "run")
         folder.create(overwrite=False)
-        record = experiment.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
+        record = runner.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
     victims = record.arms[0].attacks[0].victims
     if sentences := [own.rouge_l for victim in victims for own in victim.sentences]:
         return "ROUGE-L", fmean(sentences)

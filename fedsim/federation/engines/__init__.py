@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from fedsim.journal import Journal
-from fedsim.world import shared
+from fedsim.federation.journal import Journal
+from fedsim.scenario.world import shared
 
 
 def run(world_json: str, journal: Journal) -> None:
@@ -17,18 +17,18 @@ def run(world_json: str, journal: Journal) -> None:
     # Engines are imported late: two of them load parts of Flower that take a second.
     match federation.engine:
         case "local":
-            from fedsim.engines import local  # noqa: PLC0415
+            from fedsim.federation.engines import local  # noqa: PLC0415
 
             local.run(world_json, journal)
         case "vectorized":
-            from fedsim.engines import vectorized  # noqa: PLC0415
+            from fedsim.federation.engines import vectorized  # noqa: PLC0415
 
             vectorized.run(world_json, journal)
         case "ray":
-            from fedsim.engines import ray  # noqa: PLC0415
+            from fedsim.federation.engines import ray  # noqa: PLC0415
 
             ray.run(world_json, journal, address=federation.address)
         case "superlink":
-            from fedsim.engines import superlink  # noqa: PLC0415
+            from fedsim.federation.engines import superlink  # noqa: PLC0415
 
             superlink.run(world_json, journal, address=federation.address)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsim import process
-from fedsim.errors import FedsimError
+from fedsim.core import process
+from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
     from flwr.clientapp import ClientApp
@@ -71,7 +71,7 @@ def _work(message: Message, context: Context) -> tuple[Message, RecordDict]:
 
 @cache
 def _app() -> ClientApp:
-    from fedsim.engines.worker import WorkerApp  # noqa: PLC0415 - torch comes after the process has its settings
+    from fedsim.federation.engines.worker import WorkerApp  # noqa: PLC0415 - torch comes after the process has its settings
 
     TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = RUN_ID
     return WorkerApp()

@@ -16,12 +16,12 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedsim import apps
-from fedsim.engines._pool import RUN_ID, Pool
-from fedsim.engines.worker import answered
-from fedsim.journal import Journal
-from fedsim.server import Orders
-from fedsim.world import shared
+from fedsim.federation import apps
+from fedsim.federation.engines._pool import RUN_ID, Pool
+from fedsim.federation.engines.worker import answered
+from fedsim.federation.journal import Journal
+from fedsim.federation.server import Orders
+from fedsim.scenario.world import shared
 
 _WORTH_A_PROCESS = 0.05
 

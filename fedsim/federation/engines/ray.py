@@ -19,11 +19,11 @@ import torch
 from flwr.app import Context, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
-from fedsim import apps
-from fedsim.engines.worker import WorkerApp
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.journal import Journal
-from fedsim.world import shared
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.federation import apps
+from fedsim.federation.engines.worker import WorkerApp
+from fedsim.federation.journal import Journal
+from fedsim.scenario.world import shared
 
 if TYPE_CHECKING:
     from flwr.server.superlink.fleet.vce.backend import BackendConfig

@@ -45,10 +45,10 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
-from fedsim import apps
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
-from fedsim.world import shared
+from fedsim.core.errors import FedsimError
+from fedsim.federation import apps
+from fedsim.federation.journal import Journal
+from fedsim.scenario.world import shared
 
 _HOST = "127.0.0.1"
 _POLL_INTERVAL = 0.2
@@ -67,8 +67,8 @@ version = "1.0.0"
 publisher = "fedsim"
 
 [tool.flwr.app.components]
-serverapp = "fedsim.engines.worker:server"
-clientapp = "fedsim.engines.worker:client"
+serverapp = "fedsim.federation.engines.worker:server"
+clientapp = "fedsim.federation.engines.worker:client"
 
 [tool.flwr.app.config]
 {apps.SCENARIO_KEY} = ""

@@ -12,15 +12,15 @@ from typing import cast
 from flwr.app import Message, RecordDict
 from torch import Tensor
 
-from fedsim import apps, participation, secure_client
-from fedsim.cohort import check, cohort_training
-from fedsim.engines.local import LocalGrid
-from fedsim.journal import Journal
-from fedsim.memory import recall, remember
+from fedsim.core.types import Memory
+from fedsim.federation import apps, participation, secure_client
+from fedsim.federation.cohort import check, cohort_training
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.journal import Journal
+from fedsim.federation.memory import recall, remember
+from fedsim.federation.server import Orders, Reply, failed
 from fedsim.privacy.history import spend
-from fedsim.server import Orders, Reply, failed
-from fedsim.types import Memory
-from fedsim.world import World, shared
+from fedsim.scenario.world import World, shared
 
 _MOST_CLIENTS = 256
 _MOST_VALUES = 1 << 24

@@ -9,8 +9,8 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedsim import apps
-from fedsim.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, told
+from fedsim.federation import apps
 
 _CLIENT_FAILED = 2
 

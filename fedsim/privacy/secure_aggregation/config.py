@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedsim.secure_aggregation.quantisation import Quantisation
+from fedsim.privacy.secure_aggregation.quantisation import Quantisation
 
 
 class SecureAggregation(Quantisation):

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator
 
 from torch import Tensor
 
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.outcome import Aggregate, check_cohort, check_survivors
-from fedsim.secure_aggregation.ring import check_element, modular_sum
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.outcome import Aggregate, check_cohort, check_survivors
+from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum
 
 
 def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:

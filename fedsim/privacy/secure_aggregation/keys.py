@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 _KEY_BYTES = 32
 _NONCE = bytes(12)

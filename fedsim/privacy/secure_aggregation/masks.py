@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
-from fedsim.secure_aggregation.ring import reduced
+from fedsim.privacy.secure_aggregation.ring import reduced
 
 _START = bytes(16)
 _SHORT_BITS = 32

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.config import SecureAggregation
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
 
 _FEWEST_CLIENTS = 2
 

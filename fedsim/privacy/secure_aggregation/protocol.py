@@ -25,14 +25,14 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from fedsim import seeding
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation import shamir
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.graph import neighbourhoods
-from fedsim.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
-from fedsim.secure_aggregation.masks import mask
-from fedsim.secure_aggregation.messages import (
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation import shamir
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.graph import neighbourhoods
+from fedsim.privacy.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.privacy.secure_aggregation.masks import mask
+from fedsim.privacy.secure_aggregation.messages import (
     ForwardedShares,
     Memory,
     NeighbourKeys,
@@ -41,8 +41,8 @@ from fedsim.secure_aggregation.messages import (
     SealedShares,
     UnmaskRequest,
 )
-from fedsim.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
-from fedsim.secure_aggregation.ring import check_element, modular_sum, reduced
+from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
+from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduced
 
 _STAGES = ("advertise", "share", "upload", "reveal")
 

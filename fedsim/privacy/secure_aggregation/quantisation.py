@@ -18,9 +18,9 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.ring import check_element
-from fedsim.types import Config
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Config
+from fedsim.privacy.secure_aggregation.ring import check_element
 
 _MOST_BITS = 62
 _FEWEST_CLIENTS = 2

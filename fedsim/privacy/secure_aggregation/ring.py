@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 _SIGN_BIT = 63
 
@@ -53,5 +53,6 @@ def check_element(vector: Tensor, modulus_bits: int) -> None:
     if not is_vector or not _is_reduced(vector, modulus_bits):
         raise FedsimError(
             f"expected a one-dimensional integer vector with entries in [0, 2**{modulus_bits}), got "
-            f"{tuple(vector.shape)} of {vector.dtype}. Use fedsim.secure_aggregation.quantisation.weighted_levels."
+            f"{tuple(vector.shape)} of {vector.dtype}. Use weighted_levels of "
+            "fedsim.privacy.secure_aggregation.quantisation."
         )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 
 PRIME = 2**521 - 1
 SECRET_BYTES = 32

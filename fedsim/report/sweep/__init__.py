@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.record.store import write_whole
 from fedsim.report import figures, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
@@ -28,7 +29,6 @@ from fedsim.report.sweep import (
 )
 from fedsim.report.sweep.cells import Sweep, gather
 from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, points
-from fedsim.store import write_whole
 
 __all__ = ["build"]
 

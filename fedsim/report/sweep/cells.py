@@ -9,8 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedsim.core.types import Knowledge
+from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
+from fedsim.experiment.sweep.results import each
 from fedsim.metrics.comparison import Victims
-from fedsim.policy import Policy
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
@@ -22,11 +24,9 @@ from fedsim.record import (
     Utility,
     VictimRecord,
 )
+from fedsim.record.policy import Policy
 from fedsim.report.verdict import Judge, is_text
 from fedsim.scenario import with_values
-from fedsim.sweep.folder import PLAN, PlannedRun, SweepFolder
-from fedsim.sweep.results import each
-from fedsim.types import Knowledge
 
 UNDEFENDED = "undefended"
 

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from scipy.stats import ttest_1samp
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.metrics.comparison import holm, mean_over_seeds
 from fedsim.record import Interval
 from fedsim.report.sweep.cells import Setting, Sweep, gather

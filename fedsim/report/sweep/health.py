@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
+from fedsim.record.store import read_record
 from fedsim.report import figures
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.sweep.points import Point, risk
 from fedsim.report.tables import NOTHING, Estimate, estimate
-from fedsim.store import read_record
 
 
 class Health(NamedTuple):

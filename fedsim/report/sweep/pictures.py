@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fedsim.errors import FedsimError
+from fedsim.core.errors import FedsimError
 from fedsim.record import ArmRecord, AttackRecord
+from fedsim.record.store import RunFolder, read_record
 from fedsim.report import ceilings, wall
 from fedsim.report.sweep.cells import Cell, Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import Judge
 from fedsim.report.wall import Key, Row, Wall
-from fedsim.store import RunFolder, read_record
 
 _MOST_SEEDS = 10
 

@@ -13,12 +13,12 @@ from statistics import fmean, median_high
 
 import numpy as np
 
+from fedsim.core.seeding import derive
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
 from fedsim.metrics.statistics import wilson
 from fedsim.record import CORRELATION, GuaranteeRecord, Interval, Utility
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
 from fedsim.report.verdict import Judge
-from fedsim.seeding import derive
 
 FEW_FALSE_ALARMS = 0.01
 

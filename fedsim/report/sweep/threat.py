@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from fedsim.core.types import Knowledge
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.verdict import KNOWLEDGE
-from fedsim.types import Knowledge
 
 REALISM = {
     "labels": ("often not", "a server sees no labels; without them attacks on batches weaken a lot"),

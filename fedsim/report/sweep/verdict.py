@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from fedsim.policy import Policy
 from fedsim.record import Interval
+from fedsim.record.policy import Policy
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.sweep.points import Point
 from fedsim.report.verdict import CONTROL_SUCCEEDS, Banner, bounds

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.cocktail_party import log_cosh, whitening_of
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.batch_separation.cocktail_party import log_cosh, whitening_of
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "cocktail-party"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}

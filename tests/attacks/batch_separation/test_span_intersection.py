@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks._batches import first_layer, row_space_behind
-from attacks._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.batch_separation._first_layer import first_layer, row_space_behind
+from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "span-intersection"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}

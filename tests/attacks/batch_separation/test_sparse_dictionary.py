@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks import sparse_dictionary
-from attacks._sparsest import Sparse, nothing_found, searched
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.batch_separation import sparse_dictionary
+from attacks.batch_separation._sparsest import Sparse, nothing_found, searched
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.spear import expected_draws, least_zero_share, live_zero_share, null_vectors
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.batch_separation.spear import expected_draws, least_zero_share, live_zero_share, null_vectors
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "spear"
 

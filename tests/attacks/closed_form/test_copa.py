@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "copa"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "identity": nn.Identity, "relu": nn.ReLU}

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "closed-form-linear"
 UNLABELLED = ("batch-size", "dropout-rates", "input-statistics")

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from attacks._masks import read_masks
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.core.mask_readout_rules import read_masks
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "mask-readout"
 MLP = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}

@@ -6,8 +6,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 NAME = "r-gap"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}

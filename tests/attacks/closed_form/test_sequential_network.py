@@ -8,10 +8,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks._chain import chain_of
-from attacks._recursion import head_scales
-from fedsim import seeding
-from fedsim.errors import NotApplicable
+from attacks.closed_form._recursion import head_scales
+from attacks.closed_form._sequential_network import chain_of
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
 
 
 class Functional(nn.Module):

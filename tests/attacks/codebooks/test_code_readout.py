@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from attacks._support import fired_rows
+from attacks.codebooks._fired_rows import fired_rows
 from benchmarks._runs import arms_of
+from fedsim.cli.display import outcome
 from fedsim.components.bottleneck.codebook import codebooks, reading
-from fedsim.display import outcome
-from fedsim.errors import NotApplicable
-from fedsim.masks import injected_masks
+from fedsim.core.errors import NotApplicable
+from fedsim.core.masks import injected_masks
 
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 VIT = {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "patch": 2, "dropout": 0.25}

@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.code_words import token_codes
+from attacks.codebooks.code_words import token_codes
 from fedsim.components.bottleneck.codebook import codebooks, reading
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.losses import IGNORED
-from fedsim.types import Observation, Truth
-from fedsim.world import World
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks._keys import coarseness, grouped, solved
-from attacks._labels import infer_labels
-from attacks._support import noise_variance
-from fedsim import world as worlds
+from attacks.codebooks._features_from_keys import coarseness, grouped, solved
+from attacks.codebooks._fired_rows import noise_variance
+from attacks.core.labels import infer_labels
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
-from fedsim.errors import NotApplicable
+from fedsim.core.errors import NotApplicable
+from fedsim.scenario import world as worlds
 
 MLP = {"name": "mlp", "width": 24, "depth": 1, "dropout": 0.25}
 FOUND, TRUE = "share of the cells read that were found", "share of the cells found that were read"

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-from attacks._diagnostics import leak_of
-from attacks._judge import Judge
-from fedsim import registry, seeding
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
+from attacks.combined._diagnostics import leak_of
+from attacks.combined._judge import Judge
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
-from fedsim.types import Observation, PublicKnowledge, Reconstruction, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -200,9 +200,9 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
     def broken(*_: object) -> None:
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("attacks.r_gap.RGap.not_applicable", lambda *_: None)
-    monkeypatch.setattr("attacks.r_gap.RGap.search", broken)
-    monkeypatch.setattr("attacks.closed_form_linear.ClosedFormLinear.not_applicable", lambda *_: "tried elsewhere")
+    monkeypatch.setattr("attacks.closed_form.r_gap.RGap.not_applicable", lambda *_: None)
+    monkeypatch.setattr("attacks.closed_form.r_gap.RGap.search", broken)
+    monkeypatch.setattr("attacks.closed_form.linear.ClosedFormLinear.not_applicable", lambda *_: "tried elsewhere")
     observation, _, _ = watched()
     guess = attacked(observation, iterations=3, mask_iterations=3, leave_out=SLOW)
     assert any(note.startswith("r-gap failed: ZeroDivisionError: a bug") for note in guess.notes)

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.round_averaging import RoundAveraging, RoundAveragingConfig, averaged
-from fedsim import seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import FedsimError, NotApplicable
+from attacks.combined.round_averaging import RoundAveraging, RoundAveragingConfig, averaged
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.types import Observation, Tensors, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
-from fedsim.observe import observe
 from fedsim.scenario import Scenario
-from fedsim.types import Observation, Tensors, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
 
 ROUNDS, SCALE = 16, 0.05
 

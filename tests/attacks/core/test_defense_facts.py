@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from attacks._agreement import gradient_distance
-from attacks._public import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
-from fedsim import registry, seeding
-from fedsim.errors import NotApplicable
-from fedsim.informed import informed
+from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
+from attacks.core.gradient_distance import gradient_distance
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.informed import informed
+from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, ThreatModel, Truth
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, PublicKnowledge, Reconstruction, ThreatModel, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Toy = Callable[..., tuple[Observation, Truth]]

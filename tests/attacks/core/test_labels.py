@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from attacks._labels import (
+from attacks.core.labels import (
     count_labels,
     distinct_labels,
     impact_labels,
@@ -14,8 +14,8 @@ from attacks._labels import (
     labels_of,
     negative_labels,
 )
-from fedsim.types import Observation, Truth
-from fedsim.world import World
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
 
 CLASSES, FEATURES = 10, 32
 

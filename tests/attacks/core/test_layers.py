@@ -4,8 +4,8 @@ import weakref
 import torch
 from torch import nn
 
-from attacks._layers import first_linear, layer_behind, layers_on_pixels, once_a_model, run
-from fedsim.types import Observation
+from attacks.core.layers import first_linear, layer_behind, layers_on_pixels, once_a_model, run
+from fedsim.core.types import Observation
 
 
 class Normalised(nn.Module):

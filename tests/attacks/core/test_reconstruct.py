@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import attacks
-from fedsim import seeding
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.types import Reconstruction
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.types import Reconstruction
 
 SHAPE = (1, 8, 8)
 

@@ -9,19 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks._comparison import Comparison, GeneralComparison, cosine, setting_of
-from attacks._ghost import GhostComparison
-from attacks._masking import FirstMasks, OptimisedMasks, Relaxation, mask_prior
-from attacks._priors import pixel_box, total_variation
-from fedsim import registry, seeding
-from fedsim.client import local_training
-from fedsim.losses import cross_entropy
-from fedsim.masks import drawn_masks, recorded_masks
-from fedsim.metrics.image import score_items
-from fedsim.models._transformer import VisionTransformer
-from fedsim.models.mlp import MlpConfig, mlp
-from fedsim.observe import observe
-from fedsim.types import (
+from attacks.core.regularizers import pixel_box, total_variation
+from attacks.gradient_matching._comparison import Comparison, GeneralComparison, cosine, setting_of
+from attacks.gradient_matching._ghost import GhostComparison
+from attacks.gradient_matching._unknowns import FirstMasks, OptimisedMasks, Relaxation, mask_prior
+from fedsim.core import registry, seeding
+from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import drawn_masks, recorded_masks
+from fedsim.core.types import (
     Batch,
     DropoutSite,
     InputSpec,
@@ -34,7 +29,12 @@ from fedsim.types import (
     Update,
     WireEntry,
 )
-from fedsim.world import World
+from fedsim.federation.client import local_training
+from fedsim.metrics.image import score_items
+from fedsim.models._transformer import VisionTransformer
+from fedsim.models.mlp import MlpConfig, mlp
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
@@ -269,7 +269,7 @@ def test_zero_columns_are_the_units_dropped_in_every_example(watched: Watched, b
 def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do_not_see_them(
     scenario: Callable[..., Any],
 ) -> None:
-    from fedsim import world as worlds
+    from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario())
     update, truth = local_training(world, world.first_weights, 1, 0)

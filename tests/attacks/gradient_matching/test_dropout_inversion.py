@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
-from attacks._masking import OptimisedMasks, Relaxation
-from attacks._masks import read_masks
+from attacks.core.mask_readout_rules import read_masks
+from attacks.gradient_matching._unknowns import OptimisedMasks, Relaxation
 from benchmarks import dropout_inversion
 from benchmarks._rows import Row, as_table
-from fedsim import seeding
-from fedsim.hooks import Attack
+from fedsim.core import seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.types import DropoutSite, InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
-from fedsim.types import DropoutSite, InputSpec, Observation, Reconstruction, Step, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Toy = Callable[..., tuple[Observation, Truth]]

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from scipy.ndimage import median_filter
 from torch import Tensor
 
-from attacks._comparison import squared
-from attacks._descent import Adam, Constant, Cosine, Plateau, Steps, signed
-from attacks._engine import Found, Pace, Search, descend
-from attacks._masking import NoMasks, OptimisedMasks
-from attacks._priors import median_filtered, pixel_box, total_variation
-from attacks._starts import first_inputs
-from fedsim import registry, seeding
-from fedsim.types import DropoutSite, InputSpec, Masks, Observation, Step
+from attacks.core.regularizers import median_filtered, pixel_box, total_variation
+from attacks.core.starts import first_inputs
+from attacks.gradient_matching._comparison import squared
+from attacks.gradient_matching._engine import Found, Pace, Search, descend
+from attacks.gradient_matching._optimizers import Adam, Constant, Cosine, Plateau, Steps, signed
+from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
+from fedsim.core import registry, seeding
+from fedsim.core.types import DropoutSite, InputSpec, Masks, Observation, Step
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 PACE = Pace(iterations=50, rate=0.1, mask_rate=0.1, patience=10, stall=10_000)

@@ -10,16 +10,24 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
-from attacks._comparison import Comparison, Distance, GeneralComparison, Setting, cosine, cosine_by_tensor, setting_of
-from attacks._comparison import squared as squared_distance
-from attacks._ghost import CompiledComparison, GhostComparison, _factored, _target, fastest
-from fedsim import seeding
+from attacks.gradient_matching._comparison import (
+    Comparison,
+    Distance,
+    GeneralComparison,
+    Setting,
+    cosine,
+    cosine_by_tensor,
+    setting_of,
+)
+from attacks.gradient_matching._comparison import squared as squared_distance
+from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, _factored, _target, fastest
+from fedsim.core import seeding
+from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet
 from fedsim.models.lenet import LenetConfig, lenet
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.models.resnet18 import Resnet18Config, resnet18
 from fedsim.models.vit_small import VitSmallConfig, vit_small
-from fedsim.types import InputSpec, Masks, Observation, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
 CLASSES = 4

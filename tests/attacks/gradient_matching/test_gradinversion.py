@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks._priors import StatisticsDistance, group_distance, running_statistics
-from fedsim import seeding
-from fedsim.hooks import Attack
-from fedsim.masks import injected_masks
+from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
+from fedsim.core import seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Reconstruction, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]

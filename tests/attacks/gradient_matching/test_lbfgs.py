@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim import seeding
-from fedsim.hooks import Attack
-from fedsim.types import Observation, Reconstruction, Step, Truth
+from fedsim.core import seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Step, Truth
 
 Toy = Callable[..., tuple[Observation, Truth]]
 ThreeAttacks = pytest.mark.parametrize("name", ["dlg", "idlg", "cpl"])

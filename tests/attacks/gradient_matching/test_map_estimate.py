@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import distributions
 
-from attacks._comparison import ExplicitGradients, squared_norms
-from attacks._public import Noise
-from attacks.map import _Likelihood
-from fedsim import registry, seeding
-from fedsim.errors import NotApplicable
+from attacks.core.defense_facts import Noise
+from attacks.gradient_matching._comparison import ExplicitGradients, squared_norms
+from attacks.gradient_matching.map_estimate import _Likelihood
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation, Truth
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks._comparison import Setting
-from attacks._masking import FirstMasks, OptimisedMasks
-from attacks.prefix_search import read_prefixes
-from fedsim import seeding
-from fedsim.hooks import Attack
-from fedsim.masks import dropout_sites, expected_mask, injected_masks
-from fedsim.types import Observation, Reconstruction, Truth
-from fedsim.world import World
+from attacks.gradient_matching._comparison import Setting
+from attacks.gradient_matching._unknowns import FirstMasks, OptimisedMasks
+from attacks.gradient_matching.prefix_search import read_prefixes
+from fedsim.core import seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import dropout_sites, expected_mask, injected_masks
+from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

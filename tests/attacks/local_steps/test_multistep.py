@@ -10,22 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks._comparison import GeneralComparison, Setting, cosine, squared
-from attacks._labels import infer_labels
-from attacks._unrolled import UnrolledComparison, dealt, local_steps
-from attacks.fedavg_inversion import averaged, disagreement
-from fedsim import seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import NotApplicable
-from fedsim.examples import distinct
-from fedsim.hooks import Attack
+from attacks.core.labels import infer_labels
+from attacks.gradient_matching._comparison import GeneralComparison, Setting, cosine, squared
+from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
+from attacks.local_steps.fedavg_inversion import averaged, disagreement
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.examples import distinct
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
 from fedsim.metrics.labels import label_accuracy
-from fedsim.observe import observe
 from fedsim.scenario import Scenario
-from fedsim.types import Observation, Reconstruction, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]

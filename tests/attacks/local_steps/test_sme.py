@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks._comparison import GeneralComparison, Setting, cosine
-from attacks._masking import NoMasks
-from attacks._surrogate import Path, PathMasking, SurrogateComparison
-from fedsim import seeding
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.types import Observation, Truth
-from fedsim.world import World
+from attacks.gradient_matching._comparison import GeneralComparison, Setting, cosine
+from attacks.gradient_matching._unknowns import NoMasks
+from attacks.local_steps._surrogate import Path, PathMasking, SurrogateComparison
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]

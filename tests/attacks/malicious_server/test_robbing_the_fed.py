@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.robbing_the_fed import _quantiles
-from fedsim import seeding
-from fedsim.client import local_training
-from fedsim.errors import NotApplicable
-from fedsim.types import InputSpec, ThreatModel
+from attacks.malicious_server.robbing_the_fed import _quantiles
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import InputSpec, ThreatModel
+from fedsim.federation.client import local_training
 
 NAME = "robbing-the-fed"
 SHAPE = (3, 4, 4)
@@ -230,10 +230,10 @@ def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, va
 
 
 def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
-    from fedsim.experiment import train
-    from fedsim.observe import observe
-    from fedsim.replay import replay
-    from fedsim.world import shared
+    from fedsim.experiment.runner import train
+    from fedsim.scenario.world import shared
+    from fedsim.threat.observe import observe
+    from fedsim.threat.replay import replay
 
     built = scenario(
         federation={"clients": 4, "batch_size": 2},

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim import seeding
-from fedsim.errors import NotApplicable
-from fedsim.types import InputSpec, ThreatModel
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import InputSpec, ThreatModel
 
 NAME = "trap-weights"
 SHAPE = (3, 4, 4)
@@ -126,7 +126,7 @@ def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named
 
 
 def test_only_the_first_layer_changes(scenario):
-    from fedsim import world as worlds
+    from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario(model=RELU_MLP, threat={"server": "malicious"}, attacks=[{"name": NAME}]))
     honest = worlds.build(scenario(model=RELU_MLP)).first_weights

@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 
-from fedsim import experiment, membership, registry
-from fedsim import world as worlds
-from fedsim.hooks import MembershipAttack
-from fedsim.journal import Journal
-from fedsim.replay import replay
+from fedsim.core import registry
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
+from fedsim.experiment import runner
+from fedsim.federation.journal import Journal
 from fedsim.scenario import parse
-from fedsim.types import Batch, MembershipObservation, Shadow, ShadowPlan, Target
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat import membership
+from fedsim.threat.replay import replay
 
 TABLES: dict[str, Any] = {
     "title": "t",
@@ -77,7 +79,7 @@ class Trained:
 
 def federated(tables: dict[str, Any]) -> Trained:
     world_json = parse(tables, "test").model_dump_json()
-    journal = experiment.train(world_json, lambda _: None)
+    journal = runner.train(world_json, lambda _: None)
     world = worlds.build(parse(tables, "test"))
     truths = [replay(world, entry).truth for entry in journal.entries]
     return Trained(

@@ -2,8 +2,8 @@
 
 import torch
 
-from fedsim import registry
-from fedsim.types import Batch, Dataset
+from fedsim.core import registry
+from fedsim.core.types import Batch, Dataset
 
 TRAIN, TEST = 160, 320
 

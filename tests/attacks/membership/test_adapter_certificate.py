@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.membership.adapter_certificate import blind
-from fedsim import experiment, membership, registry, seeding
-from fedsim import world as worlds
-from fedsim.errors import NotApplicable
-from fedsim.membership import Case
-from fedsim.replay import replay
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.experiment import runner
 from fedsim.scenario import parse
+from fedsim.scenario import world as worlds
+from fedsim.threat import membership
+from fedsim.threat.membership import Case
+from fedsim.threat.replay import replay
 
 WIDE, HIGH, RANK, SCALE = 96, 40, 16, 2.0
 WORDS = ["rain", "falls", "on", "seven", "green", "hills", "and", "nobody", "counts", "them", "when", "it", "ends"]
@@ -106,7 +108,7 @@ def case() -> Built:
                            "optimizer": {"name": "sgd", "learning_rate": 0.1}, **changes.get("federation", {})},
         }  # fmt: skip
         scenario = parse(tables, "test")
-        journal = experiment.train(scenario.model_dump_json(), lambda _: None)
+        journal = runner.train(scenario.model_dump_json(), lambda _: None)
         world = worlds.build(scenario)
         return membership.of_updates(world, journal, [replay(world, entry).truth for entry in journal.entries])
 

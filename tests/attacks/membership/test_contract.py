@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from fedsim import registry, seeding
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import MembershipAttack
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.types import Config, MembershipObservation
 from fedsim.metrics.membership import separation
-from fedsim.types import Config, MembershipObservation
 
 ATTACKS = registry.methods("membership")
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from scipy.stats import norm
 from torch import nn
 
-from fedsim import seeding
-from fedsim.hooks import MembershipAttack
-from fedsim.types import Batch, MembershipObservation, Shadow, ShadowPlan, Tensors, Update, WatchedUpdate
+from fedsim.core import seeding
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Tensors, Update, WatchedUpdate
 
 Make = Callable[..., MembershipAttack[Any]]
 FEATURES, CLASSES = 5, 3

@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from attacks.membership import _signals
-from fedsim import experiment, membership, registry, seeding
-from fedsim import world as worlds
-from fedsim.hooks import MembershipAttack
-from fedsim.losses import IGNORED, cross_entropy
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import MembershipAttack
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.types import Batch, MembershipObservation, Tensors
+from fedsim.experiment import runner
 from fedsim.metrics.membership import separation
-from fedsim.replay import replay
 from fedsim.scenario import parse
-from fedsim.types import Batch, MembershipObservation, Tensors
+from fedsim.scenario import world as worlds
+from fedsim.threat import membership
+from fedsim.threat.replay import replay
 
 VOCABULARY, LENGTH, COUNT = 7, 5, 40
 ATTACKS = {name: own for name, own in registry.methods("membership").items() if name != "adapter-certificate"}
@@ -99,7 +101,7 @@ def memorising(tmp_path_factory: pytest.TempPathFactory) -> Any:
         "membership": {"candidates": 30, "attacks": [{"name": "loss-threshold"}]},
     }
     world = worlds.build(parse(tables, "test"))
-    journal = experiment.train(world.scenario.model_dump_json(), lambda _: None)
+    journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     truths = [replay(world, entry).truth for entry in journal.entries]
     cases = {"model": membership.of_model(world, journal), "update": membership.of_updates(world, journal, truths)}
     return world, cases

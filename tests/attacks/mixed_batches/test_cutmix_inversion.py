@@ -7,22 +7,22 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks._assembly import assembled
-from attacks._comparison import cosine, setting_of
-from attacks._pasting import GrantedPasting, PastedComparison, PastingStep, balanced, covered
-from attacks._unrolled import UnrolledComparison, local_steps
-from attacks.cutmix_inversion import CutmixInversion, compared, pasting_of
-from fedsim import registry, seeding
-from fedsim.boxes import Pasted, inside
+from attacks.gradient_matching._comparison import cosine, setting_of
+from attacks.local_steps._unrolled import UnrolledComparison, local_steps
+from attacks.mixed_batches._cutmix_boxes import assembled
+from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balanced, covered
+from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compared, pasting_of
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
-from fedsim.errors import NotApplicable
-from fedsim.examples import distinct, numbers
-from fedsim.hooks import Attack
+from fedsim.core import registry, seeding
+from fedsim.core.boxes import Pasted, inside
+from fedsim.core.errors import NotApplicable
+from fedsim.core.examples import distinct, numbers
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
-from fedsim.types import Observation, Reconstruction, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

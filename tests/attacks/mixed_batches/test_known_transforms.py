@@ -8,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from attacks._masking import NoMasks
-from attacks.mixup_inversion import _WithShare
-from attacks.noise_inversion import NoiseInversion, NoiseInversionConfig, _Unknowns
-from fedsim import seeding
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
+from attacks.gradient_matching._unknowns import NoMasks
+from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig, _Unknowns
+from attacks.mixed_batches.mixup_inversion import _WithShare
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
-from fedsim.types import Observation, Reconstruction, Step, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 import torch
 
-from attacks._assembly import assembled
-from attacks.label_shares import label_shares
-from fedsim import seeding
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
+from attacks.mixed_batches._cutmix_boxes import assembled
+from attacks.mixed_batches.label_shares import label_shares
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items
 from fedsim.record import ItemScore
-from fedsim.types import Observation, Reconstruction, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

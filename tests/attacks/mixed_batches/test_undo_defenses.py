@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from attacks._unmixing import (
+from attacks.mixed_batches._unmixing import (
     Encodings,
     _by_turns,
     _pair_weights,
@@ -17,15 +17,15 @@ from attacks._unmixing import (
     regressed_together,
     unmixed_pairs,
 )
-from fedsim import registry, seeding
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import NotApplicable
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation, Reconstruction, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
-from fedsim.observe import observe
 from fedsim.scenario import Scenario
-from fedsim.types import Observation, Reconstruction, Truth, WireEntry
-from fedsim.world import World
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")

@@ -11,20 +11,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from attacks._comparison import GeneralComparison
-from attacks._engine import Found
-from attacks._moves import changed, orders
-from attacks._sentences import completed, is_cross_entropy
-from attacks._text_matching import Task, TextMatching
-from attacks._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
-from attacks._words import words_of
-from attacks.lamp import Lamp
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.losses import IGNORED
-from fedsim.masks import injected_masks
-from fedsim.types import Observation, Step, Truth
-from fedsim.world import World
+from attacks.gradient_matching._comparison import GeneralComparison
+from attacks.gradient_matching._engine import Found
+from attacks.text._sentences import completed, is_cross_entropy
+from attacks.text._token_edits import changed, orders
+from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
+from attacks.text._words import words_of
+from attacks.text.base import Task, TextMatching
+from attacks.text.lamp import Lamp
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Observation, Step, Truth
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

@@ -10,16 +10,16 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks._beam import Pool, Reader, apart, grown, pool_of, readers_of
-from attacks._subspaces import attentions, subspace_of
-from attacks.sentence_atoms import Atom, Fit, Sketch, fitted, pursued
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.losses import IGNORED
-from fedsim.masks import injected_masks
+from attacks.text._beam import Pool, Reader, apart, grown, pool_of, readers_of
+from attacks.text._subspaces import attentions, subspace_of
+from attacks.text.sentence_atoms import Atom, Fit, Sketch, fitted, pursued
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import InputSpec, Observation, Step, ThreatModel, Truth, Update
 from fedsim.metrics.text import score_sentences
-from fedsim.types import InputSpec, Observation, Step, ThreatModel, Truth, Update
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]

@@ -12,21 +12,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks._levels import rounding_levels
-from attacks._masked_tokens import kept_shares, only_scales
-from attacks._prefixes import Front
-from attacks._span_tests import Threshold
-from attacks._spelling import Reading
-from attacks._subspaces import Subspace, attentions, gradients_of, hard
-from fedsim import registry, seeding
+from attacks.core.noise_level import rounding_levels
+from attacks.text._masked_tokens import kept_shares, only_scales
+from attacks.text._prefixes import Front
+from attacks.text._span_search import Reading
+from attacks.text._span_tests import Threshold
+from attacks.text._subspaces import Subspace, attentions, gradients_of, hard
 from fedsim.components.adapter.lora import Lora, LoraConfig
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.losses import IGNORED, cross_entropy
+from fedsim.core.types import InputSpec, Observation, Reconstruction, Truth
 from fedsim.data._tokenizer import ModelTokenizer
-from fedsim.errors import NotApplicable
-from fedsim.losses import IGNORED, cross_entropy
 from fedsim.metrics.text import score_sentences
 from fedsim.models._checkpoint import CausalModel, causal_model
-from fedsim.types import InputSpec, Observation, Reconstruction, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")

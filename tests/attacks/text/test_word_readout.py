@@ -11,13 +11,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks._words import Following, counts_of, following_of, lengths_of, outstanding_rows, words_of
-from fedsim.errors import NotApplicable
-from fedsim.hooks import Attack
-from fedsim.losses import IGNORED
+from attacks.text._words import Following, counts_of, following_of, lengths_of, outstanding_rows, words_of
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Observation, Truth
 from fedsim.metrics.text import score_words
-from fedsim.types import Observation, Truth
-from fedsim.world import World
+from fedsim.scenario.world import World
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("batch-size", "dropout-rates")

@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from defenses._transforms import LIBRARY, Policy, Transform, policy_of
-from defenses.ats import Ats, AtsConfig, accuracy_score, privacy_score
-from fedsim import seeding
-from fedsim.client import local_training
-from fedsim.errors import FedsimError, NotApplicable
-from fedsim.hooks import Here
+from defenses.batch._transforms import LIBRARY, Policy, Transform, policy_of
+from defenses.batch.ats import Ats, AtsConfig, accuracy_score, privacy_score
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.hooks import Here
+from fedsim.core.types import Batch
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
-from fedsim.world import build
+from fedsim.scenario.world import build
 
 Build = Callable[..., Scenario]
 

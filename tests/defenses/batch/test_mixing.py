@@ -13,14 +13,14 @@ from pydantic import ValidationError
 from scipy.stats import kstest
 from torch import Tensor, nn
 
-from defenses.instahide import Instahide, InstahideConfig
-from defenses.mixup import Mixup, MixupConfig
-from fedsim.errors import FedsimError
-from fedsim.hooks import Defense, Here, LocalStep
+from defenses.batch.instahide import Instahide, InstahideConfig
+from defenses.batch.mixup import Mixup, MixupConfig
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Defense, Here, LocalStep
+from fedsim.core.types import Batch
 from fedsim.metrics.image import psnr
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
-from fedsim.world import build
+from fedsim.scenario.world import build
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]

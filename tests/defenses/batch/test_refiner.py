@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.refiner import Refiner, RefinerConfig
-from fedsim import seeding
-from fedsim.hooks import Here, LocalStep
+from defenses.batch.refiner import Refiner, RefinerConfig
+from fedsim.core import seeding
+from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.types import Batch
 from fedsim.metrics.image import ssim
-from fedsim.types import Batch
 
 
 def step(model: nn.Module | None = None) -> LocalStep:

@@ -9,12 +9,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses._support import dropped
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.hooks import Here
+from defenses.core.support import dropped
+from fedsim.core.hooks import Here
+from fedsim.core.types import Memory, Tensors
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Memory, Tensors
+from fedsim.scenario import world as worlds
 from tests.defenses.stepping import here, make, uploaded
 
 SHAPES = st.lists(st.lists(st.integers(1, 6), max_size=3).map(tuple), min_size=1, max_size=4)

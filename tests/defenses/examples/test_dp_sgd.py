@@ -14,20 +14,21 @@ from flwr.app import RecordDict
 from pydantic import ValidationError
 from torch import Tensor, nn
 
-from fedsim import apps, registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.engines.local import LocalGrid
-from fedsim.errors import FedsimError, ScenarioError
-from fedsim.hooks import Defense, Here, LocalStep
-from fedsim.journal import Journal
-from fedsim.masks import kept_masks
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Defense, Here, LocalStep
+from fedsim.core.masks import kept_masks
+from fedsim.core.types import Batch, Config, Mechanism, PublicKnowledge, Tensors, Update
+from fedsim.federation import apps
+from fedsim.federation.client import local_training
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.federation.journal import Journal
 from fedsim.privacy.accounting import Spent, epsilon, guarantee
 from fedsim.privacy.history import spend, spent
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
-from fedsim.types import Batch, Config, Mechanism, PublicKnowledge, Tensors, Update
+from fedsim.scenario import world as worlds
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]

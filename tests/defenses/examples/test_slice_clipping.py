@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from defenses._slices import sensitivities, slices_of
-from fedsim.hooks import LocalStep
-from fedsim.losses import per_example
-from fedsim.types import Tensors
+from defenses.core.slices import sensitivities, slices_of
+from fedsim.core.hooks import LocalStep
+from fedsim.core.losses import per_example
+from fedsim.core.types import Tensors
 from tests.defenses.stepping import gradient, here, local_step, make, rules
 
 

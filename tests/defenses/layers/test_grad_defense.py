@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses._slices import sensitivities, slices_of
+from defenses.core.slices import sensitivities, slices_of
 from tests.defenses.stepping import gradient, here, local_step, make, rules
 
 

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from defenses._support import dropped
-from defenses.outpost import risk
+from defenses.core.support import dropped
+from defenses.layers.outpost import risk
 from tests.defenses.stepping import gradient, here, local_step, make
 
 DRAWS = 2000

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import nn
 
-from defenses._inside import linear_end
-from defenses.soteria import telling_scores
-from fedsim import registry, seeding
-from fedsim import world as worlds
-from fedsim.errors import ScenarioError
-from fedsim.hooks import LocalStep
-from fedsim.informed import informed
-from fedsim.types import InputSpec, Observation, Truth
+from defenses.core.inside import linear_end
+from defenses.layers.soteria import telling_scores
+from fedsim.core import registry, seeding
+from fedsim.core.errors import ScenarioError
+from fedsim.core.hooks import LocalStep
+from fedsim.core.informed import informed
+from fedsim.core.types import InputSpec, Observation, Truth
+from fedsim.scenario import world as worlds
 from tests.defenses.stepping import gradient, here, local_step, make, rules, small
 
 Watched = Callable[..., tuple[Observation, Truth, worlds.World]]
@@ -56,7 +56,7 @@ def test_the_look_inside_uses_the_masks_of_the_step_and_leaves_running_statistic
     model = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 4))
     statistics = {name: buffer.clone() for name, buffer in model.named_buffers()}
     local = local_step(model, examples=4)
-    from fedsim.masks import dropout_sites
+    from fedsim.core.masks import dropout_sites
 
     sites = dropout_sites(model, (1, 2, 3), 4)
     mask = torch.ones(4, 8)

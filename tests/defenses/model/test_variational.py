@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from defenses._variational import Bottleneck, divergence, moments
-from defenses.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
-from defenses.precode import LinearBottleneck, Precode, PrecodeConfig
-from fedsim.client import local_training
-from fedsim.errors import FedsimError
-from fedsim.hooks import Here, LocalStep
+from defenses.model._variational import Bottleneck, divergence, moments
+from defenses.model.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
+from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.types import Batch
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
-from fedsim.types import Batch
-from fedsim.world import World, build
+from fedsim.scenario.world import World, build
 from tests.federating import run
 
 Build = Callable[..., Scenario]

@@ -11,16 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from fedsim import registry
-from fedsim import world as worlds
-from fedsim.client import local_training
-from fedsim.errors import ScenarioError
-from fedsim.hooks import Defense, Here
+from fedsim.core import registry
+from fedsim.core.errors import ScenarioError
+from fedsim.core.hooks import Defense, Here
+from fedsim.core.types import Tensors, Update
+from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import gaussian_epsilon
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.upload import why_buffers_move
 from fedsim.scenario import Scenario
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.types import Tensors, Update
+from fedsim.scenario import world as worlds
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]

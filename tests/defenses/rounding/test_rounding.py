@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.types import Tensors
+from fedsim.core.types import Tensors
 from tests.defenses.stepping import here, make
 
 DRAWS = 4000

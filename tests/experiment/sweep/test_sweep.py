@@ -16,18 +16,18 @@ from typing import Any
 
 import pytest
 
-from fedsim import sweep as sweeps
-from fedsim.errors import FedsimError, MissingExtra, ScenarioError
-from fedsim.experiment import scenario_hash
+from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
+from fedsim.experiment.runner import scenario_hash
+from fedsim.experiment.runner import sweep as sweeps
+from fedsim.experiment.sweep.executors.processes import Processes
+from fedsim.experiment.sweep.executors.ray import on_ray
+from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
+from fedsim.experiment.sweep.folder import SweepFolder, plan_of
+from fedsim.experiment.sweep.heads import is_finished
+from fedsim.experiment.sweep.origin import finished_before, origin_of
+from fedsim.experiment.sweep.results import problems
+from fedsim.experiment.sweep.run import Outcome
 from fedsim.scenario import Scenario, Sweep, parse
-from fedsim.sweep.executors.processes import Processes
-from fedsim.sweep.executors.ray import on_ray
-from fedsim.sweep.export import write_csv, write_duckdb, write_parquet
-from fedsim.sweep.folder import SweepFolder, plan_of
-from fedsim.sweep.heads import is_finished
-from fedsim.sweep.origin import finished_before, origin_of
-from fedsim.sweep.results import problems
-from fedsim.sweep.run import Outcome
 
 SMALL: dict[str, Any] = {
     "title": "small <b>sweep</b>",
@@ -115,7 +115,7 @@ def noisy(shape: Any = None) -> Any:
         os.kill(os.getpid(), signal.SIGKILL)
     if mood == "eat":
         _ = bytearray(64 << 30)
-    from fedsim import registry
+    from fedsim.core import registry
 
     digits = registry.get("dataset", "digits")
     return digits.make(digits.config())
@@ -249,7 +249,7 @@ def test_a_finished_sweep_is_known_without_torch_and_only_by_the_same_command(tm
     made(out, wanted)
     SweepFolder(out).keep_origin(origin_of(path, []))
     told = (
-        "import sys; from pathlib import Path; from fedsim.sweep.origin import finished_before, origin_of;"
+        "import sys; from pathlib import Path; from fedsim.experiment.sweep.origin import finished_before, origin_of;"
         f"print(finished_before(Path({str(out)!r}), origin_of(Path({str(path)!r}), [])), 'torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", told], check=True, capture_output=True).stdout == b"1 False\n"

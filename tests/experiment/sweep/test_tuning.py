@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.errors import ScenarioError
+from fedsim.core.errors import ScenarioError
+from fedsim.experiment.sweep.tuning import tune
 from fedsim.scenario import parse
-from fedsim.sweep.tuning import tune
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("optuna") is None, reason="optuna is not installed")
 

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from fedsim.experiment import model_hash, train
-from fedsim.journal import Journal
+from fedsim.experiment.runner import model_hash, train
+from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
 
 RUNNER = """
@@ -23,13 +23,13 @@ from pathlib import Path
 from fedsim import process
 process.prepare()
 import torch
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError
+from fedsim.federation.journal import Journal
 engine, settings, scenario, result = sys.argv[1:]
 torch.set_num_threads(1)
 journal = Journal(lambda record: print("round", record.round, flush=True))
 try:
-    run = importlib.import_module(f"fedsim.engines.{engine}").run
+    run = importlib.import_module(f"fedsim.federation.engines.{engine}").run
     run(Path(scenario).read_text(), journal, **json.loads(settings))
     error = None
 except FedsimError as caught:

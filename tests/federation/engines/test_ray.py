@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.engines import ray
-from fedsim.errors import FedsimError, MissingExtra
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.federation.engines import ray
+from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")

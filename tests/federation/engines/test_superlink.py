@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from fedsim.engines import superlink
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError
+from fedsim.federation.engines import superlink
+from fedsim.federation.journal import Journal
 from fedsim.record import Failure
 from fedsim.scenario import Scenario
 
@@ -120,7 +120,7 @@ def somebody_elses(tmp_path: Path) -> Iterator[str]:
                 **os.environ,
                 "FLWR_HOME": str(tmp_path / f"site-{number}"),
                 "PATH": os.pathsep.join([str(scripts), os.environ["PATH"]]),
-                "PYTHONPATH": str(Path(superlink.__file__).parents[2]),
+                "PYTHONPATH": str(Path(superlink.__file__).parents[3]),
             }
             process = subprocess.Popen(
                 [str(scripts / program), *arguments],

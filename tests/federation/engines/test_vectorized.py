@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim import world as worlds
-from fedsim.cohort import cohort_training
-from fedsim.engines import vectorized
-from fedsim.errors import FedsimError
-from fedsim.journal import Journal
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Tensors
+from fedsim.federation.cohort import cohort_training
+from fedsim.federation.engines import vectorized
+from fedsim.federation.journal import Journal
 from fedsim.scenario import Scenario
-from fedsim.types import Tensors
+from fedsim.scenario import world as worlds
 from tests.federating import run
 
 Build = Callable[..., Scenario]

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.messages import Memory
-from fedsim.secure_aggregation.outcome import Aggregate
-from fedsim.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.messages import Memory
+from fedsim.privacy.secure_aggregation.outcome import Aggregate
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
 
 SEED = 11
 ROUND = 4

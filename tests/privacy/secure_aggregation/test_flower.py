@@ -8,10 +8,10 @@ import pytest
 import torch
 from flwr.app import Context, RecordDict
 
-from fedsim import seeding
-from fedsim.engines.local import LocalGrid
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.quantisation import weighted_levels, weighted_mean
+from fedsim.core import seeding
+from fedsim.federation.engines.local import LocalGrid
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 LENGTH = 300
 LARGEST_WEIGHT = 100

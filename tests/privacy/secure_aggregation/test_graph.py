@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim import seeding
-from fedsim.secure_aggregation.graph import neighbourhoods
+from fedsim.core import seeding
+from fedsim.privacy.secure_aggregation.graph import neighbourhoods
 
 
 def drawn(clients, neighbours, place=0):

@@ -4,9 +4,9 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
-from fedsim.secure_aggregation.masks import mask
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.privacy.secure_aggregation.masks import mask
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,20 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from scipy.stats import chisquare
 
-from fedsim import seeding
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.config import SecureAggregation
-from fedsim.secure_aggregation.ideal import ideal_aggregate
-from fedsim.secure_aggregation.messages import ForwardedShares, Memory, NeighbourKeys, RevealedShares, UnmaskRequest
-from fedsim.secure_aggregation.outcome import Aborted
-from fedsim.secure_aggregation.protocol import MaskingClient, UnmaskingServer
-from fedsim.secure_aggregation.quantisation import weighted_levels, weighted_mean
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.config import SecureAggregation
+from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
+from fedsim.privacy.secure_aggregation.messages import (
+    ForwardedShares,
+    Memory,
+    NeighbourKeys,
+    RevealedShares,
+    UnmaskRequest,
+)
+from fedsim.privacy.secure_aggregation.outcome import Aborted
+from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
+from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 BITS = 40  # the default
 N = 7

@@ -9,16 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from fedsim import seeding
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.quantisation import (
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.quantisation import (
     Quantisation,
     check_total_weight,
     narrowest,
     weighted_levels,
     weighted_mean,
 )
-from fedsim.secure_aggregation.ring import modular_sum
+from fedsim.privacy.secure_aggregation.ring import modular_sum
 
 
 def generator(place=0) -> torch.Generator:

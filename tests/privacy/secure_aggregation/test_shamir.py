@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsim.errors import FedsimError
-from fedsim.secure_aggregation.shamir import PRIME, SECRET_BYTES, SHARE_BYTES, Share, reconstructed, shares
+from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation.shamir import PRIME, SECRET_BYTES, SHARE_BYTES, Share, reconstructed, shares
 
 SECRETS = st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES)
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from fedsim.experiment.sweep.folder import Failed
+from fedsim.experiment.sweep.plan import Planned
 from fedsim.scenario import Sweep
-from fedsim.sweep.folder import Failed
-from fedsim.sweep.plan import Planned
 
 
 @dataclass(frozen=True)

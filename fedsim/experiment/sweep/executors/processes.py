@@ -11,9 +11,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from fedsim.experiment.sweep.executors import Order, Worker, failure_of
+from fedsim.experiment.sweep.folder import Failed
 from fedsim.scenario import Sweep
-from fedsim.sweep.executors import Order, Worker, failure_of
-from fedsim.sweep.folder import Failed
 
 _FAREWELL = 10.0
 
@@ -59,7 +59,7 @@ class _Process:
             memory = str(self._settings.memory or 0)
             with self._log.open("a") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "fedsim.sweep.executors.worker", memory],
+                    [sys.executable, "-m", "fedsim.experiment.sweep.executors.worker", memory],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

@@ -12,12 +12,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fedsim import process
-from fedsim.engines.ray import cluster
-from fedsim.errors import MissingExtra, told
+from fedsim.core import process
+from fedsim.core.errors import MissingExtra, told
+from fedsim.experiment.sweep.executors import Order, Worker, failure_of
+from fedsim.experiment.sweep.folder import Failed
+from fedsim.federation.engines.ray import cluster
 from fedsim.scenario import Sweep
-from fedsim.sweep.executors import Order, Worker, failure_of
-from fedsim.sweep.folder import Failed
 
 
 @contextmanager
@@ -80,7 +80,7 @@ class _Maker:
 
     def __init__(self, memory: float) -> None:
         logging.disable(logging.CRITICAL)
-        from fedsim.sweep.executors import worker  # noqa: PLC0415 - prepares the process before torch is imported
+        from fedsim.experiment.sweep.executors import worker  # noqa: PLC0415 - prepares the process before torch is imported
 
         self._worker = worker
         process.limit_memory(memory)

@@ -12,14 +12,14 @@ import sys
 from pathlib import Path
 from typing import Any, cast
 
-from fedsim import process
+from fedsim.core import process
 
 process.prepare()
 
-from fedsim import experiment  # noqa: E402
-from fedsim.errors import FedsimError, told  # noqa: E402
+from fedsim.core.errors import FedsimError, told  # noqa: E402
+from fedsim.experiment import runner  # noqa: E402
+from fedsim.record.store import RunFolder  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
-from fedsim.store import RunFolder  # noqa: E402
 
 
 class Silent:
@@ -43,7 +43,7 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
         earlier = None
     if earlier is not None and earlier.status == "failed":
         earlier = None
-    experiment.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
+    runner.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:

@@ -1,0 +1,1 @@
+"""Separate the inputs of a batch that a linear layer mixed."""

@@ -1,0 +1,1 @@
+"""Solve for one input without a search."""

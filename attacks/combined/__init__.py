@@ -1,0 +1,1 @@
+"""Choose among attacks, or combine their guesses."""

@@ -1,0 +1,1 @@
+"""What authors of attacks share: preconditions, labels, layer inputs, masks, gradient distances, results."""

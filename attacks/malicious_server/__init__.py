@@ -1,0 +1,1 @@
+"""The server changes the model so that gradients hold single inputs."""

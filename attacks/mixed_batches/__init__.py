@@ -1,0 +1,1 @@
+"""Undo what clients do to a batch before training: MixUp, CutMix, InstaHide, transforms."""

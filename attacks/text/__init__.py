@@ -1,0 +1,1 @@
+"""Read tokens and sentences from the gradients of language models."""

@@ -1,0 +1,1 @@
+"""What defenses of several places share."""

@@ -1,0 +1,1 @@
+"""Leave out entries of the update."""

@@ -1,0 +1,1 @@
+"""Clip or add noise to the gradients of single examples."""

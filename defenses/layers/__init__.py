@@ -1,0 +1,1 @@
+"""Change the gradients of chosen layers."""

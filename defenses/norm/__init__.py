@@ -1,0 +1,1 @@
+"""Bound the norm of the update."""

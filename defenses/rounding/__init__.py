@@ -1,0 +1,1 @@
+"""Round the update to fewer bits."""

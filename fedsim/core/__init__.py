@@ -1,0 +1,1 @@
+"""Nouns, hooks and mechanics that every other package uses."""

@@ -1,0 +1,1 @@
+"""Clients, server, wire, and the engines that run them."""
