@@ -1,0 +1,240 @@
+"""What an attack on an update, or on membership, implements."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError, NotApplicable, nearest
+from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.informed import informed
+from fedsim.core.losses import IGNORED, are_tokens
+from fedsim.core.types import (
+    Applicability,
+    InputSpec,
+    Knowledge,
+    MembershipObservation,
+    Observation,
+    OnStep,
+    Reconstruction,
+    ShadowPlan,
+    Target,
+    View,
+)
+
+Effort = Literal["algebra", "search", "descent", "reference"]
+
+
+class Attack(Configured[ConfigT]):
+    """Turns an observation into a guess of the client's data. Authors write `search`.
+
+    Attributes:
+        needs: what the threat model must grant.
+        views: what the attack works on: updates of single clients, or also the mean of a round's updates.
+        effort: algebra takes milliseconds, search seconds, descent thousands of gradients; reference attacks exist to
+            be compared with, and no attacker would choose them.
+        crafts: whether it overrides `craft`, which takes a malicious server.
+        undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
+            there before the change, and not what the model saw.
+        over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
+    """
+
+    effort: ClassVar[Effort] = "descent"
+    needs: ClassVar[frozenset[Knowledge]] = frozenset()
+    views: ClassVar[frozenset[View]] = frozenset({"single-update"})
+    crafts: ClassVar[bool] = False
+    undoes: ClassVar[bool] = False
+    over_rounds: ClassVar[bool] = False
+
+    def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
+        """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.
+
+        Args:
+            model: the clients' model with its first weights, in training mode.
+            spec: what is public about the inputs.
+            public: examples of the server's own, normalised, shape (N, *spec.shape): the test set, or none at all
+                where the test set is the training set.
+            generator: the attacker's randomness; the same in every process of a run.
+
+        Raises:
+            NotApplicable: the model has no place for the attack.
+        """
+        return model
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Return the reason why this attack does not fit the observation, or None when it does."""
+        return None
+
+    @abstractmethod
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the best guess; call `on_step` once an iteration."""
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return the settings that make the most of about so many gradients; none where it computes few anyway."""
+        return {}
+
+    def at_once(self, observation: Observation) -> int:
+        """Return how many observations like this one are best searched together."""
+        return 1
+
+    def search_together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Return the best guess for each observation. Override it, and `at_once`, where common work saves time."""
+        return [self.search(*one) for one in zip(observations, generators, on_steps, strict=True)]
+
+    @final
+    def __call__(
+        self, observation: Observation, generator: torch.Generator, on_step: OnStep = lambda _step: None
+    ) -> Reconstruction:
+        """Check the observation, take what known defenses call for, then search. The observed model stays as it was.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
+        """
+        return self.search(self._checked(observation), generator, on_step)
+
+    @final
+    def together(
+        self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
+    ) -> list[Reconstruction]:
+        """Check every observation, then search on all of them.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: as for a single observation.
+        """
+        checked = [self._checked(observation) for observation in observations]
+        return self.search_together(checked, generators, on_steps)
+
+    def _checked(self, observation: Observation) -> Observation:
+        check_update(observation)
+        observation = informed(observation)
+        verdict = self.fits(observation)
+        if not verdict.holds:
+            raise NotApplicable(verdict.reason)
+        return observation
+
+    @final
+    def applicable(self, observation: Observation) -> Applicability:
+        """Check the observation, then say whether the attack fits it and the threat model, and if not, why.
+
+        Raises:
+            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
+        """
+        check_update(observation)
+        return self.fits(informed(observation))
+
+    @final
+    def fits(self, observation: Observation) -> Applicability:
+        """Say whether the attack fits an observation that was checked and `informed` already, and if not, why."""
+        if self.crafts and observation.threat.server != "malicious":
+            return Applicability(False, "needs a malicious server, which changes the clients' model")
+        missing = sorted(self.needs - set(observation.threat.knows))
+        if missing:
+            return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
+        modality = observation.spec.modality
+        if modality not in self.modalities:
+            return Applicability(
+                False, f"works on {' and '.join(sorted(self.modalities))}, and the examples are {modality}"
+            )
+        if observation.threat.sees not in self.views:
+            views = ", ".join(sorted(self.views))
+            return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
+        reason = self.not_applicable(observation)
+        return Applicability(reason is None, reason or "")
+
+
+class MembershipAttack(Configured[ConfigT]):
+    """Says of every candidate how likely it was trained on. Authors write `score`.
+
+    Attributes:
+        target: what it judges. On the model, members are training examples of all clients; on updates, those of the
+            client that sent them.
+    """
+
+    target: ClassVar[Target] = "model"
+
+    def plan(self) -> ShadowPlan | None:
+        """Return the shadow models it wants to find in the observation, or None when it wants none."""
+        return None
+
+    def not_applicable(self, observation: MembershipObservation) -> str | None:
+        """Return the reason why this attack does not fit the observation, or None when it does."""
+        return None
+
+    @abstractmethod
+    def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Return one number a candidate, shape (N,), higher for those that are rather members."""
+
+    @final
+    def __call__(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
+        """Check the observation, then score.
+
+        Raises:
+            NotApplicable: with the reason.
+            FedsimError: the scores have another shape, or one of them is not a number.
+        """
+        if "text" not in self.modalities and not observation.candidates.inputs.is_floating_point():
+            raise NotApplicable("works on images, and the examples are text")
+        reason = self.not_applicable(observation)
+        if reason is not None:
+            raise NotApplicable(reason)
+        scores = self.score(observation, generator)
+        if scores.shape != (len(observation.candidates),):
+            raise FedsimError(
+                f"the scores have shape {tuple(scores.shape)}, expected one a candidate: "
+                f"({len(observation.candidates)},)."
+            )
+        if bool(scores.isnan().any()):
+            raise FedsimError("a score is not a number: the model's outputs may not be finite.")
+        return scores.detach()
+
+
+def check_update(observation: Observation) -> None:
+    """Check the update against the model before anything expensive runs.
+
+    Raises:
+        FedsimError: tensors are missing, extra, mis-shaped, not finite or all zero; or a label is out of range.
+    """
+    expected = {n: p.shape for n, p in observation.model.named_parameters() if p.requires_grad}
+    tensors = observation.update.tensors
+    absent = [name for name in expected if name not in tensors and name not in observation.hidden]
+    if absent:
+        raise FedsimError(f"the update lacks {len(absent)} tensors of the model, first '{absent[0]}'.")
+    extra = [name for name in tensors if name not in expected]
+    if extra:
+        raise FedsimError(
+            f"the update holds {len(extra)} tensors that the model does not train, first '{extra[0]}'."
+            f"{nearest(extra[0], expected)}"
+        )
+    is_zero = True
+    for name, tensor in tensors.items():
+        if tensor.shape != expected[name]:
+            raise FedsimError(f"'{name}' has shape {tuple(tensor.shape)}, expected {tuple(expected[name])}.")
+        least, greatest = map(float, tensor.aminmax())
+        if not (math.isfinite(least) and math.isfinite(greatest)):
+            raise FedsimError(f"'{name}' of the update holds values that are not finite.")
+        is_zero = is_zero and least == greatest == 0.0
+    if is_zero:
+        raise FedsimError("every tensor of the update is zero: there is nothing to match.")
+    _check_labels(observation)
+
+
+def _check_labels(observation: Observation) -> None:
+    labels, classes = observation.labels, observation.spec.classes
+    if labels is None:
+        return
+    expected = observation.examples or observation.batch_size
+    if expected is not None and len(labels) != expected:
+        raise FedsimError(f"{len(labels)} labels were given, expected one an example: {expected}.")
+    strangers = labels[((labels < 0) | (labels >= classes)) & ~(are_tokens(labels) & (labels == IGNORED))]
+    if len(strangers):
+        raise FedsimError(f"label {int(strangers[0])} is out of range, expected 0 to {classes - 1}.")

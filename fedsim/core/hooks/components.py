@@ -1,0 +1,140 @@
+"""Parts of a client's model or training."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.hooks.base import IMAGES_AND_TEXT, ConfigT, Configured
+from fedsim.core.hooks.contexts import Here, Rules
+from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
+
+
+class Component(Configured[ConfigT]):
+    """What every component of a client's model or training may say about itself."""
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does.
+
+        Args:
+            rules: the federation.
+            model: the clients' model with its first weights, with every component and defense in it.
+        """
+        return None
+
+    def public_view(self) -> PublicKnowledge | None:
+        """Return what an attacker who knows the components knows, or None when the model shows all there is."""
+        return None
+
+    def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
+        """Compare what an attacker `found` of this component with the truth: shares in [0, 1], by a name for people.
+
+        Args:
+            model: the clients' model with the weights that the update answers, in training mode; it may be changed.
+            truth: the private side of the update.
+            guess: the attacker's.
+        """
+        return {}
+
+
+class ModelComponent(Component[ConfigT]):
+    """Hooks layer, adapter, bottleneck, token_reducer: changes the model once, before training."""
+
+    @abstractmethod
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model to train; it may be the same object, changed.
+
+        Raises:
+            NotApplicable: the model has no place for this component.
+        """
+
+    def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
+        """Set first values that depend on data, in place, once every component and defense is in the model.
+
+        Args:
+            model: in training mode.
+            public: examples of the server's own, without labels, normalised, shape (N, *spec.shape): the test set, or
+                none at all where that is the training set.
+            generator: the same in every process of a run.
+
+        Raises:
+            NotApplicable: it needs examples, or others than these.
+        """
+
+    def step_factors(self, parameters: Tensors) -> Tensors:
+        """Return what the optimizer's change of a parameter is multiplied by, by its name; none where it stays.
+
+        Args:
+            parameters: the trained ones before a local step; of several clients at once, with one dimension more in
+                front.
+        """
+        return {}
+
+    @property
+    def batch_reader(self) -> str | None:
+        """What of it takes a batch as a whole, by a name for people, so that examples cannot be told apart; or None."""
+        return None
+
+    @final
+    @property
+    def initialises(self) -> bool:
+        """Whether it sets first values from data."""
+        return type(self).initialise is not ModelComponent.initialise
+
+
+class Augmentation(Component[ConfigT]):
+    """Hook augment: changes each batch before the forward pass."""
+
+    @abstractmethod
+    def augment(self, batch: Batch, here: Here) -> Batch:
+        """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
+
+
+class Objective(Component[ConfigT]):
+    """Hook loss: what a client minimises in place of the cross-entropy. A model may be prepared by the same class."""
+
+    @abstractmethod
+    def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
+        """Return the loss of a batch, a scalar.
+
+        Args:
+            outputs: what the model returns in training.
+            labels: classes (B,), or probabilities (B, K).
+            round_: from 1, for what changes in the course of a training.
+        """
+
+
+class LossTerm(Component[ConfigT]):
+    """Hook loss: a term added to the client's loss."""
+
+    @abstractmethod
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+        """Return a scalar."""
+
+
+class Optimizer(Component[ConfigT]):
+    """Hook optimizer: turns gradients into weights, for one local training."""
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+
+    @property
+    @abstractmethod
+    def learning_rate(self) -> float:
+        """Step size, in units of weight per gradient."""
+
+    @abstractmethod
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Change `parameters` in place. `state` starts empty in every local training and is the optimizer's own."""
+
+    @final
+    @torch.no_grad()
+    def weighed_step(self, factors: Tensors, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Take a step, and multiply by a factor what it changed in each parameter that has one."""
+        before = {name: parameters[name].clone() for name in factors}
+        self.step(parameters, gradient, state)
+        for name, factor in factors.items():
+            parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))

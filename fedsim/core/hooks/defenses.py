@@ -1,0 +1,82 @@
+"""What a client does to protect its data, and where."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, Literal, final, get_args
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.hooks.contexts import Here, Rules
+from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
+
+Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
+
+
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+class Defense(Configured[ConfigT]):
+    """Changes what a client computes or sends. Override the moments it needs; the others do nothing.
+
+    Attributes:
+        place: where it stands when a scenario has several; those of one place keep the scenario's order.
+        needs_step: whether its moments read `Here.local`, which an engine that trains clients together cannot give.
+    """
+
+    place: ClassVar[Place] = "layers"
+    needs_step: ClassVar[bool] = False
+
+    def refuses(self, rules: Rules, model: nn.Module) -> str | None:
+        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        return None
+
+    def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
+        """Return the model to train; it may be the same object, changed.
+
+        Raises:
+            NotApplicable: the model has no place for it.
+        """
+        return model
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
+        return batch
+
+    def loss(self, outputs: Tensor, here: Here) -> Tensor | None:
+        """Return a scalar that is added to the client's loss, after the forward pass of a step."""
+        return None
+
+    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+        """Return the step's mean loss and gradient, in place of the plain ones.
+
+        Args:
+            losses: runs the model on the batch of `here.local`, and returns each example's loss, shape (B,); call it
+                once, and only if the batch has an example.
+            here: with the local step.
+        """
+        raise NotImplementedError
+
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        """Return the gradient that the optimizer (or, in FedSGD, the server) gets."""
+        return gradient
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        """Return the update that goes onto the wire."""
+        return update
+
+    def mechanism(self, rules: Rules) -> Mechanism | None:
+        """Return the private mechanism that a client runs in each round, or None when there is no guarantee."""
+        return None
+
+    @abstractmethod
+    def adaptive_view(self) -> PublicKnowledge:
+        """Return what an attacker who knows the defense's description knows."""
+
+    @final
+    def overrides(self, moment: str) -> bool:
+        """Say whether the defense does anything in a moment, named by its method."""
+        return getattr(type(self), moment) is not getattr(Defense, moment)

@@ -1,0 +1,50 @@
+"""The nouns of the story: what travels from a client's data to an attacker's guess. Frozen, typed, no logic."""
+
+from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
+from fedsim.core.types.data import Batch, Dataset, InputSpec, Modality, Planted, SecretKind, Similarities, Tokenizer
+from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Step
+from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
+from fedsim.core.types.observations import Knowledge, Observation, PublicKnowledge, Server, ThreatModel, View
+from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
+from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
+
+__all__ = [
+    "Adjacency",
+    "Applicability",
+    "Batch",
+    "Config",
+    "Contribution",
+    "Dataset",
+    "Draws",
+    "DropoutSite",
+    "InputSpec",
+    "Knowledge",
+    "Loss",
+    "Masks",
+    "Mechanism",
+    "MembershipObservation",
+    "Memory",
+    "Modality",
+    "Observation",
+    "OnStep",
+    "Planted",
+    "PublicKnowledge",
+    "Reconstruction",
+    "SecretKind",
+    "Server",
+    "Shadow",
+    "ShadowPlan",
+    "Similarities",
+    "Step",
+    "Target",
+    "Tensors",
+    "ThreatModel",
+    "Tokenizer",
+    "TrainShadow",
+    "Truth",
+    "Unit",
+    "Update",
+    "View",
+    "WatchedUpdate",
+    "WireEntry",
+]

@@ -1,0 +1,28 @@
+"""Tensors by name, and the base of every method's settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+Tensors = Mapping[str, Tensor]
+
+
+Masks = tuple[Tensor, ...]
+
+
+Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds: owner -> name -> tensor
+
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
+
+
+class Config(BaseModel):
+    """Base of every method's settings: immutable, unknown keys refused, bounds and units in the fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")

@@ -1,0 +1,159 @@
+"""Batches and data sets, and the public facts about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from torch import Tensor, dtype, long
+
+Modality = Literal["images", "text"]  # what one example is
+
+
+SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Model inputs (normalised, first dimension is the example) and integer labels of the same length.
+
+    A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and labels
+    are the next tokens or the tags of the tokens (B, T), where -100 is left out of the loss.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Public facts about a model's inputs.
+
+    Attributes:
+        shape: shape of one example, channels first, for example ``(3, 32, 32)``; of text ``(T,)``.
+        classes: number of classes; of next tokens, that of all tokens; of tags, that of all tags.
+        mean: per-channel mean that was subtracted, in pixel units of [0, 1]; empty for text.
+        std: per-channel standard deviation that was divided by; empty for text.
+        vocabulary: number of tokens, if inputs are token numbers; None for images.
+        padding: the token that fills up a short example; None for images, and where no example is filled up.
+        borders: tokens that a tokenizer puts in front of a text and behind it, which are no part of it.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    vocabulary: int | None = None
+    padding: int | None = None
+    borders: tuple[int, ...] = ()
+
+    @property
+    def modality(self) -> Modality:
+        """What one example is."""
+        return "images" if self.vocabulary is None else "text"
+
+    @property
+    def labels_are_text(self) -> bool:
+        """Whether labels are the next tokens, as a language model learns them, and no tags."""
+        return self.classes == self.vocabulary
+
+    @property
+    def dtype(self) -> dtype | None:
+        """Type of the inputs; None for that of the model's parameters."""
+        return None if self.vocabulary is None else long
+
+
+class Tokenizer(Protocol):
+    """Text to token numbers and back. It is public, as is a model's architecture."""
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        ...
+
+    @property
+    def padding(self) -> int:
+        """The token that fills up a short example."""
+        ...
+
+    @property
+    def begin(self) -> int | None:
+        """The token that models expect in front of a text; None where they expect none."""
+        ...
+
+    @property
+    def end(self) -> int:
+        """The token that follows the last one of a text."""
+        ...
+
+    def encode(self, text: str) -> list[int]:
+        """Return the tokens of a text, without padding and end."""
+        ...
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of tokens; of padding and end nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Planted:
+    """A secret that was put into the training text a known number of times.
+
+    Attributes:
+        kind: ``"identity"`` (a generated person's phone number), ``"address"`` (e-mail address) or ``"canary"``
+            (random digits behind a fixed beginning).
+        text: the sentence, as far as examples hold it.
+        examples: numbers of the training examples that hold it; none for one that was left out, as a control.
+        prompt: the beginning of the sentence, which an attacker may know.
+        form: what all sentences of this kind have behind the prompt, ``#`` for a random digit and ``?`` for a random
+            small letter.
+    """
+
+    kind: SecretKind
+    text: str
+    examples: tuple[int, ...]
+    prompt: str = ""
+    form: str = ""
+
+    @property
+    def span(self) -> str:
+        """What is secret of the sentence: a number or an address, without the sign at the end."""
+        return self.text.removeprefix(self.prompt).strip(" .")
+
+
+@dataclass(frozen=True)
+class Similarities:
+    """How alike people found pairs of test examples.
+
+    Attributes:
+        pairs: numbers of two test examples, shape (P, 2).
+        scores: higher for those that are more alike, shape (P,).
+    """
+
+    pairs: Tensor
+    scores: Tensor
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Normalised training and test examples with what is public about them.
+
+    Attributes:
+        users: owner of each training example, or None when the set names no users; of text, its document.
+        tokenizer: of text, what made its tokens.
+        planted: of text, the secrets in it; private.
+        similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
+    """
+
+    train: Batch
+    test: Batch
+    spec: InputSpec
+    class_names: tuple[str, ...]
+    users: Tensor | None = None
+    tokenizer: Tokenizer | None = None
+    planted: tuple[Planted, ...] = ()
+    similarities: Similarities | None = None

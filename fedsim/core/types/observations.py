@@ -1,0 +1,128 @@
+"""What an attacker sees and is granted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
+from fedsim.core.types.data import InputSpec
+from fedsim.core.types.updates import DropoutSite, Update
+
+Knowledge = Literal[
+    "labels",
+    "masks",
+    "batch-size",
+    "dropout-rates",
+    "input-statistics",
+    "defenses",
+    "components",
+    "draws",
+    "earlier-rounds",
+]
+
+
+Server = Literal["honest-but-curious", "malicious"]  # whether the server also changes the model that it hands out
+
+
+View = Literal["single-update", "sum"]  # what the server sees of a round: each client's update, or only their mean
+
+
+@dataclass(frozen=True)
+class PublicKnowledge:
+    """What the description of a defense or component tells an attacker who knows that it is in use.
+
+    Attributes:
+        source: its name.
+        facts: by name. Attacks understand `noise_law` (gaussian or laplace) and `noise_scale` (standard deviation of
+            what is added to every entry; absent where it is not one number), `noise_is_relative` (the scale is in units
+            of each tensor's root mean square), `noised_share` (share of the entries that get the noise, if not all),
+            `kept_share` (share of the entries that are sent; the others are zero), `unreliable` (names of parameters
+            whose tensors are randomised or zeroed; a matching attacker does without them), `signs` (only signs are
+            sent), `rounded` (entries are rounded, so that no equation holds exactly) and `norm` (longer gradients are
+            scaled down to it). Of defenses inside the model: `noise_modules` (names of modules that return independent
+            N(0, 1) noise) and `penalties` (by name of a module, the function from its output to what each example's
+            loss gains). Of defenses that change the batch: `transforms` (functions of the inputs, one of which was
+            used), `mixed_examples` (how many examples a mixture holds), `pasted_examples` (the same where every pixel
+            stems from one of them; with `per_sample` each mixture has a rectangle of its own), `mixed_features` (the
+            same of feature maps, behind the layer `at`) and `random_signs` (whether entries of the inputs have random
+            signs). Private mechanisms state `clip` (largest norm of what one example or client adds), and
+            `noise_multiplier` (standard deviation of the noise on the sum over `clip`) or `target_epsilon` (from which
+            it follows); where the scale of an entry depends on the batch, they state no `noise_scale`.
+    """
+
+    source: str
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+class ThreatModel(Config):
+    """Who the attacker is and what he knows. Printed before a run and stored with it."""
+
+    server: Server = "honest-but-curious"
+    sees: View = "single-update"
+    knows: tuple[Knowledge, ...] = ()
+
+
+@dataclass(frozen=True)
+class Observation:
+    """Everything an attack gets. Built only by `fedsim.threat.observe.observe`.
+
+    No path of references leads from here to the private batch or the true masks unless the threat
+    model grants them.
+
+    Attributes:
+        threat: the threat model it was built under.
+        model: the architecture with the weights the client received, in training mode.
+        loss: the client's loss, ``loss(outputs, labels) -> scalar``.
+        update: the update as it was on the wire, or the mean of a round's updates when the server sees only that; its
+            number of examples is 0 unless the ``batch-size`` is known.
+        spec: shape and number of classes; mean 0 and standard deviation 1 unless the
+            ``input-statistics`` are known.
+        local_steps: number of local steps behind the update.
+        learning_rate: the client's step size, for updates of kind ``"delta"``.
+        sites: where the model drops out, for the known batch size or one example; rates are 0 unless
+            ``dropout-rates`` are known.
+        batch_size: examples of the first step, or None; of a mean, those of all participants.
+        labels: labels of the batch, or None; of a mean, those of all participants, one after the other; of several
+            steps, those of the distinct examples in ascending order, which says nothing about batches.
+        masks: the true masks of every local step, or None.
+        public: descriptions of the defenses in use if ``defenses`` are known, and of the components if
+            ``components`` are.
+        hidden: trained parameters whose tensors the server does not see; they are missing in the update.
+        optimizer: name of the client's optimizer, for updates of kind ``"delta"``.
+        optimizer_settings: its settings by name.
+        is_resumed: whether the optimizer went on with what it kept of earlier rounds.
+        batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
+        examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
+            ``batch_sizes`` together when the client passed over its examples more than once.
+        draws: what the components of every local step drew, or None unless ``draws`` are known; of a mean, None.
+        set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
+            matched with them; labels may be read off them.
+        earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
+            own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
+    """
+
+    threat: ThreatModel
+    model: nn.Module
+    loss: Loss
+    update: Update
+    spec: InputSpec
+    local_steps: int
+    learning_rate: float
+    sites: tuple[DropoutSite, ...]
+    batch_size: int | None
+    labels: Tensor | None
+    masks: tuple[Masks, ...] | None
+    public: tuple[PublicKnowledge, ...]
+    hidden: frozenset[str] = frozenset()
+    optimizer: str = "sgd"
+    optimizer_settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_resumed: bool = False
+    batch_sizes: tuple[int, ...] | None = None
+    examples: int | None = None
+    draws: tuple[Draws, ...] | None = None
+    set_aside: Tensors = field(default_factory=dict[str, Tensor])
+    earlier: tuple[Observation, ...] = ()
