@@ -1,33 +1,23 @@
-"""What a run leaves on disk: the record, its folder, the policy it is judged by, the environment it ran in."""
+"""What a run leaves on disk: the record, its folder, the policy it is judged by, the environment it ran in.
 
-from fedsim.record.schema import (
-    CORRELATION,
-    ArmRecord,
+Everything under `scores`, `rounds` and `model_hash` depends on the scenario and its seed alone; times and the machine
+are kept apart from them. The record is log, checkpoint and input of the report, written as `record.json`.
+"""
+
+from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
+from fedsim.record.memberships import MembershipRecord, MembershipSummary, TruePositives
+from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
+from fedsim.record.parts import Cause, Failure, Interval, Part
+from fedsim.record.rounds import CORRELATION, ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
+from fedsim.record.runs import ArmRecord, Environment, RunRecord
+from fedsim.record.scores import (
     AttackRecord,
-    AuditRecord,
-    Cause,
-    ClientCost,
     CompositeSummary,
-    Environment,
-    ExposureRecord,
-    Failure,
-    GuaranteeRecord,
-    Interval,
     ItemScore,
-    KeptUpdate,
     MaskScore,
-    MembershipRecord,
-    MembershipSummary,
-    PartitionRecord,
-    RoundRecord,
-    RunRecord,
-    SecretScore,
-    SecretSummary,
     SentenceScore,
     Summary,
     TextSummary,
-    TruePositives,
-    Utility,
     VictimRecord,
 )
 
@@ -49,6 +39,7 @@ __all__ = [
     "MaskScore",
     "MembershipRecord",
     "MembershipSummary",
+    "Part",
     "PartitionRecord",
     "RoundRecord",
     "RunRecord",

@@ -1,0 +1,81 @@
+"""One run: its arms, its environment, its status."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+
+from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
+from fedsim.record.memberships import MembershipRecord
+from fedsim.record.memorisation import ExposureRecord
+from fedsim.record.parts import Failure, Part
+from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord
+from fedsim.record.scores import AttackRecord
+
+
+class ArmRecord(Part):
+    """One combination of the scenario's arms, run to its end.
+
+    `dropout` holds the rate of every dropout site of the attacked model; empty means that nothing dropped out.
+    `attacked_model` says in which state the model was attacked, for example ``untrained`` or a checkpoint's name.
+    """
+
+    name: str
+    values: dict[str, Any]
+    parameters: int
+    dropout: tuple[float, ...]
+    model_hash: str
+    attacked_model: str
+    rounds: tuple[RoundRecord, ...]
+    replay_matches: bool = Field(
+        description="the scorer's replay of each victim gave what the server saw: bit by bit, or on the engine "
+        "'vectorized', which adds up in another order, within 1e-4 of the update's norm"
+    )
+    attacks: tuple[AttackRecord, ...]
+    updates: tuple[KeptUpdate, ...] = Field(default=(), description="empty unless the scenario keeps updates")
+    partition: PartitionRecord | None = None
+    guarantees: tuple[GuaranteeRecord, ...] = Field(
+        default=(), description="one for each method of the arm that states a private mechanism"
+    )
+    audits: tuple[AuditRecord, ...] = Field(default=(), description="empty unless the scenario asks for an audit")
+    exposure: ExposureRecord | None = Field(default=None, description="absent unless the scenario asks for it")
+    membership: tuple[MembershipRecord, ...] = ()
+    complete: bool = Field(default=True, description="false while attacks of this arm are outstanding")
+    seconds: float = 0.0
+    client_cost: ClientCost | None = Field(default=None, description="absent when no update was observed")
+
+    @model_serializer(mode="wrap")
+    def _without_exposure(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what is absent where nothing was planted."""
+        return {name: value for name, value in fields(self).items() if value is not None or name != "exposure"}
+
+
+class Environment(Part):
+    """What a reader needs to run it again."""
+
+    command: str
+    versions: dict[str, str]
+    python: str
+    platform: str
+    processor: str
+    cores: int
+    torch_threads: int
+    git_commit: str | None
+    git_dirty: bool | None
+
+
+class RunRecord(Part):
+    """One run of a scenario. A record that is being written says ``interrupted``, so that a kill leaves the truth."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    status: Literal["finished", "interrupted", "failed"]
+    scenario: dict[str, Any]
+    scenario_hash: str
+    threat_model: tuple[str, ...] = Field(description="the threat model in plain sentences, as printed before the run")
+    environment: Environment
+    started: str = Field(description="UTC, ISO 8601")
+    ended: str | None = None
+    arms: tuple[ArmRecord, ...] = ()
+    failures: tuple[Failure, ...] = ()
