@@ -1,32 +1,16 @@
-"""A scenario file: read, checked, and made real."""
+"""A scenario file: read, checked, and made real.
 
-from fedsim.scenario.tables import (
-    Aggregation,
-    AttackChoice,
-    AuditSettings,
-    Choice,
-    Exposure,
-    Federation,
-    LabelNoise,
-    Membership,
-    MembershipChoice,
-    ModelChoice,
-    Participation,
-    Partition,
-    Scenario,
-    Scoring,
-    Span,
-    Sweep,
-    Threat,
-    Tune,
-    Values,
-    arms,
-    expand,
-    expand_sweep,
-    load,
-    parse,
-    with_values,
-)
+TOML in, frozen pydantic models out. Every mistake is reported with the file, the key, what was expected and the nearest
+valid name.
+"""
+
+from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, MembershipChoice, ModelChoice
+from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
+from fedsim.scenario.combinations import expand, expand_sweep, with_values
+from fedsim.scenario.judging import AuditSettings, Exposure, Membership, Scoring, Threat
+from fedsim.scenario.reading import arms, load, parse
+from fedsim.scenario.tables import Scenario
+from fedsim.scenario.variations import Span, Sweep, Tune, Values
 
 __all__ = [
     "Aggregation",

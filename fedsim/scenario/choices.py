@@ -1,0 +1,83 @@
+"""A method by name, with its settings beside the name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import Field, field_validator, model_serializer, model_validator
+
+from fedsim.core import registry
+from fedsim.core.registry import Kind
+from fedsim.core.types import Config, Knowledge
+
+
+class Choice(Config):
+    """A method by name; its settings stand beside the name in the same table."""
+
+    name: str = Field(min_length=1)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split(cls, raw: Any) -> Any:
+        own = set(cls.model_fields)
+        if not isinstance(raw, Mapping) or "settings" in raw:
+            return raw
+        table = cast("Mapping[str, Any]", raw)
+        return {
+            **{key: value for key, value in table.items() if key in own},
+            "settings": {key: value for key, value in table.items() if key not in own},
+        }
+
+    @model_serializer
+    def _flat(self) -> dict[str, Any]:
+        own = {key: getattr(self, key) for key in type(self).model_fields if key != "settings"}
+        return {**own, **self.settings}
+
+    def make(self, kind: Kind, *context: Any) -> Any:
+        """Build the method: a class gets its config, a function its config and `context`."""
+        method = registry.get(kind, self.name)
+        return method.make(method.config.model_validate(self.settings), *context)
+
+
+class ModelChoice(Choice):
+    """The clients' model, and where its first weights come from."""
+
+    checkpoint: Path | None = Field(
+        default=None, description="weights to start from: .npz of an earlier run, .pt or .pth"
+    )
+
+
+class AttackChoice(Choice):
+    """An attack, under which name it is reported, and what it knows beyond the threat model."""
+
+    label: str = Field(default="", description="name in the report; the attack's name when empty")
+    also_knows: tuple[Knowledge, ...] = ()
+
+    @property
+    def crafts(self) -> bool:
+        """Whether the attack changes the clients' model."""
+        return bool(getattr(registry.get("attack", self.name).make, "crafts", False))
+
+
+class MembershipChoice(Choice):
+    """A membership attack, and under which name it is reported."""
+
+    label: str = Field(default="", description="name in the report; the attack's name when empty")
+
+
+class Aggregation(Choice):
+    """The rule that combines updates, and the server optimizer that steps along the result."""
+
+    name: str = "mean"
+    optimizer: Choice = Choice(name="sgd", settings={"learning_rate": 1.0})
+
+    @field_validator("optimizer")
+    @classmethod
+    def _full_steps(cls, optimizer: Choice) -> Choice:
+        """A server that says nothing takes the whole step; a client's default would be a tenth of it."""
+        if optimizer.name != "sgd":
+            return optimizer
+        return Choice(name="sgd", settings={"learning_rate": 1.0, **optimizer.settings})

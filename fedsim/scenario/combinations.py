@@ -1,0 +1,62 @@
+"""Every combination of the values that arms or sweeps declare."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from fedsim.scenario.tables import Scenario
+from fedsim.scenario.variations import Sweep
+
+
+def expand(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield (values, raw scenario) of every combination of the values in ``scenario.arms``."""
+    for values in _combinations(scenario.arms):
+        yield values, with_values(scenario.model_dump(mode="json"), values)
+
+
+def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Yield (values, raw scenario) of every run of ``scenario.sweep``, seeds last; without one, of the scenario."""
+    sweep = scenario.sweep or Sweep()
+    raw = scenario.model_dump(mode="json", exclude={"sweep"})
+    for values in _combinations(sweep.grid):
+        for listed in sweep.runs or ({},):
+            for seed in sweep.seeds or (scenario.seed,):
+                filled = _filled(raw, sweep.grid, {**values, **listed})
+                yield {**values, **listed, "seed": seed}, {**filled, "seed": seed}
+
+
+def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
+    bare = {key: value for key, value in raw.items() if key != "arms"}
+    return _filled(bare, raw.get("arms", {}), values)
+
+
+def _combinations(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    for combination in itertools.product(*declared.values()):
+        yield dict(zip(declared, combination, strict=True))
+
+
+def _filled(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+    filled = copy.deepcopy(dict(raw))
+    for key, value in values.items():
+        entry = declared.get(key)
+        for place, setting in (entry[value] if isinstance(entry, dict) else {key: value}).items():
+            put(filled, place.split("."), setting)
+    return filled
+
+
+def put(raw: dict[str, Any], path: Sequence[str], value: Any) -> None:
+    """Set the value at a place of nested tables and lists; tables that are missing are made."""
+    *parents, last = path
+    place: Any = raw
+    for parent in parents:
+        if isinstance(place, dict) and place.get(parent) is None:
+            place[parent] = {}
+        place = place[int(parent)] if isinstance(place, list) else place[parent]
+    if isinstance(place, list):
+        place[int(last)] = value
+    else:
+        place[last] = value

@@ -1,0 +1,96 @@
+"""The tables of the attacker and the scorer: what the server sees, who is judged, when a guess counts."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedsim.core.types import Config, Knowledge, Server, View
+from fedsim.scenario.choices import MembershipChoice
+
+
+class Membership(Config):
+    """Whom membership attacks judge, and which are tried."""
+
+    candidates: int = Field(
+        default=500,
+        ge=2,
+        description="members, and as many non-members; against a client's updates at most as many as it trained on",
+    )
+    attacks: tuple[MembershipChoice, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _labels_differ(self) -> Membership:
+        labels = [attack.label or attack.name for attack in self.attacks]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two attacks are reported as '{twice[0]}'. Give one a label")
+        return self
+
+
+class Threat(Config):
+    """What the server does, sees and knows, and which updates are attacked."""
+
+    server: Server = Field(
+        default="honest-but-curious",
+        description="honest-but-curious: it only watches; malicious: one of the attacks changes the clients' model",
+    )
+    sees: View = Field(
+        default="single-update", description="single-update: every client's; sum: only the mean of a round's updates"
+    )
+    knows: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics")
+    shares: tuple[str, ...] = Field(
+        default=("*",), min_length=1, description="patterns of the parameters whose tensors the server sees"
+    )
+    rate_error: float = Field(
+        default=0.0, gt=-1, lt=1, description="error of the dropout rates that the attacker takes for known"
+    )
+    rounds: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(1,), min_length=1)
+    victims: int = Field(
+        default=1,
+        ge=1,
+        description="clients attacked a round: the first whose updates count, by number; 1 when the server sees sums",
+    )
+    keep_updates: bool = Field(
+        default=True, description="store the attacked updates, on the wire and before the defenses that change uploads"
+    )
+
+
+class AuditSettings(Config):
+    """A test of every private training's own guarantee, with canaries in the training of one client."""
+
+    canaries: int = Field(default=400, ge=2, description="added by fair coins")
+    guesses: int = Field(default=100, ge=2, multiple_of=2, description="about the canaries that stand out most")
+    client: int = Field(default=0, ge=0, description="whose training is audited")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def _enough(self) -> AuditSettings:
+        if self.guesses > self.canaries:
+            raise ValueError(f"guesses is {self.guesses}, expected at most {self.canaries}, the canaries")
+        return self
+
+
+class Exposure(Config):
+    """What the trained model remembers of the secrets that were planted into the training text."""
+
+    candidates: int = Field(
+        default=1000,
+        ge=1,
+        description="other sentences of a secret's form that it is ranked among; or all there are",
+    )
+    search: int = Field(
+        default=0,
+        ge=0,
+        description="beginnings that the model is shown at most in a search for the likeliest filling; 0: no search",
+    )
+
+
+class Scoring(Config):
+    """When a reconstruction counts as a success, and how intervals are drawn."""
+
+    metric: Literal["psnr", "ssim", "mse"] = "ssim"
+    threshold: float = Field(default=0.5, description="success: psnr or ssim above, mse below")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")

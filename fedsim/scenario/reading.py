@@ -1,0 +1,145 @@
+"""From a file to a scenario, with every mistake named."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.scenario.checks import check_choice, check_crafting
+from fedsim.scenario.combinations import expand, put
+from fedsim.scenario.tables import Scenario
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario file.
+
+    Args:
+        path: a TOML file.
+        overrides: ``key.path=value`` with a TOML value, for example ``attacks.0.iterations=500``; a bare word is text.
+
+    Returns:
+        The scenario with every default filled in.
+
+    Raises:
+        ScenarioError: the file is missing, is not TOML, or does not fit; the message lists every problem.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        siblings = [str(p) for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
+        raise ScenarioError(f"there is no scenario file {path}.{nearest(str(path), siblings)}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"cannot read {path}: {error}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"{path} is not valid TOML: {error}") from error
+    for override in overrides:
+        _set(raw, override)
+    return parse(raw, str(path))
+
+
+def parse(raw: Mapping[str, Any], source: str) -> Scenario:
+    """Return the scenario in `raw`, each method's settings filled in.
+
+    Raises:
+        ScenarioError: listing every problem with its place in `source`.
+    """
+    try:
+        scenario = Scenario.model_validate(raw)
+    except ValidationError as error:
+        raise ScenarioError(_explain(source, error, Scenario)) from error
+    scenario = _settled(scenario, source)
+    for _, arm in expand(scenario) if scenario.arms else ():
+        parse(arm, source)
+    return scenario
+
+
+def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
+    """Return (values, scenario) of every combination in ``scenario.arms``; one arm without values when it is empty."""
+    if not scenario.arms:
+        return [({}, scenario)]
+    return [(values, parse(raw, "arms")) for values, raw in expand(scenario)]
+
+
+def _settled(scenario: Scenario, source: str) -> Scenario:
+    """Check the settings of every chosen method and fill in its defaults.
+
+    A method whose name differs between the arms is left to the arms: its settings belong to each of them.
+    """
+    raw = scenario.model_dump(mode="json")
+    problems: list[str] = []
+    for place, kind, choice in scenario.choices():
+        key = ".".join(map(str, place))
+        if f"{key}.name" in scenario.varied:
+            continue
+        try:
+            method = registry.get(kind, choice.name)
+            check_choice(method, place, choice, scenario)
+            settings = method.config.model_validate(choice.settings).model_dump(mode="json")
+        except ValidationError as error:
+            problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
+        except FedsimError as error:
+            problems.append(f"{source}: {key}.name: {error}")
+        else:
+            own = {k: v for k, v in choice.model_dump(mode="json").items() if k not in choice.settings}
+            put(raw, [str(part) for part in place], {**own, **settings})
+    if problems:
+        raise ScenarioError("\n".join(problems))
+    check_crafting(scenario, source)
+    return Scenario.model_validate(raw)
+
+
+def _set(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    path = _path(key)
+    if not equals or not path:
+        raise ScenarioError(f"--set {override}: expected key=value, for example attacks.0.iterations=500")
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text
+    try:
+        put(raw, path, value)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ScenarioError(f"--set {override}: there is nothing at '{key}' in the scenario.") from error
+
+
+def _path(key: str) -> list[str]:
+    """The parts of a TOML key, quoted ones whole; empty when it is none."""
+    try:
+        place: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    path: list[str] = []
+    while isinstance(place, dict):
+        ((part, place),) = cast("dict[str, Any]", place).items()
+        path.append(part)
+    return path
+
+
+def _explain(source: str, error: ValidationError, model: type[BaseModel], place: tuple[str | int, ...] = ()) -> str:
+    lines: list[str] = []
+    for problem in error.errors():
+        where = (*place, *problem["loc"])
+        key = ".".join(map(str, where)) or "scenario"
+        if problem["type"] == "extra_forbidden":
+            siblings = _fields_at(model, problem["loc"][:-1])
+            lines.append(f"{source}: {key}: there is no such key.{nearest(str(where[-1]), siblings)}")
+            continue
+        message = problem["msg"].removeprefix("Value error, ")
+        given = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+        lines.append(f"{source}: {key}: {message[0].lower()}{message[1:]}{given}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    for part in place:
+        field = model.model_fields.get(str(part)) if isinstance(part, str) else None
+        kinds = (field.annotation, *get_args(field.annotation)) if field is not None else ()
+        model = next((kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)), model)
+    return list(model.model_fields)

@@ -1,0 +1,61 @@
+"""The tables of many runs: arms, sweeps, and searches for settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from fedsim.core.types import Config
+
+Values = dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]]
+
+
+class Sweep(Config):
+    """Many runs of one scenario: every combination of `grid`, `runs` and `seeds`.
+
+    An entry of `grid` is like one of `arms`: a dotted key with a list of values, or a name of the user's own with a
+    table of named settings. Runs that share a seed share their victims.
+    """
+
+    grid: Values = Field(default_factory=dict)
+    runs: tuple[dict[str, Any], ...] = Field(default=(), description="dotted keys that single runs set together")
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(), description="the scenario's own when empty")
+    minutes: float | None = Field(default=None, gt=0, description="a run that takes longer is ended, and has failed")
+    memory: float | None = Field(default=None, gt=0, description="GiB of address space of a worker")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Sweep:
+        empty = [key for key, entry in self.grid.items() if not entry]
+        if empty:
+            raise ValueError(
+                f"grid: '{empty[0]}' has no value, so there is nothing to run. Give it one, or leave it out"
+            )
+        twice = sorted({seed for seed in self.seeds if self.seeds.count(seed) > 1})
+        if twice:
+            raise ValueError(f"seeds: {twice[0]} stands there twice")
+        return self
+
+
+class Span(Config):
+    """A range to search; of whole numbers if both ends are."""
+
+    low: int | float
+    high: int | float
+    log: bool = Field(default=False, description="search orders of magnitude")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Span:
+        if not self.low < self.high or (self.log and self.low <= 0):
+            raise ValueError(f"expected low below high, and low above 0 with log; got {self.low} and {self.high}")
+        return self
+
+
+class Tune(Config):
+    """What `fedsim tune` searches: the strongest setting of one attack, for every arm."""
+
+    attack: str = Field(description="its label, or its name")
+    space: dict[str, Span | tuple[Any, ...]] = Field(
+        min_length=1, description="setting to {low, high, log} or to a list of values"
+    )
+    trials: int = Field(default=20, ge=1, description="runs for every arm; the first is the setting as it stands")
