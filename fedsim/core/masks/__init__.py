@@ -1,0 +1,36 @@
+"""Dropout masks of ordinary models: found, recorded and injected without special layers.
+
+A forward pass calls dropout functions in a fixed order, whether they come from `nn.Dropout`, from
+`torch.nn.functional` or from inside an attention. Each of the context managers below takes over these
+calls: ``h <- h * mask / (1 - p)``. Attention is computed with an explicit softmax, since the fused
+kernels neither expose their mask nor have a second derivative.
+"""
+
+from fedsim.core.masks.passes import (
+    Recording,
+    dropout_sites,
+    injected_masks,
+    kept_masks,
+    mask_not_batch_first,
+    recorded_masks,
+    without_dropout,
+)
+from fedsim.core.masks.prefixes import KeptPrefixes, prefix_dropout, prefix_mask
+from fedsim.core.masks.sites import drawn_masks, expected_mask, named_calls, rescaling
+
+__all__ = [
+    "KeptPrefixes",
+    "Recording",
+    "drawn_masks",
+    "dropout_sites",
+    "expected_mask",
+    "injected_masks",
+    "kept_masks",
+    "mask_not_batch_first",
+    "named_calls",
+    "prefix_dropout",
+    "prefix_mask",
+    "recorded_masks",
+    "rescaling",
+    "without_dropout",
+]

@@ -1,0 +1,101 @@
+"""Masks that keep the first channels of an example: drawn, applied, kept between two passes."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+from fedsim.core.types import DropoutSite
+
+
+class KeptPrefixes:
+    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes, one a batch.
+
+    Nothing is taken over but these, so the forward pass costs what it costs without dropout, and lengths are drawn
+    before it: the same work between two gradients, with cold caches, takes several times as long. A further forward
+    pass draws further ones.
+    """
+
+    def __init__(self, sites: Sequence[DropoutSite], generator: torch.Generator) -> None:
+        lengths = (_drawn_length(site.odds, generator) for site in itertools.cycle(sites))
+        first = list(itertools.islice(lengths, len(sites)))
+        self._kept: tuple[Iterator[int], list[Tensor]] = (itertools.chain(first, lengths), [])
+
+    def __enter__(self) -> list[Tensor]:
+        self._token = _PREFIXES.set(self._kept)
+        return self._kept[1]
+
+    def __exit__(self, *_failure: object) -> None:
+        _PREFIXES.reset(self._token)
+
+
+_PREFIXES: ContextVar[tuple[Iterator[int], list[Tensor]] | None] = ContextVar("prefixes", default=None)
+
+
+def prefix_dropout(
+    activation: Tensor, odds: tuple[float, ...], training: bool = True, per_example: bool = False
+) -> Tensor:
+    """Keep a random prefix of the last dimension and zero the rest; no rescaling.
+
+    Args:
+        activation: shape (B, ..., D).
+        odds: probabilities of the lengths 1 to D.
+        training: nothing is dropped when false.
+        per_example: every example has a length of its own; else one serves all.
+    """
+    if has_torch_function_unary(activation):
+        return handle_torch_function(prefix_dropout, (activation,), activation, odds, training, per_example)
+    if not training:
+        return activation
+    shape, kept = tuple(activation.shape), _PREFIXES.get()
+    if kept is None:
+        return activation * draw_prefix(odds, shape, None, activation, per_example=per_example)
+    lengths, masks = kept
+    masks.append(prefix_mask(next(lengths), shape, activation))
+    return activation * masks[-1]
+
+
+def prefix_mask(length: int, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return the mask that keeps the first `length` entries of the last dimension."""
+    strides = (*(0 for _ in shape[1:]), 1)
+    return _ones_then_zeros(shape[-1], like.dtype, like.device).as_strided(shape, strides, shape[-1] - length)
+
+
+def draw_prefix(
+    odds: tuple[float, ...],
+    shape: tuple[int, ...],
+    generator: torch.Generator | None,
+    like: Tensor,
+    *,
+    per_example: bool,
+) -> Tensor:
+    """Return a mask that keeps a random prefix, one for the batch or one for every example."""
+    if not per_example:
+        return prefix_mask(_drawn_length(odds, generator), shape, like)
+    drawn = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
+    kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
+    return kept.to(like).expand(shape)
+
+
+def _drawn_length(odds: tuple[float, ...], generator: torch.Generator | None) -> int:
+    """Draw a length as `multinomial` does, without its checks of the weights, which take as long again."""
+    weights = prefix_weights(odds)
+    return 1 + int((weights / torch.empty_like(weights).exponential_(generator=generator)).argmax())
+
+
+@lru_cache(maxsize=64)
+def _ones_then_zeros(channels: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return as many ones as zeros, of which every prefix mask is a window."""
+    return torch.cat((torch.ones(channels), torch.zeros(channels))).to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+def prefix_weights(odds: tuple[float, ...]) -> Tensor:
+    """Return the probabilities of the lengths 1 to D as a tensor."""
+    return torch.tensor(odds, dtype=torch.float64)

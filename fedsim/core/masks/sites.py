@@ -1,0 +1,58 @@
+"""Where a model drops out, and what masks may stand there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.masks.prefixes import draw_prefix, prefix_weights
+from fedsim.core.types import DropoutSite, Masks
+
+
+def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
+    """Return masks for `sites` as a client draws them, with the type and device of `like`."""
+    return tuple(draw_mask(site, generator, like) for site in sites)
+
+
+def rescaling(site: DropoutSite) -> float:
+    """Return what entries that are kept are multiplied by: 1 / (1 - p), or 1 where a prefix is kept."""
+    return 1.0 if site.odds else 1.0 / (1.0 - site.rate)
+
+
+def expected_mask(site: DropoutSite) -> Tensor:
+    """Return the probability of each entry to be kept: 1 - p, or P(length >= j) at entry j where a prefix is kept."""
+    if not site.odds:
+        return torch.full(site.shape, 1.0 - site.rate)
+    at_least = prefix_weights(site.odds).flip(0).cumsum(0).flip(0)
+    return at_least.float().clamp(0.0, 1.0).expand(site.shape).clone()
+
+
+def draw_mask(site: DropoutSite, generator: torch.Generator, like: Tensor) -> Tensor:
+    """Return one mask for `site`, as a client draws it."""
+    if not site.odds:
+        drawn = torch.empty(site.shape, dtype=like.dtype).bernoulli_(1.0 - site.rate, generator=generator)
+        return drawn.to(like.device)
+    return draw_prefix(site.odds, site.shape, generator, like, per_example=site.per_example)
+
+
+@contextmanager
+def named_calls(model: nn.Module, where: list[str]) -> Iterator[None]:
+    """Keep the names of the modules that are being called in `where`, innermost last; also those that failed."""
+
+    def leave(name: str) -> None:
+        while where.pop() != name:  # a module inside that failed, where this one went on
+            pass
+
+    handles = []
+    for path, module in model.named_modules():
+        name = path or "model"
+        handles.append(module.register_forward_pre_hook(lambda _m, _i, name=name: where.append(name)))
+        handles.append(module.register_forward_hook(lambda _m, _i, _o, name=name: leave(name)))
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
