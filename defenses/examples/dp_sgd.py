@@ -31,7 +31,9 @@ _PROBE = 4  # examples of a batch on which the model is tried
 class DpSgdConfig(Budget):
     """Settings of DP-SGD."""
 
-    clip: float = Field(default=1.0, gt=0, description="largest norm of an example's gradient over all parameters")
+    clip: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="largest norm of an example's gradient over all parameters"
+    )
     mode: Literal["auto", "hooks", "functorch", "ghost"] = Field(
         default="auto",
         description="how examples are clipped: hooks and functorch store each gradient, ghost its norm alone; auto "

@@ -36,7 +36,9 @@ _CUT_OFF = 1e-6  # probability that noise meets the clipping range in the whole 
 class DistributedDpConfig(Budget):
     """Settings of distributed differential privacy."""
 
-    clip: float = Field(default=1.0, gt=0, description="S: largest norm of an update over all parameters")
+    clip: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="S: largest norm of an update over all parameters"
+    )
     colluding: int = Field(default=0, ge=0, description="clients that may tell the server what noise they added")
 
 

@@ -27,7 +27,9 @@ _SENSITIVITY = 2.0  # over the clipping norm
 class LocalDpConfig(Budget):
     """Settings of local differential privacy."""
 
-    clip: float = Field(default=1.0, gt=0, description="S: largest norm of an update over all parameters")
+    clip: float = Field(
+        default=1.0, gt=0, allow_inf_nan=False, description="S: largest norm of an update over all parameters"
+    )
 
 
 @final

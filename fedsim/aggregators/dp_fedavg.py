@@ -28,9 +28,14 @@ _COUNTS_A_DEVIATION = 20.0  # Andrew et al., section 3.1: sigma_b = qW / 20
 class DpFedAvgConfig(Config):
     """Settings of DP-FedAvg."""
 
-    clip: float = Field(default=1.0, gt=0, description="S: largest norm of an update; with quantile, that of round 1")
+    clip: float = Field(
+        default=1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="S: largest norm of an update; with quantile, that of round 1",
+    )
     noise_multiplier: float = Field(
-        default=1.0, ge=0, description="z of the guarantee, for all that is released in a round"
+        default=1.0, ge=0, allow_inf_nan=False, description="z of the guarantee, for all that is released in a round"
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, description="at which epsilon is stated")
     quantile: float | None = Field(

@@ -1,12 +1,13 @@
-"""A defense as an ordinary Flower mod, for somebody else's ClientApp: it changes what the app answers."""
+"""A defense as an ordinary Flower mod, for somebody else's ClientApp: what it cannot defend, the app does not send."""
 
 from __future__ import annotations
 
+import logging
 import secrets
-from typing import Any, cast
+from typing import Any, cast, final
 
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp.typing import ClientAppCallable, Mod
 from torch import Tensor
 
@@ -16,7 +17,11 @@ from fedsim.core.hooks import Defense, Here, Rules
 from fedsim.core.types import Update
 from fedsim.privacy.history import spend
 
-_TRAIN = "train"
+_TRAIN, _EXAMPLES = "train", "num-examples"
+_MOD_FAILED = 6  # Flower's MOD_FAILED_PRECONDITION
+_COVERED = (torch.float32, torch.float64)  # coarser floats round a clipped update to a larger norm
+_FAILED = "the app failed; the log of the client says why"
+_LOG = logging.getLogger(__name__)
 # What a mod knows of the app that it is in: one update a call, and nothing that would amplify privacy.
 _ALONE = Rules(
     algorithm="fedavg",
@@ -43,10 +48,15 @@ _INSIDE = ("prepare", "on_batch", "loss", "on_examples", "on_gradient")
 def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     """Return a mod that runs a defense on every update that a ClientApp sends.
 
-    The update is the difference between the weights in the train message and those in the reply. Integer arrays
-    travel as they are. What the defense remembers, and how often it ran, is kept in `Context.state`, so that noise is
-    never used twice; so is what every call of a private defense has cost: `fedsim.privacy.history.spent` returns it. A
-    `target_epsilon` is that of one call.
+    The update is the difference between the weights in a train message, of any action, and those in the reply. What
+    cannot be defended is not sent: Flower gets an error that says why. Integer arrays travel as they are. What the
+    defense remembers, and how often it ran, is kept in `Context.state`, so that noise is never used twice; so is what
+    every call of a private defense has cost: `fedsim.privacy.history.spent` returns it. A `target_epsilon` is that of
+    one call.
+
+    A private defense lets nothing through that its guarantee does not cover: of a train reply float32 and float64
+    arrays, and `num-examples` as the defense states it; of other messages an empty answer; of errors that they
+    happened.
 
     Args:
         name: of a defense that changes uploads; those with `applies` need ``applies="per_update"``.
@@ -55,8 +65,8 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
         settings: of the defense.
 
     Raises:
-        FedsimError: there is no such defense, a setting is wrong, or it works inside local training, which a mod does
-            not see.
+        FedsimError: there is no such defense, a setting is wrong, a private defense adds no noise, or it works inside
+            local training, which a mod does not see.
     """
     method = registry.get("defense", name)
     try:
@@ -64,26 +74,73 @@ def as_mod(name: str, *, seed: int | None = None, **settings: Any) -> Mod:
     except ValueError as error:
         raise FedsimError(f"defense '{name}': {error}") from error
     _check(name, defense)
-    mechanism = defense.mechanism(_ALONE)
-    secret = secrets.randbits(63) if seed is None else seed
+    return _DefendingMod(name, defense, secrets.randbits(63) if seed is None else seed)
 
-    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        if message.metadata.message_type != _TRAIN:
-            return call_next(message, context)
-        received = _only_arrays(message.content, f"what the server sent to defense '{name}'").to_torch_state_dict()
-        reply = call_next(message, context)
-        if reply.has_error():
-            return reply
-        key = next(iter(reply.content.array_records), "")
-        trained = _only_arrays(reply.content, f"the reply that defense '{name}' should change").to_torch_state_dict()
-        here = _here(name, secret, context, received)
-        reply.content[key] = ArrayRecord(_changed(defense, here, received, trained, reply.content))
-        _remember(name, context, defense, here)
-        if mechanism is not None:
-            spend(context.state, {name: mechanism})
+
+class _Refusal(FedsimError):
+    """What a client must not send."""
+
+
+@final
+class _DefendingMod:
+    """Flower's mod: it sends what it has defended, or why it sends nothing."""
+
+    def __init__(self, name: str, defense: Defense[Any], seed: int) -> None:
+        self._name = name
+        self._defense = defense
+        self._seed = seed
+        self._mechanism = defense.mechanism(_ALONE)
+
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        try:
+            return self._reply(message, context, call_next)
+        except _Refusal as refusal:
+            return self._error(message, str(refusal))
+        except Exception:
+            if self._mechanism is None:
+                raise
+            # An error's own words may tell of the data.
+            _LOG.exception("the app behind defense '%s' failed", self._name)
+            return self._error(message, _FAILED)
+
+    def _reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        message_type = message.metadata.message_type
+        if message_type.split(".")[0] == _TRAIN:
+            return self._trained(message, context, call_next)
+        reply = self._answer(message, context, call_next)
+        if self._mechanism is not None and not reply.has_error():
+            _check_empty(message_type, reply.content)
         return reply
 
-    return mod
+    def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        reply = call_next(message, context)
+        if self._mechanism is None or not reply.has_error():
+            return reply
+        _LOG.error("the app behind defense '%s' failed: %s", self._name, reply.error.reason)
+        return self._error(message, _FAILED)
+
+    def _trained(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        received = _only_arrays(message.content, "what the server sent").to_torch_state_dict()
+        reply = self._answer(message, context, call_next)
+        if reply.has_error():
+            return reply
+        arrays = _only_arrays(reply.content, "the reply").to_torch_state_dict()
+        _check_update(received, arrays)
+        if self._mechanism is not None:
+            _check_covered(arrays, reply.content)
+        here = _here(self._name, self._seed, context, received)
+        moved = {n: received[n] - arrays[n] for n in arrays if arrays[n].is_floating_point()}
+        update = self._defense.on_upload(Update("delta", moved, {}, _examples(reply.content), 0.0), here)
+        sent = {n: received[n] - update.tensors[n] if n in moved else arrays[n] for n in arrays}
+        reply.content[next(iter(reply.content.array_records))] = ArrayRecord(sent)
+        _remember(self._name, context, self._defense, here)
+        if self._mechanism is not None:
+            _state_examples(reply.content, update.examples)
+            spend(context.state, {self._name: self._mechanism})
+        return reply
+
+    def _error(self, message: Message, why: str) -> Message:
+        return Message(Error(code=_MOD_FAILED, reason=f"defense '{self._name}': {why}."), reply_to=message)
 
 
 def _check(name: str, defense: Defense[Any]) -> None:
@@ -97,25 +154,66 @@ def _check(name: str, defense: Defense[Any]) -> None:
             f"defense '{name}' works inside local training ({', '.join(inside)}), which a mod does not see. Use one "
             "that changes uploads, or train with fedsim."
         )
+    if defense.overrides("mechanism") and defense.mechanism(_ALONE) is None:
+        raise FedsimError(f"defense '{name}': without noise it guarantees nothing. Set noise_multiplier above 0.")
 
 
-def _changed(
-    defense: Defense[Any], here: Here, received: dict[str, Tensor], trained: dict[str, Tensor], content: RecordDict
-) -> dict[str, Tensor]:
-    """Return the arrays to send: received weights minus the defended update, and integer arrays as they are."""
+def _check_update(received: dict[str, Tensor], trained: dict[str, Tensor]) -> None:
+    """Refuse arrays that are no update of the received ones, or that no defense changes."""
     if received.keys() != trained.keys():
-        raise FedsimError("the reply's arrays have other names than those the server sent: there is no update.")
-    moved = {n: received[n] - trained[n] for n in trained if trained[n].is_floating_point()}
-    update = defense.on_upload(Update("delta", moved, {}, _examples(content), 0.0), here)
-    return {n: received[n] - update.tensors[n] if n in update.tensors else trained[n] for n in trained}
+        raise _Refusal("the reply's arrays have other names than those the server sent: there is no update")
+    for name, tensor in trained.items():
+        if tensor.shape != received[name].shape:
+            raise _Refusal(f"array '{name}' of the reply has another shape than the one that the server sent")
+        if tensor.is_complex():
+            raise _Refusal(f"array '{name}' of the reply is complex, and would travel undefended. Send real numbers")
+
+
+def _check_covered(trained: dict[str, Tensor], content: RecordDict) -> None:
+    """Refuse what the guarantee of a private defense does not cover."""
+    for name, tensor in trained.items():
+        if tensor.dtype not in _COVERED:
+            raise _Refusal(
+                f"array '{name}' of the reply is {str(tensor.dtype).removeprefix('torch.')}, which the guarantee does "
+                "not cover. Expected float32 or float64; in place of batch normalisation, which counts steps, use "
+                "group or layer normalisation"
+            )
+    for metrics in content.metric_records.values():
+        extra = [metric for metric in metrics if metric != _EXAMPLES]
+        if extra:
+            raise _Refusal(
+                f"the reply states the metric '{extra[0]}', which the guarantee does not cover. Leave out all metrics "
+                f"but '{_EXAMPLES}'"
+            )
+    for key, config in content.config_records.items():
+        if len(config):
+            raise _Refusal(
+                f"the reply holds the config record '{key}', which the guarantee does not cover. Leave it out"
+            )
+
+
+def _check_empty(message_type: str, content: RecordDict) -> None:
+    """Refuse an answer outside of training that says anything."""
+    held = [key for key, record in content.items() if len(record)]
+    if held:
+        raise _Refusal(
+            f"the answer to '{message_type}' holds '{held[0]}', and the guarantee covers the arrays of training alone. "
+            "Answer with nothing, or send this app train messages only"
+        )
 
 
 def _examples(content: RecordDict) -> int:
     """Return the number of examples as Flower's strategies read it, or 1."""
     for metrics in content.metric_records.values():
-        if "num-examples" in metrics:
-            return int(cast("float", metrics["num-examples"]))
+        if _EXAMPLES in metrics:
+            return int(cast("float", metrics[_EXAMPLES]))
     return 1
+
+
+def _state_examples(content: RecordDict, examples: int) -> None:
+    for key, metrics in list(content.metric_records.items()):
+        if _EXAMPLES in metrics:
+            content[key] = MetricRecord({_EXAMPLES: examples})
 
 
 def _here(name: str, seed: int, context: Context, received: dict[str, Tensor]) -> Here:
@@ -135,7 +233,7 @@ def _remember(name: str, context: Context, defense: Defense[Any], here: Here) ->
 def _only_arrays(content: RecordDict, what: str) -> ArrayRecord:
     records = list(content.array_records.values())
     if len(records) != 1:
-        raise FedsimError(f"{what} holds {len(records)} array records, expected one.")
+        raise _Refusal(f"{what} holds {len(records)} array records, expected one")
     return records[0]
 
 

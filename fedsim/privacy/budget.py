@@ -16,11 +16,13 @@ class Budget(Config):
     noise_multiplier: float | None = Field(
         default=None,
         ge=0,
+        allow_inf_nan=False,
         description="standard deviation of the noise over clip; 1 unless this or target_epsilon is set",
     )
     target_epsilon: float | None = Field(
         default=None,
         gt=0,
+        allow_inf_nan=False,
         description="what all rounds may cost a client that is asked in each, instead of noise_multiplier",
     )
     delta: float = Field(default=1e-5, gt=0, lt=1, description="at which epsilon is stated")

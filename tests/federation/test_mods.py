@@ -1,10 +1,11 @@
 """Defenses as mods of an app that knows nothing of this project."""
 
+import re
 from typing import Any
 
 import pytest
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import fixedclipping_mod
 from flwr.serverapp import Grid, ServerApp
@@ -18,6 +19,8 @@ from fedsim.privacy.accounting import Spent, epsilon, gaussian_epsilon
 from fedsim.privacy.history import spent
 
 STEPS = 3
+START = {"w": torch.zeros(2, 3), "b": torch.zeros(3)}
+MOVED = {"w": torch.full((2, 3), 30.0), "b": torch.full((3,), 40.0)}
 
 
 def trained(weights: dict[str, torch.Tensor], node: int) -> dict[str, torch.Tensor]:
@@ -84,13 +87,48 @@ def changed_by(mod: Any, received: dict[str, torch.Tensor], answer: dict[str, to
 def answer_of(
     mod: Any, received: dict[str, torch.Tensor], answer: dict[str, torch.Tensor], context: Context
 ) -> dict[str, torch.Tensor]:
+    reply = reply_of(mod, received, RecordDict({"arrays": ArrayRecord(answer)}), context)
+    return reply.content.array_records["arrays"].to_torch_state_dict()
+
+
+def reply_of(mod: Any, received: dict[str, torch.Tensor], answer: RecordDict, context: Context) -> Message:
     content = RecordDict({"arrays": ArrayRecord(received), "config": ConfigRecord({"clipping_norm": 0.5})})
     message = Message(content, dst_node_id=7, message_type="train")
+    return mod(message, context, lambda message, _context: Message(answer, reply_to=message))
 
-    def app(message: Message, context: Context) -> Message:
-        return Message(RecordDict({"arrays": ArrayRecord(answer)}), reply_to=message)
 
-    return mod(message, context, app).content.array_records["arrays"].to_torch_state_dict()
+def simulated(mods: list[Any], message_type: str, answer: RecordDict | str) -> tuple[Message, RecordDict]:
+    """Ask the one client of a plain Flower app once; return its reply and what it keeps.
+
+    Args:
+        mods: of the app.
+        message_type: of the message, which holds the weights `START`.
+        answer: of the app; a text is what it fails with.
+    """
+    kept: list[RecordDict] = []
+
+    def keeping(message: Message, context: Context, call_next: Any) -> Message:
+        kept.append(context.state)
+        return call_next(message, context)
+
+    app = ClientApp(mods=[keeping, *mods])
+    category, action = (*message_type.split("."), "default")[:2]
+
+    @getattr(app, category)(action)
+    def asked(message: Message, context: Context) -> Message:
+        if isinstance(answer, str):
+            raise RuntimeError(answer)
+        return Message(answer, reply_to=message)
+
+    server, ends = ServerApp(), list[Message]()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        content = RecordDict({"arrays": ArrayRecord(START)})
+        ends.extend(grid.send_and_receive([Message(content, dst_node_id=1, message_type=message_type)]))
+
+    LocalGrid(app, 1, {}).serve(server)
+    return ends[0], kept[0]
 
 
 def test_scalars_are_clipped_integers_travel_as_they_are_and_an_unchanged_model_is_no_error() -> None:
@@ -136,16 +174,103 @@ def test_a_mistake_is_said_when_the_mod_is_made(name: str, settings: dict[str, A
         as_mod(name, **settings)
 
 
-def test_other_messages_and_failures_pass_and_foreign_shapes_are_refused() -> None:
+@pytest.mark.parametrize("message_type", ["train", "train.personal"])
+def test_every_action_of_training_is_defended_and_accounted(message_type: str) -> None:
+    answer = RecordDict({"arrays": ArrayRecord(MOVED)})
+    clipped, _ = simulated([as_mod("clipping", norm=0.5, applies="per_update")], message_type, answer)
+    sent = clipped.content.array_records["arrays"].to_torch_state_dict()
+    assert float(torch.cat([sent[n].flatten() for n in START]).norm()) == pytest.approx(0.5, rel=1e-5)
+    private, kept = simulated([as_mod("local-dp", noise_multiplier=2.0, seed=3)], message_type, answer)
+    noisy = private.content.array_records["arrays"].to_torch_state_dict()
+    # Clipped to norm 1, plus noise of deviation 2; a value that stays as it is is 30 or 40.
+    assert all(float(tensor.abs().max()) < 20 for tensor in noisy.values())
+    assert spent(kept, "local-dp") == (Spent(1.0, 1.0, 1),)
+
+
+def test_a_private_defense_states_the_number_of_examples_itself() -> None:
+    def answer() -> RecordDict:
+        return RecordDict({"arrays": ArrayRecord(MOVED), "metrics": MetricRecord({"num-examples": 137})})
+
+    private, _ = simulated([as_mod("local-dp", seed=3)], "train", answer())
+    assert dict(private.content.metric_records["metrics"]) == {"num-examples": 1}
+    open_, _ = simulated([as_mod("clipping", norm=1.0, applies="per_update")], "train", answer())
+    assert dict(open_.content.metric_records["metrics"]) == {"num-examples": 137}
+
+
+@pytest.mark.parametrize(
+    ("message_type", "answer", "why"),
+    [
+        ("train", {"metrics": MetricRecord({"num-examples": 137, "train_loss": 0.3})}, "the metric 'train_loss'"),
+        ("train", {"more": MetricRecord({"accuracy": [0.3, 0.4]})}, "the metric 'accuracy'"),
+        ("train", {"more": ConfigRecord({"batch": b"1234"})}, "the config record 'more'"),
+        ("train.personal", {"more": ArrayRecord(MOVED)}, "2 array records"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.float16)})}, "'b' .* is float16"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.int64)})}, "'b' .* is int64"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(3, dtype=torch.complex64)})}, "'b' .* complex"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "b": torch.zeros(137)})}, "'b' .* another shape than"),
+        ("train", {"arrays": ArrayRecord({**MOVED, "c": torch.zeros(1)})}, "other names"),
+        ("query", {}, "'query' holds 'arrays'"),
+        ("evaluate.here", {}, "'evaluate.here' holds 'arrays'"),
+        ("evaluate", {"arrays": MetricRecord({"accuracy": 0.5})}, "'evaluate' holds 'arrays'"),
+        ("query", {"arrays": ConfigRecord({"labels": [1, 2]})}, "'query' holds 'arrays'"),
+    ],
+)
+def test_behind_a_private_defense_nothing_is_sent_that_its_guarantee_does_not_cover(
+    message_type: str, answer: dict[str, Any], why: str
+) -> None:
+    content = RecordDict({"arrays": ArrayRecord(MOVED), **answer})
+    reply, kept = simulated([as_mod("local-dp", seed=3)], message_type, content)
+    assert reply.has_error()
+    assert not reply.has_content()
+    reason = reply.error.reason or ""
+    assert re.fullmatch(f"defense 'local-dp': .*{why}.*\\.", reason)
+    assert "137" not in reason
+    assert spent(kept, "local-dp") == ()
+
+
+@pytest.mark.parametrize("message_type", ["query", "evaluate.here"])
+def test_an_empty_answer_passes_a_private_defense_and_other_answers_pass_an_open_one(message_type: str) -> None:
+    empty = RecordDict({"metrics": MetricRecord()})
+    assert simulated([as_mod("local-dp", seed=3)], message_type, empty)[0].content == empty
+    full = RecordDict({"arrays": ArrayRecord(MOVED), "metrics": MetricRecord({"accuracy": 0.5})})
+    assert simulated([as_mod("clipping", norm=1.0, applies="per_update")], message_type, full)[0].content == full
+
+
+@pytest.mark.parametrize("message_type", ["train", "query"])
+def test_behind_a_private_defense_the_words_of_a_failing_app_stay_with_the_client(message_type: str) -> None:
+    def answers_an_error(message: Message, _context: Context, _next: Any) -> Message:
+        return Message(Error(1, "image 137 is broken"), reply_to=message)
+
+    for mods in ([], [answers_an_error]):
+        reply, _ = simulated([as_mod("local-dp", seed=3), *mods], message_type, "image 137 is broken")
+        assert reply.error.reason == "defense 'local-dp': the app failed; the log of the client says why."
+    plain, _ = simulated([as_mod("clipping", norm=1.0, applies="per_update")], message_type, "image 137 is broken")
+    assert "image 137 is broken" in (plain.error.reason or "")
+
+
+@pytest.mark.parametrize("setting", ["noise_multiplier", "clip", "target_epsilon"])
+@pytest.mark.parametrize("value", [0.0, float("inf"), float("nan")])
+def test_a_private_defense_without_finite_noise_is_no_mod(setting: str, value: float) -> None:
+    settings: dict[str, Any] = {setting: value}
+    with pytest.raises(FedsimError, match=setting):
+        as_mod("local-dp", **settings)
+
+
+def test_other_messages_and_failures_pass_and_foreign_arrays_are_refused() -> None:
     mod = as_mod("clipping", norm=1.0, applies="per_update")
     context = Context(1, 7, {}, RecordDict(), {})
     asked = Message(RecordDict(), dst_node_id=7, message_type="query")
     assert mod(asked, context, lambda message, _context: message) is asked
-    with pytest.raises(FedsimError, match="other names"):
-        changed_by(mod, {"w": torch.zeros(2)}, {"v": torch.zeros(2)})
+    received = {"w": torch.zeros(2)}
+    for arrays, why in (
+        ({"v": torch.zeros(2)}, "other names"),
+        ({"w": torch.zeros(2, 1)}, "another shape"),
+        ({"w": torch.zeros(2, dtype=torch.complex64)}, "complex"),
+    ):
+        reply = reply_of(mod, received, RecordDict({"arrays": ArrayRecord(arrays)}), context)
+        assert why in (reply.error.reason or "")
     empty = Message(RecordDict(), dst_node_id=7, message_type="train")
-    with pytest.raises(FedsimError, match="0 array records"):
-        mod(empty, context, lambda message, _context: message)
+    assert "0 array records" in (mod(empty, context, lambda message, _context: message).error.reason or "")
 
 
 def test_what_a_private_defense_has_cost_adds_up_in_the_context_of_the_client() -> None:
