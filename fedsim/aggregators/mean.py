@@ -12,7 +12,6 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Aggregator, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution
@@ -40,11 +39,7 @@ class Mean(Aggregator[MeanConfig]):
         return examples if self.config.weighted else 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean.
-
-        Raises:
-            FedsimError: it is weighted, and no contribution has an example.
-        """
+        """Return the mean; where it is weighted and no contribution has an example, 0."""
         total: Tensor | None = None
         weight = 0
         for contribution in contributions:
@@ -54,6 +49,5 @@ class Mean(Aggregator[MeanConfig]):
                 total = contribution.vector * share
             else:
                 total.add_(contribution.vector, alpha=share)
-        if total is None or not weight:
-            raise FedsimError("aggregation: no update counts any example. Set aggregation.weighted = false.")
-        return total.div_(weight)
+        assert total is not None, "called with at least one contribution"
+        return total.div_(weight) if weight else total

@@ -18,7 +18,6 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Aggregator, Rules, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution, Tensors
@@ -46,15 +45,11 @@ class ProductMean(Aggregator[ProductMeanConfig]):
         return None
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return received minus new weights for the adapters, and the mean of all else.
-
-        Raises:
-            FedsimError: no contribution has an example.
-        """
+        """Return received minus new weights for the adapters, and the mean of all else; 0 if nobody has an example."""
         known = list(contributions)
         counts = torch.tensor([one.examples for one in known], dtype=torch.float64)
         if not counts.sum():
-            raise FedsimError("aggregation: no update counts any example.")
+            return torch.zeros_like(known[0].vector)
         shares = (counts / counts.sum()).tolist()
         mean = sum((one.vector * share for one, share in zip(known, shares, strict=True)), torch.zeros(()))
         if here.layout is None:

@@ -133,13 +133,13 @@ def check_largest_sum(world: World) -> None:
     clients = scenario.federation.clients
     most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
     rule = world.new_aggregator()
-    total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _examples(world)))
+    total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _most_examples(world)))
     try:
         check_total_weight(total, secure_settings(world))
     except FedsimError as error:
         raise ScenarioError(
             f"secure_aggregation.modulus_bits: {error} Weights are numbers of examples unless aggregation.weighted = "
-            f"false; here up to {most} clients a round."
+            f"false; here up to {most} clients a round{_largest_batch(world)}."
         ) from error
 
 
@@ -163,14 +163,32 @@ def secure_settings(world: World) -> SecureAggregation:
     return settings
 
 
-def _examples(world: World) -> Sequence[int]:
-    """Return the number of examples behind each client's update."""
-    settings, clients = world.scenario.federation, world.scenario.federation.clients
-    if settings.local_epochs is None:
-        return [settings.local_steps * settings.batch_size] * clients
-    shares = world.shares
-    sizes = [len(share) for share in shares] if isinstance(shares, tuple) else [len(shares[0])] * clients
-    return [settings.local_epochs * size for size in sizes]
+def _most_examples(world: World) -> Sequence[int]:
+    """Return the largest number of examples that each client can state for an update."""
+    clients, shares = world.scenario.federation.clients, world.shares
+    if isinstance(shares, tuple):
+        return [_most_examples_of(world, client) for client in range(clients)]
+    return [_most_examples_of(world, 0)] * clients  # drawn on demand, all of one size
+
+
+def _most_examples_of(world: World, client: int) -> int:
+    """Return the same for one client.
+
+    A Poisson batch may hold all that its client owns. A defense on single examples states the expected number, which
+    is larger where a client owns less than a batch.
+    """
+    settings, steps, size = world.scenario.federation, world.steps(client), len(world.shares[client])
+    if settings.sampling == "poisson":
+        return steps * max(size, settings.batch_size)
+    if settings.local_epochs is None or any(defense.overrides("on_examples") for defense in world.defenses):
+        return steps * settings.batch_size
+    return settings.local_epochs * size
+
+
+def _largest_batch(world: World) -> str:
+    if world.scenario.federation.sampling != "poisson":
+        return ""
+    return ", each of which may draw all that it owns into every Poisson batch"
 
 
 def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> MaskingClient:

@@ -117,17 +117,17 @@ def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) 
 
 
 def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
-    """Put the batches and masks of several clients side by side, step by step."""
+    """Put the batches and masks of several clients side by side, step by step; an empty batch has drawn no masks."""
     batches = zip_longest(*(one.truth.batches for one in replayed))
     masks = zip_longest(*(one.truth.masks for one in replayed))
     private = zip_longest(*(one.truth.private for one in replayed))
     raw = {one.client: one.truth.raw for one in replayed}
     examples = sum(update.examples for update in raw.values())
-    loss = sum(update.loss * update.examples for update in raw.values()) / examples
+    loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
     mean = Update(replayed[0].truth.raw.kind, *world.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
         tuple(_joined([own for own in step if own is not None]) for step in batches),
-        tuple(_side_by_side([own for own in step if own is not None]) for step in masks),
+        tuple(_side_by_side([own for own in step if own]) for step in masks),
         mean,
         tuple(_joined([own for own in step if own is not None]) for step in private),
     )

@@ -417,6 +417,73 @@ def test_a_total_weight_that_does_not_fit_is_told_before_the_first_round(scenari
     run(scenario(**tables, secure_aggregation=settings, aggregation={"name": "mean", "weighted": False}))
 
 
+POISSON: dict[str, Any] = {"clients": 6, "sampling": "poisson", "batch_size": 5}
+
+
+@pytest.mark.parametrize("settings", [{"levels": 2, "modulus_bits": 5}, {"modulus_bits": 27}])
+def test_a_poisson_batch_may_hold_all_that_its_client_owns(scenario: Build, settings: dict[str, Any]) -> None:
+    """Both moduli hold the expected 30 examples a round, and not what Poisson sampling may draw."""
+    tables: dict[str, Any] = {"federation": {**POISSON, "rounds": 2}, "threat": SUM}
+    owned = len(worlds.build(scenario(**tables)).dataset.train)
+    expected = rf"a total weight of {owned} does not fit: .*may draw all that it owns into every Poisson batch"
+    with pytest.raises(ScenarioError, match=expected) as refused:
+        run(scenario(**tables, secure_aggregation=settings))
+    advised = int(str(refused.value).split("modulus_bits to at least ")[1].split(" ")[0])
+    with pytest.raises(ScenarioError, match=expected):
+        run(scenario(**tables, secure_aggregation={**settings, "modulus_bits": advised - 1}))
+    run(scenario(**tables, secure_aggregation={**settings, "modulus_bits": advised}))
+
+
+@pytest.mark.parametrize("mode", ["ideal", "masked"])
+def test_an_empty_batch_is_a_contribution_of_weight_zero(scenario: Build, mode: str) -> None:
+    tables: dict[str, Any] = {"federation": {**POISSON, "batch_size": 1}, "threat": SUM}
+    built = scenario(**tables, secure_aggregation={"mode": mode})
+    assert built.secure_aggregation is not None
+    world = worlds.build(built)
+    drawn = [sum(map(len, world.drawn(1, client))) for client in range(6)]
+    assert 0 in drawn
+    assert any(drawn)
+    secure, without = run(built), run(plain(built))
+    assert failures(secure) == []
+    (entry,) = secure.entries
+    assert entry.clients == (0, 1, 2, 3, 4, 5)
+    assert entry.update.examples == sum(drawn)
+    assert replay(world, entry).matches
+    for name, weights in secure.weights.items():
+        # One step of rounding, times the server's step size of 1; float32 weights of at most 1 are rounded by 6e-8.
+        assert float((weights - without.weights[name]).abs().max()) <= built.secure_aggregation.step + 1e-7
+
+
+@pytest.mark.parametrize("secure", [None, {"mode": "ideal"}, {"mode": "masked"}])
+def test_a_round_in_which_every_batch_is_empty_changes_nothing(scenario: Build, secure: dict[str, str] | None) -> None:
+    federation = {**POISSON, "clients": 2, "batch_size": 1, "rounds": 12}
+    world = worlds.build(scenario(federation=federation, threat=SUM))
+    sizes = [sum(len(drawn) for client in (0, 1) for drawn in world.drawn(round_, client)) for round_ in range(1, 13)]
+    empty = sizes.index(0) + 1
+    tables: dict[str, Any] = {"federation": {**federation, "rounds": empty}, "secure_aggregation": secure}
+    journal = run(scenario(**tables, threat={**SUM, "rounds": [empty]}))
+    (entry,) = journal.entries
+    assert failures(journal) == []
+    assert model_hash(journal.weights) == model_hash(entry.received)
+    assert math.isnan(journal.rounds[-1].training_loss)
+    assert replay(world, entry).truth.raw.examples == 0
+
+
+@pytest.mark.parametrize("passes", [{"sampling": "poisson"}, {"sampling": "passes"}])
+def test_the_largest_sum_counts_what_dp_sgd_states(scenario: Build, passes: dict[str, str]) -> None:
+    """It states the expected batch, which is more than these clients own: 10 times 2 passes over 512, not 1347."""
+    built = scenario(
+        federation={"clients": 10, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 512, **passes},
+        defenses=[{"name": "dp-sgd", "mode": "functorch"}],
+        threat=SUM,
+        secure_aggregation={"modulus_bits": 35},
+    )
+    with pytest.raises(ScenarioError, match="a total weight of 10240 "):
+        run(built)
+    world = worlds.build(built)
+    assert local_training(world, world.first_weights, 1, 0)[0].examples == 1024
+
+
 def test_the_mode_can_be_an_arm(scenario: Build) -> None:
     built = scenario(threat=SUM, arms={"secure_aggregation.mode": ["ideal", "masked"]})
     modes = [arm.secure_aggregation.mode for _, arm in arms(built) if arm.secure_aggregation]

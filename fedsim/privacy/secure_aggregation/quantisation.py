@@ -98,14 +98,14 @@ def weighted_levels(
 
     Args:
         vector: shape (P,).
-        weight: number of examples, or 1.
+        weight: number of examples, or 1. With 0, as after empty batches, a client adds nothing.
         quantisation: holds range, levels and modulus.
         generator: decides which coordinates are rounded up.
         dtype: int64, as masks want it, or what `narrowest` returns.
 
     Raises:
         NotFinite: not a vector, or with entries that are not finite, which would spoil the sum unseen.
-        FedsimError: weight below 1, or too large for the modulus.
+        FedsimError: a weight below 0, or too large for the modulus.
     """
     check_total_weight(weight, quantisation)
     if vector.dim() != 1 or not _is_finite(vector):
@@ -141,8 +141,9 @@ def _is_finite(vector: Tensor) -> bool:
 def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
     """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weighted_levels`.
 
-    The total weight travels modulo 2**modulus_bits as well; it betrays every sum that wrapped around as long as the
-    cohort is smaller than the number of levels.
+    It is 0 where nobody counts. The total weight travels modulo 2**modulus_bits as well; it betrays every sum that
+    wrapped around as long as the cohort is smaller than the number of levels. Whoever knows the largest weight that a
+    client can have must check the largest total beforehand, with `check_total_weight`.
 
     Raises:
         FedsimError: a total weight for which the sum may have wrapped around.
@@ -150,6 +151,8 @@ def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
     check_element(total, quantisation.modulus_bits)
     weight = int(total[-1])
     check_total_weight(weight, quantisation)
+    if not weight:
+        return WeightedMean(torch.zeros(len(total) - 1, dtype=torch.float64), 0)
     return WeightedMean(total[:-1].double() / weight * quantisation.step - quantisation.clipping_range, weight)
 
 
@@ -158,8 +161,8 @@ def check_total_weight(weight: int, quantisation: Quantisation) -> None:
 
     A server that knows the largest possible total weight can ask before the first round.
     """
-    if weight < 1:
-        raise FedsimError(f"the weight of a client is a whole number of at least 1, got {weight}.")
+    if weight < 0:
+        raise FedsimError(f"the weight of a client is a whole number of at least 0, got {weight}.")
     if weight <= quantisation.max_total_weight:
         return
     needed = _bits_for(quantisation.levels, weight)

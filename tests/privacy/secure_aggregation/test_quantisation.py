@@ -65,7 +65,7 @@ def test_rounding_is_unbiased(value):
 
 @settings(deadline=None, max_examples=40)
 @given(
-    weights=st.lists(st.integers(1, 60), min_size=1, max_size=15),
+    weights=st.lists(st.integers(0, 60), min_size=1, max_size=15).filter(any),
     bound=st.floats(0.1, 8),
     levels=st.integers(2, 2**22),
     seed=st.integers(0, 1000),
@@ -138,10 +138,18 @@ def test_sixty_two_bits_do_not_overflow():
     assert mean.tolist() == pytest.approx([8.0, -8.0], abs=1e-9)
 
 
-@pytest.mark.parametrize("weight", [0, -3])
-def test_weights_count_examples(weight):
-    with pytest.raises(FedsimError, match="at least 1"):
-        weighted_levels(torch.tensor([1.0]), weight, Quantisation(), generator())
+def test_weights_count_examples():
+    with pytest.raises(FedsimError, match="at least 0"):
+        weighted_levels(torch.tensor([1.0]), -3, Quantisation(), generator())
+
+
+def test_a_weight_of_zero_adds_nothing_and_a_sum_of_nothing_is_zero():
+    nothing = weighted_levels(torch.tensor([1.0, -8.0]), 0, Quantisation(), generator())
+    assert nothing.tolist() == [0, 0, 0]
+    one = weighted_levels(torch.tensor([1.0, -8.0]), 3, Quantisation(), generator())
+    assert torch.equal(modular_sum([nothing, one], 40), one)
+    result = weighted_mean(modular_sum([nothing, nothing], 40), Quantisation())
+    assert (result.mean.tolist(), result.weight) == ([0.0, 0.0], 0)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
