@@ -1,12 +1,15 @@
 from collections.abc import Callable
+from dataclasses import replace
+from typing import final
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from fedsim.core import seeding
+from fedsim.core.hooks import Defense, Here
 from fedsim.core.masks import recorded_masks
-from fedsim.core.types import Tensors
+from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -98,3 +101,82 @@ def test_batch_norm_statistics_travel_as_buffers(scenario: Build) -> None:
         if buffer.is_floating_point():
             assert torch.equal(world.first_weights[name] - update.buffers[name], buffer)
     assert any("running_mean" in name for name in update.buffers)
+
+
+@final
+class Drawing(Defense[Config]):
+    """Draws in every moment of a step, from its own generator and from torch's global one; changes nothing."""
+
+    def __init__(self) -> None:
+        super().__init__(Config())
+        self.drawn: list[float] = []
+        self.foreign: list[float] = []
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        self._draw(here)
+        return batch
+
+    def loss(self, outputs: torch.Tensor, here: Here) -> torch.Tensor | None:
+        self._draw(here)
+        return None
+
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        self._draw(here)
+        return gradient
+
+    def on_upload(self, update: Update, here: Here) -> Update:
+        self._draw(here)
+        return update
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("drawing")
+
+    def _draw(self, here: Here) -> None:
+        self.drawn.append(float(torch.rand((), generator=here.generator)))
+        self.foreign.append(float(torch.rand(())))
+
+
+def draws(scenario: Build, round_: int, client: int) -> Drawing:
+    """What a defense draws in one client's round of two steps."""
+    defense = Drawing()
+    world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
+    world = replace(world, defenses=(defense,))
+    local_training(world, world.first_weights, round_, client)
+    return defense
+
+
+def test_every_moment_of_every_step_has_a_generator_of_its_own(scenario: Build) -> None:
+    drawn = draws(scenario, 1, 0).drawn
+    assert len(set(drawn)) == len(drawn) == 2 * 3 + 1
+
+
+def test_what_foreign_code_draws_differs_by_client_and_round_and_repeats(scenario: Build) -> None:
+    first = draws(scenario, 1, 0).foreign
+    assert draws(scenario, 1, 0).foreign == first
+    others = draws(scenario, 1, 1).foreign + draws(scenario, 2, 0).foreign
+    assert not set(first) & set(others)
+    assert len(set(others)) == len(others)
+
+
+@final
+class Overwriting(Defense[Config]):
+    """Writes into the weights that it is shown."""
+
+    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+        for name in here.received:
+            here.received[name].zero_()
+        return gradient
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("overwriting")
+
+
+def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) -> None:
+    world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
+    received = {name: tensor.clone() for name, tensor in world.first_weights.items()}
+    plain, _ = local_training(world, received, 1, 0)
+    update, _ = local_training(replace(world, defenses=(Overwriting(Config()),)), received, 1, 0)
+    for name, tensor in world.first_weights.items():
+        assert torch.equal(received[name], tensor)
+    for name, tensor in plain.tensors.items():
+        assert torch.equal(update.tensors[name], tensor)

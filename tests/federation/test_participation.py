@@ -247,3 +247,12 @@ def test_a_declared_crash_does_not_excuse_an_error_of_ones_own(
         run(scenario(federation={"rounds": 2}))
     with pytest.raises(FedsimError, match="every client of the round failed, the first with: ZeroDivisionError"):
         run(scenario(federation={"rounds": 2}, participation={"crashing": [0]}))
+
+
+def test_who_is_available_and_who_is_asked_are_two_draws(scenario: Build) -> None:
+    """One draw for both would ask every other client, the smaller of the two rates."""
+    built = scenario(
+        federation={"clients": 1000}, participation={"sampling": "poisson", "fraction": 0.5, "availability": 0.5}
+    )
+    asked = sum(len(participation.cohort(built, round_)) for round_ in (1, 2, 3, 4))
+    assert likely(asked, 4000, 0.25)

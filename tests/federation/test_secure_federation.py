@@ -609,3 +609,16 @@ def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, m
     together = run(scenario(**tables, federation={**federation, "workers": 2}))
     assert failures(together) == []
     assert model_hash(together.weights) == model_hash(alone.weights)
+
+
+def test_every_client_rounds_by_its_own_draws_in_every_round(scenario: Build) -> None:
+    """Were all rounded alike, their errors would not average out, and would tell of differences between clients."""
+    world = worlds.build(scenario(threat=SUM, secure_aggregation={}))
+    values = torch.linspace(-1, 1, world.layout.size)
+    levels = [summand(world, values, 1, 1.0, round_, client) for round_, client in ((1, 0), (1, 1), (2, 0), (1, 0))]
+    first, other_client, other_round, again = (own for own in levels if own is not None)
+    assert torch.equal(first, again)
+    for other in (other_client, other_round):
+        assert int((first - other).abs().max()) == 1  # the two levels around a value
+        # Independent draws put a third of uniformly placed values on different levels.
+        assert 0.25 < float((first != other).float().mean()) < 0.42

@@ -1,5 +1,6 @@
 """One-run audits: the bound against simulation, and DP-SGD as it is and as it is often written wrongly."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -112,3 +113,12 @@ def test_guesses_that_cannot_be_made_are_refused() -> None:
             audit(included, scores, guesses, DELTA)
     with pytest.raises(FedsimError, match="not finite"):
         audit(included, scores * torch.nan, 10, DELTA)
+
+
+def test_the_p_value_is_that_of_the_paper_by_hand() -> None:
+    """Theorem 5.2 with e^epsilon = 3, so that a guess is right with probability 3/4: four of four right, m = 10.
+
+    The tail is (3/4)^4 = 81/256; the steepest mean of probabilities below is that of three right, 27/64, alone.
+    """
+    assert p_value(10, 4, 4, math.log(3), 1e-3) == pytest.approx(81 / 256 + 2 * 10 * 1e-3 * 27 / 64, rel=1e-12)
+    assert p_value(10, 4, 4, math.log(3), 0.0) == pytest.approx(81 / 256, rel=1e-12)

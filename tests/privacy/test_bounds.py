@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import beta, binom, norm
 
 from fedsim.privacy import bounds
 from fedsim.privacy.accounting import Spent, gaussian_delta, rdp
@@ -82,3 +82,14 @@ def test_edges() -> None:
     assert bounds.reconstruction_ceiling(0.0, 0.0, 0.1) == pytest.approx(0.1)
     assert bounds.reconstruction_ceiling(5.0, 0.0, 0.1) == 1.0
     assert bounds.renyi_reconstruction_ceiling(2.0, 1.0, 0.0) == 0.0
+
+
+def test_the_threshold_is_the_order_statistic_of_its_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratios 1 to 1000 with and without the record: as many lie at or above the k-th largest as its rank says."""
+    draws, prior, risk = 1000, 0.1, 0.005
+    ratios = torch.arange(1.0, draws + 1, dtype=torch.float64)
+    monkeypatch.setattr(bounds, "_log_ratios", lambda *_: ratios)
+    # Fewer than k of 1000 draws exceed what is exceeded with probability `prior`, with probability 1 - risk.
+    rank = next(k for k in range(1, draws) if binom.sf(k - 1, draws, prior) <= risk)
+    found = bounds.sampled_reconstruction_ceiling(1.0, 0.5, 1, prior, torch.Generator(), draws=draws)
+    assert found == pytest.approx(beta.ppf(1 - risk, rank + 1, draws - rank), rel=1e-12)

@@ -110,3 +110,8 @@ def test_a_contradiction_is_loud_and_ends_the_run_with_exit_code_one(tmp_path: P
     (arm,) = read_record(tmp_path / "out").arms
     assert arm.audits[0].contradicts
     assert "An audit contradicts a guarantee" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_scores_are_taken_beside_their_class() -> None:
+    scores, labels = torch.tensor([1.0, 5.0, 3.0, 10.0]), torch.tensor([0, 2, 0, 2])
+    assert canaries._beside_their_class(scores, labels).tolist() == [-1.0, -2.5, 1.0, 2.5]

@@ -1,6 +1,8 @@
 """A cohort's training as one computation against the same clients one by one."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Tensors
+from fedsim.federation import cohort
 from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines import vectorized
 from fedsim.federation.journal import Journal
@@ -207,3 +210,21 @@ def test_a_loss_term_is_refused_by_name(scenario: Build) -> None:
     built = scenario(components=[{"name": "fedprox"}], federation={"engine": "vectorized"})
     with pytest.raises(FedsimError, match="engine 'vectorized' has no place for loss terms such as FedProx"):
         run(built)
+
+
+@pytest.mark.parametrize(("share", "is_refused"), [(1e-5, False), (3e-4, True), (5e-3, True)])
+def test_training_that_differs_by_more_than_rounding_is_refused(
+    scenario: Build, monkeypatch: pytest.MonkeyPatch, share: float, is_refused: bool
+) -> None:
+    def disturbed(*arguments: Any) -> cohort.Trained:
+        trained = cohort_training(*arguments)
+        directions = torch.ones_like(trained.vectors) / trained.vectors.shape[1] ** 0.5
+        return replace(
+            trained, vectors=trained.vectors + share * trained.vectors.norm(dim=1, keepdim=True) * directions
+        )
+
+    monkeypatch.setattr(cohort, "cohort_training", disturbed)
+    world = worlds.build(scenario(federation={"engine": "vectorized", "batch_size": 2}))
+    expected = pytest.raises(FedsimError, match="trains this model differently") if is_refused else nullcontext()
+    with expected:
+        cohort.check(world)

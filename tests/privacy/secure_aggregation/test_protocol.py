@@ -14,6 +14,7 @@ from scipy.stats import chisquare
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation import protocol
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import (
@@ -105,6 +106,17 @@ def test_a_ring_aborts_when_one_neighbourhood_is_gone(federation):
     vectors = federation.random_vectors(range(20), 3, BITS)
     with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
         federation.Federation(vectors, config, {2: gone}).run()
+
+
+def test_shares_that_do_not_open_a_neighbourhood_abort_the_round(federation):
+    """All have uploaded, and the cohort reveals enough; too few are left of one neighbourhood alone."""
+    config = SecureAggregation(neighbours=2, threshold=0.6)
+    server = UnmaskingServer(federation.SEED, federation.ROUND, range(20), config)
+    clients = [MaskingClient(federation.SEED, federation.ROUND, c, 20, config) for c in range(20)]
+    keys = server.introduce([client.advertise() for client in clients])
+    vectors = federation.random_vectors(range(20), 3, BITS)
+    with pytest.raises(Aborted, match="of the neighbourhood of client .* are left, but 2 are needed"):
+        federation.Federation(vectors, config, {3: {7, *keys[7].mask_keys}}).run()
 
 
 def test_masks_cancel_and_hide(federation):
@@ -215,6 +227,40 @@ def test_a_revealed_share_is_of_one_secret_a_client(federation):
     for answer in answers:
         assert (set(answer.self_masks), set(answer.mask_keys)) == ({0, 1, 2}, {3})
     assert server.unmask(answers).total.tolist() == [3, 6, 9]
+
+
+def test_each_secret_has_a_polynomial_of_its_own(federation, monkeypatch):
+    """On one polynomial a holder's two shares would differ by as much as the secrets: one would tell the other."""
+    made = []
+
+    def recording(*arguments):
+        made.append(shares(*arguments))
+        return made[-1]
+
+    shares = protocol.shamir.shares
+    sides, _, keys = introduced(federation)
+    monkeypatch.setattr(protocol.shamir, "shares", recording)
+    sides[0].share(keys[0])
+    of_self_mask, of_mask_key = made
+    differences = {int.from_bytes(of_self_mask[p]) - int.from_bytes(of_mask_key[p]) for p in of_self_mask}
+    assert len(differences) == len(of_self_mask) == 3
+
+
+def test_a_key_seals_one_message(federation, monkeypatch):
+    """The nonce is constant: two messages under one key would show their difference."""
+    used = []
+
+    def recording(key, plaintext):
+        used.append(key)
+        return sealed(key, plaintext)
+
+    sealed = protocol.sealed
+    monkeypatch.setattr(protocol, "sealed", recording)
+    for round_ in (1, 2):
+        sides, _, keys = introduced(federation, round_=round_)
+        for client, side in sides.items():
+            side.share(keys[client])
+    assert len(set(used)) == len(used) == 2 * 4 * 3
 
 
 def test_stages_are_answered_once_and_in_order(federation):

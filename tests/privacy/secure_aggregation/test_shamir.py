@@ -45,6 +45,15 @@ def test_fewer_shares_fit_every_secret(secret, candidate, randomness, threshold)
     assert reconstructed([*as_shares(too_few), Share(threshold, last)], threshold) == candidate
 
 
+@settings(deadline=None, max_examples=40)
+@given(secret=SECRETS, randomness=SECRETS, threshold=st.integers(2, 8))
+def test_one_share_short_interpolation_gives_another_secret(secret, randomness, threshold):
+    """A polynomial of a lower degree would give it; one of the right degree does with probability 2**-521."""
+    values = shares(secret, threshold, range(1, threshold), randomness)
+    through = {point: int.from_bytes(value) for point, value in values.items()}
+    assert polynomial_at(through, 0) != int.from_bytes(secret)
+
+
 @settings(deadline=None, max_examples=20)
 @given(secret=SECRETS, randomness=SECRETS, threshold=st.integers(1, 8))
 def test_shares_lie_on_a_polynomial_of_degree_threshold_minus_one(secret, randomness, threshold):

@@ -1,0 +1,62 @@
+"""The scorer's truth: when a repetition counts as that of the observed update, and what the union of clients says."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core.types import WireEntry
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.threat.replay import replay
+from tests.federating import run
+
+Build = Callable[..., Scenario]
+
+
+def observed(scenario: Scenario) -> tuple[worlds.World, WireEntry]:
+    (entry,) = run(scenario).entries
+    return worlds.build(scenario), entry
+
+
+def moved(entry: WireEntry, share: float) -> WireEntry:
+    """Return the entry with an update that is off by a share of its norm."""
+    tensors = dict(entry.update.tensors)
+    norm = torch.stack([tensor.norm() for tensor in tensors.values()]).norm()
+    name, first = next(iter(tensors.items()))
+    direction = torch.ones_like(first) / first.numel() ** 0.5
+    return replace(entry, update=replace(entry.update, tensors={**tensors, name: first + share * norm * direction}))
+
+
+@pytest.mark.parametrize(
+    ("engine", "share", "matches"),
+    [("local", 1e-5, False), ("vectorized", 1e-5, True), ("vectorized", 3e-4, False), ("vectorized", 5e-3, False)],
+)
+def test_only_an_engine_that_rounds_otherwise_may_be_off_and_by_little(
+    scenario: Build, engine: str, share: float, matches: bool
+) -> None:
+    world, entry = observed(scenario(federation={"engine": engine, "batch_size": 2}))
+    assert replay(world, entry).matches
+    assert replay(world, moved(entry, share)).matches is matches
+
+
+def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
+    """Clients own different numbers of examples, and those of many count as much more."""
+    tables: dict[str, Any] = {
+        "federation": {"clients": 3, "algorithm": "fedavg", "local_epochs": 1, "batch_size": 2000},
+        "partition": {"scheme": "quantity-skew", "alpha": 1.0},
+        "threat": {"sees": "sum"},
+        "model": {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0},
+    }
+    world, entry = observed(scenario(**tables))
+    truth = replay(world, entry).truth
+    (batch,) = truth.batches
+    sizes = [len(share) for share in world.shares]
+    assert len(set(sizes)) == 3
+    assert truth.raw.examples == sum(sizes) == len(batch)
+    # Each takes one step from the weights received, on all that it owns: the mean over the union is one mean.
+    with torch.no_grad():
+        expected = torch.nn.functional.cross_entropy(world.model_with(entry.received)(batch.inputs), batch.labels)
+    assert truth.raw.loss == pytest.approx(float(expected), rel=1e-5)
