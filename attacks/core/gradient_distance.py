@@ -64,7 +64,7 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
     narrow the comparison to what they let through.
 
     Args:
-        observation: its sites must carry the true dropout rates.
+        observation: its sites must carry dropout rates, at best the client's.
         inputs: guessed examples, shape (B, *shape).
         labels: one an example, in the order of `inputs`.
         masks: one a site.
@@ -90,5 +90,9 @@ def _norm(tensors: Sequence[Tensor]) -> float:
 
 
 def knows_rates(observation: Observation) -> bool:
-    """Say whether the sites carry the true dropout rates, so that the client's forward pass can be repeated."""
+    """Say whether sites and model carry dropout rates that the attacker takes for the client's.
+
+    With `threat.rate_error` they are wrong, which it does not know: its forward pass is not the client's, and its
+    objective at the truth is not zero.
+    """
     return not observation.sites or "dropout-rates" in observation.threat.knows

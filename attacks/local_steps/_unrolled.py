@@ -35,10 +35,13 @@ class LocalStep:
 
 
 def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
-    """Return the steps of a client that passes over its N examples in the same order again and again."""
+    """Return the steps of a client that passes over its N examples in the same order again and again.
+
+    A step on an empty batch has no forward pass, and so no masks.
+    """
     sizes = batch_sizes(observation)
     return tuple(
-        LocalStep(torch.arange(end - size, end), sites_for(observation, size))
+        LocalStep(torch.arange(end - size, end), sites_for(observation, size) if size else ())
         for size, end in zip(sizes, accumulate(sizes), strict=True)
     )
 
@@ -139,8 +142,10 @@ class UnrolledComparison:
             name: (received - self._step_size * moved).requires_grad_()
             for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
         }
-        loss = self._loss(step, inputs, labels, masks, weights)
-        gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+        gradient = tuple(torch.zeros_like(moved) for moved in total)
+        if len(inputs):  # an empty Poisson batch is a step all the same
+            loss = self._loss(step, inputs, labels, masks, weights)
+            gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
 

@@ -208,5 +208,5 @@ def _by_step(masks: Masks, observation: Observation) -> Masks:
     return tuple(
         mask[(step.examples % examples).to(mask.device)].flatten(0, 1)
         for step in local_steps(observation)
-        for mask in grouped
+        for mask in grouped[: len(step.sites)]
     )

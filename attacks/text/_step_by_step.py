@@ -27,10 +27,10 @@ from fedsim.core.types import Observation, Tensors
 
 
 def can_go_on(observation: Observation) -> bool:
-    """Say whether the client's steps can be repeated once their sentences are known: plain SGD on next words."""
+    """Say whether the client's steps can be repeated once their sentences are known: plain SGD, all with next words."""
     return (
         observation.local_steps > 1
-        and observation.batch_sizes is not None
+        and all(observation.batch_sizes or (0,))
         and not observation.optimizer_settings.get("momentum")
         and not any(site.rate for site in observation.sites)
         and observation.labels is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import fnmatch
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -64,8 +65,8 @@ def observe(
         earlier: updates of the same client from rounds before, with their private sides; observed too if granted.
 
     Raises:
-        ScenarioError: the dropout rates are not granted, but stand in the model's own code, where they cannot be
-            hidden.
+        ScenarioError: the dropout rates are not granted, or granted with an error, but stand in the model's own code,
+            where they cannot be changed.
     """
     model = world.new_model()
     model.load_state_dict(dict(entry.received))
@@ -73,11 +74,14 @@ def observe(
     spec = world.dataset.spec
     sites = dropout_sites(model, spec.shape, batch_size or 1, spec.dtype)
     rate_error = world.scenario.threat.rate_error
-    if "dropout-rates" not in knows or rate_error:
-        _withhold_rates(model, sites)
-        sites = tuple(_misjudged(site, rate_error) if "dropout-rates" in knows else _unknown(site) for site in sites)
+    if "dropout-rates" not in knows:
+        withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
+        sites = _with_rates(model, sites, lambda _rate: 0.0, withheld)
+    elif rate_error:
+        wrong = "be misjudged by the attacker: set threat.rate_error to 0"
+        sites = _with_rates(model, sites, partial(_misjudged, error=rate_error), wrong)
     shared = _shared(model, world.scenario.threat.shares)
-    sizes = tuple(len(batch) for batch in truth.batches) if batch_size else None
+    sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
     examples = distinct(truth.private)
     return Observation(
         threat=ThreatModel(
@@ -198,14 +202,6 @@ def _labels(examples: Batch, steps: int) -> Tensor:
     return examples.labels.clone() if steps == 1 else torch.tensor(sorted(examples.labels.tolist()))
 
 
-def _misjudged(site: DropoutSite, error: float) -> DropoutSite:
-    return replace(site, rate=min(max(site.rate + error, 0.0), _HIGHEST_RATE))
-
-
-def _unknown(site: DropoutSite) -> DropoutSite:
-    return replace(site, rate=0.0)
-
-
 def _limits(scenario: Scenario) -> Iterator[str]:
     threat = scenario.threat
     if threat.shares != ("*",):
@@ -276,18 +272,23 @@ def _without_statistics(spec: InputSpec) -> InputSpec:
     return replace(spec, mean=(0.0,) * channels, std=(1.0,) * channels)
 
 
-def _withhold_rates(model: nn.Module, sites: tuple[DropoutSite, ...]) -> None:
-    hidden: set[str] = set()
+def _misjudged(rate: float, error: float) -> float:
+    return min(max(rate + error, 0.0), _HIGHEST_RATE) if rate else 0.0
+
+
+def _with_rates(
+    model: nn.Module, sites: tuple[DropoutSite, ...], shown: Callable[[float], float], what_cannot: str
+) -> tuple[DropoutSite, ...]:
+    """Return the sites with the rates that the attacker is shown, after putting them into its copy of the model."""
+    changed: set[str] = set()
     for name, module in model.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
-            module.p = 0.0
-            hidden.add(name)
+            module.p = shown(module.p)
+            changed.add(name)
         if isinstance(module, nn.MultiheadAttention):
-            module.dropout = 0.0
-            hidden.add(name)
-    visible = sorted({site.name for site in sites} - hidden)
-    if visible:
-        raise ScenarioError(
-            f"the dropout rate in '{visible[0]}' stands in the model's code and cannot be withheld from the attacker: "
-            "add 'dropout-rates' to threat.knows."
-        )
+            module.dropout = shown(module.dropout)
+            changed.add(name)
+    in_code = sorted({site.name for site in sites} - changed)
+    if in_code:
+        raise ScenarioError(f"the dropout rate in '{in_code[0]}' stands in the model's code and cannot {what_cannot}.")
+    return tuple(replace(site, rate=shown(site.rate)) for site in sites)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from attacks.core.gradient_distance import knows_rates, may_be_exact, verdict
 from fedsim.audit import Plan, Subject
 from fedsim.audit.inspecting import updates
 from fedsim.audit.subject import checked
@@ -181,7 +182,20 @@ def test_a_pattern_that_matches_no_parameter_names_the_nearest(watched: Watched)
 def test_misjudged_rates_hide_the_true_ones(watched: Watched) -> None:
     observation, _, _ = watched(threat={"rate_error": 0.1})
     assert [site.rate for site in observation.sites] == pytest.approx([0.35, 0.35])
-    assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == [0.0, 0.0]
+    assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == pytest.approx([0.35, 0.35])
+
+
+def test_with_misjudged_rates_no_guess_is_called_exact(watched: Watched) -> None:
+    """The attacker takes its rates for known; at the truth its gradient is another one than the client's."""
+    objectives: list[float] = []
+    for error in (0.0, 0.1):
+        observation, truth, _ = watched(threat={"rate_error": error}, knows=ALL)
+        assert knows_rates(observation)
+        assert observation.labels is not None
+        inputs, masks = truth.batches[0].inputs, truth.masks[0]
+        objectives.append(verdict(observation, inputs, observation.labels, masks, (0.0, "none")).objective)
+        assert may_be_exact(observation, objectives[-1]) is not bool(error)
+    assert not knows_rates(watched(knows=("labels",))[0])
 
 
 def test_withheld_rates_do_not_stand_in_the_model(watched: Watched) -> None:
@@ -206,8 +220,24 @@ def test_rates_that_cannot_be_withheld_are_refused(
         "def make(spec):\n    return Net(spec.classes)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
+    model = {"name": "own_net:make"}
     with pytest.raises(ScenarioError, match="add 'dropout-rates' to threat.knows"):
-        watched(model={"name": "own_net:make"}, knows=("labels",))
+        watched(model=model, knows=("labels",))
+    watched(model=model)
+    with pytest.raises(ScenarioError, match="cannot be misjudged by the attacker: set threat.rate_error to 0"):
+        watched(model=model, threat={"rate_error": 0.1})
+
+
+def test_a_granted_batch_size_may_be_none(watched: Watched) -> None:
+    training = {"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 3}
+    _, _, world = watched(federation=training)
+    sizes = [tuple(len(drawn) for drawn in world.drawn(1, client)) for client in range(8)]
+    client = next(client for client, own in enumerate(sizes) if not own[0] and any(own))
+    observation, _, _ = watched(federation=training, client=client)
+    assert observation.batch_size == 0
+    assert observation.batch_sizes == sizes[client]
+    assert observation.update.examples == observation.examples == sum(sizes[client])
+    assert [site.shape[0] for site in observation.sites] == [1, 1]
 
 
 def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:

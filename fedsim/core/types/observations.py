@@ -85,7 +85,8 @@ class Observation:
         learning_rate: the client's step size, for updates of kind ``"delta"``.
         sites: where the model drops out, for the known batch size or one example; rates are 0 unless
             ``dropout-rates`` are known.
-        batch_size: examples of the first step, or None; of a mean, those of all participants.
+        batch_size: examples of the first step, or None; of a mean, those of all participants. A Poisson batch may have
+            none; then `sites` are for one example.
         labels: labels of the batch, or None; of a mean, those of all participants, one after the other; of several
             steps, those of the distinct examples in ascending order, which says nothing about batches.
         masks: the true masks of every local step, or None.

@@ -1,5 +1,6 @@
 """Several local steps: the simulated client, its labels, and the two attacks from end to end."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -106,6 +107,36 @@ def test_the_truth_reproduces_the_update(watched: Watched, momentum: float) -> N
     comparison = unrolled(observation)
     assert cosine(comparison.gradients(inputs, masks, labels, [0])).item() < 1e-6
     assert cosine(comparison.gradients(inputs, tuple(torch.ones_like(m) for m in masks), labels, [0])).item() > 0.01
+
+
+@pytest.fixture
+def empty_first(watched: Watched) -> tuple[Observation, Truth, World]:
+    """A client whose first Poisson batch is empty, and not all of whose batches are."""
+    training = {
+        **{"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 4},
+        "optimizer": {**SGD, "momentum": 0.9},
+    }
+    _, _, world = watched(federation=training)
+    sizes = [[len(drawn) for drawn in world.drawn(1, client)] for client in range(8)]
+    client = next(client for client, own in enumerate(sizes) if not own[0] and sum(own) > 1)
+    return watched(federation=training, client=client)
+
+
+def test_the_truth_reproduces_an_update_with_an_empty_step(empty_first: tuple[Observation, Truth, World]) -> None:
+    observation, truth, _ = empty_first
+    inputs, labels = (torch.cat([getattr(b, of) for b in truth.batches])[None] for of in ("inputs", "labels"))
+    masks = tuple(mask[None] for step in truth.masks for mask in step)
+    assert cosine(unrolled(observation).gradients(inputs, masks, labels, [0])).item() < 1e-6
+
+
+@pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])
+def test_an_attack_goes_through_an_empty_step(
+    name: str, attack_named: Named, empty_first: tuple[Observation, Truth, World]
+) -> None:
+    guess, psnr = found(attack_named, name, empty_first, iterations=3)
+    assert len(psnr) == len(guess.inputs) == empty_first[0].examples
+    assert math.isfinite(guess.objective)
+    assert bool(torch.isfinite(guess.inputs).all())
 
 
 @given(st.lists(st.integers(0, 3), min_size=6, max_size=6))
