@@ -41,6 +41,7 @@ PROTOCOL, ROUND, UPLOAD, VECTOR, TYPE = "protocol", "config", "update", "vector"
 NOT_FINITE = Loss("not finite", "the update is not finite")
 _STATE = "secure-aggregation"
 _LARGEST_LOSS = 64.0
+_SEVERAL = 2  # examples, to see whether a rule counts them
 
 
 def summand(world: World, vector: Tensor, examples: int, loss: float, round_: int, client: int) -> Tensor | None:
@@ -78,6 +79,13 @@ def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
     result = weighted_mean(total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
     return result.mean[:-1], result.weight, loss
+
+
+def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
+    """Return how many examples are behind a sum: its weight, or what was drawn where every client weighs 1."""
+    if world.new_aggregator().weight(_SEVERAL) == _SEVERAL:
+        return weight
+    return sum(len(batch) for client in participants for batch in world.drawn(round_, client))
 
 
 def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:

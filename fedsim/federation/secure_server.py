@@ -28,6 +28,7 @@ from fedsim.federation.secure_client import (
     Stage,
     as_record,
     check_largest_sum,
+    examples_behind,
     mean_of,
     secure_settings,
 )
@@ -85,7 +86,8 @@ class SecureSum(Aggregation):
         self._settle()
         mean, weight, loss = mean_of(self._world, aggregate.total)
         self.tally.participants = list(aggregate.participants)
-        self.tally.examples, self.tally.loss = weight, loss * weight
+        self.tally.examples = examples_behind(self._world, server_round, aggregate.participants, weight)
+        self.tally.weight, self.tally.loss = weight, loss * weight
         self._watch_sum(server_round, mean)
         for client in aggregate.participants:
             self._note_counted(server_round, client)

@@ -69,12 +69,20 @@ class Orders(Iterable[Message]):
 
 @dataclass
 class Tally:
-    """What the server knows of the current round."""
+    """What came of the current round.
+
+    Attributes:
+        examples: behind the updates that counted. Clients state them; behind a secure sum in which all count alike
+            nobody does, and the simulation fills them in, for those who are granted them.
+        weight: of the updates that counted, in the mean of their losses.
+        loss: sum of the losses, each times its weight.
+    """
 
     cohort: tuple[int, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     participants: list[int] = field(default_factory=list)
     examples: int = 0
+    weight: int = 0
     loss: float = 0.0
 
     @property
@@ -84,8 +92,8 @@ class Tally:
 
     @property
     def training_loss(self) -> float:
-        """Mean training loss over the examples of the updates that counted."""
-        return self.loss / self.examples if self.examples else float("nan")
+        """Mean training loss over the examples of the updates that counted; over their clients, if all weigh alike."""
+        return self.loss / self.weight if self.weight else float("nan")
 
 
 class Aggregation(Strategy):
@@ -181,6 +189,7 @@ class Aggregation(Strategy):
                 self._journal.wire(self._observed(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
             tally.participants.append(reply.client)
             tally.examples += reply.examples
+            tally.weight += reply.examples
             tally.loss += reply.loss * reply.examples
             self._note_counted(round_, reply.client)
             yield Contribution(reply.client, reply.vector, reply.examples)

@@ -24,6 +24,8 @@ class Utility(NamedTuple):
 class RoundRecord(Part):
     """One federated round. What is tested is the new global model on the test set, when it is evaluated.
 
+    `training_loss` is the mean over the examples of the updates that counted, as they were stated; behind secure
+    aggregation with equal weights it is the mean over their clients, since the sum tells no more.
     `test_span_f1` is the micro F1 of spans, where labels are tags that mark them. `test_spearman` is the rank
     correlation of cosines with what people say, in [-1, 1], where there are no labels, and so no loss and no accuracy.
     `tokens` are those of the examples behind the updates that counted, what fills short ones up included; None unless

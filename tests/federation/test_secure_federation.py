@@ -484,6 +484,30 @@ def test_the_largest_sum_counts_what_dp_sgd_states(scenario: Build, passes: dict
     assert local_training(world, world.first_weights, 1, 0)[0].examples == 1024
 
 
+@pytest.mark.parametrize("mode", ["ideal", "masked"])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_examples_are_counted_and_losses_averaged_whatever_the_weights(
+    scenario: Build, mode: str, weighted: bool
+) -> None:
+    """Three clients, of which each passes over a share of another size: 1 is no number of examples."""
+    built = scenario(
+        federation={"clients": 3, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 2000},
+        partition={"scheme": "quantity-skew", "alpha": 1.0},
+        aggregation={"name": "mean", "weighted": weighted},
+        threat=SUM,
+        secure_aggregation={"mode": mode},
+    )
+    world, journal, without = worlds.build(built), run(built), run(plain(built))
+    owned = sum(map(len, world.shares))
+    (entry,) = journal.entries
+    assert entry.update.examples == without.entries[0].update.examples == 2 * owned
+    losses = [local_training(world, world.first_weights, 1, client)[0].loss for client in range(3)]
+    sizes = [len(share) if weighted else 1 for share in world.shares]
+    expected = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
+    # Losses up to 64 are rounded to one of 2^22 levels.
+    assert journal.rounds[0].training_loss == pytest.approx(expected, abs=2 * 64.0 / (2**22 - 1) + 1e-6)
+
+
 def test_the_mode_can_be_an_arm(scenario: Build) -> None:
     built = scenario(threat=SUM, arms={"secure_aggregation.mode": ["ideal", "masked"]})
     modes = [arm.secure_aggregation.mode for _, arm in arms(built) if arm.secure_aggregation]
