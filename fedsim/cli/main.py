@@ -13,6 +13,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     compare,
     demo,
     doctor,
+    expect,
     export,
     listing,
     new,

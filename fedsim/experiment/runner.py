@@ -186,7 +186,7 @@ def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
 
 def scenario_hash(scenario: Scenario) -> str:
     """Return the hash that identifies what a resolved scenario runs, seed included; how it is judged is no part."""
-    canonical = json.dumps(scenario.model_dump(mode="json", exclude={"policy", "tune"}), sort_keys=True)
+    canonical = json.dumps(scenario.model_dump(mode="json", exclude={"expected", "policy", "tune"}), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

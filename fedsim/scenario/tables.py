@@ -13,6 +13,7 @@ from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.record.policy import Policy
 from fedsim.scenario.choices import Aggregation, AttackChoice, Choice, ModelChoice
 from fedsim.scenario.clients import Federation, LabelNoise, Participation, Partition
+from fedsim.scenario.expectations import Expected
 from fedsim.scenario.judging import AuditSettings, Exposure, Membership, Scoring, Threat
 from fedsim.scenario.variations import Sweep, Tune, Values
 
@@ -50,6 +51,7 @@ class Scenario(Config):
     sweep: Sweep | None = None
     tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
+    expected: Expected = Field(default=Expected(), description="what `fedsim run --check` compares a run with")
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedsim.cli.commands._console import app, asked_to_stop, complain, say, screen
 from fedsim.core.errors import FedsimError
+
+if TYPE_CHECKING:
+    from fedsim.record import RunRecord
+    from fedsim.scenario import Scenario
 
 
 @app.command(
@@ -25,6 +30,10 @@ def run(
     seed: Annotated[int | None, typer.Option(min=0, help="override the scenario's seed")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the folder holds")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run in that folder")] = False,
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it departs"),
+    ] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
     from fedsim import report
@@ -38,6 +47,8 @@ def run(
     loaded = load(scenario, overrides)
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
+    if check:
+        _check_is_possible(loaded, scenario, overrides)
     folder = RunFolder(out or Path("results") / scenario.stem)
     earlier = folder.reopen() if resume else None
     if earlier is None:
@@ -51,6 +62,39 @@ def run(
         complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None
     page = report.build(folder.path)
+    _show(record, page)
+    if check:
+        _check(record, loaded)
+
+
+def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -> None:
+    """Refuse before anything runs: a check needs figures, and the scenario as it stands."""
+    if overrides:
+        raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
+    if not loaded.expected.figures and not loaded.expected.model_hash:
+        raise FedsimError(
+            f"{path}: expected: there is nothing to compare with. `fedsim expect FOLDER` prints the table "
+            "[expected] of an earlier run."
+        )
+
+
+def _check(record: RunRecord, scenario: Scenario) -> None:
+    """Say where a run departs from what its scenario expects, and exit with 1 if it does."""
+    from fedsim.experiment.expectation import departures
+
+    found = departures(record, scenario.expected)
+    for sentence in found:
+        complain(f"Departs: {sentence}.")
+    compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
+    say(f"Compared with [expected]: {compared - len(found)} of {compared} are as expected.")
+    if found:
+        raise typer.Exit(1)
+
+
+def _show(record: RunRecord, page: Path) -> None:
+    """Print what was found; exit with 1 if an audit contradicts a guarantee."""
+    from fedsim.cli import display
+
     if any(arm.attacks for arm in record.arms):
         screen.print(display.results(record))
     if (seen := display.composites(record)) is not None:

@@ -1,0 +1,26 @@
+"""`fedsim expect`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedsim.cli.commands._console import app, say
+
+
+@app.command(epilog="Example: fedsim expect results/00_quickstart >> scenarios/00_quickstart.toml")
+def expect(folder: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
+    """Print the figures of a run as the table [expected] of its scenario, which `fedsim run --check` reads."""
+    from fedsim.experiment.expectation import expectation
+    from fedsim.record.store import read_record
+
+    lines = [
+        "    { "
+        + ", ".join(f"{key} = {json.dumps(value, ensure_ascii=False)}" for key, value in figure.items())
+        + " },"
+        for figure in expectation(read_record(folder))["figures"]
+    ]
+    say("\n".join(["", "[expected]", "figures = [", *lines, "]"]))

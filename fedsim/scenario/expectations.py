@@ -1,0 +1,26 @@
+"""What a scenario's run is expected to give. It is no part of what is run."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fedsim.core.types import Config
+
+
+class ExpectedFigure(Config):
+    """One figure of one arm, and how far a run may be away from it."""
+
+    arm: str = Field(default="all", description="the arm's name in the record; 'all' where there are no arms")
+    attack: str = Field(default="", description="label of the attack, or source of a guarantee; empty: of the arm")
+    metric: str = Field(description="as `fedsim expect` names it, for example psnr_median")
+    value: float
+    tolerance: float = Field(default=0.0, ge=0, description="largest difference that is no departure")
+
+
+class Expected(Config):
+    """Figures and hashes that a run of the scenario as it stands should give again."""
+
+    figures: tuple[ExpectedFigure, ...] = ()
+    model_hash: dict[str, str] = Field(
+        default_factory=dict, description="arm to the hash of its trained model; bits depend on the processor"
+    )
