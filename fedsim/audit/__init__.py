@@ -32,6 +32,7 @@ def audit(
     policy: Policy | None = None,
     knows: Sequence[Knowledge] = KNOWS,
     seed: int = 0,
+    updates: int | None = None,
 ) -> AuditRecord:
     """Audit what a function returns, in this process: no memory limit, and the clock is heard between two operations.
 
@@ -43,13 +44,23 @@ def audit(
         policy: thresholds; see `verdict.broken`.
         knows: what the attacker is granted; see `fedsim.core.types.Knowledge`.
         seed: of everything that is drawn.
+        updates: attacked for each batch size and each defense; as many as give a few images when absent.
 
     Raises:
         FedsimError: the factory raises or returns something else, or nothing can be audited.
     """
     clock = Clock(60.0 * minutes)
     name = getattr(factory, "__qualname__", type(factory).__name__)
-    plan = Plan(target=name, batches=tuple(batches), minutes=minutes, seed=seed, knows=tuple(knows))
+    command = f"fedsim.audit.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
+    plan = Plan(
+        target=name,
+        batches=tuple(batches),
+        minutes=minutes,
+        seed=seed,
+        knows=tuple(knows),
+        updates=updates,
+        command=command,
+    )
     with TemporaryDirectory() as temporary:
         folder = out or Path(temporary)
         running.prepare(folder)

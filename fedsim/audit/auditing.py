@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -54,7 +52,7 @@ def run(
     record = AuditRecord(
         plan=plan,
         policy=policy,
-        environment=environment(shlex.join(["fedsim", *sys.argv[1:]])),
+        environment=environment(plan.command),
         started=datetime.now(UTC).isoformat(timespec="seconds"),
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
@@ -102,8 +100,9 @@ def _inspected(book: Book, subject: Checked, size: int, seconds: float) -> Inspe
     check(world, subject)
     _introduce(book, world)
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
-    iterations = inspector.iterations(world, seconds / enough(size))
-    return inspector.inspect(world, updates(world), enough(size), iterations, seconds, f"batch {size}")
+    most = book.plan.updates or enough(size)
+    iterations = inspector.iterations(world, seconds / most)
+    return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}")
 
 
 def _inspect_captured(book: Book, subject: Checked) -> None:

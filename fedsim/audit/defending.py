@@ -14,7 +14,7 @@ from fedsim.audit import members
 from fedsim.audit.book import Book
 from fedsim.audit.clock import OutOfTime, limited
 from fedsim.audit.foreign import reason
-from fedsim.audit.inspecting import Inspector, updates
+from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
 from fedsim.audit.subject import Checked
 from fedsim.audit.training import Trained, accuracy_lost, trained
@@ -28,7 +28,6 @@ from fedsim.scenario.world import World
 _FOR_MEMBERS = 0.25  # share of the time that is left
 _TRIALS = 10  # that are hoped for; what is cheap leaves time for more
 _FOR_THE_ATTACK = 0.6  # share of a trial
-_UPDATES = 2
 _IMAGES = 4
 _LEAST_SECONDS = 1.0
 _STRONGER: dict[str, tuple[tuple[tuple[str, Any], ...], ...]] = {  # beside the defaults, which are the papers'
@@ -52,7 +51,7 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = max(_UPDATES, _IMAGES // worst)
+    most = book.plan.updates or enough(worst, _IMAGES)
     bare = world_of(subject, book.plan, worst, Setting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
     iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds / most)

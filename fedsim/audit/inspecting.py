@@ -29,6 +29,7 @@ from fedsim.threat.observe import observe
 
 _ATTACK = "auto"
 _LEAST_IMAGES = 8
+_LEAST_UPDATES = 2
 _MOST_ITERATIONS = 2000
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
@@ -134,6 +135,7 @@ class Inspector:
             iterations=found.iterations,
             best_iteration=found.best_iteration,
             stopped=found.stopped,
+            history=found.history,
             notes=found.notes,
             facts=dict(found.facts),
             arrays=name,
@@ -171,9 +173,9 @@ def updates(world: World) -> Iterator[Seen]:
             yield Seen(WireEntry(round_, 0, world.first_weights, update), truth)
 
 
-def enough(batch_size: int) -> int:
-    """Return how many updates give at least 8 images, and at least 2."""
-    return max(2, _LEAST_IMAGES // batch_size)
+def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
+    """Return how many updates give so many images, and at least 2."""
+    return max(_LEAST_UPDATES, images // batch_size)
 
 
 def _search(

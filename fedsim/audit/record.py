@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ from fedsim.scenario import Scoring
 RECORD = "audit.json"
 ARRAYS = "audit.npz"
 PAGE = "audit.html"
+PROJECT = "pyproject.toml"  # where a policy stands unless another file is named
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
@@ -31,6 +33,8 @@ class Plan(_Part):
         batches: batch sizes to attack.
         minutes: wall time of everything.
         memory: GiB of address space of the process that runs the user's code; 0 for no limit.
+        updates: attacked for each batch size and each defense; as many as give a few images when absent.
+        command: what a user types to run it again.
     """
 
     target: str
@@ -39,6 +43,8 @@ class Plan(_Part):
     knows: tuple[Knowledge, ...] = KNOWS
     seed: int = Field(default=0, ge=0)
     memory: float = Field(default=0.0, ge=0)
+    updates: int | None = Field(default=None, ge=1)
+    command: str = ""
     defend: bool = Field(default=True, description="whether defenses are tried; without, an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
@@ -75,12 +81,16 @@ class Inspection(_Part):
 
 
 class Training(_Part):
-    """A short training from the audited weights, on the client's own examples."""
+    """A short training from the audited weights, on the client's own examples.
+
+    `guessing` is the accuracy of who always names the most frequent class of the test data.
+    """
 
     rounds: int
     batch_size: int
     test_examples: int
     accuracy: float
+    guessing: float
     loss: float
     seconds_a_round: float
 
@@ -133,6 +143,25 @@ class AuditRecord(_Part):
     unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")
     not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit, but for which no time was left")
     seconds: float = 0.0
+
+
+def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> str:
+    """Return what a user types to run an audit again; settings at their defaults are left out."""
+    words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
+    words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]
+    if plan.knows != KNOWS:
+        words += ["--knows", ",".join(plan.knows)]
+    if plan.updates is not None:
+        words += ["--updates", str(plan.updates)]
+    if memory is not None:
+        words += ["--memory", f"{memory:g}"]
+    if not plan.defend:
+        words.append("--no-defenses")
+    if policy != Path(PROJECT):
+        words += ["--policy", str(policy)]
+    given = {"--client-app": plan.client_app, "--gradients": plan.gradients, "--weights": plan.weights}
+    words += [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    return shlex.join(words)
 
 
 def read(folder: Path) -> AuditRecord:

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.audit import verdict
-from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.audit.record import AuditRecord, Inspection, Trial
 from fedsim.record import Interval
 from fedsim.scenario import Scoring
 
@@ -18,7 +18,7 @@ from fedsim.scenario import Scoring
 def updates(record: AuditRecord) -> Table:
     """Return what was recovered from updates, a row a batch size."""
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
-    for heading in ("batch", "updates", "images", "recovered", "PSNR median", "by"):
+    for heading in ("batch", "updates", "images", "iterations", "recovered", "PSNR median", "by"):
         table.add_column(heading, justify="left" if heading == "by" else "right")
     for own in record.inspections:
         table.add_row(*map(Text, _row(own)))
@@ -46,24 +46,38 @@ def members(record: AuditRecord) -> Table:
 
 
 def defenses(record: AuditRecord) -> Table:
-    """Return what defenses stop and cost, the best first."""
+    """Return what defenses stop and cost, the best first, and what they were attacked with."""
     table = Table(title="Defenses, at their defaults where nothing else is said", title_justify="left")
-    for heading in ("defense", "recovered", "accuracy lost, points", "loss", "time of a round", "keeps the policy"):
+    table.caption = Text("recovered: share with its interval, over n updates of so many iterations")
+    for heading in ("defense", "recovered", "accuracy lost, points", "loss", "round", "keeps the policy"):
         table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
+    if record.control is not None:
+        table.add_row("none (control)", _searched(record.control), "", "", "", "")
     for own in verdict.ranked(record):
-        kept = "no policy" if record.policy.is_empty else "no" if verdict.broken_by(record.policy, own) else "yes"
         table.add_row(
             Text(own.name),
-            recovered(own.inspection) if verdict.is_tested(own) else "ended by the clock",
+            _searched(own.inspection),
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",
-            kept,
+            kept(record, own),
         )
     for own in record.trials:
         if own.failure:
-            table.add_row(Text(own.name), Text(own.failure), "", "", "", "")
+            table.add_row(Text(own.name), _searched(own.inspection), Text(own.failure), "", "", "undecided")
     return table
+
+
+def kept(record: AuditRecord, trial: Trial) -> str:
+    """Return whether a defense keeps the policy, for people."""
+    state = verdict.judged(record, trial)
+    return "no policy" if record.policy.is_empty and state != "undecided" else state
+
+
+def _searched(found: Inspection | None) -> str:
+    if found is None:
+        return "not attacked"
+    return f"{recovered(found)}\nn = {len(found.victims)}, {found.iterations} it."
 
 
 @contextmanager
@@ -122,7 +136,7 @@ def winner(inspection: Inspection) -> str:
 
 def _row(own: Inspection) -> tuple[str, ...]:
     if own.failure is not None:
-        return (str(own.batch_size), "", "", "", "", own.failure)
+        return (str(own.batch_size), "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
     median = own.summary.psnr_median if own.summary else None
     images = sum(len(victim.scores) for victim in own.victims)
@@ -131,6 +145,7 @@ def _row(own: Inspection) -> tuple[str, ...]:
         str(own.batch_size),
         str(len(own.victims)),
         str(images),
+        str(own.iterations),
         recovered(own),
         f"{interval(median, 1, 1)} dB" if median else "",
         by if len(failures) < len(own.victims) else failures[0],

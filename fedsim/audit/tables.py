@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.audit import verdict
+from fedsim.audit import screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.metrics.statistics import succeeded
 from fedsim.record.store import write_whole
@@ -28,11 +28,15 @@ _IMAGE_COLUMNS = (
     "mse",
     "recovered",
 )
-_DEFENSE_COLUMNS = (
+DEFENSE_COLUMNS = (
     "defense",
     "batch",
+    "updates",
     "images",
+    "iterations",
     "recovered_share",
+    "recovered_low",
+    "recovered_high",
     "accuracy_loss",
     "accuracy_loss_low",
     "accuracy_loss_high",
@@ -40,7 +44,9 @@ _DEFENSE_COLUMNS = (
     "loss_change",
     "slowdown",
     "epsilon",
+    "keeps_policy",
     "breaks",
+    "undecided",
     "failure",
 )
 
@@ -48,7 +54,7 @@ _DEFENSE_COLUMNS = (
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
     write_whole(folder / IMAGES, _csv(_IMAGE_COLUMNS, images(record)))
-    write_whole(folder / DEFENSES, _csv(_DEFENSE_COLUMNS, defenses(record)))
+    write_whole(folder / DEFENSES, _csv(DEFENSE_COLUMNS, defenses(record)))
 
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
@@ -61,25 +67,41 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row a defense."""
+    """Return one row a defense, after one of the control."""
     rows: list[tuple[Any, ...]] = []
+    if record.control is not None:
+        rows.append(("control", *_searched(record.control), *[""] * 11))
     for own in record.trials:
-        lost, found = own.accuracy_loss, own.inspection
+        lost = own.accuracy_loss
         rows.append(
             (
                 own.name,
-                found.batch_size if found else "",
-                sum(len(victim.scores) for victim in found.victims) if found else "",
-                found.recovered if found else "",
-                *((lost.value, lost.low, lost.high, lost.n) if lost else ("", "", "", "")),
+                *_searched(own.inspection),
+                *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 own.loss_change if own.loss_change is not None else "",
                 own.slowdown if own.slowdown is not None else "",
                 max((stated.epsilon for stated in own.guarantees), default=""),
+                "undecided" if own.failure else screen.kept(record, own),
                 " ".join(verdict.broken_by(record.policy, own)),
+                "; ".join(verdict.undecided(record, own)),
                 own.failure or "",
             )
         )
     return rows
+
+
+def _searched(found: Inspection | None) -> tuple[Any, ...]:
+    """Return what was attacked, how long, and what was recovered."""
+    if found is None:
+        return ("",) * 7
+    share = found.summary.success if found.summary else None
+    return (
+        found.batch_size,
+        len(found.victims),
+        sum(len(victim.scores) for victim in found.victims),
+        found.iterations,
+        *((share.value, share.low, share.high) if share else [""] * 3),
+    )
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:

@@ -64,6 +64,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
+        guessing=float(world.dataset.test.labels.bincount().max()) / len(correct),
         loss=loss,
         seconds_a_round=spent / rounds,
     )

@@ -1,15 +1,20 @@
-"""What an audit means for the policy: thresholds that are broken, and the defense to be recommended."""
+"""What an audit means for the policy: thresholds that are broken, what is undecided, and the defense to recommend."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Literal
 
+from fedsim.audit import evidence
 from fedsim.audit.record import AuditRecord, Inspection, Trial
 from fedsim.record import GuaranteeRecord, Interval, MembershipRecord
 from fedsim.record.policy import Policy
 
 BROKEN = 3  # exit code
 _FPR = 0.01
+
+Judgement = Literal["yes", "no", "undecided"]
+_ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
 
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
@@ -22,22 +27,52 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
-    """Return a sentence for every threshold about which the audit says nothing."""
-    policy, found = record.policy, list[str]()
-    if policy.max_recognisable is not None:
-        if not any(own.recovered is not None and not own.is_unknown for own in record.inspections):
-            found.append("max_recognisable was not judged: no reconstruction was scored.")
-        found += [
-            f"max_recognisable: the search on batch {own.batch_size} was ended by the clock; it might recover more."
-            for own in record.inspections
-            if own.is_short
-        ]
-    if policy.max_membership_tpr is not None and best_membership(record.membership) is None:
-        found.append(
-            "max_membership_tpr was not judged: no membership attack came to a rate at 1 % false positives, which "
-            "takes time and at least 100 non-members, half of the test data."
+    """Return a sentence for every threshold about which the audit decides nothing."""
+    policy = record.policy
+    found = list(_open_inspections(policy, record.inspections, record.plan.scoring.confidence))
+    if policy.max_membership_tpr is not None and not tuple(_members(policy, record.membership)):
+        found += _open_members(policy, record.membership)
+    return tuple(f"Undecided: {own}." for own in found)
+
+
+def _open_inspections(policy: Policy, inspections: Sequence[Inspection], confidence: float) -> Iterator[str]:
+    if policy.max_recognisable is None:
+        return
+    if not any(own.recovered is not None and not own.is_unknown for own in inspections):
+        yield "max_recognisable was not judged, since no reconstruction was scored"
+        return
+    for own in inspections:
+        if own.failure is None and not tuple(_recognisable(policy, [own])):
+            reasons = (*evidence.doubts(own), *_open_share(policy, own, confidence))
+            if reasons:
+                yield f"max_recognisable on batch {own.batch_size}, since {'; '.join(reasons)}"
+
+
+def _open_share(policy: Policy, found: Inspection, confidence: float) -> Iterator[str]:
+    """Yield that too few updates were attacked for the limit, where that is so."""
+    limit = policy.max_recognisable
+    if limit is None or found.summary is None:
+        return
+    share = found.summary.success
+    if evidence.may_exceed(share, limit):
+        most = 100 if share.high is None else 100 * share.high
+        needed = evidence.updates_for(limit, confidence)
+        enough = f": none of {needed} would keep it (--updates {needed})" if needed else ""
+        yield f"n = {share.n} leaves up to {most:.0f} % open and the limit is {100 * limit:g} %{enough}"
+
+
+def _open_members(policy: Policy, records: Sequence[MembershipRecord]) -> Iterator[str]:
+    limit, best = policy.max_membership_tpr, best_membership(records)
+    if limit is None:
+        return
+    if best is None:
+        yield (
+            "max_membership_tpr was not judged, since no membership attack came to a rate at 1 % false positives, "
+            "which takes time and at least 100 non-members, half of the test data"
         )
-    return tuple(found)
+    elif evidence.may_exceed(best[1], limit):
+        most = 100 if best[1].high is None else 100 * best[1].high
+        yield f"{best[0]} may find up to {most:.0f} % of the members, and the limit is {100 * limit:g} %"
 
 
 def broken_by(policy: Policy, trial: Trial) -> tuple[str, ...]:
@@ -57,38 +92,76 @@ def best_membership(records: Sequence[MembershipRecord]) -> tuple[str, Interval]
     return max(known, key=lambda own: own[1].value) if known else None
 
 
+def judged(record: AuditRecord, trial: Trial) -> Judgement:
+    """Return whether a client with one more defense keeps the policy; never "yes" without evidence."""
+    if broken_by(record.policy, trial):
+        return "no"
+    return "undecided" if undecided(record, trial) else "yes"
+
+
+def undecided(record: AuditRecord, trial: Trial) -> tuple[str, ...]:
+    """Return what is missing to say that a defense protects the client, each without its full stop."""
+    return tuple(_undecided(record, trial))
+
+
+def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
+    policy, found, lost = record.policy, trial.inspection, trial.accuracy_loss
+    if found is None:
+        yield "it was not attacked"
+        return
+    yield from evidence.doubts(found)
+    yield from weak_control(record)
+    if policy.is_empty:
+        if not evidence.is_below(found, record.control):
+            yield "the intervals with and without it overlap"
+        return
+    yield from _open_share(policy, found, record.plan.scoring.confidence)
+    yield from _open_members(policy, trial.membership)
+    limit = policy.max_accuracy_loss
+    if limit is not None and (lost is None or evidence.may_exceed(lost, limit)):
+        most = "an unknown part" if lost is None or lost.high is None else f"up to {100 * lost.high:.1f} points"
+        yield f"it may cost {most} of test accuracy, and the limit is {100 * limit:g} points"
+
+
+def weak_control(record: AuditRecord) -> tuple[str, ...]:
+    """Return why the client without further defenses is no measure for those with, each without its full stop."""
+    found, own = list[str](), record.training
+    if record.control is None or control_failed(record):
+        found.append("without it nothing was recovered either")
+    if own is not None and not evidence.has_learned(own):
+        found.append(
+            f"without it the training learned nothing (test accuracy {100 * own.accuracy:.0f} %, the most frequent "
+            f"class {100 * own.guessing:.0f} %), so what it costs is not known"
+        )
+    return tuple(found)
+
+
 def ranked(record: AuditRecord) -> list[Trial]:
     """Return the defenses that were measured, the best first.
 
-    Those that keep the policy come first, by what they cost; the others, and all without a policy, by what they let
-    through. Last come those whose attack was ended by the clock.
+    Those that keep the policy come first, then what is undecided. Where a policy is kept they are in the order of what
+    they cost, else of what they let through.
     """
 
     def key(trial: Trial) -> tuple[float, ...]:
-        breaks, share = len(broken_by(record.policy, trial)), _share(trial.inspection)
+        state, share = _ORDER.index(judged(record, trial)), _share(trial.inspection)
+        breaks = len(broken_by(record.policy, trial))
         lost = max(trial.accuracy_loss.value, 0.0) if trial.accuracy_loss else 1.0
         slowdown = trial.slowdown or 1.0
         if breaks or record.policy.is_empty:
-            return breaks, share, lost, slowdown
-        return breaks, lost, share, slowdown
+            return state, breaks, share, lost, slowdown
+        return state, breaks, lost, share, slowdown
 
-    return sorted(_measured(record), key=lambda own: (not is_tested(own), *key(own)))
+    return sorted(_measured(record), key=key)
 
 
 def recommended(record: AuditRecord) -> Trial | None:
-    """Return the defense to use: it keeps the policy, or without one lets less through than no defense at all."""
-    first = next((own for own in ranked(record) if is_tested(own)), None)
-    if first is None or broken_by(record.policy, first):
-        return None
-    if record.policy.is_empty and _share(first.inspection) >= _share(record.control):
-        return None
-    return first
+    """Return the defense to use, where there is evidence for one.
 
-
-def is_tested(trial: Trial) -> bool:
-    """Return whether the attack on a defense came to its end; one that the clock ended shows nothing about it."""
-    found = trial.inspection
-    return found is not None and not found.is_short and not any(victim.failure for victim in found.victims)
+    It keeps the policy, or without one lets less through than no defense at all.
+    """
+    first = next(iter(ranked(record)), None)
+    return first if first is not None and judged(record, first) == "yes" else None
 
 
 def sentence(record: AuditRecord) -> str:
@@ -98,7 +171,7 @@ def sentence(record: AuditRecord) -> str:
             return "No attack came to a guess within the time, so nothing is known. Give the audit more minutes."
         return "No attack came to a guess, so nothing is known. The page says why each one failed."
     best = recommended(record)
-    if best is None or control_failed(record):
+    if best is None:
         return _why_none(record)
     settings = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
     return f"Recommended: {best.name}{f' ({settings})' if settings else ''}. {_cost(best)}"
@@ -109,20 +182,32 @@ def _why_none(record: AuditRecord) -> str:
         return "A captured update cannot be defended afterwards: audit the factory without it to try defenses."
     if not record.plan.defend:
         return "No defense was tried, as asked for."
-    if control_failed(record) and any(own.recovered for own in record.inspections):
-        return (
-            "No defense can be recommended: in the short time that each of them got, the attack did not succeed even "
-            "without one. Give the audit more minutes."
-        )
-    if control_failed(record) and not broken(record):
-        return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
+    if control_failed(record):
+        return _without_control(record)
     closest = next(iter(ranked(record)), None)
-    if closest is None or not is_tested(closest):
-        return "No attack on a defense came to its end within the time. Give the audit more minutes."
+    if closest is None:
+        return "Undecided: no defense was attacked and trained within the time. Give the audit more minutes."
+    if judged(record, closest) == "undecided":
+        return (
+            f"Undecided: no defense is recommended. {closest.name} comes closest, but "
+            f"{'; '.join(undecided(record, closest))}."
+        )
     return (
         f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"
     )
+
+
+def _without_control(record: AuditRecord) -> str:
+    if any(own.recovered for own in record.inspections):
+        return (
+            "Undecided: in the short time that each defense got, the attack did not succeed even without one, so none "
+            "is recommended. Give the audit more minutes."
+        )
+    reasons = dict.fromkeys(reason for own in record.inspections for reason in evidence.doubts(own))
+    if reasons:
+        return f"Undecided: nothing was recovered without further defenses, but {'; '.join(reasons)}."
+    return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
 
 
 def _cost(trial: Trial) -> str:
@@ -135,11 +220,19 @@ def _cost(trial: Trial) -> str:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
     guarantee = "" if trial.guarantees else " No attack that failed is a guarantee."
     return (
-        f"With it {100 * _share(trial.inspection):.0f} % of the images of batch {trial.inspection.batch_size} were "
-        f"recovered; it costs {100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after "
-        f"{trial.training.rounds} rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
+        f"With it {_recovered(trial.inspection)} of the images of batch {trial.inspection.batch_size} were recovered "
+        f"({len(trial.inspection.victims)} updates, {trial.inspection.iterations} iterations); it costs "
+        f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {trial.training.rounds} "
+        f"rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
         f"{trial.training.seconds_a_round:.2g} s, {trial.slowdown or 1.0:.2g} times as long as without.{guarantee}"
     )
+
+
+def _recovered(found: Inspection) -> str:
+    share = found.summary.success if found.summary else None
+    if share is None or share.low is None or share.high is None:
+        return f"{100 * _share(found):.0f} %"
+    return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
 
 
 def _measured(record: AuditRecord) -> list[Trial]:

@@ -61,6 +61,10 @@ def test_a_pipeline_sees_exit_code_3_and_what_is_printed_is_nobodys_order(tmp_pa
     assert done.returncode == 3, done.stderr
     assert "The policy is broken: max_recognisable = 0.05, but 100 %" in done.stderr
     assert "Page: results/audit-prints/audit.html" in done.stdout
+    assert (
+        "--batch 1 --minutes 3 --out results/audit-prints --seed 0 --no-defenses"
+        in (tmp_path / "results" / "audit-prints" / "audit.html").read_text()
+    )
     assert '{"done": ""}' in (tmp_path / "results" / "audit-prints" / "audit.log").read_text()
 
 

@@ -1,13 +1,17 @@
 """What the thresholds make of a record, and that the page shows hostile names as text."""
 
+import io
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
+from rich.console import Console
 
-from fedsim.audit import page, running, screen, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial
+from fedsim.audit import evidence, page, running, screen, tables, verdict
+from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial, command_of
 from fedsim.core.errors import FedsimError
-from fedsim.metrics.statistics import summarise
+from fedsim.metrics.statistics import summarise, wilson
 from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -15,26 +19,32 @@ from fedsim.record.policy import Policy
 HOSTILE = "pkg:<script>alert(1)</script>"
 
 
-def inspection(recovered: int, of: int = 4, batch: int = 1) -> Inspection:
-    """Return what was found in as many updates of one image."""
+def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 500, **victim: object) -> Inspection:
+    """Return what was found in as many updates of one image, by searches that came to rest."""
     victims = tuple(
         VictimRecord(
             round=number + 1,
             client=0,
             scores=(ItemScore(index=0, mse=0, mse_normalised=0, psnr=30, ssim=float(hit), label=1, guessed_label=1),),
-        )
+            stopped="no improvement",
+        ).model_copy(update=victim)
         for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
     )
-    return Inspection(batch_size=batch, iterations=9, victims=victims, summary=summarise(victims, "ssim", 0.5, 0))
+    summary = summarise(victims, "ssim", 0.5, 0)
+    return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
 
 
-def trial(name: str, recovered: int, lost: float) -> Trial:
+LEARNED = Training(rounds=5, batch_size=4, test_examples=100, accuracy=0.5, guessing=0.2, loss=1.0, seconds_a_round=0.1)
+ENOUGH = 40  # updates, none recovered: at most 9 % with their interval
+
+
+def trial(name: str, recovered: int, lost: float, of: int = ENOUGH, **found: object) -> Trial:
     return Trial(
         name=name,
         settings={"scale": 0.1},
-        inspection=inspection(recovered),
-        training=Training(rounds=5, batch_size=4, test_examples=20, accuracy=0.5, loss=1.0, seconds_a_round=0.1),
-        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=20),
+        inspection=inspection(recovered, of, **found),  # type: ignore[arg-type]
+        training=LEARNED,
+        accuracy_loss=Interval(value=lost, low=lost - 0.01, high=lost + 0.01, n=100),
         loss_change=0.1,
         slowdown=1.5,
     )
@@ -58,6 +68,7 @@ def record(policy: Policy, **found: object) -> AuditRecord:
         started="now",
         inspections=(inspection(4),),
         control=inspection(4),
+        training=LEARNED,
     )
     return base.model_copy(update=found)
 
@@ -82,38 +93,141 @@ def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
 
 
 def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
-    trials = (trial("free", 4, 0.0), trial("dear", 0, 0.04), trial("fair", 0, 0.01), trial("ruinous", 0, 0.4))
+    trials = (trial("free", 40, 0.0), trial("dear", 0, 0.035), trial("fair", 0, 0.01), trial("ruinous", 0, 0.4))
     found = record(Policy(max_recognisable=0.1, max_accuracy_loss=0.05), trials=trials)
     assert [own.name for own in verdict.ranked(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
-    assert text.startswith("Recommended: fair (scale = 0.1). With it 0 % of the images of batch 1 were recovered")
-    assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 20) after 5 rounds" in text
+    assert text.startswith(
+        "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the images of batch 1 were recovered (40 updates, "
+        "500 iterations)"
+    )
+    assert "costs +1.0 (+0.0 to +2.0) points of test accuracy (n = 100) after 5 rounds" in text
     assert "No attack that failed is a guarantee." in text
 
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
-    found = record(Policy(max_recognisable=0.1), trials=(trial("weak", 3, 0.0), trial("weaker", 4, 0.0)))
+    found = record(Policy(max_recognisable=0.1), trials=(trial("weak", 30, 0.0), trial("weaker", 40, 0.0)))
     assert verdict.recommended(found) is None
     assert "None of the 2 defenses that were measured is enough. weak comes closest." in verdict.sentence(found)
 
 
 def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -> None:
-    assert verdict.recommended(record(Policy(), trials=(trial("useless", 4, 0.0),))) is None
-    best = verdict.recommended(record(Policy(), trials=(trial("useless", 4, 0.0), trial("some", 2, 0.1))))
+    assert verdict.recommended(record(Policy(), trials=(trial("useless", 40, 0.0),))) is None
+    best = verdict.recommended(record(Policy(), trials=(trial("useless", 40, 0.0), trial("some", 4, 0.1))))
     assert best is not None
     assert best.name == "some"
+    overlapping = record(Policy(), trials=(trial("some", 2, 0.1, of=4),))
+    assert verdict.recommended(overlapping) is None
+    assert verdict.sentence(overlapping).endswith("the intervals with and without it overlap.")
 
 
-def test_what_the_clock_ended_is_no_success_of_the_defense() -> None:
-    unknown = trial("unknown", 0, 0.0)
-    assert unknown.inspection is not None
-    unknown = unknown.model_copy(update={"inspection": unknown.inspection.model_copy(update={"is_short": True})})
+MOVING = ((1, 1.0), (80, 0.5), (100, 0.4))  # a fifth of the objective was gained in the last fifth of the search
+AT_REST = ((1, 1.0), (80, 0.5), (100, 0.4999))
+
+
+@pytest.mark.parametrize(
+    ("searched", "reason"),
+    [
+        ({"iterations": 199}, "the searches had 199 iterations, fewer than 200"),
+        ({"stopped": "iterations used up", "history": MOVING}, "40 of 40 searches did not converge"),
+        ({"stopped": "solved in closed form", "history": ((1, 0.3),)}, "40 of 40 searches did not converge"),
+        ({"stopped": "objective is not a number", "history": ((1, 0.3), (2, math.nan))}, "40 of 40 searches did"),
+        ({"failure": "it broke"}, "no attack came to a guess"),
+        ({"of": 30}, "n = 30 leaves up to 11 % open and the limit is 10 %: none of 35 would keep it (--updates 35)"),
+    ],
+)
+def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reason: str) -> None:
+    own = trial("any", 0, 0.0, **searched)
+    found = record(Policy(max_recognisable=0.1), trials=(own,))
+    assert verdict.judged(found, own) == "undecided"
+    assert any(reason in said for said in verdict.undecided(found, own))
+    assert verdict.recommended(found) is None
+    assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
+    assert screen.kept(found, own) == "undecided"
+    assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
+
+
+@pytest.mark.parametrize(
+    "searched", [{"iterations": 200}, {"of": 35}, {"stopped": "iterations used up", "history": AT_REST}]
+)
+def test_with_evidence_it_is_decided(searched: dict[str, Any]) -> None:
+    own = trial("any", 0, 0.0, **searched)
+    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
+
+
+def test_what_was_recovered_needs_no_long_search() -> None:
+    own = trial("any", 40, 0.0, iterations=1)
+    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "no"
+
+
+def test_an_upper_limit_of_any_measure_is_kept_only_by_its_interval() -> None:
+    own = trial("any", 0, 0.015)  # at most 2.5 points
+    policy = Policy(max_recognisable=0.1, max_accuracy_loss=0.02)
+    assert verdict.undecided(record(policy, trials=(own,)), own) == (
+        "it may cost up to 2.5 points of test accuracy, and the limit is 2 points",
+    )
+    policy = Policy(max_recognisable=0.1, max_membership_tpr=0.3)
+    judged = own.model_copy(update={"membership": (membership(0.2),)})  # its interval reaches 1
+    assert verdict.undecided(record(policy, trials=(judged,)), judged) == (
+        "lira may find up to 100 % of the members, and the limit is 30 %",
+    )
+    assert "max_membership_tpr was not judged" in verdict.undecided(record(policy, trials=(own,)), own)[0]
+
+
+def test_a_client_that_learns_nothing_without_a_defense_measures_no_cost() -> None:
+    idle = LEARNED.model_copy(update={"accuracy": 0.27})  # with 100 test examples the interval reaches 0.2
+    own = trial("any", 0, 0.0)
+    found = record(Policy(max_recognisable=0.1), training=idle, trials=(own,))
+    assert verdict.judged(found, own) == "undecided"
+    assert "the training learned nothing (test accuracy 27 %, the most frequent class 20 %)" in verdict.sentence(found)
+    assert verdict.judged(record(Policy(max_recognisable=0.1), trials=(own,)), own) == "yes"
+
+
+@pytest.mark.parametrize("limit", [0.01, 0.05, 0.1, 0.5])
+def test_the_advised_number_of_updates_is_the_least_that_keeps_the_limit(limit: float) -> None:
+    needed = evidence.updates_for(limit, 0.95)
+    assert needed is not None
+    assert (wilson(0, needed).high or 1.0) <= limit < (wilson(0, needed - 1).high or 1.0)
+    assert evidence.updates_for(0.0, 0.95) is None
+
+
+def test_the_client_itself_is_undecided_where_its_attacks_prove_nothing() -> None:
     policy = Policy(max_recognisable=0.1)
-    assert verdict.recommended(record(policy, trials=(unknown,))) is None
-    assert verdict.sentence(record(policy, trials=(unknown,))).startswith("No attack on a defense came to its end")
-    best = verdict.recommended(record(policy, trials=(unknown, trial("tested", 0, 0.04))))
-    assert best is not None
-    assert best.name == "tested"
+    short = inspection(0, 4, iterations=40)
+    found = record(policy, inspections=(inspection(4), short))
+    assert len(verdict.broken(found)) == 1
+    assert verdict.unjudged(found) == (
+        "Undecided: max_recognisable on batch 1, since the searches had 40 iterations, fewer than 200; n = 4 leaves "
+        "up to 49 % open and the limit is 10 %: none of 35 would keep it (--updates 35).",
+    )
+    assert verdict.unjudged(record(policy, inspections=(inspection(0, ENOUGH),))) == ()
+
+
+def test_terminal_and_page_show_how_long_and_on_how_much_was_searched(tmp_path: Path) -> None:
+    found = record(Policy(max_recognisable=0.1), trials=(trial("any", 0, 0.0, iterations=40),))
+    console = Console(width=160, record=True, file=io.StringIO())
+    console.print(screen.updates(found))
+    console.print(screen.defenses(found))
+    text = console.export_text()
+    assert "0 (0 to 9) %" in text
+    assert "n = 40, 40 it." in text
+    assert "n = 4, 500 it." in text
+    assert "undecided" in text
+    page.write(found, tmp_path)
+    html = (tmp_path / "audit.html").read_text()
+    assert "undecided <small>the searches had 40 iterations, fewer than 200;</small>" in html
+    assert '<td class="number">40</td><td class="number">40</td><td class="number">0 (0 to 9) %</td>' in html
+    assert "Recommended" not in html
+
+
+def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
+    plan = Plan(target="my.train:make client", batches=(1, 4), minutes=2, defend=False, updates=9, knows=("labels",))
+    plan = plan.model_copy(update={"gradients": Path("g.npz")})
+    command = command_of(plan, Path("results/audit-make"), Path("strict.toml"), None)
+    assert command == (
+        "fedsim audit 'my.train:make client' --batch 1,4 --minutes 2 --out results/audit-make --seed 0 --knows labels "
+        "--updates 9 --no-defenses --policy strict.toml --gradients g.npz"
+    )
 
 
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
@@ -125,13 +239,18 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     assert verdict.sentence(found).startswith("No attack came to a guess within the time, so nothing is known.")
     assert screen.recovered(none) == "not known"
     found = record(Policy(), inspections=(none, inspection(0)), control=none)
+    assert verdict.sentence(found) == (
+        "Undecided: nothing was recovered without further defenses, but no attack came to a guess."
+    )
+    found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
     assert verdict.sentence(found).startswith("Nothing was recovered")
     assert screen.recovered(inspection(0)).startswith("0 (0 to")
 
 
 def test_where_the_control_fails_nothing_is_recommended() -> None:
     found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
-    assert verdict.sentence(found).startswith("No defense can be recommended: in the short time")
+    assert verdict.sentence(found).startswith("Undecided: in the short time")
+    assert verdict.recommended(found) is None
 
 
 def test_hostile_names_are_text_and_the_page_needs_no_network(tmp_path: Path) -> None:

@@ -34,6 +34,9 @@ def audit(
         Path | None, typer.Option(help="weights they were computed at, .safetensors or .npz; the function's if absent")
     ] = None,
     defenses: Annotated[bool, typer.Option(help="try defenses; without them an audit may end early")] = True,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="updates attacked for each batch size and defense; more narrow intervals")
+    ] = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
@@ -44,19 +47,21 @@ def audit(
     """
     from fedsim.audit import Plan, running, verdict
     from fedsim.audit import screen as tables
-    from fedsim.audit.record import KNOWS
+    from fedsim.audit.record import KNOWS, command_of
     from fedsim.record.policy import policy_of
 
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
         raise FedsimError("--client-app and --gradients exclude each other: choose where the update comes from.")
+    folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,
         batches=_sizes(batch),
         minutes=minutes,
         seed=seed,
         defend=defenses,
+        updates=updates,
         memory=_physical() if memory is None else memory,
         client_app=client_app,
         gradients=gradients,
@@ -64,7 +69,7 @@ def audit(
         knows=KNOWS if knows is None else _knowledge(knows),
     )
     rules = policy_of(policy)
-    folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
+    plan = plan.model_copy(update={"command": command_of(plan, folder, policy, memory)})
     with tables.counting(screen) as told:
         record = running.run(plan, rules, folder, told)
     for sentence in record.threat_model:
