@@ -20,6 +20,7 @@ from fedsim.audit.clock import Clock  # noqa: E402
 from fedsim.audit.record import Plan  # noqa: E402
 from fedsim.core.errors import FedsimError, told  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
+from fedsim.scenario import own_models  # noqa: E402
 
 
 def serve() -> None:
@@ -35,8 +36,9 @@ def serve() -> None:
     clock = Clock(order["end"] - time.monotonic())  # this clock is the same in every process of a machine
     tell(f"calls {plan.target}")
     try:
-        own = subject.made(subject.found(plan.target), plan.target)
-        auditing.run(own, plan, policy, Path(order["folder"]), clock, tell)
+        with own_models.staying(f"'{plan.target}'"):
+            own = subject.made(subject.found(plan.target), plan.target)
+            auditing.run(own, plan, policy, Path(order["folder"]), clock, tell)
     except FedsimError as error:
         tell(str(error), "mistake")
     except MemoryError:

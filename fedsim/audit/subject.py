@@ -22,6 +22,7 @@ from fedsim.audit.foreign import reason
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.types import Batch, Dataset, InputSpec, Loss
+from fedsim.scenario import own_models
 
 MOST_EXAMPLES = 2000
 _IMAGES = 4  # dimensions of a batch of images: examples, channels, height, width
@@ -176,8 +177,7 @@ def _copied(subject: Subject, name: str) -> nn.Module:
     model = cast("Any", subject.model)
     if not isinstance(model, nn.Module):
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
-    if not any(p.requires_grad for p in model.parameters()):
-        raise FedsimError(f"'{name}' returned a model without a trainable parameter: it sends nothing.")
+    own_models.check_structure(model, f"the model of '{name}'")
     try:
         copied = copy.deepcopy(model).cpu().float().train()
     except Exception as error:
@@ -290,13 +290,7 @@ def _statistics(
 def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str) -> int:
     """Try one training step on a copy, and return the number of classes."""
     trial = copy.deepcopy(model)
-    try:
-        with seeding.contained(0):
-            scores = cast("Any", trial(images))
-    except Exception as error:
-        raise FedsimError(
-            f"the model of '{name}' fails on {len(images)} images of shape {tuple(images.shape[1:])}: {reason(error)}."
-        ) from error
+    scores = cast("Any", own_models.called(trial, images, f"the model of '{name}'"))
     if not isinstance(scores, Tensor) or scores.ndim != _LOGITS or len(scores) != len(images):
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(images)}, classes).")

@@ -34,7 +34,7 @@ from fedsim.core.types import Batch, Dataset, DropoutSite, Loss, Mechanism, Publ
 from fedsim.core.vectors import Layout
 from fedsim.data.label_noise import noisy_labels
 from fedsim.data.partition import partition
-from fedsim.scenario import Choice, Scenario
+from fedsim.scenario import Choice, Scenario, own_models
 
 
 @dataclass(frozen=True)
@@ -441,7 +441,7 @@ def build(scenario: Scenario) -> World:
             fewer examples than a local step takes.
     """
     dataset = _dataset(scenario.data.model_dump_json())
-    return World(
+    world = World(
         scenario=scenario,
         dataset=_with_noise(scenario, dataset),
         shares=_shares(scenario, dataset),
@@ -449,6 +449,22 @@ def build(scenario: Scenario) -> World:
         defenses=tuple(sorted(_as_written(scenario), key=lambda defense: PLACES.index(defense.place))),
         optimizer=scenario.federation.optimizer.make("component"),
         server_optimizer=scenario.aggregation.optimizer.make("component"),
+    )
+    if ":" in scenario.model.name:
+        _check_own_model(world)
+    return world
+
+
+def _check_own_model(world: World) -> None:
+    """Try a model that a user brings, on as many examples as a local step has, at most two."""
+    scenario, train = world.scenario, world.dataset.train
+    few = min(2, scenario.federation.batch_size)
+    own_models.checked(
+        lambda: scenario.model.make("model", world.dataset.spec),
+        Batch(train.inputs[:few], train.labels[:few]),
+        None if world.objectives else world.criterion,
+        world.dataset.spec.classes,
+        whose=f"model '{scenario.model.name}'",
     )
 
 

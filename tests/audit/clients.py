@@ -1,6 +1,10 @@
 """Factories as users write them, good and bad. Nothing here knows fedsim, except where a subject is returned."""
 
+import os
+import signal
+import sys
 import time
+import warnings
 
 import torch
 from torch import Tensor, nn
@@ -97,10 +101,30 @@ def normalised_over_batches() -> tuple[nn.Module, nn.Module, DataLoader]:
     return model, nn.CrossEntropyLoss(), loader()
 
 
-def dies() -> None:
-    import os
+def lazy() -> tuple[nn.Module, nn.Module, DataLoader]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return nn.Sequential(nn.Flatten(), nn.LazyLinear(4)), nn.CrossEntropyLoss(), loader()
 
-    os._exit(7)
+
+def parallel() -> tuple[nn.Module, nn.Module, DataLoader]:
+    return nn.DataParallel(perceptron()), nn.CrossEntropyLoss(), loader()
+
+
+def in_place() -> tuple[nn.Module, nn.Module, DataLoader]:
+    return nn.Sequential(nn.ReLU(inplace=True), perceptron()), nn.CrossEntropyLoss(), loader()
+
+
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def leaves() -> None:
+    os._exit(0)
+
+
+def exits() -> None:
+    sys.exit(3)
 
 
 NO_FUNCTION = 3

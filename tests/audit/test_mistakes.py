@@ -33,11 +33,14 @@ def audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Audited:
         ),
         ("clients:returns_nothing", r"returned NoneType, expected a tuple \(model, loss, loader\)"),
         ("clients:returns_no_module", "returned object for the model, expected a torch.nn.Module"),
-        ("clients:fails_forward", r"fails on 2 images of shape \(1, 8, 8\): IndexError: no such layer"),
+        ("clients:fails_forward", r"fails on 2 examples of shape \(1, 8, 8\): IndexError: no such layer"),
         ("clients:labels_out_of_range", "a label is 3, but the model scores classes 0 to 2"),
         ("clients:words", r"yields torch.int64 of shape \(1, 5\), expected images"),
         ("clients:nothing_to_read", "yields 0 examples, expected at least 2"),
-        ("clients:frozen", "a model without a trainable parameter"),
+        ("clients:frozen", "the model of 'clients:frozen' has nothing to train: all its parameters are frozen"),
+        ("clients:lazy", "the model of 'clients:lazy' has a lazy layer: '1.weight' has no size yet"),
+        ("clients:parallel", "the model of 'clients:parallel' is wrapped in DataParallel"),
+        ("clients:in_place", "the model of 'clients:in_place' changes its input in place"),
         (
             "clients:normalised_over_batches",
             "batch 1: one training step failed: ValueError: Expected more than 1 value",
@@ -71,7 +74,9 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             marks=pytest.mark.slow,
         ),
         ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),
-        ("clients:dies", {}, "ended with 7, perhaps for lack of memory"),
+        ("clients:dies", {}, "ended with -9, perhaps for lack of memory"),
+        ("clients:leaves", {}, r"'clients:leaves' ended the process with exit code 0 \(clients.py, line"),
+        ("clients:exits", {}, r"'clients:exits' ended the process with exit code 3 \(clients.py, line"),
     ],
 )
 def test_a_process_of_its_own_survives_everything(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,11 +41,13 @@ def run(
     from fedsim.cli import display
     from fedsim.experiment import runner
     from fedsim.record.store import RunFolder
-    from fedsim.scenario import load
+    from fedsim.scenario import load, own_models
 
     sys.path.insert(0, str(Path.cwd()))
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    loaded = load(scenario, overrides)
+    foreign = f"code that {scenario} names"
+    with own_models.staying(foreign):
+        loaded = load(scenario, overrides)
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:
@@ -56,11 +59,15 @@ def run(
     command = shlex.join(["fedsim", *sys.argv[1:]])
     say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
     try:
-        with asked_to_stop() as stop, display.watching(screen) as watcher:
+        with own_models.staying(foreign), asked_to_stop() as stop, display.watching(screen) as watcher:
             record = runner.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
     except KeyboardInterrupt:
         complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None
+    except FedsimError:
+        with suppress(OSError):
+            folder.path.rmdir()  # where nothing was found there is no run
+        raise
     page = report.build(folder.path)
     _show(record, page)
     if check:

@@ -1,0 +1,262 @@
+"""A model that a user brings: what is checked about it before anything runs, so that a mistake is one sentence.
+
+`staying` keeps the process alive while code of his own runs.
+"""
+
+from __future__ import annotations
+
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, in_a_line, told
+from fedsim.core.types import Batch
+
+_WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+def checked(
+    make: Callable[[], object],
+    batch: Batch,
+    criterion: Callable[[Any, Tensor], Tensor] | None,
+    classes: int,
+    *,
+    whose: str,
+) -> None:
+    """Make a model twice, try a training step, and say what would go wrong later.
+
+    Args:
+        make: returns the model.
+        batch: a few examples, as a client trains on them.
+        criterion: ``criterion(outputs, labels) -> scalar``; None where outputs are no scores of the labels.
+        classes: scores of each label.
+        whose: names the model at the start of a sentence.
+
+    Raises:
+        FedsimError: the model cannot be trained, watched or repeated; one sentence says why and what helps.
+    """
+    with staying(whose):
+        model = _made(make, whose)
+        check_structure(model, whose)
+        _check_types(model, whose)
+        _check_same(model, _made(make, whose), whose)
+        _check_step(model.train(), batch, criterion, classes, whose)
+
+
+def check_structure(model: nn.Module, whose: str) -> None:
+    """Say what a model is made of that cannot be trained or watched.
+
+    Raises:
+        FedsimError: it is wrapped, scripted or compiled, has no trainable parameter, or one without values.
+    """
+    for module in model.modules():
+        if isinstance(module, _WRAPPERS):
+            raise FedsimError(
+                f"{whose} is wrapped in {type(module).__name__}, which spreads a batch over devices. Return its "
+                ".module."
+            )
+        if isinstance(module, torch.jit.ScriptModule):
+            raise FedsimError(
+                f"{whose} is scripted, so nothing inside can be watched. Return the module as it was before torch.jit."
+            )
+        if hasattr(module, "_orig_mod"):
+            raise FedsimError(
+                f"{whose} is compiled, so nothing inside can be watched. Return the module as it was before "
+                "torch.compile."
+            )
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if nn.parameter.is_lazy(tensor):
+            raise FedsimError(
+                f"{whose} has a lazy layer: '{name}' has no size yet. Give the layer its size, or call the model once "
+                "before you return it."
+            )
+        if tensor.device.type != "cpu":
+            raise FedsimError(f"{whose} has '{name}' on device '{tensor.device}', expected 'cpu'. Return model.cpu().")
+    for name, parameter in model.named_parameters():
+        _check_values(name, parameter, whose)
+    _check_trainable(model, whose)
+
+
+def _check_values(name: str, parameter: Tensor, whose: str) -> None:
+    if not parameter.numel():
+        raise FedsimError(
+            f"{whose} has an empty parameter: '{name}' has shape {tuple(parameter.shape)}. Leave it out of the model."
+        )
+    if any(stride == 0 and size > 1 for stride, size in zip(parameter.stride(), parameter.shape, strict=True)):
+        raise FedsimError(
+            f"{whose} has a parameter whose values share memory: '{name}' is an expanded tensor. Make it with .clone()."
+        )
+    if not bool(parameter.isfinite().all()):
+        raise FedsimError(f"{whose} has first weights that are not finite: '{name}'. Initialise it.")
+
+
+def _check_trainable(model: nn.Module, whose: str) -> None:
+    if any(parameter.requires_grad for parameter in model.parameters()):
+        return
+    why = "all its parameters are frozen" if any(True for _ in model.parameters()) else "it has no parameters"
+    raise FedsimError(
+        f"{whose} has nothing to train: {why}, so a client would send nothing. Keep a tensor as nn.Parameter, with "
+        "requires_grad left on."
+    )
+
+
+def _check_types(model: nn.Module, whose: str) -> None:
+    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
+        if (tensor.is_floating_point() or tensor.is_complex()) and tensor.dtype != torch.float32:
+            raise FedsimError(
+                f"{whose} has '{name}' of type {tensor.dtype}, expected torch.float32. Return model.float()."
+            )
+
+
+def _check_same(model: nn.Module, again: nn.Module, whose: str) -> None:
+    """Compare two models of two calls under one seed: every process makes its own."""
+    first, second = model.state_dict(), again.state_dict()
+    odd = sorted(first.keys() ^ second.keys())
+    odd += [name for name, tensor in first.items() if name in second and not _equal(tensor, second[name])]
+    if odd:
+        raise FedsimError(
+            f"{whose} is another one with every call: '{odd[0]}' differs. Draw first weights with torch's global "
+            "generator, which is seeded, and keep nothing between two calls."
+        )
+
+
+def _equal(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other)
+
+
+def _check_step(
+    model: nn.Module,
+    batch: Batch,
+    criterion: Callable[[Any, Tensor], Tensor] | None,
+    classes: int,
+    whose: str,
+) -> None:
+    shape = (*batch.labels.shape, classes) if criterion is not None else None
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
+    outputs = called(model, batch.inputs, whose)
+    check_outputs(outputs, len(batch), shape, whose)
+    model.load_state_dict(before, strict=False)
+    again = called(model, batch.inputs, whose)
+    if not torch.equal(outputs, again):
+        raise FedsimError(
+            f"{whose} answers twice differently to the same examples, weights and seed, so what a client did cannot be "
+            "repeated for scoring. Draw with torch's global generator, which is seeded, and keep nothing between two "
+            "calls but registered buffers."
+        )
+    _check_gradient(model, again.sum() if criterion is None else criterion(again, batch.labels), whose)
+
+
+def called(model: nn.Module, inputs: Tensor, whose: str) -> Tensor:
+    """Return what a model returns, whatever that is.
+
+    Raises:
+        FedsimError: it raises, or writes into its inputs.
+    """
+    given = inputs.clone()
+    version = given._version  # counts the writes in place, also those that leave the values
+    try:
+        with seeding.contained(0):
+            outputs = cast("Tensor", model(given))
+    except Exception as error:
+        shape = tuple(inputs.shape[1:])
+        raise FedsimError(f"{whose} fails on {len(inputs)} examples of shape {shape}: {told(error)}.") from error
+    if given._version != version:
+        raise FedsimError(
+            f"{whose} changes its input in place, and with it the client's data. Begin with inputs.clone(), or leave "
+            "inplace=True out of the first layer."
+        )
+    return outputs
+
+
+def check_outputs(outputs: object, examples: int, shape: tuple[int, ...] | None, whose: str) -> None:
+    """Say what is wrong with what a model returns.
+
+    Args:
+        outputs: what it returned.
+        examples: on so many.
+        shape: that is expected; None where only the number of examples is.
+        whose: names the model at the start of a sentence.
+
+    Raises:
+        FedsimError: it is no tensor, or has another shape, type or device, or values that are not finite.
+    """
+    expected = f"one tensor of shape {shape}" if shape is not None else f"one tensor of {examples} rows"
+    if not isinstance(outputs, Tensor):
+        raise FedsimError(f"{whose} returns {_kind(outputs)}, expected {expected}. Return the scores alone.")
+    if tuple(outputs.shape) != shape if shape is not None else outputs.shape[:1] != (examples,):
+        what = ", a score for every class of every label" if shape is not None else ""
+        raise FedsimError(
+            f"{whose} returns shape {tuple(outputs.shape)} for {examples} examples, expected {expected}{what}."
+        )
+    if outputs.dtype != torch.float32:
+        raise FedsimError(f"{whose} returns {outputs.dtype}, expected torch.float32. Leave casts and autocast out.")
+    if not bool(outputs.isfinite().all()):
+        raise FedsimError(f"{whose} returns scores that are not finite with its first weights. Check its scale.")
+
+
+def _kind(outputs: object) -> str:
+    if isinstance(outputs, tuple | list):
+        return f"a {'tuple' if isinstance(outputs, tuple) else 'list'} of {len(cast('tuple[object, ...]', outputs))}"
+    return "None" if outputs is None else f"{type(outputs).__name__}"
+
+
+def _check_gradient(model: nn.Module, loss: Tensor, whose: str) -> None:
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    except RuntimeError as error:
+        raise FedsimError(
+            f"{whose} gives no gradient: {in_a_line(error).rstrip('.')}. Its scores must come from its parameters, by "
+            "operations that torch can differentiate: no .detach(), no .data, no torch.no_grad()."
+        ) from error
+    if all(gradient is None for gradient in gradients):
+        raise FedsimError(f"{whose} gives no gradient: its scores do not depend on any trainable parameter.")
+    for name, gradient in zip(parameters, gradients, strict=True):
+        if gradient is not None and gradient.layout != torch.strided:
+            raise FedsimError(f"{whose} has a sparse gradient at '{name}'. Leave sparse=True out of the layer.")
+
+
+def _made(make: Callable[[], object], whose: str) -> nn.Module:
+    with seeding.contained(0):
+        model = make()
+    if not isinstance(model, nn.Module):
+        raise FedsimError(f"{whose} is of type {type(model).__name__}, expected a torch.nn.Module.")
+    return model
+
+
+@contextmanager
+def staying(whose: str) -> Iterator[None]:
+    """Say so when foreign code ends the process, instead of ending without a word.
+
+    `os._exit` leaves no other trace than an exit code that may be 0, so it is replaced while the block runs.
+
+    Raises:
+        FedsimError: it raised SystemExit or called `os._exit` in this process.
+    """
+    owner, leave = os.getpid(), os._exit
+
+    def left(code: int) -> NoReturn:
+        if os.getpid() != owner:  # a child process that ends as it should
+            leave(code)
+        raise SystemExit(code)
+
+    os._exit = left
+    try:
+        yield
+    except SystemExit as error:
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+        where = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+        raise FedsimError(
+            f"{whose} ended the process with exit code {error.code}{where}. Let it raise an exception instead."
+        ) from error
+    finally:
+        os._exit = leave
