@@ -318,9 +318,21 @@ def results(record: RunRecord) -> Table:
             cells: Sequence[str] = ("-",) * (len(of_text if is_text else headings) + 1)
             if summary is not None:
                 figures = _of_text(summary) if is_text else _of_images(summary)
-                cells = (_percent(summary.success), *figures, str(summary.success.n))
+                unsure = "" if arm.replay_matches else " (truth unsure)"
+                cells = (_percent(summary.success) + unsure, *figures, str(summary.success.n))
             table.add_row(arm.name, attack.label, *cells)
     return table
+
+
+def unrepeated(record: RunRecord) -> list[str]:
+    """Return a sentence for every arm whose scores may be against the wrong truth."""
+    return [
+        f"The truth of {arm.name} is unsure: repeating what the clients did gave another update than the one on the "
+        "wire, so the scores may be against the wrong images. Something in the model, or in a component or defense, "
+        "draws numbers that the seed does not reach, or keeps something between two calls."
+        for arm in record.arms
+        if arm.attacks and not arm.replay_matches
+    ]
 
 
 def _of_images(summary: Summary) -> tuple[str, str]:

@@ -7,7 +7,7 @@ ought to succeed, an attack that was granted the dropout masks or any attack whe
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, NamedTuple
 
 from fedsim.core.types import Knowledge
@@ -238,9 +238,17 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
     if arm.attacks or not arm.membership:
-        yield _sentence(arm, judge)
+        yield _doubted(_sentence(arm, judge), arm)
     if arm.membership:
         yield _membership_sentence(arm)
+
+
+def _doubted(sentence: Sentence, arm: ArmRecord) -> Sentence:
+    """Say beside a score that it may be against the wrong truth, where what the clients did could not be repeated."""
+    if arm.replay_matches or not arm.attacks:
+        return sentence
+    after = f"{sentence.after} The truth of this score is unsure: what the clients did could not be repeated."
+    return replace(sentence, after=after)
 
 
 def _membership_sentence(arm: ArmRecord) -> Sentence:

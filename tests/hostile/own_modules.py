@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fedsim.core.types import InputSpec
 
+CHECKED = 2
 _calls = count()
 
 
@@ -80,6 +81,16 @@ class _Counting(Perceptron):
     def forward(self, inputs: Tensor) -> Tensor:
         self.calls += 1
         return super().forward(inputs) * self.calls
+
+
+class _Late(Perceptron):
+    """Its own randomness begins after the calls that check it."""
+
+    calls = 0
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(inputs) * (1.0 if self.calls <= CHECKED else 1.0 + random.random())
 
 
 class _OnlyBuffers(nn.Module):
@@ -210,6 +221,7 @@ random_drop = of(lambda _own, call, inputs: call(inputs) * (random.random() > 0.
 numpy_noise = of(lambda _own, call, inputs: call(inputs) + float(np.random.default_rng().normal()))
 own_generator = _Generated
 counting = _Counting
+late = _Late
 named_differently = with_(_named_differently)
 weights_of_numpy = with_(_weights_of_numpy)
 a_class = with_(lambda _model, _spec: Perceptron)

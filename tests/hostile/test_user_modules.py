@@ -105,19 +105,36 @@ def test_the_check_leaves_no_trace_in_what_is_drawn_later(scenario: Callable[...
     assert torch.equal(torch.rand(3), expected)
 
 
+def ran(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str = "") -> object:
+    """Run a scenario of that module as a user does; return the exit code."""
+    path = folder / "own.toml"
+    path.write_text(
+        f'title = "own"\n[data]\nname = "digits"\n[model]\nname = "own_modules:{name}"\n'
+        f"[federation]\nclients = 4\nbatch_size = 2\n{more}"
+    )
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr("sys.argv", ["fedsim", "run", str(path), "--out", "results/own"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return ended.value.code
+
+
+def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attack = '[[attacks]]\nname = "inverting-gradients"\niterations = 2\n'
+    assert ran(tmp_path, monkeypatch, "late", f'[threat]\nknows = ["labels"]\n{attack}') == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "The truth of all is unsure: repeating what the clients did gave another update" in said
+    assert "(truth" in said  # in the cell of the score, which a narrow terminal breaks
+    page = (tmp_path / "results" / "own" / "report.html").read_text()
+    assert "The truth of this score is unsure: what the clients did could not be repeated." in page
+
+
 @pytest.mark.parametrize("name", ["leaves", "exits_at_once", "too_few_scores"])
 def test_the_command_says_so_with_exit_code_2_and_leaves_no_folder(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = tmp_path / "own.toml"
-    path.write_text(
-        f'title = "own"\n[data]\nname = "digits"\n[model]\nname = "own_modules:{name}"\n'
-        "[federation]\nclients = 4\nbatch_size = 2\n"
-    )
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sys.argv", ["fedsim", "run", str(path), "--out", "results/own"])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
+    assert ran(tmp_path, monkeypatch, name) == 2
     assert WRONG[name] in capsys.readouterr().err.replace("\n", " ")
     assert not (tmp_path / "results" / "own").exists()

@@ -260,7 +260,10 @@ def test_an_unfinished_run_says_so(report, records, status):
 
 def test_a_replay_that_differs_is_not_hidden(report, records):
     arm = records.typical().arms[0].model_copy(update={"replay_matches": False})
-    assert "wrong truth" in report(records.run([arm])).text
+    page = report(records.run([arm]))
+    assert "wrong truth" in page.text
+    assert "The truth of this score is unsure: what the clients did could not be repeated." in page.text
+    assert "unsure" not in report(records.typical()).text
 
 
 def test_the_sentence_matches_one_victim(report, records):

@@ -110,9 +110,7 @@ def _show(record: RunRecord, page: Path) -> None:
         screen.print(display.memberships(record))
     if any(arm.exposure for arm in record.arms):
         screen.print(display.exposures(record))
-    for line in display.guarantees(record):
-        say(line)
-    for line in display.audits(record):
+    for line in (*display.unrepeated(record), *display.guarantees(record), *display.audits(record)):
         say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
