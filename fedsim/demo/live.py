@@ -7,19 +7,24 @@ It stores nothing, sends nothing elsewhere, and answers only to its own address:
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
+import socket
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+from weakref import WeakSet
 
 from pydantic import ValidationError
 
-from fedsim.core.errors import FedsimError
+from fedsim.core.errors import FedsimError, told
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
 from fedsim.demo.victim import SIDE
@@ -28,7 +33,11 @@ ADDRESS = "127.0.0.1"
 LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
 _DRAINED = 1 << 20
 _LONGEST_QUEUE = 32
-_SILENCE_SECONDS = 10
+_MOST_VIEWERS = 64  # at the same time, each in a thread; the queue of attacks is shorter
+_REQUEST_SECONDS = 10  # for a whole request to arrive, however slowly it is sent
+_SILENCE_SECONDS = 10  # in which a viewer must take what is sent to him, all waiting together
+_LONGEST_LENGTH = 9  # digits
+_CLOSING_SECONDS = 5
 _PATIENCE_SECONDS = 0.5
 _BAR = tuple(255 if column == SIDE // 2 else 0 for _ in range(SIDE) for column in range(SIDE))
 _HEADERS = {
@@ -111,11 +120,14 @@ class LiveServer(ThreadingHTTPServer):
         Raises:
             FedsimError: the port is taken or not allowed.
         """
+        self.is_closing = threading.Event()
+        self.attacking = WeakSet[threading.Thread]()
         try:
             super().__init__((ADDRESS, port), _Viewer)
         except (OSError, OverflowError) as error:
             raise FedsimError(f"cannot listen on port {port}: {error}. Choose another --port.") from error
         self.slots = Slots(attacks or os.cpu_count() or 1)
+        self._room = threading.BoundedSemaphore(_MOST_VIEWERS)
         self.iterations = iterations
         self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
         page = rendered(
@@ -134,12 +146,76 @@ class LiveServer(ThreadingHTTPServer):
         """Where the page is."""
         return f"http://{ADDRESS}:{self.server_port}/"
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Give a viewer a thread, or turn him away where all are taken."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+            return
+        with contextlib.suppress(OSError):
+            request.sendall(b"HTTP/1.0 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a viewer, and make room for another."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say what is broken here, but nothing about who asked; a viewer who leaves is no error."""
+        error = sys.exception()
+        if isinstance(error, Exception) and not isinstance(error, OSError):
+            print(f"The demo failed: {told(error)}", file=sys.stderr)
+
+    def server_close(self) -> None:
+        """Stop listening, and end the attacks: Python must not end under a thread that is inside torch."""
+        super().server_close()
+        self.is_closing.set()
+        end = time.monotonic() + _CLOSING_SECONDS
+        for thread in list(self.attacking):
+            thread.join(max(0.0, end - time.monotonic()))
+
+
+class _Arriving(io.RawIOBase):
+    """What a viewer sends, read until one deadline for all of it."""
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        self._connection = connection
+        self._end = time.monotonic() + seconds
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Read some.
+
+        Raises:
+            TimeoutError: the deadline is over.
+        """
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        before = self._connection.gettimeout()
+        self._connection.settimeout(left)
+        try:
+            return self._connection.recv_into(buffer)
+        finally:
+            self._connection.settimeout(before)
+
 
 class _Viewer(BaseHTTPRequestHandler):
     """One request."""
 
     server: LiveServer  # pyright: ignore[reportIncompatibleVariableOverride] - the only one that uses this handler
     timeout = _SILENCE_SECONDS
+
+    def setup(self) -> None:
+        """Prepare to read and write."""
+        super().setup()
+        self.rfile.close()
+        self.rfile = io.BufferedReader(_Arriving(self.connection, _REQUEST_SECONDS))
+        self._patience = float(_SILENCE_SECONDS)
 
     def do_GET(self) -> None:
         """Send the page or one of its files."""
@@ -166,6 +242,7 @@ class _Viewer(BaseHTTPRequestHandler):
                 self._answer(order)
 
     def _answer(self, order: Order) -> None:
+        self.server.attacking.add(threading.current_thread())
         try:
             self._begin(HTTPStatus.OK, "text/event-stream; charset=utf-8", None)
             with self.server.slots.one(lambda place: self._tell("waiting", {"place": place})):
@@ -178,7 +255,18 @@ class _Viewer(BaseHTTPRequestHandler):
         self._tell("end", {})
 
     def _tell(self, event: str, about: dict[str, Any]) -> None:
+        """Send an event.
+
+        Raises:
+            OSError: the viewer has left, takes too long to read, or the server closes.
+        """
+        if self.server.is_closing.is_set():
+            raise ConnectionAbortedError
+        begin = time.monotonic()
         self.wfile.write(f"event: {event}\ndata: {json.dumps(about, allow_nan=False)}\n\n".encode())
+        self._patience -= time.monotonic() - begin
+        if self._patience < 0:
+            raise TimeoutError
 
     def _is_foreign(self) -> bool:
         """Refuse requests that were meant for another host, or come from another page."""
@@ -191,11 +279,11 @@ class _Viewer(BaseHTTPRequestHandler):
     def _order(self) -> Order | None:
         """Read what is asked for, or refuse it."""
         stated = self.headers.get("Content-Length", "")
-        if not stated.isdecimal():
+        if not (stated.isascii() and stated.isdecimal()):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "The request must state its length.")
             return None
-        length = int(stated)
-        body = self.rfile.read(min(length, _DRAINED))
+        length = int(stated) if len(stated) <= _LONGEST_LENGTH else 10**_LONGEST_LENGTH
+        body = self.rfile.read(length) if length <= _DRAINED else b""
         if length > LARGEST_BODY:
             self._refuse(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"A request may have {LARGEST_BODY} bytes.")
             return None

@@ -1,5 +1,6 @@
 """`fedsim demo` as a person types it: which demo, where to, and how the live one ends."""
 
+import json
 import os
 import re
 import signal
@@ -45,3 +46,28 @@ def test_the_live_demo_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> 
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
     assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_ends_it_in_peace_while_an_attack_runs(tmp_path: Path) -> None:
+    with subprocess.Popen(
+        [*COMMAND, "--live", "--port", "0"],
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
+            assert found is not None
+            order = {"pixels": [255 * (pixel % 28 == 14) for pixel in range(784)], "label": 1}
+            request = urllib.request.Request(f"{found[0]}attack", json.dumps(order).encode())
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                assert b"event: step\n" in iter(answer.readline, b"")
+                process.send_signal(signal.SIGINT)
+                assert process.wait(60) == 0
+            assert process.stderr is not None
+            assert process.stderr.read() == ""
+        finally:
+            process.kill()
