@@ -93,7 +93,7 @@ def test_viewers_that_leave_are_no_error_and_nothing_is_said_of_who_asked(
     except KeyError:
         server.handle_error(None, ("203.0.113.7", 1))
     said = capfd.readouterr().err
-    assert said.startswith("The demo failed: KeyError: 'oops' (test_live.py, line")
+    assert said.startswith("The demo failed: KeyError: 'oops' (test_viewers.py, line")
     assert "203.0.113.7" not in said
 
 
