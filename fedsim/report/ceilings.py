@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from fedsim.metrics import image
-from fedsim.metrics.statistics import wilson
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord
 from fedsim.report.verdict import Judge
@@ -72,13 +71,11 @@ def _reconstructions(
     if not own.holds_against_server:
         return
     for attack in arm.attacks:
-        prior = blind(attack, arrays, judge)
-        if prior is None:
+        prior, summary = blind(attack, arrays, judge), judge.summary(attack)
+        if prior is None or summary is None:
             continue
-        count = judge.count(attack)
-        rate = wilson(count.recovered, count.images, judge.scoring.confidence)
         ceiling = reconstruction_ceiling(own.epsilon, own.delta, prior)
-        yield _mark(arm, own, f"reconstruction, {judge.rule}", attack.label, rate, prior, ceiling)
+        yield _mark(arm, own, f"reconstruction, {judge.rule}", attack.label, summary.success, prior, ceiling)
 
 
 def _mark(

@@ -19,7 +19,7 @@ def run(records, defense, seed, victims, *, accuracy=0.9, attacks=None, **arm):
     return records.run([one], scenario=scenario(records, defense, seed))
 
 
-def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None):
+def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None, **changes):
     """Write the folder of a sweep; a run whose record is text has that text as its file, one of None has no file."""
     planned = []
     for number, (defense, seed, record) in enumerate(runs):
@@ -32,7 +32,7 @@ def save(folder, records, runs, *, policy=None, title="Dropout", arrays=None):
         elif record is not None:
             records.save(path, record, arrays)
     folder.mkdir(exist_ok=True)
-    whole = {**scenario(records), "title": title, "policy": policy or {}}
+    whole = {**scenario(records), "title": title, "policy": policy or {}, **changes}
     plan = {"schema_version": 1, "title": title, "digest": "feed" * 4, "scenario": whole, "runs": planned}
     (folder / "sweep.json").write_text(json.dumps(plan))
     return folder

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from fedsim.metrics.statistics import wilson
 from fedsim.record import AuditRecord, Interval, MembershipRecord, MembershipSummary, TruePositives
 from fedsim.report import build
 from fedsim.report.ceilings import marks
@@ -41,6 +42,16 @@ def test_ceilings_are_those_of_the_bounds_with_the_chance_of_a_blind_guess(recor
     assert image.prior == pytest.approx(1 / 5)  # random pictures: their mean recovers none
     assert image.ceiling == pytest.approx(math.e / 5 + 1e-3)
     assert (image.measured, image.low) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize(("clients", "batch"), [(1, 16), (4, 4)])
+def test_the_interval_is_over_updates_whose_images_share_one_fate(records, clients, batch):
+    attack = records.attack("dia", records.recovered(clients, batch))
+    found, _ = marked(records, [attack])
+    (image,) = (mark for mark in found if mark.what.startswith("reconstruction"))
+    expected = wilson(clients, clients)
+    assert (image.measured, image.low, image.high) == (expected.value, expected.low, expected.high)
+    assert image.low == pytest.approx({1: 0.2065, 4: 0.5101}[clients], abs=1e-4)  # of 16 images it would be 0.806
 
 
 def test_an_audited_floor_stands_beside_the_epsilon_that_it_belongs_to(records, tmp_path):

@@ -228,9 +228,12 @@ def test_markup_in_names_is_text(tmp_path, records, sweeps, page_of):
     hostile = "<script>alert(1)</script><img src=x onerror=alert(2)>"
     runs = [("none", 1, sweeps.run(records, "none", 1, records.recovered(4))), (hostile, 1, None)]
     runs.append((hostile, 2, sweeps.run(records, "gradient-noise 1.0", 2, records.missed(4))))
-    folder = sweeps.save(tmp_path, records, runs, title=f"{hostile} | [x](javascript:alert(3))")
+    folder = sweeps.save(
+        tmp_path, records, runs, title=f"{hostile} | [x](javascript:alert(3))", description=f"why? {hostile}"
+    )
     page = page_of(build(folder).read_text(encoding="utf-8"))
     assert page.text.count("<script>alert(1)</script>") >= 3
+    assert f"why? {hostile}" in page.text
     assert page.html.count("<script>") == 1
     assert not any("onerror" in attributes for _, attributes in page.tags)
     text = (folder / "report.md").read_text()

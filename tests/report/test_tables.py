@@ -21,8 +21,26 @@ def item(**more: float | bool | None) -> ItemScore:
     return ItemScore(index=0, mse=0.1, mse_normalised=1, psnr=10, ssim=0, label=0, guessed_label=0, **more)  # type: ignore[arg-type]
 
 
+WORDS: dict[Knowledge, str] = {  # that only the sentence of this grant has
+    "labels": "labels",
+    "masks": "masks",
+    "batch-size": "batch size",
+    "dropout-rates": "rates",
+    "input-statistics": "statistics",
+    "defenses": "defenses",
+    "components": "components in use",
+    "draws": "components drew",
+    "earlier-rounds": "rounds before",
+}
+
+
 def test_every_grant_has_words_for_the_report() -> None:
-    assert "what the components drew" in knowledge(attack([item()]))
+    assert WORDS.keys() == set(get_args(Knowledge))
+    for grant in WORDS:
+        said = knowledge(attack([item()]).model_copy(update={"knows": (grant,)}))
+        assert [other for other, words in WORDS.items() if words in said] == [grant]
+    assert all(words in knowledge(attack([item()])) for words in WORDS.values())
+    assert knowledge(attack([item()]).model_copy(update={"knows": ()})) == "nothing beyond the model and the update"
 
 
 def test_labels_are_counted_by_the_share_of_the_smaller_one_and_the_table_is_absent_without_composites() -> None:
