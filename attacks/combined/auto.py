@@ -151,11 +151,16 @@ class Auto(Attack[AutoConfig]):
         All get masks from equally long searches; masks of a longer one would speak for themselves, not for the image.
         """
         if observation.local_steps > 1:
-            best = min(tried, key=lambda one: one.guess.objective)
-            return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
+            return _lowest(tried, leak, passed)
         if observation.spec.modality == "text":
             return _best_text(observation, leak, tried, passed)
         labels = labels_of(observation)
+        fitting = [one for one in tried if len(one.guess.inputs) == len(labels)]
+        if not fitting:
+            return _lowest(tried, leak, passed)
+        sizes = {one.name: len(one.guess.inputs) for one in tried if one not in fitting}
+        passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
+        tried = fitting
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
         ordered = [_in_order(one.guess, labels) for one in tried]
         judged = [judge.judge(inputs, None, generator) for inputs, _ in ordered]
@@ -170,6 +175,12 @@ class Auto(Attack[AutoConfig]):
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _reported(_with(tried[first].guess, better, labels), leak, notes)
+
+
+def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
+    """Return the guess that claims the lowest objective, where gradients cannot be compared."""
+    best = min(tried, key=lambda one: one.guess.objective)
+    return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
 
 
 def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:

@@ -38,7 +38,7 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
         NotApplicable: the model has neither a linear layer with one output a class nor values that are votes.
     """
     tensors = {**observation.set_aside, **observation.update.tensors}
-    examples = observation.examples or observation.batch_size or 1
+    examples = examples_of(observation)
     values = _votes(observation)
     if values in tensors:
         return _voted_labels(observation, tensors[values], examples)
@@ -71,8 +71,15 @@ def gradient_weight(observation: Observation) -> float:
 
 
 def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:
-    """Return the granted labels, or else inferred ones."""
-    return observation.labels if observation.labels is not None else infer_labels(observation, rule)
+    """Return the granted labels, or else inferred ones; as many as `examples_of` says."""
+    if observation.labels is None:
+        return infer_labels(observation, rule)
+    return observation.labels[: examples_of(observation)]
+
+
+def examples_of(observation: Observation) -> int:
+    """Return how many examples an attack searches: one where it does not know better."""
+    return observation.examples or observation.batch_size or 1
 
 
 def label_of_one(weight: Tensor, bias: Tensor | None) -> Tensor:

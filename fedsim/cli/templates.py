@@ -42,15 +42,15 @@ class $camel(Attack[${camel}Config]):
     """Guesses a grey image: replace `search` with the method."""
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the guess."""
+        """Return the guess; what it lacks of a batch whose size is not known counts as missing."""
         batch_size = observation.batch_size or 1
         mean = torch.tensor(observation.spec.mean).view(-1, 1, 1)
         std = torch.tensor(observation.spec.std).view(-1, 1, 1)
         guess = ((self.config.brightness - mean) / std).expand(batch_size, *observation.spec.shape).clone()
-        labels = observation.labels if observation.labels is not None else torch.zeros(batch_size, dtype=torch.long)
+        known = observation.labels
         return Reconstruction(
             inputs=guess,
-            labels=labels,
+            labels=torch.zeros(batch_size, dtype=torch.long) if known is None else known[:batch_size],
             masks=None,
             objective=float("nan"),
             iterations=0,

@@ -320,9 +320,7 @@ class _Inference:
         try:
             record = self._judged(record, attack)
         except Exception as error:
-            record = record.model_copy(
-                update={"failure": str(error) if isinstance(error, FedsimError) else told(error)}
-            )
+            record = record.model_copy(update={"failure": _reason(error)})
         self.run.watcher.judged(record)
         return record
 
@@ -473,7 +471,11 @@ def _found(
         if len(seen) > 1:
             alone = zip(seen, entries, strict=True)
             return [_found(this, world, choice, attack, [one], [entry], watch)[0] for one, entry in alone]
-        return [str(error) if isinstance(error, FedsimError) else told(error)]
+        return [_reason(error)]
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, FedsimError) else told(error)
 
 
 def _recorded(
@@ -481,7 +483,11 @@ def _recorded(
 ) -> VictimRecord:
     if not isinstance(result, Reconstruction):
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
-    victim, kept = scored(world, entry, truth, result)
+    try:
+        victim, kept = scored(world, entry, truth, result)
+    except Exception as error:  # an attack may return anything
+        why = f"its guess cannot be scored: {_reason(error)}"
+        return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
     if not kept:
         return victim
     this.arrays.update({f"{arrays}/{name}": array for name, array in kept.items()})

@@ -17,6 +17,7 @@ from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import distinct, numbers
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
+from fedsim.metrics.missing import filled
 from fedsim.record import ItemScore
 
 _PAIR = 2
@@ -41,7 +42,7 @@ def with_composites(scored: ScoredItems, found: Reconstruction, truth: Truth, sp
     steps = [Pasted.written_in(draws) for draws in truth.draws]
     if not any(steps):
         return scored.items
-    guesses, items = to_pixels(found.inputs, spec), scored.items
+    guesses, items = _finite_pixels(found.inputs, spec), scored.items
     shown: Tensor | None = None
     if len(steps) == 1:
         shown, items = _against_trained(items, found, truth.batches[0], spec)
@@ -64,16 +65,26 @@ def _against_trained(
 ) -> tuple[Tensor, tuple[ItemScore, ...]]:
     """Return the guesses in the order of the composites of one step, in pixels, and the scores against these."""
     trained = to_pixels(batch.inputs, spec)
-    guesses = to_pixels(found.inputs if found.trained is None else found.trained.inputs, spec)
+    made = found.inputs if found.trained is None else found.trained.inputs
+    guesses = filled(_finite_pixels(made, spec), len(trained), torch.nan)
     order = match(guesses, trained)
-    shares = [None] * len(trained) if found.trained is None else found.trained.labels[order]
+    named = [] if found.trained is None else list(found.trained.labels)
+    shares = [named[place] if place < len(named) else None for place in order.tolist()]
     labels = [_labels(true, guess) for true, guess in zip(batch.labels, shares, strict=True)]
     shown = guesses[order]
-    rows = zip(items, psnr(shown, trained).tolist(), ssim(shown, trained).tolist(), labels, strict=True)
+    decibels = psnr(shown, trained).nan_to_num(nan=0.0)
+    similarities = ssim(shown, trained).nan_to_num(nan=-1.0)
+    rows = zip(items, decibels.tolist(), similarities.tolist(), labels, strict=True)
     return shown, tuple(
         item.model_copy(update={"psnr_trained": db, "ssim_trained": similarity, **own})
         for item, db, similarity, own in rows
     )
+
+
+def _finite_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
+    """De-normalise to pixels in [0, 1]; of an example that is not finite every pixel is NaN."""
+    is_usable = inputs.flatten(1).isfinite().all(1)
+    return to_pixels(inputs, spec).where(is_usable[:, None, None, None], torch.nan)
 
 
 def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
@@ -90,9 +101,12 @@ def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
 
 
 def _psnr(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
-    """PSNR in dB of one image (C, H, W) over the regions (H, W) of guesses; the lowest where nothing is seen."""
+    """PSNR in dB of one image (C, H, W) over the regions (H, W) of guesses; the lowest where nothing is seen.
+
+    It is the lowest for a guess that is missing, too.
+    """
     errors = torch.cat([(guess - original).double()[:, region].flatten() for guess, region in guesses])
-    if not len(errors):
+    if not len(errors) or not bool(errors.isfinite().all()):
         return 0.0
     return float(-10.0 * errors.square().mean().clamp_min(10.0 ** (-PSNR_CAP / 10.0)).log10())
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, InputSpec, Reconstruction
+from fedsim.metrics.missing import NO_LABEL
 from fedsim.record import ItemScore
 
 PSNR_CAP = 160.0
@@ -121,7 +122,7 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     normalised error of a picture at the wrong end of the range everywhere.
 
     Args:
-        reconstruction: guesses (G, C, H, W), normalised, with G >= B.
+        reconstruction: guesses (G, C, H, W), normalised, with G >= B; see `fedsim.metrics.missing` for fewer.
         batch: the originals (B, C, H, W), normalised by `spec`.
         spec: the true normalisation, also when the attacker did not know it.
 
@@ -145,7 +146,7 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
         psnr(pixels, target).where(usable, 0.0).tolist(),
         ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
         batch.labels.tolist(),
-        reconstruction.labels[order].tolist(),
+        (None if label == NO_LABEL else label for label in reconstruction.labels[order].tolist()),
         strict=True,
     )
     fields = ("mse", "mse_normalised", "psnr", "ssim", "label", "guessed_label")

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterable
 
 
-def label_accuracy(guessed: Iterable[int], true: Iterable[int]) -> float:
+def label_accuracy(guessed: Iterable[int | None], true: Iterable[int]) -> float:
     """Return the share of true labels that were guessed, in [0, 1], whatever their order.
 
     Size of the intersection of both multisets over the number of true labels: two guesses of a class that occurs
-    once count once.
+    once count once. A guess of None is none.
 
     Raises:
         ValueError: there are no true labels.
@@ -18,4 +18,5 @@ def label_accuracy(guessed: Iterable[int], true: Iterable[int]) -> float:
     wanted = Counter(true)
     if not wanted:
         raise ValueError("label accuracy needs at least one true label")
-    return (Counter(guessed) & wanted).total() / wanted.total()
+    named = Counter(label for label in guessed if label is not None)
+    return (named & wanted).total() / wanted.total()

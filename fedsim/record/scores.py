@@ -34,6 +34,8 @@ class ItemScore(Part):
     pixels alone.
     `minor_share` is the smaller one of the two label shares of that composite, `minor_found` whether the attack named
     both labels, `share_error` its largest error of a share; None where it gave none.
+
+    An example for which the attack made no guess is missing: it has no guessed label, and the worst scores.
     """
 
     index: int
@@ -42,7 +44,7 @@ class ItemScore(Part):
     psnr: float
     ssim: float
     label: int
-    guessed_label: int
+    guessed_label: int | None = None
     psnr_trained: float | None = None
     ssim_trained: float | None = None
     psnr_seen: float | None = None
@@ -50,6 +52,11 @@ class ItemScore(Part):
     minor_share: float | None = None
     minor_found: bool | None = None
     share_error: float | None = None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the attack made no guess of the example."""
+        return self.guessed_label is None
 
     @model_serializer(mode="wrap")
     def _without_what_is_absent(self, fields: SerializerFunctionWrapHandler) -> dict[str, Any]:

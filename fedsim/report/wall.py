@@ -170,6 +170,8 @@ def guess(
     if key not in scores:
         return Cell(key, None, "", text="no result")
     victim, item = scores[key]
+    if item.is_missing:
+        return Cell(key, None, "", text="no guess")
     is_recovered = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
     alt = (
         f"Guess of attack {attack.label} for round {victim.round}, {victim.who}, image {item.index}: "

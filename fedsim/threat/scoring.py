@@ -18,6 +18,7 @@ from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
 from fedsim.metrics.matching import objective_at_truth
+from fedsim.metrics.missing import completed
 from fedsim.metrics.statistics import succeeded
 from fedsim.metrics.text import score_sentences, score_words
 from fedsim.record import ItemScore, MaskScore, VictimRecord
@@ -82,6 +83,7 @@ def _with_sentences(victim: VictimRecord, world: World, truth: Truth, found: Rec
 
 def _with_images(victim: VictimRecord, world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> Scored:
     batch, spec = distinct(truth.private), world.dataset.spec
+    made, found = len(found.inputs), completed(found, len(batch))
     items = score_items(found, batch, spec)
     scores, order = with_composites(items, found, truth, spec), items.order
     guesses = to_pixels(found.inputs[order], spec)
@@ -91,10 +93,15 @@ def _with_images(victim: VictimRecord, world: World, entry: WireEntry, truth: Tr
         arrays["public"] = _in_bytes(public[nearest(guesses, public)])
     judged = {
         "scores": scores,
+        "notes": victim.notes if made >= len(batch) else (*victim.notes, _missing(made, len(batch))),
         "masks": _mask_scores(world, entry, truth, found, order),
         "why": _why(world.scenario.scoring, found, scores, victim.objective_at_truth),
     }
     return Scored(victim.model_copy(update=judged), arrays)
+
+
+def _missing(made: int, count: int) -> str:
+    return f"it guessed {made} of {count} examples; those without a guess count as missing, with the worst scores"
 
 
 def _public_images(dataset: Dataset) -> Tensor | None:

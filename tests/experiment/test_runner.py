@@ -6,17 +6,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedsim import report
+from fedsim.cli import templates
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import OnStep
+from fedsim.core.types import OnStep, Reconstruction
 from fedsim.experiment import runner
 from fedsim.metrics.image import to_pixels
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
@@ -167,6 +171,63 @@ def test_an_attack_that_fails_is_recorded_and_the_others_go_on(
     assert [victim.failure for victim in arm.attacks[1].victims] == [None, None]
     assert arm.attacks[0].summary is not None
     assert arm.attacks[0].summary.success.value == 0.0
+
+
+UNKNOWN_SIZE = {
+    "federation": {"clients": 2, "batch_size": 3},
+    "threat": {"knows": ("labels",)},
+    "model": {"dropout": 0.25},
+}
+
+
+def attacks_of(record: RunRecord) -> dict[str, VictimRecord]:
+    return {attack.label: attack.victims[0] for attack in record.arms[0].attacks}
+
+
+def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fedsim").mkdir()
+    spec = spec_from_file_location("grey", templates.write_new("attack", "grey", tmp_path))
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "grey", module)
+    for kind in registry.KINDS:
+        registry.methods(kind)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    spec.loader.exec_module(module)
+    names = ("grey", "inverting-gradients", "closed-form-linear", "dropout-inversion")
+    iterations = [{}, {"iterations": 8}, {}, {"iterations": 8}]
+    attacks = [{"name": name, **few} for name, few in zip(names, iterations, strict=True)]
+    found = attacks_of(run(scenario(**UNKNOWN_SIZE, attacks=attacks), tmp_path / "run"))
+    assert set(found) == set(names)
+    for victim in found.values():
+        assert victim.failure is None
+        assert [item.is_missing for item in victim.scores].count(True) == 2
+        assert "it guessed 1 of 3 examples; those without a guess count as missing" in victim.notes[-1]
+    assert report.build(tmp_path / "run").read_text().count("no guess") == 2 * len(names)
+
+
+def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nonsense(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
+        flat = torch.zeros(1, 3)
+        return [Reconstruction(flat, flat[0], None, 0.0, 1, 1, (), "done") for _ in seen]
+
+    def none(_self: object, seen: Sequence[Any], *_: object) -> list[Reconstruction]:
+        return [replace(nonsense(None, [None])[0], inputs="nothing")] * len(seen)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("attacks.gradient_matching.inverting_gradients.InvertingGradients.search_together", nonsense)
+    monkeypatch.setattr("attacks.gradient_matching.dlg.Dlg.search_together", none)
+    attacks = [{"name": name} for name in ("inverting-gradients", "dlg", "closed-form-linear")]
+    found = attacks_of(run(scenario(**{**UNKNOWN_SIZE, "threat": {}}, attacks=attacks), tmp_path / "run"))
+    assert "its guess cannot be scored: the attack returned examples of shape (3,)" in str(
+        found["inverting-gradients"].failure
+    )
+    assert "its guess cannot be scored: " in str(found["dlg"].failure)
+    assert "closed-form-linear" in found
 
 
 def test_an_attack_that_does_not_apply_says_why(scenario: Build, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from fedsim.core.examples import distinct
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.missing import completed
 from fedsim.record import ItemScore
 from fedsim.scenario.world import World
 
@@ -91,6 +92,16 @@ def test_originals_count_as_well_as_composites(watched: Watched) -> None:
     assert [item.psnr_seen for item in items] == [160.0] * 4
     assert min(item.psnr_trained or 0.0 for item in items) < 60
     assert min(item.ssim_trained or 0.0 for item in items) < 0.99
+
+
+def test_what_was_not_guessed_shows_nothing(watched: Watched) -> None:
+    truth, world = trained(watched)
+    items = scores(completed(guess(truth.batches[0].inputs[:3]), 4), truth, world)
+    assert sorted(item.psnr_trained for item in items if item.psnr_trained is not None) == [0.0, 160.0, 160.0, 160.0]
+    missing = next(item for item in items if item.is_missing)
+    sole = scores(completed(guess(truth.batches[0].inputs[:0]), 4), truth, world)
+    assert all((item.psnr_trained, item.ssim_trained, item.psnr_seen) == (0.0, -1.0, 0.0) for item in sole)
+    assert missing.seen == sole[missing.index].seen
 
 
 def test_label_shares_are_compared_with_the_mixed_labels(watched: Watched) -> None:

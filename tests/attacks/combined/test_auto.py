@@ -64,6 +64,16 @@ def test_one_image_is_solved_and_the_notes_say_by_what(watched: Watched, model: 
     assert guess.is_exact
 
 
+def test_guesses_of_another_size_than_the_unknown_batchs_do_not_end_the_comparison(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 3}, knows=("labels",))
+    others = set(registry.methods("attack")) - {"closed-form-linear", "cocktail-party"}
+    guess = attacked(observation, leave_out=tuple(others))
+    assert guess.notes[0].startswith("won: closed-form-linear")
+    assert "cocktail-party guessed 3 examples, not 1" in guess.notes
+    alone = attacked(observation, leave_out=(*others, "closed-form-linear"))
+    assert alone.notes[0] == "won: cocktail-party, of the lowest objective"
+
+
 def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched: Watched) -> None:
     observation, truth, world = watched(
         model={"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}, federation={"batch_size": 3}

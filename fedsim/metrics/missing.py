@@ -1,0 +1,43 @@
+"""Guesses that an attack did not make: it may not know how many examples are behind an update."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from fedsim.core.types import Reconstruction
+
+NO_LABEL = -1
+
+
+def completed(found: Reconstruction, count: int) -> Reconstruction:
+    """Return a guess of at least `count` examples; those that it lacks are NaN, with `NO_LABEL` and masks of NaN.
+
+    Args:
+        found: a guess of any size, images or anything else of floating point.
+        count: number of originals.
+    """
+    made = len(found.inputs)
+    if made >= count:
+        return found
+    return replace(
+        found,
+        inputs=filled(found.inputs.detach(), count, torch.nan),
+        labels=filled(found.labels[:made], count, NO_LABEL),
+        masks=None if found.masks is None else tuple(_with_missing(mask.detach(), made, count) for mask in found.masks),
+    )
+
+
+def filled(rows: Tensor, count: int, value: float) -> Tensor:
+    """Return rows with as many of one value behind them as make `count`."""
+    lacking = max(0, count - len(rows))
+    return torch.cat([rows, rows.new_full((lacking, *rows.shape[1:]), value)])
+
+
+def _with_missing(mask: Tensor, made: int, count: int) -> Tensor:
+    """Fill up a mask, of which every example owns the same number of rows; one of another shape stays as it is."""
+    if not made or len(mask) % made:
+        return mask
+    return filled(mask, len(mask) // made * count, torch.nan)
