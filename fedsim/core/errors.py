@@ -35,6 +35,11 @@ def told(error: Exception) -> str:
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
 
 
+def reason(error: Exception) -> str:
+    """Return why a method failed: the words of an error of ours, or what somebody else's code raised and where."""
+    return str(error) if isinstance(error, FedsimError) else told(error)
+
+
 def in_a_line(error: Exception) -> str:
     """Return the first line of an exception's message, or its kind when it has none."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

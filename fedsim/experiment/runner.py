@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, told
-from fedsim.core.hooks import Attack, MembershipAttack
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError, reason
+from fedsim.core.hooks import MembershipAttack
 from fedsim.core.types import (
     Knowledge,
     Mechanism,
@@ -26,7 +26,6 @@ from fedsim.core.types import (
     Reconstruction,
     Shadow,
     ShadowPlan,
-    Step,
     Target,
     Tensors,
     Truth,
@@ -55,6 +54,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, MembershipChoice, Scenario, arms
 from fedsim.scenario.world import World, shared
 from fedsim.threat import membership, memorisation
+from fedsim.threat.attacking import Attacker, Attackers, in_process
 from fedsim.threat.canaries import audited
 from fedsim.threat.observe import describe, observe
 from fedsim.threat.replay import Replay, check_union, replay
@@ -96,6 +96,7 @@ class _Run:
     arrays: dict[str, np.ndarray]
     watcher: Watcher
     should_stop: Callable[[], bool]
+    attackers: Attackers
 
     def look_up(self) -> None:
         """Stop here, between two steps, if somebody asked for it."""
@@ -130,6 +131,7 @@ def run(
     command: str,
     earlier: RunRecord | None,
     should_stop: Callable[[], bool] = lambda: False,
+    attackers: Attackers = in_process,
 ) -> RunRecord:
     """Run every arm of a scenario and leave record, arrays and weights in `folder`.
 
@@ -140,6 +142,7 @@ def run(
         command: the command line to keep in the record.
         earlier: an interrupted record of the same scenario whose complete arms are kept.
         should_stop: asked after every round and iteration; when it says yes the run ends with KeyboardInterrupt.
+        attackers: where attacks run; records are the same wherever that is.
 
     Raises:
         FedsimError: a mistake in the scenario that shows only at work: a missing data set, a client function that
@@ -163,7 +166,7 @@ def run(
         started=earlier.started if earlier else _now(),
         arms=done,
     )
-    this = _Run(folder, record, folder.read_arrays() if earlier else {}, watcher, should_stop)
+    this = _Run(folder, record, folder.read_arrays() if earlier else {}, watcher, should_stop, attackers)
     for number, ((values, arm), world_json) in enumerate(zip(todo, worlds, strict=True)):
         if number < len(done):
             continue
@@ -271,8 +274,10 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     for position, choice in enumerate(scenario.attacks):
         attacked = [(entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
         label = choice.label or choice.name
-        with seeding.contained(seeding.derive(scenario.seed, f"foreign to attack {label}")):
-            victims = _attack(this, world, choice, attacked, f"arm-{number}/{label}")
+        with this.attackers(
+            choice, seeding.derive(scenario.seed, f"foreign to attack {label}"), this.should_stop
+        ) as attacker:
+            victims = _attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}")
         arm = arm.model_copy(
             update={
                 "attacks": (*arm.attacks, _summarised(scenario, choice, victims)),
@@ -320,7 +325,7 @@ class _Inference:
         try:
             record = self._judged(record, attack)
         except Exception as error:
-            record = record.model_copy(update={"failure": _reason(error)})
+            record = record.model_copy(update={"failure": reason(error)})
         self.run.watcher.judged(record)
         return record
 
@@ -399,21 +404,28 @@ def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
 
 
 def _attack(
-    this: _Run, world: World, choice: AttackChoice, attacked: Sequence[tuple[WireEntry, Truth]], prefix: str
+    this: _Run,
+    world: World,
+    choice: AttackChoice,
+    attacker: Attacker,
+    attacked: Sequence[tuple[WireEntry, Truth]],
+    prefix: str,
 ) -> list[VictimRecord]:
     """Attack every observed update, as many together as the attack likes."""
-    attack: Attack[Any] = choice.make("attack")
+    over_rounds = bool(getattr(registry.get("attack", choice.name).make, "over_rounds", False))
     knows = _knowledge(world.scenario, choice)
     empty = [_unharmed(entry) for entry, truth in attacked if not any(map(len, truth.private))]
     attacked = [(entry, truth) for entry, truth in attacked if any(map(len, truth.private))]
     records: list[VictimRecord] = []
     while len(records) < len(attacked):
-        first = _observed(world, attack, attacked, attacked[len(records)], knows)
-        chunk = attacked[len(records) : len(records) + attack.at_once(first)]
-        seen = [first, *(_observed(world, attack, attacked, one, knows) for one in chunk[1:])]
+        before = attacked if over_rounds else ()
+        first = _observed(world, before, attacked[len(records)], knows)
+        chunk = attacked[len(records) : len(records) + attacker.at_once(first)]
+        seen = [first, *(_observed(world, before, one, knows) for one in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
-        found = _found(this, world, choice, attack, seen, [entry for entry, _ in chunk], watch)
+        found = _found(world, choice, attacker, seen, [entry for entry, _ in chunk], watch)
+        this.look_up()
         seconds = (time.perf_counter() - begin) / len(chunk)
         for (entry, truth), result in zip(chunk, found, strict=True):
             victim = _recorded(this, world, entry, truth, result, f"{prefix}/{_place(entry)}")
@@ -424,19 +436,18 @@ def _attack(
 
 def _observed(
     world: World,
-    attack: Attack[Any],
-    attacked: Sequence[tuple[WireEntry, Truth]],
+    others: Sequence[tuple[WireEntry, Truth]],
     one: tuple[WireEntry, Truth],
     knows: Collection[Knowledge],
 ) -> Observation:
-    """Observe one update, with those of the same client before it if the attack looks over rounds."""
+    """Observe one update, with those among others that the same client sent before."""
     who = one[0]
     before = [
         other
-        for other in attacked
+        for other in others
         if (other[0].client, other[0].clients) == (who.client, who.clients) and other[0].round < who.round
     ]
-    return observe(world, *one, knows, before if attack.over_rounds else ())
+    return observe(world, *one, knows, before)
 
 
 def _unharmed(entry: WireEntry) -> VictimRecord:
@@ -445,10 +456,9 @@ def _unharmed(entry: WireEntry) -> VictimRecord:
 
 
 def _found(
-    this: _Run,
     world: World,
     choice: AttackChoice,
-    attack: Attack[Any],
+    attacker: Attacker,
     seen: Sequence[Observation],
     entries: Sequence[WireEntry],
     watch: OnStep,
@@ -456,26 +466,13 @@ def _found(
     """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
     purpose = f"attack {choice.label or choice.name}"
     generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
-    latest = 0
-
-    def on_step(step: Step) -> None:
-        nonlocal latest
-        if step.iteration != latest or len(seen) == 1:
-            watch(step)
-        latest = step.iteration
-        this.look_up()
-
-    try:
-        return list(attack.together(seen, generators, [on_step] * len(seen)))
-    except Exception as error:
-        if len(seen) > 1:
-            alone = zip(seen, entries, strict=True)
-            return [_found(this, world, choice, attack, [one], [entry], watch)[0] for one, entry in alone]
-        return [_reason(error)]
-
-
-def _reason(error: Exception) -> str:
-    return str(error) if isinstance(error, FedsimError) else told(error)
+    found = attacker.search(seen, generators, watch)
+    if not isinstance(found, str):
+        return [*found]
+    if len(seen) == 1:
+        return [found]
+    alone = zip(seen, entries, strict=True)
+    return [_found(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
 
 
 def _recorded(
@@ -486,7 +483,7 @@ def _recorded(
     try:
         victim, kept = scored(world, entry, truth, result)
     except Exception as error:  # an attack may return anything
-        why = f"its guess cannot be scored: {_reason(error)}"
+        why = f"its guess cannot be scored: {reason(error)}"
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
     if not kept:
         return victim

@@ -3,7 +3,9 @@
 import gc
 import types
 from collections.abc import Callable, Iterator
+from typing import get_args
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -14,14 +16,15 @@ from fedsim.audit.inspecting import updates
 from fedsim.audit.subject import checked
 from fedsim.audit.worlds import world_of
 from fedsim.core.errors import ScenarioError
-from fedsim.core.types import Observation, Truth, WireEntry
+from fedsim.core.types import Knowledge, Observation, Truth, WireEntry
+from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
-ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "defenses")
+ALL = get_args(Knowledge)
 SHARED_BY_ALL_CODE = (types.ModuleType, type, types.BuiltinFunctionType)
 
 
@@ -48,7 +51,10 @@ def reachable(root: object) -> Iterator[object]:
 
 
 def tensors(root: object) -> list[torch.Tensor]:
-    return [item.detach() for item in reachable(root) if isinstance(item, torch.Tensor)]
+    """Every tensor that is reached, and every array of numbers."""
+    found = [item for item in reachable(root) if isinstance(item, torch.Tensor | np.ndarray)]
+    arrays = (torch.as_tensor(item) for item in found if isinstance(item, np.ndarray) and item.dtype.kind in "biuf")
+    return [*(item.detach() for item in found if isinstance(item, torch.Tensor)), *arrays]
 
 
 def holds(found: list[torch.Tensor], secret: torch.Tensor) -> bool:
@@ -118,18 +124,25 @@ def test_granted_knowledge_is_a_copy(watched: Watched) -> None:
 @pytest.mark.parametrize("withheld", ALL)
 def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> None:
     knows = tuple(k for k in ALL if k != withheld)
-    observation, _, world = watched(
-        knows=knows,
+    _, _, world = watched(
         federation={"batch_size": 2},
         defenses=[{"name": "gradient-noise"}],
+        components=[{"name": "cutmix"}],
     )
+    rounds = [local_training(world, world.first_weights, number, 0) for number in (1, 2)]
+    before, entry = (WireEntry(number, 0, world.first_weights, own[0]) for number, own in enumerate(rounds, start=1))
+    observation = observe(world, entry, rounds[1][1], knows, [(before, rounds[0][1])])
+    sources = {own.source for own in observation.public}
     granted = {
         "labels": observation.labels is not None,
         "masks": observation.masks is not None,
         "batch-size": observation.batch_size == 2 and observation.update.examples == 2,
         "dropout-rates": all(site.rate > 0 for site in observation.sites),
         "input-statistics": observation.spec == world.dataset.spec,
-        "defenses": bool(observation.public),
+        "defenses": "gradient-noise" in sources,
+        "components": "cutmix" in sources,
+        "draws": observation.draws is not None,
+        "earlier-rounds": bool(observation.earlier),
     }
     assert {name for name, passed in granted.items() if not passed} == {withheld}
     assert observation.threat.knows == tuple(sorted(knows))

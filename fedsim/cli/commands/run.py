@@ -35,6 +35,9 @@ def run(
         bool,
         typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it departs"),
     ] = False,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="run each attack in a process that holds nothing but what it may see")
+    ] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
     from fedsim import report
@@ -42,6 +45,8 @@ def run(
     from fedsim.experiment import runner
     from fedsim.record.store import RunFolder
     from fedsim.scenario import load, own_models
+    from fedsim.threat.attacking import in_process
+    from fedsim.threat.attacking.apart import isolated
 
     sys.path.insert(0, str(Path.cwd()))
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
@@ -60,7 +65,15 @@ def run(
     say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
     try:
         with own_models.staying(foreign), asked_to_stop() as stop, display.watching(screen) as watcher:
-            record = runner.run(loaded, folder, watcher, command=command, earlier=earlier, should_stop=stop.is_set)
+            record = runner.run(
+                loaded,
+                folder,
+                watcher,
+                command=command,
+                earlier=earlier,
+                should_stop=stop.is_set,
+                attackers=isolated if isolate else in_process,
+            )
     except KeyboardInterrupt:
         complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
         raise typer.Exit(130) from None

@@ -1,0 +1,89 @@
+"""What it costs to run attacks in a process of their own: `fedsim run --isolate`.
+
+Half a minute on two idle cores. Seconds are those of a clock: other programs lengthen them.
+"""
+
+from __future__ import annotations
+
+from fedsim.core import process
+
+process.prepare()
+
+import time  # noqa: E402
+from collections.abc import Iterator  # noqa: E402
+from typing import NamedTuple  # noqa: E402
+
+import torch  # noqa: E402
+
+from benchmarks._rows import Row, main, measured  # noqa: E402
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.types import Observation, Reconstruction, WireEntry  # noqa: E402
+from fedsim.federation.client import local_training  # noqa: E402
+from fedsim.scenario import AttackChoice, parse  # noqa: E402
+from fedsim.scenario import world as worlds  # noqa: E402
+from fedsim.threat.attacking import Attackers, frames, in_process  # noqa: E402
+from fedsim.threat.attacking.apart import isolated  # noqa: E402
+from fedsim.threat.observe import observe  # noqa: E402
+
+_REPEATS = 3
+_KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
+_MODELS = {
+    "MLP 2 x 256, digits": ({"name": "digits"}, {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.25}),
+    "ResNet-18, digits": ({"name": "digits"}, {"name": "resnet18"}),
+}
+
+
+class _Timed(NamedTuple):
+    start: float  # until the first answer
+    search: float
+    found: Reconstruction
+
+
+def rows(full: bool) -> list[Row]:
+    """Return the seconds of a start, of an observation's way there and back, and of a step, beside those in process."""
+    torch.set_num_threads(1)
+    repeats = 3 * _REPEATS if full else _REPEATS
+    return [row for name in _MODELS for row in _of_model(name, repeats)]
+
+
+def _of_model(name: str, repeats: int) -> Iterator[Row]:
+    observation = _observation(name)
+    size = len(frames.saved(observation)) / 1e6
+    yield measured("observation, serialised", name, [size], "MB", "")
+    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (in_process, isolated)]
+    yield measured("start of a process, until its first answer", name, [own.start for own in one[1]], "s", "")
+    there = [apart.search - here.search for here, apart in zip(*one, strict=True)]
+    yield measured("an attack's update there and its guess back", name, there, "s", "")
+    steps = 200 if "MLP" in name else 5
+    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (in_process, isolated)]
+    here, apart = ([1e3 * own.search / steps for own in timed] for timed in many)
+    yield measured("a step in process", name, here, "ms", "")
+    yield measured("a step in a process of its own", name, apart, "ms", "")
+    same = [float(torch.equal(a.found.inputs, b.found.inputs)) for a, b in zip(*many, strict=True)]
+    yield measured("guesses of the same bits", name, same, "of 1", ">= 1", min(same))
+
+
+def _observation(name: str) -> Observation:
+    data, model = _MODELS[name]
+    raw = {"title": name, "seed": 1, "data": data, "model": model, "federation": {"clients": 2, "batch_size": 4}}
+    world = worlds.build(parse({**raw, "threat": {"knows": _KNOWS}}, name))
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    return observe(world, WireEntry(1, 0, world.first_weights, update), truth, world.scenario.threat.knows)
+
+
+def _timed(how: Attackers, observation: Observation, iterations: int) -> _Timed:
+    settings = {"iterations": iterations, "threshold": 0.0, "patience": iterations}
+    choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
+    begin = time.perf_counter()
+    with how(choice, 1, lambda: False) as attacker:
+        attacker.at_once(observation)
+        started = time.perf_counter()
+        found = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
+        ended = time.perf_counter()
+    if isinstance(found, str):
+        raise RuntimeError(found)
+    return _Timed(started - begin, ended - started, found[0])
+
+
+if __name__ == "__main__":
+    main(rows, __doc__ or "")

@@ -1,0 +1,65 @@
+"""The process of an isolated attack: reads observations from standard input, and answers with guesses.
+
+What the attack prints goes to standard error.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from typing import IO, Any
+
+from fedsim.core import process
+
+process.prepare()
+
+import torch  # noqa: E402
+
+from fedsim.core import seeding  # noqa: E402
+from fedsim.core.errors import reason  # noqa: E402
+from fedsim.core.hooks import Attack  # noqa: E402
+from fedsim.scenario import AttackChoice  # noqa: E402
+from fedsim.threat.attacking import attempt, frames, together  # noqa: E402
+
+
+def answer(attack: Attack[Any], kind: frames.Kind, payload: bytes, answers: IO[bytes]) -> bytes:
+    """Return the frame that answers a request; steps of a search are written to `answers` meanwhile."""
+    try:
+        asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
+        if kind == frames.AT_ONCE:
+            return frames.framed(frames.COUNT, str(together(attack, asked)).encode())
+        generators = [torch.Generator() for _ in asked["generators"]]
+        for generator, state in zip(generators, asked["generators"], strict=True):
+            generator.set_state(state)
+
+        def watch(step: Any) -> None:
+            answers.write(frames.framed(frames.STEP, frames.of_step(step)))
+            answers.flush()
+
+        found = attempt(attack, asked["seen"], generators, watch, lambda: False)
+        if isinstance(found, str):
+            return frames.framed(frames.FAILED, found.encode())
+        return frames.framed(frames.FOUND, frames.of_found(found))
+    except Exception as error:  # whatever it is, it is this attack's failure
+        return frames.framed(frames.FAILED, reason(error).encode())
+
+
+def _serve() -> None:
+    lines = process.serve_parent()
+    answers = lines.buffer
+    requests = sys.stdin.buffer
+    torch.set_num_threads(1)
+    hello = frames.read(requests)
+    if hello is None:
+        return
+    about = json.loads(hello[1])
+    attack: Attack[Any] = AttackChoice.model_validate(about["attack"]).make("attack")
+    with seeding.contained(about["seed"]):
+        while (request := frames.read(requests)) is not None:
+            answers.write(answer(attack, *request, answers))
+            answers.flush()
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,228 @@
+"""An attack in a process of its own: the same result, nothing of the truth in it, and its failures stay its own."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.test_experiment import ROOT, Silent, results
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Batch, Observation, Reconstruction, Step
+from fedsim.experiment import runner
+from fedsim.record import RunRecord
+from fedsim.record.store import RunFolder
+from fedsim.scenario import AttackChoice, Scenario
+from fedsim.threat.attacking import frames, in_process
+from fedsim.threat.attacking.apart import isolated
+
+Build = Callable[..., Scenario]
+Watched = Callable[..., tuple[Observation, Any, Any]]
+
+STRANGE = '''
+    """Does what its setting says."""
+    import gc, os
+    import torch
+    from fedsim.core.hooks import Attack
+    from fedsim.core.registry import attack
+    from fedsim.core.types import Config, Reconstruction, Truth, WireEntry
+    from fedsim.scenario.world import World
+
+    class StrangeConfig(Config):
+        deed: str = ""
+
+    @attack("strange", summary="does what its setting says")
+    class Strange(Attack[StrangeConfig]):
+        def search(self, observation, generator, on_step):
+            deed = self.config.deed
+            if deed == "end":
+                os._exit(7)
+            if deed == "raise":
+                raise ZeroDivisionError("a bug")
+            print("no answer", flush=True)
+            found = sum(type(item) in (Truth, WireEntry, World) for item in gc.get_objects())
+            drawn = torch.rand(1, *observation.spec.shape)  # of the global generator
+            return Reconstruction(
+                drawn, torch.zeros(1, dtype=torch.long), None, float("nan"), 1, 1, (), "done",
+                facts={"truths": found}, trained=object() if deed == "object" else None,
+            )
+'''
+
+
+@pytest.fixture
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An installed package with an attack, for this process and its children."""
+    site = tmp_path / "site"
+    about = site / "strange-1.dist-info"
+    about.mkdir(parents=True)
+    (site / "strange_attack.py").write_text(textwrap.dedent(STRANGE))
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
+    (about / "entry_points.txt").write_text("[fedsim.attacks]\nstrange = strange_attack\n")
+    monkeypatch.syspath_prepend(str(site))
+    for kind in registry.KINDS:
+        registry.methods(kind)
+    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+    monkeypatch.delitem(sys.modules, "strange_attack", raising=False)
+    import strange_attack  # noqa: F401 # type: ignore[import-not-found]
+
+
+def run(scenario: Scenario, path: Path, attackers: Any) -> RunRecord:
+    folder = RunFolder(path)
+    folder.create(overwrite=False)
+    return runner.run(scenario, folder, Silent(), command="test", earlier=None, attackers=attackers)
+
+
+def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_path: Path) -> None:
+    built = scenario(
+        federation={"clients": 4, "rounds": 2, "batch_size": 2},
+        threat={"victims": 2},
+        attacks=[
+            {"name": "inverting-gradients", "iterations": 12, "label": "IG"},
+            {"name": "wiig", "iterations": 8, "also_knows": ["masks"]},
+            {"name": "closed-form-linear"},
+        ],
+    )
+    here, apart = run(built, tmp_path / "here", in_process), run(built, tmp_path / "apart", isolated)
+    assert results(here) == results(apart)
+    assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
+    assert here.arms[0].attacks[0].victims[0].failure is None
+
+
+def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario: Build, tmp_path: Path, strange: None) -> None:
+    deeds = ("end", "raise", "object", "")
+    attacks = [{"name": "strange", "label": deed or "quiet", "deed": deed} for deed in deeds]
+    built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
+    record = run(built, tmp_path / "apart", isolated)
+    found = {attack.label: attack.victims for attack in record.arms[0].attacks}
+    why = {label: [victim.failure for victim in victims] for label, victims in found.items()}
+    assert why["end"] == ["its process ended with 7 before it answered."] * 2
+    assert all("ZeroDivisionError: a bug (strange_attack.py" in str(one) for one in why["raise"])
+    assert all("its guess holds a object, expected tensors, numbers and text" in str(one) for one in why["object"])
+    assert why["quiet"] == [None, None]
+    assert [victim.facts["truths"] for victim in found["quiet"]] == [0, 0]
+
+
+def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same(
+    scenario: Build, tmp_path: Path, strange: None
+) -> None:
+    built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
+    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", in_process), ("apart", isolated)))
+    assert all(victim.facts["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
+    assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
+    assert apart.arms[0].attacks[0].victims[1].failure is None
+
+
+def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_process(watched: Watched) -> None:
+    observation, _, _ = watched()
+    endless = {"name": "inverting-gradients", "iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
+    shown: list[Step] = []
+    with isolated(AttackChoice.model_validate(endless), 1, lambda: len(shown) > 2) as attacker:
+        assert attacker.at_once(observation) >= 1
+        with pytest.raises(KeyboardInterrupt):
+            attacker.search([observation], [seeding.generator(1, "attack")], shown.append)
+        process = attacker._process  # type: ignore[attr-defined]
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
+    assert [step.iteration for step in shown] == [1, 2, 3]
+    assert shown[0].guess.shape == (1, 1, 8, 8)
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> None:
+    (tmp_path / "s.toml").write_text(
+        'title="t"\n[data]\nname="digits"\n[model]\nname="mlp"\nwidth=24\n[federation]\nclients=4\n'
+        '[[attacks]]\nname="inverting-gradients"\niterations=1000000\nthreshold=0.0\npatience=1000000\n'
+    )
+    command = [sys.executable, "-m", "fedsim.cli", "run", "s.toml", "--out", "out", "--isolate"]
+    process = subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+    try:
+        child = waited_for(lambda: next(iter(children(process.pid)), None))
+        process.send_signal(how)
+        process.communicate(timeout=60)
+        assert waited_for(lambda: not alive(child))
+        assert process.returncode == (130 if how == signal.SIGINT else -signal.SIGKILL)
+    finally:
+        process.kill()
+
+
+def waited_for(ask: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (answer := ask()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return answer
+
+
+def children(pid: int) -> list[int]:
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def guess(**fields: Any) -> Reconstruction:
+    made = Reconstruction(torch.rand(2, 1, 3, 3), torch.tensor([1, 2]), None, 0.5, 3, 2, ((1, 0.5),), "done")
+    return replace(made, **fields)
+
+
+def test_a_guess_comes_back_as_it_was() -> None:
+    whole = guess(
+        masks=(torch.ones(2, 4),),
+        notes=("one", "two"),
+        facts={"rank": 2.0},
+        trained=Batch(torch.rand(2, 1, 3, 3), torch.rand(2, 5)),
+        found={"part.what": torch.arange(3)},
+        is_exact=True,
+    )
+    (back,) = frames.found_of(frames.of_found([whole]))
+    assert torch.equal(back.inputs, whole.inputs)
+    assert back.trained is not None
+    assert whole.trained is not None
+    assert torch.equal(back.trained.labels, whole.trained.labels)
+    assert torch.equal(back.found["part.what"], whole.found["part.what"])
+    plain = ("objective", "iterations", "best_iteration", "history", "stopped", "notes", "facts", "is_exact")
+    assert all(getattr(back, name) == getattr(whole, name) for name in plain)
+
+
+def test_what_an_attack_sends_is_no_code() -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[Any, ...]:
+            return os.system, ("true",)
+
+    with pytest.raises(Exception, match=r"(?i)weights_only|unsupported"):
+        frames.found_of(frames.saved([{"inputs": Evil()}]))
+    with pytest.raises(FedsimError, match="holds a Evil"):
+        frames.of_found([guess(found={"x": Evil()})])
+
+
+def test_a_step_comes_back_as_it_was() -> None:
+    for images in (torch.rand(2, 1, 3, 3), torch.arange(6).reshape(2, 3), torch.empty(0, 3)):
+        step = Step(1, 20, 30, 0.25, float("inf"), images)
+        back = frames.step_of(frames.of_step(step))
+        assert (back.restart, back.iteration, back.iterations, back.objective, back.best) == (
+            1,
+            20,
+            30,
+            0.25,
+            float("inf"),
+        )
+        assert torch.equal(back.guess, images)
+        assert back.guess.dtype == images.dtype
