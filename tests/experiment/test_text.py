@@ -174,6 +174,12 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
 def test_clients_trained_together_send_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
     world = built(scenario, tables, federation={**tables["federation"], "engine": "vectorized"})
     cohort.check(world)
+    trained = cohort.cohort_training(world, world.first_weights, 1, [0, 2], [{}, {}])
+    for client, (vector, count, loss) in zip((0, 2), trained.rows(), strict=True):
+        alone, _ = local_training(world, world.first_weights, 1, client)
+        expected = world.layout.flat(alone.tensors, alone.buffers)
+        assert float((vector - expected).norm()) <= cohort.ROUNDING * float(expected.norm())
+        assert (count, loss) == (alone.examples, pytest.approx(alone.loss, rel=cohort.ROUNDING))
 
 
 def around(defense: str, tables: dict[str, Any]) -> dict[str, Any]:

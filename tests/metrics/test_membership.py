@@ -76,6 +76,14 @@ def test_scores_that_say_nothing_have_no_advantage_on_average_and_perfect_ones_h
     assert advantage(shuffled.astype(float), shuffled) == 1.0
 
 
+def test_both_halves_choose_a_threshold_and_the_mean_of_their_gains_counts() -> None:
+    members = np.array([True, True, True, True, False, False, False, False])
+    values = np.array([4.0, 1.0, 2.0, 0.0, 1.5, 0.1, 0.5, 0.2])
+    # Even places separate from 2 on, which takes nobody of the odd ones: 0. Odd places gain most from 1 on, which takes
+    # both members of the even ones, and one of the two others: 1 - 1/2.
+    assert advantage(values, members) == pytest.approx((0.0 + 0.5) / 2)
+
+
 def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None:
     source = np.random.default_rng(4)
     scores, is_member = torch.from_numpy(source.normal(size=6000)), torch.arange(6000) % 3 == 0

@@ -61,6 +61,16 @@ def test_mean_interval_agrees_with_scipy():
     assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=0.15)
 
 
+def test_the_bounds_are_quantiles_of_as_many_resamples_as_asked_for():
+    values, resamples = np.array([1.0, 2.0, 4.0, 8.0]), 7
+    interval = mean_interval(singles(values), np.random.default_rng(5), confidence=0.5, resamples=resamples)
+    chosen = np.random.default_rng(5).integers(4, size=(resamples, 4))
+    means = sorted(float(np.mean([values[place] for place in row])) for row in chosen)
+    # The quantiles 1/4 and 3/4 of 7 means lie halfway between the second and third, and the fifth and sixth of them.
+    assert interval.low == pytest.approx((means[1] + means[2]) / 2)
+    assert interval.high == pytest.approx((means[4] + means[5]) / 2)
+
+
 def test_the_generator_decides():
     values = singles(range(10))
     assert median_interval(values, np.random.default_rng(5)) == median_interval(values, np.random.default_rng(5))

@@ -3,6 +3,8 @@
 import gc
 import types
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -22,6 +24,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
+from tests.conftest import KNOWN
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 ALL = get_args(Knowledge)
@@ -217,12 +220,47 @@ def test_withheld_rates_do_not_stand_in_the_model(watched: Watched) -> None:
     assert len(observation.sites) == 2
 
 
-def test_rates_that_cannot_be_withheld_are_refused(
-    watched: Watched, tmp_path: object, monkeypatch: pytest.MonkeyPatch
+def test_the_rate_of_attention_is_withheld_too(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathlib import Path
+    (tmp_path / "attentive_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, classes):\n"
+        "        super().__init__()\n"
+        "        self.attention = nn.MultiheadAttention(8, 2, dropout=0.3, batch_first=True)\n"
+        "        self.linear = nn.Linear(64, classes)\n"
+        "    def forward(self, x):\n"
+        "        rows = x.flatten(1, 2)\n"
+        "        return self.linear(self.attention(rows, rows, rows)[0].flatten(1))\n"
+        "def make(spec):\n    return Net(spec.classes)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rates = []
+    for knows in (("labels",), ("labels", "dropout-rates")):
+        observation, _, _ = watched(model={"name": "attentive_net:make"}, knows=knows)
+        (attention,) = (m for m in observation.model.modules() if isinstance(m, nn.MultiheadAttention))
+        rates.append((attention.dropout, [site.rate for site in observation.sites]))
+    assert rates == [(0.0, [0.0]), (0.3, [0.3])]
 
-    (Path(str(tmp_path)) / "own_net.py").write_text(
+
+def test_the_update_is_a_copy_with_its_buffers(watched: Watched) -> None:
+    _, truth, world = watched()
+    update, _ = local_training(world, world.first_weights, 1, 0)
+    sent = replace(update, buffers={"mean": torch.ones(3)})
+    observation = observe(world, WireEntry(1, 0, world.first_weights, sent), truth, KNOWN)
+    for own, theirs in ((observation.update.tensors, sent.tensors), (observation.update.buffers, sent.buffers)):
+        assert own
+        for name, tensor in own.items():
+            before = theirs[name].clone()
+            tensor.fill_(7.0)
+            assert torch.equal(theirs[name], before)
+
+
+def test_rates_that_cannot_be_withheld_are_refused(
+    watched: Watched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_net.py").write_text(
         "import torch.nn.functional as F\nfrom torch import nn\n"
         "class Net(nn.Module):\n"
         "    def __init__(self, classes):\n"

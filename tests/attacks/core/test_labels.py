@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from attacks.core.labels import (
+    _head,
+    _probe,
     count_labels,
     distinct_labels,
+    gradient_weight,
     impact_labels,
     infer_labels,
     label_of_one,
@@ -111,10 +114,40 @@ def test_distinct_labels_of_a_real_client(watched: Callable[..., tuple[Observati
 
 
 def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observation, Truth, World]]) -> None:
-    model = {"name": "mlp", "width": 64, "depth": 2, "bias": True}
-    observation, truth, _ = watched(model=model, federation={"batch_size": 8}, knows=("batch-size",))
-    guess, true = infer_labels(observation).bincount(minlength=10), truth.batches[0].labels.bincount(minlength=10)
-    assert int(torch.minimum(guess, true).sum()) >= 7
+    """Counts are n = B (p - db), so those from other probabilities p' are off by B |p' - p|_1 in sum.
+
+    What is negative becomes 0, which brings them nearer by as much as the new scale takes them away at most. Largest
+    remainders give the whole counts of sum B that are nearest to them. The true ones are no nearer, so both differ by
+    at most twice that, and the labels that are wrong are half of the difference: at most B |p' - p|_1.
+    """
+    model, missed = {"name": "mlp", "width": 64, "depth": 2, "bias": True}, 0
+    for client in range(4):
+        observation, truth, _ = watched(
+            client=client, model=model, federation={"batch_size": 8}, knows=("batch-size", "input-statistics")
+        )
+        batch = truth.batches[0]
+        guess, true = infer_labels(observation).bincount(minlength=10), batch.labels.bincount(minlength=10)
+        assumed, _ = _probe(observation, _head(observation)[0])
+        actual = observation.model(batch.inputs).softmax(1).mean(0).detach()
+        bound = 8 * float((assumed - actual).abs().sum())
+        wrong = 8 - int(torch.minimum(guess, true).sum())
+        assert wrong <= bound
+        missed += wrong
+    # 8 labels drawn at random from 10 classes share 3.5 with 8 others on average, so chance would miss 18 of 32.
+    assert missed <= 4
+
+
+def test_a_step_counts_as_often_as_momentum_carries_it_on(
+    watched: Callable[..., tuple[Observation, Truth, World]],
+) -> None:
+    training = {"algorithm": "fedavg", "local_steps": 3, "optimizer": {"name": "sgd", "momentum": 0.9}}
+    observation, _, _ = watched(federation=training)
+    # Of three steps the first is in the update 1 + 0.9 + 0.81 times, the second 1 + 0.9 times, the last once.
+    assert gradient_weight(observation) == pytest.approx(0.1 * (2.71 + 1.9 + 1.0))
+    plain, _, _ = watched(federation={**training, "optimizer": {"name": "sgd"}})
+    assert gradient_weight(plain) == pytest.approx(0.1 * 3)
+    gradient, _, _ = watched()
+    assert gradient_weight(gradient) == 1.0
 
 
 @pytest.mark.parametrize(("rule", "least"), [("counting", 3), ("distinct", 3), ("negative", 3), ("impact", 2)])

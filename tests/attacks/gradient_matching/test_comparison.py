@@ -1,0 +1,57 @@
+"""Distances between gradients, by hand."""
+
+import math
+from dataclasses import dataclass
+
+import pytest
+import torch
+from tests.test_observe import Watched
+from torch import Tensor
+
+from attacks.core.gradient_distance import MATCHES, may_be_exact
+from attacks.gradient_matching._comparison import cosine, cosine_by_tensor, squared
+
+
+@dataclass
+class Pair:
+    """Two tensors of one row beside the observed ones."""
+
+    own: tuple[Tensor, Tensor]
+    seen: tuple[Tensor, Tensor]
+
+    def _figure(self, values: list[Tensor]) -> Tensor:
+        return torch.stack(values)[None]
+
+    def inner(self) -> Tensor:
+        return self._figure([(a * b).sum() for a, b in zip(self.own, self.seen, strict=True)])
+
+    def squared(self) -> Tensor:
+        return self._figure([a.square().sum() for a in self.own])
+
+    def difference(self) -> Tensor:
+        return self._figure([(a - b).square().sum() for a, b in zip(self.own, self.seen, strict=True)])
+
+    def observed(self) -> Tensor:
+        return self._figure([b.square().sum() for b in self.seen])
+
+
+PAIR = Pair(
+    own=(torch.tensor([3.0, 4.0]), torch.tensor([100.0, 0.0])),
+    seen=(torch.tensor([3.0, 0.0]), torch.tensor([1.0, 1.0])),
+)
+
+
+def test_distances_of_two_tensors_are_those_by_hand() -> None:
+    # Cosines of the tensors are 9 / (5 * 3) and 100 / (100 sqrt 2); the large one must not decide for both.
+    assert float(cosine_by_tensor(PAIR)) == pytest.approx(1.0 - (0.6 + math.sqrt(0.5)) / 2)
+    whole = 109.0 / (math.sqrt(25.0 + 10_000.0) * math.sqrt(9.0 + 2.0))
+    assert float(cosine(PAIR)) == pytest.approx(1.0 - whole)
+    assert float(squared(PAIR)) == pytest.approx(16.0 + 99.0**2 + 1.0)
+
+
+def test_what_is_left_over_rounding_is_not_called_exact(watched: Watched) -> None:
+    """In single precision 1 - cosine of the right guess is some 1e-7; the bound leaves it a factor of a hundred."""
+    observation, _, _ = watched()
+    assert MATCHES == 1e-5
+    assert may_be_exact(observation, 0.9e-5)
+    assert not may_be_exact(observation, 1.1e-5)
