@@ -45,6 +45,7 @@ class _Apart:
             kind, payload = self._asked(frames.AT_ONCE, first, lambda _step: None)
             return max(1, int(payload)) if kind == frames.COUNT else 1
         except Exception:  # the search will say what is wrong
+            self.end()
             return 1
 
     def search(
@@ -58,6 +59,7 @@ class _Apart:
                 return found if len(found) == len(seen) else "its process returned another number of guesses"
             return payload.decode(errors="replace")
         except Exception as error:  # what an attack sends may be anything
+            self.end()  # what else is in the pipe answers nothing that will be asked
             return reason(error)
 
     def end(self) -> None:

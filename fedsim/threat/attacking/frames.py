@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import struct
 from collections.abc import Mapping
 from dataclasses import fields
@@ -48,9 +49,19 @@ def read(pipe: IO[bytes]) -> tuple[Kind, bytes] | None:
 
 
 def saved(value: Any) -> bytes:
-    """Return `torch.save` of a value."""
+    """Return `torch.save` of a value.
+
+    Raises:
+        FedsimError: something in it has no name by which another process finds it.
+    """
     file = io.BytesIO()
-    torch.save(value, file)
+    try:
+        torch.save(value, file)
+    except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+        raise FedsimError(
+            f"what the attacker sees cannot be sent to another process: {error}. Put classes and functions of your own "
+            "into a module that can be imported, or run without --isolate."
+        ) from error
     return file.getvalue()
 
 

@@ -136,6 +136,35 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     assert shown[0].guess.shape == (1, 1, 8, 8)
 
 
+def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watched) -> None:
+    observation, _, _ = watched()
+    choice = AttackChoice.model_validate({"name": "inverting-gradients", "iterations": 3})
+
+    def broken(_step: Step) -> None:
+        raise ValueError("nobody understands this step")
+
+    with isolated(choice, 1, lambda: False) as attacker:
+        why = attacker.search([observation], [seeding.generator(1, "attack")], broken)
+        assert "nobody understands this step" in str(why)
+        found = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
+    with in_process(choice, 1, lambda: False) as attacker:
+        expected = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
+    assert isinstance(found, list)
+    assert isinstance(expected, list)
+    assert torch.equal(found[0].inputs, expected[0].inputs)
+
+
+def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watched) -> None:
+    observation, _, _ = watched()
+    choice = AttackChoice.model_validate({"name": "inverting-gradients", "iterations": 3})
+    local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
+    with isolated(choice, 1, lambda: False) as attacker:
+        assert attacker.at_once(local) == 1
+        why = attacker.search([local], [seeding.generator(1, "attack")], lambda _step: None)
+    assert "cannot be sent to another process" in str(why)
+    assert "without --isolate" in str(why)
+
+
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_the_process_ends_with_its_run(tmp_path: Path, how: signal.Signals) -> None:
     (tmp_path / "s.toml").write_text(
