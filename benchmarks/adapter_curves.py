@@ -1,10 +1,11 @@
 """Does ALLoRA learn faster than LoRA in a short training?
 
 A tiny Llama that knows some news gets adapters on queries and values, rank 8, and is trained on 200 new sentences for
-60 steps: LoRA with dropout (alpha 16), LoRA without, and ALLoRA with its factors on the gradient and on the step, by
-Adam and by plain steps. Reported is the loss on the training sentences, without dropout, after 10, 30 and 60 steps, and
-that on others after 60; one figure a seed, of first values and order. With --full the model is SmolLM2-135M, with half
-the batch, a quarter of the sentences to measure on, and the three ways of the paper's comparison.
+60 steps: LoRA with dropout (alpha 16), LoRA without, and ALLoRA with its factors on the gradient and on the step, those
+of its defaults and those of the rows of B with a larger eta, by Adam and by plain steps. Reported is the loss on the
+training sentences, without dropout, after 10, 30 and 60 steps, and that on others after 60; one figure a seed, of first
+values and order. With --full the model is SmolLM2-135M, with half the batch, a quarter of the sentences to measure on,
+and the three ways of the paper's comparison.
 """
 
 from __future__ import annotations
@@ -53,6 +54,8 @@ WAYS = (
     Way("LoRA, p = 0, s = 1", "allora", {"power": "none"}),
     Way("ALLoRA, gradient", "allora", {}),
     Way("ALLoRA, update", "allora", {"apply_to": "update"}),
+    Way("ALLoRA, gradient, B, eta 5", "allora", {"norm": "B", "eta": 5.0}),
+    Way("ALLoRA, update, B, eta 5", "allora", {"norm": "B", "eta": 5.0, "apply_to": "update"}),
 )
 
 

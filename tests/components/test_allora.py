@@ -281,15 +281,23 @@ def test_an_adam_client_s_steps_are_weighed_by_what_the_weights_were(scenario: C
         world.optimizer.step(expected, gradient, other)
         for name, moved in own.items():
             if name.endswith("lora_b.weight"):
-                norms = before[name].norm(dim=1, keepdim=True)
+                norms = (before[name] @ before[name.replace("lora_b", "lora_a")]).norm(dim=1, keepdim=True)
                 c = 1 / (norms + 1 / ETA**2).sqrt()
                 expected[name] = before[name] + c * (expected[name] - before[name])
             assert torch.allclose(moved, expected[name], rtol=1e-5, atol=1e-7)
         expected = {name: t.clone() for name, t in own.items()}
 
 
+def test_by_default_a_row_of_the_product_counts_and_eta_squared_is_four() -> None:
+    own = AlloraConfig.model_validate({"targets": ["*"]})
+    assert (own.norm, own.eta, own.power, own.dependence, own.apply_to) == ("BA", 2.0, "sqrt", "weight", "gradient")
+    a, b = torch.tensor([[3.0, 4.0]]), torch.tensor([[0.0], [0.15]])
+    # Rows of B A have norms 0 and 0.15 * 5 = 3/4, so c is 1 / sqrt(1/4) and 1 / sqrt(3/4 + 1/4).
+    assert own.of_rows(a, b).tolist() == pytest.approx([2.0, 1.0])
+
+
 @pytest.mark.parametrize(
-    "settings", [{}, {"norm": "BA"}, {"dependence": "output"}, {"apply_to": "update"}, {"power": "none"}]
+    "settings", [{}, {"norm": "B"}, {"dependence": "output"}, {"apply_to": "update"}, {"power": "none"}]
 )
 def test_clients_trained_together_get_what_they_get_alone(
     settings: dict[str, Any], scenario: Callable[..., Scenario]
@@ -317,7 +325,8 @@ def test_the_server_undoes_the_factors_of_a_gradient_exactly(scenario: Callable[
         weights[name] = 0.1 * torch.randn(weights[name].shape, generator=generator())
     sent, plain = (local_training(world, weights, 1, 0)[0].tensors for world in worlds_)
     for name in names:
-        c = 1 / (weights[name].norm(dim=1, keepdim=True) + 1 / ETA**2).sqrt()
+        product = weights[name] @ weights[name.replace("lora_b", "lora_a")]
+        c = 1 / (product.norm(dim=1, keepdim=True) + 1 / ETA**2).sqrt()
         assert float(c.max() / c.min()) > 1.01
         assert torch.allclose(sent[name] / c, plain[name], rtol=1e-4, atol=1e-8)
 

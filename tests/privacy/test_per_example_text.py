@@ -54,7 +54,7 @@ MODELS: dict[str, Callable[[], nn.Module]] = {
     "allora": with_allora,
     "allora, own outputs": lambda: with_allora(dependence="output"),
     "allora, a frozen layer trained too": lambda: with_allora(also_train=["*.q_proj.base.weight"]),
-    "allora, products": lambda: with_allora(norm="BA"),
+    "allora, rows of B": lambda: with_allora(norm="B"),
 }
 
 

@@ -2,10 +2,11 @@
 
     c_i = 1 / sqrt(||w_i|| + 1 / eta^2),    dB = diag(c) G^T (x A^T),    dA = B^T diag(c) G^T x,    dx = G (W + B A)
 
-with G = dL/dy and w_i row i of what the adapter is now: eta at first, less as the row grows.
-Paper: Huang, Balestriero 2024, arXiv 2410.09692. The abstract alone was at hand, which fixes "inversely proportional to
-the l2 norm of the parameters"; hence a family of rules by name, and the form above as the default. c is a constant of
-each step's gradient, and what earlier layers get is not weighed, so that depth does not compound the factors.
+with G = dL/dy and w_i row i of B A as it is now: eta at first, less as the row grows.
+Paper: Huang, Balestriero 2024, arXiv 2410.09692. The paper itself was not at hand. Two public implementations by others
+agree on the form above, on the rows of B A and on eta^2 of 1, 2 or 4, and say that the paper leaves the gradient of x
+unscaled; hence the defaults, and a family of rules by name beside them. c is a constant of each step's gradient, and
+what earlier layers get is not weighed, so that depth does not compound the factors.
 
 What it may leak: all that LoRA does, without LoRA's dropout in the way. c follows from public weights, so the server
 divides by it; dropout at least hides which entries were read.
@@ -32,11 +33,11 @@ _A, _B = ".lora_a.weight", ".lora_b.weight"
 class AlloraConfig(LowRankConfig):
     """Settings of ALLoRA."""
 
-    eta: float = Field(default=5.0, gt=0, description="c while the adapter is zero, its maximum")
+    eta: float = Field(default=2.0, gt=0, description="c while the adapter is zero, its maximum")
     power: Literal["sqrt", "inverse", "none"] = Field(
         default="sqrt", description="c = 1 / sqrt(norm + 1 / eta^2), or 1 / (norm + 1 / eta), or 1"
     )
-    norm: Literal["B", "BA"] = Field(default="B", description="w_i is row i of B, or of the product B A")
+    norm: Literal["B", "BA"] = Field(default="BA", description="w_i is row i of the product B A, or of B")
     dependence: Literal["weight", "output"] = Field(
         default="weight", description="output: the norm is that of each example's own (B A x)_i"
     )
