@@ -5,7 +5,7 @@ from typing import get_args
 from fedsim.core.types import Knowledge
 from fedsim.metrics.statistics import summarise
 from fedsim.record import AttackRecord, ItemScore, VictimRecord
-from fedsim.report import tables
+from fedsim.report.tables import composites
 from fedsim.report.verdict import knowledge
 
 
@@ -50,7 +50,8 @@ def test_labels_are_counted_by_the_share_of_the_smaller_one_and_the_table_is_abs
     assert seen.summary.composites is not None
     assert seen.summary.composites.minor_found is not None
     assert seen.summary.composites.minor_found.value == 0.6
-    assert [tables._found_between(seen, *bounds) for bounds in tables.MINOR_SHARES] == ["1 of 2", "1 of 1", "1 of 2"]
+    found = [composites._found_between(seen, *bounds) for bounds in composites.MINOR_SHARES]
+    assert found == ["1 of 2", "1 of 1", "1 of 2"]
     plain = attack([item()])
     assert plain.summary is not None
     assert plain.summary.composites is None

@@ -1,0 +1,196 @@
+"""What attacks on updates found, arm by arm, and why they did not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedsim.record import ArmRecord, AttackRecord, RunRecord, SentenceScore, TextSummary, VictimRecord
+from fedsim.report.tables.figures import NOTHING, Estimate, _scientific, cost, duration, estimate
+from fedsim.report.verdict import Judge, has_result, knowledge
+
+
+@dataclass(frozen=True)
+class Result:
+    """One attack in one arm; `rouge` holds ROUGE-1, ROUGE-2 and ROUGE-L."""
+
+    attack: str
+    is_control: bool
+    n: int
+    recovered: str
+    success: Estimate
+    psnr: Estimate
+    ssim: Estimate
+    labels: Estimate
+    masks: Estimate
+    tokens: Estimate
+    rouge: tuple[Estimate, ...]
+    secrets: Estimate
+    seconds: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Results:
+    """All attacks of one arm, with what the arm costs in accuracy."""
+
+    arm: str
+    model: str
+    accuracy: str
+    cost: str
+    rows: tuple[Result, ...]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """How one search ended."""
+
+    attack: str
+    victim: str
+    objective: str
+    at_truth: str
+    iterations: str
+    stopped: str
+    reading: str
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One sentence of a client, and what an attack made of it."""
+
+    arm: str
+    attack: str
+    victim: str
+    sentence: SentenceScore
+
+
+@dataclass(frozen=True)
+class Attacker:
+    """What an attack is called, is, knows and was set to."""
+
+    label: str
+    name: str
+    knows: str
+    settings: str
+
+
+def results(record: RunRecord, judge: Judge) -> list[Results]:
+    """Return the table of attacks by arms."""
+    return [
+        Results(
+            arm.name,
+            _model(arm),
+            _accuracy(arm),
+            cost(arm.client_cost),
+            tuple(_result(arm, attack, judge) for attack in arm.attacks),
+        )
+        for arm in record.arms
+    ]
+
+
+def readings(record: RunRecord) -> list[Reading]:
+    """Return every client's sentence beside each attack's guess of it."""
+    return [
+        Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", sentence)
+        for arm in record.arms
+        for attack in arm.attacks
+        for victim in attack.victims
+        for sentence in victim.sentences
+    ]
+
+
+def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
+    """Return (arm, rows) for every arm with at least one search that ended."""
+    by_arm = [
+        (arm.name, [_diagnosis(attack, v, judge) for attack in arm.attacks for v in attack.victims if not v.failure])
+        for arm in record.arms
+    ]
+    return [(name, rows) for name, rows in by_arm if rows]
+
+
+def attackers(record: RunRecord) -> list[Attacker]:
+    """Return every attack once, in order of appearance; one whose settings differ between arms appears for each."""
+    seen: dict[Attacker, None] = {}
+    for arm in record.arms:
+        for attack in arm.attacks:
+            settings = ", ".join(f"{key} = {value}" for key, value in attack.settings.items())
+            seen[Attacker(attack.label, attack.name, knowledge(attack), settings or "none")] = None
+    return list(seen)
+
+
+def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
+    summary = judge.summary(attack)
+    count = judge.count(attack)
+    if summary is None or not has_result(attack):
+        reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
+        return _no_result(arm, attack, judge, "; ".join(reasons) or "no victim was attacked")
+    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
+    return Result(
+        attack=attack.label,
+        is_control=judge.is_control(arm, attack),
+        n=count.victims,
+        recovered=f"{count.recovered} of {count.images}",
+        success=estimate(summary.success, 100, 0, "%"),
+        psnr=estimate(summary.psnr_median, 1, 1, " dB"),
+        ssim=estimate(summary.ssim_mean, 1, 2),
+        labels=estimate(summary.label_accuracy, 100, 0, "%"),
+        masks=estimate(summary.mask_accuracy, 100, 1, "%"),
+        tokens=estimate(text.token_accuracy, 100, 0, "%"),
+        rouge=tuple(estimate(own, 1, 2) for own in (text.rouge_1, text.rouge_2, text.rouge_l)),
+        secrets=estimate(text.secrets, 100, 0, "%"),
+        seconds=duration(sum(victim.seconds for victim in attack.victims) / count.victims),
+        reason="",
+    )
+
+
+def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) -> Result:
+    none = Estimate(NOTHING)
+    return Result(
+        attack=attack.label,
+        is_control=judge.is_control(arm, attack),
+        n=len(attack.victims),
+        recovered=NOTHING,
+        success=none,
+        psnr=none,
+        ssim=none,
+        labels=none,
+        masks=none,
+        tokens=none,
+        rouge=(none,) * 3,
+        secrets=none,
+        seconds=NOTHING,
+        reason=reason,
+    )
+
+
+def _model(arm: ArmRecord) -> str:
+    return f"{arm.attacked_model} model, {arm.parameters:,} parameters"
+
+
+def _accuracy(arm: ArmRecord) -> str:
+    evaluated = [entry for entry in arm.rounds if entry.utilities]
+    if not evaluated:
+        return "accuracy not evaluated"
+    last = evaluated[-1]
+    return f"test {' and '.join(f'{own.name} {own.told}' for own in last.utilities[::-1])} after round {last.round}"
+
+
+def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:
+    return Diagnosis(
+        attack=attack.label,
+        victim=f"round {victim.round}, {victim.who}",
+        objective=_scientific(victim.objective),
+        at_truth=_scientific(victim.objective_at_truth),
+        iterations=f"{victim.iterations:,} (best at {victim.best_iteration:,})",
+        stopped=victim.stopped,
+        reading=_reading(victim, judge),
+        notes=(*victim.notes, *(f"{name}: {figure:.1%}" for name, figure in victim.found.items())),
+    )
+
+
+def _reading(victim: VictimRecord, judge: Judge) -> str:
+    """How many images were recovered, and why not the others."""
+    recovered = judge.recovered(victim)
+    if victim.examples and recovered == victim.examples:
+        return "recovered"
+    return "; ".join((f"{recovered} of {victim.examples} recovered", *victim.why))

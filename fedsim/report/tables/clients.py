@@ -1,0 +1,137 @@
+"""Who owns what, who took part, and who was left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import get_args
+
+from fedsim.record import ArmRecord, AttackRecord, Cause, PartitionRecord, RoundRecord, RunRecord, VictimRecord
+from fedsim.report.tables.figures import with_noun
+
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Somebody or something that is missing from the numbers, and why."""
+
+    where: str
+    who: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Ownership:
+    """Who owns what, in a sentence and as it was recorded; `arm` names every arm that shares the data out so."""
+
+    arm: str
+    sentence: str
+    partition: PartitionRecord
+
+
+@dataclass(frozen=True)
+class Turnout:
+    """How many clients were asked in a round, how many updates counted, and how many were lost to each of CAUSES."""
+
+    round: int
+    asked: int
+    counted: int
+    lost: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """Who took part in an arm, in a sentence and round by round."""
+
+    arm: str
+    sentence: str
+    rounds: tuple[Turnout, ...]
+
+
+def left_out(record: RunRecord) -> list[LeftOut]:
+    """Return everything that failed or did not apply, none dropped silently."""
+    rows = [LeftOut("run", failure.who, failure.why) for failure in record.failures]
+    for arm in record.arms:
+        for entry in arm.rounds:
+            where = f"{arm.name}, round {entry.round}"
+            rows += [LeftOut(where, ", ".join(who), why) for why, who in _clients_by_reason(entry).items()]
+        for attack in arm.attacks:
+            rows += _failed_attacks(arm, attack)
+        rows += [
+            LeftOut(arm.name, f"membership attack {own.label}", own.failure) for own in arm.membership if own.failure
+        ]
+    return rows
+
+
+def ownerships(record: RunRecord) -> list[Ownership]:
+    """Return every partition among several clients once, in order of appearance."""
+    names: dict[PartitionRecord, list[str]] = {}
+    for arm in record.arms:
+        if arm.partition is not None and arm.partition.clients > 1:
+            names.setdefault(arm.partition, []).append(arm.name)
+    return [Ownership("; ".join(arms), _owned(partition), partition) for partition, arms in names.items()]
+
+
+def attendances(record: RunRecord) -> list[Attendance]:
+    """Return who took part, of every arm in which the server asked different numbers of clients or lost an update."""
+    by_arm = [(arm.name, tuple(_turnout(entry) for entry in arm.rounds)) for arm in record.arms]
+    return [
+        Attendance(name, _attended(rounds), rounds)
+        for name, rounds in by_arm
+        if len({turnout.asked for turnout in rounds}) > 1 or any(any(turnout.lost) for turnout in rounds)
+    ]
+
+
+def _turnout(entry: RoundRecord) -> Turnout:
+    lost = Counter(failure.cause for failure in entry.failures)
+    asked = len(entry.cohort)
+    return Turnout(entry.round, asked, asked - lost.total(), tuple(lost[cause] for cause in CAUSES))
+
+
+def _attended(rounds: tuple[Turnout, ...]) -> str:
+    asked, counted = sum(turnout.asked for turnout in rounds), sum(turnout.counted for turnout in rounds)
+    totals = [sum(column) for column in zip(*(turnout.lost for turnout in rounds), strict=True)]
+    lost = [f"{total:,} {cause}" for cause, total in zip(CAUSES, totals, strict=True) if total]
+    blank = sum(turnout.counted == 0 for turnout in rounds)
+    sentence = f"Of {with_noun(asked, 'update')} that the server asked for in {with_noun(len(rounds), 'round')}, "
+    sentence += f"{counted:,} counted" + (f"; lost: {', '.join(lost)}." if lost else ".")
+    return sentence + (f" Nobody counted in {with_noun(blank, 'round')}, which kept the weights." if blank else "")
+
+
+def _clients_by_reason(entry: RoundRecord) -> dict[str, list[str]]:
+    """Return who was left out of a round by reason, so that many drop-outs do not fill the page."""
+    reasons: dict[str, list[str]] = {}
+    for failure in entry.failures:
+        reasons.setdefault(failure.why, []).append(failure.who)
+    return reasons
+
+
+def _owned(partition: PartitionRecord) -> str:
+    sizes = f"between {partition.examples_min:,} and {partition.examples_max:,} examples, median "
+    sizes += f"{partition.examples_median:,g}"
+    if partition.examples_min == partition.examples_max:
+        sizes = with_noun(partition.examples_min, "example")
+    measured = f"the first {partition.clients_measured:,} own"
+    if partition.clients_measured == partition.clients:
+        measured = "each owns"
+    return f"{partition.clients:,} clients, scheme {partition.scheme}: {measured} {sizes}."
+
+
+def _failed_attacks(arm: ArmRecord, attack: AttackRecord) -> list[LeftOut]:
+    """Return one row a reason and round, so that an attack that never applied does not fill the page."""
+    victims: dict[tuple[int, str], list[VictimRecord]] = {}
+    for victim in attack.victims:
+        if victim.failure is not None:
+            victims.setdefault((victim.round, victim.failure), []).append(victim)
+    return [
+        LeftOut(f"{arm.name}, round {number}, attack {attack.label}", _names(of_round), why)
+        for (number, why), of_round in victims.items()
+    ]
+
+
+def _names(victims: list[VictimRecord]) -> str:
+    """Return who these victims are; of one round there are either single clients or one sum."""
+    if victims[0].clients:
+        return victims[0].who
+    return f"client {', '.join(str(victim.client) for victim in victims)}"
