@@ -243,6 +243,7 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     if scenario.exposure is not None:
         memorisation.check(world)
     journal = train(world_json, on_round)
+    this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)
     model = world.new_model()
     replays = [replay(world, entry) for entry in journal.entries]

@@ -4,21 +4,118 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.record import store
+from fedsim.record import Environment, RunRecord, store
 from fedsim.record.store import RunFolder, read_record
 
 
-def test_an_existing_run_is_kept_unless_overwritten(tmp_path: Path) -> None:
+def record(arms: int = 2) -> RunRecord:
+    """A record of a run that was killed while it trained its first arm."""
+    here = Environment(
+        command="", versions={}, python="", platform="", processor="", cores=1, torch_threads=1,
+        git_commit=None, git_dirty=None,
+    )  # fmt: skip
+    return RunRecord(
+        status="interrupted",
+        scenario={"arms": {"model.dropout": [0.0] * arms}},
+        scenario_hash="0" * 16,
+        threat_model=(),
+        environment=here,
+        started="2026-01-01T00:00:00+00:00",
+    )
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> RunFolder:
+    """A folder with everything that a run of two arms leaves, made by its own writers where that is quick."""
     folder = RunFolder(tmp_path / "run")
     folder.create(overwrite=False)
+    folder.write_record(record())
     folder.write_arrays({"a": np.ones(2)})
+    for arm in range(2):
+        folder.write_weights(arm, {"w": torch.ones(2)})
+        folder.write_updates(arm, {"u": np.ones(2)})
+    (folder.path / "figures").mkdir()
+    for name in ("wall-1-all.png", "curves-2-dropout-0-25.csv", "epsilon-1.png", "accuracy.csv", ".fedsim-cut"):
+        (folder.path / "figures" / name).write_text("")
+    (folder.path / "scores.csv").write_text("")
+    return folder
+
+
+def everything(path: Path) -> set[str]:
+    return {str(own.relative_to(path)) for own in path.rglob("*")}
+
+
+def test_an_existing_run_is_kept_unless_overwritten(run_folder: RunFolder) -> None:
     with pytest.raises(FedsimError, match="--overwrite"):
-        RunFolder(tmp_path / "run").create(overwrite=False)
-    assert list(folder.read_arrays()) == ["a"]
-    folder.create(overwrite=True)
-    assert folder.read_arrays() == {}
+        RunFolder(run_folder.path).create(overwrite=False)
+    assert list(run_folder.read_arrays()) == ["a"]
+    run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == set()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "weights/thesis.bin",
+        "weights/arm-2.npz",
+        "weights/arm-00.npz",
+        "weights/arm-0.npz.bak",
+        "updates/notes.txt",
+        "figures/thesis.png",
+        "figures/wall-3-all.png",
+        "figures/wall-0-all.png",
+    ],
+)
+def test_what_the_record_does_not_account_for_is_never_removed(run_folder: RunFolder, name: str) -> None:
+    (run_folder.path / name).write_text("precious")
+    before = everything(run_folder.path)
+    with pytest.raises(FedsimError, match=f"holds '{name}', which is not part of the run"):
+        run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == before
+
+
+@pytest.mark.parametrize("name", ["weights/arm-0.npz", "weights/thesis.bin", "scores.csv", "figures/wall-1-all.png"])
+def test_without_a_record_nothing_is_removed(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(FedsimError, match=f"holds '{name}', but no record.json"):
+        RunFolder(tmp_path).create(overwrite=True)
+    assert (tmp_path / name).read_text() == "precious"
+
+
+def test_with_a_record_that_cannot_be_read_nothing_is_removed(run_folder: RunFolder) -> None:
+    (run_folder.path / "record.json").write_text("{")
+    before = everything(run_folder.path)
+    with pytest.raises(FedsimError, match="cannot be read"):
+        run_folder.create(overwrite=True)
+    assert everything(run_folder.path) == before
+
+
+@pytest.mark.parametrize("is_folder", [True, False])
+def test_a_link_or_a_folder_in_the_place_of_ours_is_refused(
+    run_folder: RunFolder, tmp_path: Path, is_folder: bool
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "thesis.bin").write_text("precious")
+    if is_folder:
+        (run_folder.path / "scores.csv").unlink()
+        (tmp_path / "elsewhere").rename(run_folder.path / "scores.csv")
+    else:
+        (run_folder.path / "weights").rename(tmp_path / "moved")
+        (run_folder.path / "weights").symlink_to(tmp_path / "elsewhere")
+    before = everything(tmp_path)
+    with pytest.raises(FedsimError, match="scores.csv" if is_folder else "weights"):
+        run_folder.create(overwrite=True)
+    assert everything(tmp_path) == before
+
+
+def test_what_a_killed_write_left_is_no_run(tmp_path: Path) -> None:
+    (tmp_path / ".fedsim-cut").write_text("half")
+    RunFolder(tmp_path).create(overwrite=False)
+    assert everything(tmp_path) == set()
 
 
 def test_a_folder_with_other_things_is_never_touched(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise
 from fedsim.record import ClientCost, Failure, RoundRecord
+from fedsim.record.store import RunFolder
 from fedsim.report import build, figures
 
 
@@ -19,7 +20,9 @@ def report(tmp_path, records, page_of):
     def render(record, arrays=None):
         return page_of(build(records.save(tmp_path, record, arrays)).read_text(encoding="utf-8"))
 
-    return render
+    yield render
+    RunFolder(tmp_path).create(overwrite=True)  # whatever a report consists of belongs to the run
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.fixture(scope="module")
