@@ -5,6 +5,7 @@ from fedsim.core import process
 process.prepare()
 
 import os  # noqa: E402
+import signal  # noqa: E402
 from collections.abc import Callable  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -26,6 +27,13 @@ from fedsim.threat.observe import observe  # noqa: E402
 
 torch.set_num_threads(1)
 
+# In the background of a shell, under nohup and in some CI, Ctrl-C is ignored, and every program started from here would
+# ignore it too. One with a handler is reset for them.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_SLOW = 3600.0  # seconds; the others have `timeout` of pyproject.toml
+
 # A shared machine can stall any single example.
 hypothesis.settings.register_profile("no deadline", deadline=None)
 hypothesis.settings.load_profile("no deadline")
@@ -39,6 +47,13 @@ BASE: dict[str, Any] = {
 }
 
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give slow tests longer."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW))
 
 
 @pytest.fixture

@@ -35,9 +35,10 @@ def test_a_mistake_is_one_clear_sentence(arguments: tuple[str, ...], message: st
 
 
 def test_the_live_demo_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> None:
-    with subprocess.Popen(
+    process = subprocess.Popen(
         [*COMMAND, "--live", "--port", "0"], cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True
-    ) as process:
+    )
+    try:
         assert process.stdout is not None
         found = re.search(r"http://127\.0\.0\.1:\d+/", process.stdout.readline())
         assert found is not None
@@ -45,6 +46,9 @@ def test_the_live_demo_says_where_it_is_and_ends_with_ctrl_c(tmp_path: Path) -> 
             assert b"Draw a digit" in answer.read()
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
     assert list(tmp_path.iterdir()) == []
 
 
