@@ -29,6 +29,7 @@ from fedsim.core.errors import FedsimError
 
 def main() -> None:
     """Run the command line."""
+    process.find_own_modules()
     try:
         app()
     except FedsimError as error:

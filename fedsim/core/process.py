@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+from pathlib import Path
 from typing import TextIO
 
 ENVIRONMENT = {  # what `prepare` sets
@@ -51,6 +52,15 @@ def limit_memory(gibibytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
+def find_own_modules() -> None:
+    """Have modules of the working folder found: before installed ones, but after Python's own, which others need."""
+    here = os.getcwd()
+    if here in sys.path:
+        return
+    installed = (n for n, entry in enumerate(sys.path) if Path(entry).name in ("site-packages", "dist-packages"))
+    sys.path.insert(next(installed, len(sys.path)), here)
+
+
 def serve_parent() -> TextIO:
     """Make this a process that works for its parent, and return where its answers go, a line each.
 
@@ -59,7 +69,7 @@ def serve_parent() -> TextIO:
     """
     ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    sys.path.insert(0, os.getcwd())
+    find_own_modules()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers

@@ -11,10 +11,14 @@ import importlib
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from fedsim.core.errors import FedsimError, nearest, told
@@ -35,6 +39,9 @@ _FOLDERS: dict[Kind, str] = {
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
+
+_HOME = Path(__file__).resolve().parents[2]
+_MARKS = (b"fedsim.core.registry", b"fedsim.registry", b"from fedsim.core import registry")
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -157,10 +164,42 @@ def find(name: str) -> list[Method]:
     return found
 
 
+class _Own(MetaPathFinder):
+    """Finds fedsim's own folders of methods beside fedsim, whatever else has such a name.
+
+    Folders of that name elsewhere on the search path, as one in the working folder, add what ours does not have.
+    """
+
+    names = frozenset(folder for folder in _FOLDERS.values() if not folder.startswith("fedsim."))
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname not in self.names:
+            return None
+        spec = PathFinder.find_spec(fullname, [str(_HOME)] if path is None else path)
+        if spec is not None and spec.submodule_search_locations is not None:
+            every = pkgutil.extend_path(list(spec.submodule_search_locations), fullname)
+            spec.submodule_search_locations = list(dict.fromkeys(every))
+        return spec
+
+
+sys.meta_path.insert(0, _Own())
+
+
 @cache
 def _discover(kind: Kind) -> None:
-    for module in _modules(_FOLDERS[kind]):
+    package = importlib.import_module(_FOLDERS[kind])
+    ours, *others = package.__path__
+    if not Path(ours).resolve().is_relative_to(_HOME):
+        raise FedsimError(
+            f"'{package.__name__}' was imported from {ours} before fedsim, which has a package of this name. "
+            "Import fedsim first, or rename the other one."
+        )
+    for module in _modules(package.__name__, ours):
         importlib.import_module(module)
+    for folder in others:
+        _add(package.__name__, Path(folder))
     for point in entry_points(group=f"fedsim.{kind}s"):
         try:
             point.load()
@@ -171,12 +210,28 @@ def _discover(kind: Kind) -> None:
             ) from error
 
 
-def _modules(package_name: str) -> Iterator[str]:
-    package = importlib.import_module(package_name)
-    for info in pkgutil.walk_packages(package.__path__, prefix=f"{package_name}."):
-        below = info.name.removeprefix(f"{package_name}.").split(".")
+def _modules(package: str, folder: str) -> Iterator[str]:
+    """Yield the modules below a package's folder; those at or below a name with an underscore are parts."""
+    for info in pkgutil.walk_packages([folder], prefix=f"{package}."):
+        below = info.name.removeprefix(f"{package}.").split(".")
         if not any(part.startswith("_") for part in below):
             yield info.name
+
+
+def _add(package: str, folder: Path) -> None:
+    """Import the methods in a folder that is not fedsim's: files that name the registry. Others may do anything."""
+    for path in sorted(folder.glob("*.py")):
+        if path.stem.startswith("_") or not path.stem.isidentifier() or not _is_marked(path):
+            continue
+        try:
+            importlib.import_module(f"{package}.{path.stem}")
+        except Exception as error:
+            raise FedsimError(f"{path} cannot be imported: {told(error)}. Repair it, or move it elsewhere.") from error
+
+
+def _is_marked(path: Path) -> bool:
+    content = path.read_bytes()
+    return any(mark in content for mark in _MARKS)
 
 
 def _config_of(make: Callable[..., Any]) -> type[Config]:

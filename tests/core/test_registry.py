@@ -32,7 +32,7 @@ def test_a_module_below_a_folder_with_an_underscore_is_no_method(
     for name in ("zoo/family/method", "zoo/family/_part", "zoo/_parts/part", "zoo/family/_deeper/part"):
         (tmp_path / f"{name}.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert list(registry._modules("zoo")) == ["zoo.family", "zoo.family.method"]
+    assert list(registry._modules("zoo", str(tmp_path / "zoo"))) == ["zoo.family", "zoo.family.method"]
 
 
 def test_no_method_imports_another() -> None:

@@ -48,7 +48,6 @@ def run(
     from fedsim.threat.attacking import in_process
     from fedsim.threat.attacking.apart import isolated
 
-    sys.path.insert(0, str(Path.cwd()))
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     foreign = f"code that {scenario} names"
     with own_models.staying(foreign):

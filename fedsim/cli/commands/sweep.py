@@ -55,7 +55,6 @@ def _make(
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.scenario import Sweep, load
 
-    sys.path.insert(0, str(Path.cwd()))
     loaded = load(scenario, overrides)
     runs = planned(loaded, str(scenario))
     folder = SweepFolder(path)

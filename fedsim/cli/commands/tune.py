@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -28,7 +27,6 @@ def tune(
     from fedsim.record.store import write_whole
     from fedsim.scenario import load
 
-    sys.path.insert(0, str(Path.cwd()))
     loaded, folder = load(scenario, set_ or []), out or Path("results") / f"{scenario.stem}-tuned"
     try:
         found = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))

@@ -59,7 +59,7 @@ class _Process:
             memory = str(self._settings.memory or 0)
             with self._log.open("a") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "fedsim.experiment.sweep.executors.worker", memory],
+                    [sys.executable, "-P", "-m", "fedsim.experiment.sweep.executors.worker", memory],
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,

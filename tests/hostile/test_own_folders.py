@@ -1,0 +1,90 @@
+"""Working folders with packages and modules that are called like fedsim's and like Python's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsim.cli.templates import write_new
+from fedsim.record.store import read_record
+
+ROOT = Path(__file__).parent.parent.parent
+SCENARIO = """
+title = "own folders"
+data = { name = "tests.own:load" }
+model = { name = "attacks.nets:make", width = 8 }
+federation = { clients = 2, workers = 2, batch_size = 1 }
+threat = { victims = 1 }
+attacks = [{ name = "inverting-gradients", iterations = 2 }, { name = "my-attack" }]
+[sweep]
+seeds = [1]
+"""
+
+
+def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run the command as its script does, which leaves the working folder to fedsim."""
+    return subprocess.run(
+        [sys.executable, "-P", "-c", "from fedsim.cli.main import main; main()", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Somebody's project: packages `attacks`, `defenses` and `tests`, scripts in them, and a `statistics.py`."""
+    (tmp_path / "fedsim").mkdir()
+    write_new("attack", "my-attack", tmp_path)
+    write_new("defense", "my-defense", tmp_path)
+    (tmp_path / "fedsim").rmdir()
+    for name in ("attacks", "defenses", "tests"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "__init__.py").write_text('"""Somebody else\'s."""\n')
+        (tmp_path / name / "script.py").write_text('raise SystemExit("a script ran")\n')
+    (tmp_path / "statistics.py").write_text('raise SystemExit("not Python\'s own")\n')
+    (tmp_path / "tests" / "own.py").write_text(
+        "from fedsim import registry\n"
+        "def load():\n"
+        "    return registry.get('dataset', 'digits').make(registry.get('dataset', 'digits').config())\n"
+    )
+    (tmp_path / "attacks" / "_width.py").write_text("FACTOR = 2\n")
+    (tmp_path / "attacks" / "nets.py").write_text(
+        "from torch import nn\n"
+        "from attacks._width import FACTOR\n"
+        "def make(spec, width):\n"
+        "    n = FACTOR * width\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.Sigmoid(), nn.Linear(n, spec.classes))\n"
+    )
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    return tmp_path
+
+
+def test_methods_of_fedsim_and_of_the_folder_are_listed_and_scripts_do_not_run(folder: Path) -> None:
+    done = fedsim("list", "--json", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    names = {entry["name"] for entry in json.loads(done.stdout)}
+    assert {"dropout-inversion", "dp-sgd", "my-attack", "my-defense", "lira"} <= names
+
+
+def test_a_method_that_cannot_be_imported_is_named(folder: Path) -> None:
+    (folder / "attacks" / "broken.py").write_text("from fedsim.core.registry import atack\n")
+    done = fedsim("list", "attacks", cwd=folder)
+    assert done.returncode == 2
+    assert "attacks/broken.py cannot be imported: ImportError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
+    done = fedsim("sweep", "s.toml", "--jobs", "1", "--out", "o", cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = (folder / "o" / "runs").iterdir()
+    attacks = read_record(path).arms[0].attacks
+    assert [own.name for own in attacks] == ["inverting-gradients", "my-attack"]
+    assert [victim.failure for own in attacks for victim in own.victims] == [None, None]
