@@ -6,7 +6,6 @@ import json
 import os
 import select
 import subprocess
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -17,6 +16,7 @@ from typing import IO
 from fedsim.audit import page, tables
 from fedsim.audit.record import ARRAYS, PAGE, RECORD, AuditRecord, Plan, read
 from fedsim.core.errors import FedsimError
+from fedsim.core.process import command_of
 from fedsim.record.policy import Policy
 from fedsim.record.store import write_whole
 
@@ -175,7 +175,7 @@ class _Said:
 def _child(plan: Plan, folder: Path) -> Iterator[subprocess.Popen[str]]:
     with (folder / LOG).open("a") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "fedsim.audit.child", str(plan.memory)],
+            command_of("fedsim.audit.child", str(plan.memory)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 from fedsim.core import process
@@ -26,6 +27,8 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
 from fedsim.cli.commands._console import app, complain
 from fedsim.core.errors import FedsimError
 
+_OF_THE_PLACE = (errno.EACCES, errno.EDQUOT, errno.ENAMETOOLONG, errno.ENOSPC, errno.EPERM, errno.EROFS)
+
 
 def main() -> None:
     """Run the command line."""
@@ -35,6 +38,11 @@ def main() -> None:
     except FedsimError as error:
         complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in _OF_THE_PLACE:
+            raise
+        complain(f"{error.filename or 'a file'}: {error.strerror}. Choose another place, or make room in this one.")
+        sys.exit(FedsimError.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Settings of a worker process. `prepare` must run before torch or flwr is imported.
+"""Settings of a worker process, and how one is started. `prepare` must run before torch or flwr is imported.
 
 Spinning OpenMP threads and page-faulting allocators cost small models half their time; Flower would post usage
 data and ask for updates.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
+import runpy
 import signal
 import sys
 from pathlib import Path
@@ -52,6 +53,24 @@ def limit_memory(gibibytes: float) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
+def command_of(module: str, *arguments: str) -> list[str]:
+    """Return the command of a process that runs a module and ends with this one, whenever and however that ends."""
+    return [sys.executable, "-P", "-m", "fedsim.core.process", str(os.getpid()), module, *arguments]
+
+
+def follow(parent: int) -> None:
+    """End this process when its parent ends, at once if that is gone already. To be called before slow imports."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def prepare_to_follow(parent: int) -> None:
+    """Do what a process of a pool does first: `follow` and `prepare`."""
+    follow(parent)
+    prepare()
+
+
 def find_own_modules() -> None:
     """Have modules of the working folder found: before installed ones, but after Python's own, which others need."""
     here = os.getcwd()
@@ -64,12 +83,17 @@ def find_own_modules() -> None:
 def serve_parent() -> TextIO:
     """Make this a process that works for its parent, and return where its answers go, a line each.
 
-    It ends when its parent ends, leaves Ctrl-C to it, finds modules where it was started, and sends what foreign code
-    prints to standard error.
+    It leaves Ctrl-C to its parent, finds modules where it was started, and sends what foreign code prints to standard
+    error.
     """
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     find_own_modules()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1)
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     return answers
+
+
+if __name__ == "__main__":
+    follow(int(sys.argv[1]))
+    _, _, name, *sys.argv[1:] = sys.argv
+    runpy.run_module(name, run_name="__main__", alter_sys=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 from fedsim.core.errors import FedsimError
 from fedsim.demo.recording import Recording
-from fedsim.record.store import write_whole
+from fedsim.record.store import check_writable, write_whole
 
 STAGES = (
     ("data", "Data"),
@@ -41,12 +41,7 @@ def check_place(path: Path) -> None:
         )
     if not path.parent.is_dir():
         raise FedsimError(f"there is no folder {path.parent}. Create it, or choose another --out.")
-    probe = path.with_name(f".{path.name}.probe")
-    try:
-        write_whole(probe, b"")
-        probe.unlink()
-    except OSError as error:
-        raise FedsimError(f"cannot write to {path.parent}: {error.strerror}. Choose another --out.") from error
+    check_writable(path.parent)
 
 
 def write(recording: Recording, path: Path) -> None:
@@ -55,10 +50,7 @@ def write(recording: Recording, path: Path) -> None:
     Raises:
         FedsimError: it cannot be written.
     """
-    try:
-        write_whole(path, page_of(recording).encode())
-    except OSError as error:
-        raise FedsimError(f"cannot write {path}: {error.strerror}. Choose another --out.") from error
+    write_whole(path, page_of(recording).encode())
 
 
 def page_of(recording: Recording) -> str:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import io
 import math
 import os
 import re
-import tempfile
+import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.plain import printable_json
 from fedsim.core.types import Tensors
 from fedsim.record import RunRecord
 
@@ -24,6 +28,8 @@ UPDATES = "updates"
 _WEIGHTS = "weights"
 _FIGURES = "figures"
 _REST = ".fedsim-"  # begins the name of a file that is being written
+_LOCK = ".fedsim-lock"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _FILES = (
     RECORD,
     ARRAYS,
@@ -53,7 +59,8 @@ class RunFolder:
         Raises:
             FedsimError: it exists and `overwrite` is false, holds other things than a run, or cannot be written.
         """
-        files = list(_files(self.path)) if self.path.is_dir() else []
+        with explained(self.path):
+            files = list(_files(self.path)) if self.path.is_dir() else []
         strangers = [name for name in files if not _may_be_ours(self.path, name)]
         if strangers:
             raise FedsimError(f"{self.path} holds '{strangers[0]}', which is not part of a run. Choose another --out.")
@@ -66,11 +73,12 @@ class RunFolder:
         if kept:
             self._check_owner(kept)
         self._make()
-        for name in sorted(files, key=lambda name: name == RECORD):  # while the record is there it says whose they are
-            (self.path / name).unlink()
-        for name in _FOLDERS:
-            if (self.path / name).is_dir():
-                (self.path / name).rmdir()
+        with explained(self.path):
+            for name in sorted(files, key=lambda name: name == RECORD):  # until then it says whose the others are
+                (self.path / name).unlink()
+            for name in _FOLDERS:
+                if (self.path / name).is_dir():
+                    (self.path / name).rmdir()
 
     def _check_owner(self, files: list[str]) -> None:
         """Refuse files that no record accounts for."""
@@ -90,7 +98,23 @@ class RunFolder:
     def reopen(self) -> RunRecord | None:
         """Return the record of an earlier run in this folder, or None when there is none."""
         self._make()
-        return read_record(self.path) if (self.path / RECORD).exists() else None
+        if not (self.path / RECORD).exists():
+            return None
+        record = read_record(self.path)
+        for folder in (self.path, *(self.path / name for name in _FOLDERS)):
+            remove_rests(folder)
+        return record
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep others from working in this folder at the same time; it is made if need be.
+
+        Raises:
+            FedsimError: somebody works in it, or it cannot be written.
+        """
+        self._make()
+        with locked(self.path, "another fedsim"):
+            yield
 
     def write_record(self, record: RunRecord) -> None:
         """Write `record.json`."""
@@ -110,24 +134,17 @@ class RunFolder:
 
     def write_weights(self, arm: int, weights: Tensors) -> None:
         """Write the final weights of an arm as ``weights/arm-N.npz``, which `model.checkpoint` accepts."""
-        folder = self.path / _WEIGHTS
-        folder.mkdir(exist_ok=True)
+        folder = make_folder(self.path / _WEIGHTS)
         write_whole(folder / f"arm-{arm}.npz", npz({name: tensor.numpy() for name, tensor in weights.items()}))
 
     def write_updates(self, arm: int, arrays: dict[str, np.ndarray]) -> str:
         """Write the attacked updates of an arm as ``updates/arm-N.npz`` and return that path within the folder."""
-        folder = self.path / UPDATES
-        folder.mkdir(exist_ok=True)
+        folder = make_folder(self.path / UPDATES)
         write_whole(folder / f"arm-{arm}.npz", npz(arrays))
         return f"{UPDATES}/arm-{arm}.npz"
 
     def _make(self) -> None:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=self.path, prefix=".fedsim-"):
-                pass
-        except OSError as error:
-            raise FedsimError(f"cannot write to {self.path}: {error.strerror}. Choose another --out.") from error
+        check_writable(make_folder(self.path))
 
 
 def read_record(path: Path) -> RunRecord:
@@ -137,7 +154,7 @@ def read_record(path: Path) -> RunRecord:
         FedsimError: there is none, or it is not a record of this schema version.
     """
     try:
-        return RunRecord.model_validate_json((path / RECORD).read_bytes())
+        return RunRecord.model_validate_json(printable_json((path / RECORD).read_bytes()))
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
@@ -155,22 +172,121 @@ def npz(arrays: dict[str, Any]) -> bytes:
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file so that a reader sees the old one or the new one, never a part, also after a crash."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fedsim-")
+    """Write a file so that a reader sees the old one or the new one, never a part, also after a crash.
+
+    Raises:
+        FedsimError: it cannot be written, for lack of room or of the right to.
+    """
+    temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
+    with explained(path):
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)  # less the umask
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def make_folder(path: Path) -> Path:
+    """Make a folder, and those above it, unless it is there, and return it.
+
+    Raises:
+        FedsimError: it cannot be made.
+    """
+    with explained(path):
+        path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse a folder in which no file can be made.
+
+    Raises:
+        FedsimError: the same.
+    """
+    probe = folder / f"{_REST}{secrets.token_hex(8)}"
+    with explained(folder):
+        os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        probe.unlink()
+
+
+def remove_rests(folder: Path) -> None:
+    """Remove what a write that was killed left in a folder; nobody else may be writing there."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    with explained(folder):
+        for path in folder.glob(f"{_REST}*"):
+            if path.name != _LOCK:
+                path.unlink()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn what the system says about a file or folder into a sentence with advice.
+
+    Raises:
+        FedsimError: the system refused; its cause is the error.
+    """
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        advice = "Make room, and run the same command again" if is_full(error) else "Choose another place"
+        raise FedsimError(f"cannot write to {path}: {error.strerror or error}. {advice}.") from error
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Tell whether this error says that there is no room left."""
+    return isinstance(error, OSError) and error.errno in _NO_ROOM
+
+
+@contextmanager
+def locked(folder: Path, who: str) -> Iterator[None]:
+    """Keep others from working in a folder at the same time. The lock ends with the process, however it ends.
+
+    Raises:
+        FedsimError: somebody works in it, who is called `who`, or it cannot be written.
+    """
+    path = folder / _LOCK
+    while True:
+        with explained(path):
+            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            if not _holds(handle):
+                os.close(handle)
+                raise FedsimError(f"{who} is at work in {folder}. Wait for it, or choose another --out.")
+        if _is(path, handle):
+            break
+        os.close(handle)  # whoever held it removed it after it was opened here
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def _holds(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is(path: Path, handle: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 def _files(folder: Path) -> Iterator[str]:
     """Yield what lies in a run folder and in its folders, by path within it."""
     for path in sorted(folder.iterdir()):
+        if path.name == _LOCK:
+            continue
         if path.name not in _FOLDERS or path.is_symlink() or not path.is_dir():
             yield path.name
         else:

@@ -1,5 +1,7 @@
+import fcntl
 import io
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -140,10 +142,62 @@ def test_a_failing_write_leaves_the_old_file_and_no_rest(tmp_path: Path, monkeyp
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(FedsimError, match=r"cannot write to .*arrays.npz: No space left on device. Make room"):
         folder.write_arrays({"b": np.ones(3)})
     assert list(folder.read_arrays()) == ["a"]
     assert [path.name for path in folder.path.iterdir()] == ["arrays.npz"]
+
+
+def test_of_two_that_want_a_folder_one_gets_it(run_folder: RunFolder) -> None:
+    before = everything(run_folder.path)
+    with run_folder.locked():
+        with pytest.raises(FedsimError, match="another fedsim is at work in"), RunFolder(run_folder.path).locked():
+            pass
+        with pytest.raises(FedsimError, match="--overwrite"):
+            run_folder.create(overwrite=False)
+    with RunFolder(run_folder.path).locked():
+        pass
+    assert everything(run_folder.path) == before
+
+
+def test_a_lock_that_was_removed_while_it_was_waited_for_does_not_count(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between opening and locking, the holder ends and a third one comes: two must not hold a lock."""
+    flock, opened = fcntl.flock, []
+    lock = run_folder.path / ".fedsim-lock"
+
+    def late(handle: int, how: int) -> None:
+        if not opened:
+            lock.unlink()
+        opened.append(handle)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with run_folder.locked():
+        monkeypatch.undo()
+        assert len(opened) == 2
+        with pytest.raises(FedsimError, match="at work"), RunFolder(run_folder.path).locked():
+            pass
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o002, 0o077])
+def test_files_have_the_mode_that_the_umask_leaves(tmp_path: Path, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        store.write_whole(tmp_path / "file", b"")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o666 & ~mask
+
+
+def test_what_killed_writes_left_goes_when_the_run_goes_on(run_folder: RunFolder) -> None:
+    for name in ("", "weights/", "updates/", "figures/"):
+        (run_folder.path / f"{name}.fedsim-0123").write_text("half")
+    with run_folder.locked():
+        run_folder.reopen()
+        assert (run_folder.path / ".fedsim-lock").exists()
+    assert not [name for name in everything(run_folder.path) if ".fedsim-" in name]
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"schema_version": 99}'])

@@ -57,30 +57,31 @@ def run(
     if check:
         _check_is_possible(loaded, scenario, overrides)
     folder = RunFolder(out or Path("results") / scenario.stem)
-    earlier = folder.reopen() if resume else None
-    if earlier is None:
-        folder.create(overwrite=overwrite or resume)
-    command = shlex.join(["fedsim", *sys.argv[1:]])
-    say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
-    try:
-        with own_models.staying(foreign), asked_to_stop() as stop, display.watching(screen) as watcher:
-            record = runner.run(
-                loaded,
-                folder,
-                watcher,
-                command=command,
-                earlier=earlier,
-                should_stop=stop.is_set,
-                attackers=isolated if isolate else in_process,
-            )
-    except KeyboardInterrupt:
-        complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
-        raise typer.Exit(130) from None
-    except FedsimError:
-        with suppress(OSError):
-            folder.path.rmdir()  # where nothing was found there is no run
-        raise
-    page = report.build(folder.path)
+    with folder.locked():
+        earlier = folder.reopen() if resume else None
+        if earlier is None:
+            folder.create(overwrite=overwrite or resume)
+        command = shlex.join(["fedsim", *sys.argv[1:]])
+        say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
+        try:
+            with own_models.staying(foreign), asked_to_stop() as stop, display.watching(screen) as watcher:
+                record = runner.run(
+                    loaded,
+                    folder,
+                    watcher,
+                    command=command,
+                    earlier=earlier,
+                    should_stop=stop.is_set,
+                    attackers=isolated if isolate else in_process,
+                )
+        except KeyboardInterrupt:
+            complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
+            raise typer.Exit(130) from None
+        except FedsimError:
+            with suppress(OSError):
+                folder.path.rmdir()  # where nothing was found there is no run
+            raise
+        page = report.build(folder.path)
     _show(record, page)
     if check:
         _check(record, loaded)

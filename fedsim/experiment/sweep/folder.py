@@ -12,7 +12,6 @@ Every file is written beside its place and renamed into it, so a kill leaves the
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,11 +22,12 @@ from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.plain import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.store import RECORD, write_whole
+from fedsim.record.store import RECORD, explained, locked, make_folder, remove_rests, write_whole
 
 PLAN = "sweep.json"
 
@@ -71,7 +71,8 @@ class SweepFolder:
         Raises:
             FedsimError: it holds something else, or cannot be written.
         """
-        occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
+        with explained(self.path):
+            occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if PLAN in occupants:
             if (other := self.plan()).digest != plan.digest:
                 raise FedsimError(
@@ -87,12 +88,9 @@ class SweepFolder:
         self._write(plan)
 
     def _write(self, plan: Plan) -> None:
-        try:
-            for name in ("runs", "failures", "logs"):
-                (self.path / name).mkdir(parents=True, exist_ok=True)
-            write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
-        except OSError as error:
-            raise FedsimError(f"cannot write to {self.path}: {error.strerror}. Choose another --out.") from error
+        for name in ("runs", "failures", "logs"):
+            make_folder(self.path / name)
+        write_whole(self.path / PLAN, plan.model_dump_json(indent=1).encode())
 
     def keep_origin(self, origin: str) -> None:
         """Note what the plan was made from."""
@@ -106,7 +104,7 @@ class SweepFolder:
             FedsimError: there is none, or it cannot be read.
         """
         try:
-            return Plan.model_validate_json((self.path / PLAN).read_bytes())
+            return Plan.model_validate_json(printable_json((self.path / PLAN).read_bytes()))
         except OSError as error:
             raise FedsimError(f"{self.path} holds no {PLAN}: not the folder of a sweep.") from error
         except ValidationError as error:
@@ -119,13 +117,9 @@ class SweepFolder:
         Raises:
             FedsimError: somebody works in it.
         """
-        with (self.path / ".fedsim-lock").open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise FedsimError(
-                    f"another sweep is at work in {self.path}. Wait for it, or choose another --out."
-                ) from error
+        with locked(self.path, "another sweep"):
+            for folder in (self.path, self.path / "failures"):
+                remove_rests(folder)
             yield
 
     def run_path(self, digest: str) -> Path:
@@ -154,7 +148,7 @@ class SweepFolder:
     def failure(self, digest: str) -> Failed | None:
         """Return why the last attempt at a run failed, or None when it did not fail."""
         try:
-            return Failed.model_validate_json(self._failure_path(digest).read_bytes())
+            return Failed.model_validate_json(printable_json(self._failure_path(digest).read_bytes()))
         except (OSError, ValidationError):
             return None
 

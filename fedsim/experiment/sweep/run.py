@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from fedsim.core.errors import FedsimError
 from fedsim.experiment.sweep.executors import Executor, Worker, order_of
 from fedsim.experiment.sweep.folder import Failed, SweepFolder
 from fedsim.experiment.sweep.plan import Planned
@@ -136,6 +137,6 @@ class _Desk:
         if failure is not None and failure.cause == "disk":
             self.is_closed = True
         elif not self.is_closed:
-            with contextlib.suppress(OSError):  # the next attempt fails in the same way, or succeeds
+            with contextlib.suppress(FedsimError):  # the next attempt fails in the same way, or succeeds
                 failure = self.folder.note(run.digest, failure)
         return Outcome(run, "failed" if failure else "finished", time.monotonic() - begin, failure)

@@ -18,7 +18,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
 from fedsim.experiment import runner
 from fedsim.experiment.sweep.executors.worker import Silent
-from fedsim.record.store import RunFolder
+from fedsim.record.store import RunFolder, make_folder
 from fedsim.scenario import Scenario, Span, Tune, arms, parse
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def tune(
         raise MissingExtra("optuna", "pip install 'fedsim-privacy[tune]'") from error
     wanted = _checked(scenario)
     optuna.logging.set_verbosity(logging.CRITICAL)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
     found: list[Tuned] = []
     for values, arm in arms(scenario):

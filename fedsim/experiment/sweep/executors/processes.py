@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import select
+import signal
 import subprocess
-import sys
+import threading
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO
 
+from fedsim.core.process import command_of
 from fedsim.experiment.sweep.executors import Order, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
+from fedsim.record.store import is_full
 from fedsim.scenario import Sweep
 
 _FAREWELL = 10.0
@@ -27,14 +31,38 @@ class Processes:
 
 
 class _Process:
-    """A process that makes runs; a new one takes its place when it ends or is ended."""
+    """A process that makes runs; a new one takes its place when it ends or is ended.
+
+    One thread calls `make`, which alone reads from the process; another one may call `stop`.
+    """
 
     def __init__(self, settings: Sweep, log: Path) -> None:
         self._settings, self._log = settings, log
         self._process: subprocess.Popen[str] | None = None
+        self._is_stopped = False
+        self._in_use = threading.Lock()
 
     def make(self, order: Order) -> Failed | None:
-        process = self._running()
+        with self._in_use:
+            if self._is_stopped:
+                return Failed(cause="killed", why="the sweep was stopped before it began")
+            try:
+                process = self._running()
+            except OSError as error:
+                cause = "disk" if is_full(error) else "error"
+                return Failed(cause=cause, why=f"no process could be started for it: {error}")
+            return self._made(process, order)
+
+    def stop(self) -> None:
+        self._is_stopped = True
+        self._kill()
+        if self._in_use.acquire(timeout=_FAREWELL):
+            try:
+                self._end()
+            finally:
+                self._in_use.release()
+
+    def _made(self, process: subprocess.Popen[str], order: Order) -> Failed | None:
         limit = None if self._settings.minutes is None else 60.0 * self._settings.minutes
         answers = _pipe(process.stdout)
         with contextlib.suppress(OSError):  # a process that is gone says so by an empty answer
@@ -50,16 +78,12 @@ class _Process:
         why = f"its process ended with {status}, perhaps for lack of memory; logs/{self._log.name} holds what it said"
         return Failed(cause="killed", why=why)
 
-    def stop(self) -> None:
-        if self._process is not None:
-            self._end()
-
     def _running(self) -> subprocess.Popen[str]:
         if self._process is None:
             memory = str(self._settings.memory or 0)
             with self._log.open("a") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", "fedsim.experiment.sweep.executors.worker", memory],
+                    command_of("fedsim.experiment.sweep.executors.worker", memory),
                     stdin=subprocess.PIPE,
                     stdout=subprocess.PIPE,
                     stderr=log,
@@ -69,10 +93,18 @@ class _Process:
                 )
         return self._process
 
-    def _end(self) -> int:
+    def _kill(self) -> None:
+        """End the process and what it started, which would keep the pipe open."""
+        process = self._process
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+
+    def _end(self) -> int | None:
+        self._kill()
         process, self._process = self._process, None
-        assert process is not None
-        process.kill()
+        if process is None:
+            return None
         for pipe in (process.stdin, process.stdout):
             with contextlib.suppress(OSError):
                 _pipe(pipe).close()

@@ -6,7 +6,6 @@ prints goes to standard error, which is a log file.
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from pathlib import Path
@@ -18,7 +17,7 @@ process.prepare()
 
 from fedsim.core.errors import FedsimError, told  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
-from fedsim.record.store import RunFolder  # noqa: E402
+from fedsim.record.store import RunFolder, is_full  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
 
 
@@ -36,14 +35,15 @@ def make(scenario: Scenario, path: Path, command: str) -> None:
         FedsimError: the scenario cannot be run; the message says why.
     """
     folder = RunFolder(path)
-    try:
-        earlier = folder.reopen()
-    except FedsimError:  # a record that cannot be read says nothing about the run: begin anew, and keep it
-        (path / "record.json").replace(path / "record.json.corrupted")
-        earlier = None
-    if earlier is not None and earlier.status == "failed":
-        earlier = None
-    runner.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
+    with folder.locked():
+        try:
+            earlier = folder.reopen()
+        except FedsimError:  # a record that cannot be read says nothing about the run: begin anew, and keep it
+            (path / "record.json").replace(path / "record.json.corrupted")
+            earlier = None
+        if earlier is not None and earlier.status == "failed":
+            earlier = None
+        runner.run(scenario, folder, cast("Any", Silent()), command=command, earlier=earlier)
 
 
 def answer(order: dict[str, str]) -> dict[str, str | None]:
@@ -51,16 +51,12 @@ def answer(order: dict[str, str]) -> dict[str, str | None]:
     try:
         make(Scenario.model_validate_json(order["scenario"]), Path(order["path"]), order["command"])
     except FedsimError as error:
-        return {"why": str(error), "cause": "disk" if _is_full(error.__cause__) else "error"}
+        return {"why": str(error), "cause": "disk" if is_full(error.__cause__) else "error"}
     except MemoryError:
         return {"why": "it ran out of the memory that sweep.memory allows", "cause": "error"}
     except Exception as error:  # a user's own code may raise anything
-        return {"why": told(error), "cause": "disk" if _is_full(error) else "error"}
+        return {"why": told(error), "cause": "disk" if is_full(error) else "error"}
     return {"why": None, "cause": None}
-
-
-def _is_full(error: BaseException | None) -> bool:
-    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _serve() -> None:
