@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -41,7 +42,9 @@ class Pool:
         for message, context in calls:
             if self._executor is None:
                 fresh = multiprocessing.get_context("spawn")
-                self._executor = ProcessPoolExecutor(self.workers, fresh, initializer=process.prepare)
+                self._executor = ProcessPoolExecutor(
+                    self.workers, fresh, initializer=process.prepare_to_follow, initargs=(os.getpid(),)
+                )
             under_way.append((context.node_id, self._executor.submit(_work, message, context)))
             if len(under_way) >= _AHEAD * self.workers:
                 yield _first(under_way)

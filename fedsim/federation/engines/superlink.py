@@ -47,6 +47,7 @@ from flwr.superlink.grid import HttpGrid
 
 from fedsim.core.errors import FedsimError
 from fedsim.federation import apps
+from fedsim.federation.guardian import guarded
 from fedsim.federation.journal import Journal
 from fedsim.scenario.world import shared
 
@@ -197,13 +198,14 @@ def _stop(processes: list[_Process]) -> None:
 @contextmanager
 def _started(clients: int) -> Iterator[_Deployment]:
     """Start a SuperLink and one SuperNode a client; end them, and remove what they wrote, whatever happens."""
-    with tempfile.TemporaryDirectory(prefix="fedsim-") as name:
+    with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guarded(Path(name)) as guardian:
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
         deployment = _Deployment(f"{_HOST}:{port}")
         try:
             link = ["flower-superlink", "--insecure", "--isolation", "process", "--host", _HOST, "--port", str(port)]
             deployment.link = _Process.start("the SuperLink", link, folder / "superlink")
+            guardian.watch(deployment.link.process.pid)
             _await_port(deployment, port)
             for client, node_port in enumerate(node_ports):
                 node = ["flower-supernode", "--insecure", "--superlink", deployment.address]
@@ -211,6 +213,7 @@ def _started(clients: int) -> Iterator[_Deployment]:
                 node += ["--node-config", f"partition-id={client} num-partitions={clients}"]
                 started = _Process.start(f"the SuperNode of client {client}", node, folder / f"supernode-{client}")
                 deployment.nodes.append(started)
+                guardian.watch(started.process.pid)
             yield deployment
         finally:
             deployment.stop()
