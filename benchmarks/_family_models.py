@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from fedsim.core.registry import for_scenarios
 from fedsim.core.types import InputSpec
 
 _PATCH = 2
@@ -32,11 +33,13 @@ class _Attention(nn.Module):
         return self.head((seen + self.body(seen)).mean(1))
 
 
+@for_scenarios
 def attention(spec: InputSpec, dropout: float) -> nn.Module:
     """Build one attention block that sees the embedded patches directly: no skip, no normalisation in front."""
     return _Attention(spec, dropout)
 
 
+@for_scenarios
 def chain(spec: InputSpec, dropout: float) -> nn.Module:
     """Build two convolutions of stride 1 with an invertible activation, dropout and a linear head."""
     channels, height, width = spec.shape
@@ -48,6 +51,7 @@ def chain(spec: InputSpec, dropout: float) -> nn.Module:
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), head)
 
 
+@for_scenarios
 def small_cnn(spec: InputSpec, dropout: float) -> nn.Module:
     """Build two convolutions of stride 2, 128 features behind dropout, and a linear classifier without bias."""
     channels, height, width = spec.shape

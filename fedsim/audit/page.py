@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsim.audit import screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
+from fedsim.core.plain import printable
 from fedsim.metrics.statistics import succeeded
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
@@ -77,7 +78,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         rule=screen.rule(record.plan.scoring),
         most=MOST,
     )
-    write_whole(folder / PAGE, page.encode())
+    write_whole(folder / PAGE, printable(page).encode())
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:

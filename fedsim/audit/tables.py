@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from fedsim.audit import screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.core.plain import csv_table
 from fedsim.metrics.statistics import succeeded
 from fedsim.record.store import write_whole
 
@@ -53,8 +51,8 @@ DEFENSE_COLUMNS = (
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, _csv(_IMAGE_COLUMNS, images(record)))
-    write_whole(folder / DEFENSES, _csv(DEFENSE_COLUMNS, defenses(record)))
+    write_whole(folder / IMAGES, csv_table(_IMAGE_COLUMNS, images(record)))
+    write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
@@ -122,11 +120,3 @@ def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tup
         for number, victim in enumerate(inspection.victims, 1)
         for item in victim.scores
     ]
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -79,6 +79,7 @@ class Method:
 
 
 _methods: dict[tuple[Kind, str], Method] = {}
+_marked: list[Callable[..., Any]] = []
 
 
 def _register(
@@ -127,6 +128,27 @@ def dataset(name: str, *, summary: str, paper: str = "", extra: str | None = Non
 def model(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
     """Register a model family: ``function(config, spec) -> nn.Module``."""
     return _register("model", name, summary, paper, extra, None)
+
+
+def for_scenarios(function: F) -> F:
+    """Mark a function of your own: scenario files may name it. They may name no other one, unless they are trusted."""
+    _marked.append(function)
+    return function
+
+
+def check_marked(name: str) -> None:
+    """Refuse ``package.module:function`` unless the function is marked with `for_scenarios`.
+
+    Raises:
+        FedsimError: it is not, or cannot be imported.
+    """
+    function = _imported(name)
+    if not any(function is own for own in _marked):
+        raise FedsimError(
+            f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
+            "@for_scenarios above it (from fedsim.core.registry import for_scenarios); --trust lets a scenario name "
+            "any function, which may do whatever you may."
+        )
 
 
 def methods(kind: Kind) -> dict[str, Method]:
@@ -246,20 +268,26 @@ def _config_of(make: Callable[..., Any]) -> type[Config]:
     raise TypeError(f"{make.__module__}.{make.__qualname__} does not name its config class")
 
 
-def _foreign(kind: Kind, name: str) -> Method:
+def _imported(name: str) -> Any:
+    """Return what ``package.module:function`` names."""
     module_name, _, attribute = name.partition(":")
     try:
-        function = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name)
     except ImportError as error:
         raise FedsimError(
-            f"cannot import '{module_name}' for {kind} '{name}': {error}. "
-            "Run from the folder that holds it, or install it."
+            f"cannot import '{module_name}' for '{name}': {error}. Run from the folder that holds it, or install it."
         ) from error
-    except AttributeError as error:
-        names = [n for n in vars(sys.modules[module_name]) if not n.startswith("_")]
-        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}") from error
     except Exception as error:
-        raise FedsimError(f"importing '{module_name}' for {kind} '{name}' failed: {error!r}.") from error
+        raise FedsimError(f"importing '{module_name}' for '{name}' failed: {error!r}.") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError as error:
+        names = [n for n in vars(module) if not n.startswith("_")]
+        raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}") from error
+
+
+def _foreign(kind: Kind, name: str) -> Method:
+    function = _imported(name)
 
     def make(config: OpenConfig, *context: Any) -> Any:
         try:
@@ -269,4 +297,4 @@ def _foreign(kind: Kind, name: str) -> Method:
         except Exception as error:
             raise FedsimError(f"{kind} '{name}' failed: {told(error)}.") from error
 
-    return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, module_name)
+    return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, name.partition(":")[0])

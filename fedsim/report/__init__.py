@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
-from fedsim.record.store import RunFolder, read_record, write_whole
+from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
 from fedsim.report import ceilings, figures, tables, verdict, wall
 
 __all__ = ["build"]
@@ -46,12 +44,11 @@ def build(run_dir: Path) -> Path:
     attendances = tables.attendances(record)
     participation = figures.participation(attendances)
     sheets = [figures.wall_sheet(pictures, number) for number, pictures in enumerate(walls, 1)]
-    folder = run_dir / "figures"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(run_dir / "figures")
     for picture in (*curves, *exceedance, *ownership, *participation, *utility, *epsilons, *rocs, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
-        write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
-    write_whole(run_dir / "scores.csv", _csv(tables.SCORE_COLUMNS, tables.scores(record, judge)))
+        write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
+    write_whole(run_dir / "scores.csv", csv_table(tables.SCORE_COLUMNS, tables.scores(record, judge)))
     page = _page(
         record,
         judge,
@@ -67,7 +64,7 @@ def build(run_dir: Path) -> Path:
         epsilons=epsilons,
         rocs=rocs,
     )
-    write_whole(run_dir / "report.html", page.encode())
+    write_whole(run_dir / "report.html", printable(page).encode())
     return run_dir / "report.html"
 
 
@@ -103,11 +100,3 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         has_public=any(own.has_public for own in pictures["walls"]),
         **pictures,
     )
-
-
-def _csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -11,36 +11,53 @@ from pydantic import BaseModel, ValidationError
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.core.source import read_source
 from fedsim.scenario.checks import check_choice, check_crafting
 from fedsim.scenario.combinations import expand, put
 from fedsim.scenario.tables import Scenario
 
 
-def load(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Scenario:
     """Read a scenario file.
 
     Args:
         path: a TOML file.
         overrides: ``key.path=value`` with a TOML value, for example ``attacks.0.iterations=500``; a bare word is text.
+        trust: let it name any function; else those alone that are marked for scenarios.
 
     Returns:
         The scenario with every default filled in.
 
     Raises:
         ScenarioError: the file is missing, is not TOML, or does not fit; the message lists every problem.
+        FedsimError: it names a function that is not marked.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        siblings = [str(p) for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise ScenarioError(f"there is no scenario file {path}.{nearest(str(path), siblings)}") from error
-    except (OSError, UnicodeDecodeError) as error:
+        raw = tomllib.loads(read_source(path).decode())
+    except UnicodeDecodeError as error:
         raise ScenarioError(f"cannot read {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{path} is not valid TOML: {error}") from error
     for override in overrides:
         _set(raw, override)
+    for name in () if trust else sorted(set(_functions(raw))):
+        registry.check_marked(name)
     return parse(raw, str(path))
+
+
+def _functions(raw: Any, is_name: bool = False) -> Iterator[str]:
+    """Yield every function of the user's own that a raw scenario names, in arms and sweeps too."""
+    match raw:
+        case dict():
+            for key, value in raw.items():
+                yield from _functions(value, key.rpartition(".")[2] == "name")
+        case list():
+            for value in raw:
+                yield from _functions(value, is_name)
+        case str() if is_name and ":" in raw:
+            yield raw
+        case _:
+            return
 
 
 def parse(raw: Mapping[str, Any], source: str) -> Scenario:

@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import typer
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.text import Text
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.plain import printable
 
 app = typer.Typer(
     help="Measures what federated learning leaks, and what it costs to stop it.",
@@ -20,8 +22,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
-screen = Console()
-complaints = Console(stderr=True)
+
+
+class _Screen(Console):
+    """A console on which what is shown cannot act: a title may hold what a terminal takes for a command."""
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=printable(segment.text))
+
+
+screen = _Screen()
+complaints = _Screen(stderr=True)
 
 
 def say(text: str) -> None:

@@ -13,6 +13,8 @@ from rich.text import Text
 
 from fedsim.cli.commands._console import app, say, screen
 from fedsim.core import registry
+from fedsim.core.errors import ScenarioError, in_a_line
+from fedsim.core.source import read_source
 
 Group = Literal["attacks", "defenses", "components", "aggregators", "memberships", "models", "data", "scenarios"]
 _KINDS: dict[str, registry.Kind] = {
@@ -57,8 +59,12 @@ def _entries(group: str) -> list[dict[str, str]]:
 def _scenarios() -> list[dict[str, str]]:
     found: list[dict[str, str]] = []
     for path in sorted(Path("scenarios").glob("*.toml")):
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        found.append(
-            {"group": "scenarios", "name": str(path), "summary": str(raw.get("title", "")), "paper": "", "hook": ""}
-        )
+        found.append({"group": "scenarios", "name": str(path), "summary": _title(path), "paper": "", "hook": ""})
     return found
+
+
+def _title(path: Path) -> str:
+    try:
+        return str(tomllib.loads(read_source(path).decode()).get("title", ""))
+    except (ScenarioError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return in_a_line(error)

@@ -38,6 +38,7 @@ def run(
     isolate: Annotated[
         bool, typer.Option("--isolate", help="run each attack in a process that holds nothing but what it may see")
     ] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
     from fedsim import report
@@ -51,7 +52,7 @@ def run(
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     foreign = f"code that {scenario} names"
     with own_models.staying(foreign):
-        loaded = load(scenario, overrides)
+        loaded = load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:

@@ -33,6 +33,7 @@ def sweep(
         str | None,
         typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster that makes the runs, or 'local' to start one"),
     ] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
 ) -> None:
     """Make every run of a sweep that is not finished yet; the same command goes on after any interruption."""
     folder = out or Path("results") / scenario.stem
@@ -41,11 +42,18 @@ def sweep(
     if runs is not None:
         say(f"{runs} of {runs} runs are finished in {folder}.")
         return
-    _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin)
+    _make(scenario, set_ or [], jobs or os.cpu_count() or 1, folder, seconds(budget), ray, origin, trust)
 
 
 def _make(
-    scenario: Path, overrides: list[str], jobs: int, path: Path, budget: float | None, ray: str | None, origin: str
+    scenario: Path,
+    overrides: list[str],
+    jobs: int,
+    path: Path,
+    budget: float | None,
+    ray: str | None,
+    origin: str,
+    trust: bool,
 ) -> None:
     from fedsim.cli import display
     from fedsim.experiment.runner import scenario_hash
@@ -55,7 +63,7 @@ def _make(
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.scenario import Sweep, load
 
-    loaded = load(scenario, overrides)
+    loaded = load(scenario, overrides, trust=trust)
     runs = planned(loaded, str(scenario))
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from dataclasses import asdict
 from pathlib import Path
@@ -21,24 +19,22 @@ def tune(
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder of the search; results/NAME-tuned when absent")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
 ) -> None:
     """Search the strongest setting of an attack for every arm, on victims that no score is told of. Needs an extra."""
+    from fedsim.core.plain import csv_table
     from fedsim.experiment.sweep.tuning import tune as tuned
     from fedsim.record.store import write_whole
     from fedsim.scenario import load
 
-    loaded, folder = load(scenario, set_ or []), out or Path("results") / f"{scenario.stem}-tuned"
+    loaded, folder = load(scenario, set_ or [], trust=trust), out or Path("results") / f"{scenario.stem}-tuned"
     try:
         found = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
     except KeyboardInterrupt:
         complain(f"Interrupted. Finished trials lie in {folder}; the same command goes on.")
         raise typer.Exit(130) from None
     rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in found]
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_whole(folder / "tuned.csv", text.getvalue().encode())
+    write_whole(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
     write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in found], indent=1).encode())
     for one in found:
         say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from pathlib import Path
 from typing import Any
 
-from fedsim.core.errors import MissingExtra
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import COLUMNS, Found, problems_of, read, rows_of
-from fedsim.record.store import write_whole
+from fedsim.record.store import explained, write_whole
 
 
 def write_csv(path: Path) -> Path:
@@ -21,11 +21,7 @@ def write_csv(path: Path) -> Path:
     found = read(path)
     columns, rows = _table(found)
     _explain(path, columns, found)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    write_whole(path / "table.csv", text.getvalue().encode())
+    write_whole(path / "table.csv", csv_table(columns, rows))
     return path / "table.csv"
 
 
@@ -68,15 +64,23 @@ def write_duckdb(path: Path) -> Path:
         raise MissingExtra("duckdb", "pip install 'fedsim-privacy[duckdb]'") from error
     source, target = write_csv(path), path / "results.duckdb"
     fresh = path / ".fedsim-results.duckdb"
-    fresh.unlink(missing_ok=True)
-    with duckdb.connect(str(fresh)) as database:
-        database.read_csv(str(source), sample_size=-1).create("results")
-        database.execute(
-            "create view best as select * from results qualify "
-            "row_number() over (partition by run, arm, round, client, image "
-            "order by ssim desc nulls last, rouge_l desc nulls last) = 1"
-        )
-    fresh.replace(target)
+    log = path / ".fedsim-results.duckdb.wal"
+    try:
+        fresh.unlink(missing_ok=True)
+        with duckdb.connect(str(fresh)) as database:
+            database.read_csv(str(source), sample_size=-1).create("results")
+            database.execute(
+                "create view best as select * from results qualify "
+                "row_number() over (partition by run, arm, round, client, image "
+                "order by ssim desc nulls last, rouge_l desc nulls last) = 1"
+            )
+        with explained(target):
+            fresh.replace(target)
+    except duckdb.Error as error:
+        raise FedsimError(f"cannot write to {target}: {in_a_line(error)}") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)
     return target
 
 
@@ -92,9 +96,6 @@ def _plain(value: Any) -> Any:
 
 
 def _explain(path: Path, columns: list[str], found: Found) -> None:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("column", "meaning"))
-    writer.writerows((name, COLUMNS.get(name, "what the sweep set")) for name in columns)
-    writer.writerows((f"left out: {run.name}", why) for run, why in problems_of(found))
-    write_whole(path / "table-columns.csv", text.getvalue().encode())
+    meanings = [(name, COLUMNS.get(name, "what the sweep set")) for name in columns]
+    absent = [(f"left out: {run.name}", why) for run, why in problems_of(found)]
+    write_whole(path / "table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))

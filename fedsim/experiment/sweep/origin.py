@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedsim import __version__
+from fedsim.core.errors import ScenarioError
+from fedsim.core.source import read_source
 from fedsim.experiment.sweep.heads import is_finished
 
 ORIGIN = "origin.json"
@@ -20,8 +22,8 @@ ORIGIN = "origin.json"
 def origin_of(scenario: Path, overrides: Sequence[str]) -> str:
     """Return a hash of what a sweep is planned from; empty where the file cannot be read."""
     try:
-        text = scenario.read_bytes()
-    except OSError:
+        text = read_source(scenario)
+    except ScenarioError:
         return ""
     told = json.dumps([__version__, hashlib.sha256(text).hexdigest(), *overrides])
     return hashlib.sha256(told.encode()).hexdigest()

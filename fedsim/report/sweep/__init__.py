@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedsim.core.errors import FedsimError
-from fedsim.record.store import write_whole
+from fedsim.core.plain import csv_table, printable
+from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, wall
 from fedsim.report.drawing import Picture
 from fedsim.report.sweep import (
@@ -59,26 +57,22 @@ def build(path: Path) -> Path:
         "sensitivity": sensitivity.drawn(found),
         "sheets": [figures.wall_sheet(shown, 1)] if shown else [],
     }
-    table = _csv(tables.COLUMNS, tables.rows(found))
+    table = csv_table(tables.COLUMNS, tables.rows(found))
     banners, verdicts, lines = verdict.banners(sweep, found), verdict.verdicts(sweep, found), tables.lines(sweep, found)
     page = _page(sweep, found, drawn, table, banners=banners, verdicts=verdicts, lines=lines, marks=marks, shown=shown)
-    try:
-        _write(path, [picture for own in drawn.values() for picture in own], table)
-        write_whole(path / "report.md", markdown.summary(sweep, banners, verdicts, lines).encode())
-        write_whole(path / "report.html", page.encode())
-    except OSError as error:
-        raise FedsimError(f"cannot write the report to {path}: {error.strerror}.") from error
+    _write(path, [picture for own in drawn.values() for picture in own], table)
+    write_whole(path / "report.md", printable(markdown.summary(sweep, banners, verdicts, lines)).encode())
+    write_whole(path / "report.html", printable(page).encode())
     return path / "report.html"
 
 
 def _write(path: Path, drawn: Sequence[Picture], table: bytes) -> None:
-    folder = path / "figures"
-    folder.mkdir(exist_ok=True)
+    folder = make_folder(path / "figures")
     write_whole(folder / "table.csv", table)
     for picture in drawn:
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.svg", picture.svg)
-        write_whole(folder / f"{picture.name}.csv", _csv(picture.columns, picture.rows))
+        write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
 
 
 def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]], table: bytes, **parts: Any) -> str:
@@ -118,11 +112,3 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         **parts,
     )
-
-
-def _csv(columns: Iterable[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(rows)
-    return text.getvalue().encode()

@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
+from fedsim.core.registry import for_scenarios
+from fedsim.experiment import sweep as sweeps
 from fedsim.experiment.runner import scenario_hash
-from fedsim.experiment.runner import sweep as sweeps
 from fedsim.experiment.sweep.executors.processes import Processes
 from fedsim.experiment.sweep.executors.ray import on_ray
 from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
@@ -100,6 +101,7 @@ def test_what_is_finished_is_not_computed_again_and_what_failed_is_tried_again(t
     assert record.stat().st_mtime_ns == before
 
 
+@for_scenarios
 def moody() -> Any:
     """A user's data set that raises."""
     raise ValueError("not in the mood")

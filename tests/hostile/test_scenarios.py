@@ -1,0 +1,133 @@
+"""Scenario files that want something else than an experiment."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.experiment.sweep.origin import origin_of
+from fedsim.scenario import load
+
+ROOT = Path(__file__).parent.parent.parent
+MODEL = '[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[federation]\nclients = 4\n'
+DATA = '[data]\nname = "digits"\n'
+OWN = """
+from pathlib import Path
+from fedsim import registry
+from fedsim.core.registry import for_scenarios
+
+def unmarked(**settings):
+    Path("ran").write_text("")
+
+@for_scenarios
+def marked():
+    digits = registry.get("dataset", "digits")
+    return digits.make(digits.config())
+"""
+
+
+def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fedsim.cli", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "200"},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    "tables",
+    [
+        'data = { name = "subprocess:check_output", args = "touch ran", shell = true }\n' + MODEL,
+        DATA + '[model]\nname = "subprocess:check_output"\n[federation]\nclients = 4\n',
+        DATA + MODEL + '[arms]\n"data.name" = ["digits", "os:system"]\n',
+        DATA + MODEL + '[arms.world.one]\n"model.name" = "os:system"\n',
+        DATA + MODEL + '[sweep.grid]\n"data.name" = ["digits", "os:system"]\n',
+        DATA + MODEL + '[[sweep.runs]]\ndata = { name = "os:system" }\n',
+        'data = { name = "hostile_own:unmarked" }\n' + MODEL,
+    ],
+)
+def test_only_marked_functions_can_be_named(tables: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "hostile_own.py").write_text(OWN)
+    (tmp_path / "s.toml").write_text('title = "t"\n' + tables)
+    with pytest.raises(FedsimError, match=r"which is not marked for that.*@for_scenarios.*--trust"):
+        load(Path("s.toml"))
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_marked_function_runs_and_trust_lets_any(tmp_path: Path) -> None:
+    (tmp_path / "hostile_own.py").write_text(OWN)
+    (tmp_path / "s.toml").write_text('title = "t"\ndata = { name = "hostile_own:marked" }\n' + MODEL)
+    done = fedsim("run", "s.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    unmarked = ("run", "s.toml", "--set", "data.name=hostile_own:unmarked", "--out", "o")
+    refused = fedsim(*unmarked, cwd=tmp_path)
+    assert refused.returncode == 2
+    assert "--trust" in refused.stderr
+    assert not (tmp_path / "ran").exists()
+    fedsim(*unmarked, "--trust", cwd=tmp_path)
+    assert (tmp_path / "ran").exists()
+
+
+def test_what_is_no_regular_file_of_a_sane_size_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate(1 << 40)
+    for path, words in (
+        (Path("/dev/zero"), "no regular file"),
+        (tmp_path / "pipe", "no regular file"),
+        (tmp_path, "no regular file"),
+        (tmp_path / "large.toml", "expected a scenario of at most"),
+    ):
+        with pytest.raises(ScenarioError, match=words):
+            load(path)
+        assert origin_of(path, []) == ""
+
+
+def test_a_listing_bears_whatever_lies_among_the_scenarios(tmp_path: Path) -> None:
+    (tmp_path / "scenarios").mkdir()
+    os.mkfifo(tmp_path / "scenarios" / "pipe.toml")
+    (tmp_path / "scenarios" / "broken.toml").write_text("title =")
+    (tmp_path / "scenarios" / "bytes.toml").write_bytes(b"\xff")
+    (tmp_path / "scenarios" / "good.toml").write_text('title = "good one"')
+    done = fedsim("list", "scenarios", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "good one" in done.stdout
+    assert "no regular file" in done.stdout
+
+
+def test_titles_labels_and_names_of_groups_cannot_act_on_a_terminal_a_page_or_a_spreadsheet(tmp_path: Path) -> None:
+    escape = r"\u001b]0;owned\u0007"
+    (tmp_path / "s.toml").write_text(
+        f'title = "{escape}title"\ndescription = "{escape}"\n{DATA}{MODEL}'
+        f'[[attacks]]\nname = "closed-form-linear"\nlabel = "=HYPERLINK(1){escape}"\n'
+        f'[sweep.grid]\n"=cmd|{escape}" = {{ "@SUM{escape}" = {{ "model.width" = 9 }} }}\n'
+    )
+    told = [
+        fedsim("sweep", "s.toml", "--out", "o", cwd=tmp_path),
+        fedsim("export", "o", "--csv", cwd=tmp_path),
+        fedsim("report", "o", cwd=tmp_path),
+    ]
+    assert [done.returncode for done in told] == [0, 0, 0], told
+    (run,) = (tmp_path / "o" / "runs").iterdir()
+    told.append(fedsim("report", str(run), cwd=tmp_path))
+    for done in told:
+        assert "\x1b" not in done.stdout + done.stderr
+    assert r"\x1b]0;ownedtitle" in told[0].stdout
+    written = [*(tmp_path / "o").rglob("*.html"), *(tmp_path / "o").rglob("*.md"), *(tmp_path / "o").rglob("*.csv")]
+    assert len(written) > 6
+    for path in written:
+        text = path.read_text()
+        assert "\x1b" not in text
+        assert "\x07" not in text
+        if path.suffix == ".csv":
+            cells = [cell.strip('"') for line in text.splitlines() for cell in line.split(",")]
+            assert not [cell for cell in cells if cell.startswith(("=", "@"))]
