@@ -31,6 +31,9 @@ _GLIBC_MMAP_THRESHOLD = -3
 _KEEP = 1 << 30
 _GIB = 1 << 30
 _DIE_WITH_PARENT = 1
+_FOLLOW = (  # what is set for a process outlives the change of its program
+    "import os, sys; from fedsim.core.process import follow; follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+)
 
 
 def prepare() -> None:
@@ -56,6 +59,11 @@ def limit_memory(gibibytes: float) -> None:
 def command_of(module: str, *arguments: str) -> list[str]:
     """Return the command of a process that runs a module and ends with this one, whenever and however that ends."""
     return [sys.executable, "-P", "-m", "fedsim.core.process", str(os.getpid()), module, *arguments]
+
+
+def program_of(path: Path, *arguments: str) -> list[str]:
+    """Return the command of a program that ends with this process, as `command_of` does for a module."""
+    return [sys.executable, "-P", "-c", _FOLLOW, str(os.getpid()), str(path), *arguments]
 
 
 def follow(parent: int) -> None:

@@ -46,6 +46,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.process import program_of
 from fedsim.federation import apps
 from fedsim.federation.guardian import guarded
 from fedsim.federation.journal import Journal
@@ -113,7 +114,10 @@ def run(world_json: str, journal: Journal, *, address: str | None = None) -> Non
 
 @dataclass(frozen=True)
 class _Process:
-    """A process that leads a group of its own: what it starts ends with it."""
+    """A process that leads a group of its own: what it starts ends with it.
+
+    It ends with this process too, which may be killed before a guardian knows the group.
+    """
 
     name: str
     log: Path
@@ -133,7 +137,7 @@ class _Process:
         log = folder / "log.txt"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [str(Path(scripts) / arguments[0]), *arguments[1:]],
+                program_of(Path(scripts) / arguments[0], *arguments[1:]),
                 env=environment,
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
