@@ -463,7 +463,7 @@ def test_an_unwritable_page_leaves_the_old_one(tmp_path, records, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "fsync", refuse)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(FedsimError, match="disk full"):
         build(folder)
     assert (folder / "report.html").read_bytes() == page
     assert not list(folder.rglob(".*"))
