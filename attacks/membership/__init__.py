@@ -1,1 +1,1 @@
-"""Membership attacks: one file each. Files whose name starts with an underscore hold parts that several share."""
+"""Say how likely an example was trained on."""
