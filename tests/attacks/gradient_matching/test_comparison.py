@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.test_observe import Watched
+from tests.threat.test_observe import Watched
 from torch import Tensor
 
 from attacks.core.gradient_distance import MATCHES, may_be_exact
