@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
 from fedsim.core.masks import kept_masks
+from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _PROBES = 64
@@ -42,7 +43,7 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
     values = _votes(observation)
     if values in tensors:
         return _voted_labels(observation, tensors[values], examples)
-    name, layer = _head(observation)
+    name, layer = _shared_output_layer(observation)
     weight = tensors[f"{name}.weight"]
     bias = tensors.get(f"{name}.bias") if layer.bias is not None else None
     if examples == 1:
@@ -159,17 +160,13 @@ def _voted_labels(observation: Observation, gradient: Tensor, examples: int) -> 
     return count_labels(logit_gradient, observation.model(grey)[0].softmax(-1), examples)
 
 
-def _head(observation: Observation) -> tuple[str, nn.Linear]:
-    heads = [
-        (name, module)
-        for name, module in observation.model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == observation.spec.classes
-    ]
-    if not heads:
+def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
+    found = output_layer(observation.model, observation.spec.classes)
+    if found is None:
         raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row a class")
-    if f"{heads[-1][0]}.weight" in observation.hidden - observation.set_aside.keys():
-        raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{heads[-1][0]}' is hidden")
-    return heads[-1]
+    if f"{found[0]}.weight" in observation.hidden - observation.set_aside.keys():
+        raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{found[0]}' is hidden")
+    return found
 
 
 @torch.no_grad()

@@ -27,6 +27,7 @@ from attacks.core.gradient_distance import gradient_distance
 from attacks.core.layers import inputs_in_order, run
 from attacks.core.regularizers import pixel_box, total_variation
 from fedsim.core.masks import injected_masks
+from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 _STARTS, _TURNS, _SPLITS, _REWEIGHTINGS = 48, 8, 4, 15
@@ -104,17 +105,18 @@ def mixed_labels(observation: Observation, guess: Reconstruction) -> Mixed | Non
 
 @torch.no_grad()
 def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return gradient (K, h), inputs (B, h) and softmax (B, K) of the last linear layer, in float64."""
+    """Return gradient (K, h), inputs (B, h) and softmax (B, K) of the output layer, in float64."""
+    found = output_layer(observation.model, observation.spec.classes)
+    if found is None or f"{found[0]}.weight" not in observation.update.tensors:
+        return None
+    name, _ = found
     dropping = injected_masks(observation.sites, masks) if masks else nullcontext()
     with inputs_in_order(observation.model.train(), (nn.Linear,)) as calls, dropping:
         outputs = run(observation.model, inputs)
-    if not calls or calls[-1][1].ndim != 2 or f"{calls[-1][0]}.weight" not in observation.update.tensors:  # noqa: PLR2004 - (B, h)
+    features = next((own.double() for called, own in reversed(calls) if called == name), None)
+    if features is None or features.ndim != 2:  # noqa: PLR2004 - (B, h)
         return None
-    name, features = calls[-1]
     gradient = observation.update.tensors[f"{name}.weight"].double()
-    if gradient.shape[0] != outputs.shape[1]:
-        return None
-    features = features.double()
     if f"{name}.bias" in observation.update.tensors:
         gradient = torch.column_stack((gradient, observation.update.tensors[f"{name}.bias"].double()))
         features = torch.column_stack((features, torch.ones(len(features), dtype=torch.float64)))

@@ -18,6 +18,7 @@ from attacks.core.labels import gradient_weight
 from attacks.text._sentences import is_cross_entropy
 from attacks.text._subspaces import read_by
 from fedsim.core.masks import without_dropout
+from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _Tokens = tuple[int, ...]
@@ -33,7 +34,7 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
         observation: of one gradient of a model in which tokens see those before them alone.
         sentences: none of which is the beginning of another one.
     """
-    name, batch = _output_layer(observation), observation.batch_size
+    name, batch = _shared_output_layer(observation), observation.batch_size
     drops = any(site.rate for site in observation.sites)
     if name is None or batch is None or drops or observation.local_steps > 1 or not is_cross_entropy(observation):
         return None
@@ -67,13 +68,10 @@ def _weights(observation: Observation, layer: str, hidden: Tensor) -> Tensor | N
     return (factors / probabilities).median(0).values
 
 
-def _output_layer(observation: Observation) -> str | None:
-    """Return the name of the last linear layer, if it has one output a class and its gradient is shared."""
-    layers = [(name, module) for name, module in observation.model.named_modules() if isinstance(module, nn.Linear)]
-    if not layers or layers[-1][1].out_features != observation.spec.classes:
-        return None
-    name, _ = layers[-1]
-    return name if f"{name}.weight" in observation.update.tensors else None
+def _shared_output_layer(observation: Observation) -> str | None:
+    """Return the name of the output layer, if its gradient is shared."""
+    found = output_layer(observation.model, observation.spec.classes)
+    return found[0] if found is not None and f"{found[0]}.weight" in observation.update.tensors else None
 
 
 def _read(model: nn.Module, layer: str, sentence: _Tokens) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from attacks.core.labels import gradient_weight
 from fedsim.core.errors import NotApplicable
+from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
 
@@ -110,7 +111,7 @@ def following_of(observation: Observation) -> Following | None:
     """Return the next tokens and their weights, or None without an output layer of one row a token that is shared."""
     if not predicts_words(observation) or _is_tied(observation):
         return None
-    name = _head(observation)
+    name = _unbiased_output_layer(observation)
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None
     gradient = observation.update.tensors[f"{name}.weight"].double() / gradient_weight(observation)
@@ -202,7 +203,7 @@ def _longest(observation: Observation) -> int:
 
 def _places(observation: Observation) -> int | None:
     """Return how many tokens have a next one: the rank of the output layer's gradient, where it has a clear gap."""
-    name = _head(observation)
+    name = _unbiased_output_layer(observation)
     most = (observation.batch_size or 1) * observation.spec.shape[0]
     if name is None:
         return None
@@ -213,14 +214,10 @@ def _places(observation: Observation) -> int | None:
     return rank if float(ratios[rank - 1]) > _GAP else None
 
 
-def _head(observation: Observation) -> str | None:
-    """Return the name of the last linear layer with one output a token and no bias, or None."""
-    named = [
-        (name, module)
-        for name, module in observation.model.named_modules()
-        if isinstance(module, nn.Linear) and module.out_features == observation.spec.classes
-    ]
-    return named[-1][0] if named and named[-1][1].bias is None else None
+def _unbiased_output_layer(observation: Observation) -> str | None:
+    """Return the name of the output layer, if it has one output a token and no bias, or None."""
+    found = output_layer(observation.model, observation.spec.classes)
+    return found[0] if found is not None and found[1].bias is None else None
 
 
 def _is_tied(observation: Observation) -> bool:

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from defenses.core.layers import last_linear
-from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Here, Rules
+from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Batch
 
 
@@ -18,7 +17,7 @@ def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
     Args:
         batch: with classes or probabilities as labels.
         weights: W, shape (B, B), rows add up to 1.
-        here: with the local step; K is the number of outputs of the model's last linear layer.
+        here: with the local step; K is the number of outputs of the model's output layer.
     """
     inputs = (weights @ batch.inputs.flatten(1)).view_as(batch.inputs)
     return Batch(inputs, weights @ _probabilities(batch.labels, here, inputs))
@@ -28,17 +27,17 @@ def _probabilities(labels: Tensor, here: Here, like: Tensor) -> Tensor:
     if labels.is_floating_point():
         return labels
     assert here.local is not None
-    return F.one_hot(labels, last_linear(here.local.model)[1].out_features).to(like)
+    found = output_layer(here.local.model)
+    assert found is not None
+    return F.one_hot(labels, found[1].out_features).to(like)
 
 
 def refuses_to_mix(images: int, rules: Rules, model: nn.Module) -> str | None:
     """Return why `images` examples of a batch cannot be mixed, or None."""
     if min(rules.batch_size, rules.examples) < images:
         return f"it mixes {images} examples of a batch, but a batch holds {min(rules.batch_size, rules.examples)}"
-    try:
-        last_linear(model)
-    except NotApplicable as reason:
-        return f"it takes the number of classes from the last linear layer, but {reason}"
+    if output_layer(model) is None:
+        return "it takes the number of classes from the last layer, but the model does not end in a linear one"
     return None
 
 

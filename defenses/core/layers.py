@@ -1,22 +1,8 @@
-"""Layers of any torch model: found, and replaced in place."""
+"""Layers of any torch model, replaced in place."""
 
 from __future__ import annotations
 
 from torch import nn
-
-from fedsim.core.errors import NotApplicable
-
-
-def last_linear(model: nn.Module) -> tuple[str, nn.Linear]:
-    """Return the linear layer that was registered last, with its name: in classifiers, the one that gives the logits.
-
-    Raises:
-        NotApplicable: the model has none.
-    """
-    found = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if not found:
-        raise NotApplicable("the model has no linear layer")
-    return found[-1]
 
 
 def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:

@@ -14,10 +14,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from defenses.core.inside import linear_end, outputs_of, weight_of
+from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, Here, LocalStep, Place, Rules
+from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 
@@ -46,17 +47,21 @@ class Soteria(Defense[SoteriaConfig]):
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse models whose last layer is no trained linear one."""
-        return None if linear_end(model) is not None else "the model does not end in a linear layer that is trained"
+        return (
+            None
+            if _trained_output_layer(model) is not None
+            else "the model does not end in a linear layer that is trained"
+        )
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Note the layer's name, which is public, and leave the model as it is."""
-        self._layer = linear_end(model)
+        self._layer = _trained_output_layer(model)
         return model
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
         """Return the gradient without the columns of the most telling features."""
         local = here.local
-        layer = None if local is None else linear_end(local.model)
+        layer = None if local is None else _trained_output_layer(local.model)
         if local is None or layer is None or not len(local.batch):
             return gradient
         weight = gradient[weight_of(layer)].clone()
@@ -68,6 +73,11 @@ class Soteria(Defense[SoteriaConfig]):
         """Return the rate, and the tensor that is changed."""
         unreliable = () if self._layer is None or not self.config.rate else (weight_of(self._layer),)
         return PublicKnowledge("soteria", {"rate": self.config.rate, "unreliable": unreliable})
+
+
+def _trained_output_layer(model: nn.Module) -> str | None:
+    found = output_layer(model)
+    return found[0] if found is not None and found[1].weight.requires_grad else None
 
 
 def telling_scores(local: LocalStep, layer: str) -> Tensor:

@@ -13,8 +13,10 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import nn
 
-from defenses.core.layers import last_linear, with_module
+from defenses.core.layers import with_module
 from defenses.model._variational import Bottleneck, VariationalConfig, VariationalDefense
+from fedsim.core.errors import NotApplicable
+from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
 
 
@@ -44,8 +46,11 @@ class Precode(VariationalDefense[PrecodeConfig]):
         """Return the model with the bottleneck in front of its last linear layer.
 
         Raises:
-            NotApplicable: the model has no linear layer.
+            NotApplicable: the model does not end in a linear layer.
         """
-        name, layer = last_linear(model)
+        found = output_layer(model)
+        if found is None:
+            raise NotApplicable("the model does not end in a linear layer")
+        name, layer = found
         bottleneck = LinearBottleneck(layer.in_features, self.config.latent).to(layer.weight)
         return with_module(model, name, nn.Sequential(bottleneck, layer))

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from attacks.core.labels import (
-    _head,
     _probe,
+    _shared_output_layer,
     count_labels,
     distinct_labels,
     gradient_weight,
@@ -127,7 +127,7 @@ def test_a_batch_of_a_real_client_is_counted(watched: Callable[..., tuple[Observ
         )
         batch = truth.batches[0]
         guess, true = infer_labels(observation).bincount(minlength=10), batch.labels.bincount(minlength=10)
-        assumed, _ = _probe(observation, _head(observation)[0])
+        assumed, _ = _probe(observation, _shared_output_layer(observation)[0])
         actual = observation.model(batch.inputs).softmax(1).mean(0).detach()
         bound = 8 * float((assumed - actual).abs().sum())
         wrong = 8 - int(torch.minimum(guess, true).sum())

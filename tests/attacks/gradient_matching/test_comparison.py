@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests.threat.test_observe import Watched
 from torch import Tensor
 
 from attacks.core.gradient_distance import MATCHES, may_be_exact
 from attacks.gradient_matching._comparison import cosine, cosine_by_tensor, squared
+from tests.threat.test_observe import Watched
 
 
 @dataclass

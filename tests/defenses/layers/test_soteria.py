@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 
-from defenses.core.inside import linear_end
 from defenses.layers.soteria import telling_scores
 from fedsim.core import registry, seeding
 from fedsim.core.errors import ScenarioError
@@ -86,7 +85,7 @@ def test_others_are_refused_with_the_reason(scenario: Callable[..., Any]) -> Non
     frozen.last.requires_grad_(False)
     for model in (nn.Sequential(nn.Flatten(), nn.Linear(4, 4), nn.LayerNorm(4)), nn.Flatten(), frozen):
         assert "does not end in a linear layer" in str(make("soteria").refuses(rules(), model))
-    assert linear_end(nn.Linear(3, 2)) == ""
+    assert make("soteria").refuses(rules(), nn.Linear(3, 2)) is None
     fits = scenario(defenses=[{"name": "soteria"}], components=[{"name": "freeze", "parameters": ["7.*"]}])
     with pytest.raises(ScenarioError, match="defense 'soteria' does not fit: the model does not end"):
         worlds.build(fits).check()

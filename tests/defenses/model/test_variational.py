@@ -140,7 +140,7 @@ def test_cvb_stands_behind_the_first_block(model: Callable[[], nn.Module], place
 def test_models_without_a_place_are_refused(scenario: Build) -> None:
     with pytest.raises(FedsimError, match="no convolution"):
         build(scenario(defenses=[{"name": "cvb"}])).new_model()
-    with pytest.raises(FedsimError, match="no linear layer"):
+    with pytest.raises(FedsimError, match="does not end in a linear layer"):
         Precode(PrecodeConfig()).prepare(nn.Conv2d(1, 1, 1), generator())
 
 

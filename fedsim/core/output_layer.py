@@ -1,0 +1,31 @@
+"""The linear layer whose outputs are the model's, found by the order in which the layers are registered."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def output_layer(model: nn.Module, classes: int | None = None) -> tuple[str, nn.Linear] | None:
+    """Return the linear layer that gives the model's outputs, with its name, or None.
+
+    Where the number of outputs is known, it is the last linear layer of that width: what is registered behind it, such
+    as a bottleneck or a second head of another width, does not hide it. Where it is not known, only the place tells: it
+    is the last module with parameters of its own, if that is linear.
+
+    Args:
+        model: whose layers are registered in the order in which they are called.
+        classes: number of the model's outputs, if it is known.
+    """
+    if classes is None:
+        return _last_owner(model)
+    linear = ((name, module) for name, module in model.named_modules() if isinstance(module, nn.Linear))
+    fitting = [(name, layer) for name, layer in linear if layer.out_features == classes]
+    return fitting[-1] if fitting else None
+
+
+def _last_owner(model: nn.Module) -> tuple[str, nn.Linear] | None:
+    owners = [
+        (name, own) for name, own in model.named_modules() if next(own.parameters(recurse=False), None) is not None
+    ]
+    name, module = owners[-1] if owners else ("", model)
+    return (name, module) if isinstance(module, nn.Linear) else None
