@@ -20,6 +20,7 @@ from attacks.core.labels import label_of_one
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from fedsim.core.errors import NotApplicable
+from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
 # A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
@@ -202,7 +203,9 @@ def refusal(observation: Observation, largest: int) -> str | None:
         layers = chain_of(observation)
     except NotApplicable as stranger:
         return str(stranger)
-    if not _is_cross_entropy(observation, layers[-1]):
+    head = layers[-1].module
+    assert isinstance(head, nn.Linear)
+    if not is_cross_entropy(observation.loss, (1, head.out_features)):
         return "the loss is not the cross entropy of the model's outputs"
     return next((_too_large(layer, largest) for layer in layers if _too_large(layer, largest)), None)
 
@@ -413,18 +416,6 @@ def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms:
             [float(grid[dip])] if not zooms else _roots(function, float(grid[dip - 1]), float(grid[dip + 1]), zooms - 1)
         )
     return roots or [float(grid[sizes.argmin()])]
-
-
-def _is_cross_entropy(observation: Observation, head: Layer) -> bool:
-    """Try the loss on logits of our own."""
-    assert isinstance(head.module, nn.Linear)
-    if head.module.out_features < 2:  # noqa: PLR2004 - one logit has no softmax
-        return False
-    logits = torch.linspace(-1.0, 1.0, head.module.out_features, dtype=torch.float64).view(1, -1).requires_grad_()
-    gradient = torch.autograd.grad(observation.loss(logits, torch.zeros(1, dtype=torch.long)), logits)[0]
-    expected = logits.detach().softmax(1)
-    expected[0, 0] -= 1.0
-    return bool(torch.allclose(gradient, expected))
 
 
 def _too_large(layer: Layer, largest: int) -> str | None:

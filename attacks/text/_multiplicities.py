@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.labels import gradient_weight
-from attacks.text._sentences import is_cross_entropy
+from attacks.text._sentences import has_cross_entropy
 from attacks.text._subspaces import read_by
 from fedsim.core.masks import without_dropout
 from fedsim.core.output_layer import output_layer
@@ -36,7 +36,7 @@ def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> di
     """
     name, batch = _shared_output_layer(observation), observation.batch_size
     drops = any(site.rate for site in observation.sites)
-    if name is None or batch is None or drops or observation.local_steps > 1 or not is_cross_entropy(observation):
+    if name is None or batch is None or drops or observation.local_steps > 1 or not has_cross_entropy(observation):
         return None
     read = {own[: t + 1]: there for own in sentences for t, there in enumerate(_read(observation.model, name, own))}
     weights = _weights(observation, name, torch.stack(list(read.values())))

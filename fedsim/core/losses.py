@@ -10,6 +10,8 @@ the gradient of all their examples, and the gradients of single examples add up,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -43,6 +45,27 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
         return each.view(labels.shape).sum(1) / (labels != IGNORED).sum(1).clamp_min(1)
     each = F.cross_entropy(outputs.flatten(0, 1), labels.repeat_interleave(answers, 0), reduction="none")
     return each.view(-1, answers).mean(1)
+
+
+def is_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> bool:
+    """Say whether a loss has the gradient of the cross-entropy, by trying it on random logits.
+
+    Args:
+        loss: of logits and labels, a scalar.
+        shape: of the logits: (B, K) with classes as labels, (B, T, K) with next words. With B = 1 a sum over examples
+            passes for their mean.
+    """
+    if shape[-1] < 2:  # noqa: PLR2004 - one logit has no softmax
+        return False
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_()
+    labels = torch.randint(shape[-1], shape[:-1], generator=generator)
+    value = loss(logits, labels)
+    if not value.requires_grad:
+        return False
+    (gradient,) = torch.autograd.grad(value, logits, materialize_grads=True)
+    (expected,) = torch.autograd.grad(cross_entropy(logits, labels), logits)
+    return torch.allclose(gradient, expected)
 
 
 def are_tokens(labels: Tensor) -> bool:

@@ -1,9 +1,10 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedsim.core.losses import IGNORED, are_tokens, cross_entropy, per_example
+from fedsim.core.losses import IGNORED, are_tokens, cross_entropy, is_cross_entropy, per_example
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.booleans(), st.integers(0, 100))
@@ -71,3 +72,25 @@ def test_several_answers_at_every_token_are_averaged_and_padding_is_left_out() -
     singles = torch.stack([per_example(outputs[:, answer], tokens) for answer in range(4)])
     assert torch.allclose(per_example(outputs, tokens), singles.mean(0))
     assert torch.allclose(cross_entropy(outputs, tokens), singles.mean())
+
+
+SHAPES = [(1, 5), (3, 5), (2, 4, 5)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_cross_entropy_is_told_by_its_gradient(shape: tuple[int, ...]) -> None:
+    assert is_cross_entropy(cross_entropy, shape)
+    assert is_cross_entropy(lambda outputs, labels: cross_entropy(outputs, labels) + 7.0, shape)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_other_losses_are_not_taken_for_it(shape: tuple[int, ...]) -> None:
+    assert not is_cross_entropy(lambda outputs, labels: 2.0 * cross_entropy(outputs, labels), shape)
+    assert not is_cross_entropy(lambda outputs, labels: cross_entropy(outputs, labels) + 1e-3 * outputs.sum(), shape)
+    assert not is_cross_entropy(lambda outputs, labels: cross_entropy(outputs.detach(), labels), shape)
+    assert not is_cross_entropy(lambda outputs, labels: cross_entropy(1.01 * outputs, labels), shape)
+
+
+def test_one_logit_has_no_cross_entropy() -> None:
+    assert not is_cross_entropy(cross_entropy, (3, 1))
+    assert not is_cross_entropy(lambda outputs, _labels: outputs.square().sum(), (3, 1))

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attacks.gradient_matching._comparison import GeneralComparison
 from attacks.gradient_matching._engine import Found
-from attacks.text._sentences import completed, is_cross_entropy
+from attacks.text._sentences import completed, has_cross_entropy
 from attacks.text._token_edits import changed, orders
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text._words import words_of
@@ -196,7 +196,7 @@ def test_other_losses_and_unknown_labels_are_refused(
     watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    assert is_cross_entropy(observation)
+    assert has_cross_entropy(observation)
     other = replace(observation, loss=lambda outputs, labels: 2.0 * observation.loss(outputs, labels))
     with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
         attack_named("tag")(other, torch.Generator())
