@@ -7,7 +7,7 @@ then scales, masks and labels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
@@ -23,30 +23,34 @@ _UNITS_PER_EXAMPLE = 4
 
 
 class Factors(NamedTuple):
-    """G = basis @ right, up to rows of zeros.
+    """What is left of G as basis @ right, up to rows of zeros.
 
     Attributes:
         basis: shape (live rows, R), orthonormal columns.
         right: shape (R, columns).
-        live: True for rows of the gradient that are not zero, shape (h,).
+        live: True for rows that are neither zero nor subtracted to zero, shape (h,).
+        left: share of a row's norm that was not subtracted, shape (live rows,).
     """
 
     basis: Tensor
     right: Tensor
     live: Tensor
+    left: Tensor
 
 
-def factors_of(first: FirstLayer, rank_tolerance: float) -> Factors:
-    """Decompose the layer's gradient.
+def factorised(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int]) -> Factors:
+    """Decompose what is left of a gradient.
 
     Args:
-        first: the first linear layer.
-        rank_tolerance: singular values below this share of the largest count as zero.
+        gradient: G, shape (h, columns).
+        rest: the same less what was found, or G itself.
+        rank: R, from the singular values in descending order.
     """
-    live = first.gradient.any(1)
-    left, singular, right = torch.linalg.svd(first.gradient[live], full_matrices=False)
-    rank = int((singular > rank_tolerance * singular[0]).sum())
-    return Factors(left[:, :rank], singular[:rank, None] * right[:rank], live)
+    norms = gradient.norm(dim=1)
+    live = rest.norm(dim=1) > ZERO * norms
+    basis, singular, right = torch.linalg.svd(rest[live], full_matrices=False)
+    size = rank(singular)
+    return Factors(basis[:, :size], singular[:size, None] * right[:size], live, rest[live].norm(dim=1) / norms[live])
 
 
 def hopeless(rank: int, units: int, size: int) -> str | None:

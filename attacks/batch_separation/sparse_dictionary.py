@@ -33,7 +33,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.batch_separation._factors import too_few_units
+from attacks.batch_separation._factors import Factors, factorised, too_few_units
 from attacks.batch_separation._first_layer import (
     FirstLayer,
     batch_refusal,
@@ -67,13 +67,6 @@ class SparseDictionaryConfig(Config):
     rank_tolerance: float = Field(
         default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
-
-
-class _Factors(NamedTuple):
-    basis: Tensor  # (live rows, R), orthonormal columns
-    right: Tensor  # (R, columns)
-    live: Tensor  # (h,), True for rows of the gradient that are not zero
-    left: Tensor  # (live rows,), share of a row's norm that was not subtracted
 
 
 class _Atoms(NamedTuple):
@@ -118,7 +111,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         rest = first.gradient
         missing = rank
         while missing:
-            factors = _factorised(rest, first.gradient, missing)
+            factors = factorised(first.gradient, rest, lambda _singular, rank=missing: rank)
             vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
             if len(vectors) == missing:
                 part = _atoms(factors, vectors, torch.linalg.solve(vectors.T, factors.right))
@@ -133,7 +126,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
             return _Atoms(*(torch.empty(0, size) for size in (len(rest), rest.shape[1], len(rest))))
         return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
-    def _rounds(self, factors: _Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
+    def _rounds(self, factors: Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
         """Add starts until the basis is complete or a round adds nothing to what was found."""
         rank = len(factors.right)
         found = nothing_found(rank)
@@ -156,7 +149,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         facts: dict[str, float],
     ) -> Reconstruction:
         """Take the sparsest directions as they are, and keep the examples that the next layer does not contradict."""
-        factors = _factorised(first.gradient, first.gradient, read.rank)
+        factors = factorised(first.gradient, first.gradient, lambda _singular: read.rank)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
         if first.behind is None:
             return given_up(observation, size, 1, "gave up: noise, and no layer behind to confirm anything", facts)
@@ -202,16 +195,7 @@ class _Watch:
         self.on_step(Step(0, self.rounds, self.most, share, share, self.guess))
 
 
-def _factorised(rest: Tensor, gradient: Tensor, rank: int) -> _Factors:
-    """Factors of what is left of the gradient; rows that are zero or were subtracted to zero are left out."""
-    norms = gradient.norm(dim=1)
-    live = rest.norm(dim=1) > ZERO * norms
-    basis, singular, right = torch.linalg.svd(rest[live], full_matrices=False)
-    left = rest[live].norm(dim=1) / norms[live]
-    return _Factors(basis[:, :rank], singular[:rank, None] * right[:rank], live, left)
-
-
-def _atoms(factors: _Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
+def _atoms(factors: Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
     sizes = entries(factors.basis, vectors).abs() * factors.left
     deltas = (vectors @ factors.basis.T) * (sizes > ZERO)
     whole = torch.zeros(2, len(vectors), len(factors.live), dtype=torch.float64)
@@ -222,7 +206,7 @@ def _atoms(factors: _Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
 def _completed(
     observation: Observation,
     first: FirstLayer,
-    factors: _Factors,
+    factors: Factors,
     vectors: Tensor,
     rank: int,
     generator: torch.Generator,

@@ -29,7 +29,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.batch_separation._factors import Factors, factors_of, hopeless, inputs_of, separated
+from attacks.batch_separation._factors import Factors, factorised, hopeless, inputs_of, separated
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independent, nothing_found
 from attacks.core.gradient_distance import knows_rates
@@ -86,7 +86,11 @@ class Spear(Attack[SpearConfig]):
         """Draw until the examples found explain the gradient or the draws are used up."""
         first = first_layer(observation)
         assert first is not None
-        factors = factors_of(first, self.config.rank_tolerance)
+        factors = factorised(
+            first.gradient,
+            first.gradient,
+            lambda singular: int((singular > self.config.rank_tolerance * singular[0]).sum()),
+        )
         rank = len(factors.right)
         size = observation.batch_size or rank
         reason = hopeless(rank, len(factors.basis), size)
