@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
-from attacks.codebooks._fired_rows import fired_rows
+from attacks.core.fired_rows import fired_rows
 from attacks.core.labels import labels_of
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
-from attacks.codebooks._fired_rows import fired_rows
+from attacks.core.fired_rows import fired_rows
 from attacks.text._words import in_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding

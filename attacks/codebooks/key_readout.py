@@ -25,7 +25,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from attacks.codebooks._features_from_keys import coarseness, grouped, solved
-from attacks.codebooks._fired_rows import fired_rows, noise_variance
+from attacks.core.fired_rows import fired_rows, noise_variance
 from attacks.core.labels import count_labels, gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation

@@ -17,15 +17,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from attacks.core.fired_rows import has_zero_rows, outstanding_rows
 from attacks.core.labels import gradient_weight
 from fedsim.core.errors import NotApplicable
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
 
-_MOST_ZERO = 0.5
-_DEVIATIONS = 8.0
-_TWICE = math.log(2.0)
 _GAP = 100.0
 _PROBES = 8
 _MOST_COUNTED = 6
@@ -85,26 +83,11 @@ def words_of(observation: Observation) -> Words:
     name, _ = embedding_of(observation)
     gradient = observation.update.tensors.get(f"{name}.weight")
     read = None if gradient is None else outstanding_rows(gradient)
-    is_exact = gradient is not None and _has_zero_rows(gradient)
+    is_exact = gradient is not None and has_zero_rows(gradient)
     if _is_tied(observation):
         return Words(read, read, False, True)
     following = following_of(observation)
     return Words(read, None if following is None else following.tokens, is_exact, False)
-
-
-def outstanding_rows(gradient: Tensor) -> Tensor:
-    """Return the numbers of the rows of (V, d) that hold more than all others do.
-
-    Those that are not exactly zero, if most are; else those whose norm is more than twice, and in logarithms more than
-    8 robust standard deviations above, the median.
-    """
-    norms = gradient.double().norm(dim=1)
-    if _has_zero_rows(gradient):
-        return norms.nonzero()[:, 0]
-    logs = norms.clamp_min(_TINY).log()
-    above = logs - logs.median()
-    spread = 1.4826 * above.abs().median()
-    return (above > max(_DEVIATIONS * float(spread), _TWICE)).nonzero()[:, 0]
 
 
 def following_of(observation: Observation) -> Following | None:
@@ -222,10 +205,6 @@ def _unbiased_output_layer(observation: Observation) -> str | None:
 
 def _is_tied(observation: Observation) -> bool:
     return any(isinstance(module, TiedHead) for module in observation.model.modules())
-
-
-def _has_zero_rows(gradient: Tensor) -> bool:
-    return float((gradient == 0).all(1).double().mean()) > _MOST_ZERO
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.codebooks._fired_rows import fired_rows
+from attacks.core.fired_rows import fired_rows
 from benchmarks._runs import arms_of
 from fedsim.cli.display import outcome
 from fedsim.components.bottleneck.codebook import codebooks, reading

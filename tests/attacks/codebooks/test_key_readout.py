@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attacks.codebooks._features_from_keys import coarseness, grouped, solved
-from attacks.codebooks._fired_rows import noise_variance
+from attacks.core.fired_rows import noise_variance
 from attacks.core.labels import infer_labels
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core.errors import NotApplicable

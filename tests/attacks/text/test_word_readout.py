@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attacks.text._words import Following, counts_of, following_of, lengths_of, outstanding_rows, words_of
+from attacks.core.fired_rows import outstanding_rows
+from attacks.text._words import Following, counts_of, following_of, lengths_of, words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
