@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import TypeVar
+from abc import abstractmethod
 
-import torch
-from torch import Tensor
-
+from attacks.core.progress import continued
 from attacks.gradient_matching._engine import Found
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
-from fedsim.core.types import Observation, OnStep, Step
-
-ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
-
-
-def descended_each(
-    hypotheses: Sequence[MatchingAttack[ConfigT]],
-    observations: Sequence[Observation],
-    labels: Sequence[Tensor],
-    generators: Sequence[torch.Generator],
-    on_steps: Sequence[OnStep],
-) -> tuple[list[Found], str]:
-    """Return the ends of all rows, and the name of the path that compared their gradients.
-
-    A row of hypothesis i gets as its start the number i trials + its trial.
-    """
-    rows: list[Found] = []
-    path = ""
-    for index, hypothesis in enumerate(hypotheses):
-        trials, iterations = hypothesis.config.trials, hypothesis.config.iterations
-        shifted = [_shifted(on_step, index * trials, index * iterations, len(hypotheses)) for on_step in on_steps]
-        found, path = hypothesis.descended(observations, labels, generators, shifted)
-        for row in found:
-            row.start += index * trials
-        rows += found
-    return rows, path
+from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching.base import ConfigT, MatchingAttack, Searched
+from fedsim.core.types import Observation
 
 
-def _shifted(on_step: OnStep, start: int, earlier: int, hypotheses: int) -> OnStep:
-    return lambda step: on_step(
-        replace(
-            step,
-            restart=start + step.restart,
-            iteration=earlier + step.iteration,
-            iterations=hypotheses * step.iterations,
-        )
-    )
+class HypothesesAttack(InformedAttack[ConfigT]):
+    """A matching attack that tries all that the client may have done with its batch. Authors write `hypotheses`."""
 
+    @abstractmethod
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
+        """Return the searches to run, each with the settings of this attack."""
 
-def continued(on_step: OnStep, restart: int, before: int, iterations: int) -> OnStep:
-    """Return what tells `on_step` of a part of the search, after `before` iterations of all."""
+    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+        """Search under every hypothesis.
 
-    def told(step: Step) -> None:
-        place = step.iteration + before
-        on_step(replace(step, restart=step.restart + restart, iteration=place, iterations=iterations))
+        A row of hypothesis i gets as its start the number i trials + its trial.
+        """
+        rows: list[Found] = []
+        path, trials, iterations = "", self.config.trials, self.config.iterations
+        hypotheses = self.hypotheses(searched.observations[0])
+        every = len(hypotheses) * iterations
+        for index, hypothesis in enumerate(hypotheses):
+            earlier, done = index * trials, index * iterations
+            on_steps = [continued(own, restarts=earlier, done=done, iterations=every) for own in searched.on_steps]
+            found, path = hypothesis.descended(searched._replace(on_steps=on_steps))
+            for row in found:
+                row.start += earlier
+            rows += found
+        return rows, path
 
-    return told
+    def hypothesis_of(self, row: Found) -> int:
+        """Return the number of the hypothesis under which a row was found."""
+        return row.start // self.config.trials

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
 from pydantic import Field
@@ -79,6 +79,15 @@ class MatchingConfig(Config):
 
 
 ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
+
+
+class Searched(NamedTuple):
+    """The victims of one computation, of one model and shape: one entry each."""
+
+    observations: Sequence[Observation]
+    labels: Sequence[Tensor]
+    generators: Sequence[torch.Generator]
+    on_steps: Sequence[OnStep]
 
 
 class MatchingAttack(Attack[ConfigT]):
@@ -168,7 +177,7 @@ class MatchingAttack(Attack[ConfigT]):
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
-        rows, path = self.descended(observations, labels, generators, on_steps)
+        rows, path = self.descended(Searched(observations, labels, generators, on_steps))
         return [
             self.reported(observation, [row for row in rows if row.victim == victim], label, path)
             for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
@@ -178,14 +187,9 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the labels of the dummies, granted or inferred."""
         return labels_of(observation, self.config.label_rule)
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
+    def descended(self, searched: Searched) -> tuple[list[Found], str]:
         """Return the ends of all rows, and the name of the path that compared their gradients."""
+        observations, labels, generators, on_steps = searched
         search = self.plan(observations)
         comparison = self.comparison(observations, search)
         rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)

@@ -21,6 +21,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.mask_readout_rules import read_masks
+from attacks.core.progress import continued
 from attacks.gradient_matching._comparison import Comparison
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching._unknowns import FirstMasks, GivenMasks, NoMasks, OptimisedMasks, Relaxation
@@ -100,7 +101,10 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         ]
         masks = [tuple(mask.round() for mask in best.masks) for best in bests]
         fixed = replace(search, masking=GivenMasks(masks), first=lambda victim, _generator: bests[victim].inputs)
-        later = [_after(self.config.iterations, self.config.trials, on_step) for on_step in on_steps]
+        done = self.config.iterations
+        later = [
+            continued(on_step, restarts=self.config.trials, done=done, iterations=2 * done) for on_step in on_steps
+        ]
         polished = descend(comparison, fixed, labels, 1, self.pace(), box, generators, later)
         for row, best, own in zip(polished, bests, masks, strict=True):
             row.start, row.masks = self.config.trials, own
@@ -123,10 +127,3 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         if "dropout-rates" in observation.threat.knows:
             return observation.sites
         return tuple(replace(site, rate=self.config.assumed_rate) for site in observation.sites)
-
-
-def _after(iterations: int, start: int, on_step: OnStep) -> OnStep:
-    """Report a second descent as one more start, whose iterations count on."""
-    return lambda step: on_step(
-        replace(step, restart=start, iteration=iterations + step.iteration, iterations=2 * iterations)
-    )

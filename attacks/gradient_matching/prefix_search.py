@@ -24,10 +24,10 @@ from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.gradient_matching._engine import Found, Search, descend
 from attacks.gradient_matching._unknowns import OptimisedMasks
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.masks import prefix_mask
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Observation, Reconstruction, View
 
 _NAME = "prefix-search"
 _UNLIKELY = 1e-6
@@ -65,14 +65,9 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
         return self._with(observations, [read_prefixes(observation) for observation in observations])
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
+    def descended(self, searched: Searched) -> tuple[list[Found], str]:
         """Find the prefixes of every victim, then descend with them."""
+        observations, labels, generators, on_steps = searched
         known = [self._found(*victim) for victim in zip(observations, labels, generators, strict=True)]
         search = self._with(observations, known)
         comparison = self.comparison(observations, search)

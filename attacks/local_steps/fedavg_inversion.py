@@ -26,11 +26,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.progress import continued
 from attacks.core.starts import first_inputs
 from attacks.gradient_matching._comparison import Distance, cosine, squared
 from attacks.gradient_matching._engine import Found, Search, descend
-from attacks.gradient_matching._hypotheses import continued
 from attacks.gradient_matching._unknowns import OptimisedMasks
+from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import (
     MultiStepAttack,
     MultiStepConfig,
@@ -89,14 +90,9 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         arranged = dealt(labels, observation) if observation.local_steps > 1 else labels
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
+    def descended(self, searched: Searched) -> tuple[list[Found], str]:
         """Take the update for one gradient first; go on from the end of every start through all steps."""
+        observations, labels, generators, on_steps = searched
         observation, plan = observations[0], self.plan(observations)
         comparison = UnrolledComparison(
             self.setting(observation, plan),
@@ -112,7 +108,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         rows = []
         rest = pace._replace(iterations=pace.iterations - warm)
         for early in self._as_one_gradient(observation, labels[0], warm, generators, on_steps):
-            told = [continued(on_steps[0], early.start, warm, pace.iterations)]
+            told = [continued(on_steps[0], restarts=early.start, done=warm, iterations=pace.iterations)]
             later = self._continued(observation, plan, early)
             (row,) = descend(comparison, later, labels, 1, rest, box, generators, told)
             row.start, row.iteration = early.start, row.iteration + len(early.objectives)
@@ -149,7 +145,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         )
         single = replace(as_gradient(observation), batch_size=examples)
         comparison = self.comparison([single], plan)
-        pace, told = self.pace()._replace(iterations=iterations), [continued(on_steps[0], 0, 0, self.config.iterations)]
+        pace = self.pace()._replace(iterations=iterations)
+        told = [continued(on_steps[0], iterations=self.config.iterations)]
         box, trials = self.box(observation), self.config.trials
         return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
 

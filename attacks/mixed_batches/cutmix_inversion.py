@@ -23,11 +23,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.progress import continued
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
-from attacks.gradient_matching._hypotheses import continued
 from attacks.gradient_matching._optimizers import Sign
 from attacks.gradient_matching._unknowns import NoMasks
+from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
 from attacks.local_steps._unrolled import LocalStep, UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assembled
@@ -101,14 +102,9 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         labels = super().labels(observation)
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
+    def descended(self, searched: Searched) -> tuple[list[Found], str]:
         """Search originals; where one step's box is not known, composites first, and originals from the best ones."""
+        observations, labels, generators, on_steps = searched
         observation, steps = observations[0], self._steps(observations[0])
         exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
         pace, own = self.pace(), (observation, exact, generators, on_steps)
@@ -123,7 +119,10 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         inputs, later = start
         plan = replace(self._plan(observation, later), first=lambda _victim, _generator: inputs)
         rest = pace._replace(iterations=pace.iterations - early.iterations)
-        told = [continued(on_step, best.start, early.iterations, pace.iterations) for on_step in on_steps]
+        told = [
+            continued(on_step, restarts=best.start, done=early.iterations, iterations=pace.iterations)
+            for on_step in on_steps
+        ]
         rows, path = self._from(later, plan, 1, rest, observation, exact, generators, told)
         return rows, path
 

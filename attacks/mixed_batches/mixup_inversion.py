@@ -26,12 +26,11 @@ from torch import Tensor
 from attacks.core.defense_facts import searched_sites
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting
 from attacks.gradient_matching._engine import Found, Search
-from attacks.gradient_matching._hypotheses import descended_each
-from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching._unknowns import Masking, unknown_masks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, Observation, OnStep, Reconstruction
+from fedsim.core.types import Masks, Observation, Reconstruction
 
 _MIXED = 2
 
@@ -46,7 +45,7 @@ class MixupInversionConfig(MatchingConfig):
 
 @final
 @attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", paper="1710.09412")
-class MixupInversion(InformedAttack[MixupInversionConfig]):
+class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """One search a permutation; the settings' trials count for each."""
 
     undoes: ClassVar[bool] = True
@@ -68,21 +67,14 @@ class MixupInversion(InformedAttack[MixupInversionConfig]):
         steps = (*[self.config.learning_rate] * len(sites), self.config.share_learning_rate)
         return Search(_WithShare(masks), self.first(observations), self.smoothness, sites=sites, rates=steps)
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
-        """Search under every pairing."""
-        hypotheses = [_Paired(self.config, partners) for partners in _pairings(observations[0])]
-        return descended_each(hypotheses, observations, labels, generators, on_steps)
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
+        """Return the searches under every pairing."""
+        return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report the best row with its pairing and weight, and masks without the weight behind them."""
         best = min(rows, key=lambda row: row.objective)
-        share, partners = float(best.masks[-1]), _pairings(observation)[best.start // self.config.trials]
+        share, partners = float(best.masks[-1]), _pairings(observation)[self.hypothesis_of(best)]
         for row in rows:
             row.masks = row.masks[:-1]
         result = super().reported(observation, rows, labels, path)

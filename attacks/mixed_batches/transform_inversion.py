@@ -15,20 +15,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Search
-from attacks.gradient_matching._hypotheses import descended_each
-from attacks.gradient_matching._known_defense import InformedAttack
+from attacks.gradient_matching._hypotheses import HypothesesAttack
 from attacks.gradient_matching._unknowns import unknown_masks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, OnStep, Reconstruction
+from fedsim.core.types import Observation, Reconstruction
 
 
 class TransformInversionConfig(MatchingConfig):
@@ -39,7 +37,7 @@ class TransformInversionConfig(MatchingConfig):
 
 @final
 @attack("transform-inversion", summary="matches gradients through the known input transforms", paper="2011.12505")
-class TransformInversion(InformedAttack[TransformInversionConfig]):
+class TransformInversion(HypothesesAttack[TransformInversionConfig]):
     """One search a policy; the settings' trials count for each."""
 
     undoes: ClassVar[bool] = True
@@ -56,21 +54,14 @@ class TransformInversion(InformedAttack[TransformInversionConfig]):
         masking = unknown_masks(sites, len(observations), self.config.mask_weight)
         return Search(masking, self.first(observations), self.smoothness, sites=sites)
 
-    def descended(
-        self,
-        observations: Sequence[Observation],
-        labels: Sequence[Tensor],
-        generators: Sequence[torch.Generator],
-        on_steps: Sequence[OnStep],
-    ) -> tuple[list[Found], str]:
-        """Search through every policy."""
-        hypotheses = [_Through(self.config, transform) for transform in transforms_of(observations[0])]
-        return descended_each(hypotheses, observations, labels, generators, on_steps)
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[TransformInversionConfig]]:
+        """Return the searches through every policy."""
+        return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report the best row, and under which policy it was found."""
         best = min(rows, key=lambda row: row.objective)
-        policy = transforms_of(observation)[best.start // self.config.trials]
+        policy = transforms_of(observation)[self.hypothesis_of(best)]
         result = super().reported(observation, rows, labels, path)
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 

@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.progress import continued
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching._unknowns import Masking, OptimisedMasks
@@ -31,7 +31,7 @@ from attacks.text.base import EXACT, Task, TextMatching, TextMatchingConfig
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
-from fedsim.core.types import Masks, OnStep, Step
+from fedsim.core.types import Masks, OnStep
 
 _TINY = 1e-30
 _MASK_ITERATIONS = 60  # with the tokens as they are
@@ -96,7 +96,8 @@ class Lamp(TextMatching[LampConfig]):
         found = Found(0, 0, place.inputs, place.masks)
         while (done := len(found.objectives)) < config.iterations:
             count = min(config.every, config.iterations - done)
-            turn = self._descent(task, place, done, count, generator, _later(on_step, found, config.iterations))
+            told = continued(on_step, done=done, iterations=config.iterations, best=found.objective)
+            turn = self._descent(task, place, done, count, generator, told)
             if turn.objective < found.objective:
                 found.inputs, found.masks = turn.inputs, turn.masks
                 found.objective, found.iteration = turn.objective, done + turn.iteration
@@ -254,13 +255,3 @@ def _least(values: Sequence[float]) -> int:
 
 def _starting(masking: Masking, masks: Masks) -> Masking:
     return masking.starting_at(masks) if isinstance(masking, OptimisedMasks) else masking
-
-
-def _later(on_step: OnStep, found: Found, iterations: int) -> OnStep:
-    """Number the steps of a turn behind those of earlier ones."""
-    done, best = len(found.objectives), found.objective
-
-    def told(step: Step) -> None:
-        on_step(replace(step, iteration=done + step.iteration, iterations=iterations, best=min(best, step.best)))
-
-    return told
