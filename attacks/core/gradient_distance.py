@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import inexact, wire_of
-from attacks.core.layers import run
-from fedsim.core.masks import injected_masks
+from fedsim.core.gradients import cosine_distance
 from fedsim.core.types import Masks, Observation
 
 MATCHES = 1e-5
@@ -60,8 +57,7 @@ def doubts(observation: Observation) -> tuple[str, ...]:
 def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> float:
     """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one.
 
-    As half the squared distance of the unit vectors: rounding in the model's precision enters squared. Known defenses
-    narrow the comparison to what they let through.
+    Known defenses narrow the comparison to what they let through.
 
     Args:
         observation: its sites must carry dropout rates, at best the client's.
@@ -69,24 +65,10 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
         labels: one an example, in the order of `inputs`.
         masks: one a site.
     """
-    model = observation.model.train()
-    parameters = {name: p for name, p in model.named_parameters() if name in observation.update.tensors}
-    dtype = next(model.parameters()).dtype
-    with injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks)):
-        loss = observation.loss(run(model, inputs.to(dtype) if inputs.is_floating_point() else inputs), labels)
-    ours = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    wire = wire_of(observation)
-    theirs = [wire.target(observation.update.tensors[name]) for name in parameters]
-    ours = [wire.dummy(our, their) for our, their in zip(ours, theirs, strict=True)]
-    ours_norm, theirs_norm = _norm(ours), _norm(theirs)
-    if ours_norm == 0.0:
-        return 1.0
-    parts = (our / ours_norm - their / theirs_norm for our, their in zip(ours, theirs, strict=True))
-    return 0.5 * sum(float(part.square().sum()) for part in parts)
-
-
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return math.hypot(*(float(tensor.norm()) for tensor in tensors))
+    wire, gradient = wire_of(observation), client_gradient(observation, inputs, labels, masks)
+    theirs = [wire.target(observation.update.tensors[name]) for name in gradient]
+    ours = [wire.dummy(our, their) for our, their in zip(gradient.values(), theirs, strict=True)]
+    return cosine_distance(ours, theirs)
 
 
 def knows_rates(observation: Observation) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attacks.core.defense_facts import PLAIN, Wire, wire_of
 from attacks.core.layers import run
+from fedsim.core.gradients import gradient_of
 from fedsim.core.masks import injected_masks, rescaling, without_dropout
 from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
@@ -169,7 +170,7 @@ class GeneralComparison:
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         outputs = self._setting.outputs(inputs, masks, self._weights)
         loss = self._setting.loss(outputs, labels)
-        return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
+        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 
 
 def as_sent(wire: Wire, rows: list[tuple[Tensor, ...]], targets: list[list[Tensor]]) -> list[tuple[Tensor, ...]]:

@@ -15,6 +15,7 @@ from torch import Tensor
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, squared_norms
 from attacks.gradient_matching._unknowns import Masking
 from attacks.local_steps._multistep import as_gradient
+from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation
 
 Path = Literal["linear", "quadratic"]
@@ -114,7 +115,7 @@ class SurrogateComparison:
         received = self._setting.parameters.items()
         weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
         loss = self._setting.loss(self._setting.outputs(inputs, own, weights), labels)
-        return torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+        return tuple(gradient_of(loss, weights, create_graph=True).values())
 
 
 def mean_square(tensor: Tensor) -> float:

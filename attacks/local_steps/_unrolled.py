@@ -16,6 +16,7 @@ from torch import Tensor
 from attacks.core.labels import gradient_weight
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
 from attacks.local_steps._multistep import as_gradient, batch_sizes, sites_for
+from fedsim.core.gradients import gradient_of
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 
@@ -145,7 +146,7 @@ class UnrolledComparison:
         gradient = tuple(torch.zeros_like(moved) for moved in total)
         if len(inputs):  # an empty Poisson batch is a step all the same
             loss = self._loss(step, inputs, labels, masks, weights)
-            gradient = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+            gradient = tuple(gradient_of(loss, weights, create_graph=True).values())
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
 

@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.func import functional_call
 
+from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
@@ -69,7 +70,5 @@ def _gradient(
     """Return the gradient of one example's loss by the named parameters, flat."""
     leaves = {name: weights[name].detach().requires_grad_() for name in names}
     output = functional_call(observation.model, {**weights, **leaves}, (example[None],))
-    gradient = torch.autograd.grad(
-        observation.loss(output, label[None]), list(leaves.values()), allow_unused=True, materialize_grads=True
-    )
-    return torch.cat([tensor.flatten() for tensor in gradient]).double()
+    gradient = gradient_of(observation.loss(output, label[None]), leaves)
+    return torch.cat([tensor.flatten() for tensor in gradient.values()]).double()

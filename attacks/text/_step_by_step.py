@@ -17,7 +17,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from attacks.core.layers import run
+from attacks.core.client_gradient import client_gradient
 from attacks.core.noise_level import rounding_levels
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._sentences import ended, explains, with_labels
@@ -84,11 +84,8 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
     return read, sum(float(own.double().square().sum()) for own in tensors.values())
 
 
-@torch.enable_grad()
 def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
     """Return a g of sentences that `last` follow."""
-    trained = {name: own for name, own in observation.model.named_parameters() if own.requires_grad}
-    inputs, labels = with_labels(sentences, last)
-    loss = observation.loss(run(observation.model, inputs), labels)
-    gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
-    return {name: observation.learning_rate * own for name, own in zip(trained, gradients, strict=True)}
+    trained = [name for name, own in observation.model.named_parameters() if own.requires_grad]
+    gradient = client_gradient(observation, *with_labels(sentences, last), None, trained)
+    return {name: observation.learning_rate * own for name, own in gradient.items()}

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
 from attacks.gradient_matching._ghost import GhostComparison, agrees
+from fedsim.core.gradients import gradient_of
 from fedsim.core.types import Masks, Observation
 
 Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, and labels (2, ...)
@@ -119,7 +120,7 @@ class VectorComparison(GeneralComparison):
     def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
         outputs = self._setting.outputs(inputs[:, :-1], masks, self._weights)
         loss = self._words.loss(outputs, inputs[:, 1:], labels)
-        return torch.autograd.grad(loss, list(self._weights.values()), create_graph=True, materialize_grads=True)
+        return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 
 
 class VectorGhostComparison(GhostComparison):

@@ -22,14 +22,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.layers import run
+from attacks.core.client_gradient import client_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.text._beam import Pool, apart, grown, pool_of, readers_of, unreadable
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
-from fedsim.core.masks import injected_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
@@ -225,12 +224,8 @@ def _gradient(observation: Observation, sketch: Sketch, sentence: Tensor, last: 
     sites, masks = (), ()
     if observation.masks is not None:
         sites, masks = observation.sites, tuple(mask[row : row + 1] for mask in observation.masks[0])
-    model = observation.model.train()
-    parameters = {name: model.get_parameter(name) for name in sketch.names}
-    with injected_masks(tuple(replace(site, shape=m.shape) for site, m in zip(sites, masks, strict=True)), masks):
-        loss = observation.loss(run(model, inputs), labels)
-    gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
-    return sketch.of(dict(zip(parameters, gradients, strict=True)))
+    own = tuple(replace(site, shape=mask.shape) for site, mask in zip(sites, masks, strict=True))
+    return sketch.of(client_gradient(replace(observation, sites=own), inputs, labels, masks))
 
 
 def _rows(atoms: Sequence[Atom], fit: Fit, batch: int, length: int) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from defenses.core.inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
+from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import Defense, Here, LocalStep, Place
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
@@ -84,7 +85,4 @@ class Refiner(Defense[RefinerConfig]):
 def _gradient(local: LocalStep, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
     """Return the gradient at `inputs`, differentiable in them; the model's buffers stay as they are."""
     loss = cross_entropy(outputs_of(local, inputs), labels)
-    return torch.autograd.grad(
-        loss, list(local.parameters.values()), create_graph=inputs.requires_grad, allow_unused=True,
-        materialize_grads=True,
-    )  # fmt: skip
+    return tuple(gradient_of(loss, local.parameters, create_graph=inputs.requires_grad).values())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from defenses.core.inside import outputs_of
+from fedsim.core.gradients import gradient_of
 from fedsim.core.hooks import LocalStep
 from fedsim.core.losses import cross_entropy
 
@@ -16,11 +17,9 @@ def sensitivities(local: LocalStep) -> dict[str, float]:
         return dict.fromkeys(local.parameters, 0.0)
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
-    parameters = list(local.parameters.values())
-    gradients = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True, materialize_grads=True)
     return {
         name: _slope(gradient.sum(), inputs) * len(inputs)  # of the mean loss an example has one B-th
-        for name, gradient in zip(local.parameters, gradients, strict=True)
+        for name, gradient in gradient_of(loss, local.parameters, create_graph=True).items()
     }
 
 

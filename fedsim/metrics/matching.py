@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import nn
 
+from fedsim.core.gradients import cosine_distance, gradient_of
 from fedsim.core.masks import dropout_sites, injected_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Loss, Truth, Update
@@ -23,7 +23,6 @@ def objective_at_truth(model: nn.Module, update: Update, truth: Truth, loss: Los
     draws = truth.draws[0] if truth.draws else {}
     with injected_masks(sites, truth.masks[0]), Showing(draws):
         value = loss(model(batch.inputs), batch.labels)
-    gradient = torch.autograd.grad(value, list(parameters.values()), materialize_grads=True)
-    ours = torch.cat([g.double().flatten() for g in gradient])
-    theirs = torch.cat([update.tensors[name].double().flatten() for name in parameters])
-    return float(1.0 - torch.dot(ours, theirs) / (ours.norm() * theirs.norm()).clamp_min(1e-30))
+    gradient = gradient_of(value, parameters)
+    ours = [own.double() for own in gradient.values()]
+    return cosine_distance(ours, [update.tensors[name].double() for name in gradient])

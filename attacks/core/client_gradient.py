@@ -1,0 +1,43 @@
+"""The gradient that a client would compute on a guess."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from attacks.core.layers import run
+from fedsim.core.gradients import gradient_of
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Masks, Observation
+
+
+@torch.enable_grad()
+def client_gradient(
+    observation: Observation,
+    inputs: Tensor,
+    labels: Tensor,
+    masks: Masks | None,
+    names: Iterable[str] | None = None,
+) -> dict[str, Tensor]:
+    """Return the gradient of the client's loss at guessed examples, by parameter.
+
+    Args:
+        observation: for the model, the loss and the dropout sites.
+        inputs: guessed examples, shape (B, *shape).
+        labels: one an example, in the order of `inputs`.
+        masks: one a site; None for a model that drops out nothing.
+        names: of the parameters; None for those whose gradients are shared.
+    """
+    model = observation.model.train()
+    wanted = set(observation.update.tensors if names is None else names)
+    parameters = {name: p for name, p in model.named_parameters() if name in wanted}
+    dtype = next(model.parameters()).dtype
+    dropping = (
+        nullcontext() if masks is None else injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks))
+    )
+    with dropping:
+        loss = observation.loss(run(model, inputs.to(dtype) if inputs.is_floating_point() else inputs), labels)
+    return gradient_of(loss, parameters)
