@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks.closed_form._heads import heads_of
 from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.gradient_distance import knows_rates, verdict
-from attacks.core.labels import label_of_one
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from fedsim.core.errors import NotApplicable
@@ -25,10 +25,6 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 # A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
 _DROPPED = 1e-6
-_LARGEST_ODDS = 30.0
-_CELLS, _ZOOMS = 1000, 4
-_BISECTIONS = 60
-_FITS = 1e-3
 _SETTLED = 1e-6
 _TWINS = 1e-9
 _MATCHES = 1e-5
@@ -224,7 +220,7 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
     gradients = {name: tensor.double() / factor for name, tensor in observation.update.tensors.items()}
     done: list[Recursion] = []
     head_of: list[int] = []
-    heads = _heads(observation, layers[-1], gradients)
+    heads = heads_of(observation, layers[-1], gradients)
     for number, (k, features) in enumerate(heads):
         guess = torch.zeros(layers[0].unknowns, dtype=torch.float64)
         keeps = [torch.ones(layer.unknowns, dtype=torch.float64) for layer in layers]
@@ -337,85 +333,6 @@ def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tens
         if layer.drop is not None
     }
     return tuple(by_index[index] for index in range(len(observation.sites)))
-
-
-def _heads(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of k = dL/dz and input of the last layer. With a bias k is its gradient; without one, see `head_scales`."""
-    weight = gradients[f"{layer.name}.weight"]
-    k = gradients.get(f"{layer.name}.bias")
-    if k is not None and bool(k.any()):
-        return [(k, weight.T @ k / k.square().sum())]
-    left = torch.linalg.eigh(weight @ weight.T).eigenvectors[:, -1]
-    heads: list[tuple[Tensor, Tensor]] = []
-    for label in _possible_labels(observation, weight):
-        unit = -left * left[label].sign()
-        row = unit @ weight
-        heads += [(c * unit, row / c) for c in head_scales(layer.weight, layer.bias, unit, row, label)]
-    return heads
-
-
-def _possible_labels(observation: Observation, weight: Tensor) -> list[int]:
-    """Without a bias the rows of two classes are opposite, and both labels are possible."""
-    if observation.labels is not None:
-        return observation.labels.tolist()
-    return [0, 1] if len(weight) == 2 else label_of_one(weight, None).tolist()  # noqa: PLR2004 - two classes
-
-
-def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, label: int) -> list[float]:
-    """Return the lengths c of k = c u that explain a last weight gradient u r^T, best first, never empty.
-
-    The input is r / c, so softmax(W r / c + b) - onehot(y) = c u. For two classes without a bias this is R-GAP's
-    equation -mu / (1 + exp(mu)) = <W, dW> of the margin mu, with up to two roots; more classes tell them apart.
-
-    Args:
-        weight: W of the last layer, shape (K, D).
-        bias: b, shape (K,), or None.
-        left: unit vector u, shape (K,), negative at the label.
-        row: r, shape (D,).
-        label: y.
-    """
-    step, offset = weight @ row, 0.0 if bias is None else bias
-    others = [index for index in range(len(weight)) if index != label]
-
-    def outcome(odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths c for assumed log odds of the label (N,), the scores (N, K) they lead to, and these scores' odds."""
-        lengths = odds.neg().sigmoid() / left[label].abs()
-        scores = step / lengths[:, None] + offset
-        return lengths, scores, scores[:, label] - scores[:, others].logsumexp(1)
-
-    def surplus(odds: Tensor) -> Tensor:
-        return outcome(odds)[2] - odds
-
-    roots = torch.tensor(_roots(surplus, -_LARGEST_ODDS, _LARGEST_ODDS, _ZOOMS), dtype=torch.float64)
-    lengths, scores, odds = outcome(roots)
-    found = scores.softmax(1)
-    found[:, label] = -odds.neg().sigmoid()
-    misfits = (found - lengths[:, None] * left).norm(dim=1) / lengths
-    order = misfits.argsort()
-    fitting = order[misfits[order] < _FITS]
-    return lengths[fitting if len(fitting) else order[:1]].tolist()
-
-
-def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms: int) -> list[float]:
-    """Roots between two points, and points where the function almost touches zero: two roots may lie in one cell."""
-    grid = torch.linspace(low, high, _CELLS + 1, dtype=torch.float64)
-    values = function(grid)
-    changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()
-    below, above = grid[changes], grid[changes + 1]
-    for _ in range(_BISECTIONS):
-        middle = (below + above) / 2
-        same = function(middle).sign() == function(below).sign()
-        below, above = torch.where(same, middle, below), torch.where(same, above, middle)
-    roots = below.tolist()
-    sizes = values.abs()
-    dips = ((sizes[1:-1] <= sizes[:-2]) & (sizes[1:-1] <= sizes[2:])).nonzero().flatten() + 1
-    for dip in dips.tolist():
-        if {dip - 1, dip} & set(changes.tolist()):
-            continue
-        roots += (
-            [float(grid[dip])] if not zooms else _roots(function, float(grid[dip - 1]), float(grid[dip + 1]), zooms - 1)
-        )
-    return roots or [float(grid[sizes.argmin()])]
 
 
 def _too_large(layer: Layer, largest: int) -> str | None:

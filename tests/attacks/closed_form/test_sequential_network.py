@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from attacks.closed_form._recursion import head_scales
+from attacks.closed_form._heads import head_scales
 from attacks.closed_form._sequential_network import chain_of
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable

@@ -20,7 +20,8 @@ from attacks.gradient_matching._comparison import (
     setting_of,
 )
 from attacks.gradient_matching._comparison import squared as squared_distance
-from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, _factored, _target, fastest
+from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
+from attacks.gradient_matching._ghost_figures import _factored, target_of
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet
@@ -338,7 +339,7 @@ def test_factors_are_the_observed_gradient(rank: int, victims: int, sides: tuple
     left = torch.randn((victims, sides[0], rank), generator=generator)
     right = torch.randn((victims, sides[1], rank), generator=generator)
     whole = left @ right.mT
-    target = _target(list(whole))
+    target = target_of(list(whole))
     assert not isinstance(target, Tensor)
     assert target.left.shape[2] == rank
     error = (target.left @ target.right.mT - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
@@ -348,7 +349,7 @@ def test_factors_are_the_observed_gradient(rank: int, victims: int, sides: tuple
 def test_a_gradient_of_full_rank_is_not_factored() -> None:
     noise = torch.randn((1, 120, 130), generator=torch.Generator().manual_seed(0))
     assert _factored(noise, 96) is None
-    assert isinstance(_target([noise[0]]), Tensor)
+    assert isinstance(target_of([noise[0]]), Tensor)
 
 
 def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:
