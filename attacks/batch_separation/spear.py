@@ -36,6 +36,7 @@ from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
 from attacks.core.results import given_up, grey_images
 from fedsim.core.hooks import Attack, Effort
+from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import recorded_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
@@ -226,15 +227,14 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and not knows_rates(observation):
             module.p = _ASSUMED_RATE
-    outputs: list[Tensor] = []
-    model.get_submodule(layer.name).register_forward_hook(lambda *call: outputs.append(call[2]))
     dtype = next(model.parameters()).dtype
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator, dtype=dtype)
     labels = torch.randint(observation.spec.classes, (_PROBES,), generator=generator)
-    with recorded_masks(model, generator) as recording:
+    with recorded_masks(model, generator) as recording, layer_outputs(model, [layer.name]) as seen:
         loss = observation.loss(model(noise), labels)
-    (gradient,) = torch.autograd.grad(loss, outputs[0])
-    passes, positive = gradient != 0, outputs[0] > 0
+    outputs = seen[0][1]
+    (gradient,) = torch.autograd.grad(loss, outputs)
+    passes, positive = gradient != 0, outputs > 0
     by_sign = not bool((passes & ~positive).any())
     return _Gates(float((~passes).double().mean()), by_sign, by_sign and not recording.sites)
 

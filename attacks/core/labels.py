@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
+from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import kept_masks
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
@@ -172,15 +173,13 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
 @torch.no_grad()
 def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
     """Mean class probabilities (K,) and mean sum of the features in front of the last layer, on noise."""
-    features: list[Tensor] = []
     model = copy.deepcopy(observation.model).train()
-    model.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: features.append(inputs[0]))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
     steps = min(observation.local_steps, _MOST_POINTS)
-    with kept_masks(generator):
+    with kept_masks(generator), layer_inputs(model, [head]) as seen:
         outputs = torch.stack([_moved(model, observation, step / steps)(noise) for step in range(steps)])
-    return outputs.softmax(2).mean((0, 1)), torch.stack(features).sum(2).mean()
+    return outputs.softmax(2).mean((0, 1)), torch.stack([features for _, features in seen]).sum(2).mean()
 
 
 def _moved(model: nn.Module, observation: Observation, share: float) -> nn.Module:

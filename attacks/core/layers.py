@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsim.core.layer_calls import inputs_in_order, read_by
 from fedsim.core.masks import injected_masks, without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
@@ -160,40 +160,19 @@ class _Given(nn.Module):
         return self.values
 
 
-class _Arrived(Exception):
-    def __init__(self, inputs: Tensor) -> None:
-        self.inputs = inputs
-
-
-class _Last(nn.Module):
-    """Stands in for a layer and ends the forward pass with what arrives there."""
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        raise _Arrived(inputs)
-
-
 def layer_behind(observation: Observation, first: str) -> Behind | None:
     """Return the first linear layer that is called after `first` and has as many inputs as that one has outputs."""
     name = _name_behind(observation, first)
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None
     given = _Given()
-    replaced = {first: given, name: _Last()}
-    memo: dict[int, object] = {id(observation.model.get_submodule(key)): module for key, module in replaced.items()}
+    memo: dict[int, object] = {id(observation.model.get_submodule(first)): given}
     model = copy.deepcopy(observation.model, memo).double().eval().requires_grad_(False)
+    blank = torch.zeros(1, *observation.spec.shape, dtype=torch.float64)
 
     def inputs(outputs: Tensor) -> Tensor:
         given.values = outputs
-        with without_dropout():
-            try:
-                model(
-                    torch.zeros(1, *observation.spec.shape, dtype=torch.float64).expand(
-                        len(outputs), *observation.spec.shape
-                    )
-                )
-            except _Arrived as arrived:
-                return arrived.inputs
-        raise AssertionError(f"the forward pass never reached '{name}'")
+        return read_by(model, [name], blank.expand(len(outputs), *observation.spec.shape), without_dropout())[0]
 
     return Behind(name, inputs)
 
@@ -204,20 +183,3 @@ def _name_behind(observation: Observation, first: str) -> str | None:
     start = next(index for index, call in enumerate(calls) if call.name == first)
     fitting = (call.name for call in calls[start + 1 :] if call.is_linear and call.shape[1:] == (width,))
     return next(fitting, None)
-
-
-@contextmanager
-def inputs_in_order(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Iterator[list[tuple[str, Tensor]]]:
-    """Collect (name, input) of every call of a module of these kinds, in call order."""
-    seen: list[tuple[str, Tensor]] = []
-
-    def note(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        seen.append((name, inputs[0].detach()))
-
-    layers = [(name, module) for name, module in model.named_modules() if isinstance(module, kinds)]
-    handles = [module.register_forward_pre_hook(partial(note, name)) for name, module in layers]
-    try:
-        yield seen
-    finally:
-        for handle in handles:
-            handle.remove()

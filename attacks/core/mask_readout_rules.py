@@ -19,8 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.defense_facts import sends_part
-from attacks.core.layers import inputs_in_order, once_a_model, run
+from attacks.core.layers import once_a_model, run
 from attacks.core.spectrum import EXACT, rank_one
+from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import injected_masks
 from fedsim.core.types import Masks, Observation
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from attacks.core.layers import inputs_in_order
 from attacks.core.mask_readout_rules import linear_behind
+from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import injected_masks
 from fedsim.core.types import Masks, Observation
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from attacks.core.layers import run
+from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import injected_masks, without_dropout
 from fedsim.core.types import DropoutSite, Masks, Observation
 from fedsim.metrics.image import match
@@ -73,21 +73,15 @@ class StatisticsDistance:
         return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
 
     def _of_row(self, inputs: Tensor, masks: Masks) -> Tensor:
-        distances: list[Tensor] = []
-
-        def note(name: str, _module: nn.Module, seen: tuple[Tensor, ...]) -> None:
-            others = [dimension for dimension in range(seen[0].ndim) if dimension != 1]
-            mean, variance = self._wanted[name]
-            distances.append((seen[0].mean(others) - mean).norm())
-            distances.append((seen[0].var(others, correction=0) - variance).norm())
-
-        handles = [
-            self._model.get_submodule(name).register_forward_pre_hook(partial(note, name)) for name in self._wanted
-        ]
-        with injected_masks(self._sites, masks) if masks else without_dropout():
+        dropping = injected_masks(self._sites, masks) if masks else without_dropout()
+        with layer_inputs(self._model, self._wanted) as calls, dropping:
             run(self._model, inputs)
-        for handle in handles:
-            handle.remove()
+        distances: list[Tensor] = []
+        for name, seen in calls:
+            others = [dimension for dimension in range(seen.ndim) if dimension != 1]
+            mean, variance = self._wanted[name]
+            distances.append((seen.mean(others) - mean).norm())
+            distances.append((seen.var(others, correction=0) - variance).norm())
         return torch.stack(distances).sum()
 
 

@@ -16,12 +16,11 @@ import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.layers import run
@@ -30,6 +29,7 @@ from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching._known_defense import InformedAttack
 from attacks.gradient_matching._unknowns import Masking, unknown_masks
 from attacks.gradient_matching.base import MatchingConfig
+from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
@@ -170,16 +170,9 @@ def _noise_modules(observation: Observation) -> tuple[str, ...]:
 @torch.no_grad()
 def _shapes(observation: Observation) -> list[tuple[int, ...]]:
     """Return the shape of the noise of each module for one batch."""
-    model = copy.deepcopy(observation.model)
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, _module: nn.Module, _inputs: Any, noise: Tensor) -> None:
-        shapes[name] = tuple(noise.shape)
-
-    names = _noise_modules(observation)
-    for name in names:
-        model.get_submodule(name).register_forward_hook(partial(note, name))
+    model, names = copy.deepcopy(observation.model), _noise_modules(observation)
     blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
-    with without_dropout():
+    with without_dropout(), layer_outputs(model, names) as seen:
         run(model, blank)
+    shapes = {name: tuple(noise.shape) for name, noise in seen}
     return [shapes[name] for name in names]

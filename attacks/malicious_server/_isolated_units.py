@@ -17,6 +17,7 @@ from attacks.core.gradient_distance import verdict
 from attacks.core.labels import infer_labels
 from attacks.core.regularizers import pixel_box
 from fedsim.core.errors import NotApplicable
+from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Observation, OnStep, Reconstruction, Step
 
@@ -153,19 +154,13 @@ def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Te
     if not len(singles.examples):
         return predicted
     model = copy.deepcopy(observation.model).double().train()
-    outputs: list[Tensor] = []
-
-    def keep(_module: nn.Module, _inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        outputs.append(output)
-
-    model.get_submodule(layer).register_forward_hook(keep)
     step = observation.learning_rate if observation.update.kind == "delta" else 1.0
     scale = step * observation.local_steps / size
     for label in labels.unique():
-        with without_dropout():
+        with without_dropout(), layer_outputs(model, [layer]) as seen:
             predictions = model(singles.examples.double())
         loss = observation.loss(predictions, label.expand(len(predictions))) * len(predictions)
-        (slopes,) = torch.autograd.grad(loss, [outputs.pop()])
+        (slopes,) = torch.autograd.grad(loss, [seen[-1][1]])
         coefficients = slopes.gather(1, singles.units[:, None])
         predicted = torch.where(labels == label, scale * coefficients, predicted)
     return (predicted - singles.coefficients[:, None]).abs()

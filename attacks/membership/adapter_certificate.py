@@ -28,11 +28,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.text._subspaces import read_by
 from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
+from fedsim.core.layer_calls import read_by
 from fedsim.core.losses import IGNORED, are_tokens
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate

@@ -21,11 +21,12 @@ from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
-from attacks.core.layers import inputs_in_order, run
+from attacks.core.layers import run
 from attacks.core.regularizers import pixel_box, total_variation
+from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.masks import injected_masks
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, Reconstruction
@@ -111,11 +112,11 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
         return None
     name, _ = found
     dropping = injected_masks(observation.sites, masks) if masks else nullcontext()
-    with inputs_in_order(observation.model.train(), (nn.Linear,)) as calls, dropping:
+    with layer_inputs(observation.model.train(), [name]) as calls, dropping:
         outputs = run(observation.model, inputs)
-    features = next((own.double() for called, own in reversed(calls) if called == name), None)
-    if features is None or features.ndim != 2:  # noqa: PLR2004 - (B, h)
+    if not calls or calls[-1][1].ndim != 2:  # noqa: PLR2004 - (B, h)
         return None
+    features = calls[-1][1].double()
     gradient = observation.update.tensors[f"{name}.weight"].double()
     if f"{name}.bias" in observation.update.tensors:
         gradient = torch.column_stack((gradient, observation.update.tensors[f"{name}.bias"].double()))

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from attacks.text._subspaces import Subspace, attentions, read_by, subspace_of
+from attacks.text._subspaces import Subspace, attentions, subspace_of
 from attacks.text._words import counts_of, following_of, lengths_of, words_of
+from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import injected_masks, without_dropout
 from fedsim.core.types import DropoutSite, Masks, Observation
 

@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from attacks.text._subspaces import Subspace, read_by
+from attacks.text._subspaces import Subspace
+from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import recorded_masks, without_dropout
 
 _SLACK = 1e-4  # of entries of (I - P) diag(x) m, of an x with root mean square 1

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attacks.core.labels import gradient_weight
 from attacks.text._sentences import has_cross_entropy
-from attacks.text._subspaces import read_by
+from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import without_dropout
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation

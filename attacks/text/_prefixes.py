@@ -10,7 +10,7 @@ from contextlib import contextmanager, nullcontext
 import torch
 from torch import Tensor, nn
 
-from attacks.text._subspaces import read_by
+from fedsim.core.layer_calls import read_by
 from fedsim.core.types import DropoutSite
 
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from attacks.core.noise_level import measured_levels
 from fedsim.core.types import Observation, Tensors
@@ -117,40 +115,3 @@ def _in_units(gradients: Tensors, levels: Sequence[float]) -> Tensor:
 def _edge(stacked: Tensor) -> float:
     rows, width = stacked.shape
     return math.sqrt(rows) + math.sqrt(width)
-
-
-class _Read(Exception):
-    """All layers that were asked for have read."""
-
-
-def read_by(
-    model: nn.Module, layers: Sequence[str], inputs: Tensor, dropping: AbstractContextManager[None]
-) -> list[Tensor]:
-    """Return what layers read, each (B, T, width); the model stops behind the last one.
-
-    Args:
-        model: left as it was.
-        layers: names of modules, in the order in which they read.
-        inputs: tokens (B, T).
-        dropping: context of the forward pass.
-    """
-    seen: dict[str, Tensor] = {}
-
-    def note(name: str, read: Tensor) -> None:
-        seen[name] = read
-        if len(seen) == len(layers):
-            raise _Read
-
-    def watched(name: str) -> RemovableHandle:
-        return model.get_submodule(name).register_forward_pre_hook(lambda _module, read: note(name, read[0]))
-
-    handles = [watched(name) for name in layers]
-    try:
-        with dropping:
-            model(inputs)
-    except _Read:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return [seen[name] for name in layers]

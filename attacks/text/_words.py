@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from itertools import combinations_with_replacement, islice
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from attacks.core.fired_rows import has_zero_rows, outstanding_rows
 from attacks.core.labels import gradient_weight
 from fedsim.core.errors import NotApplicable
+from fedsim.core.layer_calls import read_by
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 from fedsim.models._language import TiedHead
@@ -210,8 +212,8 @@ def _is_tied(observation: Observation) -> bool:
 @torch.no_grad()
 def _hidden_norm(observation: Observation, head: str) -> float:
     """Return the usual norm of what the output layer reads, on random tokens; behind a norm layer it hardly varies."""
-    model, seen = copy.deepcopy(observation.model).eval(), list[Tensor]()
-    model.get_submodule(head).register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0]))
-    generator = torch.Generator().manual_seed(0)
-    model(torch.randint(observation.spec.vocabulary or 1, (_PROBES, *observation.spec.shape), generator=generator))
-    return float(seen[0].norm(dim=-1).median())
+    model, generator = copy.deepcopy(observation.model).eval(), torch.Generator().manual_seed(0)
+    shape = (_PROBES, *observation.spec.shape)
+    tokens = torch.randint(observation.spec.vocabulary or 1, shape, generator=generator)
+    (hidden,) = read_by(model, [head], tokens, nullcontext())
+    return float(hidden.norm(dim=-1).median())

@@ -18,6 +18,7 @@ from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Defense, Here, LocalStep, Place, Rules
+from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
@@ -91,13 +92,9 @@ def telling_scores(local: LocalStep, layer: str) -> Tensor:
         FedsimError: the layer sees more than one vector an example.
     """
     inputs = local.batch.inputs.detach().clone().requires_grad_()
-    seen: list[Tensor] = []
-    handle = local.model.get_submodule(layer).register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
-    try:
+    with layer_inputs(local.model, [layer]) as seen:
         outputs_of(local, inputs)
-    finally:
-        handle.remove()
-    features = seen[-1]
+    features = seen[-1][1]
     if features.ndim != _VECTORS:
         raise FedsimError(f"soteria: '{layer}' sees features of shape {tuple(features.shape)}, expected one vector an "
                           "example. Choose a model whose last layer sees vectors.")  # fmt: skip
