@@ -59,11 +59,11 @@ def victims_of(
         "federation": {"clients": max(_CLIENTS, victims), "batch_size": batch_size},
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
-    received = world.first_weights
+    received = world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
         seen = observe(world, WireEntry(1, client, received, update), truth, knows)
-        yield Victim(seen, truth.batches[0], world.dataset.spec)
+        yield Victim(seen, truth.batches[0], world.data.dataset.spec)
 
 
 def write(victims: Iterable[Victim], folder: Path) -> None:

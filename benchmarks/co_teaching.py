@@ -77,7 +77,7 @@ def trained(world: World, weights: Tensors, epochs: int, *, cuts: bool, first: i
     for epoch in range(first, first + epochs):
         update, _ = local_training(world, weights, epoch, 0, memory)
         weights = {n: t - update.tensors[n] if n in update.tensors else t for n, t in weights.items()}
-        kept, validated, tested = judged(world.model_with(weights), world, cuts=cuts)
+        kept, validated, tested = judged(world.models.holding(weights), world, cuts=cuts)
         if validated > highest:
             highest, best = validated, Trained(weights, kept, tested, tested)
     return best._replace(last=tested)
@@ -85,7 +85,7 @@ def trained(world: World, weights: Tensors, epochs: int, *, cuts: bool, first: i
 
 def judged(model: nn.Module, world: World, *, cuts: bool) -> tuple[int, float, float]:
     """Return k, its accuracy on validation images, and that on test images."""
-    test = world.dataset.test
+    test = world.data.dataset.test
     networks = [model.first, model.second] if isinstance(model, Pair) else [model]
     validated = prefix_accuracies(_logits(networks, test.inputs[::2]), test.labels[::2])
     tested = prefix_accuracies(_logits(networks, test.inputs[1::2]), test.labels[1::2])
@@ -112,16 +112,16 @@ def _paired(first: Tensors, second: Tensors) -> Tensors:
 
 def purity(world: World, clean: Tensor, weights: Tensors) -> tuple[float, float]:
     """Return the share of right labels among the examples that are kept in one pass, and the share that is kept."""
-    model, own = world.model_with(weights), next(c for c in world.components if isinstance(c, CoTeaching))
+    model, own = world.models.holding(weights), next(c for c in world.stack.components if isinstance(c, CoTeaching))
     assert isinstance(model, Pair)
     model.eval()
     right = kept = seen = 0
-    for chosen in world.drawn(1, 0):
+    for chosen in world.data.drawn(1, 0):
         middle = halves(len(chosen))[0]
         for network, part in ((model.first, chosen[:middle]), (model.second, chosen[middle:])):
-            labels = world.dataset.train.labels[part]
+            labels = world.data.dataset.train.labels[part]
             with torch.no_grad():
-                logits = network(world.dataset.train.inputs[part])
+                logits = network(world.data.dataset.train.inputs[part])
             small = small_losses(logits, labels, own.rate(1))
             right += int((labels[small] == clean[part][small]).sum())
             kept, seen = kept + len(small), seen + len(part)
@@ -133,19 +133,19 @@ def seeded(seed: int, epochs: int = EPOCHS, fine: int = FINE) -> dict[str, float
     found: dict[str, float] = {}
     for name, dropout in (("CE", 0.0), ("dropout 0.3", 0.3)):
         world = world_of(seed, (), STEP, dropout=dropout, noise=NOISE)
-        one = trained(world, world.first_weights, epochs, cuts=False)
+        one = trained(world, world.models.first_weights, epochs, cuts=False)
         found |= {f"{name}, best epoch": one.best, f"{name}, last epoch": one.last}
     worlds = [world_of(number, NESTED, STEP, dropout=0.0, noise=NOISE) for number in (seed, seed + _ANOTHER)]
     world = worlds[0]
-    one = trained(world, world.first_weights, epochs, cuts=True)
-    two = trained(world, worlds[1].first_weights, epochs, cuts=True, first=_ANOTHER)  # the same wrong labels
+    one = trained(world, world.models.first_weights, epochs, cuts=True)
+    two = trained(world, worlds[1].models.first_weights, epochs, cuts=True, first=_ANOTHER)  # the same wrong labels
     found |= {"Nested, best epoch": one.best, "Nested, last epoch": one.last, "k of Nested": one.kept}
     both = _paired(one.weights, two.weights)
     components = [{**NESTED[0], "kept": one.kept}, {"name": "co-teaching", "forget_rate": FORGET}]
     together = world_of(seed, components, STEP / 10.0, dropout=0.0, noise=NOISE)
-    kept, _, tested = judged(together.model_with(both), together, cuts=True)
+    kept, _, tested = judged(together.models.holding(both), together, cuts=True)
     found |= {"mean of two Nested": tested, "k of the mean": kept}
-    clean = world_of(seed, (), STEP, dropout=0.0, noise=0.0).dataset.train.labels
+    clean = world_of(seed, (), STEP, dropout=0.0, noise=0.0).data.dataset.train.labels
     found["share of right labels among those kept, before"] = purity(together, clean, both)[0]
     last = trained(together, both, fine, cuts=True)
     found |= {"Nested + Co-teaching, best epoch": last.best, "Nested + Co-teaching, last epoch": last.last}

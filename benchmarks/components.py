@@ -94,7 +94,7 @@ def measure(full: bool) -> list[Row]:
 
 
 def _train(world: World, number: int) -> None:
-    local_training(world, world.first_weights, 1 + number // CLIENTS, number % CLIENTS)
+    local_training(world, world.models.first_weights, 1 + number // CLIENTS, number % CLIENTS)
 
 
 if __name__ == "__main__":

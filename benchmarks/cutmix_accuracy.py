@@ -65,12 +65,12 @@ def trained(name: str, seed: int, epochs: int = EPOCHS) -> Accuracy:
             "benchmark",
         )
     )
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     changes = {**update.tensors, **update.buffers}
-    weights = {name: t - changes[name] if name in changes else t for name, t in world.first_weights.items()}
-    own = world.shares[0]
-    seen = Batch(world.dataset.train.inputs[own], world.dataset.train.labels[own])
-    return Accuracy(_right(world, weights, world.dataset.test), _right(world, weights, seen))
+    weights = {name: t - changes[name] if name in changes else t for name, t in world.models.first_weights.items()}
+    own = world.data.shares[0]
+    seen = Batch(world.data.dataset.train.inputs[own], world.data.dataset.train.labels[own])
+    return Accuracy(_right(world, weights, world.data.dataset.test), _right(world, weights, seen))
 
 
 def measure(full: bool) -> list[Row]:
@@ -103,7 +103,7 @@ def _interval(values: Sequence[float]) -> str:
 @torch.no_grad()
 def _right(world: World, weights: dict[str, Tensor], batch: Batch) -> float:
     with seeding.contained(0):
-        model: nn.Module = world.model_with(weights).eval()
+        model: nn.Module = world.models.holding(weights).eval()
         answers = torch.cat([model(part).argmax(1) for part in batch.inputs.split(500)])
     return 100.0 * float((answers == batch.labels).double().mean())
 

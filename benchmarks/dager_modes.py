@@ -90,8 +90,8 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
             observation, update=replace(observation.update, tensors=tensors), hidden=frozenset({_EMBEDDING})
         )
         found = method.make(method.config())(hidden, seeding.generator(0, "benchmark dager"))
-        assert world.dataset.tokenizer is not None
-        scores.append(score_words(found, truth.private[0], world.dataset.tokenizer))
+        assert world.data.dataset.tokenizer is not None
+        scores.append(score_words(found, truth.private[0], world.data.dataset.tokenizer))
     for figure in ("words found", "found words that are right"):
         yield row(f"DAGER, {figure}", condition, [own[figure] for own in scores])
 
@@ -119,9 +119,9 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
     for client in range(victims):
-        update, truth = local_training(world, world.first_weights, 1, client)
+        update, truth = local_training(world, world.models.first_weights, 1, client)
         tensors = {name: own.to(condition.dtype) for name, own in update.tensors.items()}
-        entry = WireEntry(1, client, world.first_weights, replace(update, tensors=tensors))
+        entry = WireEntry(1, client, world.models.first_weights, replace(update, tensors=tensors))
         yield observe(world, entry, truth, _KNOWN), truth, world
 
 
@@ -133,8 +133,8 @@ def exact_sentences(observation: Observation, truth: Truth, world: World) -> lis
         found = method.make(method.config())(observation, seeding.generator(0, "benchmark dager"))
     except NotApplicable:
         return [False] * len(inputs)
-    assert world.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(found, Batch(inputs, labels), world.dataset.tokenizer).sentences]
+    assert world.data.dataset.tokenizer is not None
+    return [own.exact for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences]
 
 
 def leaves_room(observation: Observation) -> bool:

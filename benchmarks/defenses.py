@@ -83,9 +83,9 @@ def _opacus(world: World) -> Callable[[int], None]:
     from torch.utils.data import DataLoader, TensorDataset  # noqa: PLC0415
 
     def train(number: int) -> None:
-        share = world.shares[number % _CLIENTS]
-        data = TensorDataset(world.dataset.train.inputs[share], world.dataset.train.labels[share])
-        model = world.new_model()
+        share = world.data.shares[number % _CLIENTS]
+        data = TensorDataset(world.data.dataset.train.inputs[share], world.data.dataset.train.labels[share])
+        model = world.models.new()
         made = PrivacyEngine().make_private(
             module=model,
             optimizer=torch.optim.SGD(model.parameters(), lr=_RATE),
@@ -119,7 +119,7 @@ def _round_seconds(scenario: Scenario) -> list[float]:
 
 
 def _train(world: World, number: int) -> None:
-    local_training(world, world.first_weights, 1 + number // _CLIENTS, number % _CLIENTS)
+    local_training(world, world.models.first_weights, 1 + number // _CLIENTS, number % _CLIENTS)
 
 
 def _world(model: str, defenses: list[dict[str, Any]]) -> World:

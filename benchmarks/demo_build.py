@@ -43,7 +43,7 @@ def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]
     """Return seconds and PSNR of the live page's attacks at each dropout rate, over handwritten digits."""
     torch.set_num_threads(1)
     world = world_of(Setting())
-    batch, spec = world.dataset.test, world.dataset.spec
+    batch, spec = world.data.dataset.test, world.data.dataset.spec
     pixels = (to_pixels(batch.inputs[:digits], spec) * 255).round().int().flatten(1).tolist()
     rows: list[Row] = []
     for rate in _RATES:

@@ -43,11 +43,15 @@ _SPEARMAN, _BIAS, _RETRIEVAL = "STS-B Spearman correlation x 100", "length bias"
 
 def figures(own: World, weights: Tensors) -> dict[str, float]:
     """Return what is measured of an encoder."""
-    model, tokens, similarities = own.model_with(weights).eval(), own.dataset.test.inputs, own.dataset.similarities
+    model, tokens, similarities = (
+        own.models.holding(weights).eval(),
+        own.data.dataset.test.inputs,
+        own.data.dataset.similarities,
+    )
     assert similarities is not None
     with torch.no_grad():
         embeddings = torch.cat([model(chunk) for chunk in tokens.split(256)])
-    lengths = (tokens != own.dataset.spec.padding).sum(1)
+    lengths = (tokens != own.data.dataset.spec.padding).sum(1)
     alike = similarities.pairs[similarities.scores >= _ALIKE]
     return {
         _SPEARMAN: 100 * agreement(embeddings, similarities),
@@ -79,9 +83,11 @@ def measure(full: bool) -> list[Row]:
         for arm, settings in arms.items():
             own = encoders(seed, _FEDERATION, settings)
             if arm == "SimCSE":
-                found["untrained"].append(figures(own, own.first_weights))
-            update, _ = local_training(own, own.first_weights, 1, 0)
-            weights = {n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.first_weights.items()}
+                found["untrained"].append(figures(own, own.models.first_weights))
+            update, _ = local_training(own, own.models.first_weights, 1, 0)
+            weights = {
+                n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.models.first_weights.items()
+            }
             found[arm].append(figures(own, weights))
     rows = [
         _row(name, arm, [one[name] for one in own], "") for arm, own in found.items() for name in found["untrained"][0]

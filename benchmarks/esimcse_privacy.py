@@ -110,7 +110,7 @@ def attacked(own: World, weights: Tensors, client: int, rounds: int, step: float
 
 def read(own: World, seen: Attacked) -> dict[str, float]:
     """Return what rows of two gradients tell about words and length."""
-    tokens, padding = seen.truth.private[0].inputs, own.dataset.spec.padding
+    tokens, padding = seen.truth.private[0].inputs, own.data.dataset.spec.padding
     words = set(tokens[tokens != padding].tolist())
     found = set(seen.update.tensors["encoder.embed_tokens.weight"].any(1).nonzero().flatten().tolist())
     places = int(seen.update.tensors["encoder.embed_positions.weight"].any(1).sum())
@@ -129,7 +129,7 @@ def explained(own: World, seen: Attacked, candidates: Tensor, noise: float, *, s
     up to its known positive pair. With e = exp(cos / t), G the derivative of cos / t, and S and K the sums of e and e G
     over the batch, sum_c x_c e_c (G_c - u) = S u - K is linear in the weights x.
     """
-    model = own.model_with(seen.received)
+    model = own.models.holding(seen.received)
     views = two_views(model)
     assert views is not None
     embeddings = _embeddings(own, model, views, seen, strong=strong).double()
@@ -179,7 +179,7 @@ def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *
 
 
 def _sites(own: World, examples: int) -> tuple[Any, ...]:
-    return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in own.sites)
+    return tuple(type(s)(s.call, s.name, s.rate, (examples, *s.shape[1:])) for s in own.models.sites)
 
 
 class Text(NamedTuple):
@@ -202,8 +202,8 @@ def text(own: World, sent: Tensors, case: Text, client: int) -> tuple[float, flo
     update, truth = local_training(own, sent, 1, client)
     batch, sites = truth.private[0], _sites(own, len(truth.private[0].inputs))
     masks = truth.masks[0] if case.knows_masks else None
-    contrast = Contrast(own.model_with(sent), own.loss(1), update.tensors, sites, masks)
-    spec = own.dataset.spec
+    contrast = Contrast(own.models.holding(sent), own.stack.loss(1), update.tensors, sites, masks)
+    spec = own.data.dataset.spec
     given = torch.isin(batch.inputs, torch.tensor([-1 if spec.padding is None else spec.padding, *spec.borders]))
     known = torch.where(given, batch.inputs, -1)
     generator = seeding.generator(0, "text of two views", client)
@@ -213,7 +213,7 @@ def text(own: World, sent: Tensors, case: Text, client: int) -> tuple[float, flo
 
 def _rouge(own: World, originals: Tensor, guesses: Tensor) -> float:
     """Return the mean ROUGE-L of two sentences' words, in the better of both orders."""
-    tokenizer = own.dataset.tokenizer
+    tokenizer = own.data.dataset.tokenizer
     assert tokenizer is not None
     theirs, ours = ([tokenizer.decode(row).split() for row in rows.tolist()] for rows in (originals, guesses))
     return max(
@@ -225,8 +225,8 @@ def _rouge(own: World, originals: Tensor, guesses: Tensor) -> float:
 def warm() -> Tensors:
     """Return the weights after a first training without repetition or queue."""
     own = encoders(0, _WARM_UP, ARMS["SimCSE"])
-    update, _ = local_training(own, own.first_weights, 1, 0)
-    return {n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.first_weights.items()}
+    update, _ = local_training(own, own.models.first_weights, 1, 0)
+    return {n: first - update.tensors.get(n, torch.zeros(())) for n, first in own.models.first_weights.items()}
 
 
 def measure(full: bool) -> list[Row]:
@@ -258,7 +258,7 @@ def _read_texts(clients: range, start: Tensors, group: str) -> list[Row]:
     rows: list[Row] = []
     for case in TEXTS:
         own = encoders(0, federation, ARMS["SimCSE"], {"name": "tiny-encoder", "dropout": case.dropout})
-        for weights, sent in (("fresh", own.first_weights), ("trained", start)):
+        for weights, sent in (("fresh", own.models.first_weights), ("trained", start)):
             found = [text(own, sent, case, client) for client in clients]
             for name, values in zip(_SEARCHED, zip(*found, strict=True), strict=True):
                 row = measured(f"ROUGE-L, {name}", f"{weights}, {case.name}{group}", values, "", "")
@@ -270,7 +270,7 @@ def _area(own: World, client: int, seen: Attacked, case: Case) -> float:
     kept = seen.earlier[case.asked.stop :] if case.asked.stop else seen.earlier[:0]
     present = _rows(torch.cat([kept, seen.truth.private[0].inputs]))
     asked = torch.tensor(sorted(_rows(seen.earlier[case.asked]) - present))
-    others = own.dataset.train.inputs[own.shares[(client + 1) % len(own.shares)]]
+    others = own.data.dataset.train.inputs[own.data.shares[(client + 1) % len(own.data.shares)]]
     noise = _DRIFT if case.step else _ROUNDING
     also = torch.tensor(sorted(present))  # may stand in the queue too, but nothing is asked about them
     scores = explained(own, seen, torch.cat([asked, others[: len(asked)], also]), noise, strong=case.strong)

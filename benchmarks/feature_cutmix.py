@@ -97,13 +97,13 @@ def attacked(place: str | None, attacker: Attacker, victims: int, iterations: in
     world, found, method = world_of(place), list[Found](), registry.get("attack", attacker.attack)
     attack = method.make(method.config.model_validate({**_PACE, "iterations": iterations}))
     for client in range(CLIENTS):
-        received = world.first_weights
+        received = world.models.first_weights
         update, truth = local_training(world, received, 1, client)
         if place is not None and not _is_mixed(truth.draws[0]):
             continue
         seen = observe(world, WireEntry(1, client, received, update), truth, (*_KNOWN, *attacker.also_knows))
         guess = attack(seen, seeding.generator(client, "attack"))
-        found.append(_scored(guess, truth, world.dataset.spec, place))
+        found.append(_scored(guess, truth, world.data.dataset.spec, place))
         if len(found) == victims:
             return found
     raise RuntimeError(f"{CLIENTS} clients have {len(found)} mixed batches, expected {victims}")

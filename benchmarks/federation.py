@@ -127,11 +127,11 @@ def _memory() -> list[Row]:
 
 def _loop(task: Mapping[str, Any], clients: int, rounds: int) -> list[float]:
     world = build(parse(_scenario("local", task, clients, rounds), "benchmark"))
-    train = world.dataset.train
+    train = world.data.dataset.train
     marks = [time.perf_counter()]
     federated_averaging(
-        world.new_model(),
-        [(train.inputs[share], train.labels[share]) for share in world.shares],
+        world.models.new(),
+        [(train.inputs[share], train.labels[share]) for share in world.data.shares],
         rounds,
         _BATCH,
         0.1,
@@ -200,9 +200,9 @@ def _scenario(
 def _write_shares(clients: int, path: Path) -> None:
     world = build(parse(_scenario("local", _DIGITS, clients, 1), "benchmark"))
     arrays: dict[str, np.ndarray] = {}
-    for number, share in enumerate(world.shares):
-        arrays[f"x{number}"] = world.dataset.train.inputs[share].numpy()
-        arrays[f"y{number}"] = world.dataset.train.labels[share].numpy()
+    for number, share in enumerate(world.data.shares):
+        arrays[f"x{number}"] = world.data.dataset.train.inputs[share].numpy()
+        arrays[f"y{number}"] = world.data.dataset.train.labels[share].numpy()
     np.savez(path, allow_pickle=False, **arrays)
 
 

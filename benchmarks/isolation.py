@@ -67,8 +67,8 @@ def _observation(name: str) -> Observation:
     data, model = _MODELS[name]
     raw = {"title": name, "seed": 1, "data": data, "model": model, "federation": {"clients": 2, "batch_size": 4}}
     world = worlds.build(parse({**raw, "threat": {"knows": _KNOWS}}, name))
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    return observe(world, WireEntry(1, 0, world.first_weights, update), truth, world.scenario.threat.knows)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    return observe(world, WireEntry(1, 0, world.models.first_weights, update), truth, world.scenario.threat.knows)
 
 
 def _timed(how: Attackers, observation: Observation, iterations: int) -> _Timed:

@@ -90,8 +90,8 @@ def tagger(plan: Plan, task: str, chosen: str, seed: int) -> World:
 
 def trained(own: World) -> Tensors:
     """Return the weights after the client's training."""
-    update, _ = local_training(own, own.first_weights, 1, 0)
-    return {name: first - update.tensors.get(name, torch.zeros(())) for name, first in own.first_weights.items()}
+    update, _ = local_training(own, own.models.first_weights, 1, 0)
+    return {name: first - update.tensors.get(name, torch.zeros(())) for name, first in own.models.first_weights.items()}
 
 
 def accuracy(own: World, weights: Tensors) -> float:
@@ -103,7 +103,7 @@ def accuracy(own: World, weights: Tensors) -> float:
 
 def majority(own: World) -> float:
     """Return the share of the more frequent tag among the test set's."""
-    labels = own.dataset.test.labels
+    labels = own.data.dataset.test.labels
     share = float((labels[labels != losses.IGNORED] == 0).double().mean())
     return max(share, 1.0 - share)
 

@@ -74,7 +74,7 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     """Return the figures of one client."""
     update, truth = local_training(own, received, 1, client)
     seen = observe(own, WireEntry(1, client, received, update), truth, ("batch-size", "dropout-rates"))
-    (batch,), tokenizer = truth.private, own.dataset.tokenizer
+    (batch,), tokenizer = truth.private, own.data.dataset.tokenizer
     assert tokenizer is not None
     real = batch.inputs[batch.inputs != tokenizer.padding]
     words, read = set(real.tolist()), words_in_span(seen)
@@ -129,7 +129,7 @@ def measure(full: bool) -> list[Row]:
             own = federation(chosen, sentences, words)
             figures: dict[str, list[float]] = defaultdict(list)
             for client in range(_CLIENTS):
-                for name, value in attacked(own, client, own.first_weights).items():
+                for name, value in attacked(own, client, own.models.first_weights).items():
                     figures[name].append(value)
             setting = f"open {chosen}, {sentences} sentence{'s' if sentences > 1 else ''} of up to {words} words"
             rows += [_row(name, setting, values, chosen) for name, values in figures.items()]

@@ -45,13 +45,14 @@ def cosines(samples: int, at: str, clients: int) -> list[float]:
     """Return the cosine of each client's gradient with that of the same image without dropout."""
     world, found = world_of(samples, at, clients), list[float]()
     for client in range(clients):
-        update, truth = local_training(world, world.first_weights, 1, client)
-        model, (batch,) = world.model_with(world.first_weights), truth.batches
+        update, truth = local_training(world, world.models.first_weights, 1, client)
+        model, (batch,) = world.models.holding(world.models.first_weights), truth.batches
         with without_dropout():
-            loss = world.criterion(model(batch.inputs), batch.labels)
-        whole = torch.autograd.grad(loss, list(world.parameters.values()))
+            loss = world.stack.criterion(model(batch.inputs), batch.labels)
+        whole = torch.autograd.grad(loss, list(world.models.parameters.values()))
         ours, theirs = (
-            torch.cat([g.flatten() for g in own]) for own in (whole, [update.tensors[n] for n in world.parameters])
+            torch.cat([g.flatten() for g in own])
+            for own in (whole, [update.tensors[n] for n in world.models.parameters])
         )
         found.append(float(torch.cosine_similarity(ours.double(), theirs.double(), 0)))
     return found

@@ -92,15 +92,15 @@ def leak_of(name: str, seed: int, epochs: int = EPOCHS) -> Leak:
     """Train, then attack the last model."""
     world = world_of(TRAININGS[name], seed)
     memory: Memory = {}
-    weights = world.first_weights
+    weights = world.models.first_weights
     for epoch in range(1, epochs + 1):
         update, _ = local_training(world, weights, epoch, 0, memory)
         weights = {n: t - update.tensors[n] if n in update.tensors else t for n, t in weights.items()}
-    model = world.model_with(weights).eval()
-    clean = world_of(TRAININGS["cross-entropy"], seed, noise=0.0).dataset
+    model = world.models.holding(weights).eval()
+    clean = world_of(TRAININGS["cross-entropy"], seed, noise=0.0).data.dataset
     others = _with_noise(clean.test, clean.class_names, seed)
-    inside, outside = _losses(model, world.dataset.train), _losses(model, others)
-    is_wrong = (world.dataset.train.labels != clean.train.labels, others.labels != clean.test.labels)
+    inside, outside = _losses(model, world.data.dataset.train), _losses(model, others)
+    is_wrong = (world.data.dataset.train.labels != clean.train.labels, others.labels != clean.test.labels)
     wrong = _separated(inside[is_wrong[0]], outside[is_wrong[1]], seed)
     right = _separated(inside[~is_wrong[0]], outside[~is_wrong[1]], seed)
     accuracy = 100.0 * float((_answers(model, clean.test.inputs).argmax(1) == clean.test.labels).double().mean())

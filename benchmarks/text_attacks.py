@@ -151,8 +151,8 @@ def observed(weights: str, condition: Condition, victims: int, size: int) -> Ite
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
     shares = [_UNSEEN + _STRIDE * client + torch.arange(size) for client in range(_CLIENTS)]
-    world = replace(world, shares=shares)
-    sent = _learnt() if weights == "trained" else world.first_weights
+    world = replace(world, data=replace(world.data, shares=shares))
+    sent = _learnt() if weights == "trained" else world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, sent, 1, client)
         entry = WireEntry(1, client, sent, update)
@@ -190,11 +190,11 @@ def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str
     """Return every figure of one victim; zeros without a guess."""
     if found is None:
         return dict.fromkeys(_FIGURES, 0.0)
-    assert world.dataset.tokenizer is not None
+    assert world.data.dataset.tokenizer is not None
     batch = truth.private[0]
-    sentences = score_sentences(found, batch, world.dataset.tokenizer).sentences
+    sentences = score_sentences(found, batch, world.data.dataset.tokenizer).sentences
     pairs = [(own.guess.split(), own.text.split()) for own in sentences]
-    words = score_words(found, batch, world.dataset.tokenizer)
+    words = score_words(found, batch, world.data.dataset.tokenizer)
     return {
         "tokens right": _mean([own.token_accuracy for own in sentences]),
         "ROUGE-1": _mean([rouge_n(*pair, 1) for pair in pairs]),

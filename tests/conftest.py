@@ -78,8 +78,8 @@ def watched(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observatio
         *, client: int = 0, knows: tuple[str, ...] = KNOWN, **tables: Any
     ) -> tuple[Observation, Truth, worlds.World]:
         world = worlds.build(scenario(**tables))
-        update, truth = local_training(world, world.first_weights, 1, client)
-        entry = WireEntry(1, client, world.first_weights, update)
+        update, truth = local_training(world, world.models.first_weights, 1, client)
+        entry = WireEntry(1, client, world.models.first_weights, update)
         return observe(world, entry, truth, knows), truth, world
 
     return build

@@ -122,4 +122,4 @@ def _introduce(book: Book, world: World) -> None:
     sizes = ", ".join(map(str, (size,) if book.plan.is_captured else book.plan.batches))
     told = (s for s in describe(world) if not s.startswith(("It attacks", "Membership attacks judge")))
     sentences = tuple(s.replace(f"on batches of {size}.", f"on batches of {sizes}.") for s in told)
-    book.keep(threat_model=sentences, dropout=tuple(site.rate for site in world.sites))
+    book.keep(threat_model=sentences, dropout=tuple(site.rate for site in world.models.sites))

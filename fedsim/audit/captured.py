@@ -171,4 +171,4 @@ def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captu
         Batch(*own) for own in zip(private.inputs.tensor_split(steps), private.labels.tensor_split(steps), strict=True)
     )
     truth = Truth(pieces, (), update_, pieces)
-    return Captured(world, Seen(WireEntry(1, 0, world.first_weights, update_), truth), plan.knows)
+    return Captured(world, Seen(WireEntry(1, 0, world.models.first_weights, update_), truth), plan.knows)

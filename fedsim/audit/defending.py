@@ -91,7 +91,7 @@ def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tu
         except Exception as error:
             unfit.append((setting.label, reason(error)))
         else:
-            fitting.append((not world.client_mechanisms, reads_steps(found), found.label, found))
+            fitting.append((not world.facts.client_mechanisms, reads_steps(found), found.label, found))
     return [own[-1] for own in sorted(fitting, key=lambda own: own[:-1])], tuple(unfit)
 
 

@@ -127,7 +127,7 @@ class Inspector:
         entry = seen.entry
         if isinstance(found, str):
             return VictimRecord(round=entry.round, client=entry.client, failure=found)
-        spec = world.dataset.spec
+        spec = world.data.dataset.spec
         victim = VictimRecord(
             round=entry.round,
             client=entry.client,
@@ -168,9 +168,9 @@ def updates(world: World) -> Iterator[Seen]:
     round_ = 0
     while True:
         round_ += 1
-        update, truth = local_training(world, world.first_weights, round_, 0)
+        update, truth = local_training(world, world.models.first_weights, round_, 0)
         if len(truth.private[0]):  # under Poisson sampling a batch may be empty
-            yield Seen(WireEntry(round_, 0, world.first_weights, update), truth)
+            yield Seen(WireEntry(round_, 0, world.models.first_weights, update), truth)
 
 
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
@@ -215,15 +215,15 @@ def _cost(world: World, batch_size: int) -> float:
 
     Where a user's layer or loss has no second derivative it is taken to be three times a gradient.
     """
-    model = world.model_with(world.first_weights)
+    model = world.models.holding(world.models.first_weights)
     labels = torch.zeros(batch_size, dtype=torch.long)
-    parameters = list(world.parameters.values())
+    parameters = list(world.models.parameters.values())
     measured: list[float] = []
     with seeding.contained(0), without_dropout():
         for _ in range(3):
-            inputs = torch.randn(batch_size, *world.dataset.spec.shape).requires_grad_()
+            inputs = torch.randn(batch_size, *world.data.dataset.spec.shape).requires_grad_()
             begin = time.perf_counter()
-            loss = world.criterion(model(inputs), labels)
+            loss = world.stack.criterion(model(inputs), labels)
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
             first = time.perf_counter() - begin
             total = torch.stack([g.square().sum() for g in gradient if g is not None]).sum()

@@ -44,7 +44,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
     journal, truths = Journal(lambda _record: None), list[Truth]()
     memory: Memory = {}
     state: dict[str, Tensor] = {}
-    weights: Tensors = {name: tensor.clone() for name, tensor in world.first_weights.items()}
+    weights: Tensors = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
     begin = time.monotonic()
     for round_ in range(1, rounds + 1):
         update, truth = local_training(world, weights, round_, 0, memory)
@@ -64,7 +64,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         batch_size=world.scenario.federation.batch_size,
         test_examples=len(correct),
         accuracy=float(correct.double().mean()),
-        guessing=float(world.dataset.test.labels.bincount().max()) / len(correct),
+        guessing=float(world.data.dataset.test.labels.bincount().max()) / len(correct),
         loss=loss,
         seconds_a_round=spent / rounds,
     )
@@ -73,7 +73,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
 
 def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
     """Return whether each test example is classified rightly, shape (test set,), and the mean loss."""
-    model, test = world.model_with(weights).eval(), world.dataset.test
+    model, test = world.models.holding(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
     total = 0.0
     with torch.no_grad():
@@ -81,7 +81,7 @@ def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
             labels = test.labels[start : start + _PIECE]
             scores = model(test.inputs[start : start + _PIECE])
             correct.append(scores.argmax(1) == labels)
-            total += float(world.criterion(scores, labels)) * len(labels)
+            total += float(world.stack.criterion(scores, labels)) * len(labels)
     return torch.cat(correct), total / len(test)
 
 
@@ -95,7 +95,7 @@ def _moved(world: World, weights: Tensors, update: Update, state: dict[str, Tens
     """Return the server's next weights: it steps along a gradient, and takes a change as it is."""
     moved = {name: tensor.clone() for name, tensor in weights.items()}
     if update.kind == "gradient":
-        world.server_optimizer.step({name: moved[name] for name in update.tensors}, update.tensors, state)
+        world.stack.server_optimizer.step({name: moved[name] for name in update.tensors}, update.tensors, state)
     else:
         moved.update({name: weights[name] - own for name, own in update.tensors.items()})
     return moved | {name: weights[name] - own for name, own in update.buffers.items()}

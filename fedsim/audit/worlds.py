@@ -11,9 +11,11 @@ from pydantic import ValidationError
 from fedsim.audit.record import Plan
 from fedsim.audit.subject import Checked
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import PLACES, Defense, Optimizer
+from fedsim.core.hooks import Defense, Optimizer
 from fedsim.core.types import Knowledge
 from fedsim.scenario import Choice, Scenario
+from fedsim.scenario.data import Data
+from fedsim.scenario.stack import Stack
 from fedsim.scenario.world import World
 
 ROUNDS = 20  # of a training; private mechanisms spread their budget over as many
@@ -66,17 +68,18 @@ def world_of(
             "loader yield more."
         )
     scenario = _scenario(subject, plan, batch_size, setting, candidates)
-    own = [choice.make("defense") for choice in scenario.defenses]
     return World(
         scenario=scenario,
-        dataset=subject.dataset,
-        shares=(torch.arange(max(owned, batch_size)),),
-        components=(),
-        defenses=tuple(sorted(own, key=lambda defense: PLACES.index(defense.place))),
-        optimizer=_optimizer(scenario.federation.optimizer),
-        server_optimizer=_optimizer(scenario.aggregation.optimizer),
+        data=Data(subject.dataset, (torch.arange(max(owned, batch_size)),), scenario.federation, scenario.seed),
+        stack=Stack(
+            components=(),
+            defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),
+            optimizer=_optimizer(scenario.federation.optimizer),
+            server_optimizer=_optimizer(scenario.aggregation.optimizer),
+            aggregation=scenario.aggregation,
+            criterion=subject.loss,
+        ),
         own_model=subject.new_model,
-        criterion=subject.loss,
     )
 
 
@@ -87,7 +90,7 @@ def check(world: World, subject: Checked) -> None:
         FedsimError: one does not, with the reason.
     """
     world.check()
-    for choice, defense in zip(world.scenario.defenses, world.defenses, strict=True):
+    for choice, defense in zip(world.scenario.defenses, world.stack.defenses, strict=True):
         if not subject.is_cross_entropy and (defense.needs_step or defense.overrides("on_examples")):
             raise FedsimError(f"defense '{choice.name}' computes cross-entropy, and the loss is another.")
 

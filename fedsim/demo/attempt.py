@@ -115,7 +115,7 @@ def _finite(value: float) -> float | None:
 
 
 def _shown(world: World, image: Tensor, guess: Tensor) -> dict[str, Any]:
-    pixels = to_pixels(guess.detach(), world.dataset.spec)
+    pixels = to_pixels(guess.detach(), world.data.dataset.spec)
     return {
         "pixels": (pixels * _WHITE).round().int().flatten().tolist(),
         "psnr": float(psnr(pixels, image.reshape(pixels.shape))),

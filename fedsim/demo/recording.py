@@ -141,13 +141,13 @@ def record(grid: Grid, processes: int, on_scene: Callable[[int, int], None]) -> 
     for setting, scene in _scenes(grid, settings, processes):
         scenes[setting] = scene
         on_scene(len(scenes), len(settings))
-    batch = next(world.batches(1, 0))
+    batch = next(world.data.batches(1, 0))
     return Recording(
         grid=grid,
-        side=world.dataset.spec.shape[-1],
-        originals=strip(to_pixels(batch.inputs, world.dataset.spec)[None]),
+        side=world.data.dataset.spec.shape[-1],
+        originals=strip(to_pixels(batch.inputs, world.data.dataset.spec)[None]),
         labels=tuple(batch.labels.tolist()),
-        units=tuple(math.prod(site.shape[1:]) for site in world.sites),
+        units=tuple(math.prod(site.shape[1:]) for site in world.models.sites),
         attacks={name: {str(size): name_of(name, size) for size in grid.batches} for name in grid.attackers},
         threat=describe(world),
         scenes=tuple(scenes[setting] for setting in settings),
@@ -192,7 +192,7 @@ def scene_of(setting: Setting, grid: Grid) -> Scene:
     observation, truth = observed(world, "ignores")
     tensors = observation.update.tensors
     first = next(tensor for tensor in tensors.values() if tensor.ndim > 1)
-    strongest = first[first.norm(dim=1).argmax()].reshape(1, 1, *world.dataset.spec.shape)
+    strongest = first[first.norm(dim=1).argmax()].reshape(1, 1, *world.data.dataset.spec.shape)
     low, high = strongest.min(), strongest.max()
     return Scene(
         setting=setting,
@@ -211,7 +211,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         found = attack(observation, generator, lambda step: steps.append(replace(step, guess=step.guess.clone())))
     except FedsimError as error:
         return Run(failure=str(error))
-    spec, originals = world.dataset.spec, truth.private[0]
+    spec, originals = world.data.dataset.spec, truth.private[0]
     items, order = score_items(found, originals, spec)
     steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
@@ -252,12 +252,12 @@ def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) 
 
 def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) -> float | None:
     """Return the share of masks that are right, over all units that leave a trace in the gradient."""
-    if found.masks is None or not world.sites:
+    if found.masks is None or not world.models.sites:
         return None
     batch, masks = truth.batches[0], truth.masks[0]
-    model = world.model_with(world.first_weights)
-    sites = dropout_sites(model, world.dataset.spec.shape, len(batch))
-    relevant = identifiable(model, batch, sites, masks, world.loss(1))
+    model = world.models.holding(world.models.first_weights)
+    sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
+    relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
     scores = score_masks(sites, found.masks, masks, relevant, order)
     seen = sum(score.identifiable for score in scores)
     return sum(score.identifiable * (score.accuracy or 0.0) for score in scores) / seen if seen else None

@@ -30,8 +30,8 @@ def show(console: Console, setting: Setting) -> None:
         MissingExtra: the digits are not installed.
     """
     world = world_of(setting)
-    spec = world.dataset.spec
-    original = to_pixels(next(world.batches(1, 0)).inputs, spec)
+    spec = world.data.dataset.spec
+    original = to_pixels(next(world.data.batches(1, 0)).inputs, spec)
     pictures = {"original": (half_blocks(original[0, 0]), f"dropout p = {setting.rate:g}")}
     with Live(console=console, auto_refresh=False) as live:
 

@@ -58,16 +58,16 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
         MissingExtra: the digits, whose normalisation is used, are not installed.
     """
     world = shared(_scenario(setting))
-    spec = world.dataset.spec
+    spec = world.data.dataset.spec
     inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
     own = Batch(inputs, torch.tensor([label]))
-    dataset = Dataset(train=own, test=own, spec=spec, class_names=world.dataset.class_names)
-    return replace(build(world.scenario), dataset=dataset, shares=(torch.tensor([0]),))
+    dataset = Dataset(train=own, test=own, spec=spec, class_names=world.data.dataset.class_names)
+    return replace(build(world.scenario), data=replace(world.data, dataset=dataset, shares=(torch.tensor([0]),)))
 
 
 def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
     """Let the first client compute its gradient, and return what the attacker sees and what it is after."""
-    received = world.first_weights
+    received = world.models.first_weights
     update, truth = local_training(world, received, 1, 0)
     knows = (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
     return observe(world, WireEntry(1, 0, received, update), truth, knows), truth

@@ -204,9 +204,9 @@ def model_hash(weights: Tensors) -> str:
 
 def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRecord, ...]:
     """Return what each private mechanism of an arm guaranteed over the rounds that were run."""
-    stated = dict(world.client_mechanisms)
-    if world.server_mechanism is not None:
-        stated[world.scenario.aggregation.name] = world.server_mechanism
+    stated = dict(world.facts.client_mechanisms)
+    if world.facts.server_mechanism is not None:
+        stated[world.scenario.aggregation.name] = world.facts.server_mechanism
     return tuple(_guaranteed(name, mechanism, rounds) for name, mechanism in stated.items())
 
 
@@ -245,21 +245,21 @@ def _run_arm(this: _Run, world: World, world_json: str, number: int, name: str, 
     journal = train(world_json, on_round)
     this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
     this.folder.write_weights(number, journal.weights)
-    model = world.new_model()
+    model = world.models.new()
     replays = [replay(world, entry) for entry in journal.entries]
     stated = guarantees(world, journal.rounds)
     arm = ArmRecord(
         name=name,
         values=values,
         parameters=sum(p.numel() for p in model.parameters()),
-        dropout=tuple(site.rate for site in world.sites),
+        dropout=tuple(site.rate for site in world.models.sites),
         model_hash=model_hash(journal.weights),
         attacked_model=_state_of_model(scenario),
         partition=describe_partition(
-            world.shares,
-            world.dataset.train.labels,
+            world.data.shares,
+            world.data.dataset.train.labels,
             scheme=scenario.partition.scheme,
-            class_names=world.dataset.class_names,
+            class_names=world.data.dataset.class_names,
         ),
         rounds=tuple(journal.rounds),
         replay_matches=all(own.matches for own in replays),

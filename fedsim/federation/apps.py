@@ -48,17 +48,17 @@ def client_app() -> ClientApp:
         world, client = _world(context), _client(context)
         order = cast("ConfigRecord", message.content["config"])
         round_, counted = cast("int", order["round"]), cast("int", order["counted"])
-        fate = participation.fate(world.scenario, round_, client, world.steps(client))
+        fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
         if fate is not None and fate.cause == "crash":
             raise RuntimeError(fate.why)
         if fate is None or not fate.is_absent:
-            spend(context.state, world.client_mechanisms)
+            spend(context.state, world.facts.client_mechanisms)
         if fate is not None:
             return Message(lost(fate), reply_to=message)
         memory = recall(context.state, counted)
         update, _private = local_training(world, _received(message), round_, client, memory)
         remember(context.state, round_, memory)
-        vector = world.layout.flat(update.tensors, update.buffers)
+        vector = world.models.layout.flat(update.tensors, update.buffers)
         if world.scenario.secure_aggregation is None:
             return Message(pack(vector, update.examples, update.loss), reply_to=message)
         own = secure_client.summand(world, vector, update.examples, update.loss, round_, client)
@@ -82,7 +82,7 @@ def server_app(journal: Journal) -> ServerApp:
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         world = _world(context)
-        settings, spec = world.scenario.federation, world.dataset.spec
+        settings, spec = world.scenario.federation, world.data.dataset.spec
         server = Aggregation if world.scenario.secure_aggregation is None else SecureSum
         strategy = server(world, _nodes(grid, settings.clients), journal)
 
@@ -107,7 +107,7 @@ def server_app(journal: Journal) -> ServerApp:
                 )
             return None
 
-        first = ArrayRecord(dict(world.first_weights))
+        first = ArrayRecord(dict(world.models.first_weights))
         timeout = world.scenario.participation.timeout
         result = strategy.start(grid, first, num_rounds=settings.rounds, timeout=timeout, evaluate_fn=evaluate)
         final = result.arrays if len(result.arrays) else first
@@ -136,11 +136,11 @@ class Utility(NamedTuple):
 @torch.no_grad()
 def evaluate_model(world: World, weights: Tensors) -> Utility:
     """Return how good the global model is on the test set."""
-    model = world.model_with(weights).eval()
-    test, similarities = world.dataset.test, world.dataset.similarities
+    model = world.models.holding(weights).eval()
+    test, similarities = world.data.dataset.test, world.data.dataset.similarities
     with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
         if losses.are_tokens(test.labels):
-            return _evaluated_on_text(model, test, world.dataset.class_names)
+            return _evaluated_on_text(model, test, world.data.dataset.class_names)
         size = _EVALUATION_BATCH if similarities is None else _TEXTS
         outputs = torch.cat([model(chunk) for chunk in test.inputs.split(size)])
     if similarities is not None:
@@ -167,7 +167,7 @@ def _answer(stage: secure_client.Stage, message: Message, context: Context) -> M
     """Answer one stage of the masked protocol, unless this client is gone before the round begins."""
     world, client = _world(context), _client(context)
     round_ = cast("int", message.content.config_records[secure_client.ROUND]["round"])
-    fate = participation.fate(world.scenario, round_, client, world.steps(client))
+    fate = participation.fate(world.scenario, round_, client, world.data.steps(client))
     if fate is not None and fate.is_absent:
         return Message(lost(fate), reply_to=message)
     return Message(secure_client.answered(stage, world, client, message.content, context.state), reply_to=message)

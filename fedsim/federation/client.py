@@ -40,15 +40,15 @@ def local_training(
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
     with seeding.contained(seeding.derive(world.scenario.seed, "foreign", round_, client)):
-        model = world.model_with(received)
-        parameters = world.parameters
+        model = world.models.holding(received)
+        parameters = world.models.parameters
         state = here.optimizer_state()
         gradient: Tensors = {}
         batches: list[Batch] = []
         masks: list[Masks] = []
         step_losses: list[float] = []
 
-        private = tuple(world.batches(round_, client))
+        private = tuple(world.data.batches(round_, client))
         augmented, draws = here.augmented_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.droppings(len(private)), strict=True)):
             local = here.disguised(LocalStep(model, parameters, batch, expected), step)
@@ -56,7 +56,7 @@ def local_training(
                 loss, gradient, local = here.gradient(local, step, dropping)
             gradient = here.defended(gradient, step, local)
             if not is_fedsgd:
-                world.step(parameters, gradient, state)
+                world.stack.step(parameters, gradient, state)
             batches.append(local.batch)
             masks.append(local.masks)
             step_losses.append(loss)
@@ -64,7 +64,7 @@ def local_training(
         raw = Update(
             kind=world.scenario.federation.sends,
             tensors=gradient if is_fedsgd else {n: received[n] - p.detach() for n, p in parameters.items()},
-            buffers={n: received[n] - b for n, b in world.buffers.items()},
+            buffers={n: received[n] - b for n, b in world.models.buffers.items()},
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )
@@ -99,14 +99,14 @@ class ClientRound:
 
     def augmented(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
         """Return the batch as the model sees it, and add what was drawn for it to `draws`."""
-        for index, augmentation in enumerate(self.world.augmentations):
+        for index, augmentation in enumerate(self.world.stack.augmentations):
             here = self._at(f"augment {index}", augmentation, step, draws=draws)
             batch = augmentation.augment(batch, here) if len(batch) else batch
         return batch
 
     def disguised(self, local: LocalStep, step: int) -> LocalStep:
         """Return the step with the batch that the defenses make of it."""
-        for index, defense in enumerate(self.world.defenses):
+        for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_batch") and len(local.batch):
                 here = self._at(f"defense {index}", defense, step, local, "batch")
                 local = replace(local, batch=defense.on_batch(local.batch, here))
@@ -114,7 +114,7 @@ class ClientRound:
 
     def droppings(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
         """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""
-        sites = self.world.sites
+        sites = self.world.models.sites
         if not sites:
             return [nullcontext(())] * steps
         generators = [self.generator("dropout", step) for step in range(steps)]
@@ -128,20 +128,22 @@ class ClientRound:
         """Return loss, gradient by parameter, and the step with the dropout masks that were drawn."""
         with dropping as masks:
             loss, gradient = self._own_gradient(local, step)
-        if not self.world.sites:
+        if not self.world.models.sites:
             return loss, gradient, local
-        masked = LocalStep(local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.sites)
+        masked = LocalStep(
+            local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.models.sites
+        )
         return loss, gradient, masked
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""
-        for index, defense in enumerate(self.world.defenses):
+        for index, defense in enumerate(self.world.stack.defenses):
             gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step, local))
         return gradient
 
     def uploaded(self, update: Update, steps: int) -> Update:
         """Return the update that goes onto the wire."""
-        for index, defense in enumerate(self.world.defenses):
+        for index, defense in enumerate(self.world.stack.defenses):
             update = defense.on_upload(update, self._at(f"defense {index}", defense, steps))
         return update
 
@@ -156,7 +158,7 @@ class ClientRound:
 
     def _own_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
         """Return what the defense that takes each example's gradient makes of them, or the plain mean."""
-        for index, defense in enumerate(self.world.defenses):
+        for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_examples"):
                 here = self._at(f"defense {index}", defense, step, local, "examples")
                 return defense.on_examples(partial(_losses, local), here)
@@ -170,10 +172,10 @@ class ClientRound:
 
     def _loss(self, local: LocalStep, step: int) -> Tensor:
         outputs = local.model(local.batch.inputs)
-        loss = self.world.loss(self.round)(outputs, local.batch.labels)
-        for index, term in enumerate(self.world.loss_terms):
+        loss = self.world.stack.loss(self.round)(outputs, local.batch.labels)
+        for index, term in enumerate(self.world.stack.loss_terms):
             loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
-        for index, defense in enumerate(self.world.defenses):
+        for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("loss"):
                 added = defense.loss(outputs, self._at(f"defense {index}", defense, step, local, "loss"))
                 loss = loss if added is None else loss + added
@@ -192,7 +194,9 @@ class ClientRound:
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
-        return Here(self.round, self.client, step, generator, self._shown, memory, local, self.world.rules, written)
+        return Here(
+            self.round, self.client, step, generator, self._shown, memory, local, self.world.facts.rules, written
+        )
 
     @cached_property
     def _shown(self) -> Tensors:

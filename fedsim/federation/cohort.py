@@ -68,11 +68,11 @@ def check(world: World) -> None:
     Raises:
         FedsimError: the model or a component cannot be trained for several clients at once; the message names it.
     """
-    for term in map(type, (*world.objectives, *world.loss_terms)):
+    for term in map(type, (*world.stack.objectives, *world.stack.loss_terms)):
         raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term.__name__}. {_ADVICE}")
-    for reader in world.whole_batch_components:
+    for reader in world.stack.whole_batch_components:
         raise FedsimError(f"engine 'vectorized' has no place for the {reader}: it takes a batch as a whole. {_ADVICE}")
-    for defense in world.defenses:
+    for defense in world.stack.defenses:
         if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
             name = type(defense).__name__
             raise FedsimError(f"engine 'vectorized' has no place for the defense {name}. {_ADVICE}")
@@ -80,12 +80,12 @@ def check(world: World) -> None:
         raise FedsimError(
             f"engine 'vectorized' has no place for empty batches, which Poisson sampling draws. {_ADVICE}"
         )
-    model = world.new_model()
-    spec = world.dataset.spec
+    model = world.models.new()
+    spec = world.data.dataset.spec
     site = mask_not_batch_first(model, spec.shape, spec.dtype)
     if site is not None:
         raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
-    mixing = world.mixing_module
+    mixing = world.models.mixing_module
     if mixing is not None:
         raise FedsimError(
             f"engine 'vectorized' cannot train {mixing}: it mixes the examples of a batch, of which clients have "
@@ -95,15 +95,15 @@ def check(world: World) -> None:
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
-        with named_calls(world.model_with(world.first_weights), where):
-            together = cohort_training(world, world.first_weights, 1, clients, [{} for _ in clients])
+        with named_calls(world.models.holding(world.models.first_weights), where):
+            together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
             f"engine 'vectorized' cannot train '{where[-1] if where else 'model'}': {told(error)}. {_ADVICE}"
         ) from error
     for client, vector in zip(clients, together.vectors, strict=True):
-        alone, _ = local_training(world, world.first_weights, 1, client)
-        expected = world.layout.flat(alone.tensors, alone.buffers)
+        alone, _ = local_training(world, world.models.first_weights, 1, client)
+        expected = world.models.layout.flat(alone.tensors, alone.buffers)
         if not torch.dist(vector, expected) <= ROUNDING * expected.norm():
             raise FedsimError(
                 f"engine 'vectorized' trains this model differently: the update of client {client} is off by "
@@ -131,15 +131,15 @@ class _Cohort:
         self, world: World, received: Tensors, round_: int, clients: Sequence[int], memories: Sequence[Memory]
     ) -> None:
         generators = seeding.generators(world.scenario.seed, "batches", [(round_, client) for client in clients])
-        choices = [list(world.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
+        choices = [list(world.data.choices(c, own)) for c, own in zip(clients, generators, strict=True)]
         self._order = sorted(range(len(clients)), key=lambda i: -len(choices[i]))
         self._choices = [choices[i] for i in self._order]
         self._rounds = [ClientRound(world, received, round_, clients[i], memories[i]) for i in self._order]
         self._world, self._received = world, received
-        self._model = world.model_with(received)
+        self._model = world.models.holding(received)
         self._is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
         self._parameters = {
-            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.parameters.items()
+            name: received[name].expand(len(clients), *p.shape).clone() for name, p in world.models.parameters.items()
         }
         self._fixed = {name: tensor for name, tensor in received.items() if name not in self._parameters}
         self._state: dict[str, Tensor] = {}
@@ -163,22 +163,22 @@ class _Cohort:
         choices = [own[step] for own in self._choices[:active]]
         with seeding.contained(0):
             gradient, losses = self._gradients(parameters, self._batch(step, choices), self._masks(step, choices))
-        if self._world.defenses or self._world.scenario.federation.keep_optimizer_state:
+        if self._world.stack.defenses or self._world.scenario.federation.keep_optimizer_state:
             self._one_by_one(parameters, gradient, step)
         elif self._is_fedsgd:
             self._gradient = gradient
         else:
             self._state = {key: t[:active] if t.dim() else t for key, t in self._state.items()}
-            self._world.step(parameters, gradient, self._state)
+            self._world.stack.step(parameters, gradient, self._state)
         return losses
 
     def _batch(self, step: int, choices: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
         """Return inputs, labels and the share of each example in its client's mean loss, zero for padding."""
-        train = self._world.dataset.train
+        train = self._world.data.dataset.train
         chosen = pad_sequence(choices, batch_first=True)
         counts = torch.tensor([len(own) for own in choices]).unsqueeze(1)
         shares = (torch.arange(chosen.shape[1]) < counts) / counts
-        if not self._world.augmentations:
+        if not self._world.stack.augmentations:
             return train.inputs[chosen], train.labels[chosen], shares
         own = [
             place.augmented(Batch(train.inputs[part], train.labels[part]), step, {})
@@ -191,7 +191,7 @@ class _Cohort:
         self, parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor, Tensor], masks: tuple[Tensor, ...]
     ) -> tuple[dict[str, Tensor], Tensor]:
         inputs, labels, shares = batch
-        sites = self._world.sites
+        sites = self._world.models.sites
 
         def outputs(own: dict[str, Tensor], x: Tensor, drawn: Masks) -> Tensor:
             with injected_masks(sites, drawn) if sites else nullcontext():
@@ -207,7 +207,7 @@ class _Cohort:
 
     def _masks(self, step: int, choices: list[Tensor]) -> tuple[Tensor, ...]:
         """Draw what each client would draw alone: all masks of a step from one generator, in call order."""
-        if not self._world.sites:
+        if not self._world.models.sites:
             return ()
         like = next(iter(self._parameters.values()))
         places = [(place.round, place.client, step) for place in self._rounds[: len(choices)]]
@@ -226,16 +226,16 @@ class _Cohort:
             defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step, None))
             if not self._is_fedsgd:
                 weights = {name: p[index] for name, p in parameters.items()}
-                self._world.step(weights, defended[-1], own.optimizer_state())
+                self._world.stack.step(weights, defended[-1], own.optimizer_state())
         if self._is_fedsgd:
             self._gradient = {name: torch.stack([own[name] for own in defended]) for name in gradient}
 
     def _uploads(self, examples: list[int], losses: list[float]) -> Tensor:
         tensors = self._gradient if self._is_fedsgd else {n: self._received[n] - p for n, p in self._parameters.items()}
-        count, layout = len(self._rounds), self._world.layout
+        count, layout = len(self._rounds), self._world.models.layout
         flat = torch.cat([t.reshape(count, -1) for t in tensors.values()], dim=1)
         vectors = F.pad(flat, (0, layout.size - layout.parameters)) if layout.buffers else flat
-        if not self._world.defenses:
+        if not self._world.stack.defenses:
             return vectors
         kind = self._world.scenario.federation.sends
         for index, own in enumerate(self._rounds):
@@ -246,4 +246,4 @@ class _Cohort:
 
 
 def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
-    return tuple(replace(site, shape=(examples, *site.shape[1:])) for site in world.sites)
+    return tuple(replace(site, shape=(examples, *site.shape[1:])) for site in world.models.sites)

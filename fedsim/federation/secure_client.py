@@ -65,7 +65,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     scaled = min(loss, _LARGEST_LOSS) * settings.clipping_range / _LARGEST_LOSS
     whole = torch.cat((vector, vector.new_tensor([scaled])))
     rounding = seeding.generator(world.scenario.seed, "rounding", round_, client)
-    weight = world.new_aggregator().weight(examples)
+    weight = world.stack.new_aggregator().weight(examples)
     dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
         return weighted_levels(whole, weight, settings, rounding, dtype)
@@ -83,9 +83,9 @@ def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
 
 def examples_behind(world: World, round_: int, participants: Sequence[int], weight: int) -> int:
     """Return how many examples are behind a sum: its weight, or what was drawn where every client weighs 1."""
-    if world.new_aggregator().weight(_SEVERAL) == _SEVERAL:
+    if world.stack.new_aggregator().weight(_SEVERAL) == _SEVERAL:
         return weight
-    return sum(len(batch) for client in participants for batch in world.drawn(round_, client))
+    return sum(len(batch) for client in participants for batch in world.data.drawn(round_, client))
 
 
 def answered(stage: Stage, world: World, client: int, content: RecordDict, state: RecordDict) -> RecordDict:
@@ -140,7 +140,7 @@ def check_largest_sum(world: World) -> None:
     scenario = world.scenario
     clients = scenario.federation.clients
     most = clients if scenario.participation.sampling == "poisson" else scenario.cohort_size
-    rule = world.new_aggregator()
+    rule = world.stack.new_aggregator()
     total = sum(rule.weight(examples) for examples in heapq.nlargest(most, _most_examples(world)))
     try:
         check_total_weight(total, secure_settings(world))
@@ -173,7 +173,7 @@ def secure_settings(world: World) -> SecureAggregation:
 
 def _most_examples(world: World) -> Sequence[int]:
     """Return the largest number of examples that each client can state for an update."""
-    clients, shares = world.scenario.federation.clients, world.shares
+    clients, shares = world.scenario.federation.clients, world.data.shares
     if isinstance(shares, tuple):
         return [_most_examples_of(world, client) for client in range(clients)]
     return [_most_examples_of(world, 0)] * clients  # drawn on demand, all of one size
@@ -185,10 +185,10 @@ def _most_examples_of(world: World, client: int) -> int:
     A Poisson batch may hold all that its client owns. A defense on single examples states the expected number, which
     is larger where a client owns less than a batch.
     """
-    settings, steps, size = world.scenario.federation, world.steps(client), len(world.shares[client])
+    settings, steps, size = world.scenario.federation, world.data.steps(client), len(world.data.shares[client])
     if settings.sampling == "poisson":
         return steps * max(size, settings.batch_size)
-    if settings.local_epochs is None or any(defense.overrides("on_examples") for defense in world.defenses):
+    if settings.local_epochs is None or any(defense.overrides("on_examples") for defense in world.stack.defenses):
         return steps * settings.batch_size
     return settings.local_epochs * size
 

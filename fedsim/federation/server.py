@@ -109,7 +109,7 @@ class Aggregation(Strategy):
         self._world = world
         self._nodes = nodes
         self._journal = journal
-        self._rule = world.new_aggregator()
+        self._rule = world.stack.new_aggregator()
         self._optimizer_state: dict[str, Tensor] = {}
         self._weights: Tensors = {}
         self._encoded: ArrayRecord | None = None
@@ -123,12 +123,12 @@ class Aggregation(Strategy):
         """Send the weights to this round's cohort."""
         if arrays is not self._encoded:  # what this server made itself it need not decode
             self._weights = arrays.to_torch_state_dict()
-        crafted = self._world.crafted.tensors
+        crafted = self._world.models.crafted.tensors
         if crafted and server_round in self._world.scenario.threat.rounds:
             self._weights = {**self._weights, **crafted}
             arrays = self._encoded = ArrayRecord(dict(self._weights))
         self.tally = Tally(cohort=participation.cohort(self._world.scenario, server_round))
-        if self._world.remembers and server_round < max(self._world.scenario.threat.rounds):
+        if self._world.facts.remembers and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights
         counted = {client: self._counted[client][-1] for client in self.tally.cohort if client in self._counted}
         return Orders(server_round, arrays, self._weights, self.tally.cohort, self._nodes, counted)
@@ -197,10 +197,10 @@ class Aggregation(Strategy):
 
     def _failure(self, round_: int, reply: Reply) -> Failure | None:
         """Return why a reply does not count. A declared crash is a plain error on the wire, as a real one would be."""
-        failure = reply.failure or _unusable(reply, self._world.layout)
+        failure = reply.failure or _unusable(reply, self._world.models.layout)
         if failure is None or failure.cause != "error":
             return failure
-        fate = participation.fate(self._world.scenario, round_, reply.client, self._world.steps(reply.client))
+        fate = participation.fate(self._world.scenario, round_, reply.client, self._world.data.steps(reply.client))
         if fate is None or fate.cause != "crash":
             return failure
         return Failure(who=failure.who, why=fate.why, cause=fate.cause)
@@ -212,7 +212,7 @@ class Aggregation(Strategy):
             raise FedsimError(f"every client of the round failed, the first with: {errors[0].why}")
 
     def _note_counted(self, round_: int, client: int) -> None:
-        if self._world.remembers:
+        if self._world.facts.remembers:
             self._counted.setdefault(client, []).append(round_)
 
     def _watch_sum(self, round_: int, mean: Tensor) -> None:
@@ -225,7 +225,7 @@ class Aggregation(Strategy):
         self._journal.wire(replace(entry, clients=clients))
 
     def _observed(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
-        tensors, buffers = self._world.layout.named(vector)
+        tensors, buffers = self._world.models.layout.named(vector)
         update = Update(self._world.scenario.federation.sends, tensors, buffers, examples, loss)
         earlier = {
             client: tuple((r, self._history[r]) for r in self._counted[client] if r < round_)
@@ -236,9 +236,9 @@ class Aggregation(Strategy):
 
     def _stepped(self, step: Tensor) -> ArrayRecord:
         """Take the server's step, and return the new weights as they travel."""
-        direction, buffers = self._world.layout.named(step)
+        direction, buffers = self._world.models.layout.named(step)
         trained = {name: self._weights[name].clone() for name in direction}
-        self._world.server_optimizer.step(trained, direction, self._optimizer_state)
+        self._world.stack.server_optimizer.step(trained, direction, self._optimizer_state)
         changed = {name: self._weights[name] - change for name, change in buffers.items()}
         self._weights = {**self._weights, **trained, **changed}
         self._encoded = ArrayRecord(dict(self._weights))

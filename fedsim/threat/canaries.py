@@ -11,7 +11,7 @@ claimed epsilon, and never prove one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from fedsim.core.types import Batch, Memory
 from fedsim.federation.client import local_training
 from fedsim.privacy.audit import audit, coins
 from fedsim.record import AuditRecord, GuaranteeRecord
+from fedsim.scenario.data import Data
 from fedsim.scenario.world import World
 
 _STANDS_OUT = 20.0  # normalised input units, far above any pixel
@@ -34,7 +35,9 @@ def audited(world: World, guarantees: Sequence[GuaranteeRecord]) -> tuple[AuditR
         world: of a scenario that asks for an audit.
         guarantees: over the rounds that were run.
     """
-    return tuple(_audited(world, own) for own in guarantees if own.source in world.client_mechanisms and _fits(own))
+    return tuple(
+        _audited(world, own) for own in guarantees if own.source in world.facts.client_mechanisms and _fits(own)
+    )
 
 
 def _fits(own: GuaranteeRecord) -> bool:
@@ -44,9 +47,9 @@ def _fits(own: GuaranteeRecord) -> bool:
 def _audited(world: World, own: GuaranteeRecord) -> AuditRecord:
     settings = world.scenario.audit
     assert settings is not None, "called for scenarios with an audit"
-    rounds = max(1, own.steps // world.client_mechanisms[own.source].steps)
+    rounds = max(1, own.steps // world.facts.client_mechanisms[own.source].steps)
     included = coins(settings.canaries, seeding.generator(world.scenario.seed, f"audit {own.source}"))
-    scores = _scores(_with_canaries(world, included, own.sampling_rate), rounds, settings.client)
+    scores = _scores(*_with_canaries(world, included, own.sampling_rate), rounds, settings.client)
     found = audit(included, scores, settings.guesses, own.delta, settings.confidence)
     return AuditRecord(
         source=own.source,
@@ -61,18 +64,16 @@ def _audited(world: World, own: GuaranteeRecord) -> AuditRecord:
 
 
 @dataclass(frozen=True)
-class _Audited(World):
-    """A world whose clients train on canaries in place of their own examples; all that is public about it stays.
+class _Canaries(Data):
+    """Data whose clients train on canaries in place of their own examples; all that is public about it stays.
 
     Attributes:
-        canaries: the examples, behind which stand the data set's own.
         included: numbers of those that are in, among the training examples.
         rate: probability that one of them is in a step's batch.
     """
 
-    canaries: Batch = field(default_factory=lambda: Batch(torch.empty(0), torch.empty(0)))
-    included: Tensor = field(default_factory=lambda: torch.empty(0))
-    rate: float = 1.0
+    included: Tensor
+    rate: float
 
     def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step."""
@@ -80,13 +81,15 @@ class _Audited(World):
             yield self.included[torch.rand(len(self.included), generator=generator, dtype=torch.float64) < self.rate]
 
 
-def _with_canaries(world: World, included: Tensor, rate: float) -> _Audited:
-    train, spec = world.dataset.train, world.dataset.spec
+def _with_canaries(world: World, included: Tensor, rate: float) -> tuple[World, Batch]:
+    """Return the world in which canaries are trained on, and all canaries, those left out among them."""
+    train, spec = world.data.dataset.train, world.data.dataset.spec
     canaries = _canaries(len(included), spec.shape, spec.classes)
     longer = Batch(torch.cat((train.inputs, canaries.inputs)), torch.cat((train.labels, canaries.labels)))
-    own = {name: getattr(world, name) for name in World.__dataclass_fields__}
-    own["dataset"] = replace(world.dataset, train=longer, users=None)
-    return _Audited(**own, canaries=canaries, included=len(train) + included.nonzero()[:, 0], rate=rate)
+    dataset = replace(world.data.dataset, train=longer, users=None)
+    numbers = len(train) + included.nonzero()[:, 0]
+    data = _Canaries(dataset, world.data.shares, world.data.federation, world.data.seed, numbers, rate)
+    return replace(world, data=data), canaries
 
 
 def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
@@ -97,23 +100,23 @@ def _canaries(count: int, shape: tuple[int, ...], classes: int) -> Batch:
     return Batch(inputs, numbers % classes)
 
 
-def _scores(world: _Audited, rounds: int, client: int) -> Tensor:
+def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     """Return how much each canary seems to have taken part, shape (canaries,)."""
     memory: Memory = {}
     total: dict[str, Tensor] = {}
     for round_ in range(1, rounds + 1):
-        update, _ = local_training(world, world.first_weights, round_, client, memory)
+        update, _ = local_training(world, world.models.first_weights, round_, client, memory)
         total = {name: total.get(name, 0.0) + tensor for name, tensor in update.tensors.items()}
-    model = world.new_model().eval()
+    model = world.models.new().eval()
     parameters = {name: p for name, p in model.named_parameters() if name in total}
     scores: list[float] = []
-    for example, label in zip(world.canaries.inputs, world.canaries.labels, strict=True):
+    for example, label in zip(canaries.inputs, canaries.labels, strict=True):
         loss = cross_entropy(model(example[None]), label[None])
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         products = ((total[name] * slope).sum() for name, slope in zip(parameters, gradients, strict=True))
         norm = torch.stack([slope.square().sum() for slope in gradients]).sum().sqrt().clamp_min(1e-12)
         scores.append(float(sum(products) / norm))
-    return _beside_their_class(torch.tensor(scores), world.canaries.labels)
+    return _beside_their_class(torch.tensor(scores), canaries.labels)
 
 
 def _beside_their_class(scores: Tensor, labels: Tensor) -> Tensor:

@@ -106,7 +106,7 @@ def check(world: World) -> None:
     Raises:
         ScenarioError: the test set is the training set, or the data set is too small.
     """
-    dataset, wanted = world.dataset, _wanted(world)
+    dataset, wanted = world.data.dataset, _wanted(world)
     if torch.equal(dataset.train.inputs, dataset.test.inputs):
         raise ScenarioError(
             "membership: the test set of this data set is its training set, so there are no non-members. Choose "
@@ -125,12 +125,12 @@ def of_model(world: World, journal: Journal) -> Case:
         ScenarioError: fewer training examples were used than members are wanted.
     """
     uses = trained_on(world, journal.rounds)
-    uses[[number for secret in world.dataset.planted for number in secret.examples]] = 0
+    uses[[number for secret in world.data.dataset.planted for number in secret.examples]] = 0
     members = uses.nonzero().flatten()
     wanted = _wanted(world)
     _check_enough(wanted, len(members), "the training examples that updates were computed from")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
-    return _case(world, journal, _taken(world.dataset.train, chosen), ())
+    return _case(world, journal, _taken(world.data.dataset.train, chosen), ())
 
 
 def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
@@ -159,7 +159,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
 
 def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
     """Return how often each training example was in a batch behind an update that counted, shape (training set,)."""
-    uses = torch.zeros(len(world.dataset.train), dtype=torch.long)
+    uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
     for record in rounds:
         lost = {failure.who for failure in record.failures}
         if "round" in lost:
@@ -167,7 +167,7 @@ def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
         for client in record.cohort:
             if f"client {client}" in lost:
                 continue
-            for chosen in world.drawn(record.round, client):
+            for chosen in world.data.drawn(record.round, client):
                 uses += torch.bincount(chosen, minlength=len(uses))
     return uses
 
@@ -224,21 +224,21 @@ def judged(record: MembershipRecord, case: Case, scores: Tensor, world: World, s
 def _case(
     world: World, journal: Journal, members: Batch, updates: tuple[WatchedUpdate, ...], client: int | None = None
 ) -> Case:
-    order = torch.randperm(len(world.dataset.test), generator=_generator(world, "test set"))
+    order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
     outside, reference = order.tensor_split(2)
-    others = _taken(world.dataset.test, outside[: len(members)])
+    others = _taken(world.data.dataset.test, outside[: len(members)])
     both = _joined(members, others)
     is_member = torch.arange(len(both)) < len(members)
     shuffled = torch.randperm(len(both), generator=_generator(world, "order"))
-    model = world.new_model()
+    model = world.models.new()
     model.load_state_dict(dict(journal.weights))
     last = world.scenario.federation.rounds
     weights = {round_: _copied(own) for round_, own in {**journal.models, last: journal.weights}.items()}
     observation = MembershipObservation(
         candidates=_taken(both, shuffled),
-        reference=_taken(world.dataset.test, reference),
+        reference=_taken(world.data.dataset.test, reference),
         model=model.eval(),
-        loss=world.loss(last),
+        loss=world.stack.loss(last),
         weights=tuple(sorted(weights.items())),
         updates=updates,
         train_shadow=_recipe(world, journal),
@@ -251,11 +251,11 @@ def _recipe(world: World, journal: Journal) -> Recipe:
     is_fedsgd = settings.algorithm == "fedsgd"
     uses = trained_on(world, journal.rounds)
     return Recipe(
-        model=world.new_model(),
-        start=_copied(world.first_weights),
-        optimizer=world.server_optimizer if is_fedsgd else world.optimizer,
-        loss=world.loss(world.scenario.federation.rounds),
-        batch_size=max(1, round(settings.batch_size * world.expected_participants)),
+        model=world.models.new(),
+        start=_copied(world.models.first_weights),
+        optimizer=world.stack.server_optimizer if is_fedsgd else world.stack.optimizer,
+        loss=world.stack.loss(world.scenario.federation.rounds),
+        batch_size=max(1, round(settings.batch_size * world.facts.expected_participants)),
         passes=int(uses.sum()) / max(1, int((uses > 0).sum())),
     )
 

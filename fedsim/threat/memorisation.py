@@ -30,16 +30,16 @@ def check(world: World) -> None:
     Raises:
         ScenarioError: no secret is planted, or examples are too short to hold one.
     """
-    if not world.dataset.planted:
+    if not world.data.dataset.planted:
         raise ScenarioError(
             "exposure: no secret is planted in the training text. Choose a text set, and set data.canaries, "
             "data.identities or data.addresses."
         )
-    cut = [own for own in world.dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
+    cut = [own for own in world.data.dataset.planted if len(own.text) != len(own.prompt) + len(own.form)]
     if cut:
         raise ScenarioError(
-            f"exposure: data.length is {world.dataset.spec.shape[0]}, which cuts a secret after '{cut[0].text}'. Raise "
-            "data.length until it holds whole secrets."
+            f"exposure: data.length is {world.data.dataset.spec.shape[0]}, which cuts a secret after "
+            f"'{cut[0].text}'. Raise data.length until it holds whole secrets."
         )
 
 
@@ -50,17 +50,17 @@ def exposed(world: World, journal: Journal) -> ExposureRecord:
         world: of a scenario that asks for it, as `check` found it.
         journal: of the whole training.
     """
-    model, tokenizer = world.new_model().eval(), world.dataset.tokenizer
+    model, tokenizer = world.models.new().eval(), world.data.dataset.tokenizer
     model.load_state_dict(dict(journal.weights))
     assert tokenizer is not None
     uses = trained_on(world, journal.rounds)
     with seeding.contained(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
         secrets = tuple(
             _scored(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
-            for number, own in enumerate(world.dataset.planted)
+            for number, own in enumerate(world.data.dataset.planted)
         )
         if world.scenario.exposure and world.scenario.exposure.search:
-            secrets = _searched(secrets, model, tokenizer, world.dataset.planted, world.scenario.exposure.search)
+            secrets = _searched(secrets, model, tokenizer, world.data.dataset.planted, world.scenario.exposure.search)
     return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
 
 

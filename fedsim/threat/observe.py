@@ -68,10 +68,10 @@ def observe(
         ScenarioError: the dropout rates are not granted, or granted with an error, but stand in the model's own code,
             where they cannot be changed.
     """
-    model = world.new_model()
+    model = world.models.new()
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
-    spec = world.dataset.spec
+    spec = world.data.dataset.spec
     sites = dropout_sites(model, spec.shape, batch_size or 1, spec.dtype)
     rate_error = world.scenario.threat.rate_error
     if "dropout-rates" not in knows:
@@ -90,7 +90,7 @@ def observe(
             knows=tuple(sorted(knows)),
         ),
         model=model,
-        loss=world.loss(entry.round),
+        loss=world.stack.loss(entry.round),
         update=replace(
             entry.update,
             tensors={name: tensor.clone() for name, tensor in entry.update.tensors.items() if name in shared},
@@ -99,7 +99,7 @@ def observe(
         ),
         spec=spec if "input-statistics" in knows else _without_statistics(spec),
         local_steps=len(truth.batches),
-        learning_rate=world.optimizer.learning_rate,
+        learning_rate=world.stack.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,
         labels=_labels(examples, len(truth.batches)) if "labels" in knows else None,
@@ -107,7 +107,7 @@ def observe(
         public=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - shared),
         optimizer=world.scenario.federation.optimizer.name,
-        optimizer_settings=world.optimizer.config.model_dump(),
+        optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
         examples=len(examples) if sizes else None,
@@ -139,19 +139,19 @@ def describe(world: World) -> tuple[str, ...]:
 def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
     """Say whether there is anything to know: most scenarios have no components that an attacker could miss."""
     if knowledge == "components":
-        return bool(world.component_views)
+        return bool(world.stack.component_views)
     if knowledge == "earlier-rounds":
         return len(world.scenario.threat.rounds) > 1
     if not _exists(world, knowledge):
         return False
-    return knowledge != "draws" or bool(world.augmentations)
+    return knowledge != "draws" or bool(world.stack.augmentations)
 
 
 def _exists(world: World, knowledge: Knowledge) -> bool:
     """Say whether the inputs have it: tokens are not normalised, and the labels of a language model are its text."""
     if knowledge == "input-statistics":
-        return world.dataset.spec.modality == "images"
-    return knowledge != "labels" or not losses.are_tokens(world.dataset.train.labels)
+        return world.data.dataset.spec.modality == "images"
+    return knowledge != "labels" or not losses.are_tokens(world.data.dataset.train.labels)
 
 
 def _server(world: World) -> Iterator[str]:
@@ -160,7 +160,7 @@ def _server(world: World) -> Iterator[str]:
     if choice is None:
         yield "The server is honest but curious: it runs the protocol and keeps what it receives."
         return
-    crafted = world.crafted
+    crafted = world.models.crafted
     added = sum(crafted.tensors[name].numel() for name in crafted.added)
     changed = sorted(crafted.tensors.keys() - crafted.added)
     deeds = [f"adds {_listed(sorted(crafted.added))} ({added:,} numbers) to it"] if added else []
@@ -188,8 +188,8 @@ def _shared(model: nn.Module, patterns: tuple[str, ...]) -> set[str]:
 
 
 def _public(world: World, knows: Collection[Knowledge]) -> tuple[PublicKnowledge, ...]:
-    components = world.component_views if "components" in knows else ()
-    defenses = (defense.adaptive_view() for defense in world.defenses) if "defenses" in knows else ()
+    components = world.stack.component_views if "components" in knows else ()
+    defenses = (defense.adaptive_view() for defense in world.stack.defenses) if "defenses" in knows else ()
     return (*components, *defenses)
 
 
@@ -221,7 +221,7 @@ def _training(world: World) -> str:
 def _optimizer(world: World) -> Iterator[str]:
     if world.scenario.federation.algorithm == "fedavg":
         name = world.scenario.federation.optimizer.name
-        yield f"It knows the clients' optimizer, {name} with step size {world.optimizer.learning_rate:g}."
+        yield f"It knows the clients' optimizer, {name} with step size {world.stack.optimizer.learning_rate:g}."
 
 
 def _view(scenario: Scenario, sent: str) -> Iterator[str]:

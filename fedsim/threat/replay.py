@@ -55,7 +55,7 @@ def replay(world: World, entry: WireEntry) -> Replay:
     repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
     """
     replayed = [_repeated(world, entry, client) for client in entry.clients or (entry.client,)]
-    expected = world.layout.flat(*world.layout.named(_observed_vector(world, entry, replayed)))
+    expected = world.models.layout.flat(*world.models.layout.named(_observed_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
     if world.scenario.federation.engine in _ROUNDING_ENGINES:
@@ -72,21 +72,21 @@ def check_union(world: World) -> None:
         FedsimError: a component or a layer takes a batch as a whole, or a dropout mask has another dimension before the
             examples.
     """
-    for reader in world.whole_batch_components:
+    for reader in world.stack.whole_batch_components:
         raise FedsimError(
             f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
             f"component {reader} takes each client's batch as a whole. Set threat.sees = 'single-update', or leave the "
             "component or the attacks out."
         )
-    mixing = world.mixing_module
+    mixing = world.models.mixing_module
     if mixing is not None:
         raise FedsimError(
             f"attacks with threat.sees = 'sum' take the mean gradient for that of all participants' examples, but "
             f"{mixing} mixes the examples of each client's batch. Use a model without batch normalisation, or leave "
             "the attacks out."
         )
-    spec = world.dataset.spec
-    site = mask_not_batch_first(world.new_model(), spec.shape, spec.dtype)
+    spec = world.data.dataset.spec
+    site = mask_not_batch_first(world.models.new(), spec.shape, spec.dtype)
     if site is not None:
         raise FedsimError(
             f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "
@@ -124,7 +124,7 @@ def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
     raw = {one.client: one.truth.raw for one in replayed}
     examples = sum(update.examples for update in raw.values())
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
-    mean = Update(replayed[0].truth.raw.kind, *world.layout.named(_mean(world, round_, raw)), examples, loss)
+    mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
         tuple(_joined([own for own in step if own is not None]) for step in batches),
         tuple(_side_by_side([own for own in step if own]) for step in masks),
@@ -135,11 +135,11 @@ def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
 
 def _mean(world: World, round_: int, updates: Mapping[int, Update]) -> Tensor:
     contributions = (Contribution(c, _flat(world, update), update.examples) for c, update in updates.items())
-    return world.new_aggregator().combine(contributions, world.server_round(round_))
+    return world.stack.new_aggregator().combine(contributions, world.server_round(round_))
 
 
 def _flat(world: World, update: Update) -> Tensor:
-    return world.layout.flat(update.tensors, update.buffers)
+    return world.models.layout.flat(update.tensors, update.buffers)
 
 
 def _joined(batches: list[Batch]) -> Batch:

@@ -56,7 +56,7 @@ def scored(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) 
         clients=entry.clients,
         objective=found.objective,
         objective_at_truth=objective_at_truth(
-            world.model_with(entry.received), entry.update, truth, world.loss(entry.round)
+            world.models.holding(entry.received), entry.update, truth, world.stack.loss(entry.round)
         ),
         iterations=found.iterations,
         best_iteration=found.best_iteration,
@@ -65,7 +65,7 @@ def scored(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) 
         notes=found.notes,
         facts=dict(found.facts),
     )
-    if world.dataset.spec.modality == "text":
+    if world.data.dataset.spec.modality == "text":
         own = _with_sentences(victim, world, truth, found)
     else:
         own = _with_images(victim, world, entry, truth, found)
@@ -74,21 +74,23 @@ def scored(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) 
 
 
 def _with_sentences(victim: VictimRecord, world: World, truth: Truth, found: Reconstruction) -> Scored:
-    tokenizer, batch = world.dataset.tokenizer, distinct(truth.private)
+    tokenizer, batch = world.data.dataset.tokenizer, distinct(truth.private)
     assert tokenizer is not None
-    sentences = score_sentences(found, batch, tokenizer, [secret.span for secret in world.dataset.planted]).sentences
+    sentences = score_sentences(
+        found, batch, tokenizer, [secret.span for secret in world.data.dataset.planted]
+    ).sentences
     words = score_words(found, batch, tokenizer)
     return Scored(victim.model_copy(update={"sentences": sentences, "found": words}), {})
 
 
 def _with_images(victim: VictimRecord, world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> Scored:
-    batch, spec = distinct(truth.private), world.dataset.spec
+    batch, spec = distinct(truth.private), world.data.dataset.spec
     made, found = len(found.inputs), completed(found, len(batch))
     items = score_items(found, batch, spec)
     scores, order = with_composites(items, found, truth, spec), items.order
     guesses = to_pixels(found.inputs[order], spec)
     arrays = {"originals": to_pixels(batch.inputs, spec).numpy(), "guesses": guesses.numpy()}
-    public = _public_images(world.dataset)
+    public = _public_images(world.data.dataset)
     if public is not None:
         arrays["public"] = _in_bytes(public[nearest(guesses, public)])
     judged = {
@@ -122,7 +124,7 @@ def _in_bytes(pixels: Tensor) -> np.ndarray:
 
 
 def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:
-    scored = (part.scores(world.model_with(entry.received), truth, found) for part in world.components)
+    scored = (part.scores(world.models.holding(entry.received), truth, found) for part in world.stack.components)
     return {name: figure for scores in scored for name, figure in scores.items()}
 
 
@@ -147,8 +149,8 @@ def _mask_scores(
     """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
     if found.masks is None or truth.batches[1:]:
         return ()
-    model, batch, masks = world.model_with(entry.received), truth.batches[0], truth.masks[0]
-    spec = world.dataset.spec
+    model, batch, masks = world.models.holding(entry.received), truth.batches[0], truth.masks[0]
+    spec = world.data.dataset.spec
     sites = dropout_sites(model, spec.shape, len(batch), spec.dtype)
-    relevant = identifiable(model, batch, sites, masks, world.loss(entry.round))
+    relevant = identifiable(model, batch, sites, masks, world.stack.loss(entry.round))
     return score_masks(sites, found.masks, masks, relevant, order)

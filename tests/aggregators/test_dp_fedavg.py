@@ -101,8 +101,8 @@ def test_a_count_that_would_cost_more_than_the_whole_is_refused(rule) -> None:
 def test_a_sampled_client_is_added_or_removed_and_one_of_a_fixed_cohort_replaced(scenario) -> None:
     aggregation = {"name": "dp-fedavg", "noise_multiplier": 2.0}
     participation = {"sampling": "poisson", "cohort": 2}
-    sampled = worlds.build(scenario(aggregation=aggregation, participation=participation)).server_mechanism
-    fixed = worlds.build(scenario(aggregation=aggregation, participation={"cohort": 2})).server_mechanism
+    sampled = worlds.build(scenario(aggregation=aggregation, participation=participation)).facts.server_mechanism
+    fixed = worlds.build(scenario(aggregation=aggregation, participation={"cohort": 2})).facts.server_mechanism
     assert sampled is not None
     assert fixed is not None
     assert (sampled.adjacency, sampled.noise_multiplier, sampled.sampling_rate) == ("add-or-remove", 2.0, 0.5)
@@ -113,7 +113,7 @@ def test_a_sampled_client_is_added_or_removed_and_one_of_a_fixed_cohort_replaced
 
 def test_no_noise_is_no_guarantee(scenario) -> None:
     aggregation = {"name": "dp-fedavg", "noise_multiplier": 0.0}
-    assert worlds.build(scenario(aggregation=aggregation)).server_mechanism is None
+    assert worlds.build(scenario(aggregation=aggregation)).facts.server_mechanism is None
 
 
 def test_the_record_composes_the_whole_run_where_clients_are_sampled(scenario, tmp_path: Path) -> None:

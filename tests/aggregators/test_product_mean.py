@@ -120,7 +120,7 @@ def test_the_product_mean_is_nearer_to_the_mean_of_products_than_means_of_factor
 def test_weights_that_were_averaged_act_as_merged(scenario: Callable[..., Scenario]) -> None:
     own = adapted(scenario, "product-mean", 2)
     world = worlds.build(own)
-    trained = world.model_with(run(own).weights).eval()
+    trained = world.models.holding(run(own).weights).eval()
     layer = trained.get_submodule("4")
     assert isinstance(layer, LowRankLinear)
     x = torch.randn(5, 24, generator=generator(0))

@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedsim.audit import audit, verdict
-from fedsim.cli import app
+from fedsim.cli.main import app
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import wilson
 from fedsim.record.policy import Policy

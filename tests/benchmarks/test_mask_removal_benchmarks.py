@@ -36,12 +36,12 @@ def test_tokens_are_read_behind_every_mask_and_ranks_tell_which_block_looks_ahea
 ) -> None:
     """Of a sentence of different words: a first token that sees itself alone has no query's gradient."""
     own = mask_removal_privacy.federation(chosen, 1, 5)
-    padding = own.dataset.spec.padding
-    sent = [next(iter(own.batches(1, client))).inputs[0] for client in range(20)]
+    padding = own.data.dataset.spec.padding
+    sent = [next(iter(own.data.batches(1, client))).inputs[0] for client in range(20)]
     words = [[token for token in row.tolist() if token != padding] for row in sent]
     client = next(number for number, row in enumerate(words) if len(set(row)) == len(row) > 2)
     tokens = len(words[client])
-    found = mask_removal_privacy.attacked(own, client, own.first_weights)
+    found = mask_removal_privacy.attacked(own, client, own.models.first_weights)
     assert found["rank of dWq over tokens, block 0"] * tokens == pytest.approx(tokens - 1 + lowest)
     assert found["rank of dWq over tokens, block 1"] * tokens == pytest.approx(tokens - 1 + second)
     assert found["tokens read exactly by dager"] == found["sentences read exactly by dager"] == 1.0

@@ -50,13 +50,15 @@ def test_the_gradient_of_two_views_is_that_of_the_true_text_alone_and_a_search_c
     tmp_path: Path,
 ) -> None:
     own = encoders(tmp_path / "pairs.csv", 0.2)
-    update, truth = local_training(own, own.first_weights, 1, 0)
+    update, truth = local_training(own, own.models.first_weights, 1, 0)
     tokens = truth.private[0].inputs
-    sites = tuple(DropoutSite(s.call, s.name, s.rate, (2, *s.shape[1:])) for s in own.sites)
-    contrast = Contrast(own.model_with(own.first_weights), own.loss(1), update.tensors, sites, truth.masks[0])
+    sites = tuple(DropoutSite(s.call, s.name, s.rate, (2, *s.shape[1:])) for s in own.models.sites)
+    contrast = Contrast(
+        own.models.holding(own.models.first_weights), own.stack.loss(1), update.tensors, sites, truth.masks[0]
+    )
     assert contrast.distance(tokens) < 1e-5
     assert contrast.distance(tokens.flip(0)) > 0.1
-    spec = own.dataset.spec
+    spec = own.data.dataset.spec
     given = torch.isin(tokens, torch.tensor([spec.padding or 0, *spec.borders]))
     first, last = searched(contrast, torch.where(given, tokens, -1), 40, torch.Generator().manual_seed(0))
     assert contrast.distance(last) < contrast.distance(first)

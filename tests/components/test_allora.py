@@ -262,7 +262,7 @@ def test_with_plain_steps_weighing_b_s_steps_is_weighing_its_gradient(scenario: 
         world.check()
         steps = world.scenario.federation.model_copy(update={"local_steps": 1})
         world = worlds.build(world.scenario.model_copy(update={"federation": steps}))
-        sent.append(local_training(world, world.first_weights, 1, 0)[0].tensors["4.lora_b.weight"])
+        sent.append(local_training(world, world.models.first_weights, 1, 0)[0].tensors["4.lora_b.weight"])
     assert bool(sent[0].any())
     assert torch.allclose(sent[0], sent[1], rtol=1e-4, atol=1e-7)
 
@@ -270,15 +270,15 @@ def test_with_plain_steps_weighing_b_s_steps_is_weighing_its_gradient(scenario: 
 def test_an_adam_client_s_steps_are_weighed_by_what_the_weights_were(scenario: Callable[..., Scenario]) -> None:
     adam = {"name": "adam", "learning_rate": 0.01}
     world = weighed_world(scenario, adam, apply_to="update")
-    own = {name: t.clone() for name, t in world.first_weights.items() if name in world.parameters}
+    own = {name: t.clone() for name, t in world.models.first_weights.items() if name in world.models.parameters}
     gradient = {name: torch.randn(t.shape, generator=generator()) for name, t in own.items()}
     expected = {name: t.clone() for name, t in own.items()}
     state: dict[str, Tensor] = {}
     other: dict[str, Tensor] = {}
     for _ in range(3):
         before = {name: t.clone() for name, t in own.items()}
-        world.step(own, gradient, state)
-        world.optimizer.step(expected, gradient, other)
+        world.stack.step(own, gradient, state)
+        world.stack.optimizer.step(expected, gradient, other)
         for name, moved in own.items():
             if name.endswith("lora_b.weight"):
                 norms = (before[name] @ before[name.replace("lora_b", "lora_a")]).norm(dim=1, keepdim=True)
@@ -304,10 +304,10 @@ def test_clients_trained_together_get_what_they_get_alone(
 ) -> None:
     world = weighed_world(scenario, {"name": "sgd"}, **settings)
     check(world)
-    together = cohort_training(world, world.first_weights, 1, [0, 1, 2], [{}, {}, {}])
+    together = cohort_training(world, world.models.first_weights, 1, [0, 1, 2], [{}, {}, {}])
     for client, vector in enumerate(together.vectors):
-        alone, _ = local_training(world, world.first_weights, 1, client)
-        expected = world.layout.flat(alone.tensors, alone.buffers)
+        alone, _ = local_training(world, world.models.first_weights, 1, client)
+        expected = world.models.layout.flat(alone.tensors, alone.buffers)
         assert torch.dist(vector, expected) <= ROUNDING * expected.norm()
 
 
@@ -320,7 +320,7 @@ def test_the_server_undoes_the_factors_of_a_gradient_exactly(scenario: Callable[
         worlds.build(scenario(components=[component], **tables))
         for component in ({"name": "allora", "targets": ["4", "7"], "rank": 2, "eta": ETA}, lora)
     ]
-    weights = dict(worlds_[0].first_weights)
+    weights = dict(worlds_[0].models.first_weights)
     for name in names:
         weights[name] = 0.1 * torch.randn(weights[name].shape, generator=generator())
     sent, plain = (local_training(world, weights, 1, 0)[0].tensors for world in worlds_)
@@ -333,7 +333,7 @@ def test_the_server_undoes_the_factors_of_a_gradient_exactly(scenario: Callable[
 
 def test_only_adapters_travel_and_a_merged_model_is_ordinary(scenario: Callable[..., Scenario]) -> None:
     world = weighed_world(scenario, {"name": "sgd"})
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert {name.split(".", 1)[1] for name in update.tensors} == {"lora_a.weight", "lora_b.weight"}
     method = registry.get("model", "tiny-llama")
     plain = method.make(method.config.model_validate({"width": 16, "hidden": 16}), SPEC)

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from fedsim.cli.main import main
-from fedsim.scenario.world import World
+from fedsim.scenario.data import Data
 
 SCENARIO = """
 title = "small"
@@ -146,7 +146,7 @@ def ended(
     (folder / "s.toml").write_text(SCENARIO)
     monkeypatch.chdir(folder)
     monkeypatch.setenv("COLUMNS", "160")
-    monkeypatch.setattr(World, "batches", none)
+    monkeypatch.setattr(Data, "batches", none)
     monkeypatch.setattr(sys, "argv", ["fedsim", "run", "s.toml", "--set", f"components={components}", *more])
     with pytest.raises(SystemExit) as end:
         main()

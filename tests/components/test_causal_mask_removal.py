@@ -257,13 +257,13 @@ def test_a_federation_trains_and_evaluates_with_the_same_blocks_open(
     }
     world = worlds.build(scenario(**tables))
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     assert truth.batches[0].labels.shape == (2, 12)
-    assert replay(world, WireEntry(1, 0, world.first_weights, update)).matches
+    assert replay(world, WireEntry(1, 0, world.models.first_weights, update)).matches
     if engine == "vectorized":
         cohort.check(world)
     seen: list[Tensor] = []
-    world.model_with(world.first_weights).register_forward_hook(lambda _m, own, out: seen.append(out))
-    evaluate_model(world, world.first_weights)
-    closed = worlds.build(scenario(**{**tables, "components": []})).model_with(world.first_weights).eval()
-    assert not torch.allclose(seen[0], closed(world.dataset.test.inputs[: len(seen[0])]), atol=1e-6)
+    world.models.holding(world.models.first_weights).register_forward_hook(lambda _m, own, out: seen.append(out))
+    evaluate_model(world, world.models.first_weights)
+    closed = worlds.build(scenario(**{**tables, "components": []})).models.holding(world.models.first_weights).eval()
+    assert not torch.allclose(seen[0], closed(world.data.dataset.test.inputs[: len(seen[0])]), atol=1e-6)

@@ -258,8 +258,8 @@ def test_it_runs_in_a_client_beside_nested_dropout(scenario: Build) -> None:
     components = [{"name": "nested-dropout", "eta": 4.0, "kept": 6}, {"name": "co-teaching"}]
     world = worlds.build(scenario(components=components, federation={"batch_size": 8}))
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    again, _ = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    again, _ = local_training(world, world.models.first_weights, 1, 0)
     length = int(truth.masks[0][1][0].sum())
     for name in ("first.7.weight", "second.7.weight"):
         assert torch.equal(update.tensors[name], again.tensors[name])

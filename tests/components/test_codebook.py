@@ -357,9 +357,9 @@ def test_k_goes_on_falling_from_round_to_round(scenario: Build) -> None:
     federation = {"algorithm": "fedavg", "batch_size": 4, "local_steps": 2, "clients": 2}
     world = worlds.build(scenario(model=MLP, components=[component], federation=federation))
     world.check()
-    weights, lengths = world.first_weights, []
+    weights, lengths = world.models.first_weights, []
     for round_ in (1, 2, 3):
-        lengths.append(codebooks(world.model_with(weights))["2"].active)
+        lengths.append(codebooks(world.models.holding(weights))["2"].active)
         update, _ = local_training(world, weights, round_, 0)
         changes = {**update.tensors, **update.buffers}
         weights = {name: tensor - changes[name] for name, tensor in weights.items()}

@@ -191,7 +191,7 @@ def world_with(scenario: Build, component: dict[str, Any], **tables: Any) -> Wor
 @pytest.mark.parametrize("mode", ["cutmix", "cutout", "mixup", "label-only"])
 def test_a_client_trains_on_what_its_written_draws_say(scenario: Build, mode: str) -> None:
     world = world_with(scenario, {"mode": mode, "per_sample": True}, model={"name": "mlp", "width": 24, "dropout": 0.0})
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     (drawn,), (private,), (trained,) = truth.draws, truth.private, truth.batches
     boxes = drawn.get("cutmix.boxes", torch.zeros(4, 4, dtype=torch.long))
     draw = Draw(drawn.get("cutmix.partners", torch.arange(4)), boxes, drawn["cutmix.weights"])
@@ -203,7 +203,7 @@ def test_a_client_trains_on_what_its_written_draws_say(scenario: Build, mode: st
         assert torch.equal(trained.labels, private.labels)
     else:
         assert torch.equal(trained.labels, mixed_labels(private.labels, draw, CLASSES, private.inputs))
-    model = world.new_model()
+    model = world.models.new()
     loss = F.cross_entropy(model(trained.inputs), trained.labels)
     for ours, (name, theirs) in zip(
         torch.autograd.grad(loss, list(model.parameters())), update.tensors.items(), strict=True
@@ -216,7 +216,7 @@ def test_a_last_batch_of_one_is_trained_plain(scenario: Build) -> None:
     federation = {"batch_size": 4, "algorithm": "fedavg", "local_epochs": 1}
     world = world_with(scenario, {"per_sample": True}, federation=federation, partition=partition)
     world.check()
-    _, truth = local_training(world, world.first_weights, 1, 0)
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
     assert [len(batch) for batch in truth.batches] == [4, 1]
     assert torch.equal(truth.batches[1].inputs, truth.private[1].inputs)
     assert torch.equal(truth.batches[1].labels, F.one_hot(truth.private[1].labels, CLASSES).float())
@@ -228,7 +228,7 @@ def test_training_clients_together_gives_the_same_updates(scenario: Build) -> No
 
 
 def test_soft_labels_are_mixed_and_others_are_refused_in_one_sentence(scenario: Build) -> None:
-    rules = world_with(scenario, {}).rules
+    rules = world_with(scenario, {}).facts.rules
     here, inputs = Here(1, 0, 0, random(), rules=rules), torch.rand(4, 1, 8, 8)
     soft = torch.rand(4, CLASSES).softmax(1)
     mixed = cutmix().augment(Batch(inputs, soft), here)
@@ -244,8 +244,8 @@ def test_what_does_not_fit_ends_in_one_sentence_before_any_training(scenario: Bu
         world_with(scenario, {}, federation={"batch_size": 1}).check()
     world_with(scenario, {"mode": "cutout"}, federation={"batch_size": 1}).check()
     world = world_with(scenario, {})
-    flat = replace(world.rules, shape=(64,))
-    assert "an example has shape (64,)" in (cutmix().refuses(flat, world.new_model()) or "")
+    flat = replace(world.facts.rules, shape=(64,))
+    assert "an example has shape (64,)" in (cutmix().refuses(flat, world.models.new()) or "")
     twice = [{"name": "cutmix"}, {"name": "cutmix", "mode": "mixup"}]
     with pytest.raises(ScenarioError, match="the components name it twice"):
         world_with(scenario, {}, components=twice).check()

@@ -211,7 +211,7 @@ def test_the_follower_comes_closer_by_the_momentum_to_the_power_of_the_steps(ste
 
 def stepped(world: World, memory: Memory, rounds: int) -> list[tuple[Tensors, Any, Any]]:
     """One client's rounds from weights that change as its updates say: weights, update and private side of each."""
-    weights, seen = dict(world.first_weights), []
+    weights, seen = dict(world.models.first_weights), []
     for round_ in range(1, rounds + 1):
         update, truth = local_training(world, weights, round_, 0, memory)
         seen.append((weights, update, truth))
@@ -225,7 +225,7 @@ def test_the_queue_holds_the_last_sentences_in_order_as_the_follower_sees_them(
     world = sentences(queue_size=12, momentum=0.9)
     memory: Memory = {}
     seen = stepped(world, memory, 4)
-    model = copy.deepcopy(world.model_with(world.first_weights))
+    model = copy.deepcopy(world.models.holding(world.models.first_weights))
     views = two_views(model)
     assert views is not None
     follower: Tensors = {}
@@ -249,7 +249,7 @@ def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simc
     with_queue, without = sentences(queue_size=160), sentences(queue_size=0)
     memory: Memory = {}
     (first, second) = stepped(with_queue, memory, 2)
-    assert first[1].loss == local_training(without, without.first_weights, 1, 0)[0].loss
+    assert first[1].loss == local_training(without, without.models.first_weights, 1, 0)[0].loss
     alone, _ = local_training(without, second[0], 2, 0)
     (draws,), (masks,) = second[2].draws, second[2].masks
     views = outputs_of(with_queue, second[0], second[2])
@@ -263,10 +263,10 @@ def test_a_batch_is_not_among_its_own_negatives_and_the_first_loss_is_plain_simc
 
 def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     """Both views of the private batch, made by hand from masks and repetitions that were written down."""
-    model = world.model_with(weights)
+    model = world.models.holding(weights)
     views = two_views(model)
     assert views is not None
-    padding = world.rules.padding
+    padding = world.facts.rules.padding
     assert padding is not None
     inputs, places = truth.private[0].inputs, truth.draws[0]["esimcse.repeated"]
     more = truth.masks[0][7].shape[1] - 12
@@ -275,7 +275,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
     half = len(truth.masks[0]) // 2
     found = []
     for tokens, masks in ((inputs, truth.masks[0][:half]), (second, truth.masks[0][half:])):
-        sites = [site for site in world.sites if (site.call < half) == (tokens is inputs)]
+        sites = [site for site in world.models.sites if (site.call < half) == (tokens is inputs)]
         renumbered = tuple(
             type(site)(number, site.name, site.rate, tuple(mask.shape)) for number, (site, mask) in
             enumerate(zip(sites, masks, strict=True))
@@ -288,9 +288,9 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
 def test_without_repetition_and_queue_a_client_minimises_simcse(sentences: Callable[..., World]) -> None:
     world = sentences(dup_rate=0.0, queue_size=0)
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     assert not truth.draws[0]["esimcse.repeated"].any()
-    views = outputs_of(world, world.first_weights, truth)
+    views = outputs_of(world, world.models.first_weights, truth)
     assert update.loss == pytest.approx(simcse(views[:, 0], views[:, 1]), abs=1e-6)
     first, second = views.unbind(1)
     assert float(F.cosine_similarity(first, second).max()) < 1 - 1e-4  # dropout is on, and independent
@@ -300,10 +300,10 @@ def test_queue_entries_are_deterministic_and_the_step_leaves_modes_as_they_were(
     sentences: Callable[..., World],
 ) -> None:
     world = sentences(queue_size=4)
-    model = world.model_with(world.first_weights)
+    model = world.models.holding(world.models.first_weights)
     views = two_views(model)
     assert views is not None
-    tokens = world.dataset.train.inputs[:4]
+    tokens = world.data.dataset.train.inputs[:4]
     memory = followed(views.encoder, {}, 0.9)
     assert torch.equal(views.entries(tokens, memory), views.entries(tokens, memory))
     assert model.training
@@ -314,7 +314,7 @@ def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_roun
     sentences: Callable[..., World],
 ) -> None:
     world = sentences(queue_size=7, federation={"algorithm": "fedavg", "local_steps": 2})
-    assert world.remembers
+    assert world.facts.remembers
     memory: Memory = {}
     seen = stepped(world, memory, 2)
     assert {name.split(".")[0] for name in seen[0][1].tensors} == {"encoder", "head"}
@@ -324,20 +324,20 @@ def test_what_is_sent_is_encoder_and_head_and_what_stays_is_remembered_over_roun
     assert forgetful.loss != seen[1][1].loss
     entry = WireEntry(2, 0, seen[1][0], seen[1][1], earlier={0: ((1, seen[0][0]),)})
     assert replay(world, entry).matches
-    assert not sentences(queue_size=0).remembers
+    assert not sentences(queue_size=0).facts.remembers
 
 
 def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences: Callable[..., World]) -> None:
     world = sentences()
-    utility = evaluate_model(world, world.first_weights)
-    model = world.model_with(world.first_weights).eval()
+    utility = evaluate_model(world, world.models.first_weights)
+    model = world.models.holding(world.models.first_weights).eval()
     views = two_views(model)
     assert views is not None
-    assert world.dataset.similarities is not None
+    assert world.data.dataset.similarities is not None
     with torch.no_grad():
-        plain = views.encoder(world.dataset.test.inputs)
-        assert torch.allclose(model(world.dataset.test.inputs), plain)
-    assert utility.spearman == pytest.approx(agreement(plain, world.dataset.similarities), abs=1e-6)
+        plain = views.encoder(world.data.dataset.test.inputs)
+        assert torch.allclose(model(world.data.dataset.test.inputs), plain)
+    assert utility.spearman == pytest.approx(agreement(plain, world.data.dataset.similarities), abs=1e-6)
     assert (utility.loss, utility.accuracy) == (None, None)
     out = StringIO()
     record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_spearman=0.25)
@@ -347,7 +347,7 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
 
 def test_an_attacker_who_runs_the_model_sees_two_equal_views_without_dropout(sentences: Callable[..., World]) -> None:
     world = sentences()
-    model, tokens = world.model_with(world.first_weights), world.dataset.train.inputs[:3]
+    model, tokens = world.models.holding(world.models.first_weights), world.data.dataset.train.inputs[:3]
     with torch.no_grad(), without_dropout():
         first, second = model(tokens).unbind(1)
     assert torch.allclose(first, second, atol=1e-6)
@@ -359,12 +359,12 @@ def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_mode
     sentences: Callable[..., World],
 ) -> None:
     world = sentences()
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    seen = observe(world, WireEntry(1, 0, world.first_weights, update), truth, ("batch-size", "dropout-rates"))
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    seen = observe(world, WireEntry(1, 0, world.models.first_weights, update), truth, ("batch-size", "dropout-rates"))
     method = registry.get("attack", "word-readout")
     guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
-    assert world.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+    assert world.data.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
         "words found": 1.0,
         "found words that are right": 1.0,
     }

@@ -51,7 +51,7 @@ def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Buil
     world = world_with(scenario, per_sample=per_sample)
     world.check()
     for client in range(4):
-        update, truth = local_training(world, world.first_weights, 1, client)
+        update, truth = local_training(world, world.models.first_weights, 1, client)
         (draws,), (private,), (trained,), (masks,) = truth.draws, truth.private, truth.batches, truth.masks
         assert torch.equal(trained.inputs, private.inputs)
         boxes, weights = draws["feature-cutmix.map-boxes"], draws["feature-cutmix.weights"]
@@ -62,7 +62,7 @@ def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Buil
             assert float(weight) == 1.0 - (bottom - top) * (right - left) / 16
             expected = float(weight) * F.one_hot(own, 10) + (1 - float(weight)) * F.one_hot(private.labels[partner], 10)
             assert torch.allclose(soft, expected, atol=1e-7)
-        model = world.new_model()
+        model = world.models.new()
         layers = list(model)  # type: ignore[call-overload]
         hidden = pasted(nn.Sequential(*layers[:4])(private.inputs), draws)
         features = nn.Sequential(*layers[4:9])(hidden) * masks[0] / 0.75
@@ -74,9 +74,9 @@ def test_a_client_trains_on_maps_that_are_pasted_as_its_draws_say(scenario: Buil
 
 def test_weights_keep_their_names_and_other_passes_let_features_pass(scenario: Build) -> None:
     world, plain = world_with(scenario, per_sample=True), worlds.build(scenario(**TABLES))
-    assert list(world.first_weights) == list(plain.first_weights)
-    _, truth = local_training(world, world.first_weights, 1, 0)
-    model, twin = world.new_model(), plain.new_model()
+    assert list(world.models.first_weights) == list(plain.models.first_weights)
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
+    model, twin = world.models.new(), plain.models.new()
     inputs = truth.private[0].inputs
     assert shown() == {}
     assert torch.equal(model.eval()(inputs), twin.eval()(inputs))
@@ -88,17 +88,17 @@ def test_weights_keep_their_names_and_other_passes_let_features_pass(scenario: B
 
 def test_the_same_arguments_give_the_same_bits_and_the_truth_explains_the_gradient(scenario: Build) -> None:
     world = world_with(scenario, per_sample=True)
-    (first, truth), (second, again) = (local_training(world, world.first_weights, 2, 1) for _ in range(2))
+    (first, truth), (second, again) = (local_training(world, world.models.first_weights, 2, 1) for _ in range(2))
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert all(torch.equal(truth.draws[0][name], again.draws[0][name]) for name in truth.draws[0])
-    at_truth = objective_at_truth(world.model_with(world.first_weights), first, truth, cross_entropy)
+    at_truth = objective_at_truth(world.models.holding(world.models.first_weights), first, truth, cross_entropy)
     assert at_truth == pytest.approx(0.0, abs=1e-9)
 
 
 def test_switched_off_it_is_plain_training_with_labels_as_probabilities(scenario: Build) -> None:
     world, plain = world_with(scenario, probability=0.0), worlds.build(scenario(**TABLES))
-    ours, _ = local_training(world, world.first_weights, 1, 0)
-    theirs, _ = local_training(plain, plain.first_weights, 1, 0)
+    ours, _ = local_training(world, world.models.first_weights, 1, 0)
+    theirs, _ = local_training(plain, plain.models.first_weights, 1, 0)
     for name, tensor in theirs.tensors.items():
         assert torch.allclose(ours.tensors[name], tensor, atol=1e-7)
 
@@ -117,7 +117,7 @@ def test_a_layer_without_such_maps_is_refused(scenario: Build, settings: dict[st
 
 def test_what_does_not_fit_is_refused_before_training(scenario: Build) -> None:
     with pytest.raises(NotApplicable, match=r"no layer is called '33'"):
-        world_with(scenario, at="33").new_model()
+        world_with(scenario, at="33").models.new()
     with pytest.raises(ScenarioError, match="it mixes pairs of maps of a batch, but a batch holds 1"):
         worlds.build(scenario(**{**TABLES, "federation": {"batch_size": 1}}, components=[OWN])).check()
     for others, name in (([{"name": "cutmix"}], "CutMix"), ([OWN], "FeatureCutMix")):

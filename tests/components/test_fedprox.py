@@ -43,8 +43,8 @@ def test_one_step_from_the_received_weights_is_unchanged(scenario: Build, federa
     near = worlds.build(
         scenario(federation={"batch_size": 4, **federation}, components=[{"name": "fedprox", "mu": 5.0}])
     )
-    first, _ = local_training(plain, plain.first_weights, 1, 0)
-    second, _ = local_training(near, near.first_weights, 1, 0)
+    first, _ = local_training(plain, plain.models.first_weights, 1, 0)
+    second, _ = local_training(near, near.models.first_weights, 1, 0)
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
 
 
@@ -58,18 +58,20 @@ def test_several_steps_equal_a_plain_loop_and_drift_less_the_larger_mu(scenario:
                 components=[{"name": "fedprox", "mu": mu}],
             )
         )
-        update, _ = local_training(world, world.first_weights, 1, 0)
-        model = world.new_model()
+        update, _ = local_training(world, world.models.first_weights, 1, 0)
+        model = world.models.new()
         descent = torch.optim.SGD(model.parameters(), lr=0.1)
-        for batch in world.batches(1, 0):
+        for batch in world.data.batches(1, 0):
             descent.zero_grad()
             nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
             for name, p in model.named_parameters():
                 assert p.grad is not None
-                p.grad += mu * (p.detach() - world.first_weights[name])
+                p.grad += mu * (p.detach() - world.models.first_weights[name])
             descent.step()
         for name, tensor in model.state_dict().items():
-            torch.testing.assert_close(world.first_weights[name] - update.tensors[name], tensor, rtol=1e-5, atol=1e-6)
-        drifts.append(float(world.layout.flat(update.tensors, update.buffers).norm()))
+            torch.testing.assert_close(
+                world.models.first_weights[name] - update.tensors[name], tensor, rtol=1e-5, atol=1e-6
+            )
+        drifts.append(float(world.models.layout.flat(update.tensors, update.buffers).norm()))
     assert drifts == sorted(drifts, reverse=True)
     assert drifts[3] < 0.8 * drifts[0]

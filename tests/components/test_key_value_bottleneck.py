@@ -234,16 +234,16 @@ def test_only_values_are_trained_and_all_else_stays_bit_by_bit(scenario: Build) 
     settings = {"algorithm": "fedavg", "clients": 2, "local_steps": 4, "batch_size": 8}
     world = worlds.build(scenario(model=MLP, components=[SMALL], federation=settings))
     world.check()
-    assert list(world.parameters) == ["table.entries.weight"]
-    before = world.first_weights
+    assert list(world.models.parameters) == ["table.entries.weight"]
+    before = world.models.first_weights
     update, _ = local_training(world, before, 1, 0)
     assert list(update.tensors) == ["table.entries.weight"]
     assert not update.buffers
-    after = world.model_with(before).state_dict()
+    after = world.models.holding(before).state_dict()
     local_training(world, before, 1, 0)
     for name, tensor in after.items():
         assert torch.equal(tensor, before[name]) is (name != "table.entries.weight")
-    assert not world.sites  # a frozen encoder does not drop out
+    assert not world.models.sites  # a frozen encoder does not drop out
 
 
 def test_the_encoder_stays_in_evaluation_and_gets_no_gradient() -> None:
@@ -341,12 +341,14 @@ def test_a_model_that_does_not_end_there_is_refused_before_the_first_round(scena
         def forward(self, x: Tensor) -> Tensor:
             return super().forward(x)[:, :3]
 
-    reason = own.refuses(world.rules, prepared(Narrow(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 10))).float())
+    reason = own.refuses(world.facts.rules, prepared(Narrow(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 10))).float())
     assert reason == "its keys look at 6 features, but the encoder returns 3"
-    reason = own.refuses(world.rules, prepared(nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 4))).float())
+    reason = own.refuses(
+        world.facts.rules, prepared(nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 4))).float()
+    )
     assert reason == "the model returns (2, 4), expected (examples, 10 classes)"
     image = nn.Sequential(nn.Unflatten(1, (1, 1, 1)), nn.Linear(8, 6), nn.Linear(6, 10))
-    reason = own.refuses(world.rules, prepared(image).float())
+    reason = own.refuses(world.facts.rules, prepared(image).float())
     assert reason is not None
     assert reason.startswith("its encoder returns shape (2, 1, 1, 1, 8, 6)")
     both = [{"name": "multi-sample-dropout", "samples": 2}, SMALL]
@@ -368,5 +370,5 @@ def test_vectorized_and_dp_sgd_train_it(scenario: Build) -> None:
     check(built("vectorized", []))
     private = built("local", [{"name": "dp-sgd", "noise_multiplier": 1.0}])
     private.check()
-    update, _ = local_training(private, private.first_weights, 1, 0)
+    update, _ = local_training(private, private.models.first_weights, 1, 0)
     assert bool((update.tensors["table.entries.weight"] != 0).all())  # noise hides which cells were read

@@ -17,7 +17,7 @@ SMOOTHING = {"name": "label-smoothing", "smoothing": 0.2}
 
 def test_it_moves_a_share_to_all_classes(scenario: Build) -> None:
     world = worlds.build(scenario(components=[SMOOTHING], federation={"batch_size": 3}))
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     labels = truth.private[0].labels
     assert torch.allclose(truth.batches[0].labels, torch.where(F.one_hot(labels, 10) == 1, 0.82, 0.02))
     assert torch.equal(truth.batches[0].inputs, truth.private[0].inputs)
@@ -26,9 +26,9 @@ def test_it_moves_a_share_to_all_classes(scenario: Build) -> None:
 
 def test_the_loss_is_that_of_torch(scenario: Build) -> None:
     world = worlds.build(scenario(model={"name": "mlp", "dropout": 0.0}, components=[SMOOTHING]))
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     with torch.no_grad():
-        outputs = world.model_with(world.first_weights)(truth.private[0].inputs)
+        outputs = world.models.holding(world.models.first_weights)(truth.private[0].inputs)
     expected = F.cross_entropy(outputs, truth.private[0].labels, label_smoothing=0.2)
     assert update.loss == pytest.approx(float(expected), rel=1e-6)
 
@@ -37,7 +37,7 @@ def test_mixed_labels_are_smoothed_too(scenario: Build) -> None:
     mixing = {"name": "cutmix", "mode": "mixup", "probability": 1.0}
     federation = {"batch_size": 4, "clients": 2}
     mixed, both = (
-        local_training(world, world.first_weights, 1, 0)[1].batches[0].labels
+        local_training(world, world.models.first_weights, 1, 0)[1].batches[0].labels
         for world in (
             worlds.build(scenario(components=own, federation=federation)) for own in ([mixing], [mixing, SMOOTHING])
         )

@@ -132,13 +132,13 @@ def test_an_output_layer_may_be_trained_in_full() -> None:
 def test_only_adapters_travel(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2}]))
     world.check()
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert sorted(update.tensors) == ["4.lora_a.weight", "4.lora_b.weight"]
 
 
 def test_only_b_travels_where_a_is_frozen(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(components=[{"name": "lora", "targets": ["4"], "rank": 2, "trains": "b"}]))
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert sorted(update.tensors) == ["4.lora_b.weight"]
 
 

@@ -151,7 +151,7 @@ def test_masks_of_a_clients_steps_are_independent_too() -> None:
         "federation": {"algorithm": "fedavg", "batch_size": 2, "clients": 2, "local_steps": 3},
     }
     world = worlds.build(parse(raw, "test"))
-    _, truth = local_training(world, world.first_weights, 1, 0)
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
     rows = torch.stack([mask.reshape(6, 800) for (mask,) in truth.masks])
     assert stats.binomtest(int(rows.sum()), rows.numel(), 0.7).pvalue > 1e-4
     for one, other in ((0, 1), (0, 2), (1, 2)):
@@ -231,7 +231,7 @@ def test_it_is_accepted_by_the_federation_and_by_dp_sgd(defenses: list[dict[str,
     }
     world = worlds.build(parse(raw, "test"))
     world.check()
-    assert [site.shape for site in world.sites] == [(2, 3, 16)]
+    assert [site.shape for site in world.models.sites] == [(2, 3, 16)]
 
 
 def test_the_distance_to_the_expected_gradient_falls_like_the_root_of_samples() -> None:

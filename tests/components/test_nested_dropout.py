@@ -188,7 +188,7 @@ def test_without_a_width_every_length_is_as_likely_and_with_none_nothing_is_cut(
     assert prefix_odds(7, math.inf) == pytest.approx([1 / 7] * 7)
     own = scenario(components=[{"name": "nested-dropout", "eta": math.inf}])
     again = worlds.build(Scenario.model_validate_json(own.model_dump_json()))
-    assert again.sites[-1].odds == pytest.approx([1 / 24] * 24)
+    assert again.models.sites[-1].odds == pytest.approx([1 / 24] * 24)
     assert dropout_sites(nested(eta=0), (5,), 2) == ()
 
 
@@ -211,7 +211,7 @@ def test_maps_and_more_channels_than_there_are_are_refused_before_training(scena
         worlds.build(wide).check()
     convolutional = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Dropout(0.5), nn.Flatten(), nn.Linear(72, 10))
     own = component()
-    rules = worlds.build(scenario()).rules
+    rules = worlds.build(scenario()).facts.rules
     reason = own.refuses(rules, own.prepare(convolutional, torch.Generator()))
     assert reason == "it cuts feature vectors, but its layer gets maps of shape (2, 6, 6)"
 
@@ -230,7 +230,7 @@ def test_it_runs_in_a_client_under_dp_sgd_and_with_clients_trained_together(
         )
     )
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     if not defenses:
         cohort.check(world)
         length = int(truth.masks[0][0][0].sum())
@@ -240,11 +240,11 @@ def test_it_runs_in_a_client_under_dp_sgd_and_with_clients_trained_together(
 
 def test_the_length_that_an_attacker_read_is_compared_with_the_clients(scenario: Build) -> None:
     world = worlds.build(scenario(components=[{"name": "nested-dropout", "eta": 3.0}], model={"dropout": 0.0}))
-    _, truth = local_training(world, world.first_weights, 1, 0)
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
     length = float(truth.masks[0][0][0].sum())
     guess = Reconstruction(truth.batches[0].inputs, truth.batches[0].labels, None, 0.0, 1, 1, (), "")
-    (own,) = world.components
-    model = world.model_with(world.first_weights)
+    (own,) = world.stack.components
+    model = world.models.holding(world.models.first_weights)
     assert own.scores(model, truth, guess) == {}
     told = replace(guess, found={"nested-dropout.6": torch.tensor(length + 2)})
     assert own.scores(model, truth, told) == {"distance between the k at '6' and that found": 2.0}
@@ -267,11 +267,11 @@ def test_trained_features_are_ordered_so_that_a_short_prefix_answers_nearly_as_w
     accuracies = {}
     for name, components in (("plain", []), ("nested", [{"name": "nested-dropout", "eta": 10.0}])):
         world = worlds.build(parse({**raw, "components": components}, "test"))
-        weights = world.first_weights
+        weights = world.models.first_weights
         for round_ in (1, 2, 3):
             update, _ = local_training(world, weights, round_, 0)
             weights = {key: t - update.tensors[key] for key, t in weights.items()}
-        model, test = world.model_with(weights), world.dataset.test
+        model, test = world.models.holding(weights), world.data.dataset.test
         with torch.no_grad(), without_dropout():
             features = model[:3](test.inputs)  # type: ignore[index]
         logits = (features * (torch.arange(32) < 10)) @ model.get_parameter("4.weight").T

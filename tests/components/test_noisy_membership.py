@@ -8,11 +8,11 @@ from benchmarks.noisy_membership import NOISE, TRAININGS, _separated, _with_nois
 
 def test_others_carry_wrong_labels_of_the_same_law() -> None:
     world = world_of(TRAININGS["cross-entropy"], 0)
-    clean = world_of(TRAININGS["cross-entropy"], 0, noise=0.0).dataset
+    clean = world_of(TRAININGS["cross-entropy"], 0, noise=0.0).data.dataset
     others = _with_noise(clean.test, clean.class_names, 0)
-    for noisy, own in ((world.dataset.train.labels, clean.train.labels), (others.labels, clean.test.labels)):
+    for noisy, own in ((world.data.dataset.train.labels, clean.train.labels), (others.labels, clean.test.labels)):
         assert float((noisy != own).double().mean()) == pytest.approx(NOISE, abs=0.01)
-    assert (len(world.dataset.train), len(others)) == (1000, 4000)
+    assert (len(world.data.dataset.train), len(others)) == (1000, 4000)
 
 
 def test_a_lower_loss_speaks_for_a_member() -> None:

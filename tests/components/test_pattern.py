@@ -59,12 +59,13 @@ class MeanOfPublic(ModelComponent[Config]):
 
 
 def world_with(scenario: Build, *components: object) -> World:
-    return replace(worlds.build(scenario()), components=components)  # type: ignore[arg-type]
+    world = worlds.build(scenario())
+    return replace(world, stack=replace(world.stack, components=components))
 
 
 def entry_of(world: World) -> tuple[WireEntry, object]:
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    return WireEntry(1, 0, world.first_weights, update), truth
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    return WireEntry(1, 0, world.models.first_weights, update), truth
 
 
 def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(scenario: Build) -> None:
@@ -91,12 +92,12 @@ def test_an_attacker_learns_of_components_only_if_granted(scenario: Build) -> No
 
 def test_an_objective_takes_the_place_of_the_cross_entropy_for_client_and_attacker(scenario: Build) -> None:
     plain, doubled = worlds.build(scenario()), world_with(scenario, Doubled(Config()))
-    once, _ = local_training(plain, plain.first_weights, 1, 0)
-    twice, truth = local_training(doubled, doubled.first_weights, 1, 0)
+    once, _ = local_training(plain, plain.models.first_weights, 1, 0)
+    twice, truth = local_training(doubled, doubled.models.first_weights, 1, 0)
     for name, tensor in once.tensors.items():
         assert torch.allclose(twice.tensors[name], 2.0 * tensor, atol=1e-6)
     outputs, labels = torch.randn(2, 3), torch.tensor([0, 1])
-    entry = WireEntry(3, 0, doubled.first_weights, twice)
+    entry = WireEntry(3, 0, doubled.models.first_weights, twice)
     seen = observe(doubled, entry, truth, {"batch-size"})
     assert torch.equal(seen.loss(outputs, labels), 6.0 * F.cross_entropy(outputs, labels))
     with pytest.raises(FedsimError, match="no place for loss terms such as Doubled"):
@@ -106,13 +107,13 @@ def test_an_objective_takes_the_place_of_the_cross_entropy_for_client_and_attack
 def test_two_objectives_or_a_federation_that_does_not_fit_end_in_one_sentence(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="Doubled and Doubled both say what a client minimises"):
         world_with(scenario, Doubled(Config()), Doubled(Config())).check()
-    single = scenario(components=[{"name": "fedprox"}])
+    single = worlds.build(scenario(components=[{"name": "fedprox"}]))
     with pytest.raises(ScenarioError, match=r"component 'fedprox' does not fit: it needs two examples\."):
-        replace(worlds.build(single), components=(Shift(Config()),)).check()
+        replace(single, stack=replace(single.stack, components=(Shift(Config()),))).check()
 
 
 def test_first_values_may_depend_on_public_examples_alone(scenario: Build) -> None:
     world = world_with(scenario, MeanOfPublic(Config()))
-    expected = world.dataset.test.inputs.flatten(1).mean(0)
-    assert torch.equal(world.first_weights["centre"], expected)
-    assert torch.equal(world.new_model().get_buffer("centre"), expected)
+    expected = world.data.dataset.test.inputs.flatten(1).mean(0)
+    assert torch.equal(world.models.first_weights["centre"], expected)
+    assert torch.equal(world.models.new().get_buffer("centre"), expected)

@@ -49,7 +49,7 @@ class _Sentences(nn.Module):
 def labelled(scenario: Build, component: dict[str, Any]) -> World:
     """Clients whose sentences are labelled by how many of their words have a tag."""
     world = worlds.build(scenario(**TAGS, components=[component]))
-    own = world.dataset
+    own = world.data.dataset
     train, test = (Batch(b.inputs, (b.labels > 0).sum(1).clamp_max(CLASSES - 1)) for b in (own.train, own.test))
     spec = replace(own.spec, classes=CLASSES)
 
@@ -57,16 +57,17 @@ def labelled(scenario: Build, component: dict[str, Any]) -> World:
         with seeding.contained(3):
             return _Sentences(spec.vocabulary or 0)
 
-    return replace(world, dataset=replace(own, train=train, test=test, spec=spec), own_model=model)
+    dataset = replace(own, train=train, test=test, spec=spec)
+    return replace(world, data=replace(world.data, dataset=dataset), own_model=model)
 
 
 def test_a_sentence_s_features_are_cut_to_the_drawn_prefix(scenario: Build) -> None:
     world = labelled(scenario, {"name": "nested-dropout", "eta": 3.0})
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     (batch,), ((mask,),) = truth.batches, truth.masks
-    twin = _Sentences(world.dataset.spec.vocabulary or 0)
-    twin.load_state_dict(world.first_weights)
+    twin = _Sentences(world.data.dataset.spec.vocabulary or 0)
+    twin.load_state_dict(world.models.first_weights)
     loss = F.cross_entropy(twin.score(twin.features(batch.inputs) * mask), batch.labels)
     for (name, _), gradient in zip(
         twin.named_parameters(), torch.autograd.grad(loss, list(twin.parameters())), strict=True
@@ -78,15 +79,15 @@ def test_a_sentence_s_features_are_cut_to_the_drawn_prefix(scenario: Build) -> N
 def test_a_tagger_s_features_are_cut_at_every_token(scenario: Build) -> None:
     world = worlds.build(scenario(**TAGS, components=[{"name": "nested-dropout", "eta": 3.0}]))
     world.check()
-    (site,) = world.sites
+    (site,) = world.models.sites
     assert site.name == "lm_head.dropout"
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     length = int(truth.masks[0][0][0, 0].sum())
     assert 0 < length < 16
     score = update.tensors["lm_head.score.weight"]
     assert score[:, :length].any(0).all()
     assert not score[:, length:].any()
-    model, inputs = world.model_with(world.first_weights), truth.batches[0].inputs
+    model, inputs = world.models.holding(world.models.first_weights), truth.batches[0].inputs
     with injected_masks(replaced(site, len(inputs)), truth.masks[0]):
         whole = model(inputs)
     hidden: list[Tensor] = []
@@ -110,11 +111,15 @@ def test_a_layer_that_runs_twice_in_a_pass_has_no_length_of_its_own(scenario: Bu
 def test_values_of_pooled_sentences_are_read_and_trained_alone(scenario: Build) -> None:
     world = labelled(scenario, BOTTLENECK)
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     (batch,) = truth.batches
-    model = bottleneck_of(world.model_with(world.first_weights))
-    twin = _Sentences(world.dataset.spec.vocabulary or 0)
-    inner = {name.removeprefix("encoder."): t for name, t in world.first_weights.items() if name.startswith("encoder.")}
+    model = bottleneck_of(world.models.holding(world.models.first_weights))
+    twin = _Sentences(world.data.dataset.spec.vocabulary or 0)
+    inner = {
+        name.removeprefix("encoder."): t
+        for name, t in world.models.first_weights.items()
+        if name.startswith("encoder.")
+    }
     twin.load_state_dict(inner, strict=False)
     features, lookup = twin.features(batch.inputs), model.lookup
     read = model.read(batch.inputs)
@@ -136,12 +141,14 @@ def test_values_of_pooled_sentences_are_read_and_trained_alone(scenario: Build) 
 def test_two_networks_choose_each_other_s_sentences(scenario: Build, same: bool) -> None:
     world = labelled(scenario, {"name": "co-teaching", "forget_rate": 0.25, "same_batch": same})
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     (batch,), (masks,) = truth.batches, truth.masks
     networks = []
     for name in ("first", "second"):
-        twin = _Sentences(world.dataset.spec.vocabulary or 0)
-        twin.load_state_dict({k.removeprefix(f"{name}."): t for k, t in world.first_weights.items() if name in k})
+        twin = _Sentences(world.data.dataset.spec.vocabulary or 0)
+        twin.load_state_dict(
+            {k.removeprefix(f"{name}."): t for k, t in world.models.first_weights.items() if name in k}
+        )
         networks.append(twin)
     parts = [slice(None)] * 2 if same else [slice(4), slice(4, None)]
     places, chosen = torch.arange(8), []

@@ -59,8 +59,8 @@ def test_it_trains_beside_cutmix_to_the_same_bits_each_time_or_says_why_not(name
     if told is not None:
         assert name in told
         return
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    again, _ = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    again, _ = local_training(world, world.models.first_weights, 1, 0)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in update.tensors.values())
     assert all(torch.equal(tensor, again.tensors[key]) for key, tensor in update.tensors.items())
     assert any(bool(tensor.any()) for tensor in update.tensors.values())
@@ -77,10 +77,10 @@ def test_many_clients_at_once_equal_one_after_the_other_or_the_engine_says_why_n
         assert told.endswith("Use engine = 'local'.")
         return
     clients = [0, 1, 2]
-    together = cohort.cohort_training(world, world.first_weights, 1, clients, [{} for _ in clients])
+    together = cohort.cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     for client, vector in zip(clients, together.vectors, strict=True):
-        alone, _ = local_training(world, world.first_weights, 1, client)
-        expected = world.layout.flat(alone.tensors, alone.buffers)
+        alone, _ = local_training(world, world.models.first_weights, 1, client)
+        expected = world.models.layout.flat(alone.tensors, alone.buffers)
         assert torch.dist(vector, expected) <= cohort.ROUNDING * expected.norm()
 
 
@@ -92,7 +92,7 @@ def test_dp_sgd_takes_it_or_says_why_the_guarantee_would_not_hold(name: str, sce
         assert "dp-sgd" in told or name in told
         assert told.rstrip().endswith(".")
         return
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert all(bool(torch.isfinite(tensor).all()) for tensor in update.tensors.values())
 
 
@@ -101,10 +101,10 @@ def test_three_at_once_train_and_each_leaves_its_mark(scenario: Build) -> None:
     three = (CUTMIX, {"name": "multi-sample-dropout", "samples": 4}, codebook)
     world = world_of(scenario, *three)
     world.check()
-    _, truth = local_training(world, world.first_weights, 1, 0)
-    model = world.model_with(world.first_weights)
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
+    model = world.models.holding(world.models.first_weights)
     assert model(truth.batches[0].inputs).shape == (4, 4, 10)
-    assert any("code" in key for key in world.first_weights)
+    assert any("code" in key for key in world.models.first_weights)
     assert all(bool((batch.labels.sum(1) - 1.0).abs().lt(1e-6).all()) for batch in truth.batches)
 
 

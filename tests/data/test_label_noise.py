@@ -52,14 +52,14 @@ def test_a_scenario_spoils_training_labels_alone_and_the_seed_says_which(scenari
     clean = worlds.build(scenario())
     first, again = (worlds.build(scenario(label_noise={"rate": 0.4})) for _ in range(2))
     other = worlds.build(scenario(label_noise={"rate": 0.4}, seed=4))
-    true, noisy = clean.dataset.train.labels, first.dataset.train.labels
+    true, noisy = clean.data.dataset.train.labels, first.data.dataset.train.labels
     expected = sum(int(0.4 * int((true == label).sum()) + 1e-9) for label in range(10))
     assert int((noisy != true).sum()) == expected
-    assert torch.equal(noisy, again.dataset.train.labels)
-    assert not torch.equal(noisy, other.dataset.train.labels)
-    assert torch.equal(first.dataset.test.labels, clean.dataset.test.labels)
-    assert all(torch.equal(a, b) for a, b in zip(first.shares, clean.shares, strict=True))
-    assert clean.dataset.train.labels is true
+    assert torch.equal(noisy, again.data.dataset.train.labels)
+    assert not torch.equal(noisy, other.data.dataset.train.labels)
+    assert torch.equal(first.data.dataset.test.labels, clean.data.dataset.test.labels)
+    assert all(torch.equal(a, b) for a, b in zip(first.data.shares, clean.data.shares, strict=True))
+    assert clean.data.dataset.train.labels is true
 
 
 def test_a_wrong_table_is_named(scenario: Build) -> None:

@@ -102,10 +102,10 @@ def test_the_client_owns_the_drawing_and_nothing_else() -> None:
     world = world_around(torch.tensor(STROKES).reshape(28, 28) / 255, 3, Setting(rate=0.25))
     _, truth = observed(world, "ignores")
     assert truth.batches[0].labels.tolist() == [3]
-    spec = world.dataset.spec
+    spec = world.data.dataset.spec
     pixels = truth.batches[0].inputs * spec.std[0] + spec.mean[0]
     assert torch.allclose(pixels.flatten() * 255, torch.tensor(STROKES, dtype=torch.float32), atol=1e-3)
-    assert len(world.dataset.train) == 1
+    assert len(world.data.dataset.train) == 1
 
 
 @pytest.mark.parametrize(

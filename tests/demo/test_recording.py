@@ -55,11 +55,11 @@ def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Atta
     found = attack_of(attacker, 2, TINY.frames[-1])(
         observation, seeding.generator(world.scenario.seed, f"demo {attacker}")
     )
-    items, order = score_items(found, truth.private[0], world.dataset.spec)
+    items, order = score_items(found, truth.private[0], world.data.dataset.spec)
     run = scene(recording, rate=0.5, batch=2, protection="noise", noise=1.0).runs[attacker]
     assert run.psnr == pytest.approx([item.psnr for item in items], abs=0.051)
     assert (run.used, run.stopped) == (found.iterations, found.stopped)
-    shown = to_pixels(found.inputs[order], world.dataset.spec)[:, 0].permute(1, 0, 2).reshape(28, 56)
+    shown = to_pixels(found.inputs[order], world.data.dataset.spec)[:, 0].permute(1, 0, 2).reshape(28, 56)
     assert np.abs(greys(run.strip)[-28:] - shown.numpy()).max() <= 0.5 / 15 + 0.5 / 255
 
 
@@ -108,7 +108,7 @@ def test_processes_record_the_same(recording: Recording) -> None:
 
 def test_the_largest_batch_is_shown_and_its_labels(recording: Recording) -> None:
     world = world_of(Setting(batch=2))
-    batch = next(world.batches(1, 0))
+    batch = next(world.data.batches(1, 0))
     assert recording.labels == tuple(batch.labels.tolist())
     assert greys(recording.originals).shape == (28, 56)
     assert any("masks" in sentence for sentence in recording.threat)

@@ -115,7 +115,7 @@ def test_the_record_tells_the_whole_story(scenario: Build, tmp_path: Path) -> No
     stored = RunFolder(tmp_path / "run").read_arrays()
     guess = stored[f"{attack.victims[0].arrays}/guesses"]
     assert guess.shape == (1, 1, 8, 8)
-    dataset = build_world(scenario(**SHORT)).dataset
+    dataset = build_world(scenario(**SHORT)).data.dataset
     public = to_pixels(dataset.test.inputs, dataset.spec).numpy()
     errors = [float(np.square(one - guess[0]).sum()) for one in public]
     beside = stored[f"{attack.victims[0].arrays}/public"]
@@ -127,7 +127,8 @@ def test_a_test_set_that_clients_train_on_is_not_public(
     scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world = build_world(scenario(**SHORT))
-    same = replace(world, dataset=replace(world.dataset, test=world.dataset.train))
+    dataset = replace(world.data.dataset, test=world.data.dataset.train)
+    same = replace(world, data=replace(world.data, dataset=dataset))
     monkeypatch.setattr(runner, "shared", lambda _: same)
     record = run(scenario(**SHORT), tmp_path / "run")
     stored = RunFolder(tmp_path / "run").read_arrays()

@@ -53,9 +53,9 @@ def federation(scenario: Callable[..., Scenario], **changes: Any) -> World:
 
 def test_a_client_trains_a_tagger_and_its_tags_can_be_granted(scenario: Callable[..., Scenario]) -> None:
     world = federation(scenario)
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     assert update.tensors["lm_head.score.weight"].shape == (2, 16)
-    entry = WireEntry(1, 0, world.first_weights, update)
+    entry = WireEntry(1, 0, world.models.first_weights, update)
     assert replay(world, entry).matches
     seen = observe.observe(world, entry, truth, ("labels", "batch-size", "dropout-rates"))
     assert seen.labels is not None
@@ -70,8 +70,8 @@ def test_a_tagger_of_spans_is_judged_by_their_f1(scenario: Callable[..., Scenari
     path.write_text("\n\n".join(f"word{d}\tO\nAda\tB-person" for d in range(9)))
     world = federation(scenario, data={"name": "conll", "path": str(path)}, federation={"clients": 2})
     names = ("O", "B-person")
-    assert world.dataset.class_names == names
-    weights = {name: torch.zeros_like(tensor) for name, tensor in world.first_weights.items()}
+    assert world.data.dataset.class_names == names
+    weights = {name: torch.zeros_like(tensor) for name, tensor in world.models.first_weights.items()}
     always = {name: {**weights, "lm_head.score.bias": F.one_hot(torch.tensor(names.index(name)), 2).float()}
               for name in names}  # fmt: skip
     measured = {name: evaluate_model(world, always[name]) for name in names}

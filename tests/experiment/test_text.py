@@ -149,7 +149,7 @@ def built(scenario: Callable[..., Scenario], tables: dict[str, Any], **changes: 
 
 def started(world: World) -> None:
     world.check()
-    world.new_model()
+    world.models.new()
 
 
 def test_a_client_trains_on_sentences_and_can_be_replayed(
@@ -158,15 +158,15 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
     settings = {**tables["federation"], "algorithm": "fedavg", "local_epochs": 2, "optimizer": {"name": "adam"}}
     world = built(scenario, tables, federation=settings)
     world.check()
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     assert truth.batches[0].inputs.shape == (2, 12)
     assert len(truth.masks[0]) == 7
-    entry = WireEntry(1, 0, world.first_weights, update)
+    entry = WireEntry(1, 0, world.models.first_weights, update)
     assert replay(world, entry).matches
-    loss, accuracy, span_f1, spearman = evaluate_model(world, world.first_weights)
+    loss, accuracy, span_f1, spearman = evaluate_model(world, world.models.first_weights)
     assert (span_f1, spearman) == (None, None)
-    labels = world.dataset.test.labels
-    outputs = world.model_with(world.first_weights).eval()(world.dataset.test.inputs)
+    labels = world.data.dataset.test.labels
+    outputs = world.models.holding(world.models.first_weights).eval()(world.data.dataset.test.inputs)
     assert loss == pytest.approx(cross_entropy(outputs, labels).item())
     assert accuracy == pytest.approx(float((outputs.argmax(-1) == labels)[labels != -100].double().mean()))
 
@@ -174,10 +174,10 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
 def test_clients_trained_together_send_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:
     world = built(scenario, tables, federation={**tables["federation"], "engine": "vectorized"})
     cohort.check(world)
-    trained = cohort.cohort_training(world, world.first_weights, 1, [0, 2], [{}, {}])
+    trained = cohort.cohort_training(world, world.models.first_weights, 1, [0, 2], [{}, {}])
     for client, (vector, count, loss) in zip((0, 2), trained.rows(), strict=True):
-        alone, _ = local_training(world, world.first_weights, 1, client)
-        expected = world.layout.flat(alone.tensors, alone.buffers)
+        alone, _ = local_training(world, world.models.first_weights, 1, client)
+        expected = world.models.layout.flat(alone.tensors, alone.buffers)
         assert float((vector - expected).norm()) <= cohort.ROUNDING * float(expected.norm())
         assert (count, loss) == (alone.examples, pytest.approx(alone.loss, rel=cohort.ROUNDING))
 
@@ -197,7 +197,7 @@ def test_defenses_that_say_so_work_on_text(
 ) -> None:
     world = built(scenario, tables, defenses=[{"name": name}], **around(name, tables))
     world.check()
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())
 
 
@@ -208,7 +208,7 @@ def test_codebooks_and_private_training_stand_in_a_language_model(
     settings = {**tables["federation"], "sampling": "poisson"}
     world = built(scenario, tables, components=[codebook], federation=settings, defenses=[{"name": "dp-sgd"}])
     world.check()
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert any("codes" in name for name in update.tensors)
 
 
@@ -218,7 +218,7 @@ def test_several_masks_stand_in_front_of_the_scores_of_tokens(
     several = registry.get("component", "multi-sample-dropout")
     component = several.make(several.config.model_validate({"samples": 3}))
     model = component.prepare(Tagger(), torch.Generator())
-    rules = replace(built(scenario, tables).rules, shape=(4,), classes=7, vocabulary=7, label_shape=(4,))
+    rules = replace(built(scenario, tables).facts.rules, shape=(4,), classes=7, vocabulary=7, label_shape=(4,))
     assert component.refuses(rules, model) is None
     tokens = torch.randint(7, (2, 4), generator=torch.Generator().manual_seed(0))
     assert model(tokens).shape == (2, 3, 4, 7)

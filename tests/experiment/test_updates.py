@@ -53,7 +53,7 @@ def test_a_defense_that_changes_uploads_leaves_both_sides(
     assert [update.raw_is_wire for update in arm.updates] == [False]
     arrays = stored(tmp_path / "run" / arm.updates[0].file)
     world = worlds.build(built)
-    sent, truth = local_training(world, world.first_weights, 1, 0, {})
+    sent, truth = local_training(world, world.models.first_weights, 1, 0, {})
     for side, tensors in (("wire", sent.tensors), ("raw", truth.raw.tensors)):
         for name, tensor in tensors.items():
             kept = torch.from_numpy(arrays[f"round-1/client-0/{side}/{name}"])

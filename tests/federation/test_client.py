@@ -19,9 +19,9 @@ Build = Callable[..., Scenario]
 
 def oracle(world: worlds.World, **settings: float) -> Tensors:
     """The same local training with torch's own optimizer and a model of its own."""
-    model = world.new_model()
+    model = world.models.new()
     descent = torch.optim.SGD(model.parameters(), **settings)
-    for step, batch in enumerate(world.batches(1, 0)):
+    for step, batch in enumerate(world.data.batches(1, 0)):
         with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, step)):
             loss = F.cross_entropy(model(batch.inputs), batch.labels)
         descent.zero_grad()
@@ -43,16 +43,16 @@ def test_fedavg_equals_a_plain_training_loop(scenario: Build, ours: dict[str, fl
             federation={"algorithm": "fedavg", "local_steps": 5, "batch_size": 8, "optimizer": {"name": "sgd", **ours}}
         )
     )
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     expected = oracle(world, **theirs)
     for parameter, delta in update.tensors.items():
-        assert torch.allclose(world.first_weights[parameter] - delta, expected[parameter], atol=1e-6)
+        assert torch.allclose(world.models.first_weights[parameter] - delta, expected[parameter], atol=1e-6)
 
 
 def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_masks(scenario: Build) -> None:
     world = worlds.build(scenario(federation={"batch_size": 3}))
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    model = world.new_model()
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    model = world.models.new()
     with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, 0)) as recording:
         loss = F.cross_entropy(model(truth.batches[0].inputs), truth.batches[0].labels)
     for expected, actual in zip(
@@ -67,12 +67,12 @@ def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_mask
 
 def test_repetition_gives_the_same_bits_whatever_ran_between(scenario: Build) -> None:
     world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 3, "batch_size": 4}))
-    first, _ = local_training(world, world.first_weights, 2, 1)
-    local_training(world, world.first_weights, 1, 3)
+    first, _ = local_training(world, world.models.first_weights, 2, 1)
+    local_training(world, world.models.first_weights, 1, 3)
     torch.rand(5)
-    second, _ = local_training(world, world.first_weights, 2, 1)
+    second, _ = local_training(world, world.models.first_weights, 2, 1)
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
-    other, _ = local_training(world, world.first_weights, 3, 1)
+    other, _ = local_training(world, world.models.first_weights, 3, 1)
     assert any(not torch.equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
 
 
@@ -80,8 +80,8 @@ def test_local_steps_pass_over_the_share_before_they_repeat(scenario: Build) -> 
     world = worlds.build(
         scenario(federation={"clients": 100, "algorithm": "fedavg", "local_steps": 6, "batch_size": 4})
     )
-    share = len(world.shares[0])
-    seen = [tuple(row.flatten().tolist()) for batch in world.batches(1, 0) for row in batch.inputs]
+    share = len(world.data.shares[0])
+    seen = [tuple(row.flatten().tolist()) for batch in world.data.batches(1, 0) for row in batch.inputs]
     one_pass = seen[: share - share % 4]
     assert len(set(one_pass)) == len(one_pass)
 
@@ -94,12 +94,12 @@ def test_batch_norm_statistics_travel_as_buffers(scenario: Build) -> None:
             federation={"batch_size": 2},
         )
     )
-    update, _ = local_training(world, world.first_weights, 1, 0)
-    changed = world.model_with(world.first_weights)
-    changed(next(world.batches(1, 0)).inputs)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
+    changed = world.models.holding(world.models.first_weights)
+    changed(next(world.data.batches(1, 0)).inputs)
     for name, buffer in changed.named_buffers():
         if buffer.is_floating_point():
-            assert torch.equal(world.first_weights[name] - update.buffers[name], buffer)
+            assert torch.equal(world.models.first_weights[name] - update.buffers[name], buffer)
     assert any("running_mean" in name for name in update.buffers)
 
 
@@ -140,8 +140,8 @@ def draws(scenario: Build, round_: int, client: int) -> Drawing:
     """What a defense draws in one client's round of two steps."""
     defense = Drawing()
     world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
-    world = replace(world, defenses=(defense,))
-    local_training(world, world.first_weights, round_, client)
+    world = replace(world, stack=replace(world.stack, defenses_as_written=(defense,)))
+    local_training(world, world.models.first_weights, round_, client)
     return defense
 
 
@@ -173,10 +173,11 @@ class Overwriting(Defense[Config]):
 
 def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) -> None:
     world = worlds.build(scenario(federation={"algorithm": "fedavg", "local_steps": 2, "batch_size": 4}))
-    received = {name: tensor.clone() for name, tensor in world.first_weights.items()}
+    received = {name: tensor.clone() for name, tensor in world.models.first_weights.items()}
     plain, _ = local_training(world, received, 1, 0)
-    update, _ = local_training(replace(world, defenses=(Overwriting(Config()),)), received, 1, 0)
-    for name, tensor in world.first_weights.items():
+    overwriting = replace(world.stack, defenses_as_written=(Overwriting(Config()),))
+    update, _ = local_training(replace(world, stack=overwriting), received, 1, 0)
+    for name, tensor in world.models.first_weights.items():
         assert torch.equal(received[name], tensor)
     for name, tensor in plain.tensors.items():
         assert torch.equal(update.tensors[name], tensor)

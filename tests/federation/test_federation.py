@@ -26,7 +26,7 @@ Build = Callable[..., Scenario]
 def by_hand(world: worlds.World, rounds: int) -> Tensors:
     """FedSGD or FedAvg as a bare loop over all clients."""
     settings = world.scenario.federation
-    weights = dict(world.first_weights)
+    weights = dict(world.models.first_weights)
     for round_ in range(1, rounds + 1):
         updates = [local_training(world, weights, round_, client)[0] for client in range(settings.clients)]
         weights = stepped(weights, updates)
@@ -181,4 +181,4 @@ def test_server_reports_rounds_in_order(scenario: Build) -> None:
     seen: list[RoundRecord] = []
     train(world_json, seen.append)
     assert [record.round for record in seen] == [1, 2, 3]
-    assert apps.evaluate_model(worlds.shared(world_json), worlds.shared(world_json).first_weights)[1] < 0.5
+    assert apps.evaluate_model(worlds.shared(world_json), worlds.shared(world_json).models.first_weights)[1] < 0.5

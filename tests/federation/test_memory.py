@@ -36,7 +36,7 @@ MEMORIES = st.dictionaries(
 def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
     """A bare loop that keeps a memory for each client: a copy that becomes the memory if the round counts."""
     world = worlds.build(scenario)
-    weights = dict(world.first_weights)
+    weights = dict(world.models.first_weights)
     memories: dict[int, Memory] = {}
     for record in rounds:
         updates = []
@@ -156,10 +156,10 @@ def test_a_kept_optimizer_of_one_client_equals_torchs_that_never_stopped(scenari
     built = scenario(federation=federation, model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0})
     journal = run(built)
     world = worlds.build(built)
-    model = world.new_model()
+    model = world.models.new()
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
     for round_ in range(1, 6):
-        for batch in world.batches(round_, 0):
+        for batch in world.data.batches(round_, 0):
             adam.zero_grad()
             torch.nn.functional.cross_entropy(model(batch.inputs), batch.labels).backward()
             adam.step()

@@ -114,14 +114,14 @@ def world_with(scenario: Build, *names: str, **tables: Any) -> worlds.World:
 
 
 def trained(world: worlds.World) -> tuple[Update, Any]:
-    return local_training(world, world.first_weights, 1, 0)
+    return local_training(world, world.models.first_weights, 1, 0)
 
 
 def test_a_defense_may_change_the_model_before_everybody_gets_it(scenario: Build) -> None:
     world = world_with(scenario, "deepening")
     update, _ = trained(world)
     assert list(update.tensors)[-2:] == ["1.weight", "1.bias"]
-    assert world.new_model().state_dict().keys() == world.first_weights.keys()
+    assert world.models.new().state_dict().keys() == world.models.first_weights.keys()
 
 
 def test_a_changed_batch_is_trained_on_and_the_private_one_is_what_counts(scenario: Build) -> None:
@@ -138,7 +138,7 @@ def test_a_changed_batch_is_trained_on_and_the_private_one_is_what_counts(scenar
 def test_a_term_is_added_to_the_loss(scenario: Build) -> None:
     world = world_with(scenario, "shrinking", model={"name": "mlp", "width": 8, "depth": 1, "dropout": 0.0})
     update, truth = trained(world)
-    model, batch = world.new_model(), truth.batches[0]
+    model, batch = world.models.new(), truth.batches[0]
     outputs = model(batch.inputs)
     loss = F.cross_entropy(outputs, batch.labels) + outputs.square().sum()
     for expected, actual in zip(
@@ -190,8 +190,8 @@ def test_the_engine_that_trains_clients_together_refuses_what_needs_a_step(scena
 def test_poisson_batches_hold_each_example_independently(scenario: Build) -> None:
     federation = {"sampling": "poisson", "batch_size": 9, "clients": 40, "algorithm": "fedavg", "local_steps": 200}
     world = worlds.build(scenario(federation=federation))
-    share = world.shares[0]
-    batches = list(world.choices(0, torch.Generator().manual_seed(1)))
+    share = world.data.shares[0]
+    batches = list(world.data.choices(0, torch.Generator().manual_seed(1)))
     rate = 9 / len(share)
     sizes = torch.tensor([float(len(batch)) for batch in batches])
     assert all(len(batch.unique()) == len(batch) for batch in batches)
@@ -214,9 +214,11 @@ def test_an_empty_batch_is_a_step_without_a_gradient_of_examples(scenario: Build
     assert 0 < len(empty) < 6
     assert [victim.client for victim in victims] == list(range(6))
     assert record.arms[0].replay_matches
-    update, _ = local_training(world := worlds.build(scenario(**tables)), world.first_weights, 1, empty[0].client)
+    update, _ = local_training(
+        world := worlds.build(scenario(**tables)), world.models.first_weights, 1, empty[0].client
+    )
     assert (update.examples, update.loss) == (0, 0.0)
     assert not any(tensor.any() for tensor in update.tensors.values())
     defended = world_with(scenario, "perexample", **tables)
-    update, _ = local_training(defended, defended.first_weights, 1, empty[0].client)
+    update, _ = local_training(defended, defended.models.first_weights, 1, empty[0].client)
     assert all((tensor == 1.0).all() for tensor in update.tensors.values())

@@ -36,7 +36,7 @@ def fates(scenario: Scenario, steps: int = 1) -> dict[tuple[int, int], participa
 def by_hand(scenario: Scenario, rounds: list[RoundRecord]) -> Tensors:
     """FedSGD or FedAvg as a bare loop over the clients that counted."""
     world = worlds.build(scenario)
-    weights = dict(world.first_weights)
+    weights = dict(world.models.first_weights)
     for record in rounds:
         updates = [local_training(world, weights, record.round, client)[0] for client in who_counted(record)]
         if not updates:
@@ -232,7 +232,7 @@ def test_a_run_in_which_nobody_ever_counts_ends_with_its_first_weights(scenario:
     )
     journal = run(built)
     assert [len(record.failures) for record in journal.rounds] == [3, 3]
-    assert model_hash(journal.weights) == model_hash(worlds.build(built).first_weights)
+    assert model_hash(journal.weights) == model_hash(worlds.build(built).models.first_weights)
     assert journal.entries == []
 
 

@@ -82,7 +82,7 @@ def test_masked_and_ideal_end_in_the_same_model(scenario: Build, drops: dict[str
         if drops
         else set()
     )
-    assert model_hash(ideal.weights) != model_hash(worlds.build(scenario(**tables)).first_weights)
+    assert model_hash(ideal.weights) != model_hash(worlds.build(scenario(**tables)).models.first_weights)
 
 
 def test_a_ring_of_neighbours_ends_in_the_same_model_too(scenario: Build) -> None:
@@ -132,7 +132,7 @@ def test_the_observed_sum_is_the_mean_of_the_clients_updates(scenario: Build) ->
     built = scenario(federation={"clients": 4, "batch_size": 2}, threat=SUM, secure_aggregation={})
     assert built.secure_aggregation is not None
     world = worlds.build(built)
-    updates = [local_training(world, world.first_weights, 1, client)[0] for client in range(4)]
+    updates = [local_training(world, world.models.first_weights, 1, client)[0] for client in range(4)]
     for journal, tolerance in ((run(built), built.secure_aggregation.step), (run(plain(built)), 1e-7)):
         (entry,) = journal.entries
         assert (entry.client, entry.clients, entry.update.examples) == (0, (0, 1, 2, 3), 8)
@@ -252,7 +252,7 @@ def test_an_aborted_round_changes_no_weight(scenario: Build, mode: str) -> None:
     built = scenario(participation={"crashing": [0, 2]}, threat=SUM, secure_aggregation={"mode": mode})
     journal = run(built)
     assert failures(journal) == [(1, "client 0", "crash"), (1, "client 2", "crash"), (1, "round", "aborted")]
-    assert model_hash(journal.weights) == model_hash(worlds.build(built).first_weights)
+    assert model_hash(journal.weights) == model_hash(worlds.build(built).models.first_weights)
     assert not journal.entries
 
 
@@ -409,7 +409,7 @@ def test_a_total_weight_that_does_not_fit_is_told_before_the_first_round(scenari
         "federation": {"clients": 4, "algorithm": "fedavg", "local_epochs": 2, "batch_size": 50},
         "threat": SUM,
     }
-    total = 2 * len(worlds.build(scenario(**tables)).dataset.train)
+    total = 2 * len(worlds.build(scenario(**tables)).data.dataset.train)
     settings = {"modulus_bits": 32}
     expected = (
         rf"secure_aggregation.modulus_bits: a total weight of {total} .*at least 34.*aggregation.weighted = false"
@@ -427,7 +427,7 @@ POISSON: dict[str, Any] = {"clients": 6, "sampling": "poisson", "batch_size": 5}
 def test_a_poisson_batch_may_hold_all_that_its_client_owns(scenario: Build, settings: dict[str, Any]) -> None:
     """Both moduli hold the expected 30 examples a round, and not what Poisson sampling may draw."""
     tables: dict[str, Any] = {"federation": {**POISSON, "rounds": 2}, "threat": SUM}
-    owned = len(worlds.build(scenario(**tables)).dataset.train)
+    owned = len(worlds.build(scenario(**tables)).data.dataset.train)
     expected = rf"a total weight of {owned} does not fit: .*may draw all that it owns into every Poisson batch"
     with pytest.raises(ScenarioError, match=expected) as refused:
         run(scenario(**tables, secure_aggregation=settings))
@@ -443,7 +443,7 @@ def test_an_empty_batch_is_a_contribution_of_weight_zero(scenario: Build, mode: 
     built = scenario(**tables, secure_aggregation={"mode": mode})
     assert built.secure_aggregation is not None
     world = worlds.build(built)
-    drawn = [sum(map(len, world.drawn(1, client))) for client in range(6)]
+    drawn = [sum(map(len, world.data.drawn(1, client))) for client in range(6)]
     assert 0 in drawn
     assert any(drawn)
     secure, without = run(built), run(plain(built))
@@ -461,7 +461,9 @@ def test_an_empty_batch_is_a_contribution_of_weight_zero(scenario: Build, mode: 
 def test_a_round_in_which_every_batch_is_empty_changes_nothing(scenario: Build, secure: dict[str, str] | None) -> None:
     federation = {**POISSON, "clients": 2, "batch_size": 1, "rounds": 12}
     world = worlds.build(scenario(federation=federation, threat=SUM))
-    sizes = [sum(len(drawn) for client in (0, 1) for drawn in world.drawn(round_, client)) for round_ in range(1, 13)]
+    sizes = [
+        sum(len(drawn) for client in (0, 1) for drawn in world.data.drawn(round_, client)) for round_ in range(1, 13)
+    ]
     empty = sizes.index(0) + 1
     tables: dict[str, Any] = {"federation": {**federation, "rounds": empty}, "secure_aggregation": secure}
     journal = run(scenario(**tables, threat={**SUM, "rounds": [empty]}))
@@ -484,7 +486,7 @@ def test_the_largest_sum_counts_what_dp_sgd_states(scenario: Build, passes: dict
     with pytest.raises(ScenarioError, match="a total weight of 10240 "):
         run(built)
     world = worlds.build(built)
-    assert local_training(world, world.first_weights, 1, 0)[0].examples == 1024
+    assert local_training(world, world.models.first_weights, 1, 0)[0].examples == 1024
 
 
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
@@ -501,11 +503,11 @@ def test_examples_are_counted_and_losses_averaged_whatever_the_weights(
         secure_aggregation={"mode": mode},
     )
     world, journal, without = worlds.build(built), run(built), run(plain(built))
-    owned = sum(map(len, world.shares))
+    owned = sum(map(len, world.data.shares))
     (entry,) = journal.entries
     assert entry.update.examples == without.entries[0].update.examples == 2 * owned
-    losses = [local_training(world, world.first_weights, 1, client)[0].loss for client in range(3)]
-    sizes = [len(share) if weighted else 1 for share in world.shares]
+    losses = [local_training(world, world.models.first_weights, 1, client)[0].loss for client in range(3)]
+    sizes = [len(share) if weighted else 1 for share in world.data.shares]
     expected = sum(loss * size for loss, size in zip(losses, sizes, strict=True)) / sum(sizes)
     # Losses up to 64 are rounded to one of 2^22 levels.
     assert journal.rounds[0].training_loss == pytest.approx(expected, abs=2 * 64.0 / (2**22 - 1) + 1e-6)
@@ -619,13 +621,13 @@ def test_a_model_that_mixes_examples_is_refused_under_attacks_on_the_sum(
 def test_the_loss_fits_whatever_the_clipping_range(scenario: Build, loss: float) -> None:
     built = scenario(threat=SUM, secure_aggregation={"clipping_range": 0.01})
     world = worlds.build(built)
-    own = summand(world, torch.zeros(world.layout.size), 7, loss, 1, 0)
+    own = summand(world, torch.zeros(world.models.layout.size), 7, loss, 1, 0)
     assert own is not None
     mean, weight, found = mean_of(world, own)
     assert weight == 7
     assert found == pytest.approx(min(loss, 64.0), abs=2 * 64.0 / (2**22 - 1) + 1e-5)
     assert float(mean.abs().max()) <= 2 * 0.01 / (2**22 - 1)
-    assert summand(world, torch.zeros(world.layout.size), 7, math.nan, 1, 0) is None
+    assert summand(world, torch.zeros(world.models.layout.size), 7, math.nan, 1, 0) is None
 
 
 def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -641,7 +643,7 @@ def test_worker_processes_carry_the_memory_between_the_stages(scenario: Build, m
 def test_every_client_rounds_by_its_own_draws_in_every_round(scenario: Build) -> None:
     """Were all rounded alike, their errors would not average out, and would tell of differences between clients."""
     world = worlds.build(scenario(threat=SUM, secure_aggregation={}))
-    values = torch.linspace(-1, 1, world.layout.size)
+    values = torch.linspace(-1, 1, world.models.layout.size)
     levels = [summand(world, values, 1, 1.0, round_, client) for round_, client in ((1, 0), (1, 1), (2, 0), (1, 0))]
     first, other_client, other_round, again = (own for own in levels if own is not None)
     assert torch.equal(first, again)

@@ -37,7 +37,7 @@ def server(scenario: Scenario) -> tuple[Aggregation, Journal, worlds.World]:
     world = worlds.build(scenario)
     journal = Journal(lambda _record: None)
     strategy = Aggregation(world, range(scenario.federation.clients), journal)
-    first = ArrayRecord(dict(world.first_weights))
+    first = ArrayRecord(dict(world.models.first_weights))
     assert strategy.configure_train(1, first, ConfigRecord(), _NoGrid())
     return strategy, journal, world
 
@@ -45,7 +45,7 @@ def server(scenario: Scenario) -> tuple[Aggregation, Journal, worlds.World]:
 def replies_of(world: worlds.World) -> list[Any]:
     """Updates of many magnitudes, so that another order of additions would give other bits."""
     generator = torch.Generator().manual_seed(5)
-    size = world.layout.size
+    size = world.models.layout.size
     return [
         Reply(client, torch.randn(size, generator=generator) * 10.0**client, 1 + client, 0.5)
         for client in range(world.scenario.federation.clients)
@@ -88,7 +88,7 @@ def test_who_does_not_answer_is_a_failure_and_the_others_count(scenario: Build) 
 def test_vectors_of_the_wrong_size_or_not_finite_are_failures(scenario: Build, value: float) -> None:
     strategy, _, world = server(scenario())
     sent = replies_of(world)
-    size = world.layout.size
+    size = world.models.layout.size
     sent[0] = Reply(0, torch.ones(size - 1), 1, 0.5)
     broken = torch.ones(size)
     broken[7] = value
@@ -101,7 +101,7 @@ def test_vectors_of_the_wrong_size_or_not_finite_are_failures(scenario: Build, v
 
 def test_an_update_whose_sum_overflows_is_finite_all_the_same(scenario: Build) -> None:
     strategy, _, world = server(scenario(federation={"clients": 1}))
-    strategy.aggregate_train(1, [Reply(0, torch.full((world.layout.size,), 1e38), 1, 0.5)])  # type: ignore[list-item]
+    strategy.aggregate_train(1, [Reply(0, torch.full((world.models.layout.size,), 1e38), 1, 0.5)])  # type: ignore[list-item]
     assert strategy.tally.failures == []
 
 
@@ -123,7 +123,7 @@ def test_updates_are_forgotten_once_they_are_added(scenario: Build) -> None:
     def arriving() -> Iterator[Any]:
         nonlocal most
         for client in range(50):
-            vector = torch.ones(world.layout.size)
+            vector = torch.ones(world.models.layout.size)
             alive.append(weakref.ref(vector))
             gc.collect()
             most = max(most, sum(ref() is not None for ref in alive))

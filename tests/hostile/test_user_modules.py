@@ -92,7 +92,7 @@ def test_a_module_that_cannot_be_used_is_one_sentence(scenario: Callable[..., Sc
 @pytest.mark.parametrize("name", SOUND)
 def test_a_module_that_is_only_unusual_is_trained(scenario: Callable[..., Scenario], name: str) -> None:
     world = build(scenario, name)
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())
     assert any(bool(tensor.any()) for tensor in update.tensors.values())
 

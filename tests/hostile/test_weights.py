@@ -29,14 +29,14 @@ class Malicious:
 
 def started(scenario: Build, path: Path) -> worlds.World:
     world = worlds.build(scenario(model={"name": "mlp", "width": 24, "depth": 2, "checkpoint": str(path)}))
-    assert world.first_weights
+    assert world.models.first_weights
     return world
 
 
 def test_a_pt_file_gives_the_first_weights(scenario: Build, tmp_path: Path) -> None:
-    own = worlds.build(scenario(model={"name": "mlp", "width": 24, "depth": 2}, seed=99)).first_weights
+    own = worlds.build(scenario(model={"name": "mlp", "width": 24, "depth": 2}, seed=99)).models.first_weights
     torch.save(own, tmp_path / "good.pt")
-    loaded = started(scenario, tmp_path / "good.pt").first_weights
+    loaded = started(scenario, tmp_path / "good.pt").models.first_weights
     assert loaded.keys() == own.keys()
     assert all(torch.equal(loaded[name], own[name]) for name in own)
 

@@ -33,7 +33,7 @@ def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
 
 
 def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:
-    spec = world.dataset.spec
+    spec = world.data.dataset.spec
     return with_composites(score_items(found, distinct(truth.private), spec), found, truth, spec)
 
 
@@ -69,7 +69,7 @@ def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched:
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
-    pixels, originals = (to_pixels(x, world.dataset.spec) for x in (shown, truth.private[0].inputs))
+    pixels, originals = (to_pixels(x, world.data.dataset.spec) for x in (shown, truth.private[0].inputs))
     region = inside(pasted.boxes, 8, 8)
     for item in items:
         errors = []

@@ -29,11 +29,11 @@ class Deed:
 @pytest.mark.parametrize("ending", [".pt", ".pth"])
 def test_weights_of_torch_are_the_first_weights(ending: str, scenario: Build, tmp_path: Path) -> None:
     path = tmp_path / f"own{ending}"
-    own = {name: torch.randn_like(t) for name, t in worlds.build(scenario(model=MODEL)).first_weights.items()}
+    own = {name: torch.randn_like(t) for name, t in worlds.build(scenario(model=MODEL)).models.first_weights.items()}
     torch.save(own, path)
     world = worlds.build(scenario(model={**MODEL, "checkpoint": str(path)}))
-    assert world.first_weights.keys() == own.keys()
-    assert all(torch.equal(world.first_weights[name], own[name]) for name in own)
+    assert world.models.first_weights.keys() == own.keys()
+    assert all(torch.equal(world.models.first_weights[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize("how", [torch.save, lambda value, path: path.write_bytes(pickle.dumps(value))])
@@ -41,5 +41,5 @@ def test_a_file_that_is_a_program_is_refused_and_not_run(how: Any, scenario: Bui
     path, written = tmp_path / "evil.pt", tmp_path / "done"
     how({"1.weight": Deed(written)}, path)
     with pytest.raises(ScenarioError, match=r"model.checkpoint: cannot read weights from .*evil.pt"):
-        _ = worlds.build(scenario(model={**MODEL, "checkpoint": str(path)})).first_weights
+        _ = worlds.build(scenario(model={**MODEL, "checkpoint": str(path)})).models.first_weights
     assert not written.exists()

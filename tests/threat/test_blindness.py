@@ -13,7 +13,6 @@ import pytest
 import torch
 from rich.console import Console
 from rich.progress import Progress as Bars
-from tests.test_observe import holds, reachable, tensors
 
 from fedsim.cli import display
 from fedsim.core.hooks import Attack
@@ -25,6 +24,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import Progress
 from fedsim.threat.replay import Replay
+from tests.threat.test_observe import holds, reachable, tensors
 
 Build = Callable[..., Scenario]
 KNOWLEDGE = get_args(Knowledge)
@@ -118,7 +118,7 @@ def test_nothing_is_reached_but_what_is_granted(
     told = scenario(**{**tables, "threat": {**tables.get("threat", {}), "knows": knows}})
     run(told, tmp_path / "run")
     assert len(spy.reached) >= 2
-    secrets = spy.private(runner.shared(told.model_dump_json()).dataset.spec, knows)
+    secrets = spy.private(runner.shared(told.model_dump_json()).data.dataset.spec, knows)
     for found in spy.reached:
         assert found, "the walk found nothing at all: it proves nothing"
         for kind, own in secrets.items():
@@ -159,9 +159,9 @@ def test_text_and_its_tokenizer_reach_no_sentence(scenario: Build, spy: Spy, tmp
     )
     run(told, tmp_path / "run")
     world = runner.shared(told.model_dump_json())
-    secrets = spy.private(world.dataset.spec, ["draws"])
-    tokenizer = tensors(world.dataset.tokenizer)
-    texts = [item for item in reachable(world.dataset.tokenizer) if isinstance(item, str)]
+    secrets = spy.private(world.data.dataset.spec, ["draws"])
+    tokenizer = tensors(world.data.dataset.tokenizer)
+    texts = [item for item in reachable(world.data.dataset.tokenizer) if isinstance(item, str)]
     assert not any(document in text for text in texts for document in documents)
     assert len(spy.reached) == 2
     for found in spy.reached:

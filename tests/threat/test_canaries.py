@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from fedsim.cli import app
+from fedsim.cli.main import app
 from fedsim.core import registry
 from fedsim.core.hooks import Defense, Here, Rules
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
@@ -87,10 +87,10 @@ def test_one_that_forgets_its_noise_is(scenario: Callable[..., Scenario]) -> Non
 def test_canaries_leave_what_is_public_alone(scenario: Callable[..., Scenario]) -> None:
     world = worlds.build(scenario(defenses=[{"name": "dp-sgd"}], **TABLES))
     included = torch.tensor([True, False] * (CANARIES // 2))
-    with_canaries = canaries._with_canaries(world, included, 1.0)
-    assert with_canaries.rules == world.rules
-    (drawn,) = list(with_canaries.drawn(1, 0))
-    assert torch.equal(drawn, len(world.dataset.train) + included.nonzero()[:, 0])
+    with_canaries, _ = canaries._with_canaries(world, included, 1.0)
+    assert with_canaries.facts.rules == world.facts.rules
+    (drawn,) = list(with_canaries.data.drawn(1, 0))
+    assert torch.equal(drawn, len(world.data.dataset.train) + included.nonzero()[:, 0])
 
 
 @pytest.mark.usefixtures("forgetful")

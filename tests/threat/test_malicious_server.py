@@ -11,7 +11,7 @@ import torch
 from fedsim import report
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import OnStep
-from fedsim.experiment import runner, train
+from fedsim.experiment import runner
 from fedsim.federation.journal import Journal
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
@@ -45,17 +45,17 @@ def recorded(scenario: Scenario, path: Path) -> RunRecord:
 
 
 def trained(scenario: Scenario) -> Journal:
-    return train(scenario.model_dump_json(), lambda _round: None)
+    return runner.train(scenario.model_dump_json(), lambda _round: None)
 
 
 @pytest.mark.parametrize("attack", [RTF, {"name": "trap-weights"}])
 def test_every_world_of_a_scenario_holds_the_same_bits(scenario: Build, attack: dict[str, Any]) -> None:
     built = scenario(**{**MALICIOUS, "attacks": [attack]}, model=RELU_MLP)
-    first = worlds.build(built).first_weights
+    first = worlds.build(built).models.first_weights
     torch.rand(7)
-    second = worlds.build(Scenario.model_validate_json(built.model_dump_json())).first_weights
+    second = worlds.build(Scenario.model_validate_json(built.model_dump_json())).models.first_weights
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
-    other = worlds.build(scenario(**{**MALICIOUS, "attacks": [attack]}, model=RELU_MLP, seed=4)).first_weights
+    other = worlds.build(scenario(**{**MALICIOUS, "attacks": [attack]}, model=RELU_MLP, seed=4)).models.first_weights
     assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
 
 
@@ -67,7 +67,7 @@ def test_both_engines_send_the_same_crafted_weights(scenario: Build, attack: dic
         trained(scenario(**tables, federation={**federation, "engine": engine})).entries
         for engine in ("local", "vectorized")
     )
-    crafted = worlds.build(scenario(**tables, federation=federation)).crafted.tensors
+    crafted = worlds.build(scenario(**tables, federation=federation)).models.crafted.tensors
     assert [entry.round for entry in local] == [entry.round for entry in vectorized] == [1, 2]
     for one, other in zip(local, vectorized, strict=True):
         assert all(torch.equal(one.received[name], tensor) for name, tensor in crafted.items())
@@ -83,7 +83,7 @@ def test_the_model_trains_on_between_attacked_rounds(scenario: Build) -> None:
         "federation": {"batch_size": 4, "rounds": 3},
         "threat": {"server": "malicious", "rounds": [3]},
     }
-    crafted = worlds.build(scenario(**tables)).crafted.tensors
+    crafted = worlds.build(scenario(**tables)).models.crafted.tensors
     journal = trained(scenario(**tables))
     (entry,) = journal.entries
     assert all(torch.equal(entry.received[name], tensor) for name, tensor in crafted.items())
@@ -92,10 +92,10 @@ def test_the_model_trains_on_between_attacked_rounds(scenario: Build) -> None:
 
 def test_the_clients_own_layers_are_left_alone_by_an_inserted_block(scenario: Build) -> None:
     world, honest = worlds.build(scenario(**MALICIOUS)), worlds.build(scenario(federation={"batch_size": 4}))
-    assert world.crafted.added == world.crafted.tensors.keys() == {"0.1.weight", "0.1.bias", "0.3.weight"}
-    for name, tensor in honest.first_weights.items():
-        assert torch.equal(world.first_weights[f"1.{name}"], tensor)
-    assert not honest.crafted.tensors
+    assert world.models.crafted.added == world.models.crafted.tensors.keys() == {"0.1.weight", "0.1.bias", "0.3.weight"}
+    for name, tensor in honest.models.first_weights.items():
+        assert torch.equal(world.models.first_weights[f"1.{name}"], tensor)
+    assert not honest.models.crafted.tensors
 
 
 def test_a_checkpoint_belongs_to_the_clients_own_model(scenario: Build, tmp_path: Path) -> None:

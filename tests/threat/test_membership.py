@@ -91,14 +91,14 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
     built = scenario(**SMALL)
     journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
-    train, uses = world.dataset.train, membership.trained_on(world, journal.rounds)
-    drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.batches(round_, client)]
+    train, uses = world.data.dataset.train, membership.trained_on(world, journal.rounds)
+    drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.data.batches(round_, client)]
     assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
     used = {row for batch in drawn for row in rows(batch)}
     assert {row for row, count in zip(rows(train), uses, strict=True) if count} == used
     case = membership.of_model(world, journal)
     assert int(case.is_member.sum()) == 40 == len(case.is_member) // 2
-    test, reference = set(rows(world.dataset.test)), set(rows(case.observation.reference))
+    test, reference = set(rows(world.data.dataset.test)), set(rows(case.observation.reference))
     for row, is_member in zip(rows(case.observation.candidates), case.is_member, strict=True):
         assert row in (used if is_member else test)
         assert row not in reference
@@ -114,13 +114,13 @@ def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) 
         RoundRecord(round=2, cohort=(0, 2), training_loss=1.0, failures=aborted),
     ]
     uses = membership.trained_on(world, rounds)
-    assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.drawn(1, 0) for i in chosen})
+    assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.data.drawn(1, 0) for i in chosen})
 
 
 def test_members_of_updates_are_the_victims_own_batches(cases: Cases, scenario: Build) -> None:
     case = cases()["update"]
     world = worlds.build(scenario(**SMALL))
-    own = {row for round_ in (1, 2) for batch in world.batches(round_, 0) for row in rows(batch)}
+    own = {row for round_ in (1, 2) for batch in world.data.batches(round_, 0) for row in rows(batch)}
     candidates = zip(rows(case.observation.candidates), case.is_member, strict=True)
     found = {row for row, is_member in candidates if is_member}
     assert found <= own
@@ -134,7 +134,7 @@ def test_nothing_in_reach_says_who_is_a_member(cases: Cases, scenario: Build, ta
     plan = ShadowPlan(4, with_candidates=True)
     shadows = membership.shadows(case.observation, plan, 0, lambda _: None)
     found = tensors((case.observation, shadows))
-    dataset = worlds.build(scenario(**SMALL)).dataset
+    dataset = worlds.build(scenario(**SMALL)).data.dataset
     assert holds(found, case.observation.candidates.inputs), "the walk found nothing at all: it proves nothing"
     n, members = len(case.is_member), case.is_member
     marks = [tensor for tensor in found if tensor.numel() == n and not tensor.is_floating_point()]
@@ -200,7 +200,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
     world = worlds.build(built)
     used = membership.trained_on(world, journal.rounds).nonzero().flatten()
     case = membership.of_model(world, journal)
-    train = world.dataset.train
+    train = world.data.dataset.train
     weights = case.observation.train_shadow(
         Batch(train.inputs[used], train.labels[used]), seeding.generator(0, "shadow")
     )

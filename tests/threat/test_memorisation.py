@@ -119,8 +119,8 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     tables["federation"]["local_epochs"] = 1
     world = worlds.build(scenario(**tables))
     form = " ##."
-    planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.dataset.planted[:2])
-    world = replace(world, dataset=replace(world.dataset, planted=planted))
+    planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted[:2])
+    world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.exposed(world, journal)
     assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
@@ -144,7 +144,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     tables["federation"]["local_epochs"] = 1
     world = worlds.build(scenario(**tables))
     memorisation.check(world)
-    assert [own.kind for own in world.dataset.planted] == ["identity"] * 2 + ["address"] * 2
+    assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
     found = memorisation.exposed(world, journal)
     assert [(own.kind, own.repetitions) for own in found.summaries] == [

@@ -79,7 +79,7 @@ def test_neither_batch_nor_masks_can_be_reached(watched: Watched, algorithm: dic
         assert not any(holds(found, row) for row in batch.inputs)
     for mask in (mask for step in truth.masks for mask in step):
         assert not holds(found, mask)
-    assert not holds(found, world.dataset.train.inputs)
+    assert not holds(found, world.data.dataset.train.inputs)
 
 
 def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> None:
@@ -90,7 +90,7 @@ def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> N
     seen = next(updates(world))
     found = tensors(observe(world, seen.entry, seen.truth, ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])
-    for secret in (inputs, world.dataset.train.inputs, *seen.truth.private[0].inputs, *seen.truth.masks[0]):
+    for secret in (inputs, world.data.dataset.train.inputs, *seen.truth.private[0].inputs, *seen.truth.masks[0]):
         assert not holds(found, secret)
 
 
@@ -104,8 +104,8 @@ def test_a_malicious_server_reaches_nothing_private_either(watched: Watched, att
     )
     assert observation.threat.server == "malicious"
     found = tensors(observation)
-    assert holds(found, next(iter(world.crafted.tensors.values())))
-    for secret in (*truth.batches[0].inputs, truth.batches[0].inputs, *truth.masks[0], world.dataset.train.inputs):
+    assert holds(found, next(iter(world.models.crafted.tensors.values())))
+    for secret in (*truth.batches[0].inputs, truth.batches[0].inputs, *truth.masks[0], world.data.dataset.train.inputs):
         assert not holds(found, secret)
 
 
@@ -132,8 +132,10 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
         defenses=[{"name": "gradient-noise"}],
         components=[{"name": "cutmix"}],
     )
-    rounds = [local_training(world, world.first_weights, number, 0) for number in (1, 2)]
-    before, entry = (WireEntry(number, 0, world.first_weights, own[0]) for number, own in enumerate(rounds, start=1))
+    rounds = [local_training(world, world.models.first_weights, number, 0) for number in (1, 2)]
+    before, entry = (
+        WireEntry(number, 0, world.models.first_weights, own[0]) for number, own in enumerate(rounds, start=1)
+    )
     observation = observe(world, entry, rounds[1][1], knows, [(before, rounds[0][1])])
     sources = {own.source for own in observation.public}
     granted = {
@@ -141,7 +143,7 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
         "masks": observation.masks is not None,
         "batch-size": observation.batch_size == 2 and observation.update.examples == 2,
         "dropout-rates": all(site.rate > 0 for site in observation.sites),
-        "input-statistics": observation.spec == world.dataset.spec,
+        "input-statistics": observation.spec == world.data.dataset.spec,
         "defenses": "gradient-noise" in sources,
         "components": "cutmix" in sources,
         "draws": observation.draws is not None,
@@ -178,8 +180,8 @@ def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> Non
     assert observation.optimizer == "sgd"
     assert observation.optimizer_settings == {"learning_rate": 0.1, "momentum": 0.9}
     assert not observation.is_resumed
-    earlier = {0: ((1, world.first_weights),)}
-    again = observe(world, WireEntry(2, 0, world.first_weights, observation.update, earlier=earlier), truth, ALL)
+    earlier = {0: ((1, world.models.first_weights),)}
+    again = observe(world, WireEntry(2, 0, world.models.first_weights, observation.update, earlier=earlier), truth, ALL)
     assert again.is_resumed
     assert any("optimizer, sgd with step size 0.1" in sentence for sentence in describe(world))
 
@@ -246,9 +248,9 @@ def test_the_rate_of_attention_is_withheld_too(
 
 def test_the_update_is_a_copy_with_its_buffers(watched: Watched) -> None:
     _, truth, world = watched()
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     sent = replace(update, buffers={"mean": torch.ones(3)})
-    observation = observe(world, WireEntry(1, 0, world.first_weights, sent), truth, KNOWN)
+    observation = observe(world, WireEntry(1, 0, world.models.first_weights, sent), truth, KNOWN)
     for own, theirs in ((observation.update.tensors, sent.tensors), (observation.update.buffers, sent.buffers)):
         assert own
         for name, tensor in own.items():
@@ -282,7 +284,7 @@ def test_rates_that_cannot_be_withheld_are_refused(
 def test_a_granted_batch_size_may_be_none(watched: Watched) -> None:
     training = {"clients": 8, "sampling": "poisson", "algorithm": "fedavg", "local_steps": 3}
     _, _, world = watched(federation=training)
-    sizes = [tuple(len(drawn) for drawn in world.drawn(1, client)) for client in range(8)]
+    sizes = [tuple(len(drawn) for drawn in world.data.drawn(1, client)) for client in range(8)]
     client = next(client for client, own in enumerate(sizes) if not own[0] and any(own))
     observation, _, _ = watched(federation=training, client=client)
     assert observation.batch_size == 0

@@ -41,18 +41,18 @@ class VectorizedGrid(LocalGrid):
         return cast("Iterable[Message]", self._replies_to(messages))
 
     def _replies_to(self, orders: Orders) -> Iterator[Reply]:
-        together = max(1, min(_MOST_CLIENTS, _MOST_VALUES // max(1, self._world.layout.size)))
+        together = max(1, min(_MOST_CLIENTS, _MOST_VALUES // max(1, self._world.models.layout.size)))
         for start in range(0, len(orders.cohort), together):
             yield from self._trained(orders, orders.cohort[start : start + together])
 
     def _trained(self, orders: Orders, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
-        fates = {c: participation.fate(scenario, orders.round, c, world.steps(c)) for c in clients}
+        fates = {c: participation.fate(scenario, orders.round, c, world.data.steps(c)) for c in clients}
         present = [client for client in clients if fates[client] is None]
         self._spend(fates)
         memories = self._recalled(present, orders.counted)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
-        if world.remembers:
+        if world.facts.remembers:
             for client, memory in zip(present, memories, strict=True):
                 remember(self._state[client], orders.round, memory)
         rows = iter(trained.rows() if trained else ())
@@ -64,11 +64,11 @@ class VectorizedGrid(LocalGrid):
 
     def _spend(self, fates: Mapping[int, participation.Loss | None]) -> None:
         """Let every client that trained, in time or not, note what it cost; nothing but the client's state is told."""
-        if not self._world.client_mechanisms:
+        if not self._world.facts.client_mechanisms:
             return
         for client, fate in fates.items():
             if fate is None or not (fate.is_absent or fate.cause == "crash"):
-                spend(self._state.setdefault(client, RecordDict()), self._world.client_mechanisms)
+                spend(self._state.setdefault(client, RecordDict()), self._world.facts.client_mechanisms)
 
     def _reply(self, round_: int, client: int, vector: Tensor, examples: int, loss: float) -> Reply:
         """Return what the client sends: its update, or behind secure aggregation what it adds to the sum."""
@@ -81,7 +81,7 @@ class VectorizedGrid(LocalGrid):
         return failed(client, why.why, why.cause)
 
     def _recalled(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
-        if not self._world.remembers:
+        if not self._world.facts.remembers:
             return [{} for _ in clients]
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]
 

@@ -112,10 +112,10 @@ def test_log_cosh_does_not_overflow():
 def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, attack_named, psnr_of, rate):
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
-    observation = replace(observation, spec=world.dataset.spec)
+    observation = replace(observation, spec=world.data.dataset.spec)
     guess = solve(attack_named, observation, iterations=400)
-    scores = sorted(psnr_of(guess, truth, world.dataset.spec))
-    grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.dataset.spec))
+    scores = sorted(psnr_of(guess, truth, world.data.dataset.spec))
+    grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.data.dataset.spec))
     assert scores[4] > 20 > grey[-1]
     assert guess.masks is None
     assert guess.facts["numerical rank"] == 8
@@ -130,7 +130,7 @@ def test_some_noise_is_bearable(watched, attack_named, psnr_of):
     )
     guess = solve(attack_named, observation, iterations=400)
     assert guess.facts["numerical rank"] > 4
-    assert sorted(psnr_of(guess, truth, world.dataset.spec))[2] > 15
+    assert sorted(psnr_of(guess, truth, world.data.dataset.spec))[2] > 15
 
 
 def test_it_says_so_when_there_is_nothing_to_unmix(mixed, attack_named, without_information):

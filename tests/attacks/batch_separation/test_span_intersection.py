@@ -62,7 +62,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, siz
         data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": size}, knows=knows
     )
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.objective < 1e-9
 
@@ -200,7 +200,7 @@ def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
     guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > least
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.masks is None
 
 
@@ -210,7 +210,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     found = int(guess.facts["examples found"])
     assert 1 <= found <= 3
     assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
-    psnr = sorted(psnr_of(guess, truth, world.dataset.spec), reverse=True)
+    psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[found - 1] > 100
     assert not guess.inputs[found:].any()
 

@@ -83,7 +83,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, rat
     model = {**MLP, "bias": bias, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": size}, knows=knows)
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.objective < 1e-9
 
@@ -94,7 +94,7 @@ def test_photographs_come_back_exactly(watched, attack_named, psnr_of):
         model={**MLP, "dropout": 0.5},
         federation={"batch_size": 8, "clients": 2},
     )
-    assert min(psnr_of(solve(attack_named, observation), truth, world.dataset.spec)) > 100
+    assert min(psnr_of(solve(attack_named, observation), truth, world.data.dataset.spec)) > 100
 
 
 def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
@@ -147,7 +147,7 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
     )
     guess = solve(attack_named, observation, starts=64, rounds=1)
     assert any(row is not None for row in completed)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert guess.objective < 1e-9
 
 
@@ -158,7 +158,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     guess = solve(attack_named, observation, starts=256)
     assert guess.stopped.startswith("separated 2 of 6 examples")
     assert guess.facts["examples found"] == 2
-    psnr = sorted(psnr_of(guess, truth, world.dataset.spec), reverse=True)
+    psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[1] > 100
     assert int(guess.inputs.flatten(1).any(1).sum()) == 2
     assert guess.masks is None
@@ -198,7 +198,7 @@ def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
     guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > least
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.facts["numerical rank"] == 8
     assert guess.facts["noise"] > 1e-4
     assert guess.masks is None
@@ -217,7 +217,7 @@ def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
         update=replace(observation.update, tensors=rounded),
     )
     guess = solve(attack_named, summed)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 40
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 40
 
 
 def test_noise_without_zeros_gives_no_data(watched, attack_named):

@@ -76,7 +76,7 @@ def test_digits_in_single_precision(watched, attack_named, psnr_of, size, rate):
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(model=model, federation={"batch_size": size}, knows=("batch-size",))
     guess = solve(attack_named, replace(observation, labels=None))
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
 
 
 def test_the_batch_size_is_read_from_the_rank(toy, attack_named):

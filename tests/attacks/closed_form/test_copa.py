@@ -57,7 +57,7 @@ def test_relu_layers_of_some_width(toy, attack_named, strides):
 def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
     observation, truth, world = watched(model={"name": "convnet", "width": 16, "dropout": 0.25})
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 60
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 60
 
 
 def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_named):

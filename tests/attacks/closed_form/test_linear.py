@@ -64,7 +64,7 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
     model = {"name": "mlp", "width": 512, "depth": 3, "bias": bias, "dropout": rate}
     observation, truth, world = watched(data=data, model=model, knows=UNLABELLED)
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 120
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 120
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-9
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
@@ -94,7 +94,7 @@ def test_a_scale_free_activation_leaves_the_scale_a_guess(toy, attack_named, act
 def test_needs_no_knowledge(watched, attack_named, psnr_of, knows):
     observation, truth, world = watched(knows=knows)
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 100
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert any("rank-one residual" in note for note in guess.notes)
 
 
@@ -105,7 +105,7 @@ def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named,
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 45
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 45
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named,
     observation, truth, world = watched()
     guess = solve(attack_named, without_information(observation))
     grey = replace(guess, inputs=torch.zeros_like(guess.inputs))
-    assert psnr_of(guess, truth, world.dataset.spec) < psnr_of(grey, truth, world.dataset.spec)
+    assert psnr_of(guess, truth, world.data.dataset.spec) < psnr_of(grey, truth, world.data.dataset.spec)
 
 
 def test_the_model_keeps_its_weights_and_mode(watched, attack_named):

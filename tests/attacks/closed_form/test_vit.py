@@ -80,7 +80,7 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
     knows = ("batch-size", "dropout-rates", "input-statistics")
     observation, truth, world = watched(data=data, model={"name": "vit-small", "dropout": rate}, knows=knows)
     guess = solve(attack_named, observation)
-    assert min(psnr_of(guess, truth, world.dataset.spec)) > 110
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 110
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-6
     assert guess.masks is None
@@ -119,7 +119,7 @@ def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named,
     observation, truth, world = watched(data=CIFAR, model={"name": "vit-small"})
     guess = solve(attack_named, without_information(observation))
     grey = replace(guess, inputs=torch.zeros_like(guess.inputs))
-    assert psnr_of(guess, truth, world.dataset.spec) < psnr_of(grey, truth, world.dataset.spec)
+    assert psnr_of(guess, truth, world.data.dataset.spec) < psnr_of(grey, truth, world.data.dataset.spec)
     assert guess.objective > 0.1
 
 

@@ -48,8 +48,8 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
         assert 0 < int(rows.sum()) < rows.numel()
         assert torch.equal(guess.found[f"codebook.{place}"], rows)
         assert guess.facts[f"codes read at '{place}'"] == rows.sum()
-    (component,) = world.components
-    scores = component.scores(world.model_with(world.first_weights), truth, guess)
+    (component,) = world.stack.components
+    scores = component.scores(world.models.holding(world.models.first_weights), truth, guess)
     assert len(scores) == 4
     assert set(scores.values()) == {1.0}
     assert not guess.inputs.any()
@@ -65,8 +65,8 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
         expected = fired(observation, truth)
         for place in places:
             assert not bool((guess.found[f"codebook.{place}"] & ~expected[place]).any())
-        (component,) = world.components
-        read[loss] = component.scores(world.model_with(world.first_weights), truth, guess)
+        (component,) = world.stack.components
+        read[loss] = component.scores(world.models.holding(world.models.first_weights), truth, guess)
     name = "share of the codes fired at 'blocks.0.mlp' that were read"
     assert read["aeloss"][name] == 1.0
     assert read["base"][name] < 0.5  # only the class token is read behind the last block
@@ -79,11 +79,13 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
     fired_at_2, silent = rows[0].nonzero().flatten(), (~rows[0]).nonzero().flatten()
     rows[0, fired_at_2[0]] = False
     rows[0, silent[:4]] = True
-    (component,) = world.components
-    scores = component.scores(world.model_with(world.first_weights), truth, replace(guess, found={"codebook.2": rows}))
+    (component,) = world.stack.components
+    scores = component.scores(
+        world.models.holding(world.models.first_weights), truth, replace(guess, found={"codebook.2": rows})
+    )
     assert scores["share of the codes fired at '2' that were read"] == 0.5
     assert scores["share of the codes read at '2' that fired"] == 0.2
-    assert component.scores(world.model_with(world.first_weights), truth, replace(guess, found={})) == {}
+    assert component.scores(world.models.holding(world.models.first_weights), truth, replace(guess, found={})) == {}
 
 
 def test_the_record_holds_the_score(scenario):

@@ -35,8 +35,8 @@ def projections(width: int, codebooks: int, size: int) -> Tensor:
 
 
 def scores_of(world: worlds.World, truth: Any, guess: Any) -> dict[str, float]:
-    (component,) = world.components
-    return dict(component.scores(world.model_with(world.first_weights), truth, guess))
+    (component,) = world.stack.components
+    return dict(component.scores(world.models.holding(world.models.first_weights), truth, guess))
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])

@@ -35,7 +35,7 @@ def noisy(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observation,
         )
         seen = []
         for number in range(1, ROUNDS + 1):
-            received = weights(world.first_weights, number)
+            received = weights(world.models.first_weights, number)
             update, truth = local_training(world, received, number, 0)
             seen.append((WireEntry(number, 0, received, update), truth))
         knows = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses", "earlier-rounds")
@@ -68,7 +68,7 @@ def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     attack = RoundAveraging(RoundAveragingConfig.model_validate(settings))
     over = attack(observation, seeding.generator(1, "attack"))
     alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
-    scores = [score_items(found, truth.private[0], world.dataset.spec).items[0].psnr for found in (alone, over)]
+    scores = [score_items(found, truth.private[0], world.data.dataset.spec).items[0].psnr for found in (alone, over)]
     assert scores[1] > scores[0] + 6
     assert over.facts["rounds averaged"] == ROUNDS
     assert alone.facts["rounds averaged"] == 1

@@ -249,9 +249,9 @@ def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched)
     swapped = guess.inputs[[1, 0, 2, 3]]
     batch = Batch(truth.batches[0].inputs, torch.tensor([1, 1, 2, 3]))
     labels = batch.labels.clone()
-    before = score_items(Reconstruction(**{**vars(guess), "labels": labels}), batch, world.dataset.spec)
+    before = score_items(Reconstruction(**{**vars(guess), "labels": labels}), batch, world.data.dataset.spec)
     after = score_items(
-        Reconstruction(**{**vars(guess), "labels": labels, "inputs": swapped}), batch, world.dataset.spec
+        Reconstruction(**{**vars(guess), "labels": labels, "inputs": swapped}), batch, world.data.dataset.spec
     )
     assert [item.psnr for item in before.items] == [item.psnr for item in after.items]
 
@@ -272,14 +272,14 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
     from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario())
-    update, truth = local_training(world, world.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
     garbage = Truth(
         truth.batches,
         tuple(tuple(torch.full_like(m, 9.0) for m in step) for step in truth.masks),
         truth.raw,
         truth.private,
     )
-    entry = WireEntry(1, 0, world.first_weights, update)
+    entry = WireEntry(1, 0, world.models.first_weights, update)
     for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):
         honest = attack(name, observe(world, entry, truth, KNOWN), iterations=10)
         blind = attack(name, observe(world, entry, garbage, KNOWN), iterations=10)

@@ -117,7 +117,7 @@ def empty_first(watched: Watched) -> tuple[Observation, Truth, World]:
         "optimizer": {**SGD, "momentum": 0.9},
     }
     _, _, world = watched(federation=training)
-    sizes = [[len(drawn) for drawn in world.drawn(1, client)] for client in range(8)]
+    sizes = [[len(drawn) for drawn in world.data.drawn(1, client)] for client in range(8)]
     client = next(client for client, own in enumerate(sizes) if not own[0] and sum(own) > 1)
     return watched(federation=training, client=client)
 
@@ -172,8 +172,8 @@ def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) 
     world = worlds.build(scenario(model=model, **training))
     accuracies: list[float] = []
     for client in range(4):
-        update, truth = local_training(world, world.first_weights, 1, client)
-        observation = observe(world, WireEntry(1, client, world.first_weights, update), truth, ("batch-size",))
+        update, truth = local_training(world, world.models.first_weights, 1, client)
+        observation = observe(world, WireEntry(1, client, world.models.first_weights, update), truth, ("batch-size",))
         guessed = infer_labels(observation)
         assert len(guessed) == 8
         accuracies.append(label_accuracy(guessed.tolist(), distinct(truth.batches).labels.tolist()))
@@ -193,7 +193,7 @@ def found(
 ) -> tuple[Reconstruction, list[float]]:
     observation, truth, world = seen
     guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
-    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.dataset.spec).items]
+    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items]
 
 
 @pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])

@@ -173,8 +173,8 @@ def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_o
     if "batch-size" not in knows:
         missing = torch.zeros((16 - len(guess.inputs), 1, 28, 28))
         guess = replace(guess, inputs=torch.cat([guess.inputs, missing]), labels=torch.zeros(16, dtype=torch.long))
-    exactly = sum(psnr > 90 for psnr in psnr_of(guess, truth, world.dataset.spec))
-    assert exactly == int(alone(bins_of(world.new_model(), truth.batches[0].inputs, "dense")).sum())
+    exactly = sum(psnr > 90 for psnr in psnr_of(guess, truth, world.data.dataset.spec))
+    assert exactly == int(alone(bins_of(world.models.new(), truth.batches[0].inputs, "dense")).sum())
     assert exactly >= 8
 
 
@@ -185,8 +185,8 @@ def test_one_step_of_fedavg_is_a_gradient_up_to_rounding(watched, attack_named, 
         federation={"algorithm": "fedavg", "batch_size": 8}, threat={"server": "malicious"}, attacks=[settings_]
     )
     guess = solve(attack_named(**settings_), observation)
-    single = alone(bins_of(world.new_model(), truth.batches[0].inputs, variant))
-    psnr = torch.tensor(psnr_of(guess, truth, world.dataset.spec))
+    single = alone(bins_of(world.models.new(), truth.batches[0].inputs, variant))
+    psnr = torch.tensor(psnr_of(guess, truth, world.data.dataset.spec))
     assert int(single.sum()) >= 6
     assert not ((psnr > 60) & ~single).any()
     assert int((psnr > 60).sum()) >= 0.8 * int(single.sum())  # rounding of weights may cost the weakest gradient
@@ -209,7 +209,7 @@ def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_name
     inputs = torch.cat([batch.inputs for batch in truth.batches])
     assert len(guess.inputs) == len(guess.labels) == len(inputs) == 12
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
-    single = alone(bins_of(world.new_model(), inputs, "sparse"))
+    single = alone(bins_of(world.models.new(), inputs, "sparse"))
     assert int(single.sum()) >= 8
     # A unit that one example moves may meet another one later, so some that begin alone may be lost.
     assert int((errors[single] < 1e-2).sum()) >= 0.8 * int(single.sum())
@@ -247,7 +247,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     attack = built.attacks[0].make("attack")
     guess = solve(attack, observe(world, entry, truth, built.threat.knows))
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
-    single = alone(bins_of(world.new_model(), inputs, "dense"))
+    single = alone(bins_of(world.models.new(), inputs, "dense"))
     assert len(inputs) == 8
     assert single.sum() >= 4
     assert (errors < 1e-2).tolist() == single.tolist()
@@ -302,5 +302,5 @@ def test_a_random_gradient_shows_nothing(watched, attack_named, without_informat
     guess = solve(attack_named(NAME), without_information(observation))
     assert not guess.inputs.any()
     assert guess.stopped.startswith("gave up")
-    update, _ = local_training(world, world.first_weights, 1, 0)
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert torch.equal(update.tensors["0.1.weight"], observation.update.tensors["0.1.weight"])

@@ -109,7 +109,7 @@ def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named
     )
     inputs = truth.batches[0].inputs
     with torch.no_grad():
-        active = world.new_model()[1](inputs.flatten(1)) > 0  # type: ignore[index, operator]
+        active = world.models.new()[1](inputs.flatten(1)) > 0  # type: ignore[index, operator]
     if rate:
         active &= truth.masks[0][0].bool()
     single = active[:, active.sum(0) == 1].any(1)
@@ -117,7 +117,7 @@ def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named
     if not knows:  # without a batch size, as many guesses as there seem to be examples
         more = torch.cat([guess.inputs, torch.zeros_like(inputs)])
         guess = replace(guess, inputs=more, labels=torch.zeros(len(more), dtype=torch.long))
-    exactly = [psnr > 90 for psnr in psnr_of(guess, truth, world.dataset.spec)]
+    exactly = [psnr > 90 for psnr in psnr_of(guess, truth, world.data.dataset.spec)]
     assert int(single.sum()) >= 6
     assert exactly == single.tolist()
     if knows and not rate and all(exactly):
@@ -129,11 +129,11 @@ def test_only_the_first_layer_changes(scenario):
     from fedsim.scenario import world as worlds
 
     world = worlds.build(scenario(model=RELU_MLP, threat={"server": "malicious"}, attacks=[{"name": NAME}]))
-    honest = worlds.build(scenario(model=RELU_MLP)).first_weights
-    assert world.first_weights.keys() == honest.keys()
-    differing = {name for name, tensor in world.first_weights.items() if not torch.equal(tensor, honest[name])}
-    assert differing == world.crafted.tensors.keys() == {"1.weight", "1.bias"}
-    assert not world.crafted.added
+    honest = worlds.build(scenario(model=RELU_MLP)).models.first_weights
+    assert world.models.first_weights.keys() == honest.keys()
+    differing = {name for name, tensor in world.models.first_weights.items() if not torch.equal(tensor, honest[name])}
+    assert differing == world.models.crafted.tensors.keys() == {"1.weight", "1.bias"}
+    assert not world.models.crafted.added
 
 
 @pytest.mark.parametrize(
@@ -177,4 +177,4 @@ def test_a_random_gradient_shows_nothing(watched, attack_named, psnr_of, without
     observation, truth, world = watched(**tables, threat={"server": "malicious"})
     guess = solve(attack_named(NAME), without_information(observation))
     assert guess.facts["examples seen in several rows"] == 0
-    assert max(psnr_of(guess, truth, world.dataset.spec)) < 20
+    assert max(psnr_of(guess, truth, world.data.dataset.spec)) < 20

@@ -61,7 +61,7 @@ class Trained:
         """The same with candidates none of whom anybody trained on: the test set, or those that shadow models know."""
         case = self.cases[attack.target]
         if attack.plan() is None:
-            return replace(case.observation, candidates=self.world.dataset.test)
+            return replace(case.observation, candidates=self.world.data.dataset.test)
         both, others = case.observation.candidates, ~case.is_member
         strangers = Batch(both.inputs[others], both.labels[others])
         return self.with_shadows(attack, replace(case.observation, candidates=strangers), "strangers")

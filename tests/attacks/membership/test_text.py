@@ -133,7 +133,7 @@ def test_members_of_a_memorising_model_are_found(name: str, memorising: Any) -> 
 def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any) -> None:
     world, cases = memorising
     attack = made(name)
-    strangers = Batch(world.dataset.test.inputs[:80], world.dataset.test.labels[:80])
+    strangers = Batch(world.data.dataset.test.inputs[:80], world.data.dataset.test.labels[:80])
     scores = scored(attack, replace(cases[attack.target].observation, candidates=strangers))
     assert scores.shape == (80,)
     invented = torch.rand(80, generator=torch.Generator().manual_seed(5)) < 0.5
@@ -145,6 +145,6 @@ def test_candidates_that_nobody_trained_on_are_alike(name: str, memorising: Any)
 
 def test_planted_secrets_are_no_candidates(memorising: Any) -> None:
     world, cases = memorising
-    planted = world.dataset.train.inputs[[own.examples[0] for own in world.dataset.planted]]
+    planted = world.data.dataset.train.inputs[[own.examples[0] for own in world.data.dataset.planted]]
     candidates = cases["model"].observation.candidates.inputs
     assert not (candidates[:, None] == planted).all(-1).any()

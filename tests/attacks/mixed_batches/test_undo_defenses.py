@@ -41,7 +41,7 @@ def auto(observation: Observation, *left_out: str) -> Reconstruction:
 
 
 def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
-    return min(item.psnr for item in score_items(guess, truth.private[0], world.dataset.spec).items)
+    return min(item.psnr for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
 
 
 def seen(watched: Watched, name: str, batch: int, client: int, *extra: Any) -> tuple[Observation, Truth, World]:
@@ -141,7 +141,7 @@ def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: li
     probabilities = weights @ F.one_hot(torch.tensor(labels), 10).double()
     found = regressed(observation, Encodings(encodings, probabilities, torch.tensor(labels)), generator)
     errors = torch.cdist(found.inputs, images).min(0).values / images.shape[1] ** 0.5
-    psnr = -20.0 * torch.log10(errors * world.dataset.spec.std[0])
+    psnr = -20.0 * torch.log10(errors * world.data.dataset.spec.std[0])
     assert psnr.min() > (100.0 if len(set(labels)) == len(labels) else RECOGNISABLE)
 
 
@@ -161,8 +161,8 @@ def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]
         )
         seen = []
         for number in numbers:
-            update, truth = local_training(world, world.first_weights, number, 1)
-            seen.append((WireEntry(number, 1, world.first_weights, update), truth))
+            update, truth = local_training(world, world.models.first_weights, number, 1)
+            seen.append((WireEntry(number, 1, world.models.first_weights, update), truth))
         return [observe(world, *one, (*KNOWN, *knows), seen[:place]) for place, one in enumerate(seen)]
 
     return build
@@ -210,4 +210,4 @@ def test_joined_encodings_are_solved_where_one_batch_alone_is_not(watched: Watch
     found = regressed_together(observation, batches, generator)
     errors = (found.inputs - images[:3]).square().mean(1).sqrt()
     assert found.inputs.shape == (3, images.shape[1])
-    assert float((-20.0 * torch.log10(errors * world.dataset.spec.std[0])).min()) > RECOGNISABLE
+    assert float((-20.0 * torch.log10(errors * world.data.dataset.spec.std[0])).min()) > RECOGNISABLE

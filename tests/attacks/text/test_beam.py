@@ -41,8 +41,8 @@ def in_double(observation: Observation, truth: Truth) -> Observation:
 
 
 def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
-    assert world.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(guess, truth.private[0], world.dataset.tokenizer).sentences]
+    assert world.data.dataset.tokenizer is not None
+    return [own.exact for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])

@@ -270,8 +270,8 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
     observation, truth, world = watched(client=client, knows=KNOWN, **tagger(chosen))
     assert [site.name for site in observation.sites if site.rate] == ["lm_head.dropout"]
     (batch,) = truth.private
-    assert world.dataset.tokenizer is not None
-    (score,) = score_sentences(attacked(observation), batch, world.dataset.tokenizer).sentences
+    assert world.data.dataset.tokenizer is not None
+    (score,) = score_sentences(attacked(observation), batch, world.data.dataset.tokenizer).sentences
     assert score.exact
 
 
@@ -352,8 +352,8 @@ def test_unshared_attention_is_named(watched: Watched, tables: dict[str, Any]) -
 def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, tables: dict[str, Any]) -> None:
     federation = {"clients": 2, "batch_size": batch_size}
     observation, truth, world = watched(knows=KNOWN, **tables, federation=federation)
-    assert world.dataset.tokenizer is not None
-    scored = score_sentences(attacked(observation), truth.private[0], world.dataset.tokenizer)
+    assert world.data.dataset.tokenizer is not None
+    scored = score_sentences(attacked(observation), truth.private[0], world.data.dataset.tokenizer)
     assert [own.exact for own in scored.sentences] == [True] * batch_size
 
 

@@ -64,8 +64,8 @@ def test_tokens_are_counted_as_they_stand_in_the_batch(
     counted = Counter(guess.inputs[guess.inputs >= 0].tolist())
     read, _ = tokens_of(truth)
     assert counted == Counter(read.tolist())
-    assert world.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+    assert world.data.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
         "words found": 1.0,
         "found words that are right": 1.0,
     }
@@ -104,8 +104,8 @@ def test_words_stand_out_of_weak_noise_and_drown_in_strong_noise(
 
     observation, truth, world = under(1e-4)
     guess = attack_named("word-readout")(observation, torch.Generator())
-    assert world.dataset.tokenizer is not None
-    assert score_words(guess, truth.private[0], world.dataset.tokenizer) == {
+    assert world.data.dataset.tokenizer is not None
+    assert score_words(guess, truth.private[0], world.data.dataset.tokenizer) == {
         "words found": 1.0,
         "found words that are right": 1.0,
     }

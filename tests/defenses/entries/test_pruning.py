@@ -102,9 +102,9 @@ def test_over_the_rounds_of_a_client_nothing_is_lost(scenario: Callable[..., Sce
     memory: Memory = {}
     sent, raw = None, None
     for round_ in (1, 2, 3):
-        update, _ = local_training(world, world.first_weights, round_, 0, memory)
+        update, _ = local_training(world, world.models.first_weights, round_, 0, memory)
         plain = worlds.build(scenario())
-        honest, _ = local_training(plain, plain.first_weights, round_, 0)
+        honest, _ = local_training(plain, plain.models.first_weights, round_, 0)
         sent = update.tensors if sent is None else {n: sent[n] + t for n, t in update.tensors.items()}
         raw = honest.tensors if raw is None else {n: raw[n] + t for n, t in honest.tensors.items()}
     assert sent is not None
@@ -121,7 +121,7 @@ def test_several_steps_pruned_each_send_more_entries_than_their_sum_pruned_once(
         fedavg = {"algorithm": "fedavg", "local_steps": 4, "batch_size": 2}
         settings = {"name": "pruning", "rate": 0.9, "applies": applies}
         world = worlds.build(scenario(federation=fedavg, defenses=[settings]))
-        update, _ = local_training(world, world.first_weights, 1, 0)
+        update, _ = local_training(world, world.models.first_weights, 1, 0)
         counts.append(sum(int(t.count_nonzero()) for t in update.tensors.values()))
     sizes = [t.numel() for t in update.tensors.values()]
     assert counts[1] == sum(size - dropped(size, 0.9) for size in sizes)

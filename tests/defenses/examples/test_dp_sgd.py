@@ -264,8 +264,8 @@ def test_noise_differs_by_client_round_and_step_and_repeats_for_the_same(scenari
     world = worlds.build(scenario(federation=POISSON, defenses=[{"name": "dp-sgd"}]))
 
     def sent(round_: int, client: int) -> Tensor:
-        update, _ = local_training(world, world.first_weights, round_, client)
-        return world.layout.flat(update.tensors, update.buffers)
+        update, _ = local_training(world, world.models.first_weights, round_, client)
+        return world.models.layout.flat(update.tensors, update.buffers)
 
     assert torch.equal(sent(1, 0), sent(1, 0))
     different = [sent(1, 0), sent(1, 1), sent(2, 0)]
@@ -276,7 +276,7 @@ def test_the_upload_states_expected_examples_no_loss_and_unchanged_buffers(scena
     federation = {**POISSON, "algorithm": "fedavg", "local_steps": 3}
     world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
     for client in range(4):
-        update, truth = local_training(world, world.first_weights, 1, client)
+        update, truth = local_training(world, world.models.first_weights, 1, client)
         assert (update.examples, update.loss) == (48, 0.0)
         assert truth.raw.loss > 0
     sent = private().on_upload(Update("delta", {}, {"mean": torch.ones(2)}, 3, 1.0), Here(1, 0, 0, torch.Generator()))
@@ -378,7 +378,7 @@ def test_whole_shares_as_batches_need_no_sampling(scenario: Build) -> None:
     federation = {"clients": 4, "batch_size": 10_000, "algorithm": "fedavg", "local_epochs": 2}
     world = worlds.build(scenario(federation=federation, defenses=[{"name": "dp-sgd"}]))
     world.check()
-    stated = world.client_mechanisms["dp-sgd"]
+    stated = world.facts.client_mechanisms["dp-sgd"]
     assert (stated.sampling_rate, stated.steps) == (1.0, 2)
 
 
@@ -407,7 +407,7 @@ def test_the_record_of_a_federation_states_the_guarantee(scenario: Build, tmp_pa
     (found,) = arm.guarantees
     asked = max(sum(client in entry.cohort for entry in arm.rounds) for client in range(4))
     world = worlds.build(built_scenario)
-    rate = 16 / min(len(share) for share in world.shares)
+    rate = 16 / min(len(share) for share in world.data.shares)
     expected = epsilon([Spent(1.5, rate, 2 * asked)], 1e-5)
     assert (found.source, found.unit, found.adjacency) == ("dp-sgd", "record", "add-or-remove")
     assert (found.epsilon, found.rdp_epsilon) == (expected.value, expected.rdp)
@@ -437,7 +437,7 @@ def test_a_clients_history_grows_every_round_and_equals_the_record(scenario: Bui
     built_scenario = scenario(federation={**POISSON, "rounds": 5}, defenses=[{"name": "dp-sgd"}], attacks=[])
     (found,) = recorded(built_scenario, tmp_path).arms[0].guarantees
     grid, _ = kept_by(built_scenario)
-    stated = worlds.build(built_scenario).client_mechanisms["dp-sgd"]
+    stated = worlds.build(built_scenario).facts.client_mechanisms["dp-sgd"]
     for client in range(4):
         history = spent(grid.kept(client), "dp-sgd")
         assert [part.steps for part in history] == [1] * 5

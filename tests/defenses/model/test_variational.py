@@ -139,7 +139,7 @@ def test_cvb_stands_behind_the_first_block(model: Callable[[], nn.Module], place
 
 def test_models_without_a_place_are_refused(scenario: Build) -> None:
     with pytest.raises(FedsimError, match="no convolution"):
-        build(scenario(defenses=[{"name": "cvb"}])).new_model()
+        build(scenario(defenses=[{"name": "cvb"}])).models.new()
     with pytest.raises(FedsimError, match="does not end in a linear layer"):
         Precode(PrecodeConfig()).prepare(nn.Conv2d(1, 1, 1), generator())
 
@@ -152,13 +152,16 @@ def world(scenario: Build, name: str, **settings_: Any) -> World:
 def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name: str) -> None:
     """The other parts of the loss do not depend on beta, since the noise does not."""
     gradients = {
-        beta: local_training(w := world(scenario, name, beta=beta), w.first_weights, 1, 0)[0] for beta in (0.0, 0.5)
+        beta: local_training(w := world(scenario, name, beta=beta), w.models.first_weights, 1, 0)[0]
+        for beta in (0.0, 0.5)
     }
     assert gradients[0.0].loss < gradients[0.5].loss
     built = world(scenario, name)
-    defense, model = built.defenses[0], built.model_with(built.first_weights)
-    batch = next(iter(built.batches(1, 0)))
-    here = Here(1, 0, 0, generator(), local=LocalStep(model, built.parameters, Batch(batch.inputs, batch.labels), 3.0))
+    defense, model = built.stack.defenses[0], built.models.holding(built.models.first_weights)
+    batch = next(iter(built.data.batches(1, 0)))
+    here = Here(
+        1, 0, 0, generator(), local=LocalStep(model, built.models.parameters, Batch(batch.inputs, batch.labels), 3.0)
+    )
     defense.on_batch(batch, here)
     seen: list[Tensor] = []
     place = defense.adaptive_view().facts["noise_modules"][0].removesuffix(".noise")
@@ -181,7 +184,7 @@ def test_clients_and_rounds_draw_noise_of_their_own_and_repeat_it(scenario: Buil
     built = world(scenario, name, beta=0.0)
 
     def sent(round_: int, client: int) -> Tensor:
-        update, _ = local_training(built, built.first_weights, round_, client)
+        update, _ = local_training(built, built.models.first_weights, round_, client)
         return torch.cat([tensor.flatten() for tensor in update.tensors.values()])
 
     assert torch.equal(sent(1, 0), sent(1, 0))

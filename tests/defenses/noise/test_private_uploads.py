@@ -90,8 +90,8 @@ def test_noise_differs_by_client_and_round_and_repeats_for_the_same(scenario: Bu
     world = worlds.build(scenario(**tables, defenses=[{"name": name}]))
 
     def upload(round_: int, client: int) -> torch.Tensor:
-        update, _ = local_training(world, world.first_weights, round_, client)
-        return world.layout.flat(update.tensors, update.buffers)
+        update, _ = local_training(world, world.models.first_weights, round_, client)
+        return world.models.layout.flat(update.tensors, update.buffers)
 
     assert torch.equal(upload(1, 0), upload(1, 0))
     found = [upload(1, 0), upload(1, 1), upload(2, 0)]
@@ -109,11 +109,11 @@ def test_local_noise_costs_more_than_central_noise_on_the_mean_of_the_same_accur
     """For one noise on the mean, central noise on the sum of m clients is sqrt(m) times one client's own."""
     clients, sigma = 4, 8.0
     local = worlds.build(scenario(defenses=[{"name": "local-dp", "noise_multiplier": sigma}]))
-    stated = local.client_mechanisms["local-dp"]
+    stated = local.facts.client_mechanisms["local-dp"]
     assert (stated.unit, stated.adjacency, stated.sampling_rate) == ("client", "replace", 1.0)
     assert stated.noise_multiplier == sigma / 2  # neighbours are 2S apart
     rule = {"name": "dp-fedavg", "noise_multiplier": sigma * clients**0.5}
-    central = worlds.build(scenario(aggregation=rule)).server_mechanism
+    central = worlds.build(scenario(aggregation=rule)).facts.server_mechanism
     assert central is not None
     assert central.noise_multiplier == sigma * clients**0.5 / 2
     cost = gaussian_epsilon(1 / stated.noise_multiplier, 1e-5)
@@ -145,16 +145,16 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
     world = worlds.build(
         scenario(**SECURE, defenses=[{"name": "distributed-dp", "clip": 0.5, "noise_multiplier": 2.0}])
     )
-    assert world.rules.smallest_sum == SecureAggregation().survivors_needed(4) == 3
-    defense = world.defenses[0]
+    assert world.facts.rules.smallest_sum == SecureAggregation().survivors_needed(4) == 3
+    defense = world.stack.defenses[0]
     zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
     shares = [
-        defense.on_upload(zero, Here(1, c, 1, torch.Generator().manual_seed(c), rules=world.rules)).tensors["w"]
+        defense.on_upload(zero, Here(1, c, 1, torch.Generator().manual_seed(c), rules=world.facts.rules)).tensors["w"]
         for c in range(4)
     ]
     assert float(torch.stack(shares[:3]).sum(0).std()) == pytest.approx(2.0 * 0.5, rel=0.02)
     assert float(torch.stack(shares).sum(0).std()) > 1.1 * 2.0 * 0.5
-    assert world.client_mechanisms["distributed-dp"].noise_multiplier == 1.0
+    assert world.facts.client_mechanisms["distributed-dp"].noise_multiplier == 1.0
 
 
 @pytest.mark.parametrize(
@@ -162,7 +162,7 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
 )
 def test_where_cohorts_may_be_small_only_two_shares_are_relied_on(scenario: Build, participation) -> None:
     world = worlds.build(scenario(**SECURE, participation=participation, defenses=[{"name": "distributed-dp"}]))
-    assert world.rules.smallest_sum == 2
+    assert world.facts.rules.smallest_sum == 2
 
 
 def test_colluding_clients_add_no_noise(scenario: Build) -> None:
@@ -170,9 +170,9 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
         settings = {"name": "distributed-dp", "colluding": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
         world.check()
-        here = Here(1, 0, 1, torch.Generator().manual_seed(0), rules=world.rules)
+        here = Here(1, 0, 1, torch.Generator().manual_seed(0), rules=world.facts.rules)
         zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
-        return float(world.defenses[0].on_upload(zero, here).tensors["w"].std())
+        return float(world.stack.defenses[0].on_upload(zero, here).tensors["w"].std())
 
     assert deviation(2) == pytest.approx(3**0.5 * deviation(0))
     with pytest.raises(ScenarioError, match="colluding is 3, but a sum may hold 3"):

@@ -38,7 +38,7 @@ def on_both(scenario: Build, **tables: Any) -> tuple[Journal, Journal, Tensors]:
     local, fast = (
         scenario(**tables, federation={**federation, "engine": engine}) for engine in ("local", "vectorized")
     )
-    return run(local), run(fast), worlds.build(local).first_weights
+    return run(local), run(fast), worlds.build(local).models.first_weights
 
 
 def difference(first: Tensors, second: Tensors, start: Tensors) -> float:
@@ -96,9 +96,9 @@ def test_both_engines_do_everything_else_alike(scenario: Build, tables: dict[str
 def test_clients_with_unequal_shares_have_batches_and_steps_of_their_own(scenario: Build) -> None:
     built = scenario(federation={**UNEVEN, "clients": 6}, partition={"scheme": "dirichlet", "alpha": 0.3})
     world = worlds.build(built)
-    sizes = [len(share) for share in world.shares]
-    assert len({world.steps(client) for client in range(6)}) > 2
-    trained = cohort_training(world, world.first_weights, 1, range(6), [{} for _ in range(6)])
+    sizes = [len(share) for share in world.data.shares]
+    assert len({world.data.steps(client) for client in range(6)}) > 2
+    trained = cohort_training(world, world.models.first_weights, 1, range(6), [{} for _ in range(6)])
     assert list(trained.examples) == [2 * size for size in sizes]
 
 
@@ -117,7 +117,7 @@ def test_a_cohort_of_several_chunks_gives_the_same_bits_of_every_client(
     monkeypatch.setattr(vectorized, "cohort_training", counted)
     parts = run(built)
     assert sizes == [3, 3, 1] * 2
-    assert difference(whole.weights, parts.weights, worlds.build(built).first_weights) < 1e-5
+    assert difference(whole.weights, parts.weights, worlds.build(built).models.first_weights) < 1e-5
     assert [record.cohort for record in whole.rounds] == [record.cohort for record in parts.rounds]
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from tests.test_experiment import ROOT, Silent, results
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
@@ -24,6 +23,7 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.threat.attacking import frames, in_process
 from fedsim.threat.attacking.apart import isolated
+from tests.experiment.test_runner import ROOT, Silent, results
 
 Build = Callable[..., Scenario]
 Watched = Callable[..., tuple[Observation, Any, Any]]

@@ -1,0 +1,151 @@
+"""The data of a scenario: the clients' shares, and the batches that they draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.types import Batch, Dataset
+from fedsim.data.label_noise import noisy_labels
+from fedsim.data.partition import partition
+from fedsim.scenario.choices import Choice
+from fedsim.scenario.clients import Federation
+from fedsim.scenario.tables import Scenario
+
+
+@dataclass(frozen=True)
+class Data:
+    """Who owns which examples, and which of them are in which batch.
+
+    Attributes:
+        dataset: all examples.
+        shares: numbers of the training examples that each client owns.
+        federation: how clients train.
+        seed: of the scenario.
+    """
+
+    dataset: Dataset
+    shares: Sequence[Tensor]
+    federation: Federation
+    seed: int
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many examples clients own; where shares are drawn on demand all are equal, and the first stands."""
+        return [len(share) for share in self.shares] if isinstance(self.shares, tuple) else [len(self.shares[0])]
+
+    @property
+    def public(self) -> Tensor:
+        """The inputs of the server's own examples: the test set, or none of it where that is the training set."""
+        train, test = self.dataset.train.inputs, self.dataset.test.inputs
+        return test[:0] if torch.equal(train, test) else test
+
+    def steps(self, client: int) -> int:
+        """Return the number of local steps that a client takes in a round."""
+        settings = self.federation
+        if settings.local_epochs is None:
+            return settings.local_steps
+        return settings.local_epochs * math.ceil(len(self.shares[client]) / settings.batch_size)
+
+    def batches(self, round_: int, client: int) -> Iterator[Batch]:
+        """Yield the batch of every local step."""
+        train = self.dataset.train
+        for chosen in self.drawn(round_, client):
+            yield Batch(train.inputs.index_select(0, chosen), train.labels.index_select(0, chosen))
+
+    def drawn(self, round_: int, client: int) -> Iterator[Tensor]:
+        """Yield the numbers of the training examples of every local step."""
+        return self.choices(client, seeding.generator(self.seed, "batches", round_, client))
+
+    def choices(self, client: int, generator: torch.Generator) -> Iterator[Tensor]:
+        """Yield the numbers of the training examples of every local step: random passes over the client's share.
+
+        With `local_steps` the short rest of a pass is left out, with `local_epochs` it is a batch of its own. Under
+        Poisson sampling each example is in each step's batch independently.
+        """
+        settings, share = self.federation, self.shares[client]
+        if settings.sampling == "poisson":
+            rate = min(1.0, settings.batch_size / share.shape[0])
+            for _ in range(self.steps(client)):
+                drawn = torch.rand(share.shape[0], generator=generator, dtype=torch.float64)
+                yield share[drawn < rate]
+            return
+        if settings.local_epochs is not None:
+            for _ in range(settings.local_epochs):
+                order = share.index_select(0, torch.randperm(share.shape[0], generator=generator))
+                yield from (order,) if order.shape[0] <= settings.batch_size else order.split(settings.batch_size)
+            return
+        order = torch.empty(0, dtype=torch.long)
+        for _ in range(settings.local_steps):
+            if order.shape[0] < settings.batch_size:
+                order = torch.randperm(share.shape[0], generator=generator)
+            chosen, order = order[: settings.batch_size], order[settings.batch_size :]
+            yield share[chosen]
+
+
+def build_data(scenario: Scenario) -> Data:
+    """Return the data of a scenario.
+
+    Raises:
+        FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
+            fewer examples than a local step takes.
+    """
+    dataset = _dataset(scenario.data.model_dump_json())
+    noisy = _with_noise(scenario, dataset)
+    data = Data(noisy, _shares(scenario, dataset), scenario.federation, scenario.seed)
+    if scenario.federation.local_epochs is None:
+        _check_batch(data)
+    return data
+
+
+@lru_cache(maxsize=2)
+def _dataset(choice_json: str) -> Dataset:
+    choice = Choice.model_validate_json(choice_json)
+    dataset = choice.make("dataset")
+    if not isinstance(dataset, Dataset):
+        raise FedsimError(
+            f"data '{choice.name}' returned {type(dataset).__name__}, expected fedsim.core.types.Dataset."
+        )
+    return dataset
+
+
+def _with_noise(scenario: Scenario, dataset: Dataset) -> Dataset:
+    settings, train = scenario.label_noise, dataset.train
+    if settings is None:
+        return dataset
+    if dataset.spec.modality == "text":
+        raise ScenarioError("label_noise: it changes the class of an image, and the examples are text. Leave it out.")
+    generator = seeding.generator(scenario.seed, "label noise")
+    labels = noisy_labels(train.labels, dataset.class_names, settings.scheme, settings.rate, generator)
+    return replace(dataset, train=Batch(train.inputs, labels))
+
+
+def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:
+    settings = scenario.partition
+    return partition(
+        dataset.train.labels,
+        scenario.federation.clients,
+        seeding.generator(scenario.seed, "partition"),
+        scheme=settings.scheme,
+        alpha=settings.alpha,
+        classes_per_client=settings.classes_per_client,
+        examples_per_client=settings.examples_per_client,
+        users=dataset.users,
+    )
+
+
+def _check_batch(data: Data) -> None:
+    sizes, batch_size = data.sizes, data.federation.batch_size
+    smallest = min(range(len(sizes)), key=sizes.__getitem__)
+    if sizes[smallest] < batch_size:
+        raise ScenarioError(
+            f"federation.batch_size is {batch_size}, but client {smallest} owns {sizes[smallest]} examples. "
+            "Expected at most that, or fewer clients, a more even partition, or local_epochs instead of local_steps."
+        )

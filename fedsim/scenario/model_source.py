@@ -1,0 +1,178 @@
+"""The clients' model, made from the seed: bare, prepared, initialised, and changed by a malicious server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
+from fedsim.core.hooks import Attack
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import DropoutSite, Tensors
+from fedsim.core.vectors import Layout
+from fedsim.scenario.data import Data
+from fedsim.scenario.stack import Stack
+from fedsim.scenario.tables import Scenario
+from fedsim.scenario.weights import load_checkpoint
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What a malicious server put into the clients' model.
+
+    Attributes:
+        tensors: parameters and buffers that it added or changed, by the names they have in the model.
+        added: the names of those that the clients' own model lacks.
+    """
+
+    tensors: Tensors
+    added: frozenset[str]
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """Makes the clients' model, always with the same weights, and keeps one of them to train with.
+
+    Attributes:
+        scenario: names the model.
+        data: what the model reads.
+        stack: its components and defenses change the model.
+        own_model: makes the model of a user's own code, in place of the scenario's; always with the same weights.
+    """
+
+    scenario: Scenario
+    data: Data
+    stack: Stack
+    own_model: Callable[[], nn.Module] | None = None
+
+    def new(self) -> nn.Module:
+        """Return the model with its first weights, in training mode: the same in every process.
+
+        Under a malicious server it is the model that this server has changed.
+
+        Raises:
+            NotApplicable: the model has no place for a component or a defense.
+            ScenarioError: the model has no place for the attack that a malicious server chose.
+        """
+        model = self._initialised()
+        return model if self.scenario.crafting is None else self._craft(model)
+
+    def holding(self, weights: Tensors) -> nn.Module:
+        """Return this process's one training model, holding `weights`. The next call overwrites it."""
+        if weights.keys() != self._slots.keys():
+            self._workspace.load_state_dict(dict(weights))
+        for name, slot in self._slots.items():
+            slot.copy_(weights[name])
+        return self._workspace if self._workspace.training else self._workspace.train()
+
+    @cached_property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The trainable parameters of the model that `holding` returns."""
+        return {name: p for name, p in self._workspace.named_parameters() if p.requires_grad}
+
+    @cached_property
+    def buffers(self) -> dict[str, Tensor]:
+        """The floating-point buffers of that model that travel with an update."""
+        return {name: b for name, b in self._workspace.named_buffers() if name in self.layout.buffers}
+
+    @cached_property
+    def layout(self) -> Layout:
+        """Names and shapes of what an update carries."""
+        return Layout(self._workspace)
+
+    @cached_property
+    def first_weights(self) -> Tensors:
+        """The state dict that round 1 starts from."""
+        return {name: t.detach().clone() for name, t in self.new().state_dict().items()}
+
+    @cached_property
+    def sites(self) -> tuple[DropoutSite, ...]:
+        """Where the model drops out, for a batch of one example; of two if clients train on more than one."""
+        examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
+        spec = self.data.dataset.spec
+        return dropout_sites(self.new(), spec.shape, examples, spec.dtype)
+
+    @property
+    def mixing_module(self) -> str | None:
+        """Name and class of a module that mixes the examples of a batch, for people; None when there is none."""
+        for name, module in self._workspace.named_modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                return f"'{name}' ({type(module).__name__})"
+        return None
+
+    @cached_property
+    def crafted(self) -> Crafted:
+        """What the server changed in the model before it handed it out: nothing, if it is honest."""
+        if self.scenario.crafting is None:
+            return Crafted({}, frozenset())
+        honest = self._initialised()
+        own = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
+        sent = self._craft(honest).state_dict(keep_vars=True)
+        added = {name for name, tensor in sent.items() if id(tensor) not in own}
+        changed = {name for name in sent.keys() - added if not torch.equal(sent[name], own[id(sent[name])])}
+        tensors = {name: t.detach().clone() for name, t in sent.items() if name in added | changed}
+        return Crafted(tensors, frozenset(added))
+
+    def _craft(self, model: nn.Module) -> nn.Module:
+        scenario, spec = self.scenario, self.data.dataset.spec
+        choice = scenario.crafting
+        assert choice is not None
+        attack = cast("Attack[Any]", choice.make("attack"))
+        if spec.modality not in attack.modalities:
+            raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {spec.modality}.")
+        with seeding.contained(seeding.derive(scenario.seed, "craft")):
+            try:
+                crafted = attack.craft(model, spec, self.data.public, seeding.generator(scenario.seed, "craft", 0))
+            except NotApplicable as reason:
+                raise ScenarioError(f"attack '{choice.name}' cannot change this model: {reason}.") from reason
+        return crafted.train()
+
+    def _initialised(self) -> nn.Module:
+        """Return the model of honest clients: with the first values of its components, or a checkpoint's weights."""
+        model, checkpoint = self._prepared(), self.scenario.model.checkpoint
+        if any(component.initialises for component in self.stack.model_components):
+            model.load_state_dict(dict(self._first_values))
+        if checkpoint is not None:
+            load_checkpoint(model, checkpoint)
+        return model
+
+    @cached_property
+    def _first_values(self) -> Tensors:
+        """The state dict once every component has looked at the public examples; found once, since it may take long."""
+        model, seed = self._prepared(), self.scenario.seed
+        with seeding.contained(seeding.derive(seed, "first values")):
+            for index, component in enumerate(self.stack.model_components):
+                component.initialise(model, self.data.public, seeding.generator(seed, "initialise", index))
+        return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    def _prepared(self) -> nn.Module:
+        """Return the model as components and defenses change it."""
+        scenario = self.scenario
+        with seeding.contained(seeding.derive(scenario.seed, "weights")):
+            model = self._bare()
+            if not isinstance(model, nn.Module):
+                raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")
+            for index, component in enumerate(self.stack.model_components):
+                model = component.prepare(model, seeding.generator(scenario.seed, "prepare", index))
+            for index, defense in enumerate(self.stack.defenses):
+                model = defense.prepare(model, seeding.generator(scenario.seed, "prepare defense", index))
+        return model.train()
+
+    def _bare(self) -> nn.Module:
+        if self.own_model is not None:
+            return self.own_model()
+        return cast("nn.Module", self.scenario.model.make("model", self.data.dataset.spec))
+
+    @cached_property
+    def _workspace(self) -> nn.Module:
+        return self.new()
+
+    @cached_property
+    def _slots(self) -> dict[str, Tensor]:
+        return dict(self._workspace.state_dict())

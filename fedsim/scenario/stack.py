@@ -1,0 +1,120 @@
+"""What a scenario names that acts in a round: components, defenses, optimizers and the aggregation rule."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import Any
+
+from torch import Tensor
+
+from fedsim.core import losses
+from fedsim.core.hooks import (
+    PLACES,
+    Aggregator,
+    Augmentation,
+    Component,
+    Defense,
+    LossTerm,
+    ModelComponent,
+    Objective,
+    Optimizer,
+)
+from fedsim.core.types import Loss, PublicKnowledge, Tensors
+from fedsim.scenario.choices import Aggregation
+from fedsim.scenario.tables import Scenario
+
+
+@dataclass(frozen=True)
+class Stack:
+    """The hooks of a scenario.
+
+    Attributes:
+        components: in the order of the file.
+        defenses_as_written: the defenses in the order of the file.
+        optimizer: of the clients.
+        server_optimizer: steps along what the aggregation rule returns.
+        aggregation: the choice of that rule.
+        criterion: what clients minimise where no component says so, ``criterion(outputs, labels) -> scalar``.
+    """
+
+    components: tuple[Component[Any], ...]
+    defenses_as_written: tuple[Defense[Any], ...]
+    optimizer: Optimizer[Any]
+    server_optimizer: Optimizer[Any]
+    aggregation: Aggregation
+    criterion: Loss = losses.cross_entropy
+
+    @cached_property
+    def defenses(self) -> tuple[Defense[Any], ...]:
+        """The defenses in the order in which they act."""
+        return tuple(sorted(self.defenses_as_written, key=lambda defense: PLACES.index(defense.place)))
+
+    @cached_property
+    def model_components(self) -> tuple[ModelComponent[Any], ...]:
+        """Those that change the model."""
+        return tuple(c for c in self.components if isinstance(c, ModelComponent))
+
+    @cached_property
+    def augmentations(self) -> tuple[Augmentation[Any], ...]:
+        """Those that change batches."""
+        return tuple(c for c in self.components if isinstance(c, Augmentation))
+
+    @cached_property
+    def objectives(self) -> tuple[Objective[Any], ...]:
+        """Those that take the place of the cross-entropy: at most one, as the world's check says."""
+        return tuple(c for c in self.components if isinstance(c, Objective))
+
+    @cached_property
+    def loss_terms(self) -> tuple[LossTerm[Any], ...]:
+        """Those that add to the loss."""
+        return tuple(c for c in self.components if isinstance(c, LossTerm))
+
+    @property
+    def component_views(self) -> tuple[PublicKnowledge, ...]:
+        """What an attacker who knows the components knows."""
+        views = (component.public_view() for component in self.components)
+        return tuple(view for view in views if view is not None)
+
+    @property
+    def whole_batch_components(self) -> tuple[str, ...]:
+        """What in the model takes a batch as a whole, by names for people."""
+        readers = (component.batch_reader for component in self.model_components)
+        return tuple(reader for reader in readers if reader is not None)
+
+    def batch_readers(self) -> Iterator[Augmentation[Any] | Defense[Any]]:
+        """Yield the hooks that look at a whole batch."""
+        yield from self.augmentations
+        for defense in self.defenses:
+            reads = defense.needs_step or defense.overrides("on_batch") or defense.overrides("loss")
+            if reads and not defense.overrides("on_examples"):
+                yield defense
+
+    def loss(self, round_: int) -> Loss:
+        """Return what a client minimises in a round, ``loss(outputs, labels) -> scalar``, without added terms."""
+        for objective in self.objectives:
+            return partial(objective.objective, round_=round_)
+        return self.criterion
+
+    def step(self, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+        """Take a client's step: the optimizer's, by as much as the components let it. Changes `parameters` in place."""
+        factors: dict[str, Tensor] = {}
+        for component in self.model_components:
+            factors |= component.step_factors(parameters)
+        self.optimizer.weighed_step(factors, parameters, gradient, state)
+
+    def new_aggregator(self) -> Aggregator[Any]:
+        """Return the aggregation rule of one run; it may keep what it needs from round to round."""
+        return self.aggregation.make("aggregator")
+
+
+def build_stack(scenario: Scenario) -> Stack:
+    """Return the hooks that a scenario names."""
+    return Stack(
+        components=tuple(choice.make("component") for choice in scenario.components),
+        defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),
+        optimizer=scenario.federation.optimizer.make("component"),
+        server_optimizer=scenario.aggregation.optimizer.make("component"),
+        aggregation=scenario.aggregation,
+    )

@@ -1,0 +1,59 @@
+"""Weights from a file, into a model; nothing in the file is run."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import ScenarioError, in_a_line
+
+
+def load_checkpoint(model: nn.Module, path: Path) -> None:
+    """Put the weights of a file into a model.
+
+    Raises:
+        ScenarioError: there is no such file, it holds something else, or it does not fit the model.
+    """
+    weights = _read_weights(path)
+    strangers = [name for name in weights if not isinstance(name, str) or not isinstance(weights[name], Tensor)]
+    if strangers:
+        raise ScenarioError(
+            f"model.checkpoint: {path} holds {type(weights[strangers[0]]).__name__} at '{strangers[0]}', expected "
+            "tensors by name: a state dict, as torch.save(model.state_dict(), path) writes it."
+        )
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        why = " ".join(str(error).split())
+        raise ScenarioError(f"model.checkpoint: {path} does not fit the model: {why}") from error
+
+
+def _read_weights(path: Path) -> dict[Any, Any]:
+    """Read a state dict; nothing in the file is run."""
+    if not path.is_file():
+        raise ScenarioError(f"model.checkpoint: there is no file {path}.")
+    try:
+        if path.suffix == ".npz":
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                return {name: torch.from_numpy(stored[name]) for name in stored.files}
+        with warnings.catch_warnings(action="ignore"):  # of torch, about pickles that it then refuses
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # torch's own words advise to run the file
+        raise ScenarioError(
+            f"model.checkpoint: {path} is no file of weights, or holds more than tensors, which could run code, so it "
+            "was not opened. Write it with torch.save(model.state_dict(), path)."
+        ) from error
+    except Exception as error:
+        raise ScenarioError(f"model.checkpoint: cannot read weights from {path}: {in_a_line(error)}") from error
+    if not isinstance(found, dict):
+        raise ScenarioError(
+            f"model.checkpoint: {path} holds a {type(found).__name__}, expected a state dict of tensors by name, as "
+            "torch.save(model.state_dict(), path) writes it."
+        )
+    return cast("dict[Any, Any]", found)
