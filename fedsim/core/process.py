@@ -32,7 +32,8 @@ _KEEP = 1 << 30
 _GIB = 1 << 30
 _DIE_WITH_PARENT = 1
 _FOLLOW = (  # what is set for a process outlives the change of its program
-    "import os, sys; from fedsim.core.process import follow; follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
+    "import os, sys; from fedsim.core.process import follow; "
+    "follow(int(sys.argv[1])); os.execv(sys.argv[2], sys.argv[2:])"
 )
 
 

@@ -21,6 +21,7 @@ from fedsim.cli import templates
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import OnStep, Reconstruction
+from fedsim.experiment import arm as arms
 from fedsim.experiment import runner
 from fedsim.metrics.image import to_pixels
 from fedsim.record import RoundRecord, RunRecord, VictimRecord
@@ -272,14 +273,53 @@ def test_trained_weights_can_be_attacked(scenario: Build, tmp_path: Path) -> Non
         run(wrong, tmp_path / "wrong")
 
 
-def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(scenario: Build, tmp_path: Path) -> None:
-    built = scenario(**{**SHORT, "arms": {"federation.batch_size": [1, 500]}})
-    with pytest.raises(FedsimError, match="batch_size is 500"):
-        run(built, tmp_path / "run")
+def test_a_run_that_fails_in_a_later_arm_keeps_the_earlier_ones_and_the_reason(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    federate, numbers = arms.federate, iter((1, 2))
+
+    def fails_in_the_second(*arguments: Any) -> Any:
+        if next(numbers) == 2:
+            raise FedsimError("every client of the round failed")
+        return federate(*arguments)
+
+    monkeypatch.setattr(arms, "federate", fails_in_the_second)
+    with pytest.raises(FedsimError, match="every client"):
+        run(scenario(**SHORT), tmp_path / "run")
     record = read_record(tmp_path / "run")
     assert record.status == "failed"
     assert [arm.complete for arm in record.arms] == [True]
-    assert "batch_size is 500" in record.failures[0].why
+    assert "every client of the round failed" in record.failures[0].why
+
+
+@pytest.mark.parametrize(
+    ("tables", "why"),
+    [
+        ({"arms": {"federation.batch_size": [1, 500]}}, "arm 'batch_size 500': .*batch_size is 500"),
+        (
+            {"components": [{"name": "fedprox"}], "arms": {"federation.engine": ["local", "vectorized"]}},
+            "arm 'engine vectorized': engine 'vectorized' has no place for loss terms",
+        ),
+        (
+            {"defenses": [{"name": "dp-sgd"}], "arms": {"federation.sampling": ["poisson", "passes"]}},
+            "arm 'sampling passes': defense 'dp-sgd' does not fit",
+        ),
+        (
+            {
+                "membership": {"candidates": 20, "attacks": [{"name": "loss-threshold"}]},
+                "arms": {"membership.candidates": [20, 100_000]},
+            },
+            "arm 'candidates 100000': membership",
+        ),
+    ],
+)
+def test_a_mistake_in_the_second_arm_is_told_before_the_first_is_trained(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tables: dict[str, Any], why: str
+) -> None:
+    monkeypatch.setattr(arms, "federate", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(FedsimError, match=why):
+        run(scenario(**{"attacks": [], **tables}), tmp_path / "run")
+    assert not [*(tmp_path / "run").iterdir()]
 
 
 def test_a_share_smaller_than_a_batch_names_the_bound(scenario: Build, tmp_path: Path) -> None:

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+from fedsim.federation.cohort import check as check_cohorts
 from fedsim.federation.journal import Journal
-from fedsim.scenario.world import shared
+from fedsim.federation.secure_client import check_largest_sum
+from fedsim.scenario.world import World, shared
+
+
+def check(world: World) -> None:
+    """Say before the first round whether the engine that a scenario names can run it.
+
+    Raises:
+        FedsimError: a model, a component or a defense does not fit the engine, or a masked sum would not fit its
+            modulus.
+    """
+    if world.scenario.federation.engine == "vectorized":
+        check_cohorts(world)
+    if world.scenario.secure_aggregation is not None:
+        check_largest_sum(world)
 
 
 def run(world_json: str, journal: Journal) -> None:
-    """Run the federation of a resolved scenario to its end, on the engine that it names.
+    """Run the federation of a resolved scenario, which `check` accepted, to its end, on the engine that it names.
 
     Raises:
         FedsimError: what the engine lacks, or what went wrong.

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from fedsim.core.types import Memory
 from fedsim.federation import apps, participation, secure_client
-from fedsim.federation.cohort import check, cohort_training
+from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
@@ -87,12 +87,6 @@ class VectorizedGrid(LocalGrid):
 
 
 def run(world_json: str, journal: Journal) -> None:
-    """Run the federation to its end in this process, a cohort's training at a time.
-
-    Raises:
-        FedsimError: the model or a component cannot be trained for several clients at once.
-    """
-    world = shared(world_json)
-    check(world)
-    grid = VectorizedGrid(world, {apps.SCENARIO_KEY: world_json})
+    """Run the federation to its end in this process, a cohort's training at a time."""
+    grid = VectorizedGrid(shared(world_json), {apps.SCENARIO_KEY: world_json})
     grid.serve(apps.server_app(journal))

@@ -1,0 +1,194 @@
+"""One arm of a run: train the federation, then attack what it sent."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from fedsim.core import seeding
+from fedsim.core.types import Update, WireEntry
+from fedsim.data.partition import describe_partition
+from fedsim.experiment.attacking import attack, place_of, summarised
+from fedsim.experiment.guaranteeing import guarantees
+from fedsim.experiment.hashes import model_hash
+from fedsim.experiment.inference import Inference
+from fedsim.experiment.progress import RunInProgress
+from fedsim.federation import engines
+from fedsim.federation.journal import Journal
+from fedsim.record import ArmRecord, AttackRecord, ClientCost, KeptUpdate, MembershipRecord, RoundRecord
+from fedsim.scenario import Scenario
+from fedsim.scenario.world import World, shared
+from fedsim.threat import membership, memorisation
+from fedsim.threat.canaries import audited
+from fedsim.threat.replay import Replay, check_union, replay
+
+
+def check(world: World) -> None:
+    """Say before anything is trained what would stop this arm.
+
+    Raises:
+        FedsimError: what it is, and what to change.
+    """
+    scenario = world.scenario
+    world.check()
+    engines.check(world)
+    if scenario.threat.sees == "sum" and scenario.attacks:
+        check_union(world)
+    if scenario.membership is not None:
+        membership.check(world)
+    if scenario.exposure is not None:
+        memorisation.check(world)
+
+
+def train(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+    """Check that the engine can run the federation of one arm, run it, and return what the server saw."""
+    engines.check(shared(world_json))
+    return federate(world_json, on_round)
+
+
+def federate(world_json: str, on_round: Callable[[RoundRecord], None]) -> Journal:
+    """Run the federation of an arm that is checked, and return what the server saw."""
+    journal = Journal(on_round)
+    engines.run(world_json, journal)
+    return journal
+
+
+def run_arm(this: RunInProgress, world: World, world_json: str, number: int, name: str, values: dict[str, Any]) -> None:
+    """Train the federation of an arm that is checked, run every attack, and keep what was found after each."""
+    begin = time.perf_counter()
+    scenario = world.scenario
+
+    def on_round(record: RoundRecord) -> None:
+        this.watcher.round(record)
+        this.look_up()
+
+    journal = federate(world_json, on_round)
+    this.folder.write_record(this.record)  # before anything else lies there: it says that the rest is ours
+    this.folder.write_weights(number, journal.weights)
+    replays = [replay(world, entry) for entry in journal.entries]
+    updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
+    arm = _Arm(this, number, begin, scenario, _trained(world, journal, replays, name, values, updates))
+    arm.keep()
+    attacked = [(entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    for choice in scenario.attacks:
+        label = choice.label or choice.name
+        seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
+        with this.attackers(choice, seed, this.should_stop) as attacker:
+            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}")
+        arm.add(attacks=(*arm.record.attacks, summarised(scenario, choice, victims)))
+    if scenario.membership is None:
+        return
+    inference = Inference(this, world, journal, [own.truth for own in replays])
+    for choice in scenario.membership.attacks:
+        arm.add(membership=(*arm.record.membership, inference.record(choice)))
+
+
+@dataclass
+class _Arm:
+    """An arm in progress."""
+
+    run: RunInProgress
+    number: int
+    begin: float
+    scenario: Scenario
+    record: ArmRecord
+
+    def add(self, **found: tuple[AttackRecord, ...] | tuple[MembershipRecord, ...]) -> None:
+        """Put what one more attack found into the record, and keep it."""
+        record = self.record.model_copy(update=found)
+        seconds = time.perf_counter() - self.begin
+        self.record = record.model_copy(update={"complete": self._has_all(record), "seconds": seconds})
+        self.keep()
+
+    def keep(self) -> None:
+        """Write what is known of the arm."""
+        self.run.keep(self.record, self.number)
+
+    def _has_all(self, record: ArmRecord) -> bool:
+        wanted = self.scenario.membership.attacks if self.scenario.membership else ()
+        return (len(record.attacks), len(record.membership)) == (len(self.scenario.attacks), len(wanted))
+
+
+def _trained(
+    world: World,
+    journal: Journal,
+    replays: Sequence[Replay],
+    name: str,
+    values: dict[str, Any],
+    updates: tuple[KeptUpdate, ...],
+) -> ArmRecord:
+    """Return the record of an arm that no attack has looked at yet."""
+    scenario, dataset = world.scenario, world.data.dataset
+    stated = guarantees(world, journal.rounds)
+    return ArmRecord(
+        name=name,
+        values=values,
+        parameters=sum(p.numel() for p in world.models.new().parameters()),
+        dropout=tuple(site.rate for site in world.models.sites),
+        model_hash=model_hash(journal.weights),
+        attacked_model=_state_of_model(scenario),
+        partition=describe_partition(
+            world.data.shares,
+            dataset.train.labels,
+            scheme=scenario.partition.scheme,
+            class_names=dataset.class_names,
+        ),
+        rounds=tuple(journal.rounds),
+        replay_matches=all(own.matches for own in replays),
+        attacks=(),
+        updates=updates,
+        guarantees=stated,
+        audits=audited(world, stated) if scenario.audit else (),
+        exposure=memorisation.exposed(world, journal) if scenario.exposure else None,
+        complete=not scenario.attacks and scenario.membership is None,
+        client_cost=_client_cost(replays),
+    )
+
+
+def _client_cost(replays: Sequence[Replay]) -> ClientCost | None:
+    costs = [cost for own in replays for cost in own.costs]
+    if not costs:
+        return None
+    return ClientCost(
+        processor_seconds=median(cost.processor_seconds for cost in costs),
+        peak_memory=max((cost.peak_memory for cost in costs if cost.peak_memory is not None), default=None),
+        n=len(costs),
+    )
+
+
+def _kept(
+    this: RunInProgress, arm: int, entries: Sequence[WireEntry], replays: Sequence[Replay]
+) -> tuple[KeptUpdate, ...]:
+    """Store the attacked updates of an arm, and return where they lie."""
+    if not entries:
+        return ()
+    arrays: dict[str, np.ndarray] = {}
+    for entry, own in zip(entries, replays, strict=True):
+        place = place_of(entry)
+        arrays.update(_by_name(f"{place}/wire", entry.update))
+        if not own.raw_is_wire:
+            arrays.update(_by_name(f"{place}/raw", own.truth.raw))
+    file = this.folder.write_updates(arm, arrays)
+    return tuple(
+        KeptUpdate(round=entry.round, client=entry.client, file=file, raw_is_wire=own.raw_is_wire)
+        for entry, own in zip(entries, replays, strict=True)
+    )
+
+
+def _by_name(place: str, update: Update) -> dict[str, np.ndarray]:
+    return {f"{place}/{name}": t.detach().numpy() for name, t in {**update.tensors, **update.buffers}.items()}
+
+
+def _state_of_model(scenario: Scenario) -> str:
+    start = f"weights of {scenario.model.checkpoint.name}" if scenario.model.checkpoint else "untrained"
+    if scenario.crafting is not None:
+        start = f"{start}, changed by {scenario.crafting.label or scenario.crafting.name}"
+    earlier = [round_ - 1 for round_ in scenario.threat.rounds]
+    if not any(earlier):
+        return start
+    return f"{start}, then after {', '.join(map(str, earlier))} rounds of training"

@@ -1,0 +1,137 @@
+"""The attacks of an arm on observed updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Sequence
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import reason
+from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Truth, WireEntry
+from fedsim.experiment.progress import RunInProgress
+from fedsim.metrics.statistics import summarise
+from fedsim.record import AttackRecord, VictimRecord
+from fedsim.scenario import AttackChoice, Scenario
+from fedsim.scenario.world import World
+from fedsim.threat.attacking import Attacker
+from fedsim.threat.observe import observe
+from fedsim.threat.scoring import scored
+
+
+def attack(
+    this: RunInProgress,
+    world: World,
+    choice: AttackChoice,
+    attacker: Attacker,
+    attacked: Sequence[tuple[WireEntry, Truth]],
+    prefix: str,
+) -> list[VictimRecord]:
+    """Attack every observed update, as many together as the attack likes."""
+    over_rounds = bool(getattr(registry.get("attack", choice.name).make, "over_rounds", False))
+    knows = _knowledge(world.scenario, choice)
+    empty = [_unharmed(entry) for entry, truth in attacked if not any(map(len, truth.private))]
+    attacked = [(entry, truth) for entry, truth in attacked if any(map(len, truth.private))]
+    records: list[VictimRecord] = []
+    while len(records) < len(attacked):
+        before = attacked if over_rounds else ()
+        first = _observed(world, before, attacked[len(records)], knows)
+        chunk = attacked[len(records) : len(records) + attacker.at_once(first)]
+        seen = [first, *(_observed(world, before, one, knows) for one in chunk[1:])]
+        watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
+        begin = time.perf_counter()
+        found = _found(world, choice, attacker, seen, [entry for entry, _ in chunk], watch)
+        this.look_up()
+        seconds = (time.perf_counter() - begin) / len(chunk)
+        for (entry, truth), result in zip(chunk, found, strict=True):
+            victim = _recorded(this, world, entry, truth, result, f"{prefix}/{place_of(entry)}")
+            records.append(victim.model_copy(update={"seconds": seconds}))
+            this.watcher.attacked(choice.label or choice.name, records[-1])
+    return sorted([*records, *empty], key=lambda record: (record.round, record.client))
+
+
+def _observed(
+    world: World,
+    others: Sequence[tuple[WireEntry, Truth]],
+    one: tuple[WireEntry, Truth],
+    knows: Collection[Knowledge],
+) -> Observation:
+    """Observe one update, with those among others that the same client sent before."""
+    who = one[0]
+    before = [
+        other
+        for other in others
+        if (other[0].client, other[0].clients) == (who.client, who.clients) and other[0].round < who.round
+    ]
+    return observe(world, *one, knows, before)
+
+
+def _unharmed(entry: WireEntry) -> VictimRecord:
+    why = "the update holds no example: Poisson sampling drew empty batches, so there is nothing to recover"
+    return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
+
+
+def _found(
+    world: World,
+    choice: AttackChoice,
+    attacker: Attacker,
+    seen: Sequence[Observation],
+    entries: Sequence[WireEntry],
+    watch: OnStep,
+) -> list[Reconstruction | str]:
+    """What the attack made of each observation, or why it failed. One failure among several does not spoil the rest."""
+    purpose = f"attack {choice.label or choice.name}"
+    generators = [seeding.generator(world.scenario.seed, purpose, entry.round, entry.client) for entry in entries]
+    found = attacker.search(seen, generators, watch)
+    if not isinstance(found, str):
+        return [*found]
+    if len(seen) == 1:
+        return [found]
+    alone = zip(seen, entries, strict=True)
+    return [_found(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
+
+
+def _recorded(
+    this: RunInProgress, world: World, entry: WireEntry, truth: Truth, result: Reconstruction | str, arrays: str
+) -> VictimRecord:
+    if not isinstance(result, Reconstruction):
+        return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
+    try:
+        victim, kept = scored(world, entry, truth, result)
+    except Exception as error:  # an attack may return anything
+        why = f"its guess cannot be scored: {reason(error)}"
+        return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
+    if not kept:
+        return victim
+    this.arrays.update({f"{arrays}/{name}": array for name, array in kept.items()})
+    return victim.model_copy(update={"arrays": arrays})
+
+
+def summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:
+    """Return the record of an attack, with what it reached over all victims."""
+    scoring = scenario.scoring
+    return AttackRecord(
+        label=choice.label or choice.name,
+        name=choice.name,
+        knows=_knowledge(scenario, choice),
+        settings=choice.settings,
+        victims=tuple(victims),
+        summary=summarise(
+            victims,
+            scoring.metric,
+            scoring.threshold,
+            scenario.seed,
+            confidence=scoring.confidence,
+            resamples=scoring.resamples,
+        )
+        if victims
+        else None,
+    )
+
+
+def _knowledge(scenario: Scenario, choice: AttackChoice) -> tuple[Knowledge, ...]:
+    return tuple(sorted({*scenario.threat.knows, *choice.also_knows}))
+
+
+def place_of(entry: WireEntry) -> str:
+    """Return where what belongs to an observed update is stored."""
+    return f"round-{entry.round}/{'sum' if entry.clients else f'client-{entry.client}'}"

@@ -1,0 +1,36 @@
+"""What private mechanisms guaranteed over the rounds that were run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from fedsim.core.types import Mechanism
+from fedsim.privacy.accounting import guarantee, in_rounds
+from fedsim.record import GuaranteeRecord, RoundRecord
+from fedsim.scenario.world import World
+
+
+def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRecord, ...]:
+    """Return what each private mechanism of an arm guaranteed over the rounds that were run."""
+    stated = dict(world.facts.client_mechanisms)
+    if world.facts.server_mechanism is not None:
+        stated[world.scenario.aggregation.name] = world.facts.server_mechanism
+    return tuple(_guaranteed(name, mechanism, rounds) for name, mechanism in stated.items())
+
+
+def _guaranteed(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
+    """Compose all rounds where clients are sampled, else those of the client that was asked most often."""
+    is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
+    asked = Counter(client for record in rounds for client in record.cohort)
+    number = len(rounds) if is_sampled else max(asked.values(), default=0)
+    whose = "the whole run" if is_sampled else "the client that was asked most often"
+    found = guarantee(mechanism, [in_rounds(mechanism, number)])
+    rounds_run = f"{number} {'round' if number == 1 else 'rounds'}"
+    stated = {**vars(found), "composition": f"{found.composition} in {rounds_run}, those of {whose}"}
+    return GuaranteeRecord(
+        source=source,
+        noise_multiplier=mechanism.noise_multiplier,
+        holds_against_server=mechanism.holds_against_server,
+        **stated,
+    )
