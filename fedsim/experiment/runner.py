@@ -18,7 +18,7 @@ from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
-from fedsim.scenario.world import shared
+from fedsim.scenario.world import share, shared
 from fedsim.threat.attacking import Attackers, in_process
 from fedsim.threat.observe import describe
 
@@ -55,7 +55,7 @@ def run(
     if earlier is not None and earlier.scenario_hash != digest:
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
-    todo = [_Arm(_name(values), values, arm, arm.model_dump_json()) for values, arm in arms(scenario)]
+    todo = [_Arm(_name(values), values, arm, share(arm)) for values, arm in arms(scenario)]
     sentences = _check(todo, len(done))
     watcher.threat_model(sentences)
     record = RunRecord(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -13,6 +15,7 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.source import read_source
 from fedsim.scenario.checks import check_choice, check_crafting
+from fedsim.scenario.choices import Choice
 from fedsim.scenario.combinations import expand, put
 from fedsim.scenario.tables import Scenario
 
@@ -72,7 +75,10 @@ def parse(raw: Mapping[str, Any], source: str) -> Scenario:
         raise ScenarioError(_explain(source, error, Scenario)) from error
     scenario = _settled(scenario, source)
     for _, arm in expand(scenario) if scenario.arms else ():
-        parse(arm, source)
+        try:
+            _arm(json.dumps(arm, sort_keys=True))
+        except ScenarioError:
+            parse(arm, source)  # says the same about the file
     return scenario
 
 
@@ -80,7 +86,13 @@ def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
     """Return (values, scenario) of every combination in ``scenario.arms``; one arm without values when it is empty."""
     if not scenario.arms:
         return [({}, scenario)]
-    return [(values, parse(raw, "arms")) for values, raw in expand(scenario)]
+    return [(values, _arm(json.dumps(raw, sort_keys=True))) for values, raw in expand(scenario)]
+
+
+@lru_cache(maxsize=64)
+def _arm(raw: str) -> Scenario:
+    """Return an arm; whoever parsed its scenario has validated it already."""
+    return parse(json.loads(raw), "arms")
 
 
 def _settled(scenario: Scenario, source: str) -> Scenario:
@@ -88,7 +100,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
 
     A method whose name differs between the arms is left to the arms: its settings belong to each of them.
     """
-    raw = scenario.model_dump(mode="json")
+    settled = scenario
     problems: list[str] = []
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
@@ -103,12 +115,22 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
         except FedsimError as error:
             problems.append(f"{source}: {key}.name: {error}")
         else:
-            own = {k: v for k, v in choice.model_dump(mode="json").items() if k not in choice.settings}
-            put(raw, [str(part) for part in place], {**own, **settings})
+            settled = _with_part(settled, place, choice.model_copy(update={"settings": settings}))
     if problems:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)
-    return Scenario.model_validate(raw)
+    return settled
+
+
+def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
+    """Return a copy of a model, or of a tuple of models, with another choice at a place."""
+    if not place:
+        return part
+    if isinstance(whole, tuple):
+        held = cast("tuple[Any, ...]", whole)
+        return tuple(_with_part(own, place[1:], part) if at == place[0] else own for at, own in enumerate(held))
+    name = str(place[0])
+    return whole.model_copy(update={name: _with_part(getattr(whole, name), place[1:], part)})
 
 
 def _set(raw: dict[str, Any], override: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from weakref import WeakValueDictionary
 
 from torch import nn
 
@@ -76,10 +77,20 @@ def build(scenario: Scenario) -> World:
     return world
 
 
+_validated: WeakValueDictionary[str, Scenario] = WeakValueDictionary()
+
+
+def share(scenario: Scenario) -> str:
+    """Return a resolved scenario as text, by which `shared` finds its world, without validating it once more."""
+    text = scenario.model_dump_json()
+    _validated[text] = scenario
+    return text
+
+
 @lru_cache(maxsize=2)
 def shared(scenario_json: str) -> World:
     """Return this process's world of a resolved scenario: what a Flower app finds in its run configuration."""
-    return build(Scenario.model_validate_json(scenario_json))
+    return build(_validated.get(scenario_json) or Scenario.model_validate_json(scenario_json))
 
 
 def _check_own_model(world: World) -> None:

@@ -322,6 +322,27 @@ def test_a_mistake_in_the_second_arm_is_told_before_the_first_is_trained(
     assert not [*(tmp_path / "run").iterdir()]
 
 
+def test_a_scenario_and_each_of_its_arms_is_validated_once(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    validated: list[str] = []
+
+    def counted(name: str) -> Any:
+        validate = getattr(Scenario, name)
+
+        def counts(*arguments: Any, **settings: Any) -> Scenario:
+            validated.append(name)
+            return validate(*arguments, **settings)
+
+        return staticmethod(counts)
+
+    for name in ("model_validate", "model_validate_json"):
+        monkeypatch.setattr(Scenario, name, counted(name))
+    record = run(scenario(**SHORT, seed=2718), tmp_path / "run")
+    assert len(record.arms) == 2
+    assert len(validated) == 3
+
+
 def test_a_share_smaller_than_a_batch_names_the_bound(scenario: Build, tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"batch_size is 500, but client \d owns \d+"):
         run(scenario(federation={"batch_size": 500}), tmp_path / "run")
