@@ -52,7 +52,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         truths.append(truth)
         weights = _moved(world, weights, update, state)
         journal.model(round_, weights)
-        journal.round(RoundRecord(round=round_, cohort=(0,), training_loss=update.loss))
+        journal.round(RoundRecord(round=round_, cohort=(0,), participants=(0,), training_loss=update.loss))
         spent = time.monotonic() - begin
         if round_ >= _FEWEST_ROUNDS and spent + spent / round_ > seconds:
             break

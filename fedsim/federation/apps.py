@@ -96,6 +96,7 @@ def server_app(journal: Journal) -> ServerApp:
                     RoundRecord(
                         round=round_,
                         cohort=strategy.tally.cohort,
+                        participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
                         test_loss=found and found.loss,

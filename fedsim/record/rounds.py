@@ -24,6 +24,8 @@ class Utility(NamedTuple):
 class RoundRecord(Part):
     """One federated round. What is tested is the new global model on the test set, when it is evaluated.
 
+    `participants` are the clients of the cohort whose updates counted, none in an aborted round; None in records of
+    versions that did not say so.
     `training_loss` is the mean over the examples of the updates that counted, as they were stated; behind secure
     aggregation with equal weights it is the mean over their clients, since the sum tells no more.
     `test_span_f1` is the micro F1 of spans, where labels are tags that mark them. `test_spearman` is the rank
@@ -34,6 +36,7 @@ class RoundRecord(Part):
 
     round: int
     cohort: tuple[int, ...]
+    participants: tuple[int, ...] | None = None
     failures: tuple[Failure, ...] = ()
     training_loss: float
     test_loss: float | None = None

@@ -158,15 +158,16 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
 
 
 def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
-    """Return how often each training example was in a batch behind an update that counted, shape (training set,)."""
+    """Return how often each training example was in a batch behind an update that counted, shape (training set,).
+
+    Args:
+        world: the scenario made real.
+        rounds: of a run of this version, which says whose updates counted.
+    """
     uses = torch.zeros(len(world.data.dataset.train), dtype=torch.long)
     for record in rounds:
-        lost = {failure.who for failure in record.failures}
-        if "round" in lost:
-            continue
-        for client in record.cohort:
-            if f"client {client}" in lost:
-                continue
+        assert record.participants is not None, "called for rounds that were just run"
+        for client in record.participants:
             for chosen in world.data.drawn(record.round, client):
                 uses += torch.bincount(chosen, minlength=len(uses))
     return uses

@@ -188,6 +188,7 @@ def test_who_is_lost_is_declared_and_recorded_alike_on_every_engine(scenario: Bu
         expected = {c: participation.fate(built, record.round, c, 4) for c in record.cohort}
         lost = [(f"client {c}", loss.cause, loss.why) for c, loss in expected.items() if loss is not None]
         assert [(failure.who, failure.cause, failure.why) for failure in record.failures] == lost
+        assert record.participants == tuple(c for c, loss in expected.items() if loss is None)
     assert {failure.cause for record in rounds for failure in record.failures} == {"dropout", "crash", "late"}
 
 

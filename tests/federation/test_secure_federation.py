@@ -239,6 +239,7 @@ def test_a_round_below_the_threshold_is_aborted_and_the_run_goes_on(scenario: Bu
     assert [entry.round for entry in journal.entries] == [r for r in range(1, 7) if r not in aborted]
     for record in journal.rounds:
         assert math.isnan(record.training_loss) == (record.round in aborted)
+        assert (record.participants == ()) == (record.round in aborted)
         lost = sum(failure.cause == "dropout" for failure in record.failures)
         assert (lost > 1) == (record.round in aborted)  # 0.8 of 6 clients are 5
     for entry in journal.entries[1:]:

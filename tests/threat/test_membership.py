@@ -107,11 +107,11 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
 
 def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) -> None:
     world = worlds.build(scenario(**SMALL))
-    lost = (Failure(who="client 1", why="late", cause="late"),)
+    lost = (Failure(who="somebody", why="late", cause="late"),)
     aborted = (Failure(who="round", why="too few", cause="aborted"),)
     rounds = [
-        RoundRecord(round=1, cohort=(0, 1), training_loss=1.0, failures=lost),
-        RoundRecord(round=2, cohort=(0, 2), training_loss=1.0, failures=aborted),
+        RoundRecord(round=1, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=lost),
+        RoundRecord(round=2, cohort=(0, 2), participants=(), training_loss=1.0, failures=aborted),
     ]
     uses = membership.trained_on(world, rounds)
     assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.data.drawn(1, 0) for i in chosen})
