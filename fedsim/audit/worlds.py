@@ -90,9 +90,9 @@ def check(world: World, subject: Checked) -> None:
         FedsimError: one does not, with the reason.
     """
     world.check()
-    for choice, defense in zip(world.scenario.defenses, world.stack.defenses, strict=True):
+    for defense in world.stack.defenses:
         if not subject.is_cross_entropy and (defense.needs_step or defense.overrides("on_examples")):
-            raise FedsimError(f"defense '{choice.name}' computes cross-entropy, and the loss is another.")
+            raise FedsimError(f"defense '{defense.name}' computes cross-entropy, and the loss is another.")
 
 
 def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, candidates: int) -> Scenario:

@@ -68,14 +68,13 @@ def check(world: World) -> None:
     Raises:
         FedsimError: the model or a component cannot be trained for several clients at once; the message names it.
     """
-    for term in map(type, (*world.stack.objectives, *world.stack.loss_terms)):
-        raise FedsimError(f"engine 'vectorized' has no place for loss terms such as {term.__name__}. {_ADVICE}")
+    for term in (*world.stack.objectives, *world.stack.loss_terms):
+        raise FedsimError(f"engine 'vectorized' has no place for loss terms such as '{term.name}'. {_ADVICE}")
     for reader in world.stack.whole_batch_components:
         raise FedsimError(f"engine 'vectorized' has no place for the {reader}: it takes a batch as a whole. {_ADVICE}")
     for defense in world.stack.defenses:
         if defense.needs_step or any(map(defense.overrides, ("on_batch", "loss", "on_examples"))):
-            name = type(defense).__name__
-            raise FedsimError(f"engine 'vectorized' has no place for the defense {name}. {_ADVICE}")
+            raise FedsimError(f"engine 'vectorized' has no place for the defense '{defense.name}'. {_ADVICE}")
     if world.scenario.federation.sampling == "poisson":
         raise FedsimError(
             f"engine 'vectorized' has no place for empty batches, which Poisson sampling draws. {_ADVICE}"

@@ -9,6 +9,7 @@ from typing import Any, cast
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fedsim.core import registry
+from fedsim.core.hooks import Configured
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config, Knowledge
 
@@ -37,9 +38,10 @@ class Choice(Config):
         return {**own, **self.settings}
 
     def make(self, kind: Kind, *context: Any) -> Any:
-        """Build the method: a class gets its config, a function its config and `context`."""
+        """Build the method: a class gets its config, a function its config and `context`. A hook knows its name."""
         method = registry.get(kind, self.name)
-        return method.make(method.config.model_validate(self.settings), *context)
+        made = method.make(method.config.model_validate(self.settings), *context)
+        return cast("Configured[Any]", made).named(self.name) if isinstance(made, Configured) else made
 
 
 class ModelChoice(Choice):

@@ -75,8 +75,7 @@ class Facts:
     @cached_property
     def client_mechanisms(self) -> dict[str, Mechanism]:
         """What private mechanism a client runs in each round, by the name of the defense that is it."""
-        found = zip(self.scenario.defenses, self.stack.defenses_as_written, strict=True)
-        stated = {choice.name: defense.mechanism(self.rules) for choice, defense in found}
+        stated = {defense.name: defense.mechanism(self.rules) for defense in self.stack.defenses_as_written}
         return {name: mechanism for name, mechanism in stated.items() if mechanism is not None}
 
     @cached_property

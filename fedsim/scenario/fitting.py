@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import Component, Defense
-from fedsim.scenario.choices import Choice
+from fedsim.core.hooks import Aggregator, Component, Defense
 from fedsim.scenario.data import Data
 from fedsim.scenario.facts import Facts
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.tables import Scenario
+
+_Hook = Component[Any] | Defense[Any] | Aggregator[Any]
 
 
 def check_objectives(stack: Stack) -> None:
@@ -21,7 +22,7 @@ def check_objectives(stack: Stack) -> None:
         ScenarioError: two components say what a client minimises.
     """
     if stack.objectives[1:]:
-        names = " and ".join(type(objective).__name__ for objective in stack.objectives[:2])
+        names = " and ".join(objective.name for objective in stack.objectives[:2])
         raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
 
 
@@ -32,14 +33,11 @@ def check_modality(scenario: Scenario, data: Data, stack: Stack) -> None:
         ScenarioError: one does not.
     """
     modality = data.dataset.spec.modality
-    hooks: list[tuple[str, Choice, Component[Any] | Defense[Any]]] = []
-    hooks += [("component", *own) for own in zip(scenario.components, stack.components, strict=True)]
-    hooks += [("defense", *own) for own in zip(scenario.defenses, stack.defenses_as_written, strict=True)]
-    for kind, choice, hook in hooks:
+    for hook in (*stack.components, *stack.defenses_as_written):
         if modality not in hook.modalities:
-            works = " and ".join(sorted(hook.modalities))
+            kind, works = _kind(hook), " and ".join(sorted(hook.modalities))
             raise ScenarioError(
-                f"{kind} '{choice.name}' does not fit: it works on {works}, and the examples are {modality}."
+                f"{kind} '{hook.name}' does not fit: it works on {works}, and the examples are {modality}."
             )
     if modality == "images":
         return
@@ -73,25 +71,31 @@ def check_labels(scenario: Scenario, data: Data, stack: Stack) -> None:
         )
 
 
-def check_hooks(scenario: Scenario, stack: Stack, facts: Facts, models: ModelSource) -> None:
+def check_hooks(stack: Stack, facts: Facts, models: ModelSource) -> None:
     """Check that every component, every defense and the aggregation rule fit the federation and the model.
 
     Raises:
         ScenarioError: one does not, with the reason.
     """
-    for choice, component in zip(scenario.components, stack.components, strict=True):
-        reason = component.refuses(facts.rules, models.holding(models.first_weights))
-        if reason is not None:
-            raise ScenarioError(f"component '{choice.name}' does not fit: {reason}.")
+    for component in stack.components:
+        _check_hook(component, facts, models)
     per_example = [defense for defense in stack.defenses if defense.overrides("on_examples")]
     if per_example[1:]:
         raise ScenarioError(
             "defenses: two of them clip the gradient of every example; a step has only one. Leave one out."
         )
-    for choice, defense in zip(scenario.defenses, stack.defenses_as_written, strict=True):
-        reason = defense.refuses(facts.rules, models.holding(models.first_weights))
-        if reason is not None:
-            raise ScenarioError(f"defense '{choice.name}' does not fit: {reason}.")
-    reason = stack.new_aggregator().refuses(facts.rules, models.holding(models.first_weights))
+    for defense in stack.defenses_as_written:
+        _check_hook(defense, facts, models)
+    _check_hook(stack.new_aggregator(), facts, models)
+
+
+def _check_hook(hook: _Hook, facts: Facts, models: ModelSource) -> None:
+    reason = hook.refuses(facts.rules, models.holding(models.first_weights))
     if reason is not None:
-        raise ScenarioError(f"aggregation rule '{scenario.aggregation.name}' does not fit: {reason}.")
+        raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: {reason}.")
+
+
+def _kind(hook: _Hook) -> str:
+    if isinstance(hook, Aggregator):
+        return "aggregation rule"
+    return "defense" if isinstance(hook, Defense) else "component"

@@ -61,7 +61,7 @@ class World:
         fitting.check_objectives(self.stack)
         fitting.check_modality(self.scenario, self.data, self.stack)
         fitting.check_labels(self.scenario, self.data, self.stack)
-        fitting.check_hooks(self.scenario, self.stack, self.facts, self.models)
+        fitting.check_hooks(self.stack, self.facts, self.models)
 
 
 def build(scenario: Scenario) -> World:

@@ -374,7 +374,7 @@ def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_mode
 
 
 def test_engines_and_defenses_that_take_examples_apart_are_refused(sentences: Callable[..., World]) -> None:
-    with pytest.raises(FedsimError, match="engine 'vectorized' has no place for loss terms such as EsimCse"):
+    with pytest.raises(FedsimError, match="engine 'vectorized' has no place for loss terms such as 'esimcse'"):
         cohort.check(sentences())
     world = sentences(federation={"sampling": "poisson"})
     raw = world.scenario.model_dump(mode="json")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC
-from typing import ClassVar, Generic, TypeVar
+from typing import ClassVar, Generic, Self, TypeVar, final
 
 from fedsim.core.types import Config, Modality
 
@@ -26,6 +26,18 @@ class Configured(ABC, Generic[ConfigT]):
 
     remembers: bool = False
     modalities: ClassVar[frozenset[Modality]] = IMAGES
+    _name: str = ""
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+
+    @property
+    def name(self) -> str:
+        """The name under which it was chosen; that of its class where nobody chose it by name."""
+        return self._name or type(self).__name__
+
+    @final
+    def named(self, name: str) -> Self:
+        """Take the name under which it was chosen, and return itself."""
+        self._name = name
+        return self

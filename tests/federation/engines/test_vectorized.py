@@ -208,7 +208,7 @@ def test_what_cannot_be_trained_together_is_refused_by_name(scenario: Build, mod
 
 def test_a_loss_term_is_refused_by_name(scenario: Build) -> None:
     built = scenario(components=[{"name": "fedprox"}], federation={"engine": "vectorized"})
-    with pytest.raises(FedsimError, match="engine 'vectorized' has no place for loss terms such as FedProx"):
+    with pytest.raises(FedsimError, match="engine 'vectorized' has no place for loss terms such as 'fedprox'"):
         run(built)
 
 
