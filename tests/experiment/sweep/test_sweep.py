@@ -135,12 +135,16 @@ def test_a_hostile_run_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mood: str, limits: dict[str, Any], cause: str, why: str
 ) -> None:
     monkeypatch.setenv("MOOD", mood)
-    ended = made(tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits))
+    ended = made(
+        tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits)
+    )
     assert [outcome.status for outcome in ended] == ["failed", "finished"]
     assert ended[0].failure is not None
     assert (ended[0].failure.cause, why in ended[0].failure.why) == (cause, True)
     monkeypatch.setenv("MOOD", "")
-    ended = made(tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits))
+    ended = made(
+        tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits)
+    )
     assert sorted(outcome.status for outcome in ended) == ["finished", "reused"]
     assert "{not json" in (tmp_path / "s" / "logs" / "worker-0.log").read_text()
 
@@ -236,7 +240,10 @@ def full_disk() -> Any:
 
 
 def test_a_full_disk_ends_the_sweep_and_blames_no_run(tmp_path: Path) -> None:
-    wanted = parse({**SMALL, "data": {"name": "tests.experiment.sweep.test_sweep:full_disk"}, "sweep": {"seeds": [1, 2, 3]}}, "test")
+    wanted = parse(
+        {**SMALL, "data": {"name": "tests.experiment.sweep.test_sweep:full_disk"}, "sweep": {"seeds": [1, 2, 3]}},
+        "test",
+    )
     outcomes = made(tmp_path / "s", wanted)
     assert [outcome.failure.cause for outcome in outcomes if outcome.failure] == ["disk"]
     assert not list((tmp_path / "s" / "failures").iterdir())
