@@ -105,7 +105,7 @@ def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None
 def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv = ['fedsim', 'list', '--json']\n"
-        "from fedsim import cli\n"
+        "from fedsim.cli import main as cli\n"
         "try:\n    cli.main()\nexcept SystemExit:\n    pass\n"
         "heavy = {'mlxtend', 'sklearn', 'torchvision', 'flwr', 'matplotlib', 'opacus', 'pandas'} & set(sys.modules)\n"
         "print(sorted(heavy), file=sys.stderr)\n"

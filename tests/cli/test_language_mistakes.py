@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import tomli_w
 
-from fedsim.cli.main import main as cli
+from fedsim.cli import main as cli
 
 transformers = pytest.importorskip("transformers")
 

@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
         (tmp_path / name / "script.py").write_text('raise SystemExit("a script ran")\n')
     (tmp_path / "statistics.py").write_text('raise SystemExit("not Python\'s own")\n')
     (tmp_path / "tests" / "own.py").write_text(
-        "from fedsim import registry\n"
+        "from fedsim.core import registry\n"
         "def load():\n"
         "    return registry.get('dataset', 'digits').make(registry.get('dataset', 'digits').config())\n"
     )

@@ -16,7 +16,7 @@ MODEL = '[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[federation]\nclients = 4\
 DATA = '[data]\nname = "digits"\n'
 OWN = """
 from pathlib import Path
-from fedsim import registry
+from fedsim.core import registry
 from fedsim.core.registry import for_scenarios
 
 def unmarked(**settings):

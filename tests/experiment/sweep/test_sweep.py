@@ -30,6 +30,7 @@ from fedsim.experiment.sweep.results import problems
 from fedsim.experiment.sweep.run import Outcome
 from fedsim.scenario import Scenario, Sweep, parse
 
+HERE = "tests.experiment.sweep.test_sweep"  # a sweep finds functions of this file by its name
 SMALL: dict[str, Any] = {
     "title": "small <b>sweep</b>",
     "data": {"name": "digits"},
@@ -84,13 +85,13 @@ def test_runs_of_one_seed_share_their_victims(tmp_path: Path) -> None:
 
 
 def test_what_is_finished_is_not_computed_again_and_what_failed_is_tried_again(tmp_path: Path) -> None:
-    wanted = scenario(grid={"data.name": ["digits", "tests.experiment.sweep.test_sweep:moody"]})
+    wanted = scenario(grid={"data.name": ["digits", f"{HERE}:moody"]})
     ended = made(tmp_path / "s", wanted)
     assert [outcome.status for outcome in ended] == ["finished", "failed"]
     assert ended[1].failure is not None
     assert "not in the mood" in ended[1].failure.why
     assert [(run.values["data.name"], "mood" in why) for run, why in problems(tmp_path / "s")] == [
-        ("tests.experiment.sweep.test_sweep:moody", True)
+        (f"{HERE}:moody", True)
     ]
     record = next((tmp_path / "s" / "runs").glob("*/record.json"))
     before = record.stat().st_mtime_ns
@@ -135,16 +136,12 @@ def test_a_hostile_run_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mood: str, limits: dict[str, Any], cause: str, why: str
 ) -> None:
     monkeypatch.setenv("MOOD", mood)
-    ended = made(
-        tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits)
-    )
+    ended = made(tmp_path / "s", scenario(grid={"data.name": [f"{HERE}:noisy", "digits"]}, **limits))
     assert [outcome.status for outcome in ended] == ["failed", "finished"]
     assert ended[0].failure is not None
     assert (ended[0].failure.cause, why in ended[0].failure.why) == (cause, True)
     monkeypatch.setenv("MOOD", "")
-    ended = made(
-        tmp_path / "s", scenario(grid={"data.name": ["tests.experiment.sweep.test_sweep:noisy", "digits"]}, **limits)
-    )
+    ended = made(tmp_path / "s", scenario(grid={"data.name": [f"{HERE}:noisy", "digits"]}, **limits))
     assert sorted(outcome.status for outcome in ended) == ["finished", "reused"]
     assert "{not json" in (tmp_path / "s" / "logs" / "worker-0.log").read_text()
 
@@ -241,7 +238,7 @@ def full_disk() -> Any:
 
 def test_a_full_disk_ends_the_sweep_and_blames_no_run(tmp_path: Path) -> None:
     wanted = parse(
-        {**SMALL, "data": {"name": "tests.experiment.sweep.test_sweep:full_disk"}, "sweep": {"seeds": [1, 2, 3]}},
+        {**SMALL, "data": {"name": f"{HERE}:full_disk"}, "sweep": {"seeds": [1, 2, 3]}},
         "test",
     )
     outcomes = made(tmp_path / "s", wanted)
@@ -279,7 +276,8 @@ def test_a_ray_cluster_makes_the_same_bytes_and_a_run_that_raises_fails_alone(tm
     path = tmp_path / "s.toml"
     path.write_text(
         'title = "s"\n[model]\nname = "mlp"\nwidth = 8\ndepth = 1\n[federation]\nclients = 4\n'
-        '[[attacks]]\nname = "closed-form-linear"\n[sweep.grid]\n"data.name" = ["digits", "tests.experiment.sweep.test_sweep:moody"]\n'
+        '[[attacks]]\nname = "closed-form-linear"\n[sweep.grid]\n'
+        f'"data.name" = ["digits", "{HERE}:moody"]\n'
     )
     for out, options in (("here", ()), ("there", ("--ray", "local", "--jobs", "2"))):
         done = subprocess.run(command(path, tmp_path / out, *options), check=False, capture_output=True, text=True)
@@ -333,9 +331,7 @@ def test_the_command_line_says_what_failed_and_refuses_a_plain_run(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "s.toml"
-    path.write_text(
-        'title = "s"\n[data]\nname = "tests.experiment.sweep.test_sweep:moody"\n[model]\nname = "mlp"\n[sweep]\nseeds = [1]\n'
-    )
+    path.write_text(f'title = "s"\n[data]\nname = "{HERE}:moody"\n[model]\nname = "mlp"\n[sweep]\nseeds = [1]\n')
     done = subprocess.run(command(path, tmp_path / "out"), check=False)
     told = capfd.readouterr()
     assert done.returncode == 1

@@ -20,7 +20,7 @@ from fedsim.scenario import Scenario
 RUNNER = """
 import importlib, json, pickle, sys
 from pathlib import Path
-from fedsim import process
+from fedsim.core import process
 process.prepare()
 import torch
 from fedsim.core.errors import FedsimError
