@@ -1,8 +1,8 @@
-"""Attacks: one file each. Files whose name starts with an underscore hold parts that several attacks share.
+"""Attacks: a folder a family, a file a method. A leading underscore marks parts that several share.
 
-`reconstruct` runs one on gradients from anywhere.
+`fedsim.reconstruct` runs one on gradients from anywhere.
 """
 
-from attacks.core.reconstruct import reconstruct
+from fedsim.core.reconstruct import reconstruct
 
 __all__ = ["reconstruct"]

@@ -1,8 +1,9 @@
 """Audit somebody's own model: what of the client's data an update gives away, and what it would cost to stop that.
 
-from fedsim.audit import Subject, audit
+import fedsim
+from fedsim.audit import verdict
 
-record = audit(lambda: (model, loss, loader), batches=(1, 4), minutes=5)
+record = fedsim.audit(lambda: (model, loss, loader), batches=(1, 4), minutes=5)
 print(verdict.sentence(record))
 """
 
@@ -17,6 +18,7 @@ from fedsim.audit import auditing, running, verdict
 from fedsim.audit.clock import Clock
 from fedsim.audit.record import KNOWS, AuditRecord, Plan
 from fedsim.audit.subject import Subject, made
+from fedsim.core.callable_modules import call_module
 from fedsim.core.types import Knowledge
 from fedsim.record.policy import Policy
 
@@ -51,7 +53,7 @@ def audit(
     """
     clock = Clock(60.0 * minutes)
     name = getattr(factory, "__qualname__", type(factory).__name__)
-    command = f"fedsim.audit.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
+    command = f"fedsim.audit({name}, batches={tuple(batches)}, minutes={minutes:g}, seed={seed})"
     plan = Plan(
         target=name,
         batches=tuple(batches),
@@ -66,3 +68,6 @@ def audit(
         running.prepare(folder)
         record = auditing.run(made(factory, name), plan, policy or Policy(), folder, clock)
         return running.finished(record, folder)
+
+
+call_module(__name__, audit)

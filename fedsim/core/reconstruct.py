@@ -64,7 +64,7 @@ def reconstruct(
     spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
     observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden))
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
-    return chosen(observation, seeding.generator(seed, f"attack {attack}"), on_step)
+    return chosen(observation, seeding.generator(seed, f"attack {method.name}"), on_step)
 
 
 def _observation(

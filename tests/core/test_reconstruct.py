@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-import attacks
+import fedsim
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Reconstruction
@@ -38,7 +38,7 @@ def taken(model: nn.Module, batch_size: int = 1) -> tuple[Tensor, Tensor, tuple[
 
 
 def guess(model: nn.Module, gradients: Any, **more: Any) -> Reconstruction:
-    return attacks.reconstruct(model, F.cross_entropy, gradients, **{"shape": SHAPE, "classes": 10, **more})
+    return fedsim.reconstruct(model, F.cross_entropy, gradients, **{"shape": SHAPE, "classes": 10, **more})
 
 
 @pytest.mark.parametrize("bias", [True, False])

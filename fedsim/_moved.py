@@ -1,0 +1,87 @@
+"""Old names of modules, which work for one version more: each import of one warns and says the new name.
+
+An old name stands for the module itself, not for a copy, so its classes are the same objects.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+MODULES = {
+    "fedsim.checkpoints": "fedsim.core.checkpoints",
+    "fedsim.engines": "fedsim.federation.engines",
+    "fedsim.errors": "fedsim.core.errors",
+    "fedsim.hooks": "fedsim.core.hooks",
+    "fedsim.losses": "fedsim.core.losses",
+    "fedsim.masks": "fedsim.core.masks",
+    "fedsim.mods": "fedsim.federation.mods",
+    "fedsim.observe": "fedsim.threat.observe",
+    "fedsim.policy": "fedsim.record.policy",
+    "fedsim.process": "fedsim.core.process",
+    "fedsim.registry": "fedsim.core.registry",
+    "fedsim.replay": "fedsim.threat.replay",
+    "fedsim.secure_aggregation": "fedsim.privacy.secure_aggregation",
+    "fedsim.seeding": "fedsim.core.seeding",
+    "fedsim.store": "fedsim.record.store",
+    "fedsim.types": "fedsim.core.types",
+    "fedsim.vectors": "fedsim.core.vectors",
+    "fedsim.world": "fedsim.scenario.world",
+}
+ATTRIBUTES = {
+    "fedsim.experiment": dict.fromkeys(
+        ("Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"), "fedsim.experiment.runner"
+    ),
+    "fedsim.sweep": dict.fromkeys(
+        ("COLUMNS", "Outcome", "Planned", "load", "planned", "sweep"), "fedsim.experiment.sweep"
+    ),
+}
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Finds modules by the names in `MODULES`, and what lies below them."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        return ModuleSpec(fullname, self) if _new_name(fullname) else None
+
+    def exec_module(self, module: ModuleType) -> None:
+        new = _new_name(module.__name__)
+        warnings.warn(_advice(module.__name__, new), DeprecationWarning, stacklevel=2)
+        sys.modules[module.__name__] = importlib.import_module(new)
+
+
+def install() -> None:
+    """Let old names be found; before anything else, which would find copies of what lies below an old package."""
+    if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+def attribute(module: str, name: str) -> Any:
+    """Return what a module of `ATTRIBUTES` had under a name; to be called in its `__getattr__`.
+
+    Raises:
+        AttributeError: it had no such name.
+    """
+    if name not in ATTRIBUTES[module]:
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
+    home = ATTRIBUTES[module][name]
+    warnings.warn(_advice(f"{module}.{name}", f"{home}.{name}"), DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(home), name)
+
+
+def _new_name(old: str) -> str:
+    """Return the present name of a module, empty if its name is no old one."""
+    first = ".".join(old.split(".")[:2])
+    return MODULES[first] + old.removeprefix(first) if first in MODULES else ""
+
+
+def _advice(old: str, new: str) -> str:
+    return f"{old} is now {new}. Change the import: the old name works in this version and not in the next."

@@ -1,0 +1,226 @@
+"""What a user calls as `fedsim.run`, `fedsim.sweep` and `fedsim.load`, and the runs that they return."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+
+from fedsim.core import process
+
+process.prepare()
+
+from fedsim import report as reports
+from fedsim.core.errors import FedsimError
+from fedsim.experiment import runner
+from fedsim.experiment.sweep import COLUMNS, planned
+from fedsim.experiment.sweep import sweep as make_runs
+from fedsim.experiment.sweep.executors.processes import Processes
+from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.experiment.sweep.folder import PLAN, SweepFolder, plan_of
+from fedsim.experiment.sweep.results import each, problems, rows_of
+from fedsim.experiment.sweep.results import load as rows_in
+from fedsim.record import RunRecord
+from fedsim.record.store import RunFolder, read_record
+from fedsim.report import sweep as sweep_reports
+from fedsim.scenario import Scenario, own_models, parse
+from fedsim.scenario import Sweep as SweepSettings
+from fedsim.scenario import load as read_scenario
+from fedsim.threat.attacking import in_process
+from fedsim.threat.attacking.apart import isolated
+
+Source = str | Path | Mapping[str, Any] | Scenario
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a scenario, in its folder."""
+
+    path: Path
+
+    @cached_property
+    def record(self) -> RunRecord:
+        """What the run found: arms, rounds, attacks and their scores."""
+        return read_record(self.path)
+
+    @property
+    def report(self) -> Path:
+        """The page about the run, which is written if it is not there."""
+        page = self.path / "report.html"
+        return page if page.exists() else reports.build(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for every attacked example; `fedsim.experiment.sweep.COLUMNS` says what a column means."""
+        return rows_in(self.path)
+
+    def table(self) -> Any:
+        """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
+        return _framed(self.rows())
+
+
+@dataclass(frozen=True)
+class Runs:
+    """The runs of a sweep, in its folder. Iterate over it for those that are finished."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Run]:
+        folder = SweepFolder(self.path)
+        for one, record in each(self.path):
+            if not isinstance(record, str):
+                yield Run(folder.run_path(one.digest))
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why a run has no record, by the values that the sweep set in it."""
+        return {one.name: why for one, why in problems(self.path)}
+
+    @property
+    def report(self) -> Path:
+        """The page about the sweep, written anew: runs may have been added since the last one."""
+        return sweep_reports.build(self.path)
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row for every attacked example of every finished run, with the values that the sweep set."""
+        return rows_of(list(each(self.path)))
+
+    def table(self) -> Any:
+        """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
+        return _framed(self.rows())
+
+
+def run(
+    scenario: Source,
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    isolate: bool = False,
+) -> Run:
+    """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder.
+
+    Args:
+        scenario: a scenario file, its tables as nested dictionaries, or a scenario that was read already.
+        overrides: of a file, ``key.path=value`` as after ``fedsim run --set``, for example ``seed=5``.
+        out: folder of the run; ``results/NAME`` when absent, of the file or made of the title.
+        overwrite: replace the run that the folder holds.
+        resume: go on with an interrupted run in that folder.
+        isolate: run each attack in a process that holds nothing but what it may see.
+
+    Raises:
+        FedsimError: the scenario cannot be run as written, or the folder holds something else.
+    """
+    loaded = _loaded(scenario, overrides)
+    if loaded.sweep is not None:
+        raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
+    folder = RunFolder(Path(out) if out is not None else _place(scenario, loaded))
+    earlier = folder.reopen() if resume else None
+    if earlier is None:
+        folder.create(overwrite=overwrite or resume)
+    try:
+        with own_models.staying("code that the scenario names"):
+            runner.run(
+                loaded,
+                folder,
+                cast("Any", Silent()),
+                command=_command("run", scenario, overrides),
+                earlier=earlier,
+                attackers=isolated if isolate else in_process,
+            )
+    except FedsimError:
+        with suppress(OSError):
+            folder.path.rmdir()  # where nothing was found there is no run
+        raise
+    reports.build(folder.path)
+    return Run(folder.path)
+
+
+def sweep(
+    scenario: Source,
+    overrides: Sequence[str] = (),
+    *,
+    out: str | Path | None = None,
+    jobs: int | None = None,
+    budget: float | None = None,
+) -> Runs:
+    """Make every run of a sweep that is not finished yet; the same call goes on after any interruption.
+
+    Args:
+        scenario: as `run` takes it, with a table ``sweep``.
+        overrides: as `run` takes them.
+        out: folder of the sweep; ``results/NAME`` when absent, of the file or made of the title.
+        jobs: worker processes; one a core when absent.
+        budget: seconds after which no run begins any more.
+
+    Returns:
+        The runs. A run that failed is no error: `Runs.problems` says why.
+
+    Raises:
+        FedsimError: the scenario cannot be run as written, or the folder holds something else.
+    """
+    loaded = _loaded(scenario, overrides)
+    runs = planned(loaded, _source(scenario))
+    folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
+    folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
+    with folder.locked():
+        make_runs(
+            folder,
+            runs,
+            loaded.sweep or SweepSettings(),
+            executor=Processes(),
+            jobs=jobs or os.cpu_count() or 1,
+            command=_command("sweep", scenario, overrides),
+            budget=budget,
+        )
+    return Runs(folder.path)
+
+
+def load(folder: str | Path) -> Run | Runs:
+    """Return the run in a folder, or the runs of a sweep.
+
+    Raises:
+        FedsimError: it holds neither.
+    """
+    path = Path(folder)
+    if (path / PLAN).exists():
+        SweepFolder(path).plan()
+        return Runs(path)
+    read_record(path)
+    return Run(path)
+
+
+def _loaded(scenario: Source, overrides: Sequence[str]) -> Scenario:
+    if isinstance(scenario, str | Path):
+        with own_models.staying(f"code that {scenario} names"):
+            return read_scenario(Path(scenario), overrides)
+    if overrides:
+        raise FedsimError("overrides change the scenario of a file. Change the tables that you pass instead.")
+    return scenario if isinstance(scenario, Scenario) else parse(scenario, _source(scenario))
+
+
+def _source(scenario: Source) -> str:
+    return str(scenario) if isinstance(scenario, str | Path) else "scenario"
+
+
+def _place(scenario: Source, loaded: Scenario) -> Path:
+    if isinstance(scenario, str | Path):
+        return Path("results") / Path(scenario).stem
+    return Path("results") / ("-".join(re.findall(r"[a-z0-9]+", loaded.title.lower())) or "run")
+
+
+def _command(function: str, scenario: Source, overrides: Sequence[str]) -> str:
+    arguments = [repr(str(scenario)) if isinstance(scenario, str | Path) else "scenario"]
+    return f"fedsim.{function}({', '.join([*arguments, *([repr(list(overrides))] if overrides else [])])})"
+
+
+def _framed(rows: list[dict[str, Any]]) -> Any:
+    if importlib.util.find_spec("pandas") is None:
+        return rows
+    return importlib.import_module("pandas").DataFrame(rows, columns=None if rows else list(COLUMNS))

@@ -1,0 +1,151 @@
+"""What a user imports: `fedsim` and nothing below it."""
+
+import importlib.util
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import fedsim
+from fedsim import _moved
+from fedsim.core.errors import FedsimError
+
+ROOT = Path(__file__).parent.parent
+TABLES: dict[str, Any] = {
+    "title": "One step, two clients",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "width": 24},
+    "federation": {"clients": 4},
+    "attacks": [{"name": "closed-form-linear"}],
+}
+SWEPT = {**TABLES, "sweep": {"grid": {"federation.batch_size": [1, 2]}}}
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> fedsim.Run:
+    return fedsim.run(TABLES, out=tmp_path_factory.mktemp("api") / "run")
+
+
+def test_importing_fedsim_loads_no_torch_and_shows_every_name() -> None:
+    code = "import sys, fedsim, json; print(json.dumps([sorted(sys.modules), dir(fedsim), fedsim.__all__]))"
+    loaded, shown, public = json.loads(python(code))
+    assert not {"torch", "numpy", "pydantic", "fedsim.api", "fedsim.core"} & set(loaded)
+    assert set(public) <= set(shown)
+
+
+@pytest.mark.parametrize("name", [name for name in fedsim.__all__ if name != "__version__"])
+def test_every_name_is_there_and_described(name: str) -> None:
+    assert inspect.getdoc(getattr(fedsim, name))
+
+
+def test_an_unknown_name_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fedsim.nothing  # noqa: B018
+
+
+def test_audit_is_called_and_holds_modules() -> None:
+    """Python binds the package to its name as soon as anything below it is imported."""
+    code = (
+        "import inspect, fedsim, fedsim.audit.clock\n"
+        "from fedsim.core.errors import FedsimError\n"
+        "print(list(inspect.signature(fedsim.audit).parameters)[:2], fedsim.audit.clock.Clock.__name__)\n"
+        "try: fedsim.audit(lambda: None)\n"
+        "except FedsimError as error: print(error)\n"
+    )
+    said = python(code)
+    assert said.startswith("['factory', 'batches'] Clock")
+    assert "expected a tuple (model, loss, loader)" in said
+
+
+def test_a_run_has_its_record_rows_table_and_report(run: fedsim.Run) -> None:
+    assert run.record.status == "finished"
+    assert run.record.environment.command == "fedsim.run(scenario)"
+    assert run.report == run.path / "report.html"
+    assert "One step, two clients" in run.report.read_text()
+    rows = run.rows()
+    assert {row["attack"] for row in rows} == {"closed-form-linear"}
+    assert min(row["psnr_db"] for row in rows) > 60
+
+
+def test_a_table_is_a_data_frame_where_pandas_is_installed(run: fedsim.Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: None)
+    assert run.table() == run.rows()
+    monkeypatch.undo()
+    pytest.importorskip("pandas")
+    table = run.table()
+    assert list(table["psnr_db"]) == [row["psnr_db"] for row in run.rows()]
+
+
+def test_a_folder_is_loaded_and_an_empty_one_refused(run: fedsim.Run, tmp_path: Path) -> None:
+    assert fedsim.load(run.path) == run
+    with pytest.raises(FedsimError, match="not a run folder"):
+        fedsim.load(tmp_path)
+
+
+def test_a_scenario_of_a_file_takes_overrides_and_its_own_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s.toml").write_text(
+        'title = "t"\ndata.name = "digits"\nmodel = { name = "mlp", width = 8 }\nfederation.clients = 2\n'
+        'attacks = [{ name = "closed-form-linear" }]\n'
+    )
+    made = fedsim.run("s.toml", ["seed=5"])
+    assert made.path == Path("results/s")
+    assert made.record.scenario["seed"] == 5
+    assert made.record.environment.command == "fedsim.run('s.toml', ['seed=5'])"
+    with pytest.raises(FedsimError, match="already holds a run"):
+        fedsim.run("s.toml")
+    assert fedsim.run("s.toml", resume=True, overrides=["seed=5"]).record.arms == made.record.arms
+    with pytest.raises(FedsimError, match="holds a run of another scenario"):
+        fedsim.run("s.toml", resume=True)
+    with pytest.raises(FedsimError, match="Did you mean 'mlp'"):
+        fedsim.run("s.toml", ["model.name=mpl"])
+    with pytest.raises(FedsimError, match="overrides change the scenario of a file"):
+        fedsim.run(TABLES, ["seed=5"])
+
+
+def test_a_sweep_is_made_loaded_and_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    runs = fedsim.sweep(SWEPT, out=tmp_path / "sweep", jobs=1)
+    assert runs.problems == {}
+    assert [run.record.scenario["federation"]["batch_size"] for run in runs] == [1, 2]
+    assert {row["federation.batch_size"] for row in runs.rows()} == {1, 2}
+    assert len(runs.table()) == len(runs.rows())
+    assert fedsim.load(tmp_path / "sweep") == runs
+    assert runs.report.exists()
+    with pytest.raises(FedsimError, match="Use: fedsim.sweep"):
+        fedsim.run(SWEPT)
+
+
+def test_the_page_about_python_does_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("pandas")
+    (block,) = re.findall(r"^```python\n(.*?)^```", (ROOT / "docs" / "python.md").read_text(), flags=re.S | re.M)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    names: dict[str, Any] = {}
+    exec(compile(block, "docs/python.md", "exec"), names)
+    assert capsys.readouterr().out.splitlines()[1:3] == ["closed-form-linear", "results/one/report.html"]
+    assert [run.record.status for run in names["same"]] == ["finished", "finished"]
+
+
+def test_the_module_sweep_is_called_and_has_its_old_names() -> None:
+    with pytest.warns(DeprecationWarning, match=r"fedsim.sweep.load is now fedsim.experiment.sweep.load"):
+        from fedsim.sweep import load
+    from fedsim.experiment.sweep.results import load as new
+
+    assert load is new
+    assert callable(fedsim.sweep)
+    assert fedsim.sweep is sys.modules["fedsim.sweep"]
+    assert set(_moved.ATTRIBUTES) == {"fedsim.experiment", "fedsim.sweep"}
