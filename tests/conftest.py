@@ -6,7 +6,7 @@ process.prepare()
 
 import os  # noqa: E402
 import signal  # noqa: E402
-from collections.abc import Callable  # noqa: E402
+from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
 from typing import Any, ClassVar  # noqa: E402
@@ -142,11 +142,15 @@ class ErrorFeedback(Defense[ErrorFeedbackConfig]):
 
 
 @pytest.fixture
-def counting(monkeypatch: pytest.MonkeyPatch) -> type[Counting]:
+def own_methods() -> Iterator[None]:
+    """Methods that are registered in this test are forgotten after it."""
+    with registry.temporary():
+        yield
+
+
+@pytest.fixture
+def counting(monkeypatch: pytest.MonkeyPatch, own_methods: None) -> type[Counting]:
     """The defenses 'counting' and 'error-feedback', for one test; returns the first, whose `seen` is empty."""
-    for kind in registry.KINDS:
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     registry.defense("counting", summary="counts a client's rounds")(Counting)
     registry.defense("error-feedback", summary="sends large entries, keeps the rest")(ErrorFeedback)
     monkeypatch.setattr(Counting, "seen", [])

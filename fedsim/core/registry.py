@@ -11,7 +11,9 @@ import importlib
 import pkgutil
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.abc import MetaPathFinder
@@ -22,12 +24,10 @@ from types import ModuleType
 from typing import Any, Literal, TypeVar, cast, get_args
 
 from fedsim.core.errors import FedsimError, nearest, told
+from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
 from fedsim.core.types import Config
 
 Kind = Literal["attack", "defense", "component", "aggregator", "membership", "dataset", "model"]
-Hook = Literal[
-    "augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer", "decoder", "probe", "sampler"
-]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _FOLDERS: dict[Kind, str] = {
@@ -42,6 +42,7 @@ _FOLDERS: dict[Kind, str] = {
 
 _HOME = Path(__file__).resolve().parents[2]
 _MARKS = (b"fedsim.core.registry", b"fedsim.registry", b"from fedsim.core import registry")
+_KINDS_OF_MODEL = tuple(kind for kind in KINDS_OF_COMPONENTS if issubclass(kind, ModelComponent))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -105,9 +106,23 @@ def defense(name: str, *, summary: str, paper: str = "", extra: str | None = Non
     return _register("defense", name, summary, paper, extra, None)
 
 
-def component(name: str, *, hook: Hook, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
-    """Register a component for one hook of a client: a final subclass of a class in `fedsim.core.hooks`."""
-    return _register("component", name, summary, paper, extra, hook)
+def component(
+    name: str, *, hook: str | None = None, summary: str, paper: str = "", extra: str | None = None
+) -> Callable[[F], F]:
+    """Register a component: a final subclass of one of `fedsim.core.hooks.KINDS_OF_COMPONENTS`.
+
+    Its hook is that of the first of these among its base classes. To say it here as well, as was necessary before,
+    works for one version more.
+
+    Raises:
+        FedsimError: nothing runs its base class, or `hook` says otherwise.
+    """
+
+    def decorate(make: F) -> F:
+        own = _hook_of(name, make, hook)
+        return _register("component", name, summary, paper, extra, own)(make)
+
+    return decorate
 
 
 def aggregator(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
@@ -186,6 +201,19 @@ def find(name: str) -> list[Method]:
     return found
 
 
+@contextmanager
+def temporary() -> Generator[None]:
+    """Forget afterwards what was registered inside the block, for a test that adds a method of its own."""
+    for kind in KINDS:  # what is first discovered inside would be forgotten with the rest
+        _discover(kind)
+    before = dict(_methods)
+    try:
+        yield
+    finally:
+        _methods.clear()
+        _methods.update(before)
+
+
 class _Own(MetaPathFinder):
     """Finds fedsim's own folders of methods beside fedsim, whatever else has such a name.
 
@@ -254,6 +282,36 @@ def _add(package: str, folder: Path) -> None:
 def _is_marked(path: Path) -> bool:
     content = path.read_bytes()
     return any(mark in content for mark in _MARKS)
+
+
+def _hook_of(name: str, make: Callable[..., Any], stated: str | None) -> Hook:
+    """The hook of the first base class that something runs; `stated` is what the decorator says, if anything."""
+    ancestors = make.__mro__ if isinstance(make, type) else ()
+    base: type[Component[Any]] | None = next(
+        (kind for own in ancestors for kind in KINDS_OF_COMPONENTS if kind is own), None
+    )
+    if base is None and ModelComponent in ancestors:
+        base = next((kind for kind in _KINDS_OF_MODEL if kind.hook == stated), None)
+    if base is None:
+        bases = " and ".join(own.__name__ for own in getattr(make, "__bases__", ())) or "no class"
+        raise FedsimError(
+            f"nothing runs the component '{name}' ({make.__module__}), which derives from {bases}. Derive it from one "
+            f"of these of fedsim.core.hooks: {', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
+        )
+    hook = base.hook
+    if stated is not None and stated != hook:
+        raise FedsimError(
+            f"the component '{name}' ({make.__module__}) says hook=\"{stated}\", but derives from {base.__name__}, "
+            f"whose hook is {hook}. Leave hook= out, or derive it from another base class first."
+        )
+    if stated is not None:
+        warnings.warn(
+            f"component '{name}': leave hook=\"{stated}\" out and derive it from {base.__name__}, which says the hook. "
+            "The next version does not take hook= any more.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return hook
 
 
 def _config_of(make: Callable[..., Any]) -> type[Config]:

@@ -9,7 +9,18 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Optimizer
+from fedsim.core.hooks import (
+    Adapter,
+    Augmentation,
+    Bottleneck,
+    Here,
+    Layer,
+    LossTerm,
+    ModelComponent,
+    Objective,
+    Optimizer,
+    TokenReducer,
+)
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec
 from fedsim.scenario import Scenario
@@ -19,10 +30,10 @@ TRAIN_ENCODERS = {"esimcse"}
 COMPONENTS = registry.methods("component")
 OF_HOOK: dict[str, Any] = {
     "augment": Augmentation,
-    "layer": ModelComponent,
-    "adapter": ModelComponent,
-    "bottleneck": ModelComponent,
-    "token_reducer": ModelComponent,
+    "layer": Layer,
+    "adapter": Adapter,
+    "bottleneck": Bottleneck,
+    "token_reducer": TokenReducer,
     "loss": LossTerm | Objective,
     "optimizer": Optimizer,
 }

@@ -4,11 +4,14 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Component, Layer, ModelComponent
+from fedsim.core.types import Config
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,6 +36,56 @@ def test_a_module_below_a_folder_with_an_underscore_is_no_method(
         (tmp_path / f"{name}.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
     assert list(registry._modules("zoo", str(tmp_path / "zoo"))) == ["zoo.family", "zoo.family.method"]
+
+
+def test_what_is_registered_for_a_time_is_forgotten() -> None:
+    before = {kind: registry.methods(kind) for kind in registry.KINDS}
+    with registry.temporary():
+        registry.component("for-a-time", summary="does nothing")(Nothing)
+        assert registry.get("component", "for-a-time").hook == "layer"
+        raised = pytest.raises(FedsimError, match="no component 'for-a-time'")
+    with raised:
+        registry.get("component", "for-a-time")
+    assert {kind: registry.methods(kind) for kind in registry.KINDS} == before
+
+
+class Nothing(Layer[Config]):
+    def prepare(self, model: Any, generator: Any) -> Any:
+        return model
+
+
+class Model(ModelComponent[Config]):
+    def prepare(self, model: Any, generator: Any) -> Any:
+        return model
+
+
+class Decoder(Component[Config]):
+    """Derives from no class that anything runs."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "stated", "message"),
+    [
+        (Decoder, None, r"nothing runs the component 'own' .* derives from Component. Derive it .*: Adapter, Augm.*"),
+        (Decoder, "decoder", "nothing runs the component 'own'"),
+        (Decoder, "layer", "nothing runs the component 'own'"),
+        (Model, None, "derives from ModelComponent. Derive it from one of these"),
+        (Model, "loss", "derives from ModelComponent. Derive it from one of these"),
+        (Nothing, "adapter", 'says hook="adapter", but derives from Layer, whose hook is layer. Leave hook= out'),
+    ],
+)
+def test_a_component_that_nothing_runs_is_refused(kind: type, stated: str | None, message: str) -> None:
+    with registry.temporary(), pytest.raises(FedsimError, match=message):
+        registry.component("own", hook=stated, summary="does nothing")(kind)
+
+
+@pytest.mark.parametrize(("kind", "stated", "base"), [(Nothing, "layer", "Layer"), (Model, "adapter", "Adapter")])
+def test_a_hook_beside_the_base_class_warns(kind: type, stated: str, base: str) -> None:
+    with registry.temporary():
+        with pytest.warns(DeprecationWarning, match=f'leave hook="{stated}" out and derive it from {base}') as told:
+            registry.component("own", hook=stated, summary="does nothing")(kind)
+        assert registry.get("component", "own").hook == stated
+    assert told[0].filename == __file__
 
 
 def test_no_method_imports_another() -> None:

@@ -18,7 +18,6 @@ import torch
 
 from fedsim import report
 from fedsim.cli import templates
-from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import OnStep, Reconstruction
 from fedsim.experiment import arm as arms
@@ -187,7 +186,7 @@ def attacks_of(record: RunRecord) -> dict[str, VictimRecord]:
 
 
 def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
-    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None
 ) -> None:
     (tmp_path / "fedsim").mkdir()
     spec = spec_from_file_location("grey", templates.write_new("attack", "grey", tmp_path))
@@ -195,9 +194,6 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
     assert spec.loader is not None
     module = module_from_spec(spec)
     monkeypatch.setitem(sys.modules, "grey", module)
-    for kind in registry.KINDS:
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     spec.loader.exec_module(module)
     names = ("grey", "inverting-gradients", "closed-form-linear", "dropout-inversion")
     iterations = [{}, {"iterations": 8}, {}, {"iterations": 8}]

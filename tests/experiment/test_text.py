@@ -258,11 +258,8 @@ class Reader(Attack[ReaderConfig]):
 
 
 def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
-    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: Callable[..., Scenario], tables: dict[str, Any], tmp_path: Path, own_methods: None
 ) -> None:
-    for kind in registry.KINDS:  # what is first read while the registry is replaced would be lost with it
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     registry.attack("reader", summary="always guesses the same")(Reader)
     threat = {"knows": ["batch-size", "dropout-rates"], "victims": 2}
     told = scenario(**{**tables, "attacks": [{"name": "reader"}], "threat": threat})

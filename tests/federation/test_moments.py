@@ -101,10 +101,7 @@ class Choosy(Plain):
 
 
 @pytest.fixture(autouse=True)
-def defenses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in registry.KINDS:
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
+def defenses(own_methods: None) -> None:
     for kind in (Deepening, Brightening, Shrinking, PerExample, Repeating, Halving, Signing, Choosy):
         registry.defense(kind.__name__.lower(), summary="for a test")(kind)
 

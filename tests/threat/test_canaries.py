@@ -48,11 +48,8 @@ class Forgetful(Defense[ForgetfulConfig]):
 
 
 @pytest.fixture
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+def forgetful(own_methods: None) -> None:
     """The defense 'forgetful', for one test."""
-    for kind in registry.KINDS:
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     registry.defense("forgetful", summary="forgets its noise")(Forgetful)
 
 

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, Rules
 from fedsim.core.registry import component
 from fedsim.core.types import Modality, PublicKnowledge, Tensors
 
@@ -73,8 +73,8 @@ class AlloraConfig(LowRankConfig):
 
 
 @final
-@component("allora", hook="adapter", summary="LoRA whose gradient shrinks as the adapter grows", paper="2410.09692")
-class Allora(ModelComponent[AlloraConfig]):
+@component("allora", summary="LoRA whose gradient shrinks as the adapter grows", paper="2410.09692")
+class Allora(Adapter[AlloraConfig]):
     """Puts adapters on linear layers and freezes everything else."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

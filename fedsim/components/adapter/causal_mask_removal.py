@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import ModelComponent
+from fedsim.core.hooks import Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, PublicKnowledge
 
@@ -61,11 +61,10 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
 @final
 @component(
     "causal-mask-removal",
-    hook="adapter",
     summary="tokens see those behind them in chosen blocks of a decoder",
     paper="2401.14556",
 )
-class CausalMaskRemoval(ModelComponent[CausalMaskRemovalConfig]):
+class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
     """Gives the open blocks another mask, in training and in evaluation. Nothing is added to the weights."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})

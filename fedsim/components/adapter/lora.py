@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent
+from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Modality
 
@@ -39,8 +39,8 @@ class LoraConfig(LowRankConfig):
 
 
 @final
-@component("lora", hook="adapter", summary="trains low-rank changes of frozen linear layers", paper="2106.09685")
-class Lora(ModelComponent[LoraConfig]):
+@component("lora", summary="trains low-rank changes of frozen linear layers", paper="2106.09685")
+class Lora(Adapter[LoraConfig]):
     """Puts adapters on linear layers and freezes everything else."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

@@ -48,7 +48,7 @@ class CutMixConfig(Config):
 
 
 @final
-@component("cutmix", hook="augment", summary="pastes a box of one image into another", paper="1905.04899")
+@component("cutmix", summary="pastes a box of one image into another", paper="1905.04899")
 class CutMix(Augmentation[CutMixConfig]):
     """Mixes the images of a batch in pairs, with labels in proportion to what is seen of each."""
 

@@ -42,7 +42,7 @@ class FeatureCutMixConfig(Config):
 
 
 @final
-@component(_NAME, hook="augment", summary="pastes a box of one feature map into another", paper="1905.04899")
+@component(_NAME, summary="pastes a box of one feature map into another", paper="1905.04899")
 class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
     """Mixes labels with the batch, and the maps behind one layer in the forward pass."""
 

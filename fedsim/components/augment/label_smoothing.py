@@ -25,7 +25,7 @@ class LabelSmoothingConfig(Config):
 
 
 @final
-@component("label-smoothing", hook="augment", summary="targets a little nearer to uniform", paper="1512.00567")
+@component("label-smoothing", summary="targets a little nearer to uniform", paper="1512.00567")
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
     """Turns labels into probabilities; those that are probabilities already are smoothed too."""
 

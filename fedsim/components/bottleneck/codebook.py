@@ -30,7 +30,7 @@ from fedsim.components.bottleneck._codebook import (
 )
 from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
 from fedsim.core.masks import dropout_sites, injected_masks, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
@@ -85,8 +85,8 @@ class CodebookConfig(Config):
 
 
 @final
-@component("codebook", hook="bottleneck", summary="activations become a few codes each", paper="2310.17230")
-class Codebook(ModelComponent[CodebookConfig]):
+@component("codebook", summary="activations become a few codes each", paper="2310.17230")
+class Codebook(Bottleneck[CodebookConfig]):
     """Puts a codebook behind each named module, or in front of it."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

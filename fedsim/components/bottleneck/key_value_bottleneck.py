@@ -31,7 +31,7 @@ from fedsim.components.bottleneck._key_value import (
 )
 from fedsim.components.bottleneck._widths import width_of
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
@@ -81,8 +81,8 @@ class KeyValueBottleneckConfig(Config):
 
 
 @final
-@component(_NAME, hook="bottleneck", summary="a frozen encoder looks up votes, which are trained", paper="2207.11240")
-class KeyValueBottleneck(ModelComponent[KeyValueBottleneckConfig]):
+@component(_NAME, summary="a frozen encoder looks up votes, which are trained", paper="2207.11240")
+class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
     """Freezes a model up to a layer and puts a table of keys and values in place of the rest."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

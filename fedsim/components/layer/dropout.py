@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -27,8 +27,8 @@ class DropoutConfig(Config):
 
 
 @final
-@component("dropout", hook="layer", summary="one rate for every dropout layer of the model", paper="Srivastava 2014")
-class Dropout(ModelComponent[DropoutConfig]):
+@component("dropout", summary="one rate for every dropout layer of the model", paper="Srivastava 2014")
+class Dropout(Layer[DropoutConfig]):
     """Sets the rate of the dropout layers that a model already has, attention included."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

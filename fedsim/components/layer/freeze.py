@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -28,8 +28,8 @@ class FreezeConfig(Config):
 
 
 @final
-@component("freeze", hook="layer", summary="parameters that clients do not train, by name")
-class Freeze(ModelComponent[FreezeConfig]):
+@component("freeze", summary="parameters that clients do not train, by name")
+class Freeze(Layer[FreezeConfig]):
     """Takes parameters out of training."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

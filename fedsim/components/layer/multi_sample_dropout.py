@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, Rules
 from fedsim.core.masks import recorded_masks
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
@@ -40,8 +40,8 @@ class MultiSampleDropoutConfig(Config):
 
 
 @final
-@component(_NAME, hook="layer", summary="several dropout masks a step on the same features", paper="1905.09788")
-class MultiSampleDropout(ModelComponent[MultiSampleDropoutConfig]):
+@component(_NAME, summary="several dropout masks a step on the same features", paper="1905.09788")
+class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
     """Repeats the last layers of a model, in training, for M samples of every example: logits (B, M, K)."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from fedsim.components.layer._prefix import Alternating, Prefix, prefixes
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, ModelComponent, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, Rules
 from fedsim.core.masks import dropout_sites, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
@@ -55,8 +55,8 @@ class NestedDropoutConfig(Config):
 
 
 @final
-@component(_NAME, hook="layer", summary="a random prefix of the last features, one length a batch", paper="2206.13140")
-class NestedDropout(ModelComponent[NestedDropoutConfig]):
+@component(_NAME, summary="a random prefix of the last features, one length a batch", paper="2206.13140")
+class NestedDropout(Layer[NestedDropoutConfig]):
     """Stands in place of a dropout layer: features (B, ..., D) -> (B, ..., D)."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT

@@ -48,7 +48,7 @@ class CoTeachingConfig(Config):
 
 
 @final
-@component(_NAME, hook="loss", summary="two networks choose each other's examples by small loss", paper="2206.13140")
+@component(_NAME, summary="two networks choose each other's examples by small loss", paper="2206.13140")
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
     """Doubles the model, and trains each network on what the other has chosen: outputs (B, 4, K) in training."""
 

@@ -62,9 +62,9 @@ class Encoder(Protocol):
 
 
 @final
-@component(_NAME, hook="loss", summary="sentence embeddings from repeated tokens and a queue", paper="2109.04380")
+@component(_NAME, summary="sentence embeddings from repeated tokens and a queue", paper="2109.04380")
 class EsimCse(
-    ModelComponent[EsimCseConfig], Augmentation[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig]
+    ModelComponent[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig], Augmentation[EsimCseConfig]
 ):
     """Draws what is repeated with the batch, encodes both views, and compares them with batch and queue."""
 

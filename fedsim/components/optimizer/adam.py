@@ -31,7 +31,7 @@ class AdamConfig(Config):
 
 
 @final
-@component("adam", hook="optimizer", summary="Adam, with bias correction or without", paper="1412.6980")
+@component("adam", summary="Adam, with bias correction or without", paper="1412.6980")
 class Adam(Optimizer[AdamConfig]):
     """Adam whose state lasts one local training."""
 

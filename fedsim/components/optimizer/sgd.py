@@ -25,7 +25,7 @@ class SgdConfig(Config):
 
 
 @final
-@component("sgd", hook="optimizer", summary="stochastic gradient descent, with momentum")
+@component("sgd", summary="stochastic gradient descent, with momentum")
 class Sgd(Optimizer[SgdConfig]):
     """SGD without a second of imports that `torch.optim` costs in every fresh process."""
 

@@ -20,17 +20,33 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, check_update
 from fedsim.core.hooks.base import IMAGES, IMAGES_AND_TEXT, ConfigT, Configured
-from fedsim.core.hooks.components import Augmentation, Component, LossTerm, ModelComponent, Objective, Optimizer
+from fedsim.core.hooks.components import (
+    KINDS_OF_COMPONENTS,
+    Adapter,
+    Augmentation,
+    Bottleneck,
+    Component,
+    Hook,
+    Layer,
+    LossTerm,
+    ModelComponent,
+    Objective,
+    Optimizer,
+    TokenReducer,
+)
 from fedsim.core.hooks.contexts import Grid, Here, LocalStep, Rules, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Defense, Place
 
 __all__ = [
     "IMAGES",
     "IMAGES_AND_TEXT",
+    "KINDS_OF_COMPONENTS",
     "PLACES",
+    "Adapter",
     "Aggregator",
     "Attack",
     "Augmentation",
+    "Bottleneck",
     "Component",
     "ConfigT",
     "Configured",
@@ -38,6 +54,8 @@ __all__ = [
     "Effort",
     "Grid",
     "Here",
+    "Hook",
+    "Layer",
     "LocalStep",
     "LossTerm",
     "MembershipAttack",
@@ -47,5 +65,6 @@ __all__ = [
     "Place",
     "Rules",
     "ServerRound",
+    "TokenReducer",
     "check_update",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import Any, ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -13,9 +13,16 @@ from fedsim.core.hooks.base import IMAGES_AND_TEXT, ConfigT, Configured
 from fedsim.core.hooks.contexts import Here, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 
+Hook = Literal["augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer"]
+
 
 class Component(Configured[ConfigT]):
-    """What every component of a client's model or training may say about itself."""
+    """What every component of a client's model or training may say about itself.
+
+    Nothing runs a component that derives from this class alone: its kind is one of those in `KINDS_OF_COMPONENTS`.
+    """
+
+    hook: ClassVar[Hook]
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, in words that end a sentence, or None when it does.
@@ -42,7 +49,10 @@ class Component(Configured[ConfigT]):
 
 
 class ModelComponent(Component[ConfigT]):
-    """Hooks layer, adapter, bottleneck, token_reducer: changes the model once, before training."""
+    """Changes the model once, before training. Derive from `Layer`, `Adapter`, `Bottleneck` or `TokenReducer`.
+
+    A component of another hook that changes the model too derives from this class and from that of its hook.
+    """
 
     @abstractmethod
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
@@ -86,8 +96,34 @@ class ModelComponent(Component[ConfigT]):
         return type(self).initialise is not ModelComponent.initialise
 
 
+class Layer(ModelComponent[ConfigT]):
+    """Hook layer: changes, adds or freezes layers."""
+
+    hook: ClassVar[Hook] = "layer"
+
+
+class Adapter(ModelComponent[ConfigT]):
+    """Hook adapter: trains small parts beside what is frozen."""
+
+    hook: ClassVar[Hook] = "adapter"
+
+
+class Bottleneck(ModelComponent[ConfigT]):
+    """Hook bottleneck: activations pass through codes or keys."""
+
+    hook: ClassVar[Hook] = "bottleneck"
+
+
+class TokenReducer(ModelComponent[ConfigT]):
+    """Hook token_reducer: leaves tokens out or merges them inside a forward pass."""
+
+    hook: ClassVar[Hook] = "token_reducer"
+
+
 class Augmentation(Component[ConfigT]):
     """Hook augment: changes each batch before the forward pass."""
+
+    hook: ClassVar[Hook] = "augment"
 
     @abstractmethod
     def augment(self, batch: Batch, here: Here) -> Batch:
@@ -96,6 +132,8 @@ class Augmentation(Component[ConfigT]):
 
 class Objective(Component[ConfigT]):
     """Hook loss: what a client minimises in place of the cross-entropy. A model may be prepared by the same class."""
+
+    hook: ClassVar[Hook] = "loss"
 
     @abstractmethod
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
@@ -111,6 +149,8 @@ class Objective(Component[ConfigT]):
 class LossTerm(Component[ConfigT]):
     """Hook loss: a term added to the client's loss."""
 
+    hook: ClassVar[Hook] = "loss"
+
     @abstractmethod
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
         """Return a scalar."""
@@ -119,6 +159,7 @@ class LossTerm(Component[ConfigT]):
 class Optimizer(Component[ConfigT]):
     """Hook optimizer: turns gradients into weights, for one local training."""
 
+    hook: ClassVar[Hook] = "optimizer"
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @property
@@ -138,3 +179,16 @@ class Optimizer(Component[ConfigT]):
         self.step(parameters, gradient, state)
         for name, factor in factors.items():
             parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))
+
+
+KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
+    Adapter,
+    Augmentation,
+    Bottleneck,
+    Layer,
+    LossTerm,
+    Objective,
+    Optimizer,
+    TokenReducer,
+)
+"""The base classes that a client, or who builds its model, runs."""

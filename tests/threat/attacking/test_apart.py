@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, Observation, Reconstruction, Step
 from fedsim.experiment import runner
@@ -59,7 +59,7 @@ STRANGE = '''
 
 
 @pytest.fixture
-def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -> None:
     """An installed package with an attack, for this process and its children."""
     site = tmp_path / "site"
     about = site / "strange-1.dist-info"
@@ -68,9 +68,6 @@ def strange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: strange\nVersion: 1\n")
     (about / "entry_points.txt").write_text("[fedsim.attacks]\nstrange = strange_attack\n")
     monkeypatch.syspath_prepend(str(site))
-    for kind in registry.KINDS:
-        registry.methods(kind)
-    monkeypatch.setattr(registry, "_methods", dict(registry._methods))
     monkeypatch.delitem(sys.modules, "strange_attack", raising=False)
     import strange_attack  # noqa: F401 # type: ignore[import-not-found]
 
