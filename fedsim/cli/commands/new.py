@@ -10,13 +10,27 @@ import typer
 from fedsim.cli.commands._console import app, say
 
 
-@app.command(epilog="Example: fedsim new attack my-attack")
+@app.command(epilog="Example: fedsim new attack my-attack --family closed_form")
 def new(
     kind: Annotated[Literal["attack", "defense", "component"], typer.Argument(help="what to add")],
     name: Annotated[str, typer.Argument(help="lower-case words joined by hyphens")],
+    family: Annotated[
+        str | None,
+        typer.Option(
+            help="folder of the method: the family of an attack, the place of a defense, the hook of a component; "
+            "gradient_matching, norm or augment when absent"
+        ),
+    ] = None,
+    like: Annotated[
+        Literal["matching", "closed-form", "text"] | None,
+        typer.Option(help="of an attack: search for inputs, solve for them, or read text; as its family when absent"),
+    ] = None,
 ) -> None:
     """Write the one file of a new method, ready to run and to change."""
-    from fedsim.cli.templates import write_new
+    from fedsim.cli.templates import families, write_new
 
-    path = write_new(kind, name, Path.cwd())
+    path = write_new(kind, name, Path.cwd(), family, like)
     say(f"Wrote {path.relative_to(Path.cwd())}. It is listed already: fedsim show {name}")
+    if family is None:
+        others = [own.name for own in families(kind) if own.name != path.parent.name]
+        say(f"Other families, to be chosen with --family: {', '.join(others)}")

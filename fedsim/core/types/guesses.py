@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types.basics import Masks, Tensors
 from fedsim.core.types.data import Batch
+
+_POINTS = 200  # of a history
 
 
 @dataclass(frozen=True)
@@ -74,3 +78,61 @@ class Reconstruction:
     is_exact: bool = False
     trained: Batch | None = None
     found: Tensors = field(default_factory=dict[str, Tensor])
+
+    @classmethod
+    def of(
+        cls,
+        inputs: Tensor,
+        labels: Tensor | None = None,
+        *,
+        masks: Masks | None = None,
+        objective: float = float("nan"),
+        iterations: int = 0,
+        best_iteration: int | None = None,
+        history: Sequence[tuple[int, float]] = (),
+        stopped: str = "done",
+        notes: Sequence[str] = (),
+        facts: Mapping[str, float] | None = None,
+        is_exact: bool = False,
+        trained: Batch | None = None,
+        found: Tensors | None = None,
+    ) -> Reconstruction:
+        """Return a guess of which only the inputs must be said.
+
+        Args:
+            inputs: shape (B, *spec.shape), or tokens (N, T).
+            labels: shape (B,); class 0 when absent, as where an attack looks for inputs alone.
+            masks: see the attributes of the class, also for what follows.
+            objective: not a number when absent.
+            iterations: 0 when absent.
+            best_iteration: the last one when absent.
+            history: thinned here; the objective after the last iteration when absent.
+            stopped: why the search ended.
+            notes: for the reader of a record.
+            facts: figures by name.
+            is_exact: see the attributes.
+            trained: see the attributes.
+            found: see the attributes.
+
+        Raises:
+            FedsimError: there are more or fewer labels than examples.
+        """
+        labels = torch.zeros(len(inputs), dtype=torch.long) if labels is None else labels.detach().clone()
+        if len(labels) != len(inputs):
+            raise FedsimError(f"the guess has {len(labels)} labels for {len(inputs)} examples, expected one for each.")
+        whole = list(history) or ([(iterations, objective)] if iterations else [])
+        return cls(
+            inputs=inputs.detach(),
+            labels=labels,
+            masks=masks,
+            objective=objective,
+            iterations=iterations,
+            best_iteration=iterations if best_iteration is None else best_iteration,
+            history=tuple(whole[:: -(-len(whole) // _POINTS) or 1]),
+            stopped=stopped,
+            notes=tuple(notes),
+            facts=dict(facts or {}),
+            is_exact=is_exact,
+            trained=trained,
+            found=dict(found or {}),
+        )

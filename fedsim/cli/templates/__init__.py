@@ -1,0 +1,121 @@
+"""The file that `fedsim new` writes: a working method to change, one file and nothing else to edit."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import keyword
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Literal
+
+from fedsim.core.errors import FedsimError, nearest
+
+NewKind = Literal["attack", "defense", "component"]
+Like = Literal["matching", "closed-form", "text"]
+
+_PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
+_FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
+_USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
+_NOT_FOR_ATTACKS = ("core", "membership")  # what attacks share; methods of another kind
+_PLACES = {  # by family of defenses
+    "batch": "input",
+    "model": "model",
+    "examples": "examples",
+    "layers": "layers",
+    "norm": "clip",
+    "entries": "prune",
+    "noise": "noise",
+    "rounding": "quantise",
+}
+_BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer", "token_reducer": "TokenReducer"}
+
+
+@dataclass(frozen=True)
+class Family:
+    """A folder of methods: its name, and what it holds in a sentence."""
+
+    name: str
+    holds: str
+
+
+def families(kind: NewKind) -> list[Family]:
+    """Return the families that a new method may belong to, sorted."""
+    spec = importlib.util.find_spec(_PACKAGES[kind])
+    home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
+    found = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
+    if kind == "component":
+        found = {hook: found.get(hook, home / hook / "__init__.py") for hook in sorted({*found, *_BASES})}
+    own = {"attack": set(found) - set(_NOT_FOR_ATTACKS), "defense": set(_PLACES), "component": set(found)}[kind]
+    return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name in own]
+
+
+def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, like: Like | None = None) -> Path:
+    """Write the file of a new method below `root`, the checkout, and return its path.
+
+    Args:
+        kind: of the method.
+        name: lower-case words joined by hyphens.
+        root: where the folders fedsim and attacks lie.
+        family: folder of the method: the family of an attack, the place of a defense, the hook of a component.
+        like: what an attack resembles; by the family when absent.
+
+    Raises:
+        FedsimError: the name, the family or the root is none, or the file exists.
+    """
+    words = name.split("-")
+    if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):
+        raise FedsimError(
+            f"'{name}' is not a name for a method: use lower-case words joined by hyphens, like my-{kind}."
+        )
+    if like is not None and kind != "attack":
+        raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
+    if not (root / "fedsim").is_dir():
+        raise FedsimError(f"{root} is not a checkout of fedsim: run this where the folders fedsim and attacks lie.")
+    family = family or (_FAMILY_OF[like] if like else _USUAL[kind])
+    _check_family(kind, family)
+    folder = root.joinpath(*_PACKAGES[kind].split("."), family)
+    path = folder / f"{'_'.join(words)}.py"
+    if path.exists():
+        raise FedsimError(f"{path} exists already. Choose another name.")
+    text = (Path(__file__).parent / f"{_template(kind, family, like)}.txt").read_text(encoding="utf-8")
+    filled = Template(text).substitute(
+        name=name,
+        camel="".join(word.capitalize() for word in words),
+        title=name.replace("-", " ").capitalize(),
+        place=_PLACES.get(family, ""),
+        base=_BASES.get(family, ""),
+        hooks=", ".join(sorted(("Rules", _BASES.get(family, "")))),
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    package = folder / "__init__.py"
+    if not package.exists():
+        package.write_text(f'"""Hook {family}."""\n', encoding="utf-8")
+    path.write_text(filled, encoding="utf-8")
+    return path
+
+
+def _check_family(kind: NewKind, family: str) -> None:
+    known = families(kind)
+    if family in [own.name for own in known]:
+        return
+    of_place = next((name for name, place in _PLACES.items() if kind == "defense" and place == family), None)
+    hint = f" Did you mean '{of_place}'?" if of_place else nearest(family, [own.name for own in known])
+    listed = "".join(f"\n  {own.name:<20}{own.holds}" for own in known)
+    raise FedsimError(f"there is no family '{family}' of {kind}s.{hint} They are:{listed}")
+
+
+def _template(kind: NewKind, family: str, like: Like | None) -> str:
+    if kind == "attack":
+        return f"attack-{like or next((own for own, name in _FAMILY_OF.items() if name == family), 'matching')}"
+    if kind == "defense":
+        return f"defense-{family if family in ('batch', 'model', 'examples') else 'gradient'}"
+    return f"component-{'model' if family in _BASES else family}"
+
+
+def _sentence(package: Path) -> str:
+    """Return the first line of a package's docstring, without importing it; empty where there is none."""
+    if not package.exists():
+        return ""
+    return (ast.get_docstring(ast.parse(package.read_text(encoding="utf-8"))) or "").partition("\n")[0]
