@@ -64,7 +64,9 @@ def reconstruct(
     spec = InputSpec(tuple(shape), classes, *_statistics(shape, mean, std))
     observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden))
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
-    return chosen(observation, seeding.generator(seed, f"attack {method.name}"), on_step)
+    purpose = f"attack {method.name}"
+    with seeding.contained(seeding.derive(seed, f"foreign to {purpose}")):  # some models are random in themselves
+        return chosen(observation, seeding.generator(seed, purpose), on_step)
 
 
 def _observation(

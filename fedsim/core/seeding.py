@@ -7,6 +7,7 @@ what ran before.
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from functools import cache, lru_cache
@@ -62,12 +63,42 @@ def contained(seed: int) -> Generator[None]:
     Weight initialisation and user modules have no generator argument; inside this block the global
     generator starts from `seed`, afterwards it is as it was.
     """
+    _blocks.open()
     before = torch.random.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
         torch.random.set_rng_state(before)
+        _blocks.close()
+
+
+def contained_blocks() -> tuple[int, int]:
+    """Return how many blocks of `contained` are open, in any thread, and how many were opened so far."""
+    return _blocks.counted()
+
+
+class _Blocks:
+    """Counts the blocks of `contained`: in one, the global generator's state says nothing about who drew."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open = self._opened = 0
+
+    def open(self) -> None:
+        with self._lock:
+            self._open, self._opened = self._open + 1, self._opened + 1
+
+    def close(self) -> None:
+        with self._lock:
+            self._open -= 1
+
+    def counted(self) -> tuple[int, int]:
+        with self._lock:
+            return self._open, self._opened
+
+
+_blocks = _Blocks()
 
 
 @cache

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.hooks.guarding import guarded
 from fedsim.core.informed import informed
 from fedsim.core.losses import IGNORED, are_tokens
 from fedsim.core.types import (
@@ -72,7 +73,11 @@ class Attack(Configured[ConfigT]):
 
     @abstractmethod
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the best guess; call `on_step` once an iteration."""
+        """Return the best guess; call `on_step` once an iteration.
+
+        All randomness comes from `generator`, that of dropout too: a forward pass runs inside one of the contexts of
+        `fedsim.core.masks`. Nothing is accumulated in the `.grad` of the observed model.
+        """
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
@@ -97,9 +102,12 @@ class Attack(Configured[ConfigT]):
 
         Raises:
             NotApplicable: with the reason.
-            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero.
+            FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
+                drew from torch's global generator.
         """
-        return self.search(self._checked(observation), generator, on_step)
+        checked = self._checked(observation)
+        with guarded([checked]) as draws:
+            return self.search(checked, generator, draws.watched(on_step))
 
     @final
     def together(
@@ -112,7 +120,8 @@ class Attack(Configured[ConfigT]):
             FedsimError: as for a single observation.
         """
         checked = [self._checked(observation) for observation in observations]
-        return self.search_together(checked, generators, on_steps)
+        with guarded(checked) as draws:
+            return self.search_together(checked, generators, [draws.watched(on_step) for on_step in on_steps])
 
     def _checked(self, observation: Observation) -> Observation:
         check_update(observation)

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types.basics import Masks, Tensors
-from fedsim.core.types.data import Batch
+from fedsim.core.types.data import Batch, Tokenizer
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _POINTS = 200  # of a history
+_SHOWN = 8  # labels
 
 
 @dataclass(frozen=True)
@@ -136,3 +142,50 @@ class Reconstruction:
             trained=trained,
             found=dict(found or {}),
         )
+
+    def __repr__(self) -> str:
+        """What was guessed and how it ended, in a line; tensors are attributes."""
+        shape = " x ".join(map(str, self.inputs.shape[1:]))
+        count = len(self.inputs)
+        return (
+            f"Reconstruction({count} {'example' if count == 1 else 'examples'} of {shape}, labels "
+            f"{_few(self.labels)}, objective {self.objective:.3g} at iteration {self.best_iteration} of "
+            f"{self.iterations}: {self.stopped})"
+        )
+
+    def show(
+        self,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        tokenizer: Tokenizer | None = None,
+    ) -> Figure | str:
+        """Return a figure of the images, or the text of anything else, one line an example.
+
+        Args:
+            mean: per-channel mean that was subtracted from pixels in [0, 1]; 0 when absent.
+            std: per-channel standard deviation that was divided by; 1 when absent.
+            tokenizer: turns token numbers into words; numbers are shown when absent.
+        """
+        files = importlib.import_module("fedsim.core.guess_files")  # which imports this module
+        return files.figure(self, mean, std) if files.are_images(self) else files.text(self, tokenizer)
+
+    def save(self, folder: str | Path, mean: Sequence[float] | None = None, std: Sequence[float] | None = None) -> Path:
+        """Write figures (`guess.json`), inputs (`inputs.npy`), and a PNG an image or `text.txt`; return the folder.
+
+        Args:
+            folder: made if it is not there.
+            mean: as for `show`.
+            std: as for `show`.
+
+        Raises:
+            FedsimError: the folder holds such a file already, or cannot be written.
+        """
+        importlib.import_module("fedsim.core.guess_files").save(self, Path(folder), mean, std)
+        return Path(folder)
+
+
+def _few(labels: Tensor) -> str:
+    """Labels in brackets, the first ones of many."""
+    flat = labels.flatten()
+    shown = [f"{float(flat[place]):g}" for place in range(min(_SHOWN, len(flat)))]
+    return f"[{', '.join(shown)}{', ...' if len(flat) > _SHOWN else ''}]"

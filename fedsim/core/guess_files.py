@@ -1,0 +1,134 @@
+"""A guess for people: a figure of its images or the text of its tokens, and files of both."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.types.data import Tokenizer
+from fedsim.core.types.guesses import Reconstruction
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_IMAGE, _GREY, _COLOUR = 4, 1, 3
+_COLUMNS = 8
+_INCH = 1.4  # of an image
+
+
+def are_images(guess: Reconstruction) -> bool:
+    """Say whether the guessed examples are grey or colour images, shape (B, C, H, W)."""
+    return guess.inputs.dim() == _IMAGE and guess.inputs.shape[1] in (_GREY, _COLOUR)
+
+
+def figure(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[float] | None) -> Figure:
+    """Return a figure of the images, each with its label; a Figure of matplotlib, which needs no display."""
+    from matplotlib.figure import Figure as New  # noqa: PLC0415 - half a second, for who asks for a picture
+
+    shown = pixels(guess, mean, std)
+    columns = max(1, min(_COLUMNS, len(shown)))
+    rows = max(1, math.ceil(len(shown) / columns))
+    drawn = New(figsize=(_INCH * columns, (_INCH + 0.3) * rows), layout="constrained")
+    for place, picture in enumerate(shown):
+        axes = drawn.add_subplot(rows, columns, place + 1)
+        axes.imshow(_flat(picture), cmap="gray", vmin=0, vmax=1)
+        axes.set_title(str(guess.labels[place].tolist()), fontsize=8)
+        axes.set_axis_off()
+    return drawn
+
+
+def pixels(guess: Reconstruction, mean: Sequence[float] | None, std: Sequence[float] | None) -> np.ndarray:
+    """Return the images with pixels in [0, 1], shape (B, H, W, C).
+
+    Raises:
+        FedsimError: there are more or fewer means or standard deviations than channels.
+    """
+    channels = guess.inputs.shape[1]
+    shift, scale = torch.tensor(mean or (0.0,) * channels), torch.tensor(std or (1.0,) * channels)
+    for name, values in (("mean", shift), ("std", scale)):
+        if len(values) != channels:
+            raise FedsimError(f"{name} has {len(values)} values, expected one for each of {channels} channels.")
+    images = guess.inputs.cpu().float() * scale.view(-1, 1, 1) + shift.view(-1, 1, 1)
+    return images.clamp(0, 1).permute(0, 2, 3, 1).numpy()
+
+
+def text(guess: Reconstruction, tokenizer: Tokenizer | None) -> str:
+    """Return one line an example: its words, or its numbers where there is no tokenizer or no text."""
+    return "\n".join(_line(example, tokenizer) for example in guess.inputs.cpu())
+
+
+def save(guess: Reconstruction, folder: Path, mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Write `guess.json`, `inputs.npy`, and a PNG an image or `text.txt`.
+
+    Raises:
+        FedsimError: the folder holds such a file already, or cannot be written.
+    """
+    files = {"guess.json": json.dumps(_facts(guess), indent=1).encode(), "inputs.npy": _npy(guess.inputs)}
+    if are_images(guess):
+        names = (f"image-{number}.png" for number in range(len(guess.inputs)))
+        files |= dict(zip(names, map(_png, pixels(guess, mean, std)), strict=True))
+    else:
+        files["text.txt"] = text(guess, None).encode()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        taken = next((name for name in files if (folder / name).exists()), None)
+        if taken is not None:
+            raise FedsimError(f"{folder} holds '{taken}' already. Choose another folder.")
+        for name, content in files.items():
+            _write_whole(folder / name, content)
+    except OSError as error:
+        raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from error
+
+
+def _line(example: Tensor, tokenizer: Tokenizer | None) -> str:
+    if example.is_floating_point():
+        return " ".join(f"{value:.4g}" for value in example.flatten().tolist())
+    tokens = [token for token in example.flatten().tolist() if token >= 0]
+    return tokenizer.decode(tokens) if tokenizer is not None else " ".join(map(str, tokens))
+
+
+def _facts(guess: Reconstruction) -> dict[str, object]:
+    told = ("objective", "iterations", "best_iteration", "stopped", "notes", "facts", "is_exact", "history")
+    facts = {name: value for name in told if (value := getattr(guess, name)) == value}  # not a number is left out
+    return {"labels": guess.labels.tolist(), **facts}
+
+
+def _npy(tensor: Tensor) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, tensor.cpu().numpy(), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def _png(picture: np.ndarray) -> bytes:
+    from PIL import Image  # noqa: PLC0415 - for who saves a picture
+
+    buffer = io.BytesIO()
+    Image.fromarray((255 * _flat(picture)).round().astype(np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _flat(picture: np.ndarray) -> np.ndarray:
+    """An image (H, W, C) as drawing programs take it: grey ones without their channel."""
+    return picture[..., 0] if picture.shape[-1] == _GREY else picture
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".fedsim-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
