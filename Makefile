@@ -1,6 +1,7 @@
 # make demo: the quickstart and its report.  make test: lint, types, layers, tests.  Both set up what is missing.
 # make demo-llm: sentences out of a gradient of a language model of 135 million parameters, and their report.
 # make check-scenarios: the scenarios that say what they give, about an hour.  It says where a run departs.
+# make mutants FILE=fedsim/threat/observe.py [SAMPLE=30] [SEED=0] [JSON=path]: changes of it that no test notices.
 # make screenshots: the pictures of the demo in docs.  It needs Chromium.
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +18,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # Scenarios that say what they give, in the table [expected], and take under five minutes.
 CHECKED = $(shell grep -l '^\[expected\]' scenarios/*.toml)
 
-.PHONY: demo demo-llm screenshots test test-all check-scenarios lint clean
+.PHONY: demo demo-llm screenshots test test-all check-scenarios mutants lint clean
 
 demo: $(QUICKSTART)
 	@echo "The report: $(QUICKSTART)"
@@ -51,6 +52,10 @@ check-scenarios: $(VENV)/.installed-llm
 		$(FEDSIM) run $$file --check --overwrite --out results/check/$$name > $$log 2>&1 || failed="$$failed $$name"; \
 		echo "$$name: $$(grep '^Compared' $$log || tail -n 1 $$log)"; grep '^Departs' $$log || true; \
 	done; test -z "$$failed"
+
+mutants: $(VENV)/.installed-dev
+	@$(BIN)/python tests/mutants.py $(FILE) \
+		$(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED)) $(if $(JSON),--json $(JSON))
 
 lint: $(VENV)/.installed-dev
 	@$(BIN)/ruff check --quiet .
