@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import gc
 import importlib
 import importlib.util
 import json
@@ -357,6 +358,7 @@ def _measure_all(options: argparse.Namespace) -> list[Tally]:
         runpy.run_path(settings["prepare"])["prepare"]()
     for package in settings.get("preload", []):
         importlib.import_module(package)
+    gc.freeze()  # else a collection in each child would copy the pages that hold them
     with tempfile.TemporaryDirectory(prefix="mutants-") as temporary:
         folder = Path(temporary, "project")
         copy_project(folder)
