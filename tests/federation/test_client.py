@@ -1,6 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import Any, final
 
 import pytest
 import torch
@@ -74,6 +74,28 @@ def test_repetition_gives_the_same_bits_whatever_ran_between(scenario: Build) ->
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     other, _ = local_training(world, world.models.first_weights, 3, 1)
     assert any(not torch.equal(first.tensors[name], other.tensors[name]) for name in first.tensors)
+
+
+def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_kept(
+    scenario: Build,
+) -> None:
+    tables: dict[str, Any] = {
+        "federation": {"batch_size": 4, "algorithm": "fedavg", "local_steps": 4},
+        "components": [{"name": "cutmix"}, {"name": "label-smoothing"}],
+    }
+    world = worlds.build(scenario(**tables))
+    plain = worlds.build(scenario(**{**tables, "components": []}))
+    update, truth = local_training(world, world.first_weights, 1, 0)
+    before, untouched = local_training(plain, plain.first_weights, 1, 0)
+    assert len(truth.batches) == len(truth.private) == len(truth.draws) == 4
+    assert all(draws for draws in truth.draws)
+    for own, private, theirs in zip(truth.batches, truth.private, untouched.batches, strict=True):
+        assert torch.equal(private.inputs, theirs.inputs)
+        assert torch.equal(private.labels, theirs.labels)
+        assert own.labels.shape == (4, 10)
+    # A step mixes with probability 1/2: this seed mixes in some of the four.
+    assert any(not torch.equal(own.inputs, kept.inputs) for own, kept in zip(truth.batches, truth.private, strict=True))
+    assert any(not torch.equal(update.tensors[name], before.tensors[name]) for name in update.tensors)
 
 
 def test_local_steps_pass_over_the_share_before_they_repeat(scenario: Build) -> None:

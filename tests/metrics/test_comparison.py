@@ -10,6 +10,7 @@ from scipy import stats
 
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
 from fedsim.metrics.statistics import wilson
+from fedsim.record import Interval
 
 
 def source() -> np.random.Generator:
@@ -60,14 +61,16 @@ def test_few_victims_have_no_bounds_and_none_are_refused() -> None:
         nested_mean([[]], source())
     with pytest.raises(ValueError, match="at least one seed"):
         mean_over_seeds([])
-    assert mean_over_seeds([0.5]).high is None
+    assert mean_over_seeds([0.5]) == Interval(value=0.5, low=None, high=None, n=1)
+    assert nested_mean([[1.0], [0.0]], source()) == Interval(value=0.5, low=None, high=None, n=2)
+    assert nested_mean([[1.0], [0.0], [1.0]], source()).low is not None
 
 
 def test_the_mean_over_seeds_is_scipys_t_interval() -> None:
     values = [0.91, 0.93, 0.88]
     theirs = stats.ttest_1samp(values, 0).confidence_interval()
     own = mean_over_seeds(values)
-    assert (own.low, own.high) == pytest.approx((theirs.low, theirs.high))
+    assert (own.low, own.high, own.n) == pytest.approx((theirs.low, theirs.high, 3))
 
 
 @pytest.mark.parametrize("n", [4, 9, 40])
@@ -75,6 +78,15 @@ def test_the_sign_flip_test_is_scipys_permutation_test(n: int) -> None:
     differences = np.random.default_rng(n).normal(0.3, 1.0, n)
     theirs = stats.permutation_test((differences,), np.sum, permutation_type="samples", rng=source(), n_resamples=9999)
     assert sign_flip_p(list(differences), source()) == pytest.approx(theirs.pvalue, abs=0.015 if n > 12 else 1e-9)
+
+
+@pytest.mark.parametrize(("n", "denominator"), [(12, 2**12), (13, 10_000)])
+def test_the_sign_flip_test_counts_every_flip_of_12_pairs_and_draws_those_of_more(n: int, denominator: int) -> None:
+    """Drawn flips count the one that was seen too, so that p is never 0."""
+    differences = list(np.random.default_rng(n).normal(0.5, 1.0, n))
+    numerator = sign_flip_p(differences, source()) * denominator
+    assert numerator == pytest.approx(round(numerator), abs=1e-9)  # a product of doubles below 10,000
+    assert numerator >= 1
 
 
 def test_pairs_that_agree_say_nothing() -> None:

@@ -173,6 +173,11 @@ def test_one_step_keeps_the_order_of_its_batch(watched: Watched) -> None:
     assert (observation.batch_sizes, observation.examples) == ((4,), 4)
 
 
+def started(scenario: Scenario) -> object:
+    """The federation's table where each round starts with an optimizer that remembers nothing."""
+    return scenario.federation.model_copy(update={"keep_optimizer_state": False})
+
+
 def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> None:
     optimizer = {"name": "sgd", "momentum": 0.9}
     training = {"algorithm": "fedavg", "optimizer": optimizer, "keep_optimizer_state": True, "rounds": 2}
@@ -183,7 +188,20 @@ def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> Non
     earlier = {0: ((1, world.models.first_weights),)}
     again = observe(world, WireEntry(2, 0, world.models.first_weights, observation.update, earlier=earlier), truth, ALL)
     assert again.is_resumed
+    forgetful = worlds.build(world.scenario.model_copy(update={"federation": started(world.scenario)}))
+    anew = observe(forgetful, WireEntry(2, 0, world.first_weights, observation.update, earlier=earlier), truth, ALL)
+    assert not anew.is_resumed
     assert any("optimizer, sgd with step size 0.1" in sentence for sentence in describe(world))
+
+
+def test_a_sum_has_no_draws_of_one_client_and_says_that_it_is_one(watched: Watched) -> None:
+    observation, truth, world = watched(federation={"batch_size": 2}, components=[{"name": "cutmix"}], knows=ALL)
+    assert observation.draws is not None
+    assert observation.threat.sees == "single-update"
+    entry = WireEntry(1, -1, world.first_weights, observation.update, clients=(0, 1))
+    of_sum = observe(world, entry, truth, ALL)
+    assert of_sum.draws is None
+    assert of_sum.threat.sees == "sum"
 
 
 def test_only_shared_tensors_pass(watched: Watched) -> None:
@@ -201,6 +219,16 @@ def test_misjudged_rates_hide_the_true_ones(watched: Watched) -> None:
     observation, _, _ = watched(threat={"rate_error": 0.1})
     assert [site.rate for site in observation.sites] == pytest.approx([0.35, 0.35])
     assert [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)] == pytest.approx([0.35, 0.35])
+
+
+@pytest.mark.parametrize(("rate", "error", "shown"), [(0.25, 0.9, 0.95), (0.25, -0.5, 0.0), (0.0, 0.1, 0.0)])
+def test_misjudged_rates_stay_rates_and_no_dropout_stays_none(
+    watched: Watched, rate: float, error: float, shown: float
+) -> None:
+    observation, _, _ = watched(threat={"rate_error": error}, model={"dropout": rate})
+    assert [site.rate for site in observation.sites] == [shown] * len(observation.sites)
+    modules = [m.p for m in observation.model.modules() if isinstance(m, nn.Dropout)]
+    assert modules == [shown] * len(modules)
 
 
 def test_with_misjudged_rates_no_guess_is_called_exact(watched: Watched) -> None:
@@ -291,22 +319,3 @@ def test_a_granted_batch_size_may_be_none(watched: Watched) -> None:
     assert observation.batch_sizes == sizes[client]
     assert observation.update.examples == observation.examples == sum(sizes[client])
     assert [site.shape[0] for site in observation.sites] == [1, 1]
-
-
-def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
-    attacks = [{"name": "wiig", "label": "W", "also_knows": ["masks", "dropout-rates", "labels"]}]
-    _, _, world = watched(threat={"knows": ("labels",)}, attacks=attacks)
-    text = " ".join(describe(world))
-    assert "Attack 'W' is granted more: the dropout masks the client drew, where and at which rate" in text
-    assert "the labels of the batch" in text
-    assert "does not see the dropout masks" in text
-    assert "does not know the dropout rates" in text
-
-
-def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
-    for settings, words in (
-        ({"local_steps": 3}, "the change after 3 steps of each client"),
-        ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
-    ):
-        world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
-        assert any(words in sentence for sentence in describe(world))

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.types import WireEntry
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
-from fedsim.threat.replay import replay
+from fedsim.threat.replay import check_union, replay
+from tests.conftest import Counting
 from tests.federating import run
 
 Build = Callable[..., Scenario]
@@ -40,6 +43,56 @@ def test_only_an_engine_that_rounds_otherwise_may_be_off_and_by_little(
     world, entry = observed(scenario(federation={"engine": engine, "batch_size": 2}))
     assert replay(world, entry).matches
     assert replay(world, moved(entry, share)).matches is matches
+
+
+def test_how_far_it_may_be_off_grows_with_the_update(scenario: Build) -> None:
+    """A tiny step makes a tiny update: what is little beside a gradient is much beside it."""
+    step = {"algorithm": "fedavg", "local_steps": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-4}}
+    world, entry = observed(scenario(federation={"engine": "vectorized", "batch_size": 2, **step}))
+    norm = torch.stack([tensor.norm() for tensor in entry.update.tensors.values()]).norm()
+    assert norm < 1e-2
+    assert replay(world, moved(entry, 1e-5)).matches
+    assert not replay(world, moved(entry, 5e-3)).matches
+
+
+def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
+    scenario: Build, counting: type[Counting]
+) -> None:
+    tables: dict[str, Any] = {
+        "federation": {"rounds": 2, "batch_size": 2},
+        "threat": {"rounds": [2], "victims": 1},
+        "defenses": [{"name": "error-feedback"}],
+    }
+    world, entry = observed(scenario(**tables))
+    found = replay(world, entry)
+    assert found.matches
+    assert not found.raw_is_wire
+    assert not replay(world, replace(entry, earlier={})).matches
+
+
+@pytest.mark.parametrize("mode", ["ideal", "masked"])
+def test_a_sum_behind_secure_aggregation_is_repeated_with_its_rounding(scenario: Build, mode: str) -> None:
+    tables: dict[str, Any] = {"threat": {"sees": "sum"}, "secure_aggregation": {"mode": mode}}
+    world, entry = observed(scenario(**tables))
+    found = replay(world, entry)
+    assert found.matches
+    assert not found.raw_is_wire
+    assert len(found.costs) == len(entry.clients) == 4
+    assert len(found.truth.batches[0]) == 4
+
+
+def test_a_mean_gradient_is_that_of_the_union_unless_a_layer_mixes_a_clients_examples(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mixing_net.py").write_text(
+        "from torch import nn\n"
+        "def make(spec):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.BatchNorm1d(8), nn.Linear(8, 10))\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    check_union(worlds.build(scenario()))
+    with pytest.raises(FedsimError, match=r"'2' \(BatchNorm1d\) mixes the examples of each client's batch"):
+        check_union(worlds.build(scenario(model={"name": "mixing_net:make"}, federation={"batch_size": 2})))
 
 
 def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:

@@ -1,0 +1,119 @@
+"""What is said of the threat model on the screen, in the record and in the report."""
+
+from collections.abc import Callable
+from typing import get_args
+
+import pytest
+
+from fedsim.core.types import Knowledge, Observation, Truth
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import describe
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+ALL = get_args(Knowledge)
+HONEST = "The server is honest but curious: it runs the protocol and keeps what it receives."
+KNOWS = "It knows the model, its weights and the loss"
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentences"),
+    [
+        (
+            {
+                "threat": {"knows": ["labels"], "rounds": [1, 2], "victims": 2, "rate_error": 0.1, "shares": ["1.*"]},
+                "federation": {"rounds": 2, "batch_size": 3},
+            },
+            [
+                HONEST,
+                "It sees single updates: one gradient of each client, on batches of 3.",
+                "Of each update it sees only the parameters that match 1.*.",
+                "It attacks 2 clients in round 1, 2.",
+                f"{KNOWS}, the labels of the batch.",
+                "It does not see the dropout masks.",
+                "It does not know the batch size.",
+                "It does not know the dropout rates.",
+                "It does not know how inputs are normalised.",
+                "It does not know which defenses are in use.",
+                "It looks at every round for itself.",
+            ],
+        ),
+        (
+            {
+                "threat": {"knows": ["dropout-rates"], "rate_error": -0.1, "sees": "sum"},
+                "federation": {"algorithm": "fedavg", "local_epochs": 2, "clients": 8},
+                "participation": {"cohort": 4},
+            },
+            [
+                HONEST,
+                "It sees one sum a round: the mean of what about 4 clients send, the change after 2 passes over its "
+                "examples of each client on batches of 1, and who took part.",
+                "That it sees no single update is taken for granted: nothing in the scenario hides them.",
+                "Its dropout rates are wrong by -0.1.",
+                "It attacks the sum in round 1.",
+                f"{KNOWS}, where and at which rate the model drops out.",
+                "It knows the clients' optimizer, sgd with step size 0.1.",
+                "It must infer the labels.",
+                "It does not see the dropout masks.",
+                "It does not know the batch size.",
+                "It does not know how inputs are normalised.",
+                "It does not know which defenses are in use.",
+            ],
+        ),
+        (
+            {
+                "threat": {"knows": [k for k in ALL if k not in ("components", "draws")]},
+                "components": [{"name": "cutmix"}],
+                "federation": {"batch_size": 2},
+            },
+            [
+                HONEST,
+                "It sees single updates: one gradient of each client, on batches of 2.",
+                "It attacks 1 client in round 1.",
+                f"{KNOWS}, the labels of the batch, the dropout masks the client drew, the batch size, where and at "
+                "which rate the model drops out, how inputs are normalised, the description of every defense in use, "
+                "what a client sent in the attacked rounds before.",
+                "It does not know which components are in use.",
+                "It does not see what the components drew.",
+            ],
+        ),
+    ],
+)
+def test_the_description_is_whole(
+    scenario: Callable[..., Scenario], tables: dict[str, dict], sentences: list[str]
+) -> None:
+    assert list(describe(worlds.build(scenario(**tables)))) == sentences
+
+
+@pytest.mark.parametrize(
+    ("mode", "sentence"),
+    [
+        ("ideal", "Secure aggregation is ideal: a trusted party adds up and tells the server the sum alone."),
+        ("masked", "Secure aggregation is masked: each upload looks random, and the masks cancel in the sum."),
+    ],
+)
+def test_the_description_says_what_hides_single_updates(
+    scenario: Callable[..., Scenario], mode: str, sentence: str
+) -> None:
+    told = describe(worlds.build(scenario(threat={"sees": "sum"}, secure_aggregation={"mode": mode})))
+    assert [one for one in told if "ecure aggregation" in one or "taken for granted" in one] == [sentence]
+
+
+def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
+    attacks = [{"name": "wiig", "label": "W", "also_knows": ["masks", "dropout-rates", "labels"]}]
+    _, _, world = watched(threat={"knows": ("labels",)}, attacks=attacks)
+    text = " ".join(describe(world))
+    assert "Attack 'W' is granted more: the dropout masks the client drew, where and at which rate" in text
+    assert "the labels of the batch" in text
+    assert "does not see the dropout masks" in text
+    assert "does not know the dropout rates" in text
+
+
+def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
+    for settings, words in (
+        ({"local_steps": 3}, "the change after 3 steps of each client"),
+        ({"local_epochs": 1}, "the change after 1 pass over its examples of each client"),
+    ):
+        world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
+        assert any(words in sentence for sentence in describe(world))
