@@ -81,7 +81,7 @@ def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_
 ) -> None:
     tables: dict[str, Any] = {
         "federation": {"batch_size": 4, "algorithm": "fedavg", "local_steps": 4},
-        "components": [{"name": "cutmix"}, {"name": "label-smoothing"}],
+        "components": [{"name": "cutmix", "probability": 1.0}, {"name": "label-smoothing"}],
     }
     world = worlds.build(scenario(**tables))
     plain = worlds.build(scenario(**{**tables, "components": []}))
@@ -93,7 +93,7 @@ def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_
         assert torch.equal(private.inputs, theirs.inputs)
         assert torch.equal(private.labels, theirs.labels)
         assert own.labels.shape == (4, 10)
-    # A step mixes with probability 1/2: this seed mixes in some of the four.
+    # A pasted part may be empty: this seed changes some of the four batches.
     assert any(not torch.equal(own.inputs, kept.inputs) for own, kept in zip(truth.batches, truth.private, strict=True))
     assert any(not torch.equal(update.tensors[name], before.tensors[name]) for name in update.tensors)
 

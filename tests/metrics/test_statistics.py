@@ -168,7 +168,7 @@ def test_several_images_share_their_victims_fate():
 
 
 @pytest.mark.parametrize(
-    ("metric", "threshold", "rate"), [("psnr", 19.0, 1.0), ("psnr", 20.0, 0.0), ("mse", 0.011, 1.0)]
+    ("metric", "threshold", "rate"), [("psnr", 19.0, 1.0), ("psnr", 20.0, 0.0), ("mse", 0.011, 1.0), ("mse", 0.01, 0.0)]
 )
 def test_success_is_strict_and_knows_its_direction(metric, threshold, rate):
     assert summarise([victim(0, item())], metric, threshold, seed=0).success.value == rate

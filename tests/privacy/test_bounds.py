@@ -76,6 +76,17 @@ def test_sampling_lowers_the_ceiling_and_too_few_draws_say_nothing() -> None:
     assert bounds.sampled_reconstruction_ceiling(1.0, 0.1, 1, 0.999, generator, draws=100) == 1.0
 
 
+@pytest.mark.parametrize(("sigma", "rate", "steps"), [(1.0, 0.5, 1), (1.0, 1.0, 1), (2.0, 0.3, 3)])
+def test_simulated_ratios_are_likelihood_ratios(sigma, rate, steps) -> None:
+    """Without the record the mean of p / q is 1, and with it the mean of q / p, whatever the noise."""
+    draws, generator = 100_000, torch.Generator().manual_seed(6)
+    without = bounds._log_ratios(sigma, 0.0, rate, steps, draws, generator).exp()
+    with_it = bounds._log_ratios(sigma, rate, rate, steps, draws, generator).neg().exp()
+    for ratios in (without, with_it):
+        assert float(ratios.mean()) == pytest.approx(1.0, abs=4 * float(ratios.std()) / draws**0.5)
+        assert float(ratios.std()) > 0.1
+
+
 def test_edges() -> None:
     assert bounds.membership_ceiling(0.0, 0.0, 0.3) == pytest.approx(0.3)
     assert bounds.membership_ceiling(1e9, 0.0, 0.3) == 1.0

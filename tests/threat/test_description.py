@@ -110,6 +110,36 @@ def test_the_threat_model_is_told_in_sentences(watched: Watched) -> None:
     assert "does not know the dropout rates" in text
 
 
+@pytest.mark.parametrize(
+    ("attack", "deed"),
+    [
+        (
+            {"name": "robbing-the-fed"},
+            "For attack 'robbing-the-fed' it adds '0.1.bias', '0.1.weight', '0.3.weight' (66,048 numbers) to it, anew "
+            "in every attacked round.",
+        ),
+        (
+            {"name": "trap-weights", "label": "T"},
+            "For attack 'T' it replaces the values of '1.bias', '1.weight', anew in every attacked round.",
+        ),
+    ],
+)
+def test_the_description_says_what_a_malicious_server_does(
+    scenario: Callable[..., Scenario], attack: dict[str, str], deed: str
+) -> None:
+    built = scenario(
+        model={"name": "mlp", "width": 24, "depth": 2, "bias": True, "activation": "relu"},
+        federation={"batch_size": 2},
+        threat={"server": "malicious"},
+        attacks=[attack],
+    )
+    assert describe(worlds.build(built))[:3] == (
+        "The server is malicious: it changes the model that every client receives. Clients train it as usual.",
+        deed,
+        "It chooses these values without any client's data, from its seed and the test set, which it owns.",
+    )
+
+
 def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., Scenario]) -> None:
     for settings, words in (
         ({"local_steps": 3}, "the change after 3 steps of each client"),
