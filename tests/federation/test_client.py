@@ -49,6 +49,29 @@ def test_fedavg_equals_a_plain_training_loop(scenario: Build, ours: dict[str, fl
         assert torch.allclose(world.models.first_weights[parameter] - delta, expected[parameter], atol=1e-6)
 
 
+def test_terms_of_the_loss_are_added_to_it(scenario: Build) -> None:
+    """The proximal term pulls towards the received weights: its gradient is mu times the distance to them."""
+    mu, rate = 5.0, 0.1
+    tables: dict[str, Any] = {
+        "federation": {
+            "algorithm": "fedavg",
+            "local_steps": 2,
+            "batch_size": 8,
+            "optimizer": {"name": "sgd", "learning_rate": rate},
+        },
+        "components": [{"name": "fedprox", "mu": mu}],
+        "model": {"dropout": 0.0},
+    }
+    world = worlds.build(scenario(**tables))
+    plain = worlds.build(scenario(**{**tables, "components": []}))
+    one = {**tables, "components": [], "federation": {**tables["federation"], "local_steps": 1}}
+    first, both = (local_training(w, w.first_weights, 1, 0)[0].tensors for w in (worlds.build(scenario(**one)), plain))
+    pulled = local_training(world, world.first_weights, 1, 0)[0].tensors
+    for name, delta in pulled.items():
+        # After the first step the distance is -delta of that step, so the pull takes mu * rate of it back.
+        assert torch.allclose(delta, both[name] - mu * rate * first[name], atol=1e-6)  # rounding of float32 steps
+
+
 def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_masks(scenario: Build) -> None:
     world = worlds.build(scenario(federation={"batch_size": 3}))
     update, truth = local_training(world, world.models.first_weights, 1, 0)

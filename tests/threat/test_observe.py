@@ -178,6 +178,12 @@ def started(scenario: Scenario) -> object:
     return scenario.federation.model_copy(update={"keep_optimizer_state": False})
 
 
+def test_withheld_statistics_are_those_of_inputs_that_nobody_normalised(watched: Watched) -> None:
+    observation, _, world = watched(knows=("labels",))
+    assert (observation.spec.mean, observation.spec.std) == ((0.0,), (1.0,))
+    assert observation.spec == replace(world.dataset.spec, mean=(0.0,), std=(1.0,))
+
+
 def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> None:
     optimizer = {"name": "sgd", "momentum": 0.9}
     training = {"algorithm": "fedavg", "optimizer": optimizer, "keep_optimizer_state": True, "rounds": 2}

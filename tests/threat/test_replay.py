@@ -70,6 +70,16 @@ def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
     assert not replay(world, replace(entry, earlier={})).matches
 
 
+def test_a_mean_of_one_client_is_its_update(scenario: Build) -> None:
+    tables: dict[str, Any] = {"federation": {"clients": 1, "batch_size": 2}, "threat": {"sees": "sum"}}
+    world, entry = observed(scenario(**tables))
+    found = replay(world, entry)
+    assert entry.clients == (0,)
+    assert found.matches
+    assert found.raw_is_wire
+    assert found.truth.raw.kind == entry.update.kind
+
+
 @pytest.mark.parametrize("mode", ["ideal", "masked"])
 def test_a_sum_behind_secure_aggregation_is_repeated_with_its_rounding(scenario: Build, mode: str) -> None:
     tables: dict[str, Any] = {"threat": {"sees": "sum"}, "secure_aggregation": {"mode": mode}}

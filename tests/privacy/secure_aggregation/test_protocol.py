@@ -191,7 +191,7 @@ def uploaded(federation, silent=(), **settings_):
 @pytest.mark.parametrize(
     ("survivors", "dropped", "why"),
     [
-        ((0, 1, 2, 3), (3,), "cannot both have uploaded and dropped out"),
+        ((0, 1, 2, 3), (3,), r"clients \[3\] cannot both have uploaded and dropped out"),
         ((1, 2, 3), (0,), "is not among the survivors"),
         ((0, 1, 2), (), "shares were exchanged with"),
         ((0, 1, 2), (3, 9), "shares were exchanged with"),

@@ -47,6 +47,32 @@ def test_a_level_is_one_of_the_two_around_the_value(values, bound, levels, seed)
         assert 0 <= level < levels
 
 
+def test_defaults_lie_within_their_own_bounds():
+    defaults = Quantisation().model_dump()
+    assert Quantisation.model_validate(defaults).model_dump() == defaults
+
+
+@pytest.mark.parametrize(
+    ("settings_", "is_allowed"),
+    [
+        ({"levels": 2, "modulus_bits": 2}, True),
+        ({"levels": 2, "modulus_bits": 1}, False),
+        ({"levels": 1}, False),
+        ({"levels": 2**32, "modulus_bits": 62}, True),
+        ({"levels": 2**32 + 1, "modulus_bits": 62}, False),
+        ({"modulus_bits": 63}, False),
+        ({"clipping_range": 1e-3}, True),
+        ({"clipping_range": 0.0}, False),
+    ],
+)
+def test_settings_are_bounded(settings_, is_allowed):
+    if is_allowed:
+        assert Quantisation(**settings_).model_dump(include=set(settings_)) == settings_
+        return
+    with pytest.raises(ValidationError):
+        Quantisation(**settings_)
+
+
 def test_ends_and_levels_are_exact():
     settings_ = Quantisation(clipping_range=1.0, levels=5)
     vector = torch.tensor([-9.0, -1.0, -0.5, 0.0, 0.5, 1.0, 9.0])
