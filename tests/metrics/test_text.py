@@ -67,6 +67,19 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     assert [own.token_accuracy for own in nothing.sentences] == [0.0, 0.0]
 
 
+def test_the_first_token_of_a_vocabulary_is_one_like_others() -> None:
+    found = reconstruction([[5, 0, 7], [0, 0, -1]])
+    batch = Batch(torch.tensor([[0, 0, 256], [5, 0, 7]]), torch.zeros(2))
+    scores = score_sentences(found, batch, WordTokenizer()).sentences
+    assert [own.exact for own in scores] == [True, True]
+
+
+def test_of_two_guesses_that_hold_a_sentence_the_shorter_one_is_matched() -> None:
+    batch = Batch(torch.tensor([[97, 98, 256, 256]]), torch.zeros(1))
+    guesses = reconstruction([[97, 98, 99, -1], [97, 98, -1, -1], [97, 98, 99, 100]])
+    assert score_sentences(guesses, batch, WordTokenizer()).order.tolist() == [1]
+
+
 def test_a_token_too_many_is_not_exact() -> None:
     batch = Batch(torch.tensor([[97, 98, 256]]), torch.tensor([[98, 257, -100]]))
     (own,) = score_sentences(reconstruction([[97, 98, 99]]), batch, WordTokenizer()).sentences

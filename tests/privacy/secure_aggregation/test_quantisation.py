@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
+from fedsim.privacy.secure_aggregation import quantisation as quantising
 from fedsim.privacy.secure_aggregation.quantisation import (
     Quantisation,
     check_total_weight,
@@ -87,6 +88,17 @@ def test_rounding_is_unbiased(value):
     levels = levels_of(torch.full((draws,), value, dtype=torch.float64), settings_, generator()).double()
     part = position % 1
     assert abs(levels.mean() - position) < 3 * math.sqrt(part * (1 - part) / draws)
+
+
+@pytest.mark.parametrize("part", [0, 1, 2, 20_000, 65_535])
+def test_of_all_random_words_exactly_the_share_between_two_levels_rounds_up(monkeypatch, part):
+    words = torch.arange(-(1 << 15), 1 << 15)
+    monkeypatch.setattr(quantising, "_random_words", lambda *_: words)
+    settings_ = Quantisation(clipping_range=1.5, levels=4)  # levels lie 1 apart
+    vector = torch.full((len(words),), -0.5 + part / 65_536, dtype=torch.float64)
+    levels = levels_of(vector, settings_, generator())
+    assert int((levels == 2).sum()) == part
+    assert int((levels == 1).sum()) == 65_536 - part
 
 
 @settings(deadline=None, max_examples=40)
