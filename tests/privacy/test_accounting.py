@@ -7,6 +7,7 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opacus.accountants import RDPAccountant
 from scipy.stats import norm
 
 from fedsim.core.errors import FedsimError
@@ -160,3 +161,7 @@ def test_guarantees_of_different_kinds_do_not_add_up() -> None:
         guarantee(mechanism(adjacency="replace"), [in_rounds(mechanism(), 1)])
     with pytest.raises(FedsimError, match="Raise the target"):
         noise_multiplier(1e-12, 1e-9, 1.0, 10**9)
+
+
+def test_the_orders_are_those_of_opacus_and_a_few_large_ones() -> None:
+    assert ORDERS == (*RDPAccountant.DEFAULT_ALPHAS, 128.0, 256.0, 512.0)
