@@ -115,9 +115,10 @@ class Keeping(Bigrams):
     def __init__(self, forced: int | None = None) -> None:
         super().__init__()
         self.forced = forced
-        self.asked = 0
+        self.asked = self.read = 0
 
     def forward(self, tokens: Tensor) -> Tensor:
+        self.read += 1
         scores = super().forward(tokens)
         if self.forced is not None:
             scores[:, self.forced : self.forced + 1, 65] = 1e9
@@ -150,6 +151,12 @@ def test_a_model_that_keeps_the_past_writes_what_one_that_recomputes_it_does(
         for _ in range(count):
             alone.append(int(model(torch.tensor([alone]))[0, -1].argmax()))
         assert own == alone[len(prompt) :]
+
+
+def test_a_model_that_keeps_the_past_is_read_once_for_what_it_wrote() -> None:
+    model = Keeping()
+    greedy(model, [[1, 2], [3, 4]], 3, TOKENIZER)
+    assert (model.asked, model.read) == (1, 1)
 
 
 def test_two_texts_begin_alike_until_they_differ() -> None:

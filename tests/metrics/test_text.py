@@ -74,10 +74,13 @@ def test_the_first_token_of_a_vocabulary_is_one_like_others() -> None:
     assert [own.exact for own in scores] == [True, True]
 
 
-def test_of_two_guesses_that_hold_a_sentence_the_shorter_one_is_matched() -> None:
+def test_of_guesses_with_as_many_right_tokens_the_one_of_the_right_length_is_matched() -> None:
     batch = Batch(torch.tensor([[97, 98, 256, 256]]), torch.zeros(1))
     guesses = reconstruction([[97, 98, 99, -1], [97, 98, -1, -1], [97, 98, 99, 100]])
     assert score_sentences(guesses, batch, WordTokenizer()).order.tolist() == [1]
+    longer = Batch(torch.tensor([[97, 98, 99, 100]]), torch.zeros(1))
+    guesses = reconstruction([[97, -1, -1, -1], [97, 1, 1, 1], [97, 1, -1, -1]])
+    assert score_sentences(guesses, longer, WordTokenizer()).order.tolist() == [1]
 
 
 def test_a_token_too_many_is_not_exact() -> None:

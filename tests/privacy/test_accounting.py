@@ -164,4 +164,4 @@ def test_guarantees_of_different_kinds_do_not_add_up() -> None:
 
 
 def test_the_orders_are_those_of_opacus_and_a_few_large_ones() -> None:
-    assert ORDERS == (*RDPAccountant.DEFAULT_ALPHAS, 128.0, 256.0, 512.0)
+    assert (*RDPAccountant.DEFAULT_ALPHAS, 128.0, 256.0, 512.0) == ORDERS

@@ -89,6 +89,13 @@ def test_a_share_of_another_polynomial_is_noticed():
         reconstructed(values, 3)
 
 
+def test_the_largest_secret_opens_and_the_number_above_it_is_none():
+    largest = (1 << 8 * SECRET_BYTES) - 1
+    assert reconstructed([Share(1, largest.to_bytes(SHARE_BYTES))], 1) == bytes([255] * SECRET_BYTES)
+    with pytest.raises(FedsimError, match="do not belong to one secret"):
+        reconstructed([Share(1, (largest + 1).to_bytes(SHARE_BYTES))], 1)
+
+
 @pytest.mark.parametrize("points", [[1, 1, 2], [0, 1, 2]])
 def test_points_are_different_and_not_where_the_secret_lies(points):
     with pytest.raises(FedsimError, match="different points from 1"):

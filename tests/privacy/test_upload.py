@@ -1,0 +1,65 @@
+"""Clipping and noise of one update, by hand."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core.types import Tensors, Update
+from fedsim.privacy.upload import clipped, disturbed, noise, why_buffers_move
+
+
+def norm(tensors: Tensors) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors.values()))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 0.1, 1.0, 1e3])
+@pytest.mark.parametrize("share", [0.2, 0.999, 1.001, 5.0])
+def test_an_update_is_scaled_to_the_norm_that_it_may_have_and_no_further(scale: float, share: float) -> None:
+    tensors = {"a": scale * torch.tensor([3.0, 0.0]), "b": scale * torch.tensor(4.0)}  # norm 5 * scale
+    found = clipped(tensors, share * 5.0 * scale)
+    factor = min(1.0, share)
+    assert norm(found) == pytest.approx(factor * 5.0 * scale, rel=1e-6)  # float32
+    for name, tensor in tensors.items():
+        assert torch.allclose(found[name], factor * tensor, rtol=1e-6)
+
+
+def test_zeros_stay_and_what_is_not_finite_counts_as_zero() -> None:
+    zeros = {"a": torch.zeros(3)}
+    assert torch.equal(clipped(zeros, 1.0)["a"], zeros["a"])
+    for value in (math.nan, math.inf):
+        found = clipped({"a": torch.tensor([value, 1.0]), "b": torch.ones(2)}, 1.0)
+        assert all(not bool(tensor.any()) for tensor in found.values())
+
+
+def test_noise_has_the_stated_deviation_and_the_type_of_what_it_is_added_to() -> None:
+    like = torch.zeros(40_000, dtype=torch.float64)
+    found = noise(like, 3.0, torch.Generator().manual_seed(1))
+    assert found.dtype == like.dtype
+    # The deviation of n draws is off by 1 / sqrt(2 n) of itself, their mean by 1 / sqrt(n): four times that.
+    assert float(found.std()) == pytest.approx(3.0, rel=4 / math.sqrt(2 * len(like)))
+    assert abs(float(found.mean())) < 4 * 3.0 / math.sqrt(len(like))
+
+
+def test_all_that_depends_on_the_data_is_clipped_and_noisy() -> None:
+    update = Update("delta", {"a": torch.tensor([6.0, 8.0])}, {"mean": torch.ones(2)}, 17, 2.5)
+    quiet = disturbed(update, 5.0, 0.0, torch.Generator())
+    assert torch.allclose(quiet.tensors["a"], torch.tensor([3.0, 4.0]))
+    assert torch.equal(quiet.buffers["mean"], torch.zeros(2))
+    assert (quiet.kind, quiet.examples, quiet.loss) == ("delta", 1, 0.0)
+    loud = disturbed(update, 5.0, 2.0, torch.Generator().manual_seed(3)).tensors["a"] - quiet.tensors["a"]
+    drawn = noise(torch.zeros(2), 2.0, torch.Generator().manual_seed(3))
+    assert torch.allclose(loud, drawn, atol=1e-6)  # rounding of float32
+
+
+def test_a_model_whose_buffers_move_is_named_and_left_as_it_was() -> None:
+    inputs = torch.randn(6, 3, generator=torch.Generator().manual_seed(2))
+    model = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
+    before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+    assert "training changes the buffer '1.running_mean'" in str(why_buffers_move(model, inputs))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
+    constant = nn.Linear(3, 2)
+    constant.register_buffer("scale", torch.ones(2))
+    assert why_buffers_move(constant, inputs) is None
+    assert why_buffers_move(nn.Sequential(nn.Linear(3, 2), nn.GroupNorm(1, 2)), inputs) is None
