@@ -82,6 +82,9 @@ def test_both_halves_choose_a_threshold_and_the_mean_of_their_gains_counts() -> 
     # Even places separate from 2 on, which takes nobody of the odd ones: 0. Odd places gain most from 1 on, which takes
     # both members of the even ones, and one of the two others: 1 - 1/2.
     assert advantage(values, members) == pytest.approx((0.0 + 0.5) / 2)
+    # Even places separate from 8 on, which takes one of the two odd members; odd places from 7 on, which takes both.
+    apart = np.array([10.0, 9.0, 8.0, 7.0, 1.0, 2.0, 3.0, 4.0])
+    assert advantage(apart, members) == pytest.approx((0.5 + 1.0) / 2)
 
 
 def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None:
