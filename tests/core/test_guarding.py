@@ -62,7 +62,9 @@ def own_layer(_observation: Observation, _generator: torch.Generator) -> None:
 
 
 @pytest.mark.parametrize(
-    "does", [passed, own_layer, lambda *_: torch.rand(1), lambda seen, _: seen.model(torch.rand(1, 1, 8, 8))], ids=str
+    "does",
+    [passed, own_layer, lambda *_: torch.rand(1), lambda seen, _: seen.model(torch.rand(1, 1, 8, 8))],
+    ids=["passed to another function", "a layer of its own", "plain draw", "inputs of the model"],
 )
 def test_a_draw_from_the_global_generator_is_refused_and_undone(observation: Observation, does: Search) -> None:
     before = torch.random.get_rng_state()
