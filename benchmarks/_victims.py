@@ -17,6 +17,7 @@ from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, ThreatMo
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse
 from fedsim.scenario.world import shared
+from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
 
 PHOTOGRAPHS: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "cifar10"}
@@ -62,7 +63,7 @@ def victims_of(
     received = world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
-        seen = observe(world, WireEntry(1, client, received, update), truth, knows)
+        seen = observe(observed.Victim(world, WireEntry(1, client, received, update), truth), knows)
         yield Victim(seen, truth.batches[0], world.data.dataset.spec)
 
 

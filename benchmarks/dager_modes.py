@@ -31,6 +31,7 @@ from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
 _RESAMPLES = 2000
@@ -122,7 +123,7 @@ def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, 
         update, truth = local_training(world, world.models.first_weights, 1, client)
         tensors = {name: own.to(condition.dtype) for name, own in update.tensors.items()}
         entry = WireEntry(1, client, world.models.first_weights, replace(update, tensors=tensors))
-        yield observe(world, entry, truth, _KNOWN), truth, world
+        yield observe(Victim(world, entry, truth), _KNOWN), truth, world
 
 
 def exact_sentences(observation: Observation, truth: Truth, world: World) -> list[bool]:

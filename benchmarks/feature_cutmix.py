@@ -33,6 +33,7 @@ from fedsim.metrics.image import score_items, to_pixels  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, build  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 CLIENTS, ITERATIONS = 80, 400
 PLACES = {"first": ("1", (28, 28)), "second": ("3", (14, 14))}
@@ -101,7 +102,7 @@ def attacked(place: str | None, attacker: Attacker, victims: int, iterations: in
         update, truth = local_training(world, received, 1, client)
         if place is not None and not _is_mixed(truth.draws[0]):
             continue
-        seen = observe(world, WireEntry(1, client, received, update), truth, (*_KNOWN, *attacker.also_knows))
+        seen = observe(Victim(world, WireEntry(1, client, received, update), truth), (*_KNOWN, *attacker.also_knows))
         guess = attack(seen, seeding.generator(client, "attack"))
         found.append(_scored(guess, truth, world.data.dataset.spec, place))
         if len(found) == victims:

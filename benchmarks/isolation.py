@@ -24,6 +24,7 @@ from fedsim.scenario import world as worlds  # noqa: E402
 from fedsim.threat.attacking import Attackers, frames, in_process  # noqa: E402
 from fedsim.threat.attacking.apart import isolated  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 _REPEATS = 3
 _KNOWS = ["labels", "batch-size", "dropout-rates", "input-statistics"]
@@ -68,7 +69,9 @@ def _observation(name: str) -> Observation:
     raw = {"title": name, "seed": 1, "data": data, "model": model, "federation": {"clients": 2, "batch_size": 4}}
     world = worlds.build(parse({**raw, "threat": {"knows": _KNOWS}}, name))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    return observe(world, WireEntry(1, 0, world.models.first_weights, update), truth, world.scenario.threat.knows)
+    return observe(
+        Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth), world.scenario.threat.knows
+    )
 
 
 def _timed(how: Attackers, observation: Observation, iterations: int) -> _Timed:

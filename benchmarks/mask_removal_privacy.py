@@ -34,6 +34,7 @@ from fedsim.metrics.text import score_sentences  # noqa: E402
 from fedsim.scenario import parse, world  # noqa: E402
 from fedsim.scenario.world import World  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 _OPEN = ("0000", "0001", "1000", "1111")
 _CLIENTS = 20
@@ -73,7 +74,7 @@ def words_in_span(seen: Observation) -> set[int]:
 def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     """Return the figures of one client."""
     update, truth = local_training(own, received, 1, client)
-    seen = observe(own, WireEntry(1, client, received, update), truth, ("batch-size", "dropout-rates"))
+    seen = observe(Victim(own, WireEntry(1, client, received, update), truth), ("batch-size", "dropout-rates"))
     (batch,), tokenizer = truth.private, own.data.dataset.tokenizer
     assert tokenizer is not None
     real = batch.inputs[batch.inputs != tokenizer.padding]

@@ -38,6 +38,7 @@ from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
 _RESAMPLES = 2000
@@ -156,7 +157,7 @@ def observed(weights: str, condition: Condition, victims: int, size: int) -> Ite
     for client in range(victims):
         update, truth = local_training(world, sent, 1, client)
         entry = WireEntry(1, client, sent, update)
-        yield observe(world, entry, truth, condition.knows), truth, world
+        yield observe(Victim(world, entry, truth), condition.knows), truth, world
 
 
 @lru_cache(maxsize=1)

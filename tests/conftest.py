@@ -24,6 +24,7 @@ from fedsim.federation.server import WireEntry  # noqa: E402
 from fedsim.scenario import Scenario, parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
+from fedsim.threat.victim import Victim  # noqa: E402
 
 torch.set_num_threads(1)
 
@@ -80,7 +81,7 @@ def watched(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observatio
         world = worlds.build(scenario(**tables))
         update, truth = local_training(world, world.models.first_weights, 1, client)
         entry = WireEntry(1, client, world.models.first_weights, update)
-        return observe(world, entry, truth, knows), truth, world
+        return observe(Victim(world, entry, truth), knows), truth, world
 
     return build
 

@@ -26,6 +26,7 @@ from fedsim.metrics.statistics import summarise
 from fedsim.record import VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 _ATTACK = "auto"
 _LEAST_IMAGES = 8
@@ -111,7 +112,7 @@ class Inspector:
         begin = time.monotonic()
         entry, short = seen.entry, False
         latest: list[Tensor] = []
-        observation = observe(world, entry, seen.truth, self.knows)
+        observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limited(seconds):
                 found: Reconstruction | str = _search(world, observation, iterations, entry.round, latest)

@@ -16,6 +16,7 @@ from fedsim.federation.client import local_training
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build, shared
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 Protection = Literal["none", "noise", "pruning", "precode"]
 Attacker = Literal["ignores", "estimates", "knows", "exact"]
@@ -70,7 +71,7 @@ def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
     received = world.models.first_weights
     update, truth = local_training(world, received, 1, 0)
     knows = (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
-    return observe(world, WireEntry(1, 0, received, update), truth, knows), truth
+    return observe(Victim(world, WireEntry(1, 0, received, update), truth), knows), truth
 
 
 def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:

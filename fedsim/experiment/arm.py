@@ -26,6 +26,7 @@ from fedsim.scenario.world import World, shared
 from fedsim.threat import membership, memorisation
 from fedsim.threat.canaries import audited
 from fedsim.threat.replay import Replay, check_union, replay
+from fedsim.threat.victim import Victim
 
 
 def check(world: World) -> None:
@@ -74,7 +75,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
     arm = _Arm(this, number, begin, scenario, _trained(world, journal, replays, name, values, updates))
     arm.keep()
-    attacked = [(entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    attacked = [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
     for choice in scenario.attacks:
         label = choice.label or choice.name
         seed = seeding.derive(scenario.seed, f"foreign to attack {label}")

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import reason
-from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, Truth, WireEntry
+from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
 from fedsim.experiment.progress import RunInProgress
 from fedsim.metrics.statistics import summarise
 from fedsim.record import AttackRecord, VictimRecord
@@ -16,6 +16,7 @@ from fedsim.scenario.world import World
 from fedsim.threat.attacking import Attacker
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import scored
+from fedsim.threat.victim import Victim
 
 
 def attack(
@@ -23,46 +24,41 @@ def attack(
     world: World,
     choice: AttackChoice,
     attacker: Attacker,
-    attacked: Sequence[tuple[WireEntry, Truth]],
+    attacked: Sequence[Victim],
     prefix: str,
 ) -> list[VictimRecord]:
     """Attack every observed update, as many together as the attack likes."""
     over_rounds = bool(getattr(registry.get("attack", choice.name).make, "over_rounds", False))
     knows = _knowledge(world.scenario, choice)
-    empty = [_unharmed(entry) for entry, truth in attacked if not any(map(len, truth.private))]
-    attacked = [(entry, truth) for entry, truth in attacked if any(map(len, truth.private))]
+    empty = [_unharmed(victim.entry) for victim in attacked if not any(map(len, victim.truth.private))]
+    attacked = [victim for victim in attacked if any(map(len, victim.truth.private))]
     records: list[VictimRecord] = []
     while len(records) < len(attacked):
         before = attacked if over_rounds else ()
-        first = _observed(world, before, attacked[len(records)], knows)
+        first = _observed(attacked[len(records)], before, knows)
         chunk = attacked[len(records) : len(records) + attacker.at_once(first)]
-        seen = [first, *(_observed(world, before, one, knows) for one in chunk[1:])]
+        seen = [first, *(_observed(victim, before, knows) for victim in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
-        found = _found(world, choice, attacker, seen, [entry for entry, _ in chunk], watch)
+        found = _found(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
         this.look_up()
         seconds = (time.perf_counter() - begin) / len(chunk)
-        for (entry, truth), result in zip(chunk, found, strict=True):
-            victim = _recorded(this, world, entry, truth, result, f"{prefix}/{place_of(entry)}")
-            records.append(victim.model_copy(update={"seconds": seconds}))
+        for victim, result in zip(chunk, found, strict=True):
+            record = _recorded(this, victim, result, f"{prefix}/{place_of(victim.entry)}")
+            records.append(record.model_copy(update={"seconds": seconds}))
             this.watcher.attacked(choice.label or choice.name, records[-1])
     return sorted([*records, *empty], key=lambda record: (record.round, record.client))
 
 
-def _observed(
-    world: World,
-    others: Sequence[tuple[WireEntry, Truth]],
-    one: tuple[WireEntry, Truth],
-    knows: Collection[Knowledge],
-) -> Observation:
+def _observed(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
     """Observe one update, with those among others that the same client sent before."""
-    who = one[0]
+    who = victim.entry
     before = [
         other
         for other in others
-        if (other[0].client, other[0].clients) == (who.client, who.clients) and other[0].round < who.round
+        if (other.entry.client, other.entry.clients) == (who.client, who.clients) and other.entry.round < who.round
     ]
-    return observe(world, *one, knows, before)
+    return observe(victim, knows, before)
 
 
 def _unharmed(entry: WireEntry) -> VictimRecord:
@@ -90,20 +86,19 @@ def _found(
     return [_found(world, choice, attacker, [one], [entry], watch)[0] for one, entry in alone]
 
 
-def _recorded(
-    this: RunInProgress, world: World, entry: WireEntry, truth: Truth, result: Reconstruction | str, arrays: str
-) -> VictimRecord:
+def _recorded(this: RunInProgress, victim: Victim, result: Reconstruction | str, arrays: str) -> VictimRecord:
+    entry = victim.entry
     if not isinstance(result, Reconstruction):
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
     try:
-        victim, kept = scored(world, entry, truth, result)
+        record, kept = scored(victim, result)
     except Exception as error:  # an attack may return anything
         why = f"its guess cannot be scored: {reason(error)}"
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
     if not kept:
-        return victim
+        return record
     this.arrays.update({f"{arrays}/{name}": array for name, array in kept.items()})
-    return victim.model_copy(update={"arrays": arrays})
+    return record.model_copy(update={"arrays": arrays})
 
 
 def summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fedsim.core.boxes import Pasted, inside
-from fedsim.core.examples import distinct, numbers
+from fedsim.core.examples import numbers
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
 from fedsim.metrics.missing import filled
@@ -30,13 +30,16 @@ class _Sighting(NamedTuple):
     region: Tensor  # (H, W), boolean
 
 
-def with_composites(scored: ScoredItems, found: Reconstruction, truth: Truth, spec: InputSpec) -> tuple[ItemScore, ...]:
+def with_composites(
+    scored: ScoredItems, found: Reconstruction, truth: Truth, examples: Batch, spec: InputSpec
+) -> tuple[ItemScore, ...]:
     """Return the scores with those against composites, or as they are when no component wrote down a mixture.
 
     Args:
         scored: against the originals.
         found: the guess.
         truth: with the draws of every step.
+        examples: every one behind the update, once.
         spec: the true normalisation.
     """
     steps = [Pasted.written_in(draws) for draws in truth.draws]
@@ -46,7 +49,7 @@ def with_composites(scored: ScoredItems, found: Reconstruction, truth: Truth, sp
     shown: Tensor | None = None
     if len(steps) == 1:
         shown, items = _against_trained(items, found, truth.batches[0], spec)
-    originals = to_pixels(distinct(truth.private).inputs, spec)
+    originals = to_pixels(examples.inputs, spec)
     sightings: dict[int, list[_Sighting]] = {}
     for sighting in _sightings(truth, steps):
         sightings.setdefault(sighting.example, []).append(sighting)

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from fedsim.core import losses
 from fedsim.core.errors import ScenarioError, nearest
-from fedsim.core.examples import distinct
-from fedsim.core.masks import dropout_sites
 from fedsim.core.types import (
     Batch,
     Draws,
@@ -24,11 +22,10 @@ from fedsim.core.types import (
     Observation,
     PublicKnowledge,
     ThreatModel,
-    Truth,
-    WireEntry,
 )
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
+from fedsim.threat.victim import Victim
 
 _HIGHEST_RATE = 0.95
 
@@ -49,30 +46,28 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
 
 
 def observe(
-    world: World,
-    entry: WireEntry,
-    truth: Truth,
+    victim: Victim,
     knows: Collection[Knowledge],
-    earlier: Sequence[tuple[WireEntry, Truth]] = (),
+    earlier: Sequence[Victim] = (),
 ) -> Observation:
     """Return what the attacker gets.
 
     Args:
-        world: for what is public: architecture, loss, input shape, rules of the federation.
-        entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
-        truth: the private side of it; only granted parts of it are copied.
+        victim: the update on the wire, what is public about its world, and its private side, of which only granted
+            parts are copied.
         knows: everything granted.
-        earlier: updates of the same client from rounds before, with their private sides; observed too if granted.
+        earlier: the same client's in rounds before; observed too if granted.
 
     Raises:
         ScenarioError: the dropout rates are not granted, or granted with an error, but stand in the model's own code,
             where they cannot be changed.
     """
+    world, entry, truth = victim.world, victim.entry, victim.truth
     model = world.models.new()
     model.load_state_dict(dict(entry.received))
     batch_size = len(truth.batches[0]) if "batch-size" in knows else None
     spec = world.data.dataset.spec
-    sites = dropout_sites(model, spec.shape, batch_size or 1, spec.dtype)
+    sites = victim.sites_of_one if batch_size is None else victim.sites
     rate_error = world.scenario.threat.rate_error
     if "dropout-rates" not in knows:
         withheld = "be withheld from the attacker: add 'dropout-rates' to threat.knows"
@@ -82,7 +77,6 @@ def observe(
         sites = _with_rates(model, sites, partial(_misjudged, error=rate_error), wrong)
     shared = _shared(model, world.scenario.threat.shares)
     sizes = None if batch_size is None else tuple(len(batch) for batch in truth.batches)
-    examples = distinct(truth.private)
     return Observation(
         threat=ThreatModel(
             server=world.scenario.threat.server,
@@ -102,7 +96,7 @@ def observe(
         learning_rate=world.stack.optimizer.learning_rate,
         sites=sites,
         batch_size=batch_size,
-        labels=_labels(examples, len(truth.batches)) if "labels" in knows else None,
+        labels=_labels(victim.examples, len(truth.batches)) if "labels" in knows else None,
         masks=tuple(tuple(m.clone() for m in step) for step in truth.masks) if "masks" in knows else None,
         public=_public(world, knows),
         hidden=frozenset(entry.update.tensors.keys() - shared),
@@ -110,9 +104,9 @@ def observe(
         optimizer_settings=world.stack.optimizer.config.model_dump(),
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
-        examples=len(examples) if sizes else None,
+        examples=len(victim.examples) if sizes else None,
         draws=_copied(truth.draws) if "draws" in knows and not entry.clients else None,
-        earlier=tuple(observe(world, *one, knows) for one in earlier) if "earlier-rounds" in knows else (),
+        earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
     )
 
 

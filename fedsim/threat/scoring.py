@@ -9,21 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.core.examples import distinct
-from fedsim.core.masks import dropout_sites
-from fedsim.core.types import Dataset, Reconstruction, Truth, WireEntry
+from fedsim.core.types import Dataset, Reconstruction
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, score_masks
-from fedsim.metrics.matching import objective_at_truth
 from fedsim.metrics.missing import completed
 from fedsim.metrics.statistics import succeeded
 from fedsim.metrics.text import score_sentences, score_words
 from fedsim.record import ItemScore, MaskScore, VictimRecord
 from fedsim.scenario import Scoring
-from fedsim.scenario.world import World
+from fedsim.threat.victim import Victim
 
 _MOST_PUBLIC = 2000
 
@@ -32,32 +29,24 @@ class Scored(NamedTuple):
     """A scored guess.
 
     Attributes:
-        victim: its record, not yet with the time that it took and the place of its arrays.
+        record: of the victim, not yet with the time that it took and the place of its arrays.
         arrays: by name what is kept of images: originals and guesses, as pixels in matched order (B, C, H, W), and the
             public image next to each guess, in 256 steps; empty for text.
     """
 
-    victim: VictimRecord
+    record: VictimRecord
     arrays: Mapping[str, np.ndarray]
 
 
-def scored(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> Scored:
-    """Score what an attack made of one update.
-
-    Args:
-        world: in which the update was made.
-        entry: the update, as the server saw it.
-        truth: what led to it.
-        found: the guess.
-    """
-    victim = VictimRecord(
+def scored(victim: Victim, found: Reconstruction) -> Scored:
+    """Score what an attack made of one update."""
+    entry = victim.entry
+    record = VictimRecord(
         round=entry.round,
         client=entry.client,
         clients=entry.clients,
         objective=found.objective,
-        objective_at_truth=objective_at_truth(
-            world.models.holding(entry.received), entry.update, truth, world.stack.loss(entry.round)
-        ),
+        objective_at_truth=victim.objective_at_truth,
         iterations=found.iterations,
         best_iteration=found.best_iteration,
         stopped=found.stopped,
@@ -65,41 +54,39 @@ def scored(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) 
         notes=found.notes,
         facts=dict(found.facts),
     )
-    if world.data.dataset.spec.modality == "text":
-        own = _with_sentences(victim, world, truth, found)
-    else:
-        own = _with_images(victim, world, entry, truth, found)
-    read = {**own.victim.found, **_component_scores(world, entry, truth, found)}
-    return own._replace(victim=own.victim.model_copy(update={"found": read}))
+    is_text = victim.world.data.dataset.spec.modality == "text"
+    own = _with_sentences(record, victim, found) if is_text else _with_images(record, victim, found)
+    read = {**own.record.found, **_component_scores(victim, found)}
+    return own._replace(record=own.record.model_copy(update={"found": read}))
 
 
-def _with_sentences(victim: VictimRecord, world: World, truth: Truth, found: Reconstruction) -> Scored:
-    tokenizer, batch = world.data.dataset.tokenizer, distinct(truth.private)
+def _with_sentences(record: VictimRecord, victim: Victim, found: Reconstruction) -> Scored:
+    dataset, batch = victim.world.data.dataset, victim.examples
+    tokenizer = dataset.tokenizer
     assert tokenizer is not None
-    sentences = score_sentences(
-        found, batch, tokenizer, [secret.span for secret in world.data.dataset.planted]
-    ).sentences
+    sentences = score_sentences(found, batch, tokenizer, [secret.span for secret in dataset.planted]).sentences
     words = score_words(found, batch, tokenizer)
-    return Scored(victim.model_copy(update={"sentences": sentences, "found": words}), {})
+    return Scored(record.model_copy(update={"sentences": sentences, "found": words}), {})
 
 
-def _with_images(victim: VictimRecord, world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> Scored:
-    batch, spec = distinct(truth.private), world.data.dataset.spec
+def _with_images(record: VictimRecord, victim: Victim, found: Reconstruction) -> Scored:
+    dataset, batch = victim.world.data.dataset, victim.examples
+    spec = dataset.spec
     made, found = len(found.inputs), completed(found, len(batch))
     items = score_items(found, batch, spec)
-    scores, order = with_composites(items, found, truth, spec), items.order
+    scores, order = with_composites(items, found, victim.truth, batch, spec), items.order
     guesses = to_pixels(found.inputs[order], spec)
     arrays = {"originals": to_pixels(batch.inputs, spec).numpy(), "guesses": guesses.numpy()}
-    public = _public_images(world.data.dataset)
+    public = _public_images(dataset)
     if public is not None:
         arrays["public"] = _in_bytes(public[nearest(guesses, public)])
     judged = {
         "scores": scores,
-        "notes": victim.notes if made >= len(batch) else (*victim.notes, _missing(made, len(batch))),
-        "masks": _mask_scores(world, entry, truth, found, order),
-        "why": _why(world.scenario.scoring, found, scores, victim.objective_at_truth),
+        "notes": record.notes if made >= len(batch) else (*record.notes, _missing(made, len(batch))),
+        "masks": _mask_scores(victim, found, order),
+        "why": _why(victim.world.scenario.scoring, found, scores, record.objective_at_truth),
     }
-    return Scored(victim.model_copy(update=judged), arrays)
+    return Scored(record.model_copy(update=judged), arrays)
 
 
 def _missing(made: int, count: int) -> str:
@@ -123,8 +110,8 @@ def _in_bytes(pixels: Tensor) -> np.ndarray:
     return (255 * pixels).round().to(torch.uint8).numpy()
 
 
-def _component_scores(world: World, entry: WireEntry, truth: Truth, found: Reconstruction) -> dict[str, float]:
-    scored = (part.scores(world.models.holding(entry.received), truth, found) for part in world.stack.components)
+def _component_scores(victim: Victim, found: Reconstruction) -> dict[str, float]:
+    scored = (part.scores(victim.model, victim.truth, found) for part in victim.world.stack.components)
     return {name: figure for scores in scored for name, figure in scores.items()}
 
 
@@ -143,14 +130,11 @@ def _why(
     )
 
 
-def _mask_scores(
-    world: World, entry: WireEntry, truth: Truth, found: Reconstruction, order: Tensor
-) -> tuple[MaskScore, ...]:
+def _mask_scores(victim: Victim, found: Reconstruction, order: Tensor) -> tuple[MaskScore, ...]:
     """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
+    truth, sites = victim.truth, victim.sites
     if found.masks is None or truth.batches[1:]:
         return ()
-    model, batch, masks = world.models.holding(entry.received), truth.batches[0], truth.masks[0]
-    spec = world.data.dataset.spec
-    sites = dropout_sites(model, spec.shape, len(batch), spec.dtype)
-    relevant = identifiable(model, batch, sites, masks, world.stack.loss(entry.round))
+    batch, masks, loss = truth.batches[0], truth.masks[0], victim.world.stack.loss(victim.entry.round)
+    relevant = identifiable(victim.model, batch, sites, masks, loss)
     return score_masks(sites, found.masks, masks, relevant, order)

@@ -45,6 +45,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.replay import replay
+from fedsim.threat.victim import Victim
 from tests.federating import recorded
 
 Build = Callable[..., Scenario]
@@ -360,7 +361,9 @@ def test_every_word_is_read_off_the_gradient_of_a_model_that_is_no_language_mode
 ) -> None:
     world = sentences()
     update, truth = local_training(world, world.models.first_weights, 1, 0)
-    seen = observe(world, WireEntry(1, 0, world.models.first_weights, update), truth, ("batch-size", "dropout-rates"))
+    seen = observe(
+        Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth), ("batch-size", "dropout-rates")
+    )
     method = registry.get("attack", "word-readout")
     guess = method.make(method.config())(seen, torch.Generator().manual_seed(0))
     assert world.data.dataset.tokenizer is not None

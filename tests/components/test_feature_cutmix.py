@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.losses import cross_entropy
+from fedsim.core.masks import dropout_sites
 from fedsim.core.showing import Showing, shown
 from fedsim.core.types import Draws
 from fedsim.federation import cohort
@@ -91,7 +92,9 @@ def test_the_same_arguments_give_the_same_bits_and_the_truth_explains_the_gradie
     (first, truth), (second, again) = (local_training(world, world.models.first_weights, 2, 1) for _ in range(2))
     assert all(torch.equal(first.tensors[name], second.tensors[name]) for name in first.tensors)
     assert all(torch.equal(truth.draws[0][name], again.draws[0][name]) for name in truth.draws[0])
-    at_truth = objective_at_truth(world.models.holding(world.models.first_weights), first, truth, cross_entropy)
+    model = world.models.holding(world.models.first_weights)
+    sites = dropout_sites(model, truth.batches[0].inputs.shape[1:], len(truth.batches[0]))
+    at_truth = objective_at_truth(model, first, truth, cross_entropy, sites)
     assert at_truth == pytest.approx(0.0, abs=1e-9)
 
 

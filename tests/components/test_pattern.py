@@ -18,6 +18,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
+from fedsim.threat.victim import Victim
 
 Build = Callable[..., Scenario]
 
@@ -74,8 +75,8 @@ def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(
     (drawn,) = truth.draws  # type: ignore[attr-defined]
     shifted = truth.batches[0].inputs - truth.private[0].inputs  # type: ignore[attr-defined]
     assert torch.allclose(shifted, drawn["shift.amount"], atol=1e-6)
-    assert observe(world, entry, truth, {"batch-size"}).draws is None  # type: ignore[arg-type]
-    granted = observe(world, entry, truth, {"batch-size", "draws"}).draws  # type: ignore[arg-type]
+    assert observe(Victim(world, entry, truth), {"batch-size"}).draws is None  # type: ignore[arg-type]
+    granted = observe(Victim(world, entry, truth), {"batch-size", "draws"}).draws  # type: ignore[arg-type]
     assert granted is not None
     assert torch.equal(granted[0]["shift.amount"], drawn["shift.amount"])
 
@@ -83,8 +84,8 @@ def test_what_a_component_drew_is_kept_and_reaches_the_attacker_only_if_granted(
 def test_an_attacker_learns_of_components_only_if_granted(scenario: Build) -> None:
     world = world_with(scenario, Shift(Config()))
     entry, truth = entry_of(world)
-    assert observe(world, entry, truth, {"batch-size", "defenses"}).public == ()  # type: ignore[arg-type]
-    (view,) = observe(world, entry, truth, {"batch-size", "components"}).public  # type: ignore[arg-type]
+    assert observe(Victim(world, entry, truth), {"batch-size", "defenses"}).public == ()  # type: ignore[arg-type]
+    (view,) = observe(Victim(world, entry, truth), {"batch-size", "components"}).public  # type: ignore[arg-type]
     assert (view.source, dict(view.facts)) == ("shift", {"most": 1.0})
     assert any("does not know which components" in sentence for sentence in describe(world))
     assert not any("components" in sentence for sentence in describe(worlds.build(scenario())))
@@ -98,7 +99,7 @@ def test_an_objective_takes_the_place_of_the_cross_entropy_for_client_and_attack
         assert torch.allclose(twice.tensors[name], 2.0 * tensor, atol=1e-6)
     outputs, labels = torch.randn(2, 3), torch.tensor([0, 1])
     entry = WireEntry(3, 0, doubled.models.first_weights, twice)
-    seen = observe(doubled, entry, truth, {"batch-size"})
+    seen = observe(Victim(doubled, entry, truth), {"batch-size"})
     assert torch.equal(seen.loss(outputs, labels), 6.0 * F.cross_entropy(outputs, labels))
     with pytest.raises(FedsimError, match="no place for loss terms such as Doubled"):
         check(doubled)

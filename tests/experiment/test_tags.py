@@ -24,6 +24,7 @@ from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat import observe
 from fedsim.threat.replay import replay
+from fedsim.threat.victim import Victim
 
 
 def test_granted_tags_of_several_steps_keep_their_sentences_and_lose_their_order() -> None:
@@ -57,7 +58,7 @@ def test_a_client_trains_a_tagger_and_its_tags_can_be_granted(scenario: Callable
     assert update.tensors["lm_head.score.weight"].shape == (2, 16)
     entry = WireEntry(1, 0, world.models.first_weights, update)
     assert replay(world, entry).matches
-    seen = observe.observe(world, entry, truth, ("labels", "batch-size", "dropout-rates"))
+    seen = observe.observe(Victim(world, entry, truth), ("labels", "batch-size", "dropout-rates"))
     assert seen.labels is not None
     assert seen.labels.shape == (4, 12)
     check_update(seen)

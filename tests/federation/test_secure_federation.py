@@ -27,6 +27,7 @@ from fedsim.scenario import Scenario, arms
 from fedsim.scenario import world as worlds
 from fedsim.threat.observe import describe, observe
 from fedsim.threat.replay import replay
+from fedsim.threat.victim import Victim
 from tests.federating import recorded, run
 
 Build = Callable[..., Scenario]
@@ -580,7 +581,7 @@ def test_the_observation_of_a_sum_is_of_all_examples(scenario: Build) -> None:
     world = worlds.build(built)
     replayed = replay(world, entry)
     assert replayed.matches
-    seen = observe(world, entry, replayed.truth, ("labels", "masks", "batch-size", "dropout-rates"))
+    seen = observe(Victim(world, entry, replayed.truth), ("labels", "masks", "batch-size", "dropout-rates"))
     assert seen.masks is not None
     assert [mask.shape for mask in seen.masks[0]] == [site.shape for site in seen.sites]
     assert (seen.threat.sees, seen.batch_size, seen.update.examples) == ("sum", 6, 6)

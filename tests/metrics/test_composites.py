@@ -34,7 +34,8 @@ def guess(inputs: torch.Tensor, shown: Batch | None = None) -> Reconstruction:
 
 def scores(found: Reconstruction, truth: Truth, world: World) -> tuple[ItemScore, ...]:
     spec = world.data.dataset.spec
-    return with_composites(score_items(found, distinct(truth.private), spec), found, truth, spec)
+    examples = distinct(truth.private)
+    return with_composites(score_items(found, examples, spec), found, truth, examples, spec)
 
 
 @pytest.mark.parametrize("client", range(4))

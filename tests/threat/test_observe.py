@@ -24,6 +24,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe, observe
+from fedsim.threat.victim import Victim
 from tests.conftest import KNOWN
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -88,7 +89,7 @@ def test_an_audited_model_of_somebody_else_reaches_nothing_private_either() -> N
     own = Subject(model, nn.CrossEntropyLoss(), [(inputs, torch.arange(12) % 4)])
     world = world_of(checked(own, "test"), Plan(target="test"), 2)
     seen = next(updates(world))
-    found = tensors(observe(world, seen.entry, seen.truth, ("labels", "batch-size", "dropout-rates")))
+    found = tensors(observe(Victim(world, seen.entry, seen.truth), ("labels", "batch-size", "dropout-rates")))
     assert holds(found, seen.entry.update.tensors["1.weight"])
     for secret in (inputs, world.data.dataset.train.inputs, *seen.truth.private[0].inputs, *seen.truth.masks[0]):
         assert not holds(found, secret)
@@ -136,7 +137,7 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
     before, entry = (
         WireEntry(number, 0, world.models.first_weights, own[0]) for number, own in enumerate(rounds, start=1)
     )
-    observation = observe(world, entry, rounds[1][1], knows, [(before, rounds[0][1])])
+    observation = observe(Victim(world, entry, rounds[1][1]), knows, [Victim(world, before, rounds[0][1])])
     sources = {own.source for own in observation.public}
     granted = {
         "labels": observation.labels is not None,
@@ -192,7 +193,9 @@ def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> Non
     assert observation.optimizer_settings == {"learning_rate": 0.1, "momentum": 0.9}
     assert not observation.is_resumed
     earlier = {0: ((1, world.models.first_weights),)}
-    again = observe(world, WireEntry(2, 0, world.models.first_weights, observation.update, earlier=earlier), truth, ALL)
+    again = observe(
+        Victim(world, WireEntry(2, 0, world.models.first_weights, observation.update, earlier=earlier), truth), ALL
+    )
     assert again.is_resumed
     forgetful = worlds.build(world.scenario.model_copy(update={"federation": started(world.scenario)}))
     anew = observe(forgetful, WireEntry(2, 0, world.first_weights, observation.update, earlier=earlier), truth, ALL)
@@ -284,7 +287,7 @@ def test_the_update_is_a_copy_with_its_buffers(watched: Watched) -> None:
     _, truth, world = watched()
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     sent = replace(update, buffers={"mean": torch.ones(3)})
-    observation = observe(world, WireEntry(1, 0, world.models.first_weights, sent), truth, KNOWN)
+    observation = observe(Victim(world, WireEntry(1, 0, world.models.first_weights, sent), truth), KNOWN)
     for own, theirs in ((observation.update.tensors, sent.tensors), (observation.update.buffers, sent.buffers)):
         assert own
         for name, tensor in own.items():

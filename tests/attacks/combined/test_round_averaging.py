@@ -16,6 +16,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 ROUNDS, SCALE = 16, 0.05
 
@@ -39,7 +40,11 @@ def noisy(scenario: Callable[..., Scenario]) -> Callable[..., tuple[Observation,
             update, truth = local_training(world, received, number, 0)
             seen.append((WireEntry(number, 0, received, update), truth))
         knows = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses", "earlier-rounds")
-        return observe(world, *seen[-1], knows, seen[:-1]), seen[-1][1], world
+        return (
+            observe(Victim(world, *seen[-1]), knows, [Victim(world, *before) for before in seen[:-1]]),
+            seen[-1][1],
+            world,
+        )
 
     return build
 

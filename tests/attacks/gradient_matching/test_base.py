@@ -35,6 +35,7 @@ from fedsim.models._transformer import VisionTransformer
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
@@ -281,8 +282,8 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
     )
     entry = WireEntry(1, 0, world.models.first_weights, update)
     for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):
-        honest = attack(name, observe(world, entry, truth, KNOWN), iterations=10)
-        blind = attack(name, observe(world, entry, garbage, KNOWN), iterations=10)
+        honest = attack(name, observe(Victim(world, entry, truth), KNOWN), iterations=10)
+        blind = attack(name, observe(Victim(world, entry, garbage), KNOWN), iterations=10)
         assert torch.equal(honest.inputs, blind.inputs)
 
 

@@ -27,6 +27,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]
@@ -173,7 +174,9 @@ def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) 
     accuracies: list[float] = []
     for client in range(4):
         update, truth = local_training(world, world.models.first_weights, 1, client)
-        observation = observe(world, WireEntry(1, client, world.models.first_weights, update), truth, ("batch-size",))
+        observation = observe(
+            Victim(world, WireEntry(1, client, world.models.first_weights, update), truth), ("batch-size",)
+        )
         guessed = infer_labels(observation)
         assert len(guessed) == 8
         accuracies.append(label_accuracy(guessed.tolist(), distinct(truth.batches).labels.tolist()))

@@ -11,6 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from fedsim.federation.client import local_training
+from fedsim.threat.victim import Victim
 
 NAME = "robbing-the-fed"
 SHAPE = (3, 4, 4)
@@ -245,7 +246,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     truth = replay(world, entry).truth
     inputs = truth.batches[0].inputs
     attack = built.attacks[0].make("attack")
-    guess = solve(attack, observe(world, entry, truth, built.threat.knows))
+    guess = solve(attack, observe(Victim(world, entry, truth), built.threat.knows))
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
     single = alone(bins_of(world.models.new(), inputs, "dense"))
     assert len(inputs) == 8

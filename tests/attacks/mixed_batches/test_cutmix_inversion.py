@@ -45,8 +45,8 @@ def observed(watched: Watched, client: int, *granted: str, **changes: Any) -> tu
 def attacked(watched: Watched, attack: Attack[Any], client: int, *granted: str, **changes: Any) -> Any:
     observation, truth, world = observed(watched, client, *granted, **changes)
     found: Reconstruction = attack(observation, seeding.generator(1, "attack"))
-    scored = score_items(found, distinct(truth.private), world.data.dataset.spec)
-    items: tuple[ItemScore, ...] = with_composites(scored, found, truth, world.data.dataset.spec)
+    examples, spec = distinct(truth.private), world.data.dataset.spec
+    items: tuple[ItemScore, ...] = with_composites(score_items(found, examples, spec), found, truth, examples, spec)
     return found, items
 
 

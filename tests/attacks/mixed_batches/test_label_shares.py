@@ -40,8 +40,8 @@ def attacked(
 ) -> tuple[Reconstruction, tuple[ItemScore, ...]]:
     observation, truth, world = observed(watched, client, **changes)
     found = attack(observation, seeding.generator(1, "attack"))
-    scored = score_items(found, truth.private[0], world.data.dataset.spec)
-    return found, with_composites(scored, found, truth, world.data.dataset.spec)
+    (examples,), spec = truth.private, world.data.dataset.spec
+    return found, with_composites(score_items(found, examples, spec), found, truth, examples, spec)
 
 
 @pytest.mark.parametrize("per_sample", [False, True])

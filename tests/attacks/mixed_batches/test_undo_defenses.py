@@ -26,6 +26,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
@@ -163,7 +164,10 @@ def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]
         for number in numbers:
             update, truth = local_training(world, world.models.first_weights, number, 1)
             seen.append((WireEntry(number, 1, world.models.first_weights, update), truth))
-        return [observe(world, *one, (*KNOWN, *knows), seen[:place]) for place, one in enumerate(seen)]
+        return [
+            observe(Victim(world, *one), (*KNOWN, *knows), [Victim(world, *before) for before in seen[:place]])
+            for place, one in enumerate(seen)
+        ]
 
     return build
 

@@ -1,0 +1,67 @@
+"""An observed update beside its truth, and what follows from both: worked out once, for every attack."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from fedsim.core import seeding
+from fedsim.core.examples import distinct
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Batch, DropoutSite, Truth, WireEntry
+from fedsim.metrics.matching import objective_at_truth
+from fedsim.scenario.world import World
+
+
+@dataclass(frozen=True)
+class Victim:
+    """What one attack after the other works on.
+
+    Attributes:
+        world: in which the update was made.
+        entry: the update on the wire, or the mean of a round's updates, and the weights that it answers.
+        truth: the private side of it.
+    """
+
+    world: World
+    entry: WireEntry
+    truth: Truth
+
+    @property
+    def model(self) -> nn.Module:
+        """The world's one training model, holding the weights that the update answers."""
+        return self.world.models.holding(self.entry.received)
+
+    @cached_property
+    def examples(self) -> Batch:
+        """Every example behind the update, once."""
+        return distinct(self.truth.private)
+
+    @cached_property
+    def sites(self) -> tuple[DropoutSite, ...]:
+        """Where the model drops out, for the batch of the first step."""
+        return self._sites(max(1, len(self.truth.batches[0])))
+
+    @cached_property
+    def sites_of_one(self) -> tuple[DropoutSite, ...]:
+        """The same for a batch of one example: what an attacker knows who does not know the batch size."""
+        return self._sites(1)
+
+    @cached_property
+    def objective_at_truth(self) -> float | None:
+        """What an attack that found the truth would reach."""
+        sites, loss = self.sites, self.world.stack.loss(self.entry.round)
+        with seeding.contained(self._seed):
+            return objective_at_truth(self.model, self.entry.update, self.truth, loss, sites)
+
+    def _sites(self, examples: int) -> tuple[DropoutSite, ...]:
+        spec = self.world.data.dataset.spec
+        with seeding.contained(self._seed):
+            return dropout_sites(self.model, spec.shape, examples, spec.dtype)
+
+    @property
+    def _seed(self) -> int:
+        """Of what a model draws for itself, so that no attack's randomness depends on who asked first."""
+        return seeding.derive(self.world.scenario.seed, "foreign to the scorer", self.entry.round, self.entry.client)
