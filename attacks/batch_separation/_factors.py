@@ -16,9 +16,9 @@ from torch import Tensor
 from attacks.batch_separation._first_layer import FirstLayer, row_space_behind, scaled, whole_batch
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries
 from attacks.core.layers import examples_from
+from attacks.core.tolerances import SURELY_KEPT
 from fedsim.core.types import Observation, Reconstruction
 
-_SURELY_KEPT = 1e-3
 _UNITS_PER_EXAMPLE = 4
 
 
@@ -105,7 +105,7 @@ def inputs_of(observation: Observation, first: FirstLayer, factors: Factors, fou
     """Return the layer's inputs (R, pixels) for a complete basis, with scale and sign."""
     rows = torch.linalg.solve(found.vectors.T, factors.right)
     kept = torch.zeros(len(rows), len(factors.live), dtype=torch.float64)
-    kept[:, factors.live] = entries(factors.basis, found.vectors).abs().gt(_SURELY_KEPT).double()
+    kept[:, factors.live] = entries(factors.basis, found.vectors).abs().gt(SURELY_KEPT).double()
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, len(rows))
     return scaled(observation, first, rows, kept, row_space)[0]
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import MATCHES, doubts, knows_rates, may_be_exact, verdict
+from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact, verdict
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import peeled
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import grey_images, labels_or_zeros
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from attacks.core.spectrum import spectrum
+from attacks.core.tolerances import MATCHES
 from fedsim.core.types import Observation, Reconstruction
 
 

@@ -38,7 +38,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _UNITS_PER_EXAMPLE = 2
-_SAME = 1e-2  # relative distance of two solutions that are one
+_ONE_SOLUTION = 1e-2  # relative distance of two solutions that are one
 _ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 
 
@@ -145,7 +145,7 @@ def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
     kept: list[int] = []
     for index in residuals.argsort().tolist():
         distances = (rows[kept] - rows[index]).norm(dim=1)
-        if len(kept) < most and not bool((distances < _SAME * rows[index].norm()).any()):
+        if len(kept) < most and not bool((distances < _ONE_SOLUTION * rows[index].norm()).any()):
             kept.append(index)
     return kept
 

@@ -48,11 +48,11 @@ from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_fo
 from attacks.core.layers import examples_from
 from attacks.core.results import given_up, grey_images
 from attacks.core.spectrum import Spectrum, spectrum
+from attacks.core.tolerances import SURELY_KEPT
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
-_SURELY_KEPT = 1e-3
 _COMPLETIONS = (2, 16)  # starts an example; more when the first ones fail
 _COMPLETED = 3e-5
 _CONTRADICTED = 0.1
@@ -221,7 +221,7 @@ def _completed(
     blank = _atoms(factors, vectors, dual)
     found: list[int] = []
     for index in range(len(vectors)):
-        kept = (blank.sizes[index] > _SURELY_KEPT).double()
+        kept = (blank.sizes[index] > SURELY_KEPT).double()
         row = _completed_row(
             first, behind.inputs, row_space, kept, torch.cat([dual[index : index + 1], open_rows]), generator
         )
@@ -271,7 +271,7 @@ def _answered(
         return given_up(observation, size, rounds, reason, facts)
     zero_shares = (atoms.sizes < ZERO).double().mean(1)
     facts["zero share"] = float(zero_shares.median())
-    kept = (atoms.sizes > _SURELY_KEPT).double()
+    kept = (atoms.sizes > SURELY_KEPT).double()
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, rank)
     inputs, _ = scaled(observation, first, atoms.rows, kept, row_space)
     examples = examples_from(inputs, first.layer, observation)

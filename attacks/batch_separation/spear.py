@@ -35,6 +35,7 @@ from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independen
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
 from attacks.core.results import given_up, grey_images
+from attacks.core.tolerances import MATCHES
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import recorded_masks
@@ -46,9 +47,8 @@ _PROBES = 64
 _ASSUMED_RATE = 0.25  # where rates are not known: an underestimate costs draws, an overestimate examples
 _CANDIDATES_PER_EXAMPLE = 4
 _ZERO_OF_DOUBLE, _ZERO_OF_SINGLE = 1e-9, 1e-4  # of the null vector of few rows, which enlarges rounding errors
-_SAME = 1.0 - 1e-6
+_ONE_DIRECTION = 1.0 - 1e-6  # cosine of two estimates of one column, which differ by the null vector's rounding
 _AGREES = 1.0 - 1e-9
-_MATCHES = 1e-5
 
 
 class SpearConfig(Config):
@@ -144,7 +144,7 @@ class Spear(Attack[SpearConfig]):
             signs = {"sign agreement": agreement} if gates.by_sign else {}
             guess = separated(observation, first, factors, basis, round_, {**facts, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
-            if best.objective < _MATCHES and agreement > _AGREES:
+            if best.objective < MATCHES and agreement > _AGREES:
                 return best
         if best is not None:
             return best
@@ -204,7 +204,7 @@ def _merged(basis: Tensor, found: Sparse, drawn: Tensor, zero: float, least: flo
     while len(waiting) and len(kept) < _CANDIDATES_PER_EXAMPLE * basis.shape[1]:
         first = _sharpened(directions, _sharpened(directions, waiting[0], zero), strict)
         kept = torch.cat([kept, first[None]])
-        waiting = waiting[1:][(waiting[1:] @ waiting[0]).abs() < _SAME]
+        waiting = waiting[1:][(waiting[1:] @ waiting[0]).abs() < _ONE_DIRECTION]
     merged = _by_zeros(directions, kept, strict)
     enough = merged.zero_shares > least
     return Sparse(merged.vectors[enough], merged.zero_shares[enough])

@@ -17,7 +17,7 @@ from attacks.core.spectrum import EXACT
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Observation
 
-_SAME = 1e-4
+_PREDICTS = 1e-4  # relative; rounding of single precision in a gradient of all places is below
 _SMALL = 0.02
 _MOST_PLACES = 8  # a few tokens beside the patches
 
@@ -113,7 +113,7 @@ def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
     for name, gradient in zip(names, gradients, strict=True):
         for first in _places(gradient, patches):
             predicted = rows_of(gradient, patches, first).T @ entries
-            if (predicted - observed).norm() < _SAME * observed.norm():
+            if (predicted - observed).norm() < _PREDICTS * observed.norm():
                 return Positions(name, first)
     return None
 

@@ -19,6 +19,7 @@ from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
+from attacks.core.tolerances import MATCHES
 from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
@@ -27,7 +28,6 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 _DROPPED = 1e-6
 _SETTLED = 1e-6
 _TWINS = 1e-9
-_MATCHES = 1e-5
 
 
 class RecursionConfig(Config):
@@ -154,7 +154,7 @@ class Recursion:
     @property
     def matches(self) -> bool:
         """Whether the gradient is explained."""
-        return self.objective < _MATCHES
+        return self.objective < MATCHES
 
     def reconstruction(self, stopped: str) -> Reconstruction:
         """Return this walk as an attack's answer.

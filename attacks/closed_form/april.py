@@ -38,7 +38,7 @@ from fedsim.core.masks import injected_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
-_SAME = 1e-9
+_EQUAL = 1e-9  # relative, of numbers in double precision that took two ways
 _RIDGE = 1e-10
 
 
@@ -346,4 +346,4 @@ def _masks(observation: Observation, embedding: _Embedding, kept: Tensor) -> tup
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool((one - other).norm() <= _SAME * other.norm())
+    return one.shape == other.shape and bool((one - other).norm() <= _EQUAL * other.norm())

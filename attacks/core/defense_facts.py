@@ -11,10 +11,10 @@ from typing import Any, Literal, NamedTuple, cast
 
 from torch import Tensor
 
+from attacks.core.tolerances import TINY
 from fedsim.core.types import DropoutSite, Observation
 
 _SHARPNESS = 5.0
-_SMALLEST = 1e-30
 
 
 class Wire(NamedTuple):
@@ -40,7 +40,7 @@ class Wire(NamedTuple):
     def dummy(self, gradient: Tensor, observed: Tensor) -> Tensor:
         """Return what is compared of a dummy's gradient: what was sent; of signs tanh(c g / mean |g|), a soft sign."""
         if self.only_signs:
-            gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(_SMALLEST)).tanh()
+            gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(TINY)).tanh()
         return gradient * (observed != 0) if self.only_sent else gradient
 
 

@@ -11,10 +11,11 @@ import math
 
 from torch import Tensor
 
+from attacks.core.tolerances import TINY
+
 _MOST_ZERO = 0.5  # unused rows are the most, in a table and in a vocabulary
 _DEVIATIONS = 8.0  # robust ones; the logarithms of the norms of unused rows have no tail of a normal distribution
 _TWICE = math.log(2.0)  # a row of one example out of many still has more than twice the usual norm
-_TINY = 1e-30  # the logarithm of a row of zeros, which no norm in double precision comes near
 
 
 def noise_variance(gradient: Tensor) -> float:
@@ -47,7 +48,7 @@ def outstanding_rows(gradient: Tensor) -> Tensor:
     norms = gradient.double().norm(dim=1)
     if has_zero_rows(gradient):
         return norms.nonzero()[:, 0]
-    logs = norms.clamp_min(_TINY).log()
+    logs = norms.clamp_min(TINY).log()
     above = logs - logs.median()
     spread = 1.4826 * above.abs().median()
     return (above > max(_DEVIATIONS * float(spread), _TWICE)).nonzero()[:, 0]

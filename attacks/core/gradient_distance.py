@@ -8,10 +8,9 @@ from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import inexact, wire_of
+from attacks.core.tolerances import MATCHES
 from fedsim.core.gradients import cosine_distance
 from fedsim.core.types import Masks, Observation
-
-MATCHES = 1e-5
 
 
 class Verdict(NamedTuple):

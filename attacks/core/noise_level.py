@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from attacks.core.defense_facts import noise_of
+from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
 _ROUNDING = 1e-5  # of the entries' root mean square: noise below is that of single precision
 _FEWEST_FREE = 8
 _STEPS = 4.0
-_TINY = 1e-30
 _SUMMED = 2 * torch.finfo(torch.float32).eps  # noise of a single-precision gradient over its norm: sums round often
 
 
@@ -23,7 +23,7 @@ def stated_levels(observation: Observation, gradients: Tensors) -> list[float] |
     if noise is None:
         return None
     units = [_size(own) if noise.is_relative else 1.0 for own in gradients.values()]
-    return [max(math.sqrt(noise.share) * noise.scale * unit, _TINY) for unit in units]
+    return [max(math.sqrt(noise.share) * noise.scale * unit, TINY) for unit in units]
 
 
 def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]:
@@ -33,7 +33,7 @@ def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]
     for every local step. The sums of a single-precision gradient leave singular values of some 1e-7 of its norm.
     """
     edge = math.sqrt(sum(len(own) for own in gradients.values())) + math.sqrt(next(iter(gradients.values())).shape[1])
-    return [max(_rounding(observation, name, own, edge), _TINY) for name, own in gradients.items()]
+    return [max(_rounding(observation, name, own, edge), TINY) for name, own in gradients.items()]
 
 
 def _rounding(observation: Observation, name: str, gradient: Tensor, edge: float) -> float:
@@ -72,10 +72,10 @@ def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -
     widest = max(range(len(shared)), key=lambda index: min(shared[index].shape))
     level = measured[widest] or 0.0
     is_rounding = level < _ROUNDING * sizes[widest]
-    others = [level * size / max(sizes[widest], _TINY) if is_rounding else level for size in sizes]
+    others = [level * size / max(sizes[widest], TINY) if is_rounding else level for size in sizes]
     levels = [own if own is not None else other for own, other in zip(measured, others, strict=True)]
     floors = [_STEPS * torch.finfo(observation.update.tensors[name].dtype).eps for name in names]
-    return [max(own, floor * size, _TINY) for own, floor, size in zip(levels, floors, sizes, strict=True)]
+    return [max(own, floor * size, TINY) for own, floor, size in zip(levels, floors, sizes, strict=True)]
 
 
 def _measured_level(gradient: Tensor, tokens: int) -> float | None:

@@ -23,7 +23,7 @@ from attacks.gradient_matching._ghost_figures import Factors, Figures, Vectors, 
 from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
-_SAME = 1e-4
+_AGREES = 1e-4  # relative; sums in another order differ by less in single precision, a missed call by more
 _NEGLIGIBLE = 1e-6
 
 
@@ -167,7 +167,7 @@ def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
     """Which tensors have other figures, shape (T,): a wrong bias must not hide behind a large matrix."""
     squared, products = theirs.squared(), (theirs.squared() * theirs.observed()).sqrt()
     errors = [((ours.squared() - squared).abs(), squared), ((ours.inner() - theirs.inner()).abs(), products)]
-    agree = [error <= _SAME * (size + _NEGLIGIBLE * size.max()) for error, size in errors]
+    agree = [error <= _AGREES * (size + _NEGLIGIBLE * size.max()) for error, size in errors]
     return ~(agree[0] & agree[1]).all(0)
 
 

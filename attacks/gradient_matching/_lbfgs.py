@@ -21,12 +21,12 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.starts import Start, first_inputs
 from attacks.gradient_matching._comparison import GeneralComparison, Setting, setting_of, squared
 from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._optimizers import RELATIVE_IMPROVEMENT
 from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import best_of
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
-_RELATIVE_IMPROVEMENT = 1e-4
 _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernelBackward")
 
 
@@ -215,7 +215,7 @@ class _Descent:
             self._lowest = torch.inf
             self._optimizer.step(lambda iteration=iteration: self._evaluated(iteration))
             attempt.objectives.append(self._lowest)
-            if self._lowest < self._plateau[0] * (1.0 - _RELATIVE_IMPROVEMENT):
+            if self._lowest < self._plateau[0] * (1.0 - RELATIVE_IMPROVEMENT):
                 self._plateau = (self._lowest, iteration)
             guess = self._variables.inputs.detach()
             number = attempt.start * config.iterations + iteration

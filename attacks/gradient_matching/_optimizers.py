@@ -17,7 +17,7 @@ from torch import Tensor
 
 _BETAS = (0.9, 0.999)
 _EPSILON = 1e-8
-_RELATIVE_IMPROVEMENT = 1e-4
+RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement: the same threshold as that of torch's plateau schedule
 
 Sign = Literal["hard", "soft", "off"]
 
@@ -102,7 +102,7 @@ class Plateau:
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
         """Count the iterations since the last improvement by more than 0.01 %."""
         factors = self._factors.clone()
-        better = objectives < self._best * (1.0 - _RELATIVE_IMPROVEMENT)
+        better = objectives < self._best * (1.0 - RELATIVE_IMPROVEMENT)
         self._best = torch.where(better, objectives, self._best)
         self._waiting = torch.where(better, 0, self._waiting + 1)
         exhausted = self._waiting > self._patience

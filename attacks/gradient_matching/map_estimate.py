@@ -27,14 +27,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import Noise, bound_of, noise_of
+from attacks.core.tolerances import TINY
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
 from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
-
-_SMALLEST = 1e-30
 
 
 class MapConfig(MatchingConfig):
@@ -110,7 +109,7 @@ class _Likelihood:
         norms = gradients.squared().sum(1).sqrt()
         if self._bound is None:
             return torch.ones_like(norms)
-        return (self._bound / norms.clamp_min(_SMALLEST)).clamp_max(1.0)
+        return (self._bound / norms.clamp_min(TINY)).clamp_max(1.0)
 
     def _scales(self, gradients: Gradients) -> Tensor:
         """Return the standard deviation of the noise in every tensor, shape (R, T)."""
@@ -118,4 +117,4 @@ class _Likelihood:
         if not self._noise.is_relative:
             return torch.full_like(observed, scale)
         clean = observed / self._sizes.to(observed.device) / (1.0 + scale**2)
-        return (scale * clean.sqrt()).clamp_min(_SMALLEST)
+        return (scale * clean.sqrt()).clamp_min(TINY)

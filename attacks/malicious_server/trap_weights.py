@@ -48,7 +48,7 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 
 _PROBE = 2
 _AGREEMENT = 1e-3
-_SAME = 0.99
+_ONE_IMAGE = 0.99  # cosine of the inputs of two units that one example alone fires
 
 
 class TrapWeightsConfig(Config):
@@ -179,7 +179,7 @@ def _distinct(observation: Observation, layer: PixelLayer, rows: Tensor, singles
     for place in order:
         if not fires[place, place]:
             continue
-        is_known = bool((cosines[place, kept] > _SAME).any())
+        is_known = bool((cosines[place, kept] > _ONE_IMAGE).any())
         is_mixture = int(supports[place]) == 1 and bool(fires[place, kept].any())
         if not is_known and not is_mixture:
             kept.append(place)

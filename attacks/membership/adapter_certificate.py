@@ -28,6 +28,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from attacks.core.tolerances import TINY
 from fedsim.components.adapter._low_rank import LowRankLinear
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -39,7 +40,6 @@ from fedsim.core.types import Config, MembershipObservation, Modality, Target, T
 
 _PROBES = 4
 _AT_ONCE = 64
-_TINY = 1e-30
 
 
 class AdapterCertificateConfig(Config):
@@ -183,7 +183,7 @@ def _alike(
 
 def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
     """Return |C x| / |A x| of inputs (B, ..., in), shape (B, places)."""
-    share = (inputs @ space.T).norm(dim=-1) / (inputs @ a.T).norm(dim=-1).clamp_min(_TINY)
+    share = (inputs @ space.T).norm(dim=-1) / (inputs @ a.T).norm(dim=-1).clamp_min(TINY)
     return share.flatten(1) if share.dim() > 1 else share[:, None]
 
 

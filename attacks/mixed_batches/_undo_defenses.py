@@ -14,9 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import MATCHES, gradient_distance
+from attacks.core.gradient_distance import gradient_distance
 from attacks.core.labels import labels_of
 from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError

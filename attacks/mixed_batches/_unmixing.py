@@ -36,7 +36,7 @@ _MOST_ORDERED = 4
 _ENUMERATED = 10
 _ALIKE = 0.8
 _EXPLAINED = 0.02
-_SAME = 1e-3
+_LABELS_FIT = 1e-3  # of a label share; a wrong pairing misses by about the smaller weight
 _SATURATED = 1e-2
 _RIDGE = 1e-10
 _TOLERANCE = 1e-8
@@ -160,7 +160,7 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
         rows, others = own[list(order)], own[list(partners)][list(order)]
         difference = rows - others
         share = float((difference * (probabilities - others)).sum() / difference.square().sum().clamp_min(_RIDGE))
-        if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _SAME and 0.0 <= share <= 1.0:
+        if (rows * share + others * (1.0 - share) - probabilities).abs().max() < _LABELS_FIT and 0.0 <= share <= 1.0:
             found.append((share * identity + (1.0 - share) * identity[list(partners)])[list(order)])
     return found
 

@@ -22,9 +22,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attacks.core.gradient_distance import MATCHES, may_be_exact, verdict
+from attacks.core.gradient_distance import may_be_exact, verdict
 from attacks.core.labels import gradient_weight
 from attacks.core.masks_by_layer import peeled
+from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assembled, assembled_each
 from fedsim.core import registry
 from fedsim.core.boxes import Pasted

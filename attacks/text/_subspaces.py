@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.noise_level import measured_levels
+from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_TINY = 1e-30
 _KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # what reads side by side: of Llama, of GPT-2
 _PARTS = ("weight", "lora_a.weight")  # parameters whose gradient's rows are combinations of the layer's inputs
 
@@ -44,7 +44,7 @@ class Subspace(NamedTuple):
     def distance(self, inputs: Tensor) -> Tensor:
         """Return D of inputs (..., d), shape (...)."""
         outside = self.outside.to(inputs)
-        return (inputs @ outside).square().sum(-1) / inputs.square().sum(-1).clamp_min(_TINY)
+        return (inputs @ outside).square().sum(-1) / inputs.square().sum(-1).clamp_min(TINY)
 
 
 def attentions(model: nn.Module) -> list[str]:
@@ -90,7 +90,7 @@ def soft(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     signal = (singular.square() - _edge(stacked) ** 2).clamp_min(0.0)
     shares = signal / (signal + rows)
     outside = torch.eye(width, dtype=torch.float64) - (directions.T * shares) @ directions
-    return Subspace(layer, outside, float(shares.sum()), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
+    return Subspace(layer, outside, float(shares.sum()), _edge(stacked) / float(singular[0].clamp_min(TINY)))
 
 
 def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
@@ -99,7 +99,7 @@ def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
     _, singular, directions = torch.linalg.svd(stacked, full_matrices=False)
     basis = directions[singular > _edge(stacked)]
     outside = torch.eye(stacked.shape[1], dtype=torch.float64) - basis.T @ basis
-    return Subspace(layer, outside, float(len(basis)), _edge(stacked) / float(singular[0].clamp_min(_TINY)))
+    return Subspace(layer, outside, float(len(basis)), _edge(stacked) / float(singular[0].clamp_min(TINY)))
 
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from attacks.core.fired_rows import has_zero_rows, outstanding_rows
 from attacks.core.labels import gradient_weight
+from attacks.core.tolerances import TINY
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import read_by
 from fedsim.core.output_layer import output_layer
@@ -32,7 +33,6 @@ _MOST_COUNTED = 6
 _SAME_WEIGHT = 0.03
 _SAME_LENGTH = 0.015
 _MOST_TRIED = 10_000
-_TINY = 1e-30
 
 
 class Words(NamedTuple):
@@ -192,7 +192,7 @@ def _places(observation: Observation) -> int | None:
     most = (observation.batch_size or 1) * observation.spec.shape[0]
     if name is None:
         return None
-    singular = torch.linalg.svdvals(observation.update.tensors[f"{name}.weight"].double()).clamp_min(_TINY)
+    singular = torch.linalg.svdvals(observation.update.tensors[f"{name}.weight"].double()).clamp_min(TINY)
     most = min(most, len(singular) - 1)
     ratios = singular[:most] / singular[1 : most + 1]
     rank = int(ratios.argmax()) + 1

@@ -22,6 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.progress import continued
+from attacks.core.tolerances import TINY
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching._unknowns import Masking, OptimisedMasks
@@ -33,7 +34,6 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, OnStep
 
-_TINY = 1e-30
 _MASK_ITERATIONS = 60  # with the tokens as they are
 _NEIGHBOURS = 8  # changes of which the best is taken
 _AT_ONCE = 25  # dummies that are judged together
@@ -113,7 +113,7 @@ class Lamp(TextMatching[LampConfig]):
     def distance(self, gradients: Gradients) -> Tensor:
         """Return 1 - the mean over tensors of their cosines, shape (R,), however small a tensor's gradient is."""
         norms = gradients.squared().sqrt() * gradients.observed().sqrt()
-        return 1.0 - (gradients.inner() / norms.clamp_min(_TINY)).mean(1)
+        return 1.0 - (gradients.inner() / norms.clamp_min(TINY)).mean(1)
 
     def prior(self, task: Task, inputs: Tensor) -> Tensor:
         """Return the regulariser of the norms of the vectors (R, B, places, d) of a sentence, shape (R,)."""

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.tolerances import TINY
 from attacks.text._beam import Pool, apart, grown, pool_of, readers_of, unreadable
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
@@ -33,7 +34,6 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
 
 _SIZE = 4096
-_TINY = 1e-30
 _ENOUGH = 1e-3
 _GAIN = 0.01
 _EXACT = 1e-4
@@ -202,7 +202,7 @@ def pursued(atoms: Sequence[Atom], target: Tensor, fit: Fit) -> Fit:
     left = target.clone()
     for number, weight in zip(fit.chosen, fit.weights, strict=True):
         left -= weight * dictionary[number]
-    cosines = dictionary @ left / dictionary.norm(dim=1).clamp_min(_TINY)
+    cosines = dictionary @ left / dictionary.norm(dim=1).clamp_min(TINY)
     cosines[list(fit.chosen)] = -torch.inf
     return fitted(atoms, target, (*fit.chosen, int(cosines.argmax())))
 
@@ -213,7 +213,7 @@ def fitted(atoms: Sequence[Atom], target: Tensor, chosen: tuple[int, ...]) -> Fi
 
     columns = torch.stack([atoms[number].gradient for number in chosen], 1)
     weights, residual = nnls(columns.numpy(), target.numpy())
-    return Fit(chosen, tuple(weights.tolist()), float(residual) / max(float(target.norm()), _TINY))
+    return Fit(chosen, tuple(weights.tolist()), float(residual) / max(float(target.norm()), TINY))
 
 
 def _gradient(observation: Observation, sketch: Sketch, sentence: Tensor, last: int, row: int) -> Tensor:

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import MATCHES, may_be_exact
+from attacks.core.gradient_distance import may_be_exact
+from attacks.core.tolerances import MATCHES
 from attacks.gradient_matching._comparison import cosine, cosine_by_tensor, squared
 from tests.threat.test_observe import Watched
 
