@@ -10,6 +10,7 @@ from torch import nn
 from attacks.batch_separation.cocktail_party import log_cosh, whitening_of
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "cocktail-party"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -59,10 +60,6 @@ def mixed(toy):
     return build
 
 
-def solve(attack_named, observation, seed=0, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
-
-
 def signed_agreement(found, images):
     """Cosine of every image with the found one that is closest to it, after removing means; keeps the sign."""
     found, images = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (found, images))
@@ -72,7 +69,7 @@ def signed_agreement(found, images):
 @pytest.mark.parametrize(("bias", "factor"), [(True, 1.25), (False, 2.0)])
 def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, attack_named, bias, factor):
     observation, images = mixed(6, bias=bias)
-    guess = solve(attack_named, observation, **INDEPENDENT)
+    guess = solve(attack_named, NAME, observation, **INDEPENDENT)
     assert float(signed_agreement(guess.inputs, images).min()) > 0.97
     order = torch.cdist(images.flatten(1), guess.inputs.flatten(1)).argmin(1)
     ratio = guess.inputs[order].flatten(1).norm(dim=1) / images.flatten(1).norm(dim=1)
@@ -82,7 +79,7 @@ def test_independent_images_come_back_with_sign_and_about_their_scale(mixed, att
 def test_as_good_as_fast_ica_of_scikit_learn(mixed, attack_named):
     decomposition = pytest.importorskip("sklearn.decomposition")
     observation, images = mixed(8)
-    guess = solve(attack_named, observation, **INDEPENDENT)
+    guess = solve(attack_named, NAME, observation, **INDEPENDENT)
     gradient = observation.update.tensors["1.weight"].numpy()
     other = decomposition.FastICA(8, fun="logcosh", whiten="unit-variance", random_state=0, max_iter=2000, tol=1e-8)
     sources = torch.from_numpy(other.fit_transform(gradient.T).T.copy())
@@ -113,7 +110,7 @@ def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, atta
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
     observation = replace(observation, spec=world.data.dataset.spec)
-    guess = solve(attack_named, observation, iterations=400)
+    guess = solve(attack_named, NAME, observation, iterations=400)
     scores = sorted(psnr_of(guess, truth, world.data.dataset.spec))
     grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.data.dataset.spec))
     assert scores[4] > 20 > grey[-1]
@@ -128,24 +125,24 @@ def test_some_noise_is_bearable(watched, attack_named, psnr_of):
         federation={"batch_size": 4},
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )
-    guess = solve(attack_named, observation, iterations=400)
+    guess = solve(attack_named, NAME, observation, iterations=400)
     assert guess.facts["numerical rank"] > 4
     assert sorted(psnr_of(guess, truth, world.data.dataset.spec))[2] > 15
 
 
 def test_it_says_so_when_there_is_nothing_to_unmix(mixed, attack_named, without_information):
     observation = without_information(mixed(4)[0])
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.stopped.startswith("gave up: 4 directions hold")
     assert not guess.inputs.any()
-    unknown = solve(attack_named, replace(observation, batch_size=None, labels=None))
+    unknown = solve(attack_named, NAME, replace(observation, batch_size=None, labels=None))
     assert "full rank" in unknown.stopped
     assert not unknown.inputs.any()
 
 
 def test_an_example_without_a_trace_stays_grey(mixed, attack_named):
     observation, images = mixed(4)
-    guess = solve(attack_named, replace(observation, batch_size=5, labels=None), **INDEPENDENT)
+    guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), **INDEPENDENT)
     assert guess.inputs.shape[0] == len(guess.labels) == 5
     assert not guess.inputs[-1].any()
     assert float(signed_agreement(guess.inputs[:4], images).min()) > 0.95
@@ -159,4 +156,4 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)

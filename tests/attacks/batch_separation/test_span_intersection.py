@@ -10,6 +10,7 @@ from attacks.batch_separation._first_layer import first_layer, row_space_behind
 from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "span-intersection"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -29,10 +30,6 @@ def dense(width: int, *, bias: bool, activation: type[nn.Module] = nn.GELU, rate
         )
 
 
-def solve(attack_named, observation, seed=0, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
-
-
 def ordered(guess, truth):
     """Rows of the guess in the order of the batch: a gradient has none."""
     return torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
@@ -47,7 +44,7 @@ def ordered(guess, truth):
 )
 def test_recovers_batches_without_labels(toy, attack_named, batch_size, bias, activation, seed):
     observation, truth = toy(dense(96, bias=bias, activation=activation), (3, 4, 4), batch_size, seed=seed)
-    guess = solve(attack_named, replace(observation, labels=None))
+    guess = solve(attack_named, NAME, replace(observation, labels=None))
     order = ordered(guess, truth)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
     assert torch.equal(guess.labels[order], truth.batches[0].labels)
@@ -61,7 +58,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, siz
     observation, truth, world = watched(
         data=MNIST, model={**MLP, "bias": bias}, federation={"batch_size": size}, knows=knows
     )
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.objective < 1e-9
@@ -69,7 +66,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, siz
 
 def test_dropout_behind_the_second_layer_does_no_harm(toy, attack_named):
     observation, truth = toy(dense(160, bias=True, rate=0.5), (3, 4, 4), 4)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     order = ordered(guess, truth)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
     assert torch.equal(guess.masks[0][order], truth.masks[0][0])
@@ -79,9 +76,9 @@ def test_dropout_behind_the_second_layer_does_no_harm(toy, attack_named):
 def test_activations_that_pass_factors_on_need_a_bias(toy, attack_named, activation, open_factor):
     without, _ = toy(dense(160, bias=False, activation=activation), (3, 4, 4), 3)
     with pytest.raises(NotApplicable, match=open_factor):
-        solve(attack_named, without)
+        solve(attack_named, NAME, without)
     observation, truth = toy(dense(160, bias=True, activation=activation), (3, 4, 4), 3)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], truth.batches[0].inputs, atol=1e-7, rtol=1e-7)
 
 
@@ -92,7 +89,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
     loss = -3.0 * nn.functional.cross_entropy(model(batch.inputs[shuffled]), batch.labels[shuffled])
     names, parameters = zip(*model.named_parameters(), strict=True)
     tensors = dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
-    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=tensors)))
+    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=tensors)))
     torch.testing.assert_close(guess.inputs[ordered(guess, truth)], batch.inputs, atol=1e-7, rtol=1e-7)
 
 
@@ -199,14 +196,14 @@ def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.masks is None
 
 
 def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
-    guess = solve(attack_named, observation, starts=3, rounds=1)
+    guess = solve(attack_named, NAME, observation, starts=3, rounds=1)
     found = int(guess.facts["examples found"])
     assert 1 <= found <= 3
     assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
@@ -218,7 +215,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
 @pytest.mark.parametrize("size", [4, None])
 def test_a_random_gradient_gives_grey(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, bias=True), (3, 4, 4), 4)
-    guess = solve(attack_named, replace(without_information(observation), batch_size=size), rounds=2)
+    guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size), rounds=2)
     assert guess.stopped.startswith("gave up")
     assert not guess.inputs.any()
 
@@ -227,7 +224,7 @@ def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, att
     observation, _, _ = watched(
         data=MNIST, model={**MLP, "width": 128, "dropout": 0.5}, federation={"batch_size": 4}, knows=("batch-size",)
     )
-    guess = solve(attack_named, observation, rounds=1)
+    guess = solve(attack_named, NAME, observation, rounds=1)
     assert guess.stopped.startswith("gave up: no start converged")
     assert not guess.inputs.any()
 
@@ -245,4 +242,4 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)

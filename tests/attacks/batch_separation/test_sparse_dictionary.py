@@ -10,6 +10,7 @@ from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, nothing_found, searched
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -28,10 +29,6 @@ def dense(width: int, rate: float, *, bias: bool, activation: type[nn.Module] = 
             nn.Dropout(rate),
             nn.Linear(width, 4, bias=bias),
         )
-
-
-def solve(attack_named, observation, seed=0, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
 
 
 def assert_recovered(guess, truth):
@@ -55,12 +52,12 @@ def assert_recovered(guess, truth):
 )
 def test_recovers_batches_without_labels(toy, attack_named, batch_size, rate, bias, seed):
     observation, truth = toy(dense(160, rate, bias=bias), (3, 4, 4), batch_size, seed=seed)
-    assert_recovered(solve(attack_named, replace(observation, labels=None), starts=256), truth)
+    assert_recovered(solve(attack_named, NAME, replace(observation, labels=None), starts=256), truth)
 
 
 def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
     observation, truth = toy(dense(256, 0.0, bias=True, activation=nn.ReLU), (3, 4, 4), 6)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.objective < 1e-12
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
@@ -82,7 +79,7 @@ def test_batches_of_digits_come_back_exactly(watched, attack_named, psnr_of, rat
     knows = ("batch-size", "dropout-rates", "input-statistics")
     model = {**MLP, "bias": bias, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": size}, knows=knows)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.objective < 1e-9
@@ -94,19 +91,19 @@ def test_photographs_come_back_exactly(watched, attack_named, psnr_of):
         model={**MLP, "dropout": 0.5},
         federation={"batch_size": 8, "clients": 2},
     )
-    assert min(psnr_of(solve(attack_named, observation), truth, world.data.dataset.spec)) > 100
+    assert min(psnr_of(solve(attack_named, NAME, observation), truth, world.data.dataset.spec)) > 100
 
 
 def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=True), (3, 4, 4), 5)
     unknown = replace(observation, batch_size=None, labels=None)
-    guess = solve(attack_named, unknown, starts=256)
+    guess = solve(attack_named, NAME, unknown, starts=256)
     assert_recovered(guess, truth)
 
 
 def test_an_example_without_a_trace_stays_grey(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=True), (3, 4, 4), 4)
-    guess = solve(attack_named, replace(observation, batch_size=5, labels=None), starts=256)
+    guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), starts=256)
     assert guess.inputs.shape[0] == len(guess.labels) == 5
     assert not guess.inputs[-1].any()
     assert guess.masks is None
@@ -117,14 +114,16 @@ def test_an_example_without_a_trace_stays_grey(toy, attack_named):
 def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=False), (3, 4, 4), 4)
     scaled = {name: -3.0 * tensor for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=scaled)), starts=256)
+    guess = solve(
+        attack_named, NAME, replace(observation, update=replace(observation.update, tensors=scaled)), starts=256
+    )
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
 
 
 def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     observation, _, _ = watched(data=MNIST, model={**MLP, "dropout": 0.0}, federation={"batch_size": 4})
-    guess = solve(attack_named, observation, rounds=2, starts=256)
+    guess = solve(attack_named, NAME, observation, rounds=2, starts=256)
     assert guess.stopped.startswith("gave up: 0 of 4 examples stand out")
     assert guess.objective > 0.5
     assert not guess.inputs.any()
@@ -145,7 +144,7 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
     observation, truth, world = watched(
         data={**MNIST, "train": 600}, model={**MLP, "dropout": rate}, federation={"batch_size": size}
     )
-    guess = solve(attack_named, observation, starts=64, rounds=1)
+    guess = solve(attack_named, NAME, observation, starts=64, rounds=1)
     assert any(row is not None for row in completed)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert guess.objective < 1e-9
@@ -155,7 +154,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     monkeypatch.setattr(sparse_dictionary, "searched", lambda *arguments: first_two(searched(*arguments)))
     observation, truth, world = watched(data=MNIST, model={**MLP, "dropout": 0.25}, federation={"batch_size": 6})
     monkeypatch.setattr(sparse_dictionary, "_completed", once(sparse_dictionary._completed))
-    guess = solve(attack_named, observation, starts=256)
+    guess = solve(attack_named, NAME, observation, starts=256)
     assert guess.stopped.startswith("separated 2 of 6 examples")
     assert guess.facts["examples found"] == 2
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
@@ -197,7 +196,7 @@ def test_without_a_clean_rank_the_images_are_as_blurred_as_the_noise(
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8})
     generator = torch.Generator().manual_seed(3)
     spoilt = {name: spoil(tensor, generator) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > least
     assert guess.facts["numerical rank"] == 8
     assert guess.facts["noise"] > 1e-4
@@ -216,7 +215,7 @@ def test_sums_that_were_rounded_are_separated(watched, attack_named, psnr_of):
         threat=observation.threat.model_copy(update={"sees": "sum"}),
         update=replace(observation.update, tensors=rounded),
     )
-    guess = solve(attack_named, summed)
+    guess = solve(attack_named, NAME, summed)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 40
 
 
@@ -227,7 +226,7 @@ def test_noise_without_zeros_gives_no_data(watched, attack_named):
         federation={"batch_size": 16},
         defenses=[{"name": "gradient-noise", "scale": 1e-5}],
     )
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.stopped.startswith("gave up")
     assert not guess.inputs.any()
 
@@ -241,7 +240,7 @@ def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attac
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     names = [name for name, _ in model.named_parameters()]
     update = replace(observation.update, tensors=dict(zip(names, gradients, strict=True)))
-    guess = solve(attack_named, replace(observation, update=update, batch_size=5, labels=None))
+    guess = solve(attack_named, NAME, replace(observation, update=update, batch_size=5, labels=None))
     assert guess.facts["numerical rank"] == guess.facts["examples found"] == 4
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     assert len(order.unique()) == 4
@@ -251,7 +250,7 @@ def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attac
 @pytest.mark.parametrize("size", [4, None])
 def test_a_random_gradient_gives_grey(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, 0.5, bias=True), (3, 4, 4), 4)
-    guess = solve(attack_named, replace(without_information(observation), batch_size=size))
+    guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size))
     assert guess.stopped.startswith("gave up")
     assert not guess.inputs.any()
 
@@ -266,7 +265,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)
 
 
 @settings(max_examples=5, deadline=None)

@@ -11,6 +11,7 @@ from torch import nn
 from attacks.batch_separation.spear import expected_draws, least_zero_share, live_zero_share, null_vectors
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "spear"
 
@@ -28,10 +29,6 @@ def dense(rate: float, *, bias: bool = True, activation: type[nn.Module] = nn.Re
         )
 
 
-def solve(attack_named, observation, seed=0, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(seed))
-
-
 def largest_error(guess, truth) -> float:
     """Compare as sets: a gradient has no order."""
     images = truth.batches[0].inputs
@@ -44,7 +41,7 @@ def largest_error(guess, truth) -> float:
 @pytest.mark.parametrize("size", [2, 3, 8])
 def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate):
     observation, truth = toy(dense(rate), (1, 8, 8), size)
-    guess = solve(attack_named, replace(observation, labels=None), draws=4000)
+    guess = solve(attack_named, NAME, replace(observation, labels=None), draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
     assert guess.stopped == "all examples separated"
@@ -56,7 +53,7 @@ def test_batches_come_back_exactly_from_4000_draws(toy, attack_named, size, rate
 @given(size=st.integers(2, 6), bias=st.booleans(), seed=st.integers(0, 30))
 def test_zeros_of_dropout_serve_as_well_behind_any_activation(toy, attack_named, size, bias, seed):
     observation, truth = toy(dense(0.5, bias=bias, activation=nn.GELU), (1, 8, 8), size, seed=seed)
-    guess = solve(attack_named, observation, draws=4000)
+    guess = solve(attack_named, NAME, observation, draws=4000)
     assert largest_error(guess, truth) < 1e-8
     assert guess.objective < 1e-9
     assert "sign agreement" not in guess.facts
@@ -64,7 +61,7 @@ def test_zeros_of_dropout_serve_as_well_behind_any_activation(toy, attack_named,
 
 def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
     observation, truth = toy(dense(0.0, bias=False), (1, 8, 8), 3)
-    guess = solve(attack_named, observation, draws=4000)
+    guess = solve(attack_named, NAME, observation, draws=4000)
     images = nn.functional.normalize(truth.batches[0].inputs.flatten(1))
     agreement = (images @ nn.functional.normalize(guess.inputs.flatten(1)).T).max(1).values
     assert float(agreement.min()) > 1 - 1e-9
@@ -75,19 +72,19 @@ def test_relu_without_bias_leaves_the_scale_a_guess(toy, attack_named):
 def test_digits_in_single_precision(watched, attack_named, psnr_of, size, rate):
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(model=model, federation={"batch_size": size}, knows=("batch-size",))
-    guess = solve(attack_named, replace(observation, labels=None))
+    guess = solve(attack_named, NAME, replace(observation, labels=None))
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
 
 
 def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
     observation, truth = toy(dense(0.5), (1, 8, 8), 4)
-    assert largest_error(solve(attack_named, replace(observation, batch_size=None), draws=4000), truth) < 1e-8
+    assert largest_error(solve(attack_named, NAME, replace(observation, batch_size=None), draws=4000), truth) < 1e-8
 
 
 def test_without_dropout_the_extension_changes_no_bit(toy, attack_named):
     plain, without = dense(0.0), dense(0.0)
     without[3] = nn.Identity()
-    first, second = (solve(attack_named, toy(model, (1, 8, 8), 3)[0], draws=4000) for model in (plain, without))
+    first, second = (solve(attack_named, NAME, toy(model, (1, 8, 8), 3)[0], draws=4000) for model in (plain, without))
     assert torch.equal(first.inputs, second.inputs)
 
 
@@ -99,7 +96,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
         "120 units cannot tell 40 examples apart": toy(dense(0.0), (1, 8, 8), 40)[0],
     }
     for reason, observation in cases.items():
-        guess = solve(attack_named, observation)
+        guess = solve(attack_named, NAME, observation)
         assert re.search(reason, guess.stopped)
         assert not guess.inputs.any()
         assert guess.masks is None
@@ -107,7 +104,7 @@ def test_it_says_so_when_it_cannot_succeed(toy, attack_named, without_informatio
 
 def test_too_few_draws_end_grey(toy, attack_named):
     observation, _ = toy(dense(0.0), (1, 8, 8), 14)
-    guess = solve(attack_named, observation, draws=20_500)
+    guess = solve(attack_named, NAME, observation, draws=20_500)
     assert re.match(r"gave up: \d+ of 14 examples stand out in 21504 draws", guess.stopped)
     assert not guess.inputs.any()
     assert guess.facts["draws"] == 21504
@@ -121,7 +118,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)
 
 
 @given(rank=st.integers(2, 8), zeros=st.floats(0.05, 0.9))

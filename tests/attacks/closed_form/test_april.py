@@ -8,6 +8,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "april"
 
@@ -102,10 +103,6 @@ def build(kind: str = "separate", **settings: object) -> Transformer:
         return Transformer(kind, **settings)
 
 
-def solve(attack_named, observation, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(0))
-
-
 def relative_error(guess, truth) -> float:
     image = truth.batches[0].inputs
     return float((guess.inputs - image).norm() / image.norm())
@@ -120,7 +117,7 @@ def relative_error(guess, truth) -> float:
 )
 def test_recovers_the_image_whatever_holds_the_projections(toy, attack_named, kind, width, token, seed):
     observation, truth = toy(build(kind, width=width, token=token), (2, 6, 6), 1, seed=seed)
-    guess = solve(attack_named, replace(observation, labels=None))
+    guess = solve(attack_named, NAME, replace(observation, labels=None))
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.stopped == "solved in closed form"
@@ -132,13 +129,13 @@ def test_the_gradient_of_the_patch_projection_is_not_needed(toy, attack_named):
     tensors = {name: t for name, t in observation.update.tensors.items() if not name.startswith("project")}
     hidden = frozenset({"project.weight", "project.bias"})
     partly = replace(observation, update=replace(observation.update, tensors=tensors), hidden=hidden)
-    assert relative_error(solve(attack_named, partly), truth) < 1e-8
+    assert relative_error(solve(attack_named, NAME, partly), truth) < 1e-8
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.2, 0.3])
 def test_dropout_behind_the_positions_is_read_off_and_alternation_solves_the_rest(toy, attack_named, rate):
     observation, truth = toy(build(rate=rate), (2, 6, 6), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.masks is not None
     assert torch.equal(guess.masks[0], truth.masks[0][0])
     assert guess.facts["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
@@ -150,13 +147,13 @@ def test_the_rate_is_not_needed(toy, attack_named):
     observation, truth = toy(build(rate=0.2), (2, 6, 6), 1)
     sites = tuple(replace(site, rate=0.0) for site in observation.sites)
     threat = observation.threat.model_copy(update={"knows": ("batch-size",)})
-    guess = solve(attack_named, replace(observation, sites=sites, threat=threat))
+    guess = solve(attack_named, NAME, replace(observation, sites=sites, threat=threat))
     assert relative_error(guess, truth) < 1e-5
 
 
 def test_what_alternation_cannot_solve_is_declared_a_start(toy, attack_named):
     observation, truth = toy(build(rate=0.3, width=12), (2, 6, 6), 1)
-    guess = solve(attack_named, observation, starts=2)
+    guess = solve(attack_named, NAME, observation, starts=2)
     assert guess.stopped.startswith("a start for gradient matching, not a solution")
     assert torch.equal(guess.masks[0], truth.masks[0][0])
     assert guess.facts["residual"] > 1e-6
@@ -166,7 +163,7 @@ def test_what_alternation_cannot_solve_is_declared_a_start(toy, attack_named):
 def test_patches_that_lost_too_many_entries_are_counted(toy, attack_named):
     observation, truth = toy(build(rate=0.7), (2, 6, 6), 1)
     kept = truth.masks[0][0][0, 1:].sum(1)
-    guess = solve(attack_named, observation, starts=1, sweeps=2)
+    guess = solve(attack_named, NAME, observation, starts=1, sweeps=2)
     assert guess.facts["patches short of entries"] == int((kept < 8).sum()) > 0
 
 
@@ -174,21 +171,21 @@ def test_a_rate_of_zero_and_no_dropout_at_all_give_the_same_bits(toy, attack_nam
     plain = build()
     without = build()
     without.drop = nn.Identity()
-    first, second = (solve(attack_named, toy(model, (2, 6, 6), 1)[0]) for model in (plain, without))
+    first, second = (solve(attack_named, NAME, toy(model, (2, 6, 6), 1)[0]) for model in (plain, without))
     assert torch.equal(first.inputs, second.inputs)
 
 
 def test_one_class_token_with_few_heads_is_too_little(toy, attack_named):
-    guess = solve(attack_named, toy(build(pooled=False), (2, 6, 6), 1)[0])
+    guess = solve(attack_named, NAME, toy(build(pooled=False), (2, 6, 6), 1)[0])
     assert guess.stopped == "gave up: the gradient of 'position' has rank 5 for 10 tokens"  # two a head and one query
     assert not guess.inputs.any()
     observation, truth = toy(build(pooled=False, heads=6), (2, 6, 6), 1)
-    assert relative_error(solve(attack_named, observation), truth) < 1e-8
+    assert relative_error(solve(attack_named, NAME, observation), truth) < 1e-8
 
 
 def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, without_information):
     observation, truth = toy(build(), (2, 6, 6), 1)
-    guess = solve(attack_named, without_information(observation))
+    guess = solve(attack_named, NAME, without_information(observation))
     assert relative_error(guess, truth) > 0.9
     assert guess.objective > 0.1
 
@@ -212,10 +209,10 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason.strip()):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)
 
 
 def test_it_leaves_observed_weights_and_update_alone(toy, attack_named, left_alone):
     observation, _ = toy(build(rate=0.2), (2, 6, 6), 1)
     with left_alone(observation):
-        solve(attack_named, observation)
+        solve(attack_named, NAME, observation)

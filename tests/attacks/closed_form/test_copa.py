@@ -6,6 +6,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "copa"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "identity": nn.Identity, "relu": nn.ReLU}
@@ -20,15 +21,11 @@ def net(activation: str, channels: tuple[int, ...], strides: tuple[int, ...], si
         return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(rate), nn.Linear(channels[-1] * side * side, 4))
 
 
-def solve(attack_named, observation, name=NAME, **config):
-    return attack_named(name, **config)(observation, torch.Generator().manual_seed(0))
-
-
 @pytest.mark.parametrize("rate", [0.0, 0.25, 0.5])
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
 def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, activation, rate):
     observation, truth = toy(net(activation, (1, 4, 6), (1, 1), 6, rate), (1, 6, 6), 1)
-    guess, other = solve(attack_named, observation), solve(attack_named, observation, "r-gap")
+    guess, other = solve(attack_named, NAME, observation), solve(attack_named, "r-gap", observation)
     torch.testing.assert_close(guess.inputs, other.inputs, atol=1e-9, rtol=1e-9)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
@@ -39,8 +36,8 @@ def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, acti
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid", "identity"])
 def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, activation, rate):
     observation, truth = toy(net(activation, (1, 8, 3, 4), (1, 2, 2), 6, rate), (1, 6, 6), 1)
-    assert solve(attack_named, observation, "r-gap").stopped.startswith("gave up")
-    guess = solve(attack_named, observation)
+    assert solve(attack_named, "r-gap", observation).stopped.startswith("gave up")
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
     assert guess.stopped == "solved layer by layer"
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
@@ -49,20 +46,20 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, ac
 @pytest.mark.parametrize("strides", [(1, 1), (1, 2), (2, 2)])
 def test_relu_layers_of_some_width(toy, attack_named, strides):
     observation, truth = toy(net("relu", (1, 16, 16), strides, 8), (1, 8, 8), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert guess.objective < 1e-12
 
 
 def test_convnets_of_the_zoo_on_digits(watched, attack_named, psnr_of):
     observation, truth, world = watched(model={"name": "convnet", "width": 16, "dropout": 0.25})
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 60
 
 
 def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_named):
     observation, truth = toy(net("identity", (1, 3, 2), (1, 2), 8, 0.5), (1, 8, 8), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.stopped == "solved in part: '0' has 62 independent equations for 64 unknowns"
     assert guess.objective < 1e-12
     error = float((guess.inputs - truth.batches[0].inputs).norm() / truth.batches[0].inputs.norm())
@@ -70,7 +67,7 @@ def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_
 
 
 def test_narrow_relu_layers_are_admitted_to_fail(toy, attack_named):
-    guess = solve(attack_named, toy(net("relu", (1, 6, 3), (1, 2), 10), (1, 10, 10), 1)[0], walks=3)
+    guess = solve(attack_named, NAME, toy(net("relu", (1, 6, 3), (1, 2), 10), (1, 10, 10), 1)[0], walks=3)
     assert guess.stopped == "walks used up, the gradient is not matched"
     assert guess.iterations == len(guess.history) == 3
     assert guess.objective == min(value for _, value in guess.history)
@@ -78,12 +75,12 @@ def test_narrow_relu_layers_are_admitted_to_fail(toy, attack_named):
 
 def test_the_same_observation_gives_the_same_bits(toy, attack_named):
     observation, _ = toy(net("leaky", (1, 8, 3, 4), (1, 2, 2), 6, 0.5), (1, 6, 6), 1)
-    assert torch.equal(solve(attack_named, observation).inputs, solve(attack_named, observation).inputs)
+    assert torch.equal(solve(attack_named, NAME, observation).inputs, solve(attack_named, NAME, observation).inputs)
 
 
 def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, without_information):
     observation, truth = toy(net("relu", (1, 8, 8), (1, 2), 8), (1, 8, 8), 1)
-    guess = solve(attack_named, without_information(observation), walks=2)
+    guess = solve(attack_named, NAME, without_information(observation), walks=2)
     image = truth.batches[0].inputs
     assert float((guess.inputs - image).square().mean()) > 0.9 * float(image.square().mean())
     assert guess.objective > 0.1
@@ -98,10 +95,10 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, refused in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, refused)
+            solve(attack_named, NAME, refused)
 
 
 def test_it_leaves_observed_weights_and_update_alone(toy, attack_named, left_alone):
     observation, _ = toy(net("relu", (1, 4, 3), (1, 2), 6, 0.25), (1, 6, 6), 1)
     with left_alone(observation):
-        solve(attack_named, observation)
+        solve(attack_named, NAME, observation)

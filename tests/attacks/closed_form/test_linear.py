@@ -8,6 +8,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "closed-form-linear"
 UNLABELLED = ("batch-size", "dropout-rates", "input-statistics")
@@ -35,10 +36,6 @@ class ChannelsLast(nn.Module):
         return self.body(x.permute(0, 2, 3, 1).flatten(1))
 
 
-def solve(attack_named, observation, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(0))
-
-
 @settings(max_examples=12, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(3, 5), st.integers(3, 5)),
@@ -50,7 +47,7 @@ def solve(attack_named, observation, **config):
 def test_recovers_the_input_of_any_shape(toy, attack_named, shape, width, bias, rate, seed):
     pixels = shape[0] * shape[1] * shape[2]
     observation, truth = toy(dense(pixels, width, bias=bias, rate=rate), shape, 1, seed=seed)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert guess.objective < 1e-12
 
@@ -63,7 +60,7 @@ def test_recovers_the_input_of_any_shape(toy, attack_named, shape, width, bias, 
 def test_real_images_come_back_exactly_without_labels(watched, attack_named, psnr_of, data, bias, rate):
     model = {"name": "mlp", "width": 512, "depth": 3, "bias": bias, "dropout": rate}
     observation, truth, world = watched(data=data, model=model, knows=UNLABELLED)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 120
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-9
@@ -73,14 +70,14 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
 def test_pixels_may_be_flattened_in_another_order(toy, attack_named):
     with seeding.contained(0):
         observation, truth = toy(ChannelsLast(), (3, 4, 4), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
 
 
 @pytest.mark.parametrize("activation", [nn.ReLU, nn.LeakyReLU])
 def test_a_scale_free_activation_leaves_the_scale_a_guess(toy, attack_named, activation):
     observation, truth = toy(dense(27, 30, bias=False, rate=0.25, activation=activation), (3, 3, 3), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     direction = nn.functional.cosine_similarity(guess.inputs.flatten(), truth.batches[0].inputs.flatten(), dim=0)
     assert float(direction) == pytest.approx(1.0, abs=1e-9)
     assert any("guessed from the pixel range" in note for note in guess.notes)
@@ -93,7 +90,7 @@ def test_a_scale_free_activation_leaves_the_scale_a_guess(toy, attack_named, act
 @pytest.mark.parametrize("knows", [("batch-size",), ()])
 def test_needs_no_knowledge(watched, attack_named, psnr_of, knows):
     observation, truth, world = watched(knows=knows)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert any("rank-one residual" in note for note in guess.notes)
 
@@ -104,7 +101,7 @@ def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named,
         model={"name": "mlp", "width": 512, "depth": 3, "bias": bias},
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 45
 
 
@@ -121,7 +118,7 @@ def test_noise_that_hides_every_zero_costs_sharpness_only(watched, attack_named,
 def test_masks_are_withheld_when_the_gradient_is_not_exact(toy, attack_named, spoil, bias):
     observation, truth = toy(dense(48, 40, bias=bias, rate=0.5), (3, 4, 4), 1)
     spoilt = {name: spoil(tensor) for name, tensor in observation.update.tensors.items()}
-    guess = solve(attack_named, replace(observation, update=replace(observation.update, tensors=spoilt)))
+    guess = solve(attack_named, NAME, replace(observation, update=replace(observation.update, tensors=spoilt)))
     assert guess.masks is None
     assert "zero share" not in guess.facts
     assert guess.facts["rank-one residual"] > 1e-5
@@ -131,17 +128,17 @@ def test_masks_are_withheld_when_the_gradient_is_not_exact(toy, attack_named, sp
 
 def test_facts_tell_the_rank_and_the_share_of_dropped_units(toy, attack_named):
     observation, truth = toy(dense(48, 40, bias=False, rate=0.5), (3, 4, 4), 1)
-    facts = solve(attack_named, observation).facts
+    facts = solve(attack_named, NAME, observation).facts
     assert facts["numerical rank"] == 1
     assert facts["zero share"] == pytest.approx(float((truth.masks[0][0] == 0).double().mean()))
     several, _ = toy(dense(48, 40, bias=False, rate=0.0), (3, 4, 4), 3)
     unknown = replace(several, batch_size=None, labels=None, sites=())
-    assert solve(attack_named, unknown).facts["numerical rank"] == 3
+    assert solve(attack_named, NAME, unknown).facts["numerical rank"] == 3
 
 
 def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named, psnr_of, without_information):
     observation, truth, world = watched()
-    guess = solve(attack_named, without_information(observation))
+    guess = solve(attack_named, NAME, without_information(observation))
     grey = replace(guess, inputs=torch.zeros_like(guess.inputs))
     assert psnr_of(guess, truth, world.data.dataset.spec) < psnr_of(grey, truth, world.data.dataset.spec)
 
@@ -149,7 +146,7 @@ def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named,
 def test_the_model_keeps_its_weights_and_mode(watched, attack_named):
     observation, _, _ = watched()
     before = {name: tensor.clone() for name, tensor in observation.model.state_dict().items()}
-    solve(attack_named, observation)
+    solve(attack_named, NAME, observation)
     assert observation.model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in observation.model.state_dict().items())
 
@@ -161,4 +158,4 @@ def test_refuses_with_the_reason(watched, toy, attack_named):
     steps = replace(toy(dense(27, 8, bias=True, rate=0.0), (3, 3, 3), 1)[0], local_steps=3)
     for observation, reason in ((several, "mixes 2 examples"), (masked, "no linear layer"), (steps, "3 local steps")):
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)

@@ -7,14 +7,11 @@ from torch import nn
 from attacks.core.mask_readout_rules import read_masks
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "mask-readout"
 MLP = {"name": "mlp", "width": 64, "depth": 3, "dropout": 0.5}
 SMALL_VIT = {"name": "vit-small", "width": 32, "heads": 4, "blocks": 2, "hidden": 24, "patch": 2, "dropout": 0.25}
-
-
-def solve(attack_named, observation):
-    return attack_named(NAME)(observation, torch.Generator().manual_seed(0))
 
 
 def assert_read_entries_are_true(observation, truth) -> float:
@@ -32,7 +29,7 @@ def assert_read_entries_are_true(observation, truth) -> float:
 @pytest.mark.parametrize("knows", [("labels", "batch-size", "dropout-rates", "input-statistics"), ("batch-size",)])
 def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias, knows):
     observation, truth, _ = watched(model={**MLP, "bias": bias, "dropout": rate}, knows=knows)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
     assert guess.facts["sites read"] == guess.facts["entries read"] == 1
     assert guess.facts["zero share"] == pytest.approx(float(torch.cat(truth.masks[0], 1).eq(0).double().mean()))
@@ -43,7 +40,7 @@ def test_all_masks_of_a_dense_network_are_read(watched, attack_named, rate, bias
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_a_transformer_shows_its_embedding_and_the_last_masks_of_the_class_token(watched, attack_named, rate):
     observation, truth, _ = watched(model={**SMALL_VIT, "dropout": rate})
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     tokens = 17
     expected = tokens * 32 + 32 + 24 + 32  # embedding; attention's output, hidden units, the block's output
     assert assert_read_entries_are_true(observation, truth) * sum(m.numel() for m in truth.masks[0]) == expected
@@ -79,7 +76,7 @@ def test_zeros_of_relu_explain_the_gradient_as_well_as_those_of_dropout(toy, att
     with seeding.contained(1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(27, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 4))
     observation, truth = toy(model, (3, 3, 3), 1)
-    [mask] = solve(attack_named, observation).masks
+    [mask] = solve(attack_named, NAME, observation).masks
     [true] = truth.masks[0]
     active = (model[1](truth.batches[0].inputs.flatten(1)) > 0).double()
     assert torch.equal(mask, true * active)
@@ -92,14 +89,14 @@ def test_nothing_is_read_from_a_gradient_that_is_not_exact(watched, attack_named
         tensors = observation.update.tensors
         pruned = {n: torch.where(t.abs() > t[t != 0].abs().median(), t, 0.0) for n, t in tensors.items()}
         observation = replace(observation, update=replace(observation.update, tensors=pruned))
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert guess.facts == {"sites read": 0, "entries read": 0}
     assert guess.stopped.startswith("gave up")
 
 
 def test_hidden_layers_are_replaced_by_their_neighbours(watched, attack_named):
     observation, truth, _ = watched(model=MLP, threat={"shares": ["1.*", "7.*", "10.*"]})
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert [mask.tolist() for mask in guess.masks] == [mask.tolist() for mask in truth.masks[0]]
 
 
@@ -111,7 +108,7 @@ def test_refuses_with_the_reason(watched, attack_named):
     }
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)
 
 
 def test_dropout_inversion_keeps_partly_read_masks(watched, attack_named):

@@ -8,6 +8,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "r-gap"
 ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "tanh": nn.Tanh, "identity": nn.Identity}
@@ -28,10 +29,6 @@ def net(rate: float = 0.0, *, bias: bool = True, activation: str = "leaky", clas
         )
 
 
-def solve(attack_named, observation, **config):
-    return attack_named(NAME, **config)(observation, torch.Generator().manual_seed(0))
-
-
 @settings(max_examples=15, deadline=None)
 @given(
     rate=st.sampled_from([0.0, 0.25, 0.5]),
@@ -44,7 +41,7 @@ def test_recovers_image_label_and_masks(toy, attack_named, rate, bias, activatio
     assume(bias or classes > 2 or activation == "sigmoid")  # the others have twins, see below
     model = net(rate, bias=bias, activation=activation, classes=classes)
     observation, truth = toy(model, (1, 6, 6), 1, classes=classes, seed=seed)
-    guess = solve(attack_named, replace(observation, labels=None))
+    guess = solve(attack_named, NAME, replace(observation, labels=None))
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-9
@@ -58,7 +55,7 @@ def test_twins_of_two_classes_are_told_apart_by_the_pixel_range(toy, attack_name
     seen = set()
     for seed in range(12):
         observation, truth = toy(net(bias=False, classes=2), (1, 6, 6), 1, classes=2, seed=seed)
-        guess, image = solve(attack_named, observation), truth.batches[0].inputs
+        guess, image = solve(attack_named, NAME, observation), truth.batches[0].inputs
         assert guess.objective < 1e-9
         factor = float((guess.inputs * image).sum() / image.square().sum())
         torch.testing.assert_close(guess.inputs, factor * image, atol=1e-6, rtol=1e-6)
@@ -79,7 +76,7 @@ def test_dense_chains_with_dropout_everywhere(toy, attack_named, activation):
         layers = [nn.Flatten(), nn.Linear(12, 20, bias=False), act(), nn.Dropout(0.3)]
         layers += [nn.Linear(20, 16, bias=False), act(), nn.Dropout(0.5), nn.Linear(16, 4, bias=False)]
         observation, truth = toy(nn.Sequential(*layers), (3, 2, 2), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
     assert guess.facts["zero share"] == pytest.approx(
@@ -100,7 +97,7 @@ def test_dropout_between_convolutions_costs_rank_but_not_the_image(toy, attack_n
             nn.Linear(8 * 36, 4),
         )
     observation, truth = toy(model, (1, 6, 6), 1, seed=2)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-6, rtol=1e-6)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
 
@@ -109,13 +106,13 @@ def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
     with seeding.contained(1):
         model = nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(27, 8), nn.Tanh(), nn.Linear(8, 4))
     observation, truth = toy(model, (3, 3, 3), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     seen = truth.batches[0].inputs * truth.masks[0][0].view(1, 3, 3, 3)
     torch.testing.assert_close(guess.inputs, seen, atol=1e-10, rtol=1e-10)
 
 
 def test_too_few_equations_are_reported_and_the_image_is_grey(toy, attack_named):
-    guess = solve(attack_named, toy(net(stride=2), (1, 6, 6), 1)[0])
+    guess = solve(attack_named, NAME, toy(net(stride=2), (1, 6, 6), 1)[0])
     assert guess.stopped.startswith("gave up: '2' gives ")
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"] == 144
     assert not guess.inputs.any()
@@ -124,8 +121,8 @@ def test_too_few_equations_are_reported_and_the_image_is_grey(toy, attack_named)
 def test_without_dropout_the_extension_changes_no_bit(toy, attack_named):
     plain = net()
     without = nn.Sequential(*(module for module in plain if not isinstance(module, nn.Dropout)))
-    first = solve(attack_named, toy(plain, (1, 6, 6), 1)[0])
-    second = solve(attack_named, toy(without, (1, 6, 6), 1)[0])
+    first = solve(attack_named, NAME, toy(plain, (1, 6, 6), 1)[0])
+    second = solve(attack_named, NAME, toy(without, (1, 6, 6), 1)[0])
     assert torch.equal(first.inputs, second.inputs)
     assert first.masks is second.masks is None
 
@@ -134,12 +131,12 @@ def test_a_delta_of_one_step_is_a_gradient(toy, attack_named):
     observation, truth = toy(net(bias=False), (1, 6, 6), 1)
     scaled = {name: observation.learning_rate * tensor for name, tensor in observation.update.tensors.items()}
     delta = replace(observation, update=replace(observation.update, kind="delta", tensors=scaled))
-    torch.testing.assert_close(solve(attack_named, delta).inputs, truth.batches[0].inputs, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(solve(attack_named, NAME, delta).inputs, truth.batches[0].inputs, atol=1e-6, rtol=1e-6)
 
 
 def test_a_random_gradient_gives_nothing_better_than_grey(toy, attack_named, without_information):
     observation, truth = toy(net(0.25), (1, 6, 6), 1)
-    guess = solve(attack_named, without_information(observation))
+    guess = solve(attack_named, NAME, without_information(observation))
     image = truth.batches[0].inputs
     assert float((guess.inputs - image).square().mean()) > 0.9 * float(image.square().mean())
     assert guess.objective > 0.1
@@ -160,12 +157,12 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     }
     for reason, refused in cases.items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, refused)
+            solve(attack_named, NAME, refused)
     with pytest.raises(NotApplicable, match="144 unknowns, more than 'largest_system' = 100"):
-        solve(attack_named, observation, largest_system=100)
+        solve(attack_named, NAME, observation, largest_system=100)
 
 
 def test_it_leaves_observed_weights_and_update_alone(toy, attack_named, left_alone):
     observation, _ = toy(net(0.25), (1, 6, 6), 1)
     with left_alone(observation):
-        solve(attack_named, observation)
+        solve(attack_named, NAME, observation)

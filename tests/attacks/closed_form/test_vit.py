@@ -9,6 +9,7 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
 
 NAME = "closed-form-vit"
 CIFAR = {"name": "foolbox-samples", "collection": "cifar10"}
@@ -54,10 +55,6 @@ def build(kind: type[Transformer] = Transformer, **settings: object) -> Transfor
         return kind(**settings)
 
 
-def solve(attack_named, observation):
-    return attack_named(NAME)(observation, torch.Generator().manual_seed(0))
-
-
 @settings(max_examples=10, deadline=None)
 @given(
     patch=st.sampled_from([2, 3]),
@@ -69,7 +66,7 @@ def solve(attack_named, observation):
 def test_recovers_any_transformer_that_adds_learned_positions(toy, attack_named, patch, width, rate, linear, seed):
     model = build(patch=patch, width=width, rate=rate, linear=linear)
     observation, truth = toy(model, (2, 6, 6), 1, seed=seed)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert guess.objective < 1e-10
 
@@ -79,7 +76,7 @@ def test_recovers_any_transformer_that_adds_learned_positions(toy, attack_named,
 def test_real_images_come_back_exactly_without_labels(watched, attack_named, psnr_of, data, rate):
     knows = ("batch-size", "dropout-rates", "input-statistics")
     observation, truth, world = watched(data=data, model={"name": "vit-small", "dropout": rate}, knows=knows)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 110
     assert torch.equal(guess.labels, truth.batches[0].labels)
     assert guess.objective < 1e-6
@@ -89,7 +86,7 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
 def test_the_zeros_of_the_embedding_are_counted(watched, attack_named):
     observation, truth, _ = watched(data=CIFAR, model={"name": "vit-small", "dropout": 0.25})
     dropped = int((truth.masks[0][0] == 0).sum())
-    notes = " ".join(solve(attack_named, observation).notes)
+    notes = " ".join(solve(attack_named, NAME, observation).notes)
     assert f"{dropped} of 16640 embedding entries" in notes
     assert "condition number" in notes
 
@@ -106,7 +103,7 @@ def test_torchvision_transformer(toy, attack_named, channels):
             if isinstance(module, nn.Linear) and module.out_features == 4:
                 nn.init.normal_(module.weight, std=0.1)
     observation, truth = toy(model, (channels, 32, 32), 1)
-    guess = solve(attack_named, observation)
+    guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
 
 
@@ -117,7 +114,7 @@ class Repeat(nn.Module):
 
 def test_a_random_gradient_gives_nothing_better_than_grey(watched, attack_named, psnr_of, without_information):
     observation, truth, world = watched(data=CIFAR, model={"name": "vit-small"})
-    guess = solve(attack_named, without_information(observation))
+    guess = solve(attack_named, NAME, without_information(observation))
     grey = replace(guess, inputs=torch.zeros_like(guess.inputs))
     assert psnr_of(guess, truth, world.data.dataset.spec) < psnr_of(grey, truth, world.data.dataset.spec)
     assert guess.objective > 0.1
@@ -144,4 +141,4 @@ def refusals(toy, watched):
 def test_refuses_with_the_reason(toy, watched, attack_named):
     for reason, observation in refusals(toy, watched).items():
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack_named, observation)
+            solve(attack_named, NAME, observation)

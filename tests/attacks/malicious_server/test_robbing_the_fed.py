@@ -11,7 +11,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
 from fedsim.federation.client import local_training
-from fedsim.threat.victim import Victim
+from tests.attacks.solving import answer
 
 NAME = "robbing-the-fed"
 SHAPE = (3, 4, 4)
@@ -38,10 +38,6 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
 def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
     observation, truth = toy(model, SHAPE, batch_size, seed=seed)
     return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth
-
-
-def solve(attack, observation):
-    return attack(observation, torch.Generator().manual_seed(0))
 
 
 def exact(guess, inputs: torch.Tensor) -> torch.Tensor:
@@ -84,7 +80,7 @@ def test_recovers_exactly_the_examples_alone_in_their_bin(
     )
     model = crafted(attack, build(rate), seed)
     observation, truth = observed(toy, model, batch_size, seed)
-    guess = solve(attack, observation)
+    guess = answer(attack, observation)
     inputs = truth.batches[0].inputs
     assert exact(guess, inputs).tolist() == alone(bins_of(model, inputs, variant)).tolist()
     assert guess.inputs.shape == inputs.shape
@@ -101,7 +97,7 @@ def test_the_top_bin_is_read_too(toy, attack_named, variant):
         if places.count(3) == 1:
             break
     assert places.count(3) == 1
-    assert exact(solve(attack, observation), truth.batches[0].inputs)[places.index(3)]
+    assert exact(answer(attack, observation), truth.batches[0].inputs)[places.index(3)]
 
 
 def test_the_bins_are_equally_likely(attack_named):
@@ -132,7 +128,7 @@ def test_dropout_inside_the_block_loses_examples(toy, attack_named, variant):
     inputs, mask = truth.batches[0].inputs, truth.masks[0][0]
     places = bins_of(model, inputs, variant)
     single = alone(places)
-    found = exact(solve(attack, observation), inputs)
+    found = exact(answer(attack, observation), inputs)
     if variant == "sparse":
         kept = torch.tensor([bool(mask[i, place]) for i, place in enumerate(places)])
         assert found.tolist() == (single & kept).tolist()
@@ -149,7 +145,7 @@ def test_labels_follow_from_the_slope_of_the_loss(toy, attack_named):
             labels=observation.labels if "labels" in knows else None,
             batch_size=6 if "batch-size" in knows else None,
         )
-        guess = solve(attack, observation)
+        guess = answer(attack, observation)
         inputs, labels = truth.batches[0].inputs, truth.batches[0].labels
         assert exact(guess, inputs).all()
         order = torch.cdist(inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
@@ -170,7 +166,7 @@ def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_o
         attacks=[settings_],
         knows=knows,
     )
-    guess = solve(attack_named(**settings_), observation)
+    guess = answer(attack_named(**settings_), observation)
     if "batch-size" not in knows:
         missing = torch.zeros((16 - len(guess.inputs), 1, 28, 28))
         guess = replace(guess, inputs=torch.cat([guess.inputs, missing]), labels=torch.zeros(16, dtype=torch.long))
@@ -185,8 +181,8 @@ def test_one_step_of_fedavg_is_a_gradient_up_to_rounding(watched, attack_named, 
     observation, truth, world = watched(
         federation={"algorithm": "fedavg", "batch_size": 8}, threat={"server": "malicious"}, attacks=[settings_]
     )
-    guess = solve(attack_named(**settings_), observation)
-    single = alone(bins_of(world.models.new(), truth.batches[0].inputs, variant))
+    guess = answer(attack_named(**settings_), observation)
+    single = alone(bins_of(world.new_model(), truth.batches[0].inputs, variant))
     psnr = torch.tensor(psnr_of(guess, truth, world.data.dataset.spec))
     assert int(single.sum()) >= 6
     assert not ((psnr > 60) & ~single).any()
@@ -204,9 +200,9 @@ def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_name
     }
     dense_, sparse = {"name": NAME}, {"name": NAME, "variant": "sparse"}
     with pytest.raises(NotApplicable, match="3 local steps, .* variant 'sparse' needs no differences"):
-        solve(attack_named(**dense_), watched(**tables, attacks=[dense_])[0])
+        answer(attack_named(**dense_), watched(**tables, attacks=[dense_])[0])
     observation, truth, world = watched(**tables, attacks=[sparse])
-    guess = solve(attack_named(**sparse), observation)
+    guess = answer(attack_named(**sparse), observation)
     inputs = torch.cat([batch.inputs for batch in truth.batches])
     assert len(guess.inputs) == len(guess.labels) == len(inputs) == 12
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
@@ -225,7 +221,7 @@ def test_the_gain_changes_the_gradient_and_not_the_outputs(toy, attack_named, va
         outputs.append(observation.model(truth.batches[0].inputs))
         slopes.append(observation.update.tensors["0.1.weight"])
         single = alone(bins_of(observation.model, truth.batches[0].inputs, variant, gain))
-        assert exact(solve(attack, observation), truth.batches[0].inputs).tolist() == single.tolist()
+        assert exact(answer(attack, observation), truth.batches[0].inputs).tolist() == single.tolist()
     torch.testing.assert_close(*outputs)
     torch.testing.assert_close(slopes[0] * 50.0, slopes[1])
 
@@ -246,7 +242,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     truth = replay(world, entry).truth
     inputs = truth.batches[0].inputs
     attack = built.attacks[0].make("attack")
-    guess = solve(attack, observe(Victim(world, entry, truth), built.threat.knows))
+    guess = answer(attack, observe(world, entry, truth, built.threat.knows))
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
     single = alone(bins_of(world.models.new(), inputs, "dense"))
     assert len(inputs) == 8
@@ -258,7 +254,7 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
     settings_ = {"name": NAME, "bins": 2}
     tables = {"federation": {"batch_size": 12}, "threat": {"server": "malicious"}}
     observation, _, _ = watched(**tables, attacks=[settings_])
-    guess = solve(attack_named(**settings_), observation)
+    guess = answer(attack_named(**settings_), observation)
     assert guess.facts["bins hit"] == 2
     assert guess.facts["mixtures dropped"] == 2
     assert guess.stopped.startswith("gave up")
@@ -267,7 +263,7 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
 
 def test_facts_hold_the_expected_number(toy, attack_named):
     attack = attack_named(NAME, bins=100, range_tolerance=FAR)
-    guess = solve(attack, observed(toy, crafted(attack, dense(0.0)), 8)[0])
+    guess = answer(attack, observed(toy, crafted(attack, dense(0.0)), 8)[0])
     assert guess.facts["singly occupied bins expected"] == pytest.approx(8 * 0.99**7)
     assert guess.facts["examples returned"] <= guess.facts["bins hit"] <= 8
 
@@ -284,10 +280,10 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         (several, "3 local steps"),
     ):
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack, observation)
+            answer(attack, observation)
     hidden, _, _ = watched(threat={"server": "malicious", "shares": ("1.*",)}, attacks=[{"name": NAME}])
     with pytest.raises(NotApplicable, match="does not see the gradient of its imprint layer '0.1'"):
-        solve(attack, hidden)
+        answer(attack, hidden)
     nothing = torch.zeros((0, *SHAPE))
     for public, reason in (
         (nothing, "test set of these data is the training set"),
@@ -300,7 +296,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
 def test_a_random_gradient_shows_nothing(watched, attack_named, without_information):
     tables = {"federation": {"batch_size": 4}, "threat": {"server": "malicious"}, "attacks": [{"name": NAME}]}
     observation, _, world = watched(**tables)
-    guess = solve(attack_named(NAME), without_information(observation))
+    guess = answer(attack_named(NAME), without_information(observation))
     assert not guess.inputs.any()
     assert guess.stopped.startswith("gave up")
     update, _ = local_training(world, world.models.first_weights, 1, 0)

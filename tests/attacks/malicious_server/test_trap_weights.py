@@ -9,6 +9,7 @@ from torch import nn
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, ThreatModel
+from tests.attacks.solving import answer
 
 NAME = "trap-weights"
 SHAPE = (3, 4, 4)
@@ -38,10 +39,6 @@ def crafted(attack, model: nn.Module, seed: int = 0) -> nn.Module:
 def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
     observation, truth = toy(model, SHAPE, batch_size, seed=seed)
     return replace(observation, threat=ThreatModel(server="malicious", knows=observation.threat.knows)), truth
-
-
-def solve(attack, observation):
-    return attack(observation, torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize("scale", [0.95, 0.7])
@@ -91,7 +88,7 @@ def test_rows_with_exactly_one_active_example_are_exact(toy, attack_named, width
     for row in (active.sum(0) == 1).nonzero().flatten().tolist():
         own = inputs[int(active[:, row].nonzero())].flatten()
         torch.testing.assert_close(weight[row] / bias[row], own, atol=1e-8, rtol=1e-8)
-    guess = solve(attack, observation)
+    guess = answer(attack, observation)
     assert guess.inputs.shape == inputs.shape
     assert guess.facts["rows that fired"] <= int(active.any(0).sum())
 
@@ -113,7 +110,7 @@ def test_real_images_come_back_when_a_row_holds_them_alone(watched, attack_named
     if rate:
         active &= truth.masks[0][0].bool()
     single = active[:, active.sum(0) == 1].any(1)
-    guess = solve(attack_named(NAME), observation)
+    guess = answer(attack_named(NAME), observation)
     if not knows:  # without a batch size, as many guesses as there seem to be examples
         more = torch.cat([guess.inputs, torch.zeros_like(inputs)])
         guess = replace(guess, inputs=more, labels=torch.zeros(len(more), dtype=torch.long))
@@ -161,7 +158,7 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
         (replace(observation, local_steps=3), "3 local steps"),
     ):
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack, changed)
+            answer(attack, changed)
     tables = {"model": RELU_MLP, "attacks": [{"name": NAME}]}
     for shares, reason in (
         (("4.*",), "no linear layer"),
@@ -169,12 +166,12 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     ):
         hidden, _, _ = watched(**tables, threat={"server": "malicious", "shares": shares})
         with pytest.raises(NotApplicable, match=reason):
-            solve(attack, hidden)
+            answer(attack, hidden)
 
 
 def test_a_random_gradient_shows_nothing(watched, attack_named, psnr_of, without_information):
     tables = {"model": RELU_MLP, "federation": {"batch_size": 4}, "attacks": [{"name": NAME}]}
     observation, truth, world = watched(**tables, threat={"server": "malicious"})
-    guess = solve(attack_named(NAME), without_information(observation))
+    guess = answer(attack_named(NAME), without_information(observation))
     assert guess.facts["examples seen in several rows"] == 0
     assert max(psnr_of(guess, truth, world.data.dataset.spec)) < 20
