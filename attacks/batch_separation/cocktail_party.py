@@ -75,7 +75,9 @@ class _Space(NamedTuple):
 
 
 @final
-@attack("cocktail-party", summary="coarse images of large batches, by unmixing (CPA)", paper="2209.05578")
+@attack(
+    "cocktail-party", summary="coarse images of large batches, by unmixing (CPA)", paper="2209.05578", aliases=("cpa",)
+)
 class CocktailParty(Attack[CocktailPartyConfig]):
     """Independent components of the first weight gradient's row space."""
 

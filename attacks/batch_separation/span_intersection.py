@@ -63,7 +63,9 @@ class _Found(NamedTuple):
 
 
 @final
-@attack("span-intersection", summary="exact batches without dropout, from the spans of two layers", paper="2606.18312")
+@attack(
+    "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
+)
 class SpanIntersection(Attack[SpanIntersectionConfig]):
     """Points of the first layer's row space that the second layer's row space confirms."""
 

@@ -76,7 +76,12 @@ class _Atoms(NamedTuple):
 
 
 @final
-@attack("sparse-dictionary", summary="exact batches from zeros of dropout or ReLU (SPEAR++)", paper="2510.24200")
+@attack(
+    "sparse-dictionary",
+    summary="exact batches from zeros of dropout or ReLU (SPEAR++)",
+    paper="2510.24200",
+    aliases=("spear++",),
+)
 class SparseDictionary(Attack[SparseDictionaryConfig]):
     """Sparsest basis of the column space of the first weight gradient."""
 

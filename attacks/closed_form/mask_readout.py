@@ -33,7 +33,7 @@ class MaskReadoutConfig(Config):
 
 
 @final
-@attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", paper="2208.06163")
+@attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", related="2208.06163")
 class MaskReadout(Attack[MaskReadoutConfig]):
     """Masks without images."""
 

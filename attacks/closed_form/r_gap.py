@@ -35,7 +35,9 @@ class RGapConfig(RecursionConfig):
 
 
 @final
-@attack("r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733")
+@attack(
+    "r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733", aliases=("rgap",)
+)
 class RGap(Attack[RGapConfig]):
     """Least squares of weight and gradient constraints."""
 

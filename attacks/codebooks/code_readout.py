@@ -44,7 +44,7 @@ class CodeReadoutConfig(Config):
 
 
 @final
-@attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", paper="2310.17230")
+@attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", related="2310.17230")
 class CodeReadout(Attack[CodeReadoutConfig]):
     """A set of codes for every codebook, and images that use them."""
 

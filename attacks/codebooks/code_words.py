@@ -38,7 +38,7 @@ class CodeWordsConfig(Config):
 
 
 @final
-@attack("code-words", summary="the set of a batch's words, from the codes that fired", paper="2310.17230")
+@attack("code-words", summary="the set of a batch's words, from the codes that fired", related="2310.17230")
 class CodeWords(Attack[CodeWordsConfig]):
     """Tests every token against the codes that fired."""
 

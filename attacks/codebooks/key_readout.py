@@ -64,7 +64,7 @@ class _Read:
 
 
 @final
-@attack("key-readout", summary="keys that were read, the encoder's output, images", paper="2207.11240")
+@attack("key-readout", summary="keys that were read, the encoder's output, images", related="2207.11240")
 class KeyReadout(Attack[KeyReadoutConfig]):
     """Cells, labels, outputs of the encoder and images of one step on a key-value bottleneck."""
 

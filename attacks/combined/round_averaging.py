@@ -39,7 +39,7 @@ class RoundAveragingConfig(Config):
 
 
 @final
-@attack("round-averaging", summary="averages noise over rounds of the same batch, then attacks", paper="1906.08935")
+@attack("round-averaging", summary="averages noise over rounds of the same batch, then attacks", related="1906.08935")
 class RoundAveraging(Attack[RoundAveragingConfig]):
     """A mean in front of another attack."""
 

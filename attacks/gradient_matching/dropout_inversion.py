@@ -53,7 +53,12 @@ class DropoutInversionConfig(MatchingConfig):
 
 
 @final
-@attack("dropout-inversion", summary="optimises dropout masks jointly with the data (DIA)", paper="2208.06163")
+@attack(
+    "dropout-inversion",
+    summary="optimises dropout masks jointly with the data (DIA)",
+    paper="2208.06163",
+    aliases=("dia",),
+)
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     """Forward passes with the masks being optimised; without dropout it falls back to IG."""
 

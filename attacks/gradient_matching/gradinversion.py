@@ -67,7 +67,12 @@ class GradInversionConfig(MatchingConfig):
 
 
 @final
-@attack("gradinversion", summary="squared distance, image priors and group consistency", paper="2104.07586")
+@attack(
+    "gradinversion",
+    summary="squared distance, image priors and group consistency",
+    paper="2104.07586",
+    aliases=("see-through-gradients",),
+)
 class GradInversion(MatchingAttack[GradInversionConfig]):
     """Seeds are rows of one computation, so each sees the others."""
 

@@ -22,7 +22,9 @@ class InvertingGradientsConfig(MatchingConfig):
 
 
 @final
-@attack("inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053")
+@attack(
+    "inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053", aliases=("ig",)
+)
 class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
     """Forward passes in evaluation mode."""
 

@@ -45,7 +45,7 @@ class NoiseInversionConfig(MatchingConfig):
 
 
 @final
-@attack("noise-inversion", summary="optimises noise inside the model jointly with the data", paper="2108.04725")
+@attack("noise-inversion", summary="optimises noise inside the model jointly with the data", related="2108.04725")
 class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     """Replaces what modules of noise return by unknowns."""
 

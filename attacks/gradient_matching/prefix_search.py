@@ -42,7 +42,7 @@ class PrefixSearchConfig(MatchingConfig):
 
 
 @final
-@attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", paper="2206.13140")
+@attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", related="2206.13140")
 class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     """One integer a cut, then images."""
 

@@ -22,7 +22,12 @@ class WiigConfig(MatchingConfig):
 
 
 @final
-@attack("wiig", summary="gradient matching with the true dropout masks (upper reference)", paper="2208.06163")
+@attack(
+    "wiig",
+    summary="gradient matching with the true dropout masks (upper reference)",
+    paper="2208.06163",
+    aliases=("well-informed-ig",),
+)
 class Wiig(MatchingAttack[WiigConfig]):
     """Forward passes with the granted masks."""
 

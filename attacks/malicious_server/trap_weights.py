@@ -64,7 +64,12 @@ class TrapWeightsConfig(Config):
 
 
 @final
-@attack("trap-weights", summary="malicious server: first-layer weights that fire seldom", paper="2112.02918")
+@attack(
+    "trap-weights",
+    summary="malicious server: first-layer weights that fire seldom",
+    paper="2112.02918",
+    aliases=("curious-abandon-honesty",),
+)
 class TrapWeights(Attack[TrapWeightsConfig]):
     """Closed form of every row of a first layer whose weights the server chose."""
 

@@ -25,7 +25,12 @@ class LossThresholdConfig(Config):
 
 
 @final
-@membership("loss-threshold", summary="examples with a small loss are members; the simplest attack", paper="1709.01604")
+@membership(
+    "loss-threshold",
+    summary="examples with a small loss are members; the simplest attack",
+    paper="1709.01604",
+    aliases=("yeom",),
+)
 class LossThreshold(MembershipAttack[LossThresholdConfig]):
     """Scores by the final model's loss."""
 

@@ -66,7 +66,7 @@ class CutmixInversionConfig(MultiStepConfig):
 
 
 @final
-@attack("cutmix-inversion", summary="searches CutMix's boxes and partners with the data", paper="1905.04899")
+@attack("cutmix-inversion", summary="searches CutMix's boxes and partners with the data", related="1905.04899")
 class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     """Gradient matching through composites, one local step or several."""
 

@@ -44,7 +44,7 @@ class LabelSharesConfig(Config):
 
 
 @final
-@attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", paper="2001.02610")
+@attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", related="2001.02610")
 class LabelShares(Attack[LabelSharesConfig]):
     """Exact attacks with labels that may be shared, and composites taken apart."""
 

@@ -44,7 +44,7 @@ class MixupInversionConfig(MatchingConfig):
 
 
 @final
-@attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", paper="1710.09412")
+@attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", related="1710.09412")
 class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     """One search a permutation; the settings' trials count for each."""
 

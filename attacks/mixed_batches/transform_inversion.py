@@ -36,7 +36,7 @@ class TransformInversionConfig(MatchingConfig):
 
 
 @final
-@attack("transform-inversion", summary="matches gradients through the known input transforms", paper="2011.12505")
+@attack("transform-inversion", summary="matches gradients through the known input transforms", related="2011.12505")
 class TransformInversion(HypothesesAttack[TransformInversionConfig]):
     """One search a policy; the settings' trials count for each."""
 

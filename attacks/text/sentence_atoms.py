@@ -71,7 +71,7 @@ class Fit:
 
 
 @final
-@attack("sentence-atoms", summary="sparse fit of candidate sentences' gradients", paper="2603.16761")
+@attack("sentence-atoms", summary="sparse fit of candidate sentences' gradients", paper="2603.16761", aliases=("somp",))
 class SentenceAtoms(Attack[SentenceAtomsConfig]):
     """Grows candidates, then fits."""
 

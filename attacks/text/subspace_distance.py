@@ -45,7 +45,12 @@ class SubspaceDistanceConfig(Config):
 
 
 @final
-@attack("subspace-distance", summary="sentences closest to two attention spans, through noise", paper="2606.18312")
+@attack(
+    "subspace-distance",
+    summary="sentences closest to two attention spans, through noise",
+    paper="2606.18312",
+    aliases=("tiger",),
+)
 class SubspaceDistance(Attack[SubspaceDistanceConfig]):
     """Ranks tokens, then prefixes, then whole sentences."""
 

@@ -29,7 +29,9 @@ class PruningConfig(SupportConfig):
 
 
 @final
-@defense("pruning", summary="sends the entries of largest absolute value (top-k)", paper="1906.08935")
+@defense(
+    "pruning", summary="sends the entries of largest absolute value (top-k)", related="1906.08935", aliases=("top-k",)
+)
 class Pruning(TensorDefense[PruningConfig]):
     """Keeps exactly k entries, also where several are equal."""
 

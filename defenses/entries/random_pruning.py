@@ -22,7 +22,9 @@ class RandomPruningConfig(SupportConfig):
 
 
 @final
-@defense("random-pruning", summary="sends entries drawn at random (random-k)", paper="1809.07599")
+@defense(
+    "random-pruning", summary="sends entries drawn at random (random-k)", paper="1809.07599", aliases=("random-k",)
+)
 class RandomPruning(TensorDefense[RandomPruningConfig]):
     """Keeps exactly k entries."""
 

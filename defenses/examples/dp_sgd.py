@@ -42,7 +42,12 @@ class DpSgdConfig(Budget):
 
 
 @final
-@defense("dp-sgd", summary="clips each example's gradient and adds noise, with an epsilon", paper="1607.00133")
+@defense(
+    "dp-sgd",
+    summary="clips each example's gradient and adds noise, with an epsilon",
+    paper="1607.00133",
+    aliases=("dpsgd",),
+)
 class DpSgd(Defense[DpSgdConfig]):
     """Record-level differential privacy of one client's training, against the server too."""
 

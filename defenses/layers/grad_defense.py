@@ -31,7 +31,7 @@ class GradDefenseConfig(Config):
 
 
 @final
-@defense("grad-defense", summary="noise on random slices of equal sensitivity (GradDefense)")
+@defense("grad-defense", summary="noise on random slices of equal sensitivity (GradDefense)", aliases=("graddefense",))
 class GradDefense(Defense[GradDefenseConfig]):
     """One more backward pass a tensor, at every local step."""
 

@@ -30,7 +30,7 @@ class GradientNoiseConfig(TensorConfig):
 
 
 @final
-@defense("gradient-noise", summary="independent noise on every entry of a gradient or update", paper="1906.08935")
+@defense("gradient-noise", summary="independent noise on every entry of a gradient or update", related="1906.08935")
 class GradientNoise(TensorDefense[GradientNoiseConfig]):
     """Adds fresh noise to the gradient of every local step, or once to the update."""
 

@@ -26,7 +26,7 @@ class SignConfig(TensorConfig):
 
 
 @final
-@defense("sign", summary="sends the sign of every entry (signSGD)", paper="1802.04434")
+@defense("sign", summary="sends the sign of every entry (signSGD)", paper="1802.04434", aliases=("signsgd",))
 class Sign(TensorDefense[SignConfig]):
     """Deterministic, so that the same gradient is sent the same."""
 

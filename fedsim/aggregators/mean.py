@@ -24,7 +24,7 @@ class MeanConfig(Config):
 
 
 @final
-@aggregator("mean", summary="mean of the updates, as in FedAvg and FedSGD", paper="1602.05629")
+@aggregator("mean", summary="mean of the updates, as in FedAvg and FedSGD", paper="1602.05629", aliases=("fedavg",))
 class Mean(Aggregator[MeanConfig]):
     """A running sum in the dtype of the updates, divided once: memory of one vector for any number of clients.
 

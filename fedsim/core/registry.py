@@ -58,9 +58,11 @@ class Method:
     Attributes:
         make: class (called with its config) or function (called with its config and what its kind needs).
         config: the pydantic class of its settings.
-        paper: arXiv id or citation, empty when there is none.
+        paper: arXiv id or citation of the method itself, empty when there is none.
         extra: the optional extra of the distribution that it needs, if any.
         hook: where a component plugs in; None for other kinds.
+        related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
+        aliases: other names that find it, as those of papers.
     """
 
     kind: Kind
@@ -72,6 +74,8 @@ class Method:
     make: Callable[..., Any]
     config: type[Config]
     module: str
+    related: str = ""
+    aliases: tuple[str, ...] = ()
 
     @property
     def doc(self) -> str:
@@ -84,30 +88,67 @@ _marked: list[Callable[..., Any]] = []
 
 
 def _register(
-    kind: Kind, name: str, summary: str, paper: str, extra: str | None, hook: Hook | None
+    kind: Kind,
+    name: str,
+    summary: str,
+    paper: str,
+    extra: str | None,
+    hook: Hook | None,
+    related: str,
+    aliases: Sequence[str],
 ) -> Callable[[F], F]:
     def decorate(make: F) -> F:
-        known = _methods.get((kind, name))
-        if known is not None and known.module != make.__module__:
-            raise FedsimError(f"two {kind}s are called '{name}': {known.module} and {make.__module__}. Rename one.")
-        _methods[kind, name] = Method(kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__)
+        for own in (name, *aliases):
+            known = _methods.get((kind, own)) or _by_alias(kind, own)
+            if known is not None and (known.module, known.name) != (make.__module__, name):
+                raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
+        _methods[kind, name] = Method(
+            kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__, related, tuple(aliases)
+        )
         return make
 
     return decorate
 
 
-def attack(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def _by_alias(kind: Kind, name: str) -> Method | None:
+    return next((own for (k, _), own in _methods.items() if k == kind and name in own.aliases), None)
+
+
+def attack(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register an attack: a final subclass of `fedsim.core.hooks.Attack`."""
-    return _register("attack", name, summary, paper, extra, None)
+    return _register("attack", name, summary, paper, extra, None, related, aliases)
 
 
-def defense(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def defense(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
-    return _register("defense", name, summary, paper, extra, None)
+    return _register("defense", name, summary, paper, extra, None, related, aliases)
 
 
 def component(
-    name: str, *, hook: str | None = None, summary: str, paper: str = "", extra: str | None = None
+    name: str,
+    *,
+    hook: str | None = None,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
 ) -> Callable[[F], F]:
     """Register a component: a final subclass of one of `fedsim.core.hooks.KINDS_OF_COMPONENTS`.
 
@@ -120,29 +161,61 @@ def component(
 
     def decorate(make: F) -> F:
         own = _hook_of(name, make, hook)
-        return _register("component", name, summary, paper, extra, own)(make)
+        return _register("component", name, summary, paper, extra, own, related, aliases)(make)
 
     return decorate
 
 
-def aggregator(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def aggregator(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register an aggregator: a final subclass of `fedsim.core.hooks.Aggregator`."""
-    return _register("aggregator", name, summary, paper, extra, None)
+    return _register("aggregator", name, summary, paper, extra, None, related, aliases)
 
 
-def membership(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def membership(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register a membership attack: a final subclass of `fedsim.core.hooks.MembershipAttack`."""
-    return _register("membership", name, summary, paper, extra, None)
+    return _register("membership", name, summary, paper, extra, None, related, aliases)
 
 
-def dataset(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def dataset(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register a data set: ``function(config) -> Dataset``."""
-    return _register("dataset", name, summary, paper, extra, None)
+    return _register("dataset", name, summary, paper, extra, None, related, aliases)
 
 
-def model(name: str, *, summary: str, paper: str = "", extra: str | None = None) -> Callable[[F], F]:
+def model(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
     """Register a model family: ``function(config, spec) -> nn.Module``."""
-    return _register("model", name, summary, paper, extra, None)
+    return _register("model", name, summary, paper, extra, None, related, aliases)
 
 
 def for_scenarios(function: F) -> F:
@@ -173,7 +246,7 @@ def methods(kind: Kind) -> dict[str, Method]:
 
 
 def get(kind: Kind, name: str) -> Method:
-    """Return one method.
+    """Return one method, by its name or an alias.
 
     ``package.module:function`` names a data set or model of the user's own.
 
@@ -183,21 +256,24 @@ def get(kind: Kind, name: str) -> Method:
     if ":" in name and kind in ("dataset", "model"):
         return _foreign(kind, name)
     known = methods(kind)
-    if name not in known:
-        raise FedsimError(f"there is no {kind} '{name}'.{nearest(name, known)}")
-    return known[name]
+    found = known.get(name) or _by_alias(kind, name)
+    if found is None:
+        names = (own for method in known.values() for own in (method.name, *method.aliases))
+        raise FedsimError(f"there is no {kind} '{name}'.{nearest(name, names)}")
+    return found
 
 
 def find(name: str) -> list[Method]:
-    """Return the methods of any kind with this name (a name may be used by two kinds).
+    """Return the methods of any kind with this name or alias (a name may be used by two kinds).
 
     Raises:
         FedsimError: no kind has it.
     """
     everything = [method for kind in KINDS for method in methods(kind).values()]
-    found = [method for method in everything if method.name == name]
+    found = [method for method in everything if name in (method.name, *method.aliases)]
     if not found:
-        raise FedsimError(f"there is no method '{name}'.{nearest(name, (m.name for m in everything))}")
+        names = {own for method in everything for own in (method.name, *method.aliases)}
+        raise FedsimError(f"there is no method '{name}'.{nearest(name, names)}")
     return found
 
 

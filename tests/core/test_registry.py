@@ -114,6 +114,41 @@ def test_a_misspelt_name_is_answered_with_the_nearest() -> None:
         registry.get("attack", "dropout-inversoin")
 
 
+@pytest.mark.parametrize(
+    ("kind", "alias", "name"),
+    [
+        ("attack", "dia", "dropout-inversion"),
+        ("attack", "spear++", "sparse-dictionary"),
+        ("attack", "ig", "inverting-gradients"),
+        ("defense", "signsgd", "sign"),
+    ],
+)
+def test_the_name_of_a_paper_finds_the_method(kind: registry.Kind, alias: str, name: str) -> None:
+    assert registry.get(kind, alias) is registry.get(kind, name)
+    assert registry.find(alias) == registry.find(name)
+    assert alias not in registry.methods(kind)
+
+
+def test_an_alias_is_known_to_nobody_else() -> None:
+    names = [(m.kind, own) for kind in registry.KINDS for m in registry.methods(kind).values()
+             for own in (m.name, *m.aliases)]  # fmt: skip
+    assert len(set(names)) == len(names)
+    with registry.temporary():
+        for clash in ({"name": "dia"}, {"name": "own", "aliases": ("wiig",)}, {"name": "own", "aliases": ("dia",)}):
+            name, aliases = str(clash["name"]), tuple(clash.get("aliases", ()))
+            with pytest.raises(FedsimError, match="two attacks are called '(dia|wiig)'"):
+                registry.attack(name, summary="clashes", aliases=aliases)(Nothing)
+    with pytest.raises(FedsimError, match="no attack 'spear\\+'. Did you mean 'spear"):
+        registry.get("attack", "spear+")
+
+
+def test_a_paper_of_others_is_no_method_s_own() -> None:
+    averaging = registry.get("attack", "round-averaging")
+    assert (averaging.paper, averaging.related) == ("", "1906.08935")
+    every = [method for kind in registry.KINDS for method in registry.methods(kind).values()]
+    assert not [method.name for method in every if method.paper and method.related]
+
+
 def test_a_function_of_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_models.py").write_text(
         "from torch import nn\ndef tiny(spec, width):\n    return nn.Linear(width, spec.classes)\nbroken = 1 \n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypedDict
 
 import typer
 from rich.table import Table
@@ -43,23 +43,46 @@ def list_(
     for heading in ("group", "name", "paper", "summary"):
         table.add_column(heading, overflow="fold")
     for entry in entries:
-        table.add_row(*(Text(entry[key]) for key in ("group", "name", "paper", "summary")))
+        name = " ".join((str(entry["name"]), *(f"({alias})" for alias in entry["aliases"])))
+        table.add_row(*map(Text, (entry["group"], name, entry["paper"], entry["summary"])))
     screen.print(table)
 
 
-def _entries(group: str) -> list[dict[str, str]]:
+class _Entry(TypedDict):
+    """One line of the list; `related` is a paper that is not the method's own."""
+
+    group: str
+    name: str
+    summary: str
+    paper: str
+    related: str
+    hook: str
+    aliases: list[str]
+
+
+def _entries(group: str) -> list[_Entry]:
     if group == "scenarios":
         return _scenarios()
     return [
-        {"group": group, "name": m.name, "summary": m.summary, "paper": m.paper, "hook": m.hook or ""}
+        _Entry(
+            group=group,
+            name=m.name,
+            summary=m.summary,
+            paper=m.paper,
+            related=m.related,
+            hook=m.hook or "",
+            aliases=list(m.aliases),
+        )
         for m in registry.methods(_KINDS[group]).values()
     ]
 
 
-def _scenarios() -> list[dict[str, str]]:
-    found: list[dict[str, str]] = []
+def _scenarios() -> list[_Entry]:
+    found: list[_Entry] = []
     for path in sorted(Path("scenarios").glob("*.toml")):
-        found.append({"group": "scenarios", "name": str(path), "summary": _title(path), "paper": "", "hook": ""})
+        found.append(
+            _Entry(group="scenarios", name=str(path), summary=_title(path), paper="", related="", hook="", aliases=[])
+        )
     return found
 
 

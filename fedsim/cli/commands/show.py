@@ -19,6 +19,8 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
     for method in registry.find(name):
         where = f"{method.kind}, hook {method.hook}" if method.hook else method.kind
         say(f"{method.name} ({where}): {method.summary}\n\n{method.doc}\n")
+        for heading, told in _origin(method):
+            say(f"{heading}: {told}")
         if method.extra:
             say(f"Needs the extra '{method.extra}': pip install 'fedsim-privacy[{method.extra}]'\n")
         table = Table(box=None, pad_edge=False)
@@ -27,6 +29,16 @@ def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` na
         for row in _settings(method):
             table.add_row(*map(Text, row))
         screen.print(table)
+
+
+def _origin(method: registry.Method) -> list[tuple[str, str]]:
+    """Other names and papers of a method, those that there are."""
+    origin = [
+        ("Also called", ", ".join(method.aliases)),
+        ("Paper", method.paper),
+        ("Related paper, of other authors", method.related),
+    ]
+    return [(heading, told) for heading, told in origin if told]
 
 
 def _settings(method: registry.Method) -> list[tuple[str, str, str, str]]:

@@ -81,7 +81,7 @@ class KeyValueBottleneckConfig(Config):
 
 
 @final
-@component(_NAME, summary="a frozen encoder looks up votes, which are trained", paper="2207.11240")
+@component(_NAME, summary="a frozen encoder looks up votes, which are trained", paper="2207.11240", aliases=("dkvb",))
 class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
     """Freezes a model up to a layer and puts a table of keys and values in place of the rest."""
 

@@ -182,7 +182,7 @@ def test_one_step_of_fedavg_is_a_gradient_up_to_rounding(watched, attack_named, 
         federation={"algorithm": "fedavg", "batch_size": 8}, threat={"server": "malicious"}, attacks=[settings_]
     )
     guess = answer(attack_named(**settings_), observation)
-    single = alone(bins_of(world.new_model(), truth.batches[0].inputs, variant))
+    single = alone(bins_of(world.models.new(), truth.batches[0].inputs, variant))
     psnr = torch.tensor(psnr_of(guess, truth, world.data.dataset.spec))
     assert int(single.sum()) >= 6
     assert not ((psnr > 60) & ~single).any()
