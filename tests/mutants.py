@@ -315,6 +315,10 @@ def measure(
             trials.append(_trial(file, source, mutant, *attempt(folder, tests, limit)))
             if trials[-1].outcome == "survived":
                 print(f"survived: {mutant.operator} at {file}:{mutant.line}\n{trials[-1].diff}", flush=True)
+    except KeyboardInterrupt:
+        if trials:
+            print(f"{HEADER}\n{Tally(file, tuple(tests), tuple(trials)).row()}", flush=True)
+        raise
     finally:
         target.write_text(source, encoding="utf-8")
     return Tally(file, tuple(tests), tuple(trials))

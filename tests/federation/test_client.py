@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from fedsim.core import seeding
 from fedsim.core.hooks import Defense, Here
 from fedsim.core.masks import recorded_masks
-from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
+from fedsim.core.types import Batch, Config, Memory, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from tests.conftest import Counting
 
 Build = Callable[..., Scenario]
 
@@ -47,6 +48,17 @@ def test_fedavg_equals_a_plain_training_loop(scenario: Build, ours: dict[str, fl
     expected = oracle(world, **theirs)
     for parameter, delta in update.tensors.items():
         assert torch.allclose(world.models.first_weights[parameter] - delta, expected[parameter], atol=1e-6)
+
+
+def test_what_a_client_remembers_is_written_where_the_caller_says(scenario: Build, counting: type[Counting]) -> None:
+    world = worlds.build(scenario(defenses=[{"name": "counting"}]))
+    memory: Memory = {}
+    for round_ in (1, 2):
+        local_training(world, world.first_weights, round_, 0, memory)
+    assert int(memory["defense 0"]["rounds"]) == 2
+    forgotten, _ = local_training(world, world.first_weights, 1, 0)
+    assert forgotten.tensors.keys() == world.parameters.keys()
+    assert int(memory["defense 0"]["rounds"]) == 2
 
 
 def test_terms_of_the_loss_are_added_to_it(scenario: Build) -> None:

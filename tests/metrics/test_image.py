@@ -170,3 +170,11 @@ def test_another_shape_is_named():
     batch = Batch(torch.zeros(1, 1, 12, 12), torch.tensor([0]))
     with pytest.raises(FedsimError, match=r"\(1, 8, 8\), expected \(1, 12, 12\)"):
         score_items(guess(torch.zeros(1, 1, 8, 8), torch.tensor([0])), batch, GREY)
+
+
+def test_ssim_needs_three_pixels_a_side() -> None:
+    least = torch.rand(1, 1, 3, 3, generator=torch.Generator().manual_seed(1))
+    assert float(ssim(least, least)) == pytest.approx(1.0)
+    for shape in ((1, 1, 2, 3), (1, 1, 3, 2), (1, 3, 3)):
+        with pytest.raises(FedsimError, match="at least 3 x 3 pixels"):
+            ssim(torch.zeros(shape), torch.zeros(shape))

@@ -165,3 +165,9 @@ def test_guarantees_of_different_kinds_do_not_add_up() -> None:
 
 def test_the_orders_are_those_of_opacus_and_a_few_large_ones() -> None:
     assert (*RDPAccountant.DEFAULT_ALPHAS, 128.0, 256.0, 512.0) == ORDERS
+
+
+def test_a_delta_that_the_mechanism_reaches_anyway_costs_no_epsilon() -> None:
+    reached = gaussian_delta(1.0, 0.0)
+    assert gaussian_epsilon(1.0, reached) == gaussian_epsilon(1.0, reached + 0.05) == 0.0
+    assert gaussian_epsilon(1.0, reached - 0.05) > 0.0

@@ -55,6 +55,13 @@ def test_how_far_it_may_be_off_grows_with_the_update(scenario: Build) -> None:
     assert not replay(world, moved(entry, 5e-3)).matches
 
 
+def test_an_update_of_zeros_is_repeated_too(scenario: Build) -> None:
+    step = {"algorithm": "fedavg", "local_steps": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-30}}
+    world, entry = observed(scenario(federation={"engine": "vectorized", "batch_size": 2, **step}))
+    assert not any(bool(tensor.any()) for tensor in entry.update.tensors.values())
+    assert replay(world, entry).matches
+
+
 def test_a_client_that_remembers_is_followed_through_its_earlier_rounds(
     scenario: Build, counting: type[Counting]
 ) -> None:
