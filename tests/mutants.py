@@ -221,13 +221,12 @@ def tests_of(file: str, table: dict[str, list[str]]) -> list[str]:
 
 def copy_project(folder: Path) -> None:
     """Copy what git knows of the working tree, with what is not committed yet."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    for name in filter(None, set(listed.stdout.split("\0"))):
+    listing = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(listing, check=True, capture_output=True, text=True).stdout
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise Mistake("this folder is no checkout of git, which says what to copy; run git init in it") from error
+    for name in filter(None, set(listed.split("\0"))):
         if Path(name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(name, folder / name)
@@ -334,7 +333,7 @@ def main(arguments: Sequence[str]) -> int:
     """Measure the named files; return 2 for a user's mistake."""
     parser = argparse.ArgumentParser(prog="mutants", description=__doc__)
     parser.add_argument("files", nargs="+", help="source files, from this folder on")
-    parser.add_argument("--sample", type=int, help="places to change, one change each; all changes without it")
+    parser.add_argument("--sample", type=_positive, help="places to change, one change each; all changes without it")
     parser.add_argument("--seed", type=int, default=0, help="seed of the sample")
     parser.add_argument("--limit", type=float, help="seconds of a mutant; by default some times what its tests take")
     parser.add_argument("--json", type=Path, help="file for the results")
@@ -355,8 +354,16 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text!r}")
+    return int(text)
+
+
 def _measure_all(options: argparse.Namespace) -> list[Tally]:
     settings = tomllib.loads(Path("pyproject.toml").read_text(encoding="utf-8")).get("tool", {}).get("mutants", {})
+    if options.json and not options.json.absolute().parent.is_dir():
+        raise Mistake(f"there is no folder {str(options.json.parent)!r} for the results; make it, or change JSON")
     tests = {file: tests_of(file, settings.get("tests", {})) for file in options.files}
     if "prepare" in settings:
         runpy.run_path(settings["prepare"])["prepare"]()

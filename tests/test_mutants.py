@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,17 +161,25 @@ def test_a_test_that_fails_without_a_change_is_a_mistake(project: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "message"),
+    ("arguments", "message"),
     [
-        ("room/years.py", "there is no source file 'room/years.py'"),
-        ("room/__init__.py", "name them under [tool.mutants.tests]"),
+        (["room/years.py"], "there is no source file 'room/years.py'"),
+        (["room/__init__.py"], "name them under [tool.mutants.tests]"),
+        (["room/ages.py", "--sample", "0"], "expected a whole number from 1, got '0'"),
+        (["room/ages.py", "--json", "nowhere/out.json"], "there is no folder 'nowhere'"),
     ],
 )
-def test_says_what_is_missing(project: Path, file: str, message: str) -> None:
-    code, _, err = run(project, file)
+def test_says_what_is_missing(project: Path, arguments: list[str], message: str) -> None:
+    code, _, err = run(project, *arguments)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_a_folder_without_git_is_a_mistake(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    code, _, err = run(project, "room/ages.py")
+    assert (code, err) == (2, "this folder is no checkout of git, which says what to copy; run git init in it\n")
 
 
 def test_a_table_names_tests_that_live_elsewhere(project: Path) -> None:
