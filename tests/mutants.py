@@ -57,6 +57,7 @@ NAMES = (
 _DECLARING = ("dataclass", "overload", "final", "override")  # decorators that state what no run shows
 _LIMIT_BASE, _LIMIT_TIMES = 10.0, 4.0  # a mutant's time: seconds beside so many times what the unchanged file takes
 _POLL = 0.02
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Mistake(Exception):
@@ -237,10 +238,13 @@ def attempt(folder: Path, tests: Sequence[str], limit: float | None = None) -> t
     shutil.rmtree(folder / ".hypothesis", ignore_errors=True)  # what one mutant failed on is not tried on the next
     started = time.monotonic()
     sys.stdout.flush()
+    signal.pthread_sigmask(signal.SIG_BLOCK, _ENDING)  # else one between fork and try would leave the child alone
     child = os.fork()
     if child == 0:
         _become_pytest(folder, tests, writes_bytecode=limit is None)
     try:
+        os.setpgid(child, child)  # as the child does: whoever comes first
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         while True:
             done, status = os.waitpid(child, os.WNOHANG)
             seconds = time.monotonic() - started
@@ -258,6 +262,7 @@ def _become_pytest(folder: Path, tests: Sequence[str], *, writes_bytecode: bool)
     try:
         os.setpgid(0, 0)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _ENDING)
         os.chdir(folder)
         sys.path[0] = os.environ["PYTHONPATH"] = str(folder)
         sys.dont_write_bytecode = not writes_bytecode
@@ -338,7 +343,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--limit", type=float, help="seconds of a mutant; by default some times what its tests take")
     parser.add_argument("--json", type=Path, help="file for the results")
     options = parser.parse_args(arguments)
-    for name in (signal.SIGINT, signal.SIGTERM):  # also where a shell ignores Ctrl-C for its background jobs
+    for name in _ENDING:  # also where a shell ignores Ctrl-C for its background jobs
         signal.signal(name, signal.default_int_handler)
     try:
         tallies = _measure_all(options)

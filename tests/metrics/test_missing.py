@@ -8,7 +8,7 @@ import torch
 from fedsim.core.types import Batch, InputSpec, Reconstruction
 from fedsim.metrics.image import score_items
 from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import NO_LABEL, completed, filled
 
 GREY = InputSpec((1, 12, 12), 10, (0.13,), (0.31,))
 BATCH = Batch(torch.randn(3, 1, 12, 12, generator=torch.Generator().manual_seed(0)), torch.tensor([4, 5, 6]))
@@ -56,3 +56,17 @@ def test_a_missing_example_has_no_guessed_label_in_the_record():
     written = missing.model_dump()
     assert "guessed_label" not in written
     assert type(missing).model_validate(written) == missing
+
+
+def test_the_mark_of_no_label_is_no_label():
+    assert NO_LABEL < 0
+
+
+def test_rows_enough_stay_as_they_are():
+    assert torch.equal(filled(torch.ones(3, 2), 2, 0.0), torch.ones(3, 2))
+
+
+def test_masks_of_no_guess_stay_as_they_are():
+    masks = completed(guess([], masks=(torch.ones(4, 2),)), 3).masks
+    assert masks is not None
+    assert torch.equal(masks[0], torch.ones(4, 2))
