@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from fedsim.metrics import diagnosis as diagnosing
 from fedsim.metrics.diagnosis import diagnosis
 
 
@@ -19,6 +20,8 @@ def told(**changes: Any) -> str:
         ({"at_truth": 0.3, "objective": 0.2}, "even the true batch leaves an objective of 3.0e-01"),
         ({}, "the guess explains the gradient as well as the truth (1.0e-07)"),
         ({"facts": {"starts": 8, "starts that reached the lowest objective": 2}}, "2 of 8 starts reached"),
+        ({"facts": {"starts": 2, "starts that reached the lowest objective": 1}}, "1 of 2 starts reached"),
+        ({"objective": diagnosing._MATCHED, "at_truth": 0.0}, "the guess explains the gradient as well as the truth"),
         ({"facts": {"numerical rank": 3}}, "numerical rank 3 of the first gradient is below the batch size 4"),
         ({"facts": {"condition number": 1e6}}, "condition number 1.0e+06"),
         ({"wrong_labels": 2}, "2 of 4 labels are wrong"),
