@@ -6,7 +6,6 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -121,10 +120,10 @@ def run(
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
     folder = RunFolder(Path(out) if out is not None else _place(scenario, loaded))
-    earlier = folder.reopen() if resume else None
-    if earlier is None:
-        folder.create(overwrite=overwrite or resume)
-    try:
+    with folder.locked():
+        earlier = folder.reopen() if resume else None
+        if earlier is None:
+            folder.create(overwrite=overwrite or resume)
         with own_models.staying("code that the scenario names"):
             runner.run(
                 loaded,
@@ -134,11 +133,7 @@ def run(
                 earlier=earlier,
                 attackers=isolated if isolate else in_process,
             )
-    except FedsimError:
-        with suppress(OSError):
-            folder.path.rmdir()  # where nothing was found there is no run
-        raise
-    reports.build(folder.path)
+        reports.build(folder.path)
     return Run(folder.path)
 
 

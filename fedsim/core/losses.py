@@ -47,6 +47,7 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
     return each.view(-1, answers).mean(1)
 
 
+@torch.enable_grad()
 def is_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> bool:
     """Say whether a loss has the gradient of the cross-entropy, by trying it on random logits.
 

@@ -10,7 +10,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +107,20 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep others from working in this folder at the same time; it is made if need be.
+        """Keep others from working in this folder at the same time; it is made if need be, and goes if it stays empty.
 
         Raises:
             FedsimError: somebody works in it, or it cannot be written.
         """
+        is_new = not self.path.exists()
         self._make()
-        with locked(self.path, "another fedsim"):
-            yield
+        try:
+            with locked(self.path, "another fedsim"):
+                yield
+        finally:
+            if is_new:
+                with suppress(OSError):  # it is not empty: something was found
+                    self.path.rmdir()
 
     def write_record(self, record: RunRecord) -> None:
         """Write `record.json`."""

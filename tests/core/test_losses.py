@@ -81,6 +81,8 @@ SHAPES = [(1, 5), (3, 5), (2, 4, 5)]
 def test_cross_entropy_is_told_by_its_gradient(shape: tuple[int, ...]) -> None:
     assert is_cross_entropy(cross_entropy, shape)
     assert is_cross_entropy(lambda outputs, labels: cross_entropy(outputs, labels) + 7.0, shape)
+    with torch.no_grad():
+        assert is_cross_entropy(cross_entropy, shape)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

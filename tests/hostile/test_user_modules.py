@@ -113,7 +113,7 @@ def ran(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str = ""
         f"[federation]\nclients = 4\nbatch_size = 2\n{more}"
     )
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("sys.argv", ["fedsim", "run", str(path), "--out", "results/own"])
+    monkeypatch.setattr("sys.argv", ["fedsim", "run", str(path), "--trust", "--out", "results/own"])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     return ended.value.code

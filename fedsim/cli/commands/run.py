@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -78,10 +77,6 @@ def run(
         except KeyboardInterrupt:
             complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
             raise typer.Exit(130) from None
-        except FedsimError:
-            with suppress(OSError):
-                folder.path.rmdir()  # where nothing was found there is no run
-            raise
         page = report.build(folder.path)
     _show(record, page)
     if check:
