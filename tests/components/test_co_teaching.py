@@ -250,7 +250,7 @@ def test_clipping_and_training_together_are_refused_with_the_reason(scenario: Bu
     private = scenario(defenses=[{"name": "dp-sgd", "clip": 1.0, "noise_multiplier": 1.0}], **together)
     with pytest.raises(ScenarioError, match="the loss term CoTeaching is not clipped"):
         worlds.build(private).check()
-    with pytest.raises(FedsimError, match="no place for loss terms such as CoTeaching"):
+    with pytest.raises(FedsimError, match="no place for loss terms such as 'co-teaching'"):
         cohort.check(worlds.build(scenario(**{**together, "federation": {"batch_size": 8}})))
 
 

@@ -54,10 +54,10 @@ def test_what_a_client_remembers_is_written_where_the_caller_says(scenario: Buil
     world = worlds.build(scenario(defenses=[{"name": "counting"}]))
     memory: Memory = {}
     for round_ in (1, 2):
-        local_training(world, world.first_weights, round_, 0, memory)
+        local_training(world, world.models.first_weights, round_, 0, memory)
     assert int(memory["defense 0"]["rounds"]) == 2
-    forgotten, _ = local_training(world, world.first_weights, 1, 0)
-    assert forgotten.tensors.keys() == world.parameters.keys()
+    forgotten, _ = local_training(world, world.models.first_weights, 1, 0)
+    assert forgotten.tensors.keys() == world.models.parameters.keys()
     assert int(memory["defense 0"]["rounds"]) == 2
 
 
@@ -77,8 +77,10 @@ def test_terms_of_the_loss_are_added_to_it(scenario: Build) -> None:
     world = worlds.build(scenario(**tables))
     plain = worlds.build(scenario(**{**tables, "components": []}))
     one = {**tables, "components": [], "federation": {**tables["federation"], "local_steps": 1}}
-    first, both = (local_training(w, w.first_weights, 1, 0)[0].tensors for w in (worlds.build(scenario(**one)), plain))
-    pulled = local_training(world, world.first_weights, 1, 0)[0].tensors
+    first, both = (
+        local_training(w, w.models.first_weights, 1, 0)[0].tensors for w in (worlds.build(scenario(**one)), plain)
+    )
+    pulled = local_training(world, world.models.first_weights, 1, 0)[0].tensors
     for name, delta in pulled.items():
         # After the first step the distance is -delta of that step, so the pull takes mu * rate of it back.
         assert torch.allclose(delta, both[name] - mu * rate * first[name], atol=1e-6)  # rounding of float32 steps
@@ -120,8 +122,8 @@ def test_augmentations_make_the_batch_that_is_trained_on_and_the_private_one_is_
     }
     world = worlds.build(scenario(**tables))
     plain = worlds.build(scenario(**{**tables, "components": []}))
-    update, truth = local_training(world, world.first_weights, 1, 0)
-    before, untouched = local_training(plain, plain.first_weights, 1, 0)
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    before, untouched = local_training(plain, plain.models.first_weights, 1, 0)
     assert len(truth.batches) == len(truth.private) == len(truth.draws) == 4
     assert all(draws for draws in truth.draws)
     for own, private, theirs in zip(truth.batches, truth.private, untouched.batches, strict=True):

@@ -44,6 +44,8 @@ def folder(tmp_path: Path) -> Path:
     write_new("attack", "my-attack", tmp_path)
     write_new("defense", "my-defense", tmp_path)
     (tmp_path / "fedsim").rmdir()
+    for written in [*tmp_path.glob("*/*/my_*.py")]:  # outside a checkout there are no families
+        written.rename(written.parents[1] / written.name)
     for name in ("attacks", "defenses", "tests"):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "__init__.py").write_text('"""Somebody else\'s."""\n')
@@ -51,6 +53,7 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "statistics.py").write_text('raise SystemExit("not Python\'s own")\n')
     (tmp_path / "tests" / "own.py").write_text(
         "from fedsim.core import registry\n"
+        "@registry.for_scenarios\n"
         "def load():\n"
         "    return registry.get('dataset', 'digits').make(registry.get('dataset', 'digits').config())\n"
     )
@@ -58,6 +61,8 @@ def folder(tmp_path: Path) -> Path:
     (tmp_path / "attacks" / "nets.py").write_text(
         "from torch import nn\n"
         "from attacks._width import FACTOR\n"
+        "from fedsim.core.registry import for_scenarios\n"
+        "@for_scenarios\n"
         "def make(spec, width):\n"
         "    n = FACTOR * width\n"
         "    return nn.Sequential(nn.Flatten(), nn.Linear(64, n), nn.Sigmoid(), nn.Linear(n, spec.classes))\n"

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.types import Truth, Update
+from fedsim.core.types import Truth, Update, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.matching import objective_at_truth
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
+from fedsim.threat.victim import Victim
 
 Build = Callable[..., Scenario]
 ROUNDING = 1e-9  # of sums in double precision over gradients that are equal bit by bit
@@ -19,11 +19,11 @@ ROUNDING = 1e-9  # of sums in double precision over gradients that are equal bit
 
 def trained(scenario: Build, **federation: Any) -> tuple[worlds.World, Update, Truth]:
     world = worlds.build(scenario(federation={"batch_size": 2, **federation}))
-    return world, *local_training(world, world.first_weights, 1, 0)
+    return world, *local_training(world, world.models.first_weights, 1, 0)
 
 
 def at_truth(world: worlds.World, update: Update, truth: Truth) -> float | None:
-    return objective_at_truth(world.model_with(world.first_weights), update, truth, world.loss(1))
+    return Victim(world, WireEntry(1, 0, world.models.first_weights, update), truth).objective_at_truth
 
 
 def times(update: Update, factor: float) -> Update:

@@ -182,7 +182,7 @@ def started(scenario: Scenario) -> object:
 def test_withheld_statistics_are_those_of_inputs_that_nobody_normalised(watched: Watched) -> None:
     observation, _, world = watched(knows=("labels",))
     assert (observation.spec.mean, observation.spec.std) == ((0.0,), (1.0,))
-    assert observation.spec == replace(world.dataset.spec, mean=(0.0,), std=(1.0,))
+    assert observation.spec == replace(world.data.dataset.spec, mean=(0.0,), std=(1.0,))
 
 
 def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> None:
@@ -198,7 +198,9 @@ def test_the_optimizer_is_public_and_whether_it_goes_on(watched: Watched) -> Non
     )
     assert again.is_resumed
     forgetful = worlds.build(world.scenario.model_copy(update={"federation": started(world.scenario)}))
-    anew = observe(forgetful, WireEntry(2, 0, world.first_weights, observation.update, earlier=earlier), truth, ALL)
+    anew = observe(
+        Victim(forgetful, WireEntry(2, 0, world.models.first_weights, observation.update, earlier=earlier), truth), ALL
+    )
     assert not anew.is_resumed
     assert any("optimizer, sgd with step size 0.1" in sentence for sentence in describe(world))
 
@@ -207,8 +209,8 @@ def test_a_sum_has_no_draws_of_one_client_and_says_that_it_is_one(watched: Watch
     observation, truth, world = watched(federation={"batch_size": 2}, components=[{"name": "cutmix"}], knows=ALL)
     assert observation.draws is not None
     assert observation.threat.sees == "single-update"
-    entry = WireEntry(1, -1, world.first_weights, observation.update, clients=(0, 1))
-    of_sum = observe(world, entry, truth, ALL)
+    entry = WireEntry(1, 0, world.models.first_weights, observation.update, clients=(0, 1))
+    of_sum = observe(Victim(world, entry, truth), ALL)
     assert of_sum.draws is None
     assert of_sum.threat.sees == "sum"
 

@@ -50,7 +50,7 @@ STRANGE = '''
                 raise ZeroDivisionError("a bug")
             print("no answer", flush=True)
             found = sum(type(item) in (Truth, WireEntry, World) for item in gc.get_objects())
-            drawn = torch.rand(1, *observation.spec.shape)  # of the global generator
+            drawn = torch.rand(1, *observation.spec.shape, generator=generator)
             return Reconstruction(
                 drawn, torch.zeros(1, dtype=torch.long), None, float("nan"), 1, 1, (), "done",
                 facts={"truths": found}, trained=object() if deed == "object" else None,
