@@ -231,6 +231,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     from fedsim.scenario.world import shared
     from fedsim.threat.observe import observe
     from fedsim.threat.replay import replay
+    from fedsim.threat.victim import Victim
 
     built = scenario(
         federation={"clients": 4, "batch_size": 2},
@@ -242,7 +243,7 @@ def test_the_mean_of_a_round_is_a_batch_of_all_participants(scenario, tmp_path):
     truth = replay(world, entry).truth
     inputs = truth.batches[0].inputs
     attack = built.attacks[0].make("attack")
-    guess = answer(attack, observe(world, entry, truth, built.threat.knows))
+    guess = answer(attack, observe(Victim(world, entry, truth), built.threat.knows))
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
     single = alone(bins_of(world.models.new(), inputs, "dense"))
     assert len(inputs) == 8
