@@ -1,8 +1,5 @@
 """What a scenario expects, printed from one run and kept by the next."""
 
-import os
-import subprocess
-import sys
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,8 +11,8 @@ from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
+from tests.cli.test_cli import fedsim
 
-ROOT = Path(__file__).parents[2]
 SMALL = """
 title = "small"
 [data]
@@ -30,18 +27,6 @@ name = "inverting-gradients"
 label = "IG"
 iterations = 5
 """
-
-
-def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fedsim.cli", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "160"},
-        capture_output=True,
-        check=False,
-        text=True,
-        timeout=120,
-    )
 
 
 @pytest.fixture(scope="module")
