@@ -16,10 +16,11 @@ from torch import Tensor
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.regularizers import pixel_box
+from attacks.core.unknown_masks import OptimisedMasks
+from attacks.core.unknowns import MASKS, Unknowns
 from attacks.gradient_matching._comparison import Comparison, setting_of
 from attacks.gradient_matching._engine import Pace, Search, descend
 from attacks.gradient_matching._ghost import fastest
-from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
 from fedsim.core.types import Masks, Observation
 
 _FEWEST = 3
@@ -98,11 +99,9 @@ class Judge:
     def _fit(
         self, inputs: Tensor, generator: torch.Generator, rate: float, start: Masks | None = None
     ) -> tuple[Tensor, Masks]:
-        masking = self._masking
-        if start is not None and isinstance(masking, OptimisedMasks):
-            masking = masking.starting_at(start)
-        search = Search(masking, lambda _victim, _generator: inputs, _no_prior)
-        pace = Pace(self._iterations, rate, _MASK_RATE, schedule="cosine")
+        unknowns = self._unknowns if start is None else self._unknowns.starting_at({MASKS: start})
+        search = Search(unknowns, lambda _victim, _generator: inputs, _no_prior)
+        pace = Pace(self._iterations, rate, schedule="cosine")
         box = pixel_box(self._observation)
         told = [lambda _step: None]
         (row,) = descend(self._comparison, search, [self._labels], 1, pace, box, [generator], told)
@@ -116,18 +115,17 @@ class Judge:
         return fastest(setting, [observation], len(self._labels), shapes, torch.Generator().manual_seed(0))
 
     @cached_property
-    def _masking(self) -> NoMasks | OptimisedMasks:
+    def _unknowns(self) -> Unknowns:
         observation = self._observation
         if not observation.sites:
-            return NoMasks()
-        return OptimisedMasks(
-            observation.sites,
-            [read_masks(observation) if observation.batch_size == 1 else {}],
-            first="mean" if knows_rates(observation) else "ones",
-            relaxation="box",
-            annealed=False,
-            weight=0.0,
+            return Unknowns()
+        masks = OptimisedMasks(
+            rate=_MASK_RATE,
+            sites=observation.sites,
+            known=(read_masks(observation) if observation.batch_size == 1 else {},),
+            begin="mean" if knows_rates(observation) else "ones",
         )
+        return Unknowns((masks,))
 
 
 def _no_prior(inputs: Tensor, _masks: Masks, _victims: Sequence[int]) -> Tensor:

@@ -1,1 +1,1 @@
-"""What authors of attacks share: preconditions, labels, layer inputs, masks, gradient distances, results."""
+"""What authors of attacks share: preconditions, labels, layer inputs, masks, unknowns, gradient distances, results."""

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from attacks.core.defense_facts import PLAIN, Wire, wire_of
 from attacks.core.layers import run
+from attacks.core.unknowns import NOTHING, Values, of_row
 from fedsim.core.gradients import gradient_of
 from fedsim.core.masks import injected_masks, rescaling, without_dropout
 from fedsim.core.types import DropoutSite, Loss, Masks, Observation
@@ -56,14 +57,17 @@ class Comparison(Protocol):
     name: str
     like: Tensor
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
-        """Compare rows, differentiably in inputs and masks.
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
+        """Compare rows, differentiably in inputs, masks and other unknowns.
 
         Args:
             inputs: shape (R, B, *shape).
             masks: one a site, shape (R, *site.shape); empty for forward passes without dropout.
             labels: classes (R, B), or their probabilities (R, B, K).
             victims: index of the victim of each row.
+            others: values of the other unknowns, by the name of their block, shape (R, ...).
         """
         ...
 
@@ -110,12 +114,15 @@ class Setting:
         """The compared parameters, detached."""
         return {name: self.model.get_parameter(name).detach() for name in self.names}
 
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor]) -> Tensor:
-        """Return the model's outputs (B, K) for one row, with some of its weights replaced."""
-        with self.dropping(masks):
+    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
+        """Return the model's outputs (B, K) for one row, with some of its weights replaced.
+
+        Override it, or `dropping`, where other unknowns than dropout masks act on a forward pass.
+        """
+        with self.dropping(masks, others):
             return run(self.model, inputs, weights)
 
-    def dropping(self, masks: Masks) -> AbstractContextManager[None]:
+    def dropping(self, masks: Masks, others: Values = NOTHING) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks, or without dropout when there are none.
 
         The factor of kept entries goes into the masks, where it is passed twice an iteration instead of five times.
@@ -159,16 +166,24 @@ class GeneralComparison:
         self._targets = [[setting.wire.target(tensor) for tensor in tensors] for tensors in arrived]
         self._norms = squared_norms(self._targets)
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
         """Compute each row's gradient explicitly."""
         rows = [
-            self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row]) for row in range(len(inputs))
+            self._gradient(
+                inputs[row],
+                tuple(mask[row] for mask in masks),
+                labels[row],
+                of_row(others, row),
+            )
+            for row in range(len(inputs))
         ]
         targets = [self._targets[victim] for victim in victims]
         return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
-        outputs = self._setting.outputs(inputs, masks, self._weights)
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
+        outputs = self._setting.outputs(inputs, masks, self._weights, others)
         loss = self._setting.loss(outputs, labels)
         return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 

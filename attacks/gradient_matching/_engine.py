@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.regularizers import median_filtered
+from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
 from attacks.gradient_matching._comparison import Comparison, Distance, cosine
 from attacks.gradient_matching._optimizers import (
     Adam,
@@ -27,7 +28,6 @@ from attacks.gradient_matching._optimizers import (
     along_rows,
     signed,
 )
-from attacks.gradient_matching._unknowns import Masking
 from fedsim.core.types import DropoutSite, Masks, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]
@@ -40,7 +40,6 @@ class Pace(NamedTuple):
     Attributes:
         iterations: most of one row.
         rate: step of the inputs, in their units.
-        mask_rate: step of the masks' variables.
         sign: how the inputs' gradient is used.
         schedule: how the step shrinks.
         patience: plateau: iterations without improvement before the step shrinks.
@@ -55,7 +54,6 @@ class Pace(NamedTuple):
 
     iterations: int
     rate: float
-    mask_rate: float
     sign: Sign = "off"
     schedule: ScheduleName = "constant"
     patience: int = 800
@@ -73,21 +71,19 @@ class Search:
     """What differs between attacks.
 
     Attributes:
-        masking: which dropout masks forward passes use.
+        unknowns: what is searched beside the inputs, and which dropout masks forward passes use.
         first: the dummy (B, *shape) of a victim's next start, from its generator.
         prior: regularisers of the inputs (R, B, *shape) under masks (R, *site.shape), given each row's victim; (R,).
         distance: of a dummy's gradient from the observed one.
         sites: where the model drops out, when the attack assumes other rates than were observed.
-        rates: step of each of the masking's variables, when it is not the pace's step of masks.
         is_explicit: whether the distance needs gradients that are built, entry by entry.
     """
 
-    masking: Masking
+    unknowns: Unknowns
     first: Callable[[int, torch.Generator], Tensor]
     prior: Prior
     distance: Distance = cosine
     sites: tuple[DropoutSite, ...] | None = None
-    rates: tuple[float, ...] | None = None
     is_explicit: bool = False
 
 
@@ -98,6 +94,7 @@ class Found:
     Attributes:
         inputs: of the lowest objective, shape (B, *shape).
         masks: of the same iteration, one a site that the search optimised.
+        others: values of the other blocks of unknowns in that iteration, by name.
         objectives: of every iteration.
     """
 
@@ -109,35 +106,40 @@ class Found:
     iteration: int = 0
     objectives: list[float] = field(default_factory=list[float])
     stopped: str = "iterations used up"
+    others: Values = field(default_factory=dict[str, Masks])
 
 
 @dataclass
 class _Rows:
-    """Rows that go on. `best` holds inputs and masks of each row's lowest objective until the row leaves."""
+    """Rows that go on. `best` and `values` hold what each row's lowest objective had, until the row leaves."""
 
     found: list[Found]
     inputs: Tensor
-    variables: Masks
+    variables: Values
     labels: Tensor
-    best: list[Tensor]
+    best: Tensor
+    values: Values
 
     @property
     def victims(self) -> list[int]:
         return [row.victim for row in self.found]
 
+    def all(self) -> list[Tensor]:
+        return [self.inputs, *flat(self.variables)]
+
     def keep(self, index: Tensor) -> None:
         self.settle()
         self.found = [self.found[row] for row in index.tolist()]
         self.inputs = self.inputs.detach()[index].requires_grad_()
-        self.variables = tuple(v.detach()[index].requires_grad_() for v in self.variables)
+        self.variables = each(self.variables, lambda variable: variable.detach()[index].requires_grad_())
         self.labels = self.labels[index]
-        self.best = [values[index] for values in self.best]
+        self.best, self.values = self.best[index], each(self.values, lambda value: value[index])
 
     def settle(self) -> None:
-        """Give every row its best inputs and masks."""
-        for index, row in enumerate(self.found):
-            row.inputs, *masks = (values[index] for values in self.best)
-            row.masks = tuple(masks)
+        """Give every row its best inputs and values."""
+        for place, row in enumerate(self.found):
+            own = of_row(self.values, place)
+            row.inputs, row.masks, row.others = self.best[place], own.get(MASKS, ()), without_masks(own)
 
 
 _STILL_WINDOW = 100
@@ -170,7 +172,7 @@ def descend(
     """
     rows = _first_rows(search, labels, starts, generators, comparison)
     everything = list(rows.found)
-    adam = Adam([rows.inputs, *rows.variables])
+    adam = Adam(rows.all())
     schedule = _schedule(pace, rows.inputs)
     earlier = rows.inputs.detach().clone()
     for iteration in range(1, pace.iterations + 1):
@@ -180,14 +182,13 @@ def descend(
         going = [index for index, row in enumerate(rows.found) if not _has_ended(row, iteration, pace)]
         if not going or iteration == pace.iterations:
             break
-        gradients = torch.autograd.grad(objectives.sum(), [rows.inputs, *rows.variables], materialize_grads=True)
+        gradients = torch.autograd.grad(objectives.sum(), rows.all(), materialize_grads=True)
         factors = schedule.factors(iteration, objectives.detach())
-        steps = search.rates or [pace.mask_rate] * len(rows.variables)
-        rates = [pace.rate * factors, *(step * factors for step in steps)]
+        rates = [pace.rate * factors, *(step * factors for step in _steps(search, rows))]
         move = signed(gradients[0], pace.sign)
         if pace.langevin:
             move = move + along_rows(pace.langevin * rates[0], move) * _noise(rows, generators)
-        adam.step([rows.inputs, *rows.variables], [move, *gradients[1:]], rates)
+        adam.step(rows.all(), [move, *gradients[1:]], rates)
         _project(rows, search, iteration, pace, box)
         if pace.still and iteration % _STILL_WINDOW == 0:
             going = _still_moving(rows, earlier, going, pace.still)
@@ -212,17 +213,29 @@ def _first_rows(
     comparison: Comparison,
 ) -> _Rows:
     found: list[Found] = []
+    firsts: list[Values] = []
     for victim, generator in enumerate(generators):
-        found += [
-            Found(victim, start, search.first(victim, generator), search.masking.first(generator))
-            for start in range(starts)
-        ]
+        for start in range(starts):
+            found.append(Found(victim, start, search.first(victim, generator), ()))
+            firsts.append(search.unknowns.first(generator))
     like = comparison.like
     inputs = torch.stack([row.inputs for row in found]).to(like).requires_grad_()
-    sites = zip(*(row.masks for row in found), strict=True)
-    variables = tuple(torch.stack(site).to(like).requires_grad_() for site in sites)
-    best = [values.detach().clone() for values in (inputs, *variables)]
-    return _Rows(found, inputs, variables, torch.stack([labels[row.victim] for row in found]).to(like.device), best)
+    variables = {
+        name: tuple(
+            torch.stack(tensors).to(like).requires_grad_()
+            for tensors in zip(*(own[name] for own in firsts), strict=True)
+        )
+        for name in firsts[0]
+    }
+    every = torch.stack([labels[row.victim] for row in found]).to(like.device)
+    best = each(variables, lambda variable: variable.detach().clone())
+    return _Rows(found, inputs, variables, every, inputs.detach().clone(), best)
+
+
+def _steps(search: Search, rows: _Rows) -> list[float]:
+    """Return the step of every variable."""
+    rates = search.unknowns.rates()
+    return [rates[name] for name, own in rows.variables.items() for _ in own]
 
 
 def _objectives(
@@ -233,21 +246,22 @@ def _objectives(
     pace: Pace,
     generators: Sequence[torch.Generator],
 ) -> Tensor:
-    victims, draws = rows.victims, search.masking.draws
-    drawn = search.masking.masks(rows.variables, victims, generators, (iteration - 1) / pace.iterations)
-    masks = tuple(mask.to(comparison.like) for mask in drawn)
+    victims, draws = rows.victims, search.unknowns.draws
+    moment = Moment(victims, generators, (iteration - 1) / pace.iterations)
+    values = each(search.unknowns.relaxed(rows.variables, moment), lambda value: value.to(comparison.like))
+    masks, others = values.get(MASKS, ()), without_masks(values)
     repeated = [1] * (rows.inputs.ndim - 2)
     inputs = rows.inputs.repeat(1, draws, *repeated) if draws > 1 else rows.inputs
     labels = rows.labels.repeat(1, draws, *([1] * (rows.labels.ndim - 2))) if draws > 1 else rows.labels
-    distance = search.distance(comparison.gradients(inputs, masks, labels, victims))
-    return distance + search.prior(rows.inputs, masks, victims) + search.masking.prior(masks)
+    distance = search.distance(comparison.gradients(inputs, masks, labels, victims, others))
+    return distance + search.prior(rows.inputs, masks, victims) + search.unknowns.prior(values)
 
 
 @torch.no_grad()
 def _note(
     rows: _Rows, objectives: Tensor, iteration: int, search: Search, pace: Pace, generators: Sequence[torch.Generator]
 ) -> None:
-    """Keep every row's best inputs and masks."""
+    """Keep every row's best inputs and values."""
     values = objectives.tolist()
     better = [index for index, (row, value) in enumerate(zip(rows.found, values, strict=True)) if value < row.objective]
     for row, value in zip(rows.found, values, strict=True):
@@ -256,12 +270,10 @@ def _note(
         rows.found[index].objective, rows.found[index].iteration = values[index], iteration
     if not better:
         return
-    optimised: Masks = ()
-    if rows.variables:
-        done = (iteration - 1) / pace.iterations
-        optimised = search.masking.masks(rows.variables, rows.victims, generators, done)
+    moment = Moment(rows.victims, generators, (iteration - 1) / pace.iterations)
+    values = search.unknowns.searched(rows.variables, moment)
     index = torch.tensor(better, device=rows.inputs.device)
-    for kept, present in zip(rows.best, (rows.inputs, *optimised), strict=True):
+    for kept, present in zip([rows.best, *flat(rows.values)], [rows.inputs, *flat(values)], strict=True):
         kept[index] = present[index]
 
 
@@ -306,7 +318,7 @@ def _project(rows: _Rows, search: Search, iteration: int, pace: Pace, box: tuple
         rows.inputs.copy_(median_filtered(rows.inputs))
     if box is not None:
         rows.inputs.clamp_(*(bound.to(rows.inputs) for bound in box))
-    search.masking.project(rows.variables)
+    search.unknowns.project(rows.variables)
 
 
 def _noise(rows: _Rows, generators: Sequence[torch.Generator]) -> Tensor:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
+from attacks.core.unknowns import NOTHING, Values, each, flat
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
 from attacks.gradient_matching._ghost_figures import Factors, Figures, Vectors, is_single, target_of
 from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
@@ -53,24 +54,31 @@ class GhostComparison:
         norms = [[float(t[n].double().square().sum()) for n in setting.names] for t in tensors]
         self._norms = torch.tensor(norms, dtype=torch.float64).to(self.like)
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
         """Run all rows as one batch."""
-        parts = self.parts(inputs, masks, labels)
+        parts = self.parts(inputs, masks, labels, others)
         single = tuple(n for n, p in parts.items() if is_single(p) and isinstance(self._targets[n], Factors))
         if single and single not in self._vectors:
             self._vectors[single] = Vectors([cast("Factors", self._targets[name]) for name in single])
         return Figures(parts, self._targets, self._vectors.get(single), single, self._norms, list(victims))
 
-    def parts(self, inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, Outer | Tensor]:
+    def parts(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
+    ) -> dict[str, Outer | Tensor]:
         """Collect what every watched call saw, by parameter."""
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
-        with watch, self._setting.dropping(tuple(mask.flatten(0, 1) for mask in masks)):
-            flat = inputs.flatten(0, 1)
-            outputs = functional_call(self._setting.model, copies, (flat,)) if copies else self._setting.model(flat)
+        rows = tuple(mask.flatten(0, 1) for mask in masks)
+        with watch, self._setting.dropping(rows, each(others, lambda value: value.flatten(0, 1))):
+            dummies = inputs.flatten(0, 1)
+            outputs = (
+                functional_call(self._setting.model, copies, (dummies,)) if copies else self._setting.model(dummies)
+            )
         loss = self._loss(outputs.unflatten(0, inputs.shape[:2]), labels)
         wanted = [*(call.output for call in watch.calls), *copies.values()]
-        is_descent = any(own.requires_grad for own in (inputs, *masks))
+        is_descent = any(own.requires_grad for own in (inputs, *masks, *flat(others)))
         deltas = torch.autograd.grad(loss, wanted, create_graph=is_descent, materialize_grads=True)
         parts: dict[str, list[Part]] = {name: [] for name in self._setting.names}
         for call, delta in zip(watch.calls, deltas, strict=False):
@@ -107,22 +115,31 @@ class CompiledComparison(GhostComparison):
         self.__dict__.update(vars(ghost))
         self._compiled: dict[torch.Size, Callable[..., dict[str, Outer | Tensor]]] = {}
 
-    def parts(self, inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, Outer | Tensor]:
+    def parts(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
+    ) -> dict[str, Outer | Tensor]:
         """Run the compiled trace."""
         from torch.fx.experimental.proxy_tensor import make_fx  # noqa: PLC0415 - few searches are compiled
 
         if inputs.shape not in self._compiled:
             parts = super().parts
 
-            def plain(inputs: Tensor, masks: Masks, labels: Tensor) -> dict[str, Outer | Tensor]:
-                return parts(inputs, masks, labels)
+            def plain(
+                inputs: Tensor, masks: Masks, labels: Tensor, others: dict[str, Masks]
+            ) -> dict[str, Outer | Tensor]:
+                return parts(inputs, masks, labels, others)
 
-            self._compiled[inputs.shape] = torch.compile(make_fx(plain)(inputs, masks, labels))
-        return self._compiled[inputs.shape](inputs, masks, labels)
+            self._compiled[inputs.shape] = torch.compile(make_fx(plain)(inputs, masks, labels, dict(others)))
+        return self._compiled[inputs.shape](inputs, masks, labels, dict(others))
 
 
 def fastest(
-    setting: Setting, observations: Sequence[Observation], examples: int, masks: Masks, generator: torch.Generator
+    setting: Setting,
+    observations: Sequence[Observation],
+    examples: int,
+    masks: Masks,
+    generator: torch.Generator,
+    others: Values = NOTHING,
 ) -> Comparison:
     """Return the ghost comparison where it equals the general one on a probe of two rows, else the general one.
 
@@ -134,6 +151,7 @@ def fastest(
         examples: of one row.
         masks: some masks of one row, whose shapes count.
         generator: for the probe.
+        others: some values of other unknowns of one row, whose shapes count.
     """
     general = GeneralComparison(setting, observations)
     if not setting.wire.is_plain:
@@ -143,12 +161,13 @@ def fastest(
     inputs = torch.randn((2, examples, *first.spec.shape), generator=generator, dtype=torch.float64).to(like)
     labels = torch.randint(first.spec.classes, (2, examples), generator=generator).to(like.device)
     drawn = tuple(torch.rand((2, *mask.shape), generator=generator).to(like) for mask in masks)
-    theirs = general.gradients(inputs, drawn, labels, [0, 0])
+    further = each(others, lambda value: torch.rand((2, *value.shape), generator=generator).to(like))
+    theirs = general.gradients(inputs, drawn, labels, [0, 0], further)
     second: frozenset[str] = frozenset()
     for _ in range(2):
         try:
             ghost = GhostComparison(setting, observations, second)
-            ours = ghost.gradients(inputs, drawn, labels, [0, 0])
+            ours = ghost.gradients(inputs, drawn, labels, [0, 0], further)
         except Exception:  # whatever a strange model raises here, the general path is the answer
             return general
         differing = _differing(ours, theirs)

@@ -16,13 +16,15 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.starts import Start, first_inputs
+from attacks.core.unknown_masks import unknown_masks
+from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat
 from attacks.gradient_matching._comparison import GeneralComparison, Setting, setting_of, squared
 from attacks.gradient_matching._engine import Found
 from attacks.gradient_matching._optimizers import RELATIVE_IMPROVEMENT
-from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import best_of
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
@@ -99,7 +101,7 @@ class LbfgsAttack(Attack[ConfigT]):
         problem = _Problem(
             setting,
             GeneralComparison(setting, [observation]),
-            self._masking(observation),
+            unknown_masks(searched_sites(observation), weight=0.0, rate=1.0, begin="mean", relaxation="sigmoid"),
             self.known_labels(observation),
             self.penalty,
         )
@@ -128,42 +130,37 @@ class LbfgsAttack(Attack[ConfigT]):
         shape = (examples, *observation.spec.shape)
         inputs = first_inputs(self.config.start, shape, self.config.pattern, generator)
         logits = torch.randn((examples, observation.spec.classes), generator=generator)
-        masks = tuple(variable[None].to(like).requires_grad_() for variable in problem.masking.first(generator))
+        masks = each(problem.unknowns.first(generator), lambda own: own[None].to(like).requires_grad_())
         return _Variables(
             inputs.to(like).requires_grad_(),
             logits.to(like).requires_grad_() if problem.labels is None else None,
             masks,
         )
 
-    def _masking(self, observation: Observation) -> Masking:
-        if not observation.sites or "dropout-rates" not in observation.threat.knows:
-            return NoMasks()
-        return OptimisedMasks(observation.sites, [{}], first="mean", relaxation="sigmoid", annealed=False, weight=0.0)
-
 
 @dataclass(frozen=True)
 class _Variables:
-    """Unknowns: inputs (B, *shape), logits of the labels (B, K) or None, logits of the masks (1, *site.shape)."""
+    """Unknowns: inputs (B, *shape), logits of the labels (B, K) or None, those of the masks (1, *site.shape)."""
 
     inputs: Tensor
     labels: Tensor | None
-    masks: Masks
+    unknowns: Values
 
     def all(self) -> list[Tensor]:
-        return [self.inputs, *([] if self.labels is None else [self.labels]), *self.masks]
+        return [self.inputs, *([] if self.labels is None else [self.labels]), *flat(self.unknowns)]
 
 
 @dataclass(frozen=True)
 class _Problem:
     setting: Setting
     comparison: GeneralComparison
-    masking: Masking
+    unknowns: Unknowns
     labels: Tensor | None
     penalty: Callable[[Setting, Tensor, Masks, Tensor], Tensor | float]
 
     def masks(self, variables: _Variables) -> Masks:
         """Return the masks of a forward pass, shape (1, *site.shape) each."""
-        return self.masking.masks(variables.masks, [0], [], 0.0)
+        return self.unknowns.relaxed(variables.unknowns, Moment()).get(MASKS, ())
 
     def values(self, variables: _Variables) -> tuple[Tensor, Tensor]:
         """Return the objective, and the squared distance as a share of |g*|^2; both scalars."""

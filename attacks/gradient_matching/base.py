@@ -19,6 +19,7 @@ from attacks.core.labels import LabelRule, labels_of
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.starts import Start, first_inputs
+from attacks.core.unknowns import MASKS, Moment, each, without_masks
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
 from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
@@ -136,7 +137,6 @@ class MatchingAttack(Attack[ConfigT]):
         return Pace(
             iterations=config.iterations,
             rate=config.learning_rate,
-            mask_rate=config.learning_rate,
             sign=config.sign,
             schedule=config.schedule,
             patience=config.plateau_patience,
@@ -214,10 +214,11 @@ class MatchingAttack(Attack[ConfigT]):
         if self.config.engine == "general" or search.is_explicit:
             return GeneralComparison(setting, observations)
         probe = torch.Generator().manual_seed(0)
-        one_row = tuple(variable[None] for variable in search.masking.first(probe))
-        masks = search.masking.masks(one_row, [0], [probe] * len(observations), 0.0)
-        examples = search.masking.draws * (first.batch_size or 1)
-        chosen = fastest(setting, observations, examples, tuple(mask[0].detach() for mask in masks), probe)
+        one_row = each(search.unknowns.first(probe), lambda variable: variable[None])
+        values = search.unknowns.relaxed(one_row, Moment([0], [probe] * len(observations)))
+        shapes = each(values, lambda value: value[0].detach())
+        examples = search.unknowns.draws * (first.batch_size or 1)
+        chosen = fastest(setting, observations, examples, shapes.get(MASKS, ()), probe, without_masks(shapes))
         if self.config.engine == "compiled" and isinstance(chosen, GhostComparison):
             return CompiledComparison(chosen)
         return chosen
@@ -257,9 +258,14 @@ def _is_alike(one: Observation, other: Observation) -> bool:
     return all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
 
 
+def best_row(rows: Sequence[Found]) -> Found:
+    """Return the row with the lowest objective; the first one when no row ever had one."""
+    return min(rows, key=lambda row: row.objective)
+
+
 def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()) -> Reconstruction:
     """Return the row with the lowest objective; a grey image when no row ever had one."""
-    best = min(rows, key=lambda row: row.objective)
+    best = best_row(rows)
     has_failed = best.iteration == 0
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(

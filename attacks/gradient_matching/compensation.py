@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from attacks.core.defense_facts import noise_of, searched_sites
+from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._known_defense import InformedAttack
-from attacks.gradient_matching._unknowns import unknown_masks
 from attacks.gradient_matching.base import MatchingConfig
 from fedsim.core.compensation import without_noise
 from fedsim.core.registry import attack
@@ -55,7 +55,7 @@ class Compensation(InformedAttack[CompensationConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs, and masks where their rates are known."""
         sites = searched_sites(observations[0])
-        masks = unknown_masks(sites, len(observations), _MASK_WEIGHT)
+        masks = unknown_masks(sites, len(observations), weight=_MASK_WEIGHT, rate=self.config.learning_rate)
         return Search(masks, self.first(observations), self.smoothness, sites=sites)
 
 

@@ -22,9 +22,10 @@ from torch import Tensor
 
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.progress import continued
+from attacks.core.unknown_masks import FirstMasks, GivenMasks, OptimisedMasks, Relaxation
+from attacks.core.unknowns import MASKS, Unknowns
 from attacks.gradient_matching._comparison import Comparison
-from attacks.gradient_matching._engine import Found, Pace, Search, descend
-from attacks.gradient_matching._unknowns import FirstMasks, GivenMasks, NoMasks, OptimisedMasks, Relaxation
+from attacks.gradient_matching._engine import Found, Search, descend
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import DropoutSite, Observation, OnStep, View
@@ -79,13 +80,8 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs and masks together."""
         sites = self._sites(observations[0])
-        masking = self._masking(observations, sites) if sites else NoMasks()
-        return Search(masking, self.first(observations), self.smoothness, sites=sites)
-
-    def pace(self) -> Pace:
-        """Return the settings' pace, with the masks' own step."""
-        pace = super().pace()
-        return pace._replace(mask_rate=self.config.mask_learning_rate or pace.rate)
+        masks = (self._masks(observations, sites),) if sites else ()
+        return Search(Unknowns(masks), self.first(observations), self.smoothness, sites=sites)
 
     def ends(
         self,
@@ -98,14 +94,15 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     ) -> list[Found]:
         """Descend, then polish the best row of each victim where that is asked for."""
         rows = super().ends(comparison, search, labels, box, generators, on_steps)
-        if not self.config.polish or isinstance(search.masking, NoMasks):
+        if not self.config.polish or not search.unknowns.blocks:
             return rows
         bests = [
             min((row for row in rows if row.victim == victim), key=lambda row: row.objective)
             for victim in range(len(labels))
         ]
-        masks = [tuple(mask.round() for mask in best.masks) for best in bests]
-        fixed = replace(search, masking=GivenMasks(masks), first=lambda victim, _generator: bests[victim].inputs)
+        masks = tuple(tuple(mask.round() for mask in best.masks) for best in bests)
+        known = Unknowns((GivenMasks(given=masks),))
+        fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
         done = self.config.iterations
         later = [
             continued(on_step, restarts=self.config.trials, done=done, iterations=2 * done) for on_step in on_steps
@@ -113,16 +110,19 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         polished = descend(comparison, fixed, labels, 1, self.pace(), box, generators, later)
         for row, best, own in zip(polished, bests, masks, strict=True):
             row.start, row.masks = self.config.trials, own
-            if row.objective >= best.objective - float(search.masking.prior(tuple(m[None] for m in best.masks))):
+            if row.objective >= best.objective - float(
+                search.unknowns.prior({MASKS: tuple(m[None] for m in best.masks)})
+            ):
                 row.objective = math.inf  # its iterations count, but it cannot win
         return [*rows, *polished]
 
-    def _masking(self, observations: Sequence[Observation], sites: tuple[DropoutSite, ...]) -> OptimisedMasks:
+    def _masks(self, observations: Sequence[Observation], sites: tuple[DropoutSite, ...]) -> OptimisedMasks:
         can_read = self.config.read_out and sites[0].shape[0] == 1
         return OptimisedMasks(
-            sites,
-            [read_masks(observation) if can_read else {} for observation in observations],
-            first=self.config.first_masks,
+            rate=self.config.mask_learning_rate or self.config.learning_rate,
+            sites=sites,
+            known=tuple(read_masks(observation) if can_read else {} for observation in observations),
+            begin=self.config.first_masks,
             relaxation=self.config.relaxation,
             annealed=self.config.annealed,
             weight=self.config.mask_weight,

@@ -21,12 +21,13 @@ from typing import Any, final
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule, labels_of
 from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
+from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import Gradients, squared
 from attacks.gradient_matching._engine import Pace, ScheduleName, Search
 from attacks.gradient_matching._optimizers import Sign
-from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation
@@ -88,7 +89,9 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
                 terms = terms + config.group_weight * group_distance(inputs, victims, labels)
             return terms if statistics is None else terms + config.statistics_weight * statistics(inputs, masks)
 
-        return Search(self._masking(observations), self.first(observations), prior, self._distance)
+        sites, victims = searched_sites(first), len(observations)
+        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
+        return Search(masks, self.first(observations), prior, self._distance)
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
@@ -112,16 +115,3 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
         if not self.config.statistics_weight or not running_statistics(observation.model):
             return None
         return StatisticsDistance(observation, observation.sites, self.config.device)
-
-    def _masking(self, observations: Sequence[Observation]) -> Masking:
-        sites = observations[0].sites
-        if not sites or "dropout-rates" not in observations[0].threat.knows:
-            return NoMasks()
-        return OptimisedMasks(
-            sites,
-            [{} for _ in observations],
-            first="bernoulli",
-            relaxation="box",
-            annealed=False,
-            weight=self.config.mask_weight,
-        )

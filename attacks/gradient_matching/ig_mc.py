@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
 
+from attacks.core.unknown_masks import DrawnMasks
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._unknowns import DrawnMasks, NoMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
@@ -38,5 +38,5 @@ class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloCo
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
         sites = observations[0].sites
-        masking = DrawnMasks(sites, self.config.draws, torch.empty(0)) if sites else NoMasks()
-        return Search(masking, self.first(observations), self.smoothness)
+        masks = (DrawnMasks(sites=sites, sets=self.config.draws),) if sites else ()
+        return Search(Unknowns(masks), self.first(observations), self.smoothness)

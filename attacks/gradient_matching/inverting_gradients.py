@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._unknowns import NoMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, View
@@ -33,4 +33,4 @@ class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        return Search(NoMasks(), self.first(observations), self.smoothness)
+        return Search(Unknowns(), self.first(observations), self.smoothness)

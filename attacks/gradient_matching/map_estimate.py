@@ -26,11 +26,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.core.defense_facts import Noise, bound_of, noise_of
+from attacks.core.defense_facts import Noise, bound_of, noise_of, searched_sites
 from attacks.core.tolerances import TINY
+from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients
 from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._unknowns import Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Knowledge, Observation
@@ -69,17 +69,12 @@ class Map(MatchingAttack[MapConfig]):
         names = [name for name, _ in first.model.named_parameters() if name in first.update.tensors]
         sizes = torch.tensor([first.update.tensors[name].numel() for name in names])
         likelihood = _Likelihood(noise, bound_of(first), sizes)
-        search = Search(self._masking(observations), self.first(observations), self.smoothness, likelihood)
-        return replace(search, is_explicit=likelihood.is_absolute)
-
-    def _masking(self, observations: Sequence[Observation]) -> Masking:
-        observation = observations[0]
-        if not observation.sites or "dropout-rates" not in observation.threat.knows:
-            return NoMasks()
-        weight = self.config.mask_weight
-        return OptimisedMasks(
-            observation.sites, [{} for _ in observations], first="mean", relaxation="box", annealed=False, weight=weight
+        config, sites = self.config, searched_sites(first)
+        masks = unknown_masks(
+            sites, len(observations), weight=config.mask_weight, rate=config.learning_rate, begin="mean"
         )
+        search = Search(masks, self.first(observations), self.smoothness, likelihood)
+        return replace(search, is_explicit=likelihood.is_absolute)
 
 
 class _Likelihood:

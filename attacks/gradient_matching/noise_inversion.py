@@ -24,15 +24,18 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.layers import run
+from attacks.core.unknown_masks import unknown_masks
+from attacks.core.unknowns import NOTHING, Gaussian, Unknowns, Values
 from attacks.gradient_matching._comparison import Setting
-from attacks.gradient_matching._engine import Found, Search
+from attacks.gradient_matching._engine import Search
 from attacks.gradient_matching._known_defense import InformedAttack
-from attacks.gradient_matching._unknowns import Masking, unknown_masks
 from attacks.gradient_matching.base import MatchingConfig
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction, View
+
+_NOISE = "noise"
 
 
 class NoiseInversionConfig(MatchingConfig):
@@ -67,12 +70,16 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         """Optimise inputs, masks and noise together."""
         first = observations[0]
         sites = searched_sites(first)
-        masks = unknown_masks(sites, len(observations), self.config.mask_weight)
-        is_joint = self.config.noise == "joint"
-        noise = _shapes(first)
-        unknowns = _Unknowns(masks, noise, self.config.noise_weight, is_zero=not is_joint)
-        steps = [self.config.learning_rate] * len(sites) + [self.config.noise_learning_rate * is_joint] * len(noise)
-        return Search(unknowns, self.first(observations), self.smoothness, sites=sites, rates=tuple(steps))
+        config, is_joint = self.config, self.config.noise == "joint"
+        masks = unknown_masks(sites, len(observations), weight=config.mask_weight, rate=config.learning_rate)
+        noise = Gaussian(
+            _NOISE,
+            rate=config.noise_learning_rate * is_joint,
+            shapes=_shapes(first),
+            weight=config.noise_weight,
+            is_zero=not is_joint,
+        )
+        return Search(Unknowns((noise, *masks.blocks)), self.first(observations), self.smoothness, sites=sites)
 
     def setting(self, observation: Observation, search: Search) -> Setting:
         """Return the setting with noise among the unknowns, and penalties in the loss."""
@@ -87,16 +94,10 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
         noisy = {"loss": loss, "modules": modules, "penalties": penalties, "added": added}
         return _NoisySetting(**{**vars(plain), **noisy})
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Report masks without the noise that stands behind them."""
-        for row in rows:
-            row.masks = row.masks[: len(searched_sites(observation))]
-        return super().reported(observation, rows, labels, path)
-
 
 @dataclass(frozen=True)
 class _NoisySetting(Setting):
-    """Forward passes whose masks are followed by the noise of modules.
+    """Forward passes in which modules return the noise that is searched.
 
     Attributes:
         modules: names of the modules that return noise.
@@ -109,13 +110,12 @@ class _NoisySetting(Setting):
     added: list[Tensor] = field(default_factory=list[Tensor])
 
     @contextmanager
-    def dropping(self, masks: Masks) -> Iterator[None]:
+    def dropping(self, masks: Masks, others: Values = NOTHING) -> Iterator[None]:
         """Put masks and noise in place, and watch for penalties."""
-        cut = len(masks) - len(self.modules)
         self.added.clear()
         with ExitStack() as stack:
-            stack.enter_context(super().dropping(masks[:cut]))
-            for name, noise in zip(self.modules, masks[cut:], strict=True):
+            stack.enter_context(super().dropping(masks))
+            for name, noise in zip(self.modules, others[_NOISE], strict=True):
                 hook = self.model.get_submodule(name).register_forward_hook(lambda _m, _i, _o, noise=noise: noise)
                 stack.callback(hook.remove)
             for name, penalty in self.penalties.items():
@@ -124,33 +124,6 @@ class _NoisySetting(Setting):
                 )
                 stack.callback(hook.remove)
             yield
-
-
-class _Unknowns:
-    """Masks, and behind them noise (R, *shape) with its prior."""
-
-    draws = 1
-
-    def __init__(self, masks: Masking, shapes: Sequence[tuple[int, ...]], weight: float, *, is_zero: bool) -> None:
-        self._masks, self._shapes, self._weight, self._is_zero = masks, shapes, weight, is_zero
-
-    def first(self, generator: torch.Generator) -> Masks:
-        noise = tuple(torch.randn(shape, generator=generator) * (not self._is_zero) for shape in self._shapes)
-        return *self._masks.first(generator), *noise
-
-    def masks(
-        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
-    ) -> Masks:
-        cut = len(variables) - len(self._shapes)
-        return *self._masks.masks(variables[:cut], victims, generators, done), *variables[cut:]
-
-    def prior(self, masks: Masks) -> Tensor | float:
-        cut = len(masks) - len(self._shapes)
-        squares = torch.stack([noise.square().flatten(1).mean(1) for noise in masks[cut:]])
-        return self._masks.prior(masks[:cut]) + 0.5 * self._weight * squares.sum(0)
-
-    def project(self, variables: Masks) -> None:
-        self._masks.project(variables[: len(variables) - len(self._shapes)])
 
 
 def _whole(observation: Observation) -> Observation:
@@ -168,11 +141,11 @@ def _noise_modules(observation: Observation) -> tuple[str, ...]:
 
 
 @torch.no_grad()
-def _shapes(observation: Observation) -> list[tuple[int, ...]]:
+def _shapes(observation: Observation) -> tuple[tuple[int, ...], ...]:
     """Return the shape of the noise of each module for one batch."""
     model, names = copy.deepcopy(observation.model), _noise_modules(observation)
     blank = torch.zeros((observation.batch_size or 1, *observation.spec.shape)).to(next(model.parameters()))
     with without_dropout(), layer_outputs(model, names) as seen:
         run(model, blank)
     shapes = {name: tuple(noise.shape) for name, noise in seen}
-    return [shapes[name] for name in names]
+    return tuple(shapes[name] for name in names)

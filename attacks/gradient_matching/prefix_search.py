@@ -22,8 +22,9 @@ from torch import Tensor
 
 from attacks.core.defense_facts import sends_part
 from attacks.core.mask_readout_rules import linear_behind
+from attacks.core.unknown_masks import OptimisedMasks
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Found, Search, descend
-from attacks.gradient_matching._unknowns import OptimisedMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
 from fedsim.core.masks import prefix_mask
 from fedsim.core.registry import attack
@@ -92,10 +93,9 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         )
 
     def _with(self, observations: Sequence[Observation], known: Sequence[Known]) -> Search:
-        sites = observations[0].sites
-        weight = self.config.mask_weight
-        masking = OptimisedMasks(sites, known, first="bernoulli", relaxation="box", annealed=False, weight=weight)
-        return Search(masking, self.first(observations), self.smoothness, sites=sites)
+        sites, config = observations[0].sites, self.config
+        masks = OptimisedMasks(rate=config.learning_rate, sites=sites, known=tuple(known), weight=config.mask_weight)
+        return Search(Unknowns((masks,)), self.first(observations), self.smoothness, sites=sites)
 
     def _found(self, observation: Observation, labels: Tensor, generator: torch.Generator) -> Known:
         """Return the masks of all prefixes: as read, or those under which a short descent gets furthest."""

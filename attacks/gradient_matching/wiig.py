@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar, final
 
+from attacks.core.unknown_masks import GivenMasks
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import Search
-from attacks.gradient_matching._unknowns import GivenMasks, NoMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.hooks import Effort
 from fedsim.core.registry import attack
@@ -36,6 +37,6 @@ class Wiig(MatchingAttack[WiigConfig]):
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise the inputs alone."""
-        masks = [observation.masks[0] for observation in observations if observation.masks]
-        masking = GivenMasks(masks) if observations[0].sites else NoMasks()
-        return Search(masking, self.first(observations), self.smoothness)
+        granted = tuple(observation.masks[0] for observation in observations if observation.masks)
+        masks = (GivenMasks(given=granted),) if observations[0].sites else ()
+        return Search(Unknowns(masks), self.first(observations), self.smoothness)

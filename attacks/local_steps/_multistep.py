@@ -17,8 +17,9 @@ from torch import Tensor
 from attacks.core.labels import gradient_weight
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.starts import first_inputs
+from attacks.core.unknown_masks import unknown_masks
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._engine import ScheduleName
-from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.types import DropoutSite, Knowledge, Observation
 
@@ -65,13 +66,11 @@ class MultiStepAttack(MatchingAttack[ConfigT]):
         shape = (self.dummies(observations[0]), *observations[0].spec.shape)
         return lambda _victim, generator: first_inputs(self.config.start, shape, self.config.pattern, generator)
 
-    def masking(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> NoMasks | OptimisedMasks:
+    def masks(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         """Return the masks of a forward pass at `sites`: unknowns, or none for the mean of all masks."""
-        if self.config.masks == "expectation" or not sites or "dropout-rates" not in observation.threat.knows:
-            return NoMasks()
-        known: list[dict[int, Tensor]] = [{}]
-        weight = self.config.mask_weight
-        return OptimisedMasks(sites, known, first="bernoulli", relaxation="box", annealed=False, weight=weight)
+        is_searched = self.config.masks == "optimised" and "dropout-rates" in observation.threat.knows
+        config = self.config
+        return unknown_masks(sites if is_searched else (), weight=config.mask_weight, rate=config.learning_rate)
 
 
 def number_of_examples(observation: Observation) -> int:

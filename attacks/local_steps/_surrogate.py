@@ -7,71 +7,65 @@ theta(a) = (1 - a)^2 theta_0 + 2 a (1 - a) c + a^2 theta_T = theta_0 - a D - 2 a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor
 
+from attacks.core.unknowns import NOTHING, Block, Bounded, Values, of_row
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, squared_norms
-from attacks.gradient_matching._unknowns import Masking
 from attacks.local_steps._multistep import as_gradient
 from fedsim.core.gradients import gradient_of
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import Masks, Observation, Tensors
 
 Path = Literal["linear", "quadratic"]
+_PLACE = "place on the path"
 
 
-class PathMasking:
-    """The place on the path as unknowns in front of another masking's: a, then u in units of D's root mean square."""
+@dataclass(frozen=True)
+class Bend(Block):
+    """The part of u that belongs to one tensor, in units of the root mean square of its D; straight at first.
 
-    draws = 1
+    Attributes:
+        shape: of the tensor.
+        weight: of |u|^2 in these units.
+    """
 
-    def __init__(self, inner: Masking, path: Path, first: float, bend_weight: float, change: Sequence[Tensor]) -> None:
-        """Start at the straight line.
-
-        Args:
-            inner: the dropout masks.
-            path: linear has no u.
-            first: start of a.
-            bend_weight: weight of |u|^2 / |D|^2.
-            change: D, tensor by tensor.
-        """
-        self._inner = inner
-        self._first = first
-        self._bend_weight = bend_weight
-        self._scales = [mean_square(tensor) for tensor in change] if path == "quadratic" else []
-        self._shapes = [tensor.shape for tensor in change] if path == "quadratic" else []
-        self._total = sum(float(tensor.double().square().sum()) for tensor in change)
-
-    @property
-    def own(self) -> int:
-        """How many variables belong to the path."""
-        return 1 + len(self._shapes)
+    shape: tuple[int, ...] = ()
+    weight: float = 0.0
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return the start of a, no bend, and the masks."""
-        place = torch.tensor(self._first)
-        return (place, *(torch.zeros(shape) for shape in self._shapes), *self._inner.first(generator))
+        """Return zeros."""
+        return (torch.zeros(self.shape),)
 
-    def masks(
-        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
-    ) -> Masks:
-        """Return the path's variables as they are, then the masks."""
-        inner = self._inner.masks(variables[self.own :], victims, generators, done)
-        return (*variables[: self.own], *inner)
+    def prior(self, values: Masks) -> Tensor | float:
+        """Return the weighted |u|^2, shape (R,)."""
+        return self.weight * values[0].square().flatten(1).sum(1)
 
-    def prior(self, variables: Masks) -> Tensor | float:
-        """Return the masks' prior and the weighted |u|^2 / |D|^2, shape (R,)."""
-        prior = self._inner.prior(variables[self.own :])
-        for bend, scale in zip(variables[1 : self.own], self._scales, strict=True):
-            prior = prior + self._bend_weight * scale / self._total * bend.square().flatten(1).sum(1)
-        return prior
 
-    @torch.no_grad()
-    def project(self, variables: Masks) -> None:
-        """Keep a in [0, 1], and masks in their range."""
-        variables[0].clamp_(0.0, 1.0)
-        self._inner.project(variables[self.own :])
+def on_the_path(place: float, rate: float) -> Block:
+    """Return a, an unknown in [0, 1] that starts at `place`."""
+    return Bounded(_PLACE, rate, (torch.tensor(place),))
+
+
+def bends(change: Tensors, weight: float, rate: float) -> tuple[Block, ...]:
+    """Return u, a block a tensor of the change D; its prior is weight |u|^2 / |D|^2."""
+    total = sum(float(tensor.double().square().sum()) for tensor in change.values())
+    return tuple(
+        Bend(bend_of(name), rate, tuple(tensor.shape), weight * mean_square(tensor) / total)
+        for name, tensor in change.items()
+    )
+
+
+def bend_of(name: str) -> str:
+    """Return the name of the block that bends the path of a tensor."""
+    return f"bend of {name}"
+
+
+def place_of(values: Values) -> Tensor:
+    """Return a."""
+    return values[_PLACE][0]
 
 
 class SurrogateComparison:
@@ -82,7 +76,7 @@ class SurrogateComparison:
     def __init__(self, setting: Setting, observations: Sequence[Observation], path: Path) -> None:
         """Keep the changes of the weights, and in units of one gradient what is matched."""
         self._setting = setting
-        self._bends = len(setting.names) if path == "quadratic" else 0
+        self._bends = [bend_of(name) for name in setting.names] if path == "quadratic" else []
         self.like = next(iter(setting.parameters.values()))
         device = self.like.device
         self._changes = [[o.update.tensors[n].to(device) for n in setting.names] for o in observations]
@@ -90,23 +84,34 @@ class SurrogateComparison:
         self._targets = [[tensors[name].to(device) for name in setting.names] for tensors in mean]
         self._norms = squared_norms(self._targets)
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
         """Compute each row's gradient explicitly, differentiably in its place on the path too.
 
         Args:
             inputs: shape (R, N, *shape).
-            masks: variables of `PathMasking`, then the dropout masks of N examples.
+            masks: of N examples.
             labels: shape (R, N), or probabilities.
             victims: index of the victim of each row.
+            others: a and u.
         """
         rows = [
-            self._gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row], self._changes[victim])
+            self._gradient(
+                inputs[row],
+                tuple(mask[row] for mask in masks),
+                labels[row],
+                self._changes[victim],
+                of_row(others, row),
+            )
             for row, victim in enumerate(victims)
         ]
         return ExplicitGradients(rows, [self._targets[victim] for victim in victims], self._norms[list(victims)])
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, change: list[Tensor]) -> tuple[Tensor, ...]:
-        place, bends, own = masks[0], masks[1 : 1 + self._bends], masks[1 + self._bends :]
+    def _gradient(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, change: list[Tensor], path: Values
+    ) -> tuple[Tensor, ...]:
+        place, bends = place_of(path), [path[name][0] for name in self._bends]
         moved = [place * tensor for tensor in change]
         if bends:
             height = 2.0 * place * (1.0 - place)
@@ -114,7 +119,7 @@ class SurrogateComparison:
             moved = [line + height * bend for line, bend in zip(moved, scaled, strict=True)]
         received = self._setting.parameters.items()
         weights = {name: (p - step).requires_grad_() for (name, p), step in zip(received, moved, strict=True)}
-        loss = self._setting.loss(self._setting.outputs(inputs, own, weights), labels)
+        loss = self._setting.loss(self._setting.outputs(inputs, masks, weights), labels)
         return tuple(gradient_of(loss, weights, create_graph=True).values())
 
 

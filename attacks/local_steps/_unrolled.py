@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.labels import gradient_weight
+from attacks.core.unknowns import NOTHING, Values, of_row
 from attacks.gradient_matching._comparison import ExplicitGradients, Gradients, Setting, as_sent, squared_norms
 from attacks.local_steps._multistep import as_gradient, batch_sizes, sites_for
 from fedsim.core.gradients import gradient_of
@@ -27,12 +28,10 @@ class LocalStep:
     Attributes:
         examples: numbers of the examples in its batch, counted through all passes: example n of pass e is e N + n.
         sites: where the model drops out, for this batch.
-        further: how many more unknowns of the step stand behind its masks, for comparisons that use them.
     """
 
     examples: Tensor
     sites: tuple[DropoutSite, ...]
-    further: int = 0
 
 
 def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
@@ -96,29 +95,37 @@ class UnrolledComparison:
         ]
         self._norms = squared_norms(self._targets)
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
         """Compare the mean gradients (sum of velocities over their weight) of all steps.
 
         Args:
             inputs: shape (R, N or more, *shape).
-            masks: those of step 1 in call order, what else is unknown of it, then those of step 2, and so on; or none.
+            masks: those of step 1 in call order, then those of step 2, and so on; or none.
             labels: shape (R, N or more), or probabilities.
             victims: index of the victim of each row.
+            others: what else is unknown of the steps, for comparisons that use it.
         """
         rows = [
-            self._mean_gradient(inputs[row], tuple(mask[row] for mask in masks), labels[row])
+            self._mean_gradient(
+                inputs[row],
+                tuple(mask[row] for mask in masks),
+                labels[row],
+                of_row(others, row),
+            )
             for row in range(len(inputs))
         ]
         targets = [self._targets[victim] for victim in victims]
         return ExplicitGradients(as_sent(self._setting.wire, rows, targets), targets, self._norms[list(victims)])
 
-    def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
+    def _mean_gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
         total = velocity = tuple(torch.zeros_like(p) for p in self._setting.parameters.values())
         given = iter(masks)
         for step in self._steps:
             chosen = (step.examples % len(inputs)).to(inputs.device)
-            own = tuple(islice(given, len(step.sites) + step.further))
-            total, velocity = self._run(step, inputs[chosen], labels[chosen], own, total, velocity)
+            own = tuple(islice(given, len(step.sites)))
+            total, velocity = self._run(step, inputs[chosen], labels[chosen], own, others, total, velocity)
         by_name = dict(zip(self._trained, total, strict=True))
         return tuple(by_name[name] / self._weight for name in self._compared)
 
@@ -135,6 +142,7 @@ class UnrolledComparison:
         inputs: Tensor,
         labels: Tensor,
         masks: Masks,
+        others: Values,
         total: tuple[Tensor, ...],
         velocity: tuple[Tensor, ...],
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -145,12 +153,14 @@ class UnrolledComparison:
         }
         gradient = tuple(torch.zeros_like(moved) for moved in total)
         if len(inputs):  # an empty Poisson batch is a step all the same
-            loss = self._loss(step, inputs, labels, masks, weights)
+            loss = self._loss(step, inputs, labels, masks, weights, others)
             gradient = tuple(gradient_of(loss, weights, create_graph=True).values())
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
         return tuple(t + v for t, v in zip(total, velocity, strict=True)), velocity
 
-    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
+    def _loss(
+        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+    ) -> Tensor:
         """Return the loss of a step at some weights. Override it for clients that do more to a batch than drop out."""
         setting = replace(self._setting, sites=step.sites)
         return setting.loss(setting.outputs(inputs, masks, weights), labels)

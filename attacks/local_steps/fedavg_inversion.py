@@ -28,9 +28,9 @@ from torch import Tensor
 
 from attacks.core.progress import continued
 from attacks.core.starts import first_inputs
+from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Distance, cosine, squared
 from attacks.gradient_matching._engine import Found, Search, descend
-from attacks.gradient_matching._unknowns import OptimisedMasks
 from attacks.gradient_matching.base import Searched
 from attacks.local_steps._multistep import (
     MultiStepAttack,
@@ -72,13 +72,14 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise dummies and the masks of all steps."""
         sites = tuple(site for step in local_steps(observations[0]) for site in step.sites)
-        masking = self.masking(observations[0], sites)
         examples = number_of_examples(observations[0])
 
         def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
             return self.smoothness(inputs, masks, victims) + self.config.agreement * disagreement(inputs, examples)
 
-        return Search(masking, self.first(observations), prior, _DISTANCES[self.config.distance])
+        return Search(
+            self.masks(observations[0], sites), self.first(observations), prior, _DISTANCES[self.config.distance]
+        )
 
     def dummies(self, observation: Observation) -> int:
         """Return N, or the visits of all passes."""
@@ -136,9 +137,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         examples = number_of_examples(observation)
         shape = (examples, *observation.spec.shape)
         sites = sites_for(observation, examples)
-        masking = self.masking(observation, sites)
         plan = Search(
-            masking,
+            self.masks(observation, sites),
             lambda _v, g: first_inputs(self.config.start, shape, self.config.pattern, g),
             self.smoothness,
             sites=sites,
@@ -158,10 +158,8 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         """Return the plan with the dummies and masks of an earlier search as its start, in every pass and step."""
         examples = number_of_examples(observation)
         every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
-        masking = plan.masking
-        if isinstance(masking, OptimisedMasks):
-            masking = masking.starting_at(_by_step(early.masks, observation))
-        return replace(plan, masking=masking, first=lambda _victim, _generator: every)
+        unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
+        return replace(plan, unknowns=unknowns, first=lambda _victim, _generator: every)
 
 
 def disagreement(inputs: Tensor, examples: int) -> Tensor:

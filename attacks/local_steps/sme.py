@@ -24,11 +24,19 @@ from torch import Tensor
 
 from attacks.gradient_matching._comparison import Comparison
 from attacks.gradient_matching._engine import Found, Search
-from attacks.gradient_matching._unknowns import OptimisedMasks
+from attacks.gradient_matching.base import best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, as_gradient, number_of_examples, sites_for
-from attacks.local_steps._surrogate import Path, PathMasking, SurrogateComparison, mean_square
+from attacks.local_steps._surrogate import (
+    Path,
+    SurrogateComparison,
+    bend_of,
+    bends,
+    mean_square,
+    on_the_path,
+    place_of,
+)
 from fedsim.core.registry import attack
-from fedsim.core.types import Observation, Reconstruction
+from fedsim.core.types import Observation, Reconstruction, Tensors
 
 
 class SmeConfig(MultiStepConfig):
@@ -72,18 +80,14 @@ class Sme(MultiStepAttack[SmeConfig]):
         """Optimise dummies, one mask an example, and the place on the path."""
         observation = observations[0]
         sites = sites_for(observation, number_of_examples(observation))
-        inner = self.masking(observation, sites)
-        search = Search(inner, self.first(observations), self.smoothness, sites=sites)
+        masks = self.masks(observation, sites)
+        search = Search(masks, self.first(observations), self.smoothness, sites=sites)
         if observation.local_steps == 1:
             return search
         config, change = self.config, _change(observation)
-        masking = PathMasking(inner, config.path, config.place, config.bend_weight, change)
-        rates = (
-            config.place_learning_rate,
-            *(config.bend_learning_rate for _ in range(masking.own - 1)),
-            *(self.pace().mask_rate for _ in sites if isinstance(inner, OptimisedMasks)),
-        )
-        return replace(search, masking=masking, rates=rates)
+        bent = bends(change, config.bend_weight, config.bend_learning_rate) if config.path == "quadratic" else ()
+        place = on_the_path(config.place, config.place_learning_rate)
+        return replace(search, unknowns=masks.followed_by(place, *bent))
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
         """Compare gradients on the path, or at the received weights for one step."""
@@ -94,19 +98,19 @@ class Sme(MultiStepAttack[SmeConfig]):
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Say where on the path the best row ended."""
         found = super().reported(observation, rows, labels, path)
-        if observation.local_steps == 1 or found.masks is None:
+        best = best_row(rows)
+        if observation.local_steps == 1 or best.iteration == 0:
             return found
-        changes = _change(observation)
-        bends = found.masks[1 : 1 + len(changes)] if self.config.path == "quadratic" else ()
-        bent = sum(mean_square(d) * float(u.square().sum()) for u, d in zip(bends, changes, strict=False))
-        whole = sum(float(d.square().sum()) for d in changes)
-        facts = {**found.facts, "place between received (0) and trained weights (1)": float(found.masks[0])}
-        if bends:
+        facts = {**found.facts, "place between received (0) and trained weights (1)": float(place_of(best.others))}
+        if self.config.path == "quadratic":
+            changes = _change(observation)
+            bent = sum(mean_square(d) * float(best.others[bend_of(n)][0].square().sum()) for n, d in changes.items())
+            whole = sum(float(d.square().sum()) for d in changes.values())
             facts["distance of the control point from the middle, by |D|"] = (bent / whole) ** 0.5
         return replace(found, masks=None, facts=facts)
 
 
-def _change(observation: Observation) -> list[Tensor]:
+def _change(observation: Observation) -> Tensors:
     """D, tensor by tensor in the order of the model."""
     tensors = observation.update.tensors
-    return [tensors[name] for name, _ in observation.model.named_parameters() if name in tensors]
+    return {name: tensors[name] for name, _ in observation.model.named_parameters() if name in tensors}

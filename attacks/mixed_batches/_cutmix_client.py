@@ -11,20 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks.core.unknowns import Block, Bounded, Logits, Unknowns, Values
 from attacks.gradient_matching._comparison import Setting
-from attacks.gradient_matching._unknowns import Masking
 from attacks.local_steps._unrolled import LocalStep, UnrolledComparison
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors
 
-_HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
+ORDER, BOXES, PARTNERS, SHARES = "order", "boxes", "partners", "label shares"  # names of blocks
+_COLDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
 _BALANCING = 8
 _SURE = 8.0
 
@@ -32,15 +33,11 @@ _SURE = 8.0
 class Pasting(Protocol):
     """What is searched of one step's boxes and partners."""
 
-    def first(self, generator: torch.Generator) -> Masks:
-        """Return start values of one row's unknowns."""
+    def unknowns(self) -> tuple[Block, ...]:
+        """Return the blocks of unknowns of one step."""
         ...
 
-    def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the unknowns with what is to be hard as hard as it is after this share of the search."""
-        ...
-
-    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return what the model sees of dummies (n, C, H, W) with labels as probabilities (n, K), differentiably."""
         ...
 
@@ -48,7 +45,7 @@ class Pasting(Protocol):
 class BoxPasting(Pasting, Protocol):
     """What is searched where boxes and partners are, of images or of maps."""
 
-    def mixture(self, unknowns: Masks) -> Mixture:
+    def mixture(self, values: Values) -> Mixture:
         """Return where each dummy is pasted over, and from whom."""
         ...
 
@@ -84,22 +81,18 @@ class GrantedPasting:
         self._regions = inside(pasted.boxes, height, width).float()
         self._partners = torch.eye(len(pasted.partners))[pasted.partners]
 
-    def first(self, generator: torch.Generator) -> Masks:
-        """Return logits of the order."""
-        return (torch.randn(self._partners.shape, generator=generator),)
+    def unknowns(self) -> tuple[Block, ...]:
+        """Return logits of the order, over a temperature that falls from 1 to 0.1."""
+        return (Logits(ORDER, shape=tuple(self._partners.shape), coldest=_COLDEST),)
 
-    def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the logits over a temperature that falls from 1 to 0.1."""
-        return (unknowns[0] / _HARDEST**done,)
-
-    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Paste in the order of the dummies."""
-        mixture = self.mixture(unknowns)
+        mixture = self.mixture(values)
         return mixture.of(inputs), mixture.of_labels(labels)
 
-    def mixture(self, unknowns: Masks) -> Mixture:
+    def mixture(self, values: Values) -> Mixture:
         """Bring boxes and partners into the order of the dummies."""
-        order = balanced(unknowns[0])
+        order = balanced(values[ORDER][0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
         return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
@@ -109,38 +102,33 @@ class SearchedPasting:
 
     def __init__(self, examples: int, height: int, width: int, boxes: int) -> None:
         """Take the number of dummies, their size, and the number of boxes."""
-        self._examples, self._size, self._boxes = examples, (height, width), boxes
-        self._start: Masks | None = None
+        self._examples, self._size = examples, (height, width)
+        self._blocks: tuple[Block, ...] = (
+            Boxes(BOXES, count=boxes),
+            Logits(PARTNERS, shape=(examples, examples), coldest=_COLDEST),
+        )
 
     def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
         """Return the same with one box (4,), in pixels, and surely these partners (n,) as its start."""
         height, width = self._size
         other = SearchedPasting(self._examples, height, width, 1)
         edges = box[None] / torch.tensor([height, height, width, width])
-        other._start = edges, _SURE * F.one_hot(partners, self._examples).float()
+        sure = _SURE * F.one_hot(partners, self._examples).float()
+        other._blocks = Unknowns(other._blocks).starting_at({BOXES: (edges,), PARTNERS: (sure,)}).blocks
         return other
 
-    def first(self, generator: torch.Generator) -> Masks:
-        """Return boxes drawn by CutMix's law with uniform weights, shape (boxes, 4), and logits of the partners."""
-        if self._start is not None:
-            return self._start
-        sides = torch.rand(self._boxes, 1, generator=generator).sqrt()
-        centres = torch.rand(self._boxes, 2, generator=generator)
-        edges = torch.stack([centres - sides / 2, centres + sides / 2], 2).flatten(1).clamp(0.0, 1.0)
-        return edges, torch.randn(self._examples, self._examples, generator=generator)
+    def unknowns(self) -> tuple[Block, ...]:
+        """Return the boxes, and logits of the partners over a temperature that falls from 1 to 0.1."""
+        return self._blocks
 
-    def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the logits over a temperature that falls from 1 to 0.1; edges as they are."""
-        return unknowns[0], unknowns[1] / _HARDEST**done
-
-    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Paste what each box covers."""
-        mixture = self.mixture(unknowns)
+        mixture = self.mixture(values)
         return mixture.of(inputs), mixture.of_labels(labels)
 
-    def mixture(self, unknowns: Masks) -> Mixture:
+    def mixture(self, values: Values) -> Mixture:
         """Return what each box covers, and partners of a soft permutation."""
-        edges, logits = unknowns
+        (edges,), (logits,) = values[BOXES], values[PARTNERS]
         return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
 
 
@@ -151,18 +139,34 @@ class SharedLabels:
         """Take the number of dummies; with one box for all, every label has shares of 1 together."""
         self._examples, self._has_one_box = examples, has_one_box
 
-    def first(self, generator: torch.Generator) -> Masks:
-        """Return logits of the shares, shape (n, n)."""
-        return (torch.randn(self._examples, self._examples, generator=generator),)
+    def unknowns(self) -> tuple[Block, ...]:
+        """Return logits of the shares, shape (n, n), which need not be hard."""
+        return (Logits(SHARES, shape=(self._examples, self._examples)),)
 
-    def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return them as they are: shares need not be hard."""
-        return unknowns
-
-    def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs as they are, and mixed labels."""
-        shares = balanced(unknowns[0]) if self._has_one_box else unknowns[0].softmax(1)
+        (logits,) = values[SHARES]
+        shares = balanced(logits) if self._has_one_box else logits.softmax(1)
         return inputs, shares @ labels
+
+
+@dataclass(frozen=True)
+class Boxes(Bounded):
+    """Edges of boxes in shares of height and width, shape (count, 4), drawn by CutMix's law with uniform weights.
+
+    Attributes:
+        count: of the boxes.
+    """
+
+    count: int = 1
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return the start, or a draw."""
+        if self.start:
+            return self.start
+        sides = torch.rand(self.count, 1, generator=generator).sqrt()
+        centres = torch.rand(self.count, 2, generator=generator)
+        return (torch.stack([centres - sides / 2, centres + sides / 2], 2).flatten(1).clamp(0.0, 1.0),)
 
 
 @dataclass(frozen=True)
@@ -170,54 +174,30 @@ class PastingStep(LocalStep):
     """A step on composites.
 
     Attributes:
+        number: of the step, from 0.
         pasting: what is searched of it.
     """
 
+    number: int = field(kw_only=True)
     pasting: Pasting = field(kw_only=True)
 
+    def unknowns(self, rate: float) -> tuple[Block, ...]:
+        """Return the blocks of the step's pasting, named after the step."""
+        own = self.pasting.unknowns()
+        return tuple(replace(block, name=_of_step(block.name, self.number), rate=rate) for block in own)
 
-class WithPasting:
-    """The masks of every step's forward pass, and behind those of a step what is unknown of its pasting."""
+    def is_in(self, others: Values) -> bool:
+        """Say whether these are values of this step's pasting."""
+        return all(_of_step(block.name, self.number) in others for block in self.pasting.unknowns())
 
-    draws = 1
+    def own(self, others: Values) -> Values:
+        """Return the values of the step's pasting, under the names that it gave them."""
+        names = (block.name for block in self.pasting.unknowns())
+        return {name: others[_of_step(name, self.number)] for name in names}
 
-    def __init__(self, masks: Masking, steps: Sequence[PastingStep]) -> None:
-        """Take the masks of all steps one after the other; steps without sites have none."""
-        self._masks, self._steps = masks, steps
 
-    def first(self, generator: torch.Generator) -> Masks:
-        """Return the unknowns of all steps."""
-        masks = iter(self._masks.first(generator))
-        unknowns: list[Tensor] = []
-        for step in self._steps:
-            unknowns += [next(masks) for _ in step.sites]
-            unknowns += step.pasting.first(generator)
-        return tuple(unknowns)
-
-    def masks(
-        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
-    ) -> Masks:
-        """Return the masks of each step, and the unknowns of its pasting as hard as they are by now."""
-        parts = unknowns_by_step(variables, self._steps)
-        dropped = iter(self._masks.masks(tuple(m for p in parts for m in p.masks), victims, generators, done))
-        given: list[Tensor] = []
-        for step, part in zip(self._steps, parts, strict=True):
-            given += [next(dropped) for _ in part.masks]
-            given += step.pasting.cooled(part.pasting, done)
-        return tuple(given)
-
-    def prior(self, masks: Masks) -> Tensor | float:
-        """Regularise the dropout masks alone."""
-        return self._masks.prior(tuple(m for part in unknowns_by_step(masks, self._steps) for m in part.masks))
-
-    @torch.no_grad()
-    def project(self, variables: Masks) -> None:
-        """Keep edges inside the image; logits need no range."""
-        parts = unknowns_by_step(variables, self._steps)
-        self._masks.project(tuple(mask for part in parts for mask in part.masks))
-        for part in parts:
-            for edges in part.pasting[:-1]:  # the last one holds logits
-                edges.clamp_(0.0, 1.0)
+def _of_step(name: str, number: int) -> str:
+    return f"{name} of step {number + 1}"
 
 
 class PastedComparison(UnrolledComparison):
@@ -225,11 +205,12 @@ class PastedComparison(UnrolledComparison):
 
     name = "unrolled, with composites"
 
-    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
-        count = len(masks) - step.further
+    def _loss(
+        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+    ) -> Tensor:
         if isinstance(step, PastingStep):
-            inputs, labels = step.pasting.composites(masks[count:], inputs, labels)
-        return super()._loss(step, inputs, labels, masks[:count], weights)
+            inputs, labels = step.pasting.composites(step.own(others), inputs, labels)
+        return super()._loss(step, inputs, labels, masks, weights, others)
 
 
 class MapComparison(UnrolledComparison):
@@ -245,12 +226,13 @@ class MapComparison(UnrolledComparison):
         super().__init__(setting, [observation], steps, checkpointed=False)
         self._layer = setting.model.get_submodule(at)
 
-    def _loss(self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors) -> Tensor:
+    def _loss(
+        self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
+    ) -> Tensor:
         assert isinstance(step, PastingStep)
-        count = len(masks) - step.further
-        mixture = cast("BoxPasting", step.pasting).mixture(masks[count:])
+        mixture = cast("BoxPasting", step.pasting).mixture(step.own(others))
         with pasted_behind(self._layer, mixture):
-            return super()._loss(step, inputs, mixture.of_labels(labels), masks[:count], weights)
+            return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, others)
 
 
 @contextmanager
@@ -265,22 +247,6 @@ def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-class Unknowns(NamedTuple):
-    """What is searched of a step."""
-
-    masks: Masks
-    pasting: Masks
-
-
-def unknowns_by_step(unknowns: Masks, steps: Sequence[LocalStep]) -> list[Unknowns]:
-    """Return each step's part of the unknowns of all."""
-    given = iter(unknowns)
-    return [
-        Unknowns(tuple(next(given) for _ in step.sites), tuple(next(given) for _ in range(step.further)))
-        for step in steps
-    ]
 
 
 def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:

@@ -24,13 +24,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.progress import continued
+from attacks.core.unknowns import Values
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
 from attacks.gradient_matching._optimizers import Sign
-from attacks.gradient_matching._unknowns import NoMasks
-from attacks.gradient_matching.base import Searched
+from attacks.gradient_matching.base import Searched, best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
-from attacks.local_steps._unrolled import LocalStep, UnrolledComparison, dealt, local_steps
+from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
 from attacks.mixed_batches._cutmix_boxes import assembled
 from attacks.mixed_batches._cutmix_client import (
     BoxPasting,
@@ -41,13 +41,11 @@ from attacks.mixed_batches._cutmix_client import (
     PastingStep,
     SearchedPasting,
     SharedLabels,
-    WithPasting,
-    unknowns_by_step,
 )
 from attacks.mixed_batches._undo_defenses import pastes
 from fedsim.core.boxes import Pasted, pasted_maps
 from fedsim.core.registry import attack
-from fedsim.core.types import Batch, Knowledge, Masks, Observation, OnStep, Reconstruction
+from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruction
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
@@ -112,7 +110,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
             return self._from(steps, self._plan(observation, steps), self.config.trials, pace, *own)
         early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
         rows, path = self._from(steps, self._plan(observation, steps), self.config.trials, early, *own)
-        best = min(rows, key=lambda row: row.objective)
+        best = best_row(rows)
         start = None if _has_own_boxes(observation) else self._taken_apart(observation, best, exact)
         if start is None or pace.iterations == early.iterations:
             return rows, path
@@ -128,18 +126,17 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report originals, or composites where nothing takes them apart; of a single step also what the model saw."""
-        best = min(rows, key=lambda row: row.objective)
+        best = best_row(rows)
         result = super().reported(observation, rows, labels, path)
         if observation.local_steps > 1:
             return replace(result, masks=None)
         (step,) = self._steps(observation)
-        (part,) = unknowns_by_step(best.masks, [replace(step, further=len(best.masks) - len(step.sites))])
-        pasting = step.pasting if len(part.pasting) == step.further else _searched(observation, len(step.examples))
+        if not step.is_in(best.others):  # the search went on with originals
+            step = replace(step, pasting=_searched(observation, len(step.examples)))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
-        trained = _trained(observation, pasting, part.pasting, Batch(best.inputs, exact))
+        trained = _trained(observation, step.pasting, step.own(best.others), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
-        masks, facts = tuple(mask.cpu() for mask in part.masks) or None, {**result.facts, "largest minor share": minor}
-        return replace(result, masks=masks, trained=trained, facts=facts)
+        return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
 
     def _from(
         self,
@@ -159,17 +156,14 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return rows, comparison.name
 
     def _plan(self, observation: Observation, steps: Sequence[PastingStep]) -> Search:
-        masks = self.masking(observation, tuple(site for step in steps for site in step.sites))
-        rates: list[float] = []
-        for step in steps:
-            rates += [self.config.learning_rate] * len(step.sites) + [self.config.paste_learning_rate] * step.further
-        return Search(WithPasting(masks, steps), self.first([observation]), self.smoothness, rates=tuple(rates))
+        masks = self.masks(observation, tuple(site for step in steps for site in step.sites))
+        pasted = (block for step in steps for block in step.unknowns(self.config.paste_learning_rate))
+        return Search(masks.followed_by(*pasted), self.first([observation]), self.smoothness)
 
     def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
-        """Return the client's steps, with masks where they are searched."""
-        has_masks = not isinstance(self.masking(observation, observation.sites), NoMasks)
+        """Return the client's steps."""
         return tuple(
-            _with(replace(step, sites=step.sites if has_masks else ()), pasting_of(observation, number))
+            PastingStep(step.examples, step.sites, number=number, pasting=pasting_of(observation, number))
             for number, step in enumerate(local_steps(observation))
         )
 
@@ -178,12 +172,12 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
         """Return originals in the order of the labels, and the step that pasted them; None where no box fits."""
         (step,) = self._steps(observation)
-        _, shares = step.pasting.composites(best.masks[len(step.sites) :], best.inputs, labels.to(best.inputs))
+        _, shares = step.pasting.composites(step.own(best.others), best.inputs, labels.to(best.inputs))
         found = assembled(best.inputs.cpu(), shares.cpu(), None, _SLACK)
         if found is None:
             return None
         pasting = _searched(observation, len(labels)).starting_at(found.boxes[0], found.partners)
-        return found.images, (_with(step, pasting),)
+        return found.images, (replace(step, pasting=pasting),)
 
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
@@ -210,17 +204,12 @@ def _searched(observation: Observation, examples: int) -> SearchedPasting:
     return SearchedPasting(examples, *_size(observation), examples if _has_own_boxes(observation) else 1)
 
 
-def _trained(observation: Observation, pasting: Pasting, unknowns: Masks, found: Batch) -> Batch:
+def _trained(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
     """Return what entered the model, and its mixed labels; where maps are pasted, the originals did."""
     if _layer_of(observation) is None:
-        return Batch(*(tensor.cpu() for tensor in pasting.composites(unknowns, found.inputs, found.labels)))
-    shares = cast("BoxPasting", pasting).mixture(unknowns).of_labels(found.labels)
+        return Batch(*(tensor.cpu() for tensor in pasting.composites(values, found.inputs, found.labels)))
+    shares = cast("BoxPasting", pasting).mixture(values).of_labels(found.labels)
     return Batch(found.inputs.cpu(), shares.cpu())
-
-
-def _with(step: LocalStep, pasting: Pasting) -> PastingStep:
-    further = len(pasting.first(torch.Generator()))
-    return PastingStep(step.examples, step.sites, further, pasting=pasting)
 
 
 def _shows_composites(observation: Observation) -> bool:

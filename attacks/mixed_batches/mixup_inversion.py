@@ -24,15 +24,17 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
+from attacks.core.unknown_masks import unknown_masks
+from attacks.core.unknowns import NOTHING, Share, Values
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting
 from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
-from attacks.gradient_matching._unknowns import Masking, unknown_masks
-from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, best_row
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, Reconstruction
 
 _MIXED = 2
+_SHARE = "weight"
 
 
 class MixupInversionConfig(MatchingConfig):
@@ -63,20 +65,19 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs, masks and the weight together."""
         sites = searched_sites(observations[0])
-        masks = unknown_masks(sites, len(observations), self.config.mask_weight)
-        steps = (*[self.config.learning_rate] * len(sites), self.config.share_learning_rate)
-        return Search(_WithShare(masks), self.first(observations), self.smoothness, sites=sites, rates=steps)
+        config, victims = self.config, len(observations)
+        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
+        unknowns = masks.followed_by(Share(_SHARE, config.share_learning_rate))
+        return Search(unknowns, self.first(observations), self.smoothness, sites=sites)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
         """Return the searches under every pairing."""
         return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Report the best row with its pairing and weight, and masks without the weight behind them."""
-        best = min(rows, key=lambda row: row.objective)
-        share, partners = float(best.masks[-1]), _pairings(observation)[self.hypothesis_of(best)]
-        for row in rows:
-            row.masks = row.masks[:-1]
+        """Report the best row with its pairing and weight."""
+        best = best_row(rows)
+        share, partners = float(best.others[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
         result = super().reported(observation, rows, labels, path)
         note = f"explained best by the weight {share:.3f} and the partners {list(partners)}"
         return replace(result, notes=(*result.notes, note), facts={**result.facts, "weight": share})
@@ -108,7 +109,7 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
 
 @dataclass(frozen=True)
 class _MixedSetting(Setting):
-    """Forward passes of mixed inputs. The last of the masks is the weight l of the row, shape (1,).
+    """Forward passes of inputs mixed by the weight l that is searched.
 
     Attributes:
         identity: shape (B, B).
@@ -120,37 +121,12 @@ class _MixedSetting(Setting):
     partners: Tensor = field(default_factory=lambda: torch.eye(1))
     weights: list[Tensor] = field(default_factory=list[Tensor])
 
-    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor]) -> Tensor:
+    def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
         """Return the outputs for W x, and keep W."""
-        *dropped, share = masks
+        (share,) = others[_SHARE]
         self.weights[:] = [share * self.identity + (1.0 - share) * self.partners]
         mixed = (self.weights[0] @ inputs.flatten(1)).view_as(inputs)
-        return super().outputs(mixed, tuple(dropped), weights)
-
-
-class _WithShare:
-    """Masks, and behind them the weight l in [0, 1], shape (R, 1)."""
-
-    draws = 1
-
-    def __init__(self, masks: Masking) -> None:
-        self._masks = masks
-
-    def first(self, generator: torch.Generator) -> Masks:
-        return *self._masks.first(generator), torch.rand(1, generator=generator)
-
-    def masks(
-        self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
-    ) -> Masks:
-        return *self._masks.masks(variables[:-1], victims, generators, done), variables[-1]
-
-    def prior(self, masks: Masks) -> Tensor | float:
-        return self._masks.prior(masks[:-1])
-
-    @torch.no_grad()
-    def project(self, variables: Masks) -> None:
-        self._masks.project(variables[:-1])
-        variables[-1].clamp_(0.0, 1.0)
+        return super().outputs(mixed, masks, weights, others)
 
 
 def _pairings(observation: Observation) -> list[tuple[int, ...]]:

@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
+from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Search
 from attacks.gradient_matching._hypotheses import HypothesesAttack
-from attacks.gradient_matching._unknowns import unknown_masks
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from attacks.mixed_batches._undo_defenses import Transform, transforms_of
 from fedsim.core.registry import attack
@@ -51,8 +51,9 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise inputs and masks."""
         sites = searched_sites(observations[0])
-        masking = unknown_masks(sites, len(observations), self.config.mask_weight)
-        return Search(masking, self.first(observations), self.smoothness, sites=sites)
+        config, victims = self.config, len(observations)
+        masks = unknown_masks(sites, victims, weight=config.mask_weight, rate=config.learning_rate)
+        return Search(masks, self.first(observations), self.smoothness, sites=sites)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[TransformInversionConfig]]:
         """Return the searches through every policy."""

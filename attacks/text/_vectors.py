@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attacks.core.unknowns import NOTHING, Values
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Gradients, Setting
 from attacks.gradient_matching._ghost import GhostComparison, agrees
 from fedsim.core.gradients import gradient_of
@@ -117,8 +118,8 @@ class VectorComparison(GeneralComparison):
         other._words = replace(self._words, temperature=temperature)
         return other
 
-    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor) -> tuple[Tensor, ...]:
-        outputs = self._setting.outputs(inputs[:, :-1], masks, self._weights)
+    def _gradient(self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values) -> tuple[Tensor, ...]:
+        outputs = self._setting.outputs(inputs[:, :-1], masks, self._weights, others)
         loss = self._words.loss(outputs, inputs[:, 1:], labels)
         return tuple(gradient_of(loss, self._weights, create_graph=True).values())
 
@@ -139,10 +140,12 @@ class VectorGhostComparison(GhostComparison):
         other._words = replace(self._words, temperature=temperature)
         return other
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Gradients:
         """Compare rows, as `VectorComparison` does."""
         weighted = self._words.weighted(inputs[:, :, 1:], labels)
-        return super().gradients(inputs[:, :, :-1], masks, weighted, victims)
+        return super().gradients(inputs[:, :, :-1], masks, weighted, victims, others)
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:
         return self._words.cross_entropy(outputs, labels).mean(1).sum()

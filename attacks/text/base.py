@@ -20,10 +20,11 @@ from torch import Tensor
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import gradient_weight
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.unknown_masks import GivenMasks, unknown_masks
+from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks.gradient_matching._engine import Found
 from attacks.gradient_matching._ghost import GhostComparison
-from attacks.gradient_matching._unknowns import GivenMasks, Masking, NoMasks, OptimisedMasks
 from attacks.gradient_matching.base import best_of
 from attacks.text._sentences import completed, explains
 from attacks.text._vectors import (
@@ -70,6 +71,7 @@ class Task:
 
     Attributes:
         exact: the same comparison for vectors that are tokens, whose next words are one token each.
+        unknowns: the dropout masks, given or searched.
         usual_masks: of the dropout sites: known ones, or else their expectation, which leaves ordinary dropout out.
         table: the embedding (V, d) that the client received.
         words: what the gradient says about the tokens.
@@ -84,7 +86,7 @@ class Task:
     setting: Setting
     comparison: Comparison
     exact: Comparison
-    masking: Masking
+    unknowns: Unknowns
     usual_masks: Masks
     table: Tensor
     words: Words
@@ -192,7 +194,7 @@ class TextMatching(Attack[ConfigT]):
             setting=setting,
             comparison=comparison,
             exact=comparison.at(_ONE_TOKEN) if is_soft else comparison,
-            masking=self._masking(observation, sites),
+            unknowns=self._unknowns(observation, sites),
             usual_masks=known_masks(observation, sites),
             table=table,
             words=words,
@@ -225,14 +227,11 @@ class TextMatching(Attack[ConfigT]):
             return observation.sites
         return searched_sites(observation) if self.config.unknown_masks == "searched" else ()
 
-    def _masking(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Masking:
+    def _unknowns(self, observation: Observation, sites: tuple[DropoutSite, ...]) -> Unknowns:
         if observation.masks is not None:
-            return GivenMasks(observation.masks) if sites else NoMasks()
-        if not sites:
-            return NoMasks()
-        return OptimisedMasks(
-            sites, [{}], first="mean", relaxation="box", annealed=False, weight=self.config.mask_weight
-        )
+            return Unknowns((GivenMasks(given=observation.masks),) if sites else ())
+        config = self.config
+        return unknown_masks(sites, weight=config.mask_weight, rate=config.mask_learning_rate, begin="mean")
 
     def _distance(self, task: Task, guess: Tensor, masks: Masks | None) -> float:
         known = task.observation.masks[0] if task.observation.masks is not None else masks

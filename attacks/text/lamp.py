@@ -23,9 +23,9 @@ from torch import Tensor
 
 from attacks.core.progress import continued
 from attacks.core.tolerances import TINY
+from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
-from attacks.gradient_matching._unknowns import Masking, OptimisedMasks
 from attacks.text._token_edits import changed, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import EXACT, Task, TextMatching, TextMatchingConfig
@@ -122,15 +122,16 @@ class Lamp(TextMatching[LampConfig]):
     def _descent(
         self, task: Task, place: _Place, done: int, count: int, generator: torch.Generator, on_step: OnStep
     ) -> Found:
+        decay = self.config.decay ** (done // 50)
+        unknowns = task.unknowns.starting_at({MASKS: place.masks}).at_rate(self.config.mask_learning_rate * decay)
         search = Search(
-            _starting(task.masking, place.masks),
+            unknowns,
             lambda _victim, _generator: place.inputs,
             lambda inputs, _masks, _victims: self.prior(task, inputs),
             self.distance,
             sites=task.setting.sites,
         )
-        rate = self.config.learning_rate * task.scale * self.config.decay ** (done // 50)
-        pace = Pace(count, rate, self.config.mask_learning_rate * self.config.decay ** (done // 50))
+        pace = Pace(count, self.config.learning_rate * task.scale * decay)
         (row,) = descend(task.comparison, search, [task.labels], 1, pace, None, [generator], [on_step])
         return row
 
@@ -175,7 +176,7 @@ class Lamp(TextMatching[LampConfig]):
             if distance < least:
                 best, least = other, distance
         found.inputs, found.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
-        if isinstance(task.masking, OptimisedMasks):
+        if task.unknowns.first(torch.Generator()):
             found.masks = self._fitting_masks(task, found.inputs, generator)
         return found
 
@@ -209,13 +210,13 @@ class Lamp(TextMatching[LampConfig]):
 
     def _fitting_masks(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Masks:
         search = Search(
-            task.masking,
+            task.unknowns,
             lambda _victim, _generator: inputs,
             lambda rows, _masks, _victims: rows.new_zeros(len(rows)),
             self.distance,
             sites=task.setting.sites,
         )
-        pace = Pace(_MASK_ITERATIONS, 0.0, self.config.mask_learning_rate, schedule="cosine")
+        pace = Pace(_MASK_ITERATIONS, 0.0, schedule="cosine")
         (row,) = descend(task.exact, search, [task.labels], 1, pace, None, [generator], [lambda _step: None])
         return row.masks
 
@@ -251,7 +252,3 @@ class Lamp(TextMatching[LampConfig]):
 
 def _least(values: Sequence[float]) -> int:
     return min(range(len(values)), key=values.__getitem__)
-
-
-def _starting(masking: Masking, masks: Masks) -> Masking:
-    return masking.starting_at(masks) if isinstance(masking, OptimisedMasks) else masking

@@ -51,7 +51,7 @@ class Tag(TextMatching[TagConfig]):
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
         """Descend from all starts."""
         search = Search(
-            task.masking,
+            task.unknowns,
             lambda _victim, own: task.drawn(own),
             lambda inputs, _masks, _victims: inputs.new_zeros(len(inputs)),
             self.distance,
@@ -60,7 +60,6 @@ class Tag(TextMatching[TagConfig]):
         pace = Pace(
             self.config.iterations,
             self.config.learning_rate * task.scale,
-            self.config.mask_learning_rate,
             schedule="cosine",
         )
         return descend(task.comparison, search, [task.labels], self.config.restarts, pace, None, [generator], [on_step])

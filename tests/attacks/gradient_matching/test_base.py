@@ -1,6 +1,6 @@
 """The attacks that match gradients: their objective, and what each adds to the search."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
 from typing import Any
@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.unknown_masks import OptimisedMasks, mask_prior
+from attacks.core.unknowns import Moment
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, cosine, setting_of
 from attacks.gradient_matching._ghost import GhostComparison
-from attacks.gradient_matching._unknowns import FirstMasks, OptimisedMasks, Relaxation, mask_prior
 from fedsim.core import registry, seeding
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import drawn_masks, recorded_masks
@@ -83,18 +84,6 @@ def distance(comparison: Comparison, inputs: Tensor, masks: Masks, labels: Tenso
     return cosine(comparison.gradients(inputs[None], tuple(mask[None] for mask in masks), labels[None], [0]))[0]
 
 
-def relaxed(
-    sites: Sequence[DropoutSite],
-    *,
-    first: FirstMasks = "bernoulli",
-    relaxation: Relaxation = "box",
-    annealed: bool = False,
-    weight: float = 1e-4,
-    known: Sequence[dict[int, Tensor]] = ({},),
-) -> OptimisedMasks:
-    return OptimisedMasks(sites, known, first=first, relaxation=relaxation, annealed=annealed, weight=weight)
-
-
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize(("rate", "least"), [(0.25, 0.1), (0.5, 0.3)])
 def test_objective_vanishes_at_the_truth_and_not_without_the_masks(
@@ -119,12 +108,12 @@ def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, pat
         }[kind]()
     numbers = torch.Generator().manual_seed(2)
     observation = by_hand(model.double(), torch.randn(1, *spec.shape, generator=numbers).double(), spec)
-    comparison, masking = compared(path, observation), relaxed(observation.sites, weight=0.1)
+    comparison, unknown = compared(path, observation), OptimisedMasks(sites=observation.sites, weight=0.1)
 
     def objective(inputs: Tensor, *masks: Tensor) -> Tensor:
         matched = distance(comparison, inputs, masks, torch.tensor([1]))
         smooth = 1e-2 * total_variation(inputs[None])[0]
-        return matched + smooth + torch.as_tensor(masking.prior(tuple(mask[None] for mask in masks)))[0]
+        return matched + smooth + torch.as_tensor(unknown.prior(tuple(mask[None] for mask in masks)))[0]
 
     inputs = torch.randn(1, *spec.shape, generator=numbers, dtype=torch.float64, requires_grad=True)
     masks = tuple(
@@ -192,11 +181,10 @@ def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
 def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all() -> None:
     sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
     known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
-    masking = relaxed(sites, first="ones", weight=1.0, known=[known])
-    variables = tuple(site[None] for site in masking.first(torch.Generator()))
-    masks = masking.masks(variables, [0], [], 0.0)
+    unknown = OptimisedMasks(sites=sites, begin="ones", weight=1.0, known=(known,))
+    masks = unknown.relaxed(tuple(site[None] for site in unknown.first(torch.Generator())), Moment())
     assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
-    assert float(torch.as_tensor(masking.prior(masks))) == 0.0
+    assert float(torch.as_tensor(unknown.prior(masks))) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
 from attacks.core.mask_readout_rules import read_masks
-from attacks.gradient_matching._unknowns import OptimisedMasks, Relaxation
+from attacks.core.unknown_masks import OptimisedMasks, Relaxation
+from attacks.core.unknowns import Moment
 from benchmarks import dropout_inversion
 from benchmarks._rows import Row, as_table
 from fedsim.core import seeding
@@ -55,9 +56,9 @@ def agreement(found: Reconstruction, truth: Truth) -> float:
 )
 def test_relaxations(relaxation: Relaxation, annealed: bool, done: float, expected: list[float]) -> None:
     site = DropoutSite(0, "site", 0.25, (1, 3))
-    masking = OptimisedMasks([site], [{}], first="mean", relaxation=relaxation, annealed=annealed, weight=1.0)
+    unknown = OptimisedMasks(sites=(site,), begin="mean", relaxation=relaxation, annealed=annealed)
     variables = torch.tensor([[[0.0, 0.2, 0.7]]], requires_grad=True)
-    (mask,) = masking.masks((variables,), [0], [], done)
+    (mask,) = unknown.relaxed((variables,), Moment(done=done))
     assert mask.flatten().tolist() == pytest.approx(expected, abs=1e-6)
     (slope,) = torch.autograd.grad(mask.sum(), variables)
     temperature = 0.1**done if annealed else 1.0
@@ -70,9 +71,9 @@ def test_relaxations(relaxation: Relaxation, annealed: bool, done: float, expect
 @pytest.mark.parametrize("first", ["bernoulli", "ones", "mean"])
 def test_first_masks(relaxation: Relaxation, first: Any) -> None:
     site = DropoutSite(0, "site", 0.25, (1, 4000))
-    masking = OptimisedMasks([site], [{}], first=first, relaxation=relaxation, annealed=False, weight=1.0)
-    variables = masking.first(torch.Generator().manual_seed(0))
-    (mask,) = masking.masks(tuple(v[None] for v in variables), [0], [], 0.0)
+    unknown = OptimisedMasks(sites=(site,), begin=first, relaxation=relaxation)
+    variables = unknown.first(torch.Generator().manual_seed(0))
+    (mask,) = unknown.relaxed(tuple(v[None] for v in variables), Moment())
     expected = 1.0 if first == "ones" or (relaxation, first) == ("straight-through", "mean") else 0.75
     assert float(mask.mean()) == pytest.approx(expected, abs=0.03)
     assert bool(((mask >= 0) & (mask <= 1)).all())

@@ -15,15 +15,16 @@ from torch import Tensor
 
 from attacks.core.regularizers import median_filtered, pixel_box, total_variation
 from attacks.core.starts import first_inputs
+from attacks.core.unknown_masks import OptimisedMasks
+from attacks.core.unknowns import NOTHING, Unknowns, Values
 from attacks.gradient_matching._comparison import squared
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.gradient_matching._optimizers import Adam, Constant, Cosine, Plateau, Steps, signed
-from attacks.gradient_matching._unknowns import NoMasks, OptimisedMasks
 from fedsim.core import registry, seeding
 from fedsim.core.types import DropoutSite, InputSpec, Masks, Observation, Step
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
-PACE = Pace(iterations=50, rate=0.1, mask_rate=0.1, patience=10, stall=10_000)
+PACE = Pace(iterations=50, rate=0.1, patience=10, stall=10_000)
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,9 @@ class Bowls:
     like: Tensor = field(default_factory=lambda: torch.zeros(1))
     rows: list[int] = field(default_factory=list)
 
-    def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Distances:
+    def gradients(
+        self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
+    ) -> Distances:
         self.rows.append(len(inputs))
         flat = inputs.flatten(1) * (masks[0].flatten(1) if masks else 1.0)
         return Distances(flat, self.targets[list(victims)].flatten(1))
@@ -80,7 +83,7 @@ def found(
     victims = len(bowls.targets)
     return descend(
         bowls,
-        search or Search(NoMasks(), normal, nothing, squared),
+        search or Search(Unknowns(), normal, nothing, squared),
         [torch.zeros(1, dtype=torch.long)] * victims,
         starts,
         pace,
@@ -177,7 +180,7 @@ def test_dummies_stay_in_their_box() -> None:
 
 def test_langevin_noise_has_the_stated_size() -> None:
     """With gradients of zero and one step, Adam moves against the sign of the noise; without noise it stays."""
-    flat = Search(NoMasks(), normal, nothing, lambda g: 0.0 * g.difference().sum(1))
+    flat = Search(Unknowns(), normal, nothing, lambda g: 0.0 * g.difference().sum(1))
     seen: list[Tensor] = []
     found(bowls(), PACE._replace(iterations=2), search=flat, on_step=lambda s: seen.append(s.guess.clone()))
     found(
@@ -193,11 +196,11 @@ def test_langevin_noise_has_the_stated_size() -> None:
 
 def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     site = DropoutSite(0, "site", 0.5, (1, 9))
-    masking = OptimisedMasks([site], [{}], first="mean", relaxation="box", annealed=False, weight=0.0)
-    search = Search(masking, normal, nothing, squared)
-    still = found(bowls(), PACE._replace(mask_rate=0.0), search=search)[0]
+    masks = Unknowns((OptimisedMasks(sites=(site,), begin="mean"),))
+    still = found(bowls(), PACE, search=Search(masks.at_rate(0.0), normal, nothing, squared))[0]
     assert torch.equal(still.masks[0], torch.full((1, 9), 0.5))
-    moved = found(bowls(), PACE._replace(rate=0.0, mask_rate=0.5, iterations=200), search=search)[0]
+    search = Search(masks.at_rate(0.5), normal, nothing, squared)
+    moved = found(bowls(), PACE._replace(rate=0.0, iterations=200), search=search)[0]
     assert torch.equal(moved.inputs, normal(0, seeding.generator(0, "attack")))
     assert float(moved.masks[0].min()) == 0.0
     assert float(moved.masks[0].max()) <= 1.0

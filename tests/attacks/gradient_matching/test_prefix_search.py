@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from attacks.core.unknown_masks import FirstMasks, OptimisedMasks
+from attacks.core.unknowns import Moment
 from attacks.gradient_matching._comparison import Setting
-from attacks.gradient_matching._unknowns import FirstMasks, OptimisedMasks
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
@@ -105,9 +106,9 @@ def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
 def test_masks_of_a_prefix_start_from_their_expectation(first: FirstMasks, watched: Watched) -> None:
     observation, _, _ = watched(**NESTED)
     sites = dropout_sites(observation.model, observation.spec.shape, 1)
-    masking = OptimisedMasks(sites, [{}], first=first, relaxation="sigmoid", annealed=False, weight=1.0)
-    variables: tuple[Tensor, ...] = masking.first(torch.Generator().manual_seed(0))
-    (plain, cut) = masking.masks(tuple(v[None] for v in variables), [0], [], 0.0)
+    unknown = OptimisedMasks(sites=tuple(sites), begin=first, relaxation="sigmoid", weight=1.0)
+    variables: tuple[Tensor, ...] = unknown.first(torch.Generator().manual_seed(0))
+    (plain, cut) = unknown.relaxed(tuple(v[None] for v in variables), Moment())
     assert torch.isfinite(plain).all()
     assert torch.allclose(cut[0], expected_mask(sites[1]).clamp(0.018, 0.982), atol=1e-3)
-    assert torch.isfinite(torch.as_tensor(masking.prior((plain, cut)))).all()
+    assert torch.isfinite(torch.as_tensor(unknown.prior((plain, cut)))).all()

@@ -1,7 +1,7 @@
 """One gradient between both ends of local training, against plain matching and finite differences."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attacks.core.unknowns import Unknowns, Values
 from attacks.gradient_matching._comparison import GeneralComparison, Setting, cosine
-from attacks.gradient_matching._unknowns import NoMasks
-from attacks.local_steps._surrogate import Path, PathMasking, SurrogateComparison
+from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -44,6 +44,11 @@ def unknowns(observation: Observation) -> tuple[Tensor, tuple[Tensor, ...], Tens
     return inputs, masks, observation.labels[None]
 
 
+def on_path(observation: Observation, place: Tensor, bends: Sequence[Tensor] = ()) -> Values:
+    names = [bend_of(name) for name in observation.update.tensors]
+    return {"place on the path": (place,), **{n: (b,) for n, b in zip(names, bends, strict=False)}}
+
+
 def bends_of(observation: Observation) -> tuple[Tensor, ...]:
     generator = torch.Generator().manual_seed(4)
     shapes = (tensor.shape for tensor in observation.update.tensors.values())
@@ -53,18 +58,18 @@ def bends_of(observation: Observation) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize("path", ["linear", "quadratic"])
 def test_at_the_received_weights_it_is_plain_matching(observation: Observation, path: Path) -> None:
     inputs, masks, labels = unknowns(observation)
-    bends = bends_of(observation) if path == "quadratic" else ()
+    bent = bends_of(observation) if path == "quadratic" else ()
     place = torch.zeros(1, dtype=torch.float64)
     ours = SurrogateComparison(setting_of(observation), [observation], path)
     plain = GeneralComparison(setting_of(observation), [observation])
-    here = cosine(ours.gradients(inputs, (place, *bends, *masks), labels, [0]))
+    here = cosine(ours.gradients(inputs, masks, labels, [0], on_path(observation, place, bent)))
     assert here.item() == pytest.approx(cosine(plain.gradients(inputs, masks, labels, [0])).item(), rel=1e-6)
 
 
 def test_the_place_moves_the_weights_towards_the_trained_ones(observation: Observation) -> None:
     inputs, masks, labels = unknowns(observation)
     ours = SurrogateComparison(setting_of(observation), [observation], "linear")
-    there = cosine(ours.gradients(inputs, (torch.ones(1).double(), *masks), labels, [0]))
+    there = cosine(ours.gradients(inputs, masks, labels, [0], on_path(observation, torch.ones(1).double())))
     moved = replace(setting_of(observation), model=trained(observation))
     plain = cosine(GeneralComparison(moved, [observation]).gradients(inputs, masks, labels, [0]))
     assert there.item() == pytest.approx(plain.item(), rel=1e-6)
@@ -82,17 +87,17 @@ def trained(observation: Observation) -> nn.Module:
 @pytest.mark.parametrize("path", ["linear", "quadratic"])
 def test_gradients_of_every_unknown_agree_with_finite_differences(observation: Observation, path: Path) -> None:
     inputs, masks, labels = unknowns(observation)
-    bends = bends_of(observation) if path == "quadratic" else ()
+    bent = bends_of(observation) if path == "quadratic" else ()
     place = torch.tensor([0.4], dtype=torch.float64, requires_grad=True)
     ours = SurrogateComparison(setting_of(observation), [observation], path)
-    change = list(observation.update.tensors.values())
-    masking = PathMasking(NoMasks(), path, 0.4, 0.1, change)
+    curve = bends(observation.update.tensors, 0.1, 1e-3) if path == "quadratic" else ()
+    unknown = Unknowns((on_the_path(0.4, 1e-3), *curve))
 
-    def objective(x: Tensor, *variables: Tensor) -> Tensor:
-        path_variables = variables[: masking.own]
-        return cosine(ours.gradients(x, variables, labels, [0])) + masking.prior(path_variables)
+    def objective(x: Tensor, place: Tensor, *variables: Tensor) -> Tensor:
+        values = on_path(observation, place, variables[: len(bent)])
+        return cosine(ours.gradients(x, variables[len(bent) :], labels, [0], values)) + unknown.prior(values)
 
-    assert torch.autograd.gradcheck(objective, (inputs, place, *bends, *masks), atol=1e-7)
+    assert torch.autograd.gradcheck(objective, (inputs, place, *bent, *masks), atol=1e-7)
 
 
 def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) -> None:

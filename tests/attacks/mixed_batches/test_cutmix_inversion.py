@@ -1,12 +1,13 @@
 """CutMix inside the simulated client: equal to the real one at the truth, and searched where it is not known."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from attacks.core.unknowns import Unknowns, Values
 from attacks.gradient_matching._comparison import cosine, setting_of
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from attacks.mixed_batches._cutmix_boxes import assembled
@@ -65,6 +66,15 @@ def on_maps(
     )
 
 
+def in_order(orders: Sequence[torch.Tensor], shift: int) -> Values:
+    """The order of the dummies of every step, from which a shift takes it away."""
+    return {f"order of step {n}": (order[None].roll(shift, 1),) for n, order in enumerate(orders, 1)}
+
+
+def pasted(boxes: torch.Tensor, partners: torch.Tensor) -> Values:
+    return {"boxes of step 1": (boxes[None],), "partners of step 1": (partners[None],)}
+
+
 @pytest.mark.parametrize("per_sample", [False, True])
 @pytest.mark.parametrize("passes", [1, 3])
 def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
@@ -78,16 +88,18 @@ def test_at_the_truth_the_simulated_client_sends_what_the_client_sent(
     originals = distinct(truth.private)
     steps: list[PastingStep] = []
     orders: list[torch.Tensor] = []
-    for step, draws, places in zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True):
+    everyone = zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True)
+    for number, (step, draws, places) in enumerate(everyone):
         pasted = Pasted.written_in(draws)
         assert pasted is not None
-        steps.append(PastingStep(step.examples, (), 1, pasting=GrantedPasting(pasted, 28, 28)))
+        steps.append(PastingStep(step.examples, (), number=number, pasting=GrantedPasting(pasted, 28, 28)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
     comparison = PastedComparison(setting_of(observation, (), True, "cpu"), [observation], steps, checkpointed=False)
     labels = F.one_hot(originals.labels, 10).float()[None]
-    masks = tuple(order[None] for order in orders)
-    right = cosine(comparison.gradients(originals.inputs[None], masks, labels, [0]))
-    wrong = cosine(comparison.gradients(originals.inputs[None], tuple(m.roll(1, 1) for m in masks), labels, [0]))
+    right, wrong = (
+        cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
+        for shift in (0, 1)
+    )
     assert float(right.detach()) < 1e-5
     assert float(wrong.detach()) > 100 * float(right.detach())
 
@@ -138,12 +150,12 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
     everyone = zip(local_steps(observation), truth.draws, numbers(truth.private), strict=True)
     for number, (step, draws, places) in enumerate(everyone):
         assert draws["feature-cutmix.weights"].min() < 1.0
-        steps.append(PastingStep(step.examples, (), 1, pasting=pasting_of(observation, number)))
+        steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
     comparison = compared(setting_of(observation, (), True, "cpu"), observation, steps)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
-        cosine(comparison.gradients(originals.inputs[None], tuple(o[None].roll(shift, 1) for o in orders), labels, [0]))
+        cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
         for shift in (0, 1)
     )
     assert float(right.detach()) < 1e-5
@@ -154,15 +166,18 @@ def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watche
     observation, truth, _ = on_maps(watched, 4, at="3", per_sample=True)
     (step,), (draws,), originals = local_steps(observation), truth.draws, truth.private[0]
     pasting = pasting_of(observation, 0)
-    assert [tuple(unknown.shape) for unknown in pasting.first(torch.Generator())] == [(4, 4), (4, 4)]
-    comparison = compared(
-        setting_of(observation, (), True, "cpu"), observation, [PastingStep(step.examples, (), 2, pasting=pasting)]
-    )
+    step = PastingStep(step.examples, (), number=0, pasting=pasting)
+    first = Unknowns(step.unknowns(0.05)).first(torch.Generator())
+    assert {name: tuple(own.shape) for name, (own,) in first.items()} == {
+        "boxes of step 1": (4, 4),
+        "partners of step 1": (4, 4),
+    }
+    comparison = compared(setting_of(observation, (), True, "cpu"), observation, [step])
     edges = draws["feature-cutmix.map-boxes"] / 14.0
     partners = SURE * F.one_hot(draws["feature-cutmix.partners"], 4).float()
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
-        float(cosine(comparison.gradients(originals.inputs[None], (own[None], partners[None]), labels, [0])).detach())
+        float(cosine(comparison.gradients(originals.inputs[None], (), labels, [0], pasted(own, partners))).detach())
         for own in (edges, edges.flip(0))
     )
     assert right < 1e-5
@@ -176,12 +191,12 @@ def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> 
         local_steps(observation)[0],
         pasting_of(observation, 0),
     )
-    theirs = compared(setting, observation, [PastingStep(step.examples, (), 2, pasting=pasting)])
+    theirs = compared(setting, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
     plain = UnrolledComparison(setting, [observation], [step], checkpointed=False)
     inputs = torch.randn_like(truth.private[0].inputs)[None].requires_grad_()
     labels = F.one_hot(truth.private[0].labels, 10).float()[None]
-    empty = (torch.full((1, 4, 4), 0.5), torch.zeros(1, 4, 4))
-    ours, others = (cosine(own.gradients(inputs, masks, labels, [0])) for own, masks in ((theirs, empty), (plain, ())))
+    empty = pasted(torch.full((4, 4), 0.5), torch.zeros(4, 4))
+    ours, others = (cosine(own.gradients(inputs, (), labels, [0], empty)) for own in (theirs, plain))
     assert torch.allclose(ours, others, atol=1e-6)
     ours, others = (torch.autograd.grad(value, inputs)[0] for value in (ours, others))
     assert ours.any()

@@ -8,9 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.gradient_matching._unknowns import NoMasks
-from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig, _Unknowns
-from attacks.mixed_batches.mixup_inversion import _WithShare
+from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -113,7 +111,9 @@ def test_at_the_truth_the_objective_vanishes_for_the_true_noise_and_penalty(watc
     comparison = attack.comparison([observation], search)
     noise = torch.randn(2, 256, generator=seeding.generator(3, "defense 0 batch", 1, 0, 0))
     batch = truth.batches[0]
-    distance = search.distance(comparison.gradients(batch.inputs[None], (noise[None],), batch.labels[None], [0]))
+    distance = search.distance(
+        comparison.gradients(batch.inputs[None], (), batch.labels[None], [0], {"noise": (noise[None],)})
+    )
     assert abs(distance.item()) < 1e-5
 
 
@@ -178,17 +178,3 @@ def test_large_batches_have_too_many_pairings(watched: Watched, attack_named: Na
     observation, _, _ = watched(knows=ALL, defenses=[{"name": "mixup"}], federation={"batch_size": 5})
     with pytest.raises(NotApplicable, match="paired in 120 ways"):
         attack_named("mixup-inversion")(observation, seeding.generator(1, "attack"))
-
-
-def test_unknowns_have_their_priors_and_ranges() -> None:
-    noise = _Unknowns(NoMasks(), [(2, 3), (4,)], 0.5, is_zero=False)
-    first = noise.first(torch.Generator().manual_seed(0))
-    assert [tuple(own.shape) for own in first] == [(2, 3), (4,)]
-    rows = tuple(torch.stack([own, 2.0 * own]) for own in first)
-    expected = [0.25 * factor * sum(float(own.square().mean()) for own in first) for factor in (1.0, 4.0)]
-    assert torch.as_tensor(noise.prior(rows)).tolist() == pytest.approx(expected)
-    assert not any(bool(own.any()) for own in _Unknowns(NoMasks(), [(3,)], 0.5, is_zero=True).first(torch.Generator()))
-    share = _WithShare(NoMasks())
-    variables = (torch.tensor([[-0.5], [0.5], [1.5]]),)
-    share.project(variables)
-    assert variables[0].flatten().tolist() == [0.0, 0.5, 1.0]

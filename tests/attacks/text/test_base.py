@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from attacks.core.unknowns import MASKS, Moment
 from attacks.gradient_matching._comparison import GeneralComparison
 from attacks.gradient_matching._engine import Found
 from attacks.text._sentences import completed, has_cross_entropy
@@ -73,7 +74,7 @@ def test_the_objective_is_zero_at_the_truth(
     attack = attack_named(name, temperature=0.05)
     assert isinstance(attack, TextMatching)
     task = attack.prepared(in_double(observation, truth))
-    masks = task.masking.masks((), [0], [], 0.0)
+    masks = task.unknowns.relaxed({}, Moment()).get(MASKS, ())
     gradients = task.comparison.gradients(true_vectors(task, truth)[None], masks, task.labels[None], [0])
     assert attack.distance(gradients).item() < 1e-9  # type: ignore[attr-defined]
     assert torch.equal(task.tokens(true_vectors(task, truth)), in_order(truth)[0])
@@ -271,7 +272,8 @@ def test_the_fast_comparison_is_the_general_one(
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)
     vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
-    masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in tasks[0].masking.masks((), [0], [], 0.0))
+    own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
+    masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
     figures, slopes = [], []
     for task in tasks:
         gradients = task.comparison.gradients(vectors, masks, torch.stack([task.labels] * 2), [0, 0])

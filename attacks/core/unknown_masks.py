@@ -1,0 +1,194 @@
+"""Which dropout masks a search uses in its forward passes, and which of them it optimises.
+
+Masks of rows have shape (R, *site.shape), variables likewise with whatever a relaxation optimises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Literal, Self
+
+import torch
+from torch import Tensor
+
+from attacks.core.unknowns import MASKS, Block, Moment, Unknowns
+from fedsim.core.masks import drawn_masks, expected_mask
+from fedsim.core.types import DropoutSite, Masks
+
+Relaxation = Literal["box", "sigmoid", "straight-through"]
+FirstMasks = Literal["bernoulli", "ones", "mean"]
+_SURE = 4.0  # logit of a mask that is drawn as kept
+_LEAST_TEMPERATURE = 0.1
+
+
+@dataclass(frozen=True)
+class GivenMasks(Block):
+    """Masks that are known.
+
+    Attributes:
+        given: those of each victim.
+    """
+
+    name: str = MASKS
+    given: tuple[Masks, ...] = ()
+
+    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+        """Return each row's victim's masks."""
+        return tuple(mask[list(moment.victims)] for mask in self._stacked)
+
+    @cached_property
+    def _stacked(self) -> Masks:
+        return tuple(torch.stack(site) for site in zip(*self.given, strict=True))
+
+
+@dataclass(frozen=True)
+class DrawnMasks(Block):
+    """Fresh masks in every iteration, drawn like the client's.
+
+    Attributes:
+        sites: where the model drops out.
+        sets: of masks an iteration.
+    """
+
+    name: str = MASKS
+    sites: tuple[DropoutSite, ...] = ()
+    sets: int = 1
+
+    @property
+    def draws(self) -> int:
+        """Every set has its own place in the batch."""
+        return self.sets
+
+    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+        """Draw for each row from its victim's generator; one after the other along the batch."""
+        rows = [self._row(moment.generators[victim]) for victim in moment.victims]
+        return tuple(torch.stack(site) for site in zip(*rows, strict=True))
+
+    def _row(self, generator: torch.Generator) -> Masks:
+        sets = [drawn_masks(self.sites, generator, torch.empty(0)) for _ in range(self.sets)]
+        return tuple(torch.cat(site) for site in zip(*sets, strict=True))
+
+
+@dataclass(frozen=True)
+class OptimisedMasks(Block):
+    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed.
+
+    Attributes:
+        sites: where the model drops out, with the attacker's rates.
+        known: by index of the site, masks (*site.shape) of each victim; entries that are not a number are unknown.
+        begin: start: drawn like the client's, all kept, or their expectation; of prefixes always the latter, unless all
+            are kept.
+        relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded forward only.
+        annealed: sigmoid: the temperature falls from 1 to 0.1.
+        weight: of the prior.
+        start: given masks in [0, 1] to start at.
+    """
+
+    name: str = MASKS
+    sites: tuple[DropoutSite, ...] = ()
+    known: tuple[dict[int, Tensor], ...] = ({},)
+    begin: FirstMasks = "bernoulli"
+    relaxation: Relaxation = "box"
+    annealed: bool = False
+    weight: float = 0.0
+    start: Masks | None = None
+
+    def starting_at(self, values: Masks) -> Self:
+        """Return the same, but with given masks in [0, 1] as the start."""
+        return replace(self, start=values)
+
+    def first(self, generator: torch.Generator) -> Masks:
+        """Return relaxed masks, in the order of the sites."""
+        return self._variables(self.start if self.start is not None else self._drawn(generator))
+
+    def _drawn(self, generator: torch.Generator) -> Masks:
+        """Return first masks; a prefix that is drawn says nothing about the client's, so its expectation starts."""
+        if self.begin == "ones":
+            return tuple(torch.ones(site.shape) for site in self.sites)
+        expected = tuple(expected_mask(site) for site in self.sites)
+        if self.begin == "mean":
+            return expected
+        drawn = drawn_masks(self.sites, generator, torch.empty(0))
+        return tuple(e if site.odds else d for site, e, d in zip(self.sites, expected, drawn, strict=True))
+
+    def _variables(self, masks: Masks) -> Masks:
+        if self.relaxation != "sigmoid":
+            return tuple(mask.clone() for mask in masks)
+        return tuple(torch.logit(mask, 1.0 / (1.0 + torch.e**_SURE)) for mask in masks)
+
+    def relaxed(self, variables: Masks, moment: Moment) -> Masks:
+        """Return relaxed masks with the known entries in place."""
+        rows = list(moment.victims)
+        soft = (self._soft(variable, moment.done) for variable in variables)
+        return tuple(
+            mask
+            if known is None
+            else torch.where(known[rows].isnan().to(mask.device), mask, known[rows].nan_to_num().to(mask))
+            for mask, known in zip(soft, self._fixed, strict=True)
+        )
+
+    def prior(self, values: Masks) -> Tensor | float:
+        """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch.
+
+        Sites that are known altogether do not count.
+        """
+        if not self._free or self.weight == 0.0:
+            return 0.0
+        free = tuple(values[index] for index in self._free)
+        return self.weight * mask_prior(free, [self.sites[index].rate for index in self._free])
+
+    @torch.no_grad()
+    def project(self, variables: Masks) -> None:
+        """Keep masks in [0, 1]; logits need no range."""
+        if self.relaxation == "sigmoid":
+            return
+        for variable in variables:
+            variable.clamp_(0.0, 1.0)
+
+    def _soft(self, variable: Tensor, done: float) -> Tensor:
+        if self.relaxation == "box":
+            return variable
+        if self.relaxation == "straight-through":
+            return variable + ((variable > 0.5).to(variable) - variable).detach()  # noqa: PLR2004
+        temperature = _LEAST_TEMPERATURE**done if self.annealed else 1.0
+        return torch.sigmoid(variable / temperature)
+
+    @cached_property
+    def _fixed(self) -> list[Tensor | None]:
+        """Known masks of every site, those of the victims stacked; None where nothing is known."""
+        return [self._of_victims(index) for index in range(len(self.sites))]
+
+    @cached_property
+    def _free(self) -> list[int]:
+        return [index for index, known in enumerate(self._fixed) if known is None or bool(known.isnan().any())]
+
+    def _of_victims(self, index: int) -> Tensor | None:
+        if not any(index in masks for masks in self.known):
+            return None
+        unknown = torch.full(self.sites[index].shape, torch.nan)
+        return torch.stack([masks.get(index, unknown) for masks in self.known])
+
+
+def unknown_masks(
+    sites: tuple[DropoutSite, ...],
+    victims: int = 1,
+    *,
+    weight: float,
+    rate: float,
+    begin: FirstMasks = "bernoulli",
+    relaxation: Relaxation = "box",
+) -> Unknowns:
+    """Return masks that are searched as in the Dropout Inversion Attack, or nothing where there are no sites."""
+    if not sites:
+        return Unknowns()
+    known: tuple[dict[int, Tensor], ...] = ({},) * victims
+    masks = OptimisedMasks(rate=rate, sites=sites, known=known, begin=begin, relaxation=relaxation, weight=weight)
+    return Unknowns((masks,))
+
+
+def mask_prior(masks: Masks, rates: Sequence[float]) -> Tensor:
+    """Return sum over sites of |(1 - mean of the mask) - p| for masks (R, ...), shape (R,) (arXiv 2208.06163)."""
+    terms = [((1.0 - mask.flatten(1).mean(1)) - rate).abs() for mask, rate in zip(masks, rates, strict=True)]
+    return torch.stack(terms).sum(0)
