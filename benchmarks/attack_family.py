@@ -281,7 +281,7 @@ def _absent(name: str, setting: str, unit: str, reason: str) -> Row:
 
 
 def _gave_up(victims: Sequence[VictimRecord]) -> str:
-    """Say why images stayed grey, where every victim's did for the same reason."""
+    """Say why no image was found, where every victim's did for the same reason."""
     reasons = {victim.stopped for victim in victims}
     return f": {reasons.pop()}" if len(reasons) == 1 and victims[0].stopped.startswith("gave up") else ""
 

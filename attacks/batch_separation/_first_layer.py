@@ -12,7 +12,7 @@ from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact, ve
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import peeled
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import grey_images, labels_or_zeros
+from attacks.core.results import labels_or_zeros
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from attacks.core.spectrum import spectrum
 from attacks.core.tolerances import MATCHES
@@ -111,7 +111,7 @@ def whole_batch(
     notes: tuple[str, ...],
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Return every example that left a trace (k, *shape), with masks and labels layer by layer, and grey for the rest.
+    """Return every example that left a trace (k, *shape), with masks and labels layer by layer.
 
     Args:
         observation: with an exact gradient.
@@ -125,11 +125,11 @@ def whole_batch(
     labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
     masks = inner.masks if knows_rates(observation) else None
     objective, meaning = verdict(observation, examples, labels, masks, residual)
-    silent = grey_images(observation, (observation.batch_size or len(examples)) - len(examples))
+    silent = (observation.batch_size or len(examples)) - len(examples)
     return Reconstruction(
-        inputs=torch.cat([examples, silent]),
-        labels=torch.cat([labels, labels.mode().values.expand(len(silent))]),
-        masks=(masks or None) if not len(silent) else None,
+        inputs=examples,
+        labels=labels,
+        masks=(masks or None) if not silent else None,
         objective=objective,
         iterations=rounds,
         best_iteration=rounds,
@@ -137,7 +137,7 @@ def whole_batch(
         stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
         notes=(
             *notes,
-            f"{len(examples)} examples left a trace, {len(silent)} did not and are grey",
+            f"{len(examples)} examples left a trace, {silent} did not",
             meaning,
             *doubts(observation),
         ),
@@ -156,14 +156,14 @@ def part_of_batch(
     notes: tuple[str, ...],
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Return the examples (k, *shape) that were found, grey ones up to `size`, and no masks.
+    """Return the examples (k, *shape) that were found of `size`, and no masks.
 
     The objective is the share of the first gradient, by norm, that no combination of the found examples explains.
     """
-    labels = labels_or_zeros(observation, size)
+    labels = labels_or_zeros(observation, size)[: len(examples)]
     rest = _unexplained(first, examples)
     return Reconstruction(
-        inputs=torch.cat([examples, grey_images(observation, size - len(examples))]),
+        inputs=examples,
         labels=labels,
         masks=None,
         objective=rest,
@@ -173,7 +173,7 @@ def part_of_batch(
         stopped=stopped,
         notes=(
             *notes,
-            f"{len(examples)} examples found, {size - len(examples)} are grey",
+            f"{len(examples)} examples found, {size - len(examples)} are missing",
             "objective: share of the first gradient that the found examples do not explain",
         ),
         facts=facts,

@@ -31,7 +31,7 @@ from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_b
 from attacks.core.masks_by_layer import peeled
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
-from attacks.core.results import given_up, grey_images, labels_or_zeros
+from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import attack
@@ -100,7 +100,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         facts = {"numerical rank": float(space.rank), "share explained": space.explained}
         reason = self._hopeless(observation, layer, space)
         if reason is not None:
-            return given_up(observation, size, 0, reason, facts)
+            return no_guess(observation, reason, iterations=0, facts=facts)
         pixels = space.right[:, :-1] if space.has_bias else space.right
         whitening = whitening_of(pixels)
         white = whitening @ (pixels - pixels.mean(1, keepdim=True))
@@ -177,11 +177,10 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         labels = _labels(observation, images)
         own = (objectives[-1], "the unmixing's own, lower is better only for the same gradient")
         objective, meaning = verdict(observation, images, labels, None if observation.sites else (), own)
-        silent = grey_images(observation, size - len(images))
         stride = max(1, len(objectives) // _HISTORY_POINTS)
         return Reconstruction(
-            inputs=torch.cat([images, silent]),
-            labels=torch.cat([labels, labels.mode().values.expand(len(silent))]),
+            inputs=images,
+            labels=labels,
             masks=None,
             objective=objective,
             iterations=len(objectives),
@@ -190,7 +189,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
             stopped="iterations used up",
             notes=(
                 f"layer '{layer.name}' sees the pixels",
-                f"{len(images)} components, {len(silent)} examples left no trace and are grey",
+                f"{len(images)} components, {size - len(images)} examples left no trace",
                 "the images are estimates; the history is that of the unmixing's objective",
                 meaning,
             ),

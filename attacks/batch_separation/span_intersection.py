@@ -31,7 +31,7 @@ from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import Behind, examples_from
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.results import given_up, grey_images
+from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
@@ -94,7 +94,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         facts = {"numerical rank": float(read.rank), "condition number": read.condition}
         reason = _hopeless(read, len(first.weight))
         if reason is not None:
-            return given_up(observation, size, 0, reason, facts)
+            return no_guess(observation, reason, iterations=0, facts=facts)
         row_space = row_space_behind(observation, first.behind, read.rank)
         span = spanned(right[: read.rank], has_bias=first.has_bias)
         problem = Intersection.between(span, first.weight, first.behind.inputs, row_space)
@@ -102,7 +102,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         while found.rounds < self.config.rounds and len(found.rows) < read.rank:
             found = self._round(span, problem, read, found, generator)
             missing = 1.0 - len(found.rows) / read.rank
-            on_step(Step(0, found.rounds, self.config.rounds, missing, missing, grey_images(observation, size)))
+            on_step(Step(0, found.rounds, self.config.rounds, missing, missing, no_examples(observation)))
         facts["examples found"] = float(len(found.rows))
         facts["share of starts that converged"] = found.converged / (found.rounds * self.config.starts)
         return _answered(observation, first, found, read, size, facts)
@@ -163,7 +163,7 @@ def _answered(
     count = len(found.rows)
     if not count:
         reason = "gave up: no start converged to a point of both spans"
-        return given_up(observation, size, found.rounds, reason, facts)
+        return no_guess(observation, reason, iterations=found.rounds, facts=facts)
     pixels = found.rows[:, :-1] if first.has_bias else found.rows
     examples = examples_from(pixels, first.layer, observation)
     notes = (

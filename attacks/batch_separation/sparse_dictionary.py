@@ -11,15 +11,15 @@ all layers and the labels follow layer by layer.
 An incomplete basis q_1 ... q_k of R gives the columns U q_i and their masks m_i, but x_i = b_i V with b_i q_j = [i = j]
 is open by R - k numbers each. They are found like a batch without masks (TIGER, arXiv 2606.18312): m_i * act(W x_i) has
 to lie in the row space of the next weight gradient. What is then known exactly is subtracted, and the search goes on
-with the smaller rank: one atom that stands out is enough to begin. Examples that stay unknown come back grey; those
+with the smaller rank: one atom that stands out is enough to begin. Examples that stay unknown are missing; those
 that are returned satisfy hundreds of equations to 3e-5.
 
 Threat model: honest-but-curious server, one gradient; labels and batch size need not be known. Without the dropout
 rates the images are as exact, but only the masks of the first layer would be, so none are returned.
 Noise, quantisation and pruning leave no clean rank: then the singular values are cut at their widest gap, no zero is
-required, and the images are as blurred as the noise; those whose hidden units the next layer contradicts stay grey.
+required, and the images are as blurred as the noise; those whose hidden units the next layer contradicts are missing.
 Fails without zeros (GELU without dropout; span-intersection is for that), with too few of them for the batch (p = 0.1
-beyond about 24 for 512 units), and in strong noise; it then says so and returns grey images. With ReLU, sparse mixtures
+beyond about 24 for 512 units), and in strong noise; it then says so and returns nothing. With ReLU, sparse mixtures
 may pass for examples: the objective tells.
 """
 
@@ -46,7 +46,7 @@ from attacks.batch_separation._first_layer import (
 from attacks.batch_separation._intersection import Intersection, is_elementwise, solved, spanned
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
 from attacks.core.layers import examples_from
-from attacks.core.results import given_up, grey_images
+from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
 from attacks.core.tolerances import SURELY_KEPT
 from fedsim.core.hooks import Attack, Effort
@@ -101,8 +101,8 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
         if reason is not None:
-            return given_up(observation, size, 0, reason, facts)
-        watch = _Watch(on_step, grey_images(observation, size), read.rank, self.config.rounds * read.rank)
+            return no_guess(observation, reason, iterations=0, facts=facts)
+        watch = _Watch(on_step, no_examples(observation), read.rank, self.config.rounds * read.rank)
         if not read.is_exact:
             return self._despite_noise(observation, first, read, size, generator, watch, facts)
         atoms = self._separated(observation, first, read.rank, generator, watch)
@@ -157,9 +157,9 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         factors = factorised(first.gradient, first.gradient, lambda _singular: read.rank)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
         if first.behind is None:
-            return given_up(observation, size, 1, "gave up: noise, and no layer behind to confirm anything", facts)
+            return no_guess(observation, "gave up: noise, and no layer behind to confirm anything", facts=facts)
         if len(vectors) < read.rank:
-            return given_up(observation, size, 1, "gave up: noise hides the examples", facts)
+            return no_guess(observation, "gave up: noise hides the examples", facts=facts)
         rows = torch.linalg.lstsq(vectors.T, factors.right).solution
         deltas = (vectors @ factors.basis.T).abs()
         count = max(2, round(_COMPARED_IN_NOISE * deltas.shape[1]))
@@ -171,7 +171,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         watch.ended(int((~trusted).sum()))
         facts = {**facts, "examples found": float(trusted.sum())}
         if not bool(trusted.any()):
-            return given_up(observation, size, 1, "gave up: the next layer contradicts every example", facts)
+            return no_guess(observation, "gave up: the next layer contradicts every example", facts=facts)
         return part_of_batch(
             observation,
             first,
@@ -273,7 +273,7 @@ def _answered(
     facts = {**facts, "examples found": float(found)}
     if not found:
         reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
-        return given_up(observation, size, rounds, reason, facts)
+        return no_guess(observation, reason, iterations=rounds, facts=facts)
     zero_shares = (atoms.sizes < ZERO).double().mean(1)
     facts["zero share"] = float(zero_shares.median())
     kept = (atoms.sizes > SURELY_KEPT).double()

@@ -34,7 +34,7 @@ from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, fir
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independent, nothing_found
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
-from attacks.core.results import given_up, grey_images
+from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import MATCHES
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.layer_calls import layer_outputs
@@ -96,7 +96,7 @@ class Spear(Attack[SpearConfig]):
         size = observation.batch_size or rank
         reason = hopeless(rank, len(factors.basis), size)
         if reason is not None:
-            return given_up(observation, size, 0, reason, {"numerical rank": float(rank)})
+            return no_guess(observation, reason, iterations=0, facts={"numerical rank": float(rank)})
         gates = _gates(observation, first.layer, generator)
         expected = expected_draws(gates.zero_share, rank)
         facts = {
@@ -109,7 +109,7 @@ class Spear(Attack[SpearConfig]):
                 f"gave up before drawing: about {expected:.0e} draws are expected for {rank} examples at "
                 f"{gates.zero_share:.0%} zeros, 'draws' allows {self.config.draws}"
             )
-            return given_up(observation, size, 0, reason, facts)
+            return no_guess(observation, reason, iterations=0, facts=facts)
         return self._drawn(observation, first, factors, gates, facts, generator, on_step)
 
     def _drawn(
@@ -123,8 +123,7 @@ class Spear(Attack[SpearConfig]):
         on_step: OnStep,
     ) -> Reconstruction:
         rank = len(factors.right)
-        size = observation.batch_size or rank
-        least, grey = least_zero_share(gates.zero_share, rank), grey_images(observation, size)
+        least, nothing = least_zero_share(gates.zero_share, rank), no_examples(observation)
         is_double = observation.update.tensors[f"{first.layer.name}.weight"].dtype == torch.float64
         zero = _ZERO_OF_DOUBLE if is_double else _ZERO_OF_SINGLE
         found, best, chosen = nothing_found(rank), None, 0
@@ -136,7 +135,7 @@ class Spear(Attack[SpearConfig]):
             order = independent(found.vectors)
             chosen = len(order)
             missing = 1.0 - chosen / rank
-            on_step(Step(0, round_, rounds, missing, missing, grey))
+            on_step(Step(0, round_, rounds, missing, missing, nothing))
             if missing > 0.0 or (best is not None and torch.equal(before.zero_shares, found.zero_shares)):
                 continue
             basis, agreement = _exchanged(_score(observation, first, factors, gates), found, order)
@@ -149,7 +148,8 @@ class Spear(Attack[SpearConfig]):
         if best is not None:
             return best
         reason = f"gave up: {chosen} of {rank} examples stand out in {rounds * _DRAWS_AT_ONCE} draws"
-        return given_up(observation, size, rounds, reason, {**facts, "draws": float(rounds * _DRAWS_AT_ONCE)})
+        facts = {**facts, "draws": float(rounds * _DRAWS_AT_ONCE)}
+        return no_guess(observation, reason, iterations=rounds, facts=facts)
 
 
 def live_zero_share(zero_share: float, rank: int, columns: int = 1) -> float:

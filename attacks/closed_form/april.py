@@ -31,7 +31,7 @@ from attacks.closed_form._patches import Patches, patch_projection
 from attacks.core.gradient_distance import verdict
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
-from attacks.core.results import given_up, labels_or_zeros
+from attacks.core.results import labels_or_zeros, no_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.masks import injected_masks, without_dropout
@@ -113,7 +113,7 @@ class April(Attack[AprilConfig]):
         }
         if rank < embedding.tokens:
             reason = f"gave up: the gradient of '{embedding.positions}' has rank {rank} for {embedding.tokens} tokens"
-            return given_up(observation, 1, 1, reason, facts)
+            return no_guess(observation, reason, facts=facts)
         is_closed = bool(kept.all())
         solution = _solved(slopes, right) if is_closed else self._alternated(slopes, right, kept, generator)
         image = _image(observation, embedding, solution.tokens, kept)

@@ -1,4 +1,4 @@
-"""Dropout masks of one example, read off the gradient without any search; the images stay grey.
+"""Dropout masks of one example, read off the gradient without any search; no image is guessed.
 
 A dropped unit neither passes anything on nor gets anything back: h_l = m_l * a_l / (1 - p) makes its column zero in
 dL/dW_{l+1} = delta_{l+1} h_l^T, its row zero in the weight gradient of the layer in front, and its entry zero in the
@@ -20,9 +20,9 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks.core.labels import labels_of
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_examples
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
@@ -49,15 +49,13 @@ class MaskReadout(Attack[MaskReadoutConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read the masks that can be read."""
-        labels = labels_of(observation)
-        grey = torch.zeros((1, *observation.spec.shape), dtype=next(observation.model.parameters()).dtype)
         masks = _whole(observation, read_masks(observation))
         facts = _facts(masks)
         unread = 1.0 - facts["entries read"]
-        on_step(Step(0, 1, 1, unread, unread, grey))
+        on_step(Step(0, 1, 1, unread, unread, no_examples(observation)))
         return Reconstruction(
-            inputs=grey,
-            labels=labels.clone(),
+            inputs=no_examples(observation),
+            labels=torch.zeros(0, dtype=torch.long),
             masks=tuple(
                 mask.nan_to_num(nan=1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)
             ),
@@ -67,7 +65,7 @@ class MaskReadout(Attack[MaskReadoutConfig]):
             history=((1, unread),),
             stopped="masks read off" if unread < 1.0 else "gave up: no zeros of this gradient can be trusted",
             notes=(
-                "the images are grey: only masks are read",
+                "only masks are read, no image",
                 *(_note(site.name, mask) for site, mask in zip(observation.sites, masks, strict=True)),
                 "objective: share of mask entries not read",
             ),

@@ -12,7 +12,7 @@ Dropout: x = m * act(z) / (1 - p). Zeros mark dropped units; they lose their wei
 m / (1 - p), so the masks come out with the image. Linear layers lose nothing, convolutions lose rank.
 Threat model: honest-but-curious server, one exact gradient of one example, known dropout rates; labels given or not.
 Fails for activations without inverse (ReLU, GELU), pooling, normalisation and residual connections, which it refuses;
-for convolutions with too few equations, which it reports, with a grey image; under noise, which every layer amplifies.
+for convolutions with too few equations, which it reports, without an image; under noise, which every layer amplifies.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recursed, refusal
 from attacks.closed_form._sequential_network import Layer, chain_of
-from attacks.core.results import given_up
+from attacks.core.results import no_guess
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
@@ -57,7 +57,7 @@ class RGap(Attack[RGapConfig]):
         if found.short is not None:
             name, rank, unknowns = found.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
-            return given_up(observation, 1, len(found.history), reason, found.facts)
+            return no_guess(observation, reason, iterations=len(found.history), facts=found.facts)
         solved = "solved layer by layer"
         return found.reconstruction(solved if found.matches else f"{solved}, but the gradient is not matched")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
 from attacks.core.fired_rows import fired_rows
-from attacks.core.labels import labels_of
+from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
@@ -68,7 +68,8 @@ class CodeReadout(Attack[CodeReadoutConfig]):
 
     def _inverted(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         if not self.config.iterations:
-            return _grey(observation, on_step)
+            on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
+            return no_guess(observation, "codes read off", notes=("only codes are read, no image",))
         if self.config.inversion == _NAME:
             raise NotApplicable("attack 'code-readout': inversion names this attack itself; choose another")
         method = registry.get("attack", self.config.inversion)
@@ -85,14 +86,6 @@ def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observ
             barred = torch.zeros(rows.shape).masked_fill(~rows, -torch.inf)
             layer.rankings.append(barred.add)
     return replace(observation, model=model)
-
-
-def _grey(observation: Observation, on_step: OnStep) -> Reconstruction:
-    like = next(observation.model.parameters())
-    grey = torch.zeros((observation.batch_size or 1, *observation.spec.shape), dtype=like.dtype)
-    on_step(Step(0, 1, 1, 0.0, 0.0, grey))
-    notes = ("the images are grey: only codes are read",)
-    return Reconstruction(grey, labels_of(observation), None, 0.0, 1, 1, ((1, 0.0),), "codes read off", notes)
 
 
 def _listed(rows: Tensor) -> str:

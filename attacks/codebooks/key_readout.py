@@ -29,6 +29,7 @@ from attacks.core.fired_rows import fired_rows, noise_variance
 from attacks.core.labels import count_labels, gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
+from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of
 from fedsim.core.errors import NotApplicable
@@ -44,7 +45,7 @@ _HISTORY_POINTS = 200
 class KeyReadoutConfig(Config):
     """Settings of the read-out."""
 
-    iterations: int = Field(default=300, ge=0, description="of the descent to images; 0 leaves them grey")
+    iterations: int = Field(default=300, ge=0, description="of the descent to images; 0 reads keys alone")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
     total_variation: float = Field(default=0.2, ge=0, description="weight beside the relative distance to the keys")
     ridge: bool = Field(default=True, description="allow for the width of the cells when solving; false: least squares")
@@ -98,11 +99,10 @@ class KeyReadout(Attack[KeyReadoutConfig]):
         found = {f"{_COMPONENT}.cells": cells}
         facts = {"cells read": float(cells.sum())}
         if outputs.shape[0] > 1:
-            notes = ("the images are grey: positions of a feature map cannot be told apart",)
-            on_step(Step(0, 1, 1, 0.0, 0.0, grey))
-            return Reconstruction(
-                grey, labels, None, 0.0, 1, 1, ((1, 0.0),), "cells read off", notes, facts, found=found
-            )
+            notes = ("no image: positions of a feature map cannot be told apart",)
+            on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
+            found[f"{_COMPONENT}.labels"] = labels
+            return no_guess(observation, "cells read off", notes=notes, facts=facts, found=found)
         read, voting = _shared_out(model, gradient, cells, labels, grey, outputs[0], generator)
         if noise_variance(gradient):
             found[f"{_COMPONENT}.cells"] = voting
@@ -114,9 +114,14 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             found[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
         facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
         facts["share of the keys known"] = float(read.known.float().mean())
+        if not self.config.iterations:
+            on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
+            notes = ("only keys are read, no image",)
+            found[f"{_COMPONENT}.labels"] = labels
+            return no_guess(observation, "keys read off", notes=notes, facts=facts, found=found)
         images, history = self._descended(observation, model, read, grey, on_step)
-        stopped = "all iterations done" if self.config.iterations else "keys read off"
         last, value = history[-1]
+        stopped = "all iterations done"
         return Reconstruction(images, labels, None, value, last, last, history, stopped, facts=facts, found=found)
 
     def _descended(
@@ -131,11 +136,6 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             distance = (weights * (_heads(model, inputs) - read.targets).square()).sum() / scale
             return distance + config.total_variation * total_variation(inputs[None])[0]
 
-        if not config.iterations:
-            with torch.no_grad():
-                value = float(objective())
-            on_step(Step(0, 1, 1, value, value, grey))
-            return grey, ((1, value),)
         adam = torch.optim.Adam([inputs], config.learning_rate)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.iterations)
         values: list[float] = []

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, cast, final, get_args
+from typing import Any, ClassVar, NamedTuple, cast, final, get_args
 
 import torch
 from pydantic import Field
@@ -26,6 +26,8 @@ from torch import Tensor
 from attacks.combined._diagnostics import Leak, leak_of
 from attacks.combined._judge import Judge, Judged
 from attacks.core.labels import labels_of
+from attacks.core.progress import Numbered
+from attacks.core.results import blanks, no_guess
 from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, explains_mixtures, undone
 from attacks.text._sentences import completed, explains
 from attacks.text._words import words_of
@@ -33,7 +35,7 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable, told
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, Step, View
+from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
 
@@ -66,33 +68,37 @@ class Auto(Attack[AutoConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try, judge, refine; then undo what known defenses did to the batch."""
-        counted = _Counted(on_step)
+        counted = Numbered(on_step)
         if not changes_batch(observation):
             return self._seen(observation, generator, counted)
         found, why = self._undone(observation, generator, counted)
         if found is not None and found.objective < CONVINCING:
             return found
-        tried, passed = self._tried(observation, generator, counted, self._candidates(undoing=True))
+        tried, passed, ran = self._tried(observation, generator, counted, self._candidates(undoing=True))
         others = [_reported(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
         guesses = [*([] if found is None else [found]), *others]
-        if not guesses:
+        if not guesses and not ran:
             raise NotApplicable("; ".join([why, *passed]))
-        return min(guesses, key=lambda guess: guess.objective)
+        return min(guesses, key=lambda guess: guess.objective, default=_nothing(observation, [why, *passed]))
 
     def _undone(
-        self, observation: Observation, generator: torch.Generator, counted: _Counted
+        self, observation: Observation, generator: torch.Generator, counted: Numbered
     ) -> tuple[Reconstruction | None, str]:
         """Return the batch behind what the model saw, or that itself if nothing undoes the change; or why neither."""
         try:
             seen = self._seen(observation, generator, counted)
         except NotApplicable as reason:
             return None, str(reason)
+        if not len(seen.inputs):
+            return None, "; ".join(seen.notes)
         return undone(observation, seen, generator) or seen, ""
 
-    def _seen(self, observation: Observation, generator: torch.Generator, counted: _Counted) -> Reconstruction:
+    def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
         """Return the guess of what the model saw."""
         leak = leak_of(observation)
-        tried, passed = self._tried(observation, generator, counted, self._candidates(undoing=False))
+        tried, passed, ran = self._tried(observation, generator, counted, self._candidates(undoing=False))
+        if not tried and ran:
+            return _nothing(observation, passed)
         if not tried:
             raise NotApplicable("; ".join(passed))
         if _ends(observation, tried[-1].guess):
@@ -104,12 +110,13 @@ class Auto(Attack[AutoConfig]):
         self,
         observation: Observation,
         generator: torch.Generator,
-        counted: _Counted,
+        counted: Numbered,
         candidates: Iterator[tuple[str, Attack[Any]]],
-    ) -> tuple[list[_Tried], list[str]]:
-        """Return the guesses up to the first that explains the gradient exactly, and why others gave none."""
+    ) -> tuple[list[_Tried], list[str], bool]:
+        """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
         passed: list[str] = []
         tried: list[_Tried] = []
+        ran = False
         for name, candidate in candidates:
             verdict = candidate.fits(observation)
             if not verdict.holds:
@@ -125,13 +132,14 @@ class Auto(Attack[AutoConfig]):
                     raise
                 passed.append(f"{name} failed: {told(error)}")
                 continue
-            if not bool(guess.inputs.any()):
+            ran = True
+            if not len(guess.inputs):
                 passed.append(f"{name} found nothing: {guess.stopped}")
                 continue
             tried.append(_Tried(name, guess))
             if _ends(observation, guess):
                 break
-        return tried, passed
+        return tried, passed, ran
 
     def _candidates(self, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
         """Yield attacks in the order of their effort: those that undo a change of the batch, or the others."""
@@ -155,26 +163,26 @@ class Auto(Attack[AutoConfig]):
         if observation.spec.modality == "text":
             return _best_text(observation, leak, tried, passed)
         labels = labels_of(observation)
-        fitting = [one for one in tried if len(one.guess.inputs) == len(labels)]
+        fitting = [one for one in tried if len(one.guess.inputs) <= len(labels)]
         if not fitting:
             return _lowest(tried, leak, passed)
         sizes = {one.name: len(one.guess.inputs) for one in tried if one not in fitting}
         passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
         tried = fitting
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
-        ordered = [_in_order(one.guess, labels) for one in tried]
-        judged = [judge.judge(inputs, None, generator) for inputs, _ in ordered]
+        ordered = [_in_order(observation, one.guess, labels) for one in tried]
+        judged = [judge.judge(own.inputs, None, generator) for own in ordered]
         first = min(range(len(tried)), key=lambda index: judged[index].distance)
-        own_masks = ordered[first][1]
-        if own_masks is not None:
-            judged[first] = min(judged[first], judge.judge(ordered[first][0], own_masks, generator), key=_distance)
+        won = ordered[first]
+        if won.masks is not None:
+            judged[first] = min(judged[first], judge.judge(won.inputs, won.masks, generator), key=_distance)
         settled, refined = judge.settled(judged[first], generator), judge.polished(judged[first], generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
         how = "refined" if better is refined else "as it was: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
-        return _reported(_with(tried[first].guess, better, labels), leak, notes)
+        return _reported(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
@@ -204,52 +212,63 @@ def _text_distance(observation: Observation, guess: Reconstruction) -> float:
     return completed(observation, guess.inputs, words_of(observation), masks or ()).distance
 
 
-class _Counted:
-    """Numbers the steps of all attacks one after the other, and remembers when whoever is told wants to stop."""
-
-    def __init__(self, on_step: OnStep) -> None:
-        self._on_step = on_step
-        self._count = 0
-        self.has_stopped = False
-
-    def __call__(self, step: Step) -> None:
-        self._count += 1
-        later = replace(
-            step, restart=0, iteration=self._count, iterations=self._count + step.iterations - step.iteration
-        )
-        try:
-            self._on_step(later)
-        except Exception:
-            self.has_stopped = True
-            raise
-
-
 def _ends(observation: Observation, guess: Reconstruction) -> bool:
     """Say whether no further attack could explain the gradient better."""
     return guess.is_exact or explains_mixtures(observation, guess)
 
 
-def _in_order(guess: Reconstruction, labels: Tensor) -> tuple[Tensor, Masks | None]:
-    """Inputs and masks in the order of the labels, where the attack returned the same labels in another order."""
-    ours, theirs = labels.argsort(stable=True), guess.labels.argsort(stable=True)
-    if not torch.equal(labels[ours], guess.labels[theirs]):
-        return guess.inputs, None
+class _Ordered(NamedTuple):
+    """A guess as a whole batch, in the order of the labels where it has the same ones.
+
+    Attributes:
+        inputs: shape (B, *shape); zeros stand for examples that were not found, since only whole batches compare.
+        masks: of all examples, or None.
+        are_found: which examples were, shape (B,).
+    """
+
+    inputs: Tensor
+    masks: Masks | None
+    are_found: Tensor
+
+
+def _in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> _Ordered:
+    made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
+    inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
+    masks = None if missing else guess.masks
+    are_found = torch.arange(len(labels)) < made
+    own = torch.cat([guess.labels, _unused(labels, guess.labels)])
+    if len(own) != len(labels):
+        return _Ordered(inputs, None, are_found)
+    ours, theirs = labels.argsort(stable=True), own.argsort(stable=True)
     order = theirs[ours.argsort()]
-    return guess.inputs[order], None if guess.masks is None else tuple(mask[order] for mask in guess.masks)
+    return _Ordered(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
+
+
+def _unused(labels: Tensor, used: Tensor) -> Tensor:
+    """Return the labels that are left when those in use are taken away, in their order."""
+    left = labels.tolist()
+    for label in used.tolist():
+        if label in left:
+            left.remove(label)
+    return torch.tensor(left, dtype=labels.dtype)
 
 
 def _distance(judged: Judged) -> float:
     return judged.distance
 
 
-def _with(guess: Reconstruction, judged: Judged, labels: Tensor) -> Reconstruction:
+def _with(guess: Reconstruction, judged: Judged, labels: Tensor, are_found: Tensor) -> Reconstruction:
     return replace(
         guess,
-        inputs=judged.inputs.to(guess.inputs),
-        masks=judged.masks or None,
-        labels=labels.clone(),
+        inputs=judged.inputs.to(guess.inputs)[are_found],
+        masks=(judged.masks or None) if bool(are_found.all()) else None,
+        labels=labels[are_found],
         objective=judged.distance,
     )
+
+
+def _nothing(observation: Observation, passed: list[str]) -> Reconstruction:
+    return no_guess(observation, "no attack that applies found anything", notes=tuple(passed))
 
 
 def _reported(guess: Reconstruction, leak: Leak, notes: list[str]) -> Reconstruction:

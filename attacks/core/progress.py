@@ -33,3 +33,27 @@ def continued(
         )
 
     return told
+
+
+class Numbered:
+    """Numbers the steps of several searches one after the other.
+
+    Attributes:
+        has_stopped: whether whoever is told raised an exception, as one that wants to stop does.
+    """
+
+    def __init__(self, on_step: OnStep) -> None:
+        """Begin at 1."""
+        self._on_step = on_step
+        self._count = 0
+        self.has_stopped = False
+
+    def __call__(self, step: Step) -> None:
+        """Tell of a step with its own number, and with as many to come as its search has."""
+        self._count += 1
+        total = self._count + step.iterations - step.iteration
+        try:
+            self._on_step(replace(step, restart=0, iteration=self._count, iterations=total))
+        except Exception:
+            self.has_stopped = True
+            raise

@@ -1,51 +1,72 @@
-"""What an attack returns when it gives up: grey images, and the reason."""
+"""How an attack says that it failed.
+
+An attack that cannot run on an observation refuses: `not_applicable` returns the reason, or `NotApplicable` is raised
+before the search; it is recorded as a failure. A search that ran returns the examples that it found, no more: those
+that it lacks count as missing, with the worst scores. With none at all it returns `no_guess`, whose word for
+`stopped` says why. No example stands for one that was not found: a grey image would be scored as a guess.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import verdict
 from attacks.core.labels import labels_of
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, Reconstruction
+from fedsim.core.types import Observation, Reconstruction, Tensors
 
 
-def given_up(
-    observation: Observation, size: int, iterations: int, reason: str, facts: Mapping[str, float]
+class NothingFound(Exception):
+    """A part of a search ended without a result, with the reason in words that end a sentence."""
+
+
+def no_guess(
+    observation: Observation,
+    reason: str,
+    *,
+    iterations: int = 1,
+    notes: tuple[str, ...] = (),
+    facts: Mapping[str, float] | None = None,
+    found: Tensors | None = None,
 ) -> Reconstruction:
-    """Return grey images of so many examples, with the distance that they have from the observed gradient.
+    """Return a guess without examples, whose objective is infinite.
 
     Args:
         observation: what the attack got.
-        size: number of examples.
+        reason: why nothing was found, for `stopped`.
         iterations: what the attack counted until then.
-        reason: why it gave up, for `stopped`.
+        notes: for the reader of a record.
         facts: figures that explain it.
+        found: what else was read.
     """
-    grey = grey_images(observation, size)
-    labels = labels_or_zeros(observation, size)
-    kept = tuple(torch.ones((size, *site.shape[1:])) for site in observation.sites)
-    objective, meaning = verdict(observation, grey, labels, kept, (1.0, "1, since nothing was recovered"))
     return Reconstruction(
-        inputs=grey,
-        labels=labels,
+        inputs=no_examples(observation),
+        labels=torch.zeros(0, dtype=torch.long),
         masks=None,
-        objective=objective,
+        objective=math.inf,
         iterations=iterations,
         best_iteration=iterations,
-        history=((iterations, objective),),
+        history=(),
         stopped=reason,
-        notes=("the images are grey: nothing was recovered", meaning),
-        facts=facts,
+        notes=notes,
+        facts=dict(facts or {}),
+        found=dict(found or {}),
     )
 
 
-def grey_images(observation: Observation, size: int) -> Tensor:
-    """Return examples of zeros in the model's precision, shape (size, *shape)."""
-    return torch.zeros((size, *observation.spec.shape), dtype=next(observation.model.parameters()).dtype)
+def no_examples(observation: Observation) -> Tensor:
+    """Return no examples, shape (0, *shape)."""
+    return blanks(observation, 0)
+
+
+def blanks(observation: Observation, size: int) -> Tensor:
+    """Return zeros where a forward pass or a step needs examples that nobody found, shape (size, *shape)."""
+    is_text = observation.spec.modality == "text"
+    dtype = torch.long if is_text else next(observation.model.parameters()).dtype
+    return torch.zeros((size, *observation.spec.shape), dtype=dtype)
 
 
 def labels_or_zeros(observation: Observation, size: int) -> Tensor:

@@ -179,9 +179,14 @@ class MatchingAttack(Attack[ConfigT]):
         labels = [self.labels(observation) for observation in observations]
         rows, path = self.descended(Searched(observations, labels, generators, on_steps))
         return [
-            self.reported(observation, [row for row in rows if row.victim == victim], label, path)
+            self._told(observation, [row for row in rows if row.victim == victim], label, path)
             for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
         ]
+
+    def _told(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+        if has_failed(rows):
+            return best_of(rows, labels, path, self.remarks(observation))
+        return self.reported(observation, rows, labels, path)
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""
@@ -196,7 +201,7 @@ class MatchingAttack(Attack[ConfigT]):
         return rows, comparison.name
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Return what one victim's rows come to."""
+        """Return what one victim's rows come to, of which one has an objective."""
         return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
@@ -263,15 +268,19 @@ def best_row(rows: Sequence[Found]) -> Found:
     return min(rows, key=lambda row: row.objective)
 
 
+def has_failed(rows: Sequence[Found]) -> bool:
+    """Say whether no row ever had an objective."""
+    return not math.isfinite(best_row(rows).objective)
+
+
 def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[str, ...] = ()) -> Reconstruction:
-    """Return the row with the lowest objective; a grey image when no row ever had one."""
-    best = best_row(rows)
-    has_failed = best.iteration == 0
+    """Return the row with the lowest objective; no example when no row ever had one."""
+    best, count = best_row(rows), 0 if has_failed(rows) else len(labels)
     close = sum(row.objective <= max(best.objective, _CONVERGED * best.objective) for row in rows)
     return Reconstruction(
-        inputs=torch.zeros_like(best.inputs) if has_failed else best.inputs.cpu(),
-        labels=labels.clone(),
-        masks=None if has_failed else tuple(mask.cpu() for mask in best.masks) or None,
+        inputs=best.inputs[:count].cpu(),
+        labels=labels[:count].clone(),
+        masks=None if not count else tuple(mask.cpu() for mask in best.masks) or None,
         objective=best.objective,
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,

@@ -99,7 +99,7 @@ class Sme(MultiStepAttack[SmeConfig]):
         """Say where on the path the best row ended."""
         found = super().reported(observation, rows, labels, path)
         best = best_row(rows)
-        if observation.local_steps == 1 or best.iteration == 0:
+        if observation.local_steps == 1:
             return found
         facts = {**found.facts, "place between received (0) and trained weights (1)": float(place_of(best.others))}
         if self.config.path == "quadratic":

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from attacks.core.gradient_distance import verdict
 from attacks.core.labels import infer_labels
 from attacks.core.regularizers import pixel_box
+from attacks.core.results import blanks, no_guess
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import without_dropout
@@ -81,7 +82,7 @@ def reconstruction(
     facts: Mapping[str, float],
     notes: tuple[str, ...],
 ) -> Reconstruction:
-    """Return as many guesses as there are examples: the first ones found, grey for the rest, and their labels.
+    """Return the examples that were found, no more than there are, and their labels.
 
     Args:
         observation: what the attack got.
@@ -95,31 +96,34 @@ def reconstruction(
     singles = singles.chosen(torch.arange(min(size, len(singles.examples))))
     count = len(singles.examples)
     labels = _labels(observation, layer, singles, size)
-    guess = torch.cat([singles.examples, torch.zeros((size - count, *observation.spec.shape))])
-    guess = guess.to(next(observation.model.parameters()).dtype)
+    guess = singles.examples.to(next(observation.model.parameters()).dtype)
+    whole = torch.cat([guess, blanks(observation, size - count)])
     residual = (1.0 - count / size, "share of the examples that were not found")
     is_repeatable = not observation.sites and observation.local_steps == 1
-    objective, meaning = verdict(observation, guess, labels, () if is_repeatable else None, residual)
+    objective, meaning = verdict(observation, whole, labels, () if is_repeatable else None, residual)
     on_step(Step(0, 1, 1, objective, objective, guess))
+    facts = {**facts, "examples returned": float(count)}
+    if not count:
+        return no_guess(observation, "gave up: no unit shows an example", notes=notes, facts=facts)
     return Reconstruction(
         inputs=guess,
-        labels=labels,
+        labels=labels[:count],
         masks=None,
         objective=objective,
         iterations=1,
         best_iteration=1,
         history=((1, objective),),
-        stopped=f"read {count} of {size} examples off the gradient" if count else "gave up: no unit shows an example",
-        notes=(*notes, f"{size - count} of {size} images are grey: nothing was found for them", meaning),
-        facts={**facts, "examples returned": float(count)},
+        stopped=f"read {count} of {size} examples off the gradient",
+        notes=(*notes, f"nothing was found for {size - count} of {size} examples", meaning),
+        facts=facts,
     )
 
 
 def _labels(observation: Observation, layer: str, singles: Singles, size: int) -> Tensor:
     """Return one label a guess, shape (size,): those whose loss explains the coefficients best.
 
-    Where the labels of the whole batch are known or can be counted, each is used once, and the rest goes to the grey
-    images; otherwise every example gets its nearest class.
+    Where the labels of the whole batch are known or can be counted, each is used once, and the rest goes to
+    those that were not found; otherwise every example gets its nearest class.
     """
     known = _known_labels(observation)
     if known is None:

@@ -21,8 +21,8 @@ from typing import ClassVar, final
 import torch
 
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_guess
 from attacks.mixed_batches._undo_defenses import has_random_signs, mixes, seen_exactly, undone
-from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction, Step
@@ -52,9 +52,9 @@ class InstahideRegression(Attack[InstahideRegressionConfig]):
         """Recover the encodings, then solve them together with those of earlier rounds."""
         seen = seen_exactly(observation, generator)
         if seen is None:
-            raise NotApplicable("no exact attack recovers the encodings from this gradient")
+            return no_guess(observation, "no exact attack recovers the encodings from this gradient")
         found = undone(observation, seen, generator)
         if found is None:
-            raise NotApplicable("the last layer's gradient does not tell the labels of the encodings")
+            return no_guess(observation, "the last layer's gradient does not tell the labels of the encodings")
         on_step(Step(0, 1, 1, found.objective, found.objective, found.inputs))
         return found

@@ -25,6 +25,7 @@ from torch import Tensor
 from attacks.core.gradient_distance import may_be_exact, verdict
 from attacks.core.labels import gradient_weight
 from attacks.core.masks_by_layer import peeled
+from attacks.core.progress import Numbered
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._cutmix_boxes import assembled, assembled_each
 from fedsim.core import registry
@@ -63,11 +64,12 @@ class LabelShares(Attack[LabelSharesConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Try the exact attacks until the shares that follow from one explain the gradient."""
         found: list[Reconstruction] = []
+        numbered = Numbered(on_step)
         for candidate in _exact_attacks():
             if not candidate.fits(observation).holds:
                 continue
             try:
-                found.append(_with_shares(observation, candidate.search(observation, generator, on_step)))
+                found.append(_with_shares(observation, candidate.search(observation, generator, numbered)))
             except NotApplicable:
                 continue
             if found[-1].is_exact:
@@ -94,7 +96,7 @@ def _exact_attacks() -> Iterator[Attack[Any]]:
 def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruction:
     """Return the guess with label shares and the objective that belongs to them; as it was where there are none."""
     masks = guess.masks if observation.sites else ()
-    if masks is None or not bool(guess.inputs.flatten(1).any(1).all()):
+    if masks is None or len(guess.inputs) < (observation.batch_size or 1):
         return guess
     shares = label_shares(observation, guess.inputs, masks)
     if shares is None:

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from attacks.core.results import NothingFound
 from attacks.text._beam import apart
 from attacks.text._prefixes import Front
 from attacks.text._span_tests import SpanTest
 from attacks.text._subspaces import Subspace
-from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec, OnStep, Step
 
 _SCANNED = 4096  # inputs that are computed at once to find tokens
@@ -45,7 +45,7 @@ class Reading(NamedTuple):
         """Return the tokens that may stand at each place, shape (M,) each.
 
         Raises:
-            NotApplicable: no token is found.
+            NothingFound: no token is.
         """
         (length,) = spec.shape
         places = length if self.front.knows_places() else 1
@@ -55,7 +55,7 @@ class Reading(NamedTuple):
         distances = torch.cat([self.spaces[0].distance(own) for own in read])
         found = [every[self.test.tokens(self.test.scores(own[:, None]))] for own in distances.T]
         if not any(map(len, found)):
-            raise NotApplicable("no token's embedding lies in the span of the first attention gradient")
+            raise NothingFound("no token's embedding lies in the span of the first attention gradient")
         return found * (length // places)
 
     def last(self, prefixes: Tensor) -> Tensor:
@@ -85,7 +85,7 @@ def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[F
         on_step: told of the prefixes of each length.
 
     Raises:
-        NotApplicable: no prefix, or too many of them, lie in the spans.
+        NothingFound: no prefix, or too many of them, lie in the spans.
     """
     test = reading.test
     prefixes, scores = torch.empty(1, 0, dtype=torch.long), torch.empty(1, 0)
@@ -104,7 +104,7 @@ def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[F
         on_step(Step(0, place + 1, len(tokens), 0.0, 0.0, prefixes))
     if found := ended + _listed(prefixes, scores, test):
         return _longest(found, reading.front.knows_places())
-    raise NotApplicable("no token that was read begins a sentence whose inputs lie in the second span")
+    raise NothingFound("no token that was read begins a sentence whose inputs lie in the second span")
 
 
 def arranged(
@@ -126,7 +126,7 @@ def arranged(
         on_step: told of each length.
 
     Raises:
-        NotApplicable: there are none.
+        NothingFound: there are none.
     """
     (end,) = spec.shape
     lengths = range(end if spec.padding is None else 1, end + 1)
@@ -144,7 +144,7 @@ def arranged(
         found += [Found(tuple(own), score) for own, score in rows]
     if found:
         return found
-    raise NotApplicable(
+    raise NothingFound(
         f"the model looks ahead, and none of {tried} arrangements of the tokens that were tried, of {count}, "
         "lies in the span"
     )

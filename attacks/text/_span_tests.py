@@ -13,7 +13,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from fedsim.core.errors import NotApplicable
+from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
 _DEVIATION = 1.4826  # standard deviation of a normal law over its median absolute deviation
@@ -50,7 +50,7 @@ class SpanTest(Protocol):
         """Say which prefixes of one length, with these scores as sequences (N,), are followed up, shape (N,).
 
         Raises:
-            NotApplicable: they are too many.
+            NothingFound: they are too many.
         """
         ...
 
@@ -83,7 +83,7 @@ class Threshold:
     def kept(self, scores: Tensor) -> Tensor:
         """Keep all, or raise."""
         if len(scores) > self.most:
-            raise NotApplicable(f"{len(scores)} prefixes of one length lie in the span: it tells too little")
+            raise NothingFound(f"{len(scores)} prefixes of one length lie in the span: it tells too little")
         return torch.ones(len(scores), dtype=torch.bool)
 
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import gradient_weight
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_examples
 from attacks.core.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks.gradient_matching._engine import Found
 from attacks.gradient_matching._ghost import GhostComparison
-from attacks.gradient_matching.base import best_of
+from attacks.gradient_matching.base import best_of, has_failed
 from attacks.text._sentences import completed, explains
 from attacks.text._vectors import (
     NextWords,
@@ -168,6 +169,8 @@ class TextMatching(Attack[ConfigT]):
         task = self.prepared(observation)
         rows = self.rows(task, generator, _told_in_tokens(on_step, task))
         best = best_of(rows, task.labels, task.comparison.name)
+        if has_failed(rows):
+            return replace(best, inputs=no_examples(observation))
         guess = task.tokens(best.inputs.to(task.table))
         labels = observation.labels if observation.labels is not None else torch.zeros(len(guess), dtype=torch.long)
         distance = self._distance(task, guess, best.masks)

@@ -28,6 +28,7 @@ from torch import Tensor
 
 from attacks.core.noise_level import measured_levels, rounding_levels, stated_levels
 from attacks.core.preconditions import gradient_steps_only
+from attacks.core.results import NothingFound, no_guess
 from attacks.local_steps._multistep import batch_sizes
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
@@ -37,7 +38,6 @@ from attacks.text._span_tests import Outliers, Threshold
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
 from attacks.text._words import embedding_of, in_rows
-from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
@@ -87,10 +87,17 @@ class Dager(Attack[DagerConfig]):
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences, as many as there are examples if that is known, and at most those that were found.
+        """Return the sentences, as many as there are examples if that is known, and at most those that were found."""
+        try:
+            return self._read(observation, generator, on_step)
+        except NothingFound as reason:
+            return no_guess(observation, str(reason))
+
+    def _read(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Return the sentences.
 
         Raises:
-            NotApplicable: no token lies in the span, or too many sequences do.
+            NothingFound: no token lies in the span, or too many sequences do.
         """
         is_one = observation.local_steps == 1
         reading = self._reading(observation, self.config.tolerance if is_one else self.config.drift_tolerance)
@@ -132,7 +139,7 @@ class Dager(Attack[DagerConfig]):
             reading = self._reading(observation, self.config.tolerance)
             try:
                 found = grown(reading, reading.tokens(observation.spec), on_step)
-            except NotApplicable:
+            except NothingFound:
                 return sentences
             if len(found) < size:
                 return sentences
@@ -176,13 +183,13 @@ def _words(observation: Observation, reading: Reading, rate: float, on_step: OnS
     """Return the tokens that lie in the first span under some dropout mask, in rows of no order.
 
     Raises:
-        NotApplicable: there are none.
+        NothingFound: there are none.
     """
     every = torch.arange(observation.spec.vocabulary or 0)
     shares = kept_shares(reading.spaces[0], reading.front.read_first(every[:, None])[:, 0])
     tokens = every[shares > (1.0 - rate) / 2]
     if not len(tokens):
-        raise NotApplicable("no token's embedding lies in the span of the first attention gradient under any mask")
+        raise NothingFound("no token's embedding lies in the span of the first attention gradient under any mask")
     guess = in_rows(tokens, observation.spec.shape[0])
     on_step(Step(0, 1, 1, 0.0, 0.0, guess))
     facts = {"rank of the first span": reading.spaces[0].size, "tokens in the span": float(len(tokens)),

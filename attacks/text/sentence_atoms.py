@@ -24,11 +24,11 @@ from torch import Tensor
 
 from attacks.core.client_gradient import client_gradient
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_guess
 from attacks.core.tolerances import TINY
 from attacks.text._beam import Pool, apart, grown, pool_of, readers_of, unreadable
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
-from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step, Tensors
@@ -85,11 +85,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         return unreadable(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences of the fit, the heaviest first; one of double weight twice.
-
-        Raises:
-            NotApplicable: no candidate explains any of the gradient.
-        """
+        """Return the sentences of the fit, the heaviest first; one of double weight twice."""
         batch, length = observation.batch_size or 1, observation.spec.shape[0]
         sketch = Sketch(observation, generator)
         target = sketch.of(observation.update.tensors)
@@ -107,7 +103,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
             if fit.left < _ENOUGH:
                 break
         if not fit.chosen:
-            raise NotApplicable("no candidate sentence explains any of the gradient")
+            return no_guess(observation, "no candidate sentence explains any of the gradient")
         guess = _rows(atoms, fit, batch, length)
         facts = {"candidates": float(len(candidates)), "atoms": float(len(atoms)), "chosen": float(len(fit.chosen)),
                  "share of the gradient left": fit.left,

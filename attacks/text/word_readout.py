@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import no_guess
 from attacks.text._words import Words, counts_of, embedding_of, following_of, in_rows, lengths_of, words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
@@ -50,15 +51,11 @@ class WordReadout(Attack[WordReadoutConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens, each as often as it was counted, in rows of the length of a sentence; not sentences.
-
-        Raises:
-            NotApplicable: no row stands out.
-        """
+        """Return the tokens, each as often as it was counted, in rows of the length of a sentence; not sentences."""
         words = words_of(observation)
         found = words.following if words.read is None else words.read
         if found is None or not len(found):
-            raise NotApplicable("no row of the gradient stands out: all tokens were read, or noise hides them")
+            return no_guess(observation, "no row of the gradient stands out: all tokens were read, or noise hides them")
         lengths = lengths_of(observation)
         counts = _counts(observation, found, lengths)
         guess = in_rows(found.repeat_interleave(counts), observation.spec.shape[0])

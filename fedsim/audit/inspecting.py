@@ -22,6 +22,7 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.missing import completed
 from fedsim.metrics.statistics import summarise
 from fedsim.record import VictimRecord
 from fedsim.scenario.world import World
@@ -145,6 +146,7 @@ class Inspector:
             self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, spec).numpy()
             return victim
         batch = distinct(seen.truth.private)
+        found = completed(found, len(batch))
         scores, order = score_items(found, batch, spec)
         self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()

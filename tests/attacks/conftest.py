@@ -16,6 +16,7 @@ from fedsim.core.hooks import Attack
 from fedsim.core.masks import recorded_masks
 from fedsim.core.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 from fedsim.metrics.image import score_items
+from fedsim.metrics.missing import completed
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
 
@@ -92,7 +93,8 @@ def left_alone() -> Callable[[Observation], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def psnr_of() -> Callable[..., list[float]]:
     def score(guess: Reconstruction, truth: Truth, spec: InputSpec) -> list[float]:
-        return [item.psnr for item in score_items(guess, truth.batches[0], spec).items]
+        whole = completed(guess, len(truth.batches[0]))
+        return [item.psnr for item in score_items(whole, truth.batches[0], spec).items]
 
     return score
 

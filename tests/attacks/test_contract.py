@@ -54,10 +54,11 @@ def surroundings(name: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_it_returns_a_guess_of_the_right_shape_inside_the_pixel_range(name: str, observation: Observation) -> None:
+def test_it_returns_examples_of_the_right_shape_and_no_more_than_there_are(name: str, observation: Observation) -> None:
     guess = attacked(name, observation)
-    assert guess.inputs.shape == (observation.batch_size, *observation.spec.shape)
-    assert guess.labels.shape == (observation.batch_size,)
+    assert guess.inputs.shape[1:] == observation.spec.shape
+    assert len(guess.inputs) == len(guess.labels) <= (observation.batch_size or 0)
+    assert guess.inputs.flatten(1).any(1).all(), "a blank stands for an example that was not found"
     assert torch.isfinite(guess.inputs).all()
     assert not guess.inputs.requires_grad
     assert guess.stopped

@@ -52,6 +52,15 @@ def test_it_is_told_in_a_line() -> None:
     assert "1 example of 2," in repr(Reconstruction.of(torch.zeros(1, 2)))
 
 
+def test_a_guess_without_examples_is_told_shown_and_saved(tmp_path: Path) -> None:
+    nothing = Reconstruction.of(torch.zeros(0, 1, 2, 2), stopped="gave up: why", objective=float("inf"))
+    assert repr(nothing).startswith("Reconstruction(0 examples of 1 x 2 x 2, labels [], objective inf")
+    figure = nothing.show()
+    assert not isinstance(figure, str)
+    assert figure.axes == []
+    assert sorted(path.name for path in nothing.save(tmp_path / "guess").iterdir()) == ["guess.json", "inputs.npy"]
+
+
 def test_images_are_a_figure_with_pixels_and_labels() -> None:
     figure = Reconstruction.of(IMAGES, torch.tensor([3, 4])).show(mean=(0.5,), std=(0.5,))
     assert not isinstance(figure, str)

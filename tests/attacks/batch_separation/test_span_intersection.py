@@ -209,15 +209,15 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     assert guess.stopped == f"found {found} of 8 examples in 1 rounds"
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)
     assert psnr[found - 1] > 100
-    assert not guess.inputs[found:].any()
+    assert len(guess.inputs) == len(guess.labels) == found
 
 
 @pytest.mark.parametrize("size", [4, None])
-def test_a_random_gradient_gives_grey(toy, attack_named, without_information, size):
+def test_a_random_gradient_gives_nothing(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, bias=True), (3, 4, 4), 4)
     guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size), rounds=2)
     assert guess.stopped.startswith("gave up")
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, attack_named):
@@ -226,7 +226,7 @@ def test_unknown_rates_are_tried_and_dropout_in_between_is_reported(watched, att
     )
     guess = solve(attack_named, NAME, observation, rounds=1)
     assert guess.stopped.startswith("gave up: no start converged")
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_refuses_with_the_reason(toy, watched, attack_named):

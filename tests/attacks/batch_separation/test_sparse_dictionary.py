@@ -101,11 +101,10 @@ def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
     assert_recovered(guess, truth)
 
 
-def test_an_example_without_a_trace_stays_grey(toy, attack_named):
+def test_an_example_without_a_trace_is_missing(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=True), (3, 4, 4), 4)
     guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), starts=256)
-    assert guess.inputs.shape[0] == len(guess.labels) == 5
-    assert not guess.inputs[-1].any()
+    assert guess.inputs.shape[0] == len(guess.labels) == 4
     assert guess.masks is None
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
@@ -126,7 +125,7 @@ def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     guess = solve(attack_named, NAME, observation, rounds=2, starts=256)
     assert guess.stopped.startswith("gave up: 0 of 4 examples stand out")
     assert guess.objective > 0.5
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
     assert guess.masks is None
 
 
@@ -228,7 +227,7 @@ def test_noise_without_zeros_gives_no_data(watched, attack_named):
     )
     guess = solve(attack_named, NAME, observation)
     assert guess.stopped.startswith("gave up")
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attack_named):
@@ -248,11 +247,11 @@ def test_the_rank_is_the_number_of_different_examples_with_a_gradient(toy, attac
 
 
 @pytest.mark.parametrize("size", [4, None])
-def test_a_random_gradient_gives_grey(toy, attack_named, without_information, size):
+def test_a_random_gradient_gives_nothing(toy, attack_named, without_information, size):
     observation, _ = toy(dense(64, 0.5, bias=True), (3, 4, 4), 4)
     guess = solve(attack_named, NAME, replace(without_information(observation), batch_size=size))
     assert guess.stopped.startswith("gave up")
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_refuses_with_the_reason(toy, watched, attack_named):

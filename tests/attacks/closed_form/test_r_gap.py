@@ -111,11 +111,11 @@ def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
     torch.testing.assert_close(guess.inputs, seen, atol=1e-10, rtol=1e-10)
 
 
-def test_too_few_equations_are_reported_and_the_image_is_grey(toy, attack_named):
+def test_too_few_equations_are_reported_without_an_image(toy, attack_named):
     guess = solve(attack_named, NAME, toy(net(stride=2), (1, 6, 6), 1)[0])
     assert guess.stopped.startswith("gave up: '2' gives ")
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"] == 144
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_without_dropout_the_extension_changes_no_bit(toy, attack_named):

@@ -55,8 +55,8 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     assert scores[COSINE] > 0.7
     if batch_size == active == 1:
         assert scores["share of the keys given to the right record"] == 1.0
-    assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
-    assert not guess.inputs.any()
+    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
+    assert not len(guess.inputs)
 
 
 def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_named):
@@ -64,7 +64,7 @@ def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_name
     observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
     guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
     assert len(truth.batches[0].labels.unique()) < 32
-    assert guess.labels.tolist() == truth.batches[0].labels.sort().values.tolist()
+    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -78,7 +78,7 @@ def test_smoothed_labels_show_as_well(watched, attack_named):
     components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
     observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
     guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
-    assert guess.labels.tolist() == truth.private[0].labels.sort().values.tolist()
+    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
 
 
 @pytest.mark.parametrize(("width", "codebooks"), [(9, 5), (30, 5)])
@@ -174,12 +174,11 @@ def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(w
     observation, truth, _ = watched(model={**MLP, "width": 96}, components=table(codebooks=48))
     with left_alone(observation):
         guess = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
-    grey = attack_named("key-readout", iterations=0)(observation, torch.Generator())
-    assert guess.objective < 0.6 * grey.objective
+    assert guess.objective < 0.6 * guess.history[0][1]  # that of a grey image
     again = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
     assert torch.equal(guess.inputs, again.inputs)
     truly = truth.batches[0].inputs
-    assert float((guess.inputs - truly).square().mean()) < 0.6 * float((grey.inputs - truly).square().mean())
+    assert float((guess.inputs - truly).square().mean()) < 0.6 * float(truly.square().mean())
 
 
 def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
@@ -189,8 +188,8 @@ def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
     guess = attack_named("key-readout")(observation, torch.Generator())
     scores = scores_of(world, truth, guess)
     assert scores == {FOUND: 1.0, TRUE: 1.0}
-    assert guess.labels.tolist() == truth.batches[0].labels.tolist()
-    assert not guess.inputs.any()
+    assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.tolist()
+    assert not len(guess.inputs)
     assert "positions of a feature map" in guess.notes[0]
 
 

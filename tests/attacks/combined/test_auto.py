@@ -111,6 +111,34 @@ def test_attacks_may_be_left_out_and_nothing_left_is_a_reason(watched: Watched) 
         attacked(observation, leave_out=everything)
 
 
+def test_where_all_that_ran_found_nothing_it_returns_nothing(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 4})
+    others = tuple(name for name in registry.methods("attack") if name not in ("sparse-dictionary", "april"))
+    nothing = attacked(observation, leave_out=others)
+    assert nothing.inputs.shape == (0, *observation.spec.shape)
+    assert nothing.stopped == "no attack that applies found anything"
+    assert any(note.startswith("sparse-dictionary found nothing: gave up: 0 of 4") for note in nothing.notes)
+    assert any(note.startswith("april does not apply") for note in nothing.notes)
+
+
+def test_a_part_of_a_batch_is_compared_with_blanks_and_returned_without(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 24, "dropout": 0.0})
+    batch = truth.batches[0]
+    part = Reconstruction.of(batch.inputs[[2, 0]], batch.labels[[2, 0]], objective=0.5, stopped="found 2 of 4")
+    inverting = registry.get("attack", "inverting-gradients").make
+    monkeypatch.setattr(inverting, "search", lambda *_args: part)
+    others = tuple(name for name in registry.methods("attack") if name != "inverting-gradients")
+    guess = attacked(observation, leave_out=others, mask_iterations=2)
+    assert guess.notes[0].startswith("won: inverting-gradients")
+    assert len(guess.inputs) == len(guess.labels) == 2
+    assert 0.0 < guess.objective < 1.0
+    order = torch.cdist(guess.inputs.flatten(1), batch.inputs.flatten(1)).argmin(1)
+    assert sorted(order.tolist()) == [0, 2]
+    assert torch.equal(guess.labels, batch.labels[order])
+
+
 def test_noise_is_seen_where_the_last_layer_has_more_rank_than_examples(watched: Watched) -> None:
     observation, _, _ = watched()
     clean = leak_of(observation)

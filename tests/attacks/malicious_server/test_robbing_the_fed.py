@@ -1,3 +1,4 @@
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -43,7 +44,7 @@ def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
 def exact(guess, inputs: torch.Tensor) -> torch.Tensor:
     """Which of the inputs (N, *shape) are among the guesses, to 1e-8."""
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2)
-    return errors.amin(1) < 1e-8
+    return (errors < 1e-8).any(1)
 
 
 def bins_of(model: nn.Module, inputs: torch.Tensor, variant: str, gain: float = 1000.0) -> list[int]:
@@ -83,8 +84,8 @@ def test_recovers_exactly_the_examples_alone_in_their_bin(
     guess = answer(attack, observation)
     inputs = truth.batches[0].inputs
     assert exact(guess, inputs).tolist() == alone(bins_of(model, inputs, variant)).tolist()
-    assert guess.inputs.shape == inputs.shape
-    assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
+    assert len(guess.inputs) == len(guess.labels) <= len(inputs)
+    assert not Counter(guess.labels.tolist()) - Counter(truth.batches[0].labels.tolist())
 
 
 @pytest.mark.parametrize("variant", ["dense", "sparse"])
@@ -167,9 +168,6 @@ def test_real_images_come_back_through_any_dropout(watched, attack_named, psnr_o
         knows=knows,
     )
     guess = answer(attack_named(**settings_), observation)
-    if "batch-size" not in knows:
-        missing = torch.zeros((16 - len(guess.inputs), 1, 28, 28))
-        guess = replace(guess, inputs=torch.cat([guess.inputs, missing]), labels=torch.zeros(16, dtype=torch.long))
     exactly = sum(psnr > 90 for psnr in psnr_of(guess, truth, world.data.dataset.spec))
     assert exactly == int(alone(bins_of(world.models.new(), truth.batches[0].inputs, "dense")).sum())
     assert exactly >= 8
@@ -204,7 +202,7 @@ def test_several_steps_show_what_entered_a_sparse_bin_alone(watched, attack_name
     observation, truth, world = watched(**tables, attacks=[sparse])
     guess = answer(attack_named(**sparse), observation)
     inputs = torch.cat([batch.inputs for batch in truth.batches])
-    assert len(guess.inputs) == len(guess.labels) == len(inputs) == 12
+    assert len(guess.inputs) == len(guess.labels) <= len(inputs) == 12
     errors = (inputs[:, None] - guess.inputs[None]).abs().flatten(2).amax(2).amin(1)
     single = alone(bins_of(world.models.new(), inputs, "sparse"))
     assert int(single.sum()) >= 8
@@ -259,7 +257,7 @@ def test_a_mixture_outside_the_pixel_range_is_dropped(watched, attack_named):
     assert guess.facts["bins hit"] == 2
     assert guess.facts["mixtures dropped"] == 2
     assert guess.stopped.startswith("gave up")
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
 
 
 def test_facts_hold_the_expected_number(toy, attack_named):
@@ -298,7 +296,7 @@ def test_a_random_gradient_shows_nothing(watched, attack_named, without_informat
     tables = {"federation": {"batch_size": 4}, "threat": {"server": "malicious"}, "attacks": [{"name": NAME}]}
     observation, _, world = watched(**tables)
     guess = answer(attack_named(NAME), without_information(observation))
-    assert not guess.inputs.any()
+    assert not len(guess.inputs)
     assert guess.stopped.startswith("gave up")
     update, _ = local_training(world, world.models.first_weights, 1, 0)
     assert torch.equal(update.tensors["0.1.weight"], observation.update.tensors["0.1.weight"])

@@ -1,0 +1,66 @@
+"""How a failed attack answers: without an example that could be taken for a guess, and scored as missing."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.core.results import labels_or_zeros, no_guess
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Truth, WireEntry
+from fedsim.scenario.world import World
+from fedsim.threat.scoring import scored
+from fedsim.threat.victim import Victim
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+
+
+def test_nothing_found_has_no_example_an_infinite_objective_and_a_reason(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 3})
+    nothing = no_guess(observation, "gave up: why", iterations=4, facts={"rank": 2.0}, notes=("told",))
+    assert nothing.inputs.shape == (0, *observation.spec.shape)
+    assert nothing.labels.shape == (0,)
+    assert nothing.masks is None
+    assert nothing.objective == math.inf
+    assert (nothing.stopped, nothing.iterations, nothing.notes) == ("gave up: why", 4, ("told",))
+    assert nothing.facts == {"rank": 2.0}
+    assert not nothing.is_exact
+
+
+def test_sentences_that_were_not_found_are_no_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, _, _ = watched(**written_text)
+    assert no_guess(observation, "none").inputs.dtype == torch.long
+
+
+def test_what_was_not_found_gets_the_worst_scores(watched: Watched) -> None:
+    observation, truth, world = watched(federation={"batch_size": 2})
+    entry = WireEntry(1, 0, world.models.first_weights, observation.update)
+    record = scored(Victim(world, entry, truth), no_guess(observation, "gave up: why")).record
+    assert [item.psnr for item in record.scores] == [0.0, 0.0]
+    assert [item.guessed_label for item in record.scores] == [None, None]
+    assert record.failure is None
+    assert record.stopped == "gave up: why"
+    assert "it guessed 0 of 2 examples" in record.notes[-1]
+
+
+@pytest.mark.parametrize("attack", ["inverting-gradients", "dropout-inversion", "gradinversion", "dlg"])
+def test_a_search_without_a_number_returns_nothing(watched: Watched, attack_named: Named, attack: str) -> None:
+    observation, _, _ = watched(federation={"batch_size": 2})
+    broken = replace(observation, loss=lambda outputs, _labels: outputs.sum() * torch.nan)
+    nothing = attack_named(attack, iterations=3)(broken, torch.Generator().manual_seed(0))
+    assert nothing.inputs.shape == (0, *observation.spec.shape)
+    assert len(nothing.labels) == 0
+    assert nothing.stopped == "objective is not a number"
+
+
+def test_labels_are_granted_or_zero(watched: Watched) -> None:
+    observation, _, _ = watched(federation={"batch_size": 3})
+    assert observation.labels is not None
+    assert labels_or_zeros(observation, 3).tolist() == observation.labels.tolist()
+    assert labels_or_zeros(observation, 5).tolist() == [int(observation.labels.mode().values)] * 5
+    hidden = replace(observation, labels=None, hidden=frozenset({"7.weight", "7.bias"}))
+    assert labels_or_zeros(hidden, 2).tolist() == [0, 0]
