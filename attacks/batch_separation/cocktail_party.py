@@ -39,7 +39,7 @@ from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step,
 
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # of the largest variance: what is left of a direction that is the same at all pixels
-_DECAYS = (0.9, 0.999)
+_DECAYS = (0.9, 0.999)  # of an Adam written out: the unmixing is so sensitive that another order of rounding shows
 _EPSILON = 1e-8
 _HISTORY_POINTS = 400
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from attacks.codebooks._features_from_keys import coarseness, grouped, solved
 from attacks.core.fired_rows import fired_rows, noise_variance
 from attacks.core.labels import count_labels, gradient_weight
+from attacks.core.optimizers import Adam, Cosine
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.results import no_examples, no_guess
@@ -136,14 +137,13 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             distance = (weights * (_heads(model, inputs) - read.targets).square()).sum() / scale
             return distance + config.total_variation * total_variation(inputs[None])[0]
 
-        adam = torch.optim.Adam([inputs], config.learning_rate)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, config.iterations)
+        adam, schedule = Adam([inputs]), Cosine(config.iterations)
         values: list[float] = []
         for iteration in range(1, config.iterations + 1):
             value = objective()
-            (inputs.grad,) = torch.autograd.grad(value, [inputs])
-            adam.step()
-            schedule.step()
+            gradients = torch.autograd.grad(value, [inputs])
+            factors = schedule.factors(iteration - 1, inputs.new_zeros(len(inputs)))
+            adam.step([inputs], gradients, [config.learning_rate * factors])
             with torch.no_grad():
                 inputs.copy_(inputs.clamp(low, high))
             values.append(float(value.detach()))

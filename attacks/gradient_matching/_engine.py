@@ -14,10 +14,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.core.regularizers import median_filtered
-from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
-from attacks.gradient_matching._comparison import Comparison, Distance, cosine
-from attacks.gradient_matching._optimizers import (
+from attacks.core.optimizers import (
     Adam,
     Constant,
     Cosine,
@@ -28,6 +25,9 @@ from attacks.gradient_matching._optimizers import (
     along_rows,
     signed,
 )
+from attacks.core.regularizers import median_filtered
+from attacks.core.unknowns import MASKS, Moment, Unknowns, Values, each, flat, of_row, without_masks
+from attacks.gradient_matching._comparison import Comparison, Distance, cosine
 from fedsim.core.types import DropoutSite, Masks, OnStep, Step
 
 ScheduleName = Literal["plateau", "steps", "cosine", "constant"]

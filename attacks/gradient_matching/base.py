@@ -16,6 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.labels import LabelRule, labels_of
+from attacks.core.optimizers import Sign
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.starts import Start, first_inputs
@@ -23,7 +24,6 @@ from attacks.core.unknowns import MASKS, Moment, each, without_masks
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
 from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
-from attacks.gradient_matching._optimizers import Sign
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 

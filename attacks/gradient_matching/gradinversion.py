@@ -23,11 +23,11 @@ from torch import Tensor
 
 from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import LabelRule, labels_of
+from attacks.core.optimizers import Sign
 from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
 from attacks.core.unknown_masks import unknown_masks
 from attacks.gradient_matching._comparison import Gradients, squared
 from attacks.gradient_matching._engine import Pace, ScheduleName, Search
-from attacks.gradient_matching._optimizers import Sign
 from attacks.gradient_matching.base import MatchingAttack, MatchingConfig
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import gradient_distance
 from attacks.core.labels import labels_of
+from attacks.core.optimizers import Adam, Cosine
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.tolerances import MATCHES
 from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
@@ -105,16 +106,13 @@ def _before(observation: Observation, seen: Tensor, transform: Transform) -> tup
     low, high = (bound.to(seen) for bound in pixel_box(observation))
     inputs = seen.clone().clamp_(low, high).requires_grad_()
     best, least = inputs.detach().clone(), float("inf")
-    optimizer = torch.optim.Adam([inputs], lr=_STEP)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, _ITERATIONS)
-    for _ in range(_ITERATIONS):
-        optimizer.zero_grad()
+    adam, schedule = Adam([inputs]), Cosine(_ITERATIONS)
+    for iteration in range(_ITERATIONS):
         misfit = (transform(inputs) - seen).square().mean() + _SMOOTHNESS * total_variation(inputs[None])[0]
         if float(misfit.detach()) < least:
             best, least = inputs.detach().clone(), float(misfit.detach())
-        misfit.backward()
-        optimizer.step()
-        schedule.step()
+        gradients = torch.autograd.grad(misfit, [inputs])
+        adam.step([inputs], gradients, [_STEP * schedule.factors(iteration, inputs.new_zeros(len(inputs)))])
         with torch.no_grad():
             inputs.clamp_(low, high)
     return best, least

@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.optimizers import Sign
 from attacks.core.progress import continued
 from attacks.core.unknowns import Values
 from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search, descend
-from attacks.gradient_matching._optimizers import Sign
 from attacks.gradient_matching.base import Searched, best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps

@@ -2,26 +2,18 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy.ndimage import median_filter
 from torch import Tensor
 
-from attacks.core.regularizers import median_filtered, pixel_box, total_variation
-from attacks.core.starts import first_inputs
 from attacks.core.unknown_masks import OptimisedMasks
 from attacks.core.unknowns import NOTHING, Unknowns, Values
 from attacks.gradient_matching._comparison import squared
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
-from attacks.gradient_matching._optimizers import Adam, Constant, Cosine, Plateau, Steps, signed
 from fedsim.core import registry, seeding
-from fedsim.core.types import DropoutSite, InputSpec, Masks, Observation, Step
+from fedsim.core.types import DropoutSite, Masks, Observation, Step
 
 Watched = Callable[..., tuple[Observation, Any, Any]]
 PACE = Pace(iterations=50, rate=0.1, patience=10, stall=10_000)
@@ -206,100 +198,6 @@ def test_masks_descend_with_their_own_step_and_stay_in_their_range() -> None:
     assert float(moved.masks[0].max()) <= 1.0
 
 
-@given(st.integers(1, 4), st.integers(0, 50))
-@settings(max_examples=20, deadline=None)
-def test_adam_is_torchs_adam_with_a_step_a_row(rows: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.randn((rows, 2, 3), generator=generator, dtype=torch.float64)
-    gradients = torch.randn((12, rows, 2, 3), generator=generator, dtype=torch.float64)
-    rates = torch.rand((12, rows), generator=generator, dtype=torch.float64)
-    ours = start.clone()
-    adam = Adam([ours])
-    for gradient, rate in zip(gradients, rates, strict=True):
-        adam.step([ours], [gradient], [rate])
-    for row in range(rows):
-        theirs = start[row].clone().requires_grad_()
-        optimizer = torch.optim.Adam([theirs], lr=1.0)
-        for gradient, rate in zip(gradients, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = float(rate[row])
-            theirs.grad = gradient[row].clone()
-            optimizer.step()
-        assert torch.allclose(ours[row], theirs.detach(), rtol=1e-9, atol=1e-12)
-
-
-def test_adam_forgets_rows_that_left() -> None:
-    generator = torch.Generator().manual_seed(0)
-    both, one = torch.zeros(2, 3), torch.zeros(1, 3)
-    adam, alone = Adam([both]), Adam([one])
-    gradients = torch.randn((6, 2, 3), generator=generator)
-    for gradient in gradients[:3]:
-        adam.step([both], [gradient], [torch.full((2,), 0.1)])
-        alone.step([one], [gradient[1:]], [torch.full((1,), 0.1)])
-    adam.keep(torch.tensor([1]))
-    rest = both[1:].clone()
-    for gradient in gradients[3:]:
-        adam.step([rest], [gradient[1:]], [torch.full((1,), 0.1)])
-        alone.step([one], [gradient[1:]], [torch.full((1,), 0.1)])
-    assert torch.equal(rest, one)
-
-
-@given(
-    patience=st.integers(0, 4),
-    factor=st.sampled_from([0.1, 0.5]),
-    objectives=st.lists(
-        st.tuples(st.sampled_from([1.0, 0.99995, 0.9, 0.5, 0.1]), st.floats(1e-3, 2.0)), min_size=1, max_size=40
-    ),
-)
-@settings(max_examples=60, deadline=None)
-def test_plateau_is_torchs_for_every_row(patience: int, factor: float, objectives: list[tuple[float, float]]) -> None:
-    table = torch.tensor(objectives, dtype=torch.float64)
-    ours = Plateau(2, patience, factor, torch.zeros(2, dtype=torch.float64))
-    factors = torch.stack([ours.factors(i + 1, row) for i, row in enumerate(table)])
-    for column in range(2):
-        weight = torch.nn.Parameter(torch.zeros(1))
-        optimizer = torch.optim.SGD([weight], lr=1.0)
-        theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=factor, patience=patience, eps=0.0)
-        for row in range(len(table)):
-            assert float(factors[row, column]) == pytest.approx(optimizer.param_groups[0]["lr"], rel=1e-9)
-            theirs.step(float(table[row, column]))
-
-
-def test_plateau_forgets_rows_that_left() -> None:
-    plateau = Plateau(2, 0, 0.5, torch.zeros(2))
-    plateau.factors(1, torch.tensor([1.0, 1.0]))
-    plateau.factors(2, torch.tensor([0.1, 1.0]))
-    plateau.keep(torch.tensor([1]))
-    assert plateau.factors(3, torch.tensor([0.2])).tolist() == [0.5]
-
-
-def test_steps_are_those_of_inverting_gradients() -> None:
-    schedule = Steps(80)
-    factors = [float(schedule.factors(i, torch.zeros(1))) for i in range(1, 81)]
-    changes = [i + 1 for i, (a, b) in enumerate(pairwise(factors), 1) if a != b]
-    assert changes == [31, 51, 71]
-    assert factors[-1] == pytest.approx(1e-3)
-
-
-def test_cosine_warms_up_and_ends_at_nothing() -> None:
-    schedule = Cosine(100, 10)
-    factors = [float(schedule.factors(i, torch.zeros(1))) for i in range(1, 101)]
-    assert factors[:10] == pytest.approx([0.1 * i for i in range(1, 11)])
-    assert factors[54] == pytest.approx(0.5)
-    assert factors[-1] == pytest.approx(0.0, abs=1e-9)
-    assert all(a > b for a, b in pairwise(factors[10:]))
-    assert Constant().factors(3, torch.zeros(2)).tolist() == [1.0, 1.0]
-
-
-def test_signs() -> None:
-    gradient = torch.tensor([[3.0, -1.0, 0.0], [1e-9, 1e-9, -1e-9]])
-    assert signed(gradient, "hard").tolist() == [[1, -1, 0], [1, 1, -1]]
-    assert signed(gradient, "off") is gradient
-    soft = signed(gradient, "soft")
-    expected = torch.tanh(gradient[0] / gradient[0].square().mean().sqrt())
-    assert torch.allclose(soft[0], expected)
-    assert torch.allclose(soft[1], torch.tensor([1.0, 1.0, -1.0]) * np.tanh(1.0))
-
-
 @pytest.mark.parametrize("sign", ["hard", "off"])
 @pytest.mark.parametrize("name", ["inverting-gradients", "ig-train", "ig-mc", "wiig", "dropout-inversion"])
 def test_victims_together_find_what_each_finds_alone(watched: Watched, name: str, sign: str) -> None:
@@ -324,52 +222,3 @@ def test_victims_of_other_shapes_follow_in_a_computation_of_their_own(watched: W
     own = [seeding.generator(client, "attack") for client in range(3)]
     guesses = attack.together([one, two, one], own, [lambda _s: None] * 3)
     assert [len(guess.inputs) for guess in guesses] == [1, 2, 1]
-
-
-@given(st.integers(2, 5), st.integers(2, 5))
-@settings(max_examples=10, deadline=None)
-def test_total_variation_is_the_mean_of_absolute_differences(height: int, width: int) -> None:
-    rows = torch.rand(2, 2, 3, height, width)
-    for image, ours in zip(rows, total_variation(rows), strict=True):
-        across = sum(float((image[..., j + 1] - image[..., j]).abs().sum()) for j in range(width - 1))
-        down = sum(float((image[..., i + 1, :] - image[..., i, :]).abs().sum()) for i in range(height - 1))
-        expected = across / (6 * height * (width - 1)) + down / (6 * width * (height - 1))
-        assert float(ours) == pytest.approx(expected, rel=1e-5)
-
-
-def test_total_variation_of_what_is_no_image_is_nothing() -> None:
-    assert total_variation(torch.rand(3, 2, 7)).tolist() == [0.0] * 3
-
-
-def test_the_box_is_the_pixel_range(watched: Watched) -> None:
-    observation, _, _ = watched()
-    observation = type(observation)(**{**vars(observation), "spec": InputSpec((2, 3, 3), 4, (0.5, 0.2), (0.25, 0.1))})
-    low, high = pixel_box(observation)
-    assert low.flatten().tolist() == pytest.approx([-2.0, -2.0])
-    assert high.flatten().tolist() == pytest.approx([2.0, 8.0])
-
-
-@given(st.integers(2, 6), st.integers(2, 6))
-@settings(max_examples=10, deadline=None)
-def test_the_median_filter_is_scipys(height: int, width: int) -> None:
-    images = torch.rand(2, 1, 2, height, width)
-    ours = median_filtered(images)
-    for filtered, image in zip(ours.view(-1, height, width), images.view(-1, height, width), strict=True):
-        assert np.array_equal(filtered.numpy(), median_filter(image.numpy(), size=3, mode="mirror"))
-
-
-def test_starts() -> None:
-    def start(kind: Any, shape: tuple[int, ...] = (2, 3, 10, 7)) -> Tensor:
-        return first_inputs(kind, shape, 4, torch.Generator().manual_seed(1))
-
-    assert not start("grey").any()
-    assert float(start("normal", (1, 1, 100, 100)).std()) == pytest.approx(1.0, abs=0.05)
-    patterned = start("patterned")
-    assert patterned.shape == (2, 3, 10, 7)
-    assert torch.equal(patterned[..., 4:8, :], patterned[..., :4, :])
-    assert torch.equal(patterned[..., 4:7], patterned[..., :3])
-    assert not torch.equal(patterned[0], patterned[1])
-    colour = start("colour")
-    assert torch.equal(colour, colour[..., :1, :1].expand_as(colour))
-    assert len(colour[..., 0, 0].unique()) == 6
-    assert start("patterned", (2, 5)).shape == (2, 5)

@@ -134,14 +134,14 @@ class Steps:
 class Cosine:
     """Half a cosine from full steps to none, after a linear warm-up."""
 
-    def __init__(self, iterations: int, warm_up: int) -> None:
+    def __init__(self, iterations: int, warm_up: int = 0) -> None:
         """Know the last iteration, and how many the warm-up takes."""
         self._iterations = iterations
         self._warm_up = warm_up
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
         """Depend on the iteration only."""
-        if iteration <= self._warm_up:
+        if iteration < self._warm_up:
             return torch.full_like(objectives, iteration / self._warm_up)
         done = (iteration - self._warm_up) / max(1, self._iterations - self._warm_up)
         return torch.full_like(objectives, 0.5 * (1.0 + math.cos(math.pi * done)))
