@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from fedsim.core import registry
+from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import recorded_masks
 from fedsim.core.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
@@ -19,6 +19,7 @@ from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import completed
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
+PLAIN = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
 
 
 @pytest.fixture(scope="session")
@@ -124,3 +125,32 @@ def written_text(tmp_path: Path) -> dict[str, Any]:
         "data": {"name": "text-file", "path": str(tmp_path / "text.txt"), "length": 10, "words": 30},
         "model": {"name": "tiny-llama", "width": 64, "hidden": 64},
     }
+
+
+@pytest.fixture
+def attacked(
+    watched: Callable[..., Any], attack_named: Callable[..., Attack]
+) -> Callable[..., tuple[float, Reconstruction]]:
+    """Attack one client, and return the mean PSNR of what was found."""
+
+    def build(
+        attack: str,
+        defense: str | None,
+        *,
+        model: dict[str, Any] = PLAIN,
+        batch: int = 1,
+        client: int = 0,
+        **settings: Any,
+    ) -> tuple[float, Reconstruction]:
+        defenses = [] if defense is None else [{"name": defense}]
+        knows = KNOWN if attack == "inverting-gradients" else (*KNOWN, "defenses")
+        observation, truth, world = watched(
+            knows=knows, client=client, model=model, defenses=defenses, federation={"batch_size": batch}
+        )
+        with seeding.contained(1):  # an attacker who ignores noise inside the model draws it where torch does
+            own = {"iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
+            found = attack_named(attack, **own)(observation, seeding.generator(5, "attack"))
+        items = score_items(found, truth.private[0], world.data.dataset.spec).items
+        return sum(item.psnr for item in items) / len(items), found
+
+    return build

@@ -1,11 +1,13 @@
-"""Runs of attacks in tests, with a generator of a fixed seed."""
+"""Runs of attacks in tests, with a generator of a fixed seed, and the networks that they solve."""
 
 from collections.abc import Callable
 
 import torch
+from torch import nn
 
+from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction
+from fedsim.core.types import Observation, OnStep, Reconstruction
 
 
 def answer(attack: Attack, observation: Observation, seed: int = 0) -> Reconstruction:
@@ -18,3 +20,31 @@ def solve(
 ) -> Reconstruction:
     """Return what an attack of this name makes of an observation, with these settings."""
     return answer(attack_named(name, **config), observation, seed)
+
+
+def attacked(
+    name: str, observation: Observation, on_step: OnStep = lambda _step: None, *, stream: int = 1, **settings: object
+) -> Reconstruction:
+    """Return what an attack of this name makes of an observation, with the random numbers of a stream of their own."""
+    method = registry.get("attack", name)
+    attack = method.make(method.config.model_validate(settings))
+    return attack(observation, seeding.generator(stream, "attack"), on_step)
+
+
+def network(
+    pixels: int,
+    width: int,
+    *,
+    bias: bool = True,
+    rates: tuple[float | None, float | None] = (None, None),
+    activation: type[nn.Module] = nn.GELU,
+) -> nn.Module:
+    """Three dense layers, four classes; behind an activation with a rate comes a dropout layer."""
+    with seeding.contained(2):
+        first, second, last = (
+            nn.Linear(pixels, width, bias=bias),
+            nn.Linear(width, width, bias=bias),
+            nn.Linear(width, 4, bias=bias),
+        )
+    drops = [[] if rate is None else [nn.Dropout(rate)] for rate in rates]
+    return nn.Sequential(nn.Flatten(), first, activation(), *drops[0], second, activation(), *drops[1], last)

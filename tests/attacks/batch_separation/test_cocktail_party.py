@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation.cocktail_party import log_cosh, whitening_of
-from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import network, solve
 
 NAME = "cocktail-party"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -22,16 +21,7 @@ INDEPENDENT = {
 
 
 def dense(pixels: int, *, bias: bool = True, rate: float = 0.0, width: int = 64) -> nn.Module:
-    with seeding.contained(2):
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(pixels, width, bias=bias),
-            nn.GELU(),
-            nn.Dropout(rate),
-            nn.Linear(width, width, bias=bias),
-            nn.GELU(),
-            nn.Linear(width, 4, bias=bias),
-        )
+    return network(pixels, width, bias=bias, rates=(rate, None))
 
 
 def of_noise(model: nn.Module, size: int, seed: int = 0):

@@ -8,9 +8,8 @@ from torch import nn
 
 from attacks.batch_separation._first_layer import first_layer, row_space_behind
 from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
-from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import network, solve
 
 NAME = "span-intersection"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -18,16 +17,7 @@ MLP = {"name": "mlp", "width": 512, "depth": 3, "dropout": 0.0}
 
 
 def dense(width: int, *, bias: bool, activation: type[nn.Module] = nn.GELU, rate: float = 0.0) -> nn.Module:
-    with seeding.contained(2):
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(48, width, bias=bias),
-            activation(),
-            nn.Linear(width, width, bias=bias),
-            activation(),
-            nn.Dropout(rate),
-            nn.Linear(width, 4, bias=bias),
-        )
+    return network(48, width, bias=bias, rates=(None, rate), activation=activation)
 
 
 def ordered(guess, truth):

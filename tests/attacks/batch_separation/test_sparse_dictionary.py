@@ -8,9 +8,8 @@ from torch import nn
 
 from attacks.batch_separation import sparse_dictionary
 from attacks.batch_separation._sparsest import Sparse, nothing_found, searched
-from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import network, solve
 
 NAME = "sparse-dictionary"
 MNIST = {"name": "mnist5k", "train": 400, "test": 10}
@@ -18,17 +17,7 @@ MLP = {"name": "mlp", "width": 512, "depth": 3}
 
 
 def dense(width: int, rate: float, *, bias: bool, activation: type[nn.Module] = nn.GELU) -> nn.Module:
-    with seeding.contained(2):
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(48, width, bias=bias),
-            activation(),
-            nn.Dropout(rate),
-            nn.Linear(width, width, bias=bias),
-            activation(),
-            nn.Dropout(rate),
-            nn.Linear(width, 4, bias=bias),
-        )
+    return network(48, width, bias=bias, rates=(rate, rate), activation=activation)
 
 
 def assert_recovered(guess, truth):

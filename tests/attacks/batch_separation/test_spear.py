@@ -9,24 +9,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation.spear import expected_draws, least_zero_share, live_zero_share, null_vectors
-from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from tests.attacks.solving import solve
+from tests.attacks.solving import network, solve
 
 NAME = "spear"
 
 
 def dense(rate: float, *, bias: bool = True, activation: type[nn.Module] = nn.ReLU, width: int = 120) -> nn.Module:
-    with seeding.contained(2):
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(64, width, bias=bias),
-            activation(),
-            nn.Dropout(rate),
-            nn.Linear(width, width, bias=bias),
-            activation(),
-            nn.Linear(width, 4, bias=bias),
-        )
+    return network(64, width, bias=bias, rates=(rate, None), activation=activation)
 
 
 def largest_error(guess, truth) -> float:

@@ -10,12 +10,12 @@ from torch import nn
 
 from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, noise_of, wire_of
 from attacks.core.gradient_distance import gradient_distance
-from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.informed import informed
-from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, ThreatModel, Truth
+from fedsim.core.types import Observation, PublicKnowledge, ThreatModel, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
+from tests.attacks.solving import attacked
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Toy = Callable[..., tuple[Observation, Truth]]
@@ -35,11 +35,6 @@ DISTURBING: tuple[dict[str, Any], ...] = (
     {"name": "grad-defense"},
     {"name": "outpost"},
 )
-
-
-def attacked(name: str, observation: Observation, **settings: Any) -> Reconstruction:
-    method = registry.get("attack", name)
-    return method.make(method.config.model_validate(settings))(observation, seeding.generator(1, "attack"))
 
 
 def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any], **tables: Any) -> float:

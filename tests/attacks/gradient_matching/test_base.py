@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,7 +15,7 @@ from attacks.core.unknown_masks import OptimisedMasks, mask_prior
 from attacks.core.unknowns import Moment
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, cosine, setting_of
 from attacks.gradient_matching._ghost import GhostComparison
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import drawn_masks, recorded_masks
 from fedsim.core.types import (
@@ -37,17 +38,12 @@ from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.solving import attacked
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PATHS = (GeneralComparison, GhostComparison)
-
-
-def attack(
-    name: str, observation: Observation, on_step: Callable[[Step], None] = lambda _s: None, **settings: Any
-) -> Reconstruction:
-    method = registry.get("attack", name)
-    return method.make(method.config.model_validate(settings))(observation, seeding.generator(5, "attack"), on_step)
+attack = partial(attacked, stream=5)
 
 
 def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1.0) -> Observation:
@@ -273,15 +269,6 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
         honest = attack(name, observe(Victim(world, entry, truth), KNOWN), iterations=10)
         blind = attack(name, observe(Victim(world, entry, garbage), KNOWN), iterations=10)
         assert torch.equal(honest.inputs, blind.inputs)
-
-
-def test_ig_after_wiig_on_the_same_model_object_is_as_on_a_fresh_one(watched: Watched) -> None:
-    fresh, _, _ = watched(knows=(*KNOWN, "masks"))
-    used, _, _ = watched(knows=(*KNOWN, "masks"))
-    attack("wiig", used, iterations=10)
-    attack("dropout-inversion", used, iterations=10)
-    after = attack("inverting-gradients", used, iterations=10)
-    assert torch.equal(after.inputs, attack("inverting-gradients", fresh, iterations=10).inputs)
 
 
 def test_updates_of_several_steps_are_refused_with_the_reason(watched: Watched) -> None:

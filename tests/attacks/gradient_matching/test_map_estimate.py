@@ -11,21 +11,16 @@ from torch import distributions
 from attacks.core.defense_facts import Noise
 from attacks.gradient_matching._comparison import ExplicitGradients, squared_norms
 from attacks.gradient_matching.map_estimate import _Likelihood
-from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
+from tests.attacks.solving import attacked
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
 SEARCH = {"iterations": 150, "schedule": "steps"}
-
-
-def attacked(name: str, observation: Observation, **settings: Any) -> Any:
-    method = registry.get("attack", name)
-    return method.make(method.config.model_validate(settings))(observation, seeding.generator(1, "attack"))
 
 
 def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:

@@ -7,38 +7,30 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from torch import nn
 
 from attacks.core.labels import infer_labels
-from attacks.gradient_matching._comparison import GeneralComparison, Setting, cosine, squared
+from attacks.gradient_matching._comparison import GeneralComparison, cosine, squared
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
-from attacks.local_steps.fedavg_inversion import averaged, disagreement
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.examples import distinct
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Truth, WireEntry
+from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.image import score_items
 from fedsim.metrics.labels import label_accuracy
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.local_steps.clients import found, mlp, setting_of, small
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]
 Watched = Callable[..., tuple[Observation, Truth, World]]
 SGD = {"name": "sgd", "learning_rate": 0.1}
-
-
-def mlp(dropout: float) -> nn.Module:
-    with seeding.contained(1):
-        layers = [nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 4)]
-        return nn.Sequential(*layers).double()
 
 
 def as_step(observation: Observation, **changes: Any) -> Observation:
@@ -47,24 +39,8 @@ def as_step(observation: Observation, **changes: Any) -> Observation:
     return replace(observation, update=replace(observation.update, kind="delta", tensors=tensors), **changes)
 
 
-def setting_of(observation: Observation) -> Setting:
-    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
-
-
 def unrolled(observation: Observation, checkpointed: bool = False) -> UnrolledComparison:
     return UnrolledComparison(setting_of(observation), [observation], local_steps(observation), checkpointed)
-
-
-def small(**federation: Any) -> dict[str, Any]:
-    """Four examples a client, and its local training."""
-    return {
-        "partition": {"scheme": "resampled", "examples_per_client": 4},
-        "federation": {"algorithm": "fedavg", "optimizer": SGD, **federation},
-    }
-
-
-def wide(dropout: float) -> dict[str, Any]:
-    return {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
 
 
 @pytest.mark.parametrize("distance", [cosine, squared])
@@ -155,18 +131,6 @@ def toy_observation(toy: Toy) -> Observation:
     return toy(mlp(0.0), (3, 2, 2), 2)[0]
 
 
-@given(st.permutations(range(4)), st.permutations(range(4)))
-@settings(deadline=None)  # the first call imports SciPy
-def test_passes_in_any_order_are_brought_together(one: list[int], other: list[int]) -> None:
-    images = torch.randn((4, 1, 3, 3), generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 0, 1, 2])
-    visits = torch.cat([images, images[one], images[other], images[:2]])
-    named = torch.cat([labels, labels[one], labels[other], labels[:2]])
-    assert torch.allclose(averaged(visits, named, 4), images, atol=1e-6)
-    assert disagreement(visits[None], 4).item() < 1e-12
-    assert disagreement(torch.cat([images, images + 1.0])[None], 4).item() == pytest.approx(1.0)
-
-
 def test_labels_of_several_steps_are_counted(scenario: Callable[..., Scenario]) -> None:
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25, "bias": True}
     training = small(batch_size=4, local_epochs=3) | {"partition": {"scheme": "resampled", "examples_per_client": 8}}
@@ -191,14 +155,6 @@ def test_labels_of_one_step_do_not_depend_on_the_step_size(watched: Watched) -> 
     assert torch.equal(infer_labels(step), infer_labels(gradient))
 
 
-def found(
-    attack_named: Named, name: str, seen: tuple[Observation, Truth, World], **choices: Any
-) -> tuple[Reconstruction, list[float]]:
-    observation, truth, world = seen
-    guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
-    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items]
-
-
 @pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])
 def test_images_come_back_from_three_passes(name: str, attack_named: Named, watched: Watched) -> None:
     seen = watched(
@@ -207,24 +163,6 @@ def test_images_come_back_from_three_passes(name: str, attack_named: Named, watc
     guess, psnr = found(attack_named, name, seen, iterations=400)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert min(psnr) > 25.0
-
-
-def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_named: Named, watched: Watched) -> None:
-    seen = watched(model=wide(0.25), **small(batch_size=4, local_epochs=3))
-    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=400)
-    _, ignorant = found(attack_named, "fedavg-inversion", seen, iterations=400, masks="expectation")
-    assert guess.masks is None
-    assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
-
-
-def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watched: Watched) -> None:
-    seen = watched(
-        model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)
-    )
-    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=250, dummies="separate", trials=2)
-    assert guess.inputs.shape == (4, 1, 8, 8)
-    assert guess.facts["starts"] == 2
-    assert sorted(psnr)[1] > 20.0
 
 
 @pytest.mark.parametrize("name", ["inverting-gradients", "closed-form-linear", "fedavg-inversion", "sme"])

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.unknowns import Unknowns, Values
-from attacks.gradient_matching._comparison import GeneralComparison, Setting, cosine
+from attacks.gradient_matching._comparison import GeneralComparison, cosine
 from attacks.local_steps._surrogate import Path, SurrogateComparison, bend_of, bends, on_the_path
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
+from tests.attacks.local_steps.clients import setting_of
 
 Toy = Callable[..., tuple[Observation, Truth]]
 Named = Callable[..., Attack[Any]]
@@ -30,10 +31,6 @@ def observation(toy: Toy) -> Observation:
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.GELU(), nn.Dropout(0.25), nn.Linear(6, 4)).double()
     seen, _ = toy(model, (3, 2, 2), 2)
     return replace(seen, update=replace(seen.update, kind="delta"), local_steps=2, batch_sizes=(2, 2), examples=2)
-
-
-def setting_of(observation: Observation) -> Setting:
-    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
 
 
 def unknowns(observation: Observation) -> tuple[Tensor, tuple[Tensor, ...], Tensor]:

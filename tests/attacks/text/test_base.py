@@ -12,56 +12,19 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.unknowns import MASKS, Moment
-from attacks.gradient_matching._comparison import GeneralComparison
-from attacks.gradient_matching._engine import Found
 from attacks.text._sentences import completed, has_cross_entropy
-from attacks.text._token_edits import changed, orders
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text._words import words_of
-from attacks.text.base import Task, TextMatching
-from attacks.text.lamp import Lamp
+from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.masks import injected_masks
 from fedsim.core.types import Observation, Step, Truth
 from fedsim.scenario.world import World
+from tests.attacks.text.texts import KNOWN, LONG, SEARCHES, SHORT, TAGS, in_double, in_order, recovered, true_vectors
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]
-KNOWN = ("batch-size", "dropout-rates")
-SEARCHES = ("tag", "lamp")
-SHORT = {
-    "tag": {"iterations": 5},
-    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 16, "searches": 1},
-}
-
-
-def in_double(observation: Observation, truth: Truth) -> Observation:
-    """Return the same observation, of a model in double precision."""
-    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
-    masks = tuple(mask.double() for mask in truth.masks[0])
-    with injected_masks(observation.sites, masks):
-        loss = observation.loss(model(batch.inputs), batch.labels)
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
-    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
-    granted = None if observation.masks is None else (masks,)
-    return replace(observation, model=model, update=replace(observation.update, tensors=tensors), masks=granted)
-
-
-def in_order(truth: Truth) -> tuple[Tensor, Tensor]:
-    """Return sentences (B, T), -1 behind their ends, and their next words; shorter ones first, as attacks put them."""
-    batch = truth.private[0]
-    order = (batch.labels != IGNORED).sum(1).argsort(stable=True)
-    labels = batch.labels[order]
-    return batch.inputs[order].masked_fill(labels == IGNORED, -1), labels
-
-
-def true_vectors(task: Task, truth: Truth) -> Tensor:
-    """Return the dummy that is the batch."""
-    sentences, labels = in_order(truth)
-    longer = torch.cat((sentences[:, :1], labels), 1)[:, : task.places]
-    return task.table[longer.clamp_min(0)]
 
 
 @pytest.mark.parametrize("name", SEARCHES)
@@ -216,13 +179,6 @@ def test_a_contrastive_loss_is_refused_in_one_sentence(
         attack_named(name)(unlabelled, torch.Generator())
 
 
-@given(st.integers(1, 9), st.integers(0, 12), st.integers(0, 999))
-def test_moves_keep_every_word(length: int, count: int, seed: int) -> None:
-    found = orders(length, count, torch.Generator().manual_seed(seed))
-    assert len(found) == count
-    assert all(sorted(order) == list(range(length)) for order in found)
-
-
 @given(st.integers(0, 999), st.booleans())
 def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
@@ -231,31 +187,6 @@ def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -
     choices = range(12) if allowed is None else allowed.tolist()
     for row, found in zip(vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True):
         assert int(found) == max(choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0)))
-
-
-def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    attack = attack_named("lamp", searches=1)
-    assert isinstance(attack, Lamp)
-    task = attack.prepared(observation)
-    vectors = true_vectors(task, truth)
-    vectors[0, [1, 4]] = vectors[0, [4, 1]]
-    vectors[0, 6] = vectors[0, 0]
-    found = attack.finished(task, Found(0, 0, vectors, ()), torch.Generator().manual_seed(0))
-    assert torch.equal(task.tokens(found.inputs), in_order(truth)[0])
-
-
-def test_granted_labels_need_no_search_for_next_words(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, _, _ = watched(**written_text, knows=(*KNOWN, "labels"), federation={"batch_size": 1})
-    attack = attack_named("tag")
-    assert isinstance(attack, TextMatching)
-    task = attack.prepared(observation)
-    assert type(task.comparison) is GeneralComparison
-    assert task.places == observation.spec.shape[0]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -281,78 +212,6 @@ def test_the_fast_comparison_is_the_general_one(
         slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared().sum(), vectors)
     torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-15)
     torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)
-
-
-@given(st.integers(0, 999))
-def test_a_change_keeps_to_the_words_and_lengths(seed: int) -> None:
-    tokens, choices, endings = torch.tensor([[1, 2, 3, 9], [4, 5, 8, 0]]), torch.arange(1, 6), torch.tensor([8, 9])
-    other = changed(tokens, (3, 2), choices, endings, torch.Generator().manual_seed(seed))
-    assert int((other != tokens).any(1).sum()) <= 1
-    assert set(other[0, :3].tolist()) | set(other[1, :2].tolist()) <= set(choices.tolist())
-    assert {int(other[0, 3]), int(other[1, 2])} <= set(endings.tolist())
-    assert int(other[1, 3]) == 0
-
-
-def test_drafts_hold_every_word_that_was_read(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
-    attack = attack_named("lamp")
-    assert isinstance(attack, TextMatching)
-    task = attack.prepared(observation)
-    for seed in range(5):
-        found = task.tokens(task.drawn(torch.Generator().manual_seed(seed)))
-        assert (found >= 0).sum(1).tolist() == list(task.lengths)
-        assert set(found[found >= 0].tolist()) == set(in_order(truth)[0].flatten().tolist()) - {-1}
-
-
-def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_grew(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    grown = copy.deepcopy(observation.model)
-    read = words_of(observation).read
-    assert read is not None
-    with torch.no_grad():
-        grown.get_submodule("embed_tokens").get_parameter("weight")[read] *= 3.0
-    attack = attack_named("lamp")
-    assert isinstance(attack, Lamp)
-    task = attack.prepared(replace(observation, model=grown))
-    assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
-
-
-TAGS = {
-    "data": {"name": "digit-tags", "sentences": 60, "length": 8},
-    "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
-}
-LONG = {
-    "tag": {"iterations": 300},
-    "lamp": {"iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "searches": 1},
-}
-
-
-def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dict[str, float]:
-    """Return means over clients: tokens right, those right by a guess from the next client's gradient, and by chance.
-
-    Chance is a sentence's own tokens in random order.
-    """
-    guesses = [attack(observation, torch.Generator().manual_seed(0)).inputs[0] for observation, _ in seen]
-    figures: dict[str, list[float]] = {"own": [], "other": [], "chance": []}
-    for index, (_, truth) in enumerate(seen):
-        sentence = in_order(truth)[0][0]
-        counts = sentence[sentence >= 0].unique(return_counts=True)[1]
-        length = int(counts.sum())
-        figures["chance"].append(float((counts / length).square().sum()))
-        for name, guess in (("own", guesses[index]), ("other", guesses[(index + 1) % len(seen)])):
-            figures[name].append(int(((guess == sentence) & (sentence >= 0)).sum()) / length)
-    return {name: sum(values) / len(values) for name, values in figures.items()}
-
-
-def test_lamp_recovers_sentences(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
-    tables = {**written_text, "federation": {"clients": 3, "batch_size": 1}}
-    seen = [watched(**tables, knows=KNOWN, client=client)[:2] for client in range(2)]
-    share = recovered(attack_named("lamp", **LONG["lamp"]), seen)
-    assert share["own"] > max(share["chance"], share["other"]) + 0.3
 
 
 @pytest.mark.slow

@@ -1,6 +1,5 @@
 """Spans without a threshold: distances at the truth, prefixes, and the two attacks that grow sentences from them."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,36 +12,17 @@ from hypothesis import strategies as st
 from attacks.core.noise_level import measured_levels
 from attacks.text._beam import Pool, Reader, apart, grown, pool_of, readers_of
 from attacks.text._subspaces import attentions, subspace_of
-from attacks.text.sentence_atoms import Atom, Fit, Sketch, fitted, pursued
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.masks import injected_masks
 from fedsim.core.types import InputSpec, Observation, Step, ThreatModel, Truth, Update
-from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
+from tests.attacks.text.texts import KNOWN, exact, in_double
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]
-KNOWN = ("batch-size", "dropout-rates")
 ROUNDING = 1e-9  # of a singular value decomposition in double precision, with a factor of a million to spare
 GROWERS = ("subspace-distance", "sentence-atoms")
-
-
-def in_double(observation: Observation, truth: Truth) -> Observation:
-    """Return the same observation, of a model in double precision."""
-    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
-    masks = tuple(mask.double() for mask in truth.masks[0])
-    with injected_masks(observation.sites, masks):
-        loss = observation.loss(model(batch.inputs), batch.labels)
-    gradients = torch.autograd.grad(loss, list(model.parameters()))
-    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
-    return replace(observation, model=model, update=replace(observation.update, tensors=tensors))
-
-
-def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
-    assert world.data.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])
@@ -198,46 +178,6 @@ def test_a_prefix_of_a_chosen_sentence_is_none_of_its_own() -> None:
     long, prefix, other = torch.arange(9), torch.arange(5), torch.tensor([0, 9, 9, 9, 9])
     assert [own.tolist() for own in apart([long, prefix, other], 0.7, 3)] == [long.tolist(), other.tolist()]
     assert len(apart([long, other], 0.7, 1)) == 1
-
-
-def atoms(count: int, seed: int) -> list[Atom]:
-    gradients = torch.randn(count, 200, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    return [Atom(torch.tensor([number]), 0, 0, gradient) for number, gradient in enumerate(gradients)]
-
-
-@given(st.integers(1, 6), st.integers(0, 999))
-def test_pursuit_finds_the_support_in_as_many_steps_as_there_are_sentences(batch: int, seed: int) -> None:
-    dictionary = atoms(30, seed)
-    true = torch.randperm(30, generator=torch.Generator().manual_seed(seed + 1))[:batch].tolist()
-    target = torch.stack([dictionary[number].gradient for number in true]).mean(0)
-    fit = Fit((), (), 1.0)
-    for _ in range(batch):
-        fit = pursued(dictionary, target, fit)
-    assert set(fit.chosen) == set(true)
-    assert fit.left < 1e-10
-    assert all(weight == pytest.approx(1 / batch) for weight in fit.weights)
-
-
-def test_weights_are_not_negative_and_a_repeated_sentence_has_twice_the_weight() -> None:
-    dictionary = atoms(5, 0)
-    target = (2 * dictionary[0].gradient + dictionary[1].gradient) / 3 - dictionary[2].gradient
-    fit = fitted(dictionary, target, (0, 1, 2))
-    assert min(fit.weights) == 0.0
-    assert fit.weights[0] == pytest.approx(2 * fit.weights[1], rel=0.5)
-
-
-def test_a_sketch_is_linear_and_keeps_inner_products_on_average(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    one = observation.update.tensors
-    other = {name: torch.randn(t.shape, generator=torch.Generator().manual_seed(1)) for name, t in one.items()}
-    both = {name: one[name] + 2.0 * other[name] for name in one}
-    norms: list[float] = []
-    for seed in range(20):
-        sketch = Sketch(observation, torch.Generator().manual_seed(seed))
-        assert torch.allclose(sketch.of(both), sketch.of(one) + 2.0 * sketch.of(other), atol=1e-4)
-        norms.append(float(sketch.of(other).square().sum()))
-    true = sum(float(t.double().square().sum()) for t in other.values())
-    assert sum(norms) / len(norms) == pytest.approx(true, rel=0.05)
 
 
 def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:

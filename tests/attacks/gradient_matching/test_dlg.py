@@ -1,0 +1,20 @@
+"""Images and soft labels are the unknowns."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from fedsim.core.types import Observation, Truth
+from tests.attacks.gradient_matching.lenets import sigmoid_lenet
+from tests.attacks.solving import attacked
+
+Toy = Callable[..., tuple[Observation, Truth]]
+
+
+def test_it_finds_the_label_with_the_image_and_asks_for_none(toy: Toy) -> None:
+    observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    wrong = replace(observation, labels=(truth.batches[0].labels + 1) % 4)
+    told, untold = (attacked("dlg", one, iterations=60, stream=3) for one in (wrong, replace(observation, labels=None)))
+    assert torch.equal(told.labels, truth.batches[0].labels)
+    assert torch.equal(told.inputs, untold.inputs)

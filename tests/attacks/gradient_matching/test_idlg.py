@@ -1,0 +1,18 @@
+"""The label from the last layer, then the squared distance alone."""
+
+from collections.abc import Callable
+
+import pytest
+
+from fedsim.core.types import Observation, Truth
+from tests.attacks.gradient_matching.lenets import sigmoid_lenet, squared_distance
+from tests.attacks.solving import attacked
+
+Toy = Callable[..., tuple[Observation, Truth]]
+
+
+def test_its_objective_is_the_squared_distance(toy: Toy) -> None:
+    observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
+    found = attacked("idlg", observation, iterations=2, inner=3, restarts=0, stream=3)
+    assert found.objective == pytest.approx(squared_distance(observation, found), rel=1e-9)
+    assert found.best_iteration in (1, 2)

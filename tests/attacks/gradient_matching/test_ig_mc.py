@@ -1,0 +1,22 @@
+"""The mean gradient over several sets of masks."""
+
+from collections.abc import Callable
+
+import torch
+
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
+from tests.attacks.solving import attacked
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+
+
+def test_more_draws_make_the_objective_steadier(watched: Watched) -> None:
+    observation, _, _ = watched(knows=KNOWN)
+
+    def spread(draws: int) -> float:
+        guess = attacked("ig-mc", observation, iterations=20, learning_rate=1e-9, draws=draws)
+        return float(torch.tensor([objective for _, objective in guess.history]).std())
+
+    assert spread(16) < 0.7 * spread(1)

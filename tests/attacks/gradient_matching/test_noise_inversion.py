@@ -1,0 +1,72 @@
+"""Noise inside the model, searched along with the data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from attacks.gradient_matching.noise_inversion import NoiseInversion, NoiseInversionConfig
+from fedsim.core import seeding
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.metrics.image import score_items
+from fedsim.scenario.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+Attacked = Callable[..., tuple[float, Reconstruction]]
+ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
+MLP = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
+CONVNET = {"name": "convnet", "width": 8, "dropout": 0.0}
+
+
+@pytest.mark.parametrize("client", [0, 1])
+def test_precode_stops_the_naive_attacker_and_not_the_one_who_searches_the_noise(
+    attacked: Attacked, client: int
+) -> None:
+    naive, _ = attacked("inverting-gradients", "precode", client=client)
+    informed, found = attacked("noise-inversion", "precode", client=client)
+    assert naive < 10
+    assert informed > 20
+    assert found.masks is None
+
+
+def test_the_expectation_of_the_noise_is_not_enough_where_its_deviation_is_large(attacked: Attacked) -> None:
+    joint, _ = attacked("noise-inversion", "precode")
+    expectation, found = attacked("noise-inversion", "precode", noise="expectation")
+    assert joint > expectation + 10
+    assert found.objective > 0.1
+
+
+def test_the_convolutional_bottleneck_gives_way_too(attacked: Attacked) -> None:
+    naive, _ = attacked("inverting-gradients", "cvb", model=CONVNET)
+    informed, _ = attacked("noise-inversion", "cvb", model=CONVNET)
+    assert informed > naive + 4
+
+
+def test_dropout_and_the_bottleneck_are_searched_together(watched: Watched, attack_named: Named) -> None:
+    observation, truth, world = watched(
+        knows=ALL, model={**MLP, "dropout": 0.25}, defenses=[{"name": "precode", "latent": 32}]
+    )
+    attack = attack_named("noise-inversion", iterations=400, sign="soft", schedule="cosine")
+    found = attack(observation, seeding.generator(5, "attack"))
+    assert found.masks is not None
+    assert [mask.shape for mask in found.masks] == [site.shape for site in observation.sites]
+    assert score_items(found, truth.private[0], world.data.dataset.spec).items[0].psnr > 20
+
+
+def test_at_the_truth_the_objective_vanishes_for_the_true_noise_and_penalty(watched: Watched) -> None:
+    """The simulated client is the real one: the divergence in the loss included, however heavy."""
+    observation, truth, _ = watched(
+        knows=ALL, model=MLP, defenses=[{"name": "precode", "beta": 1.0}], federation={"batch_size": 2}
+    )
+    attack = NoiseInversion(NoiseInversionConfig())
+    search = attack.plan([observation])
+    comparison = attack.comparison([observation], search)
+    noise = torch.randn(2, 256, generator=seeding.generator(3, "defense 0 batch", 1, 0, 0))
+    batch = truth.batches[0]
+    distance = search.distance(
+        comparison.gradients(batch.inputs[None], (), batch.labels[None], [0], {"noise": (noise[None],)})
+    )
+    assert abs(distance.item()) < 1e-5

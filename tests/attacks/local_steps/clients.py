@@ -1,0 +1,47 @@
+"""Clients of several local steps, and what an attack finds of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+from attacks.gradient_matching._comparison import Setting
+from fedsim.core import seeding
+from fedsim.core.examples import distinct
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.metrics.image import score_items
+from fedsim.scenario.world import World
+
+Named = Callable[..., Attack[Any]]
+SGD = {"name": "sgd", "learning_rate": 0.1}
+
+
+def mlp(dropout: float) -> nn.Module:
+    with seeding.contained(1):
+        layers = [nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 4)]
+        return nn.Sequential(*layers).double()
+
+
+def setting_of(observation: Observation) -> Setting:
+    return Setting(observation.model, observation.loss, tuple(observation.update.tensors), observation.sites)
+
+
+def small(**federation: Any) -> dict[str, Any]:
+    """Four examples a client, and its local training."""
+    return {
+        "partition": {"scheme": "resampled", "examples_per_client": 4},
+        "federation": {"algorithm": "fedavg", "optimizer": SGD, **federation},
+    }
+
+
+def wide(dropout: float) -> dict[str, Any]:
+    return {"name": "mlp", "width": 96, "depth": 2, "dropout": dropout}
+
+
+def found(
+    attack_named: Named, name: str, seen: tuple[Observation, Truth, World], **choices: Any
+) -> tuple[Reconstruction, list[float]]:
+    observation, truth, world = seen
+    guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
+    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items]

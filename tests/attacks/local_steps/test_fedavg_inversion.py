@@ -1,0 +1,48 @@
+"""All local steps simulated: passes with dummies of their own, and masks of every step."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attacks.local_steps.fedavg_inversion import averaged, disagreement
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
+from tests.attacks.local_steps.clients import found, small, wide
+
+Named = Callable[..., Attack[Any]]
+Watched = Callable[..., tuple[Observation, Truth, World]]
+
+
+@given(st.permutations(range(4)), st.permutations(range(4)))
+@settings(deadline=None)  # the first call imports SciPy
+def test_passes_in_any_order_are_brought_together(one: list[int], other: list[int]) -> None:
+    images = torch.randn((4, 1, 3, 3), generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 0, 1, 2])
+    visits = torch.cat([images, images[one], images[other], images[:2]])
+    named = torch.cat([labels, labels[one], labels[other], labels[:2]])
+    assert torch.allclose(averaged(visits, named, 4), images, atol=1e-6)
+    assert disagreement(visits[None], 4).item() < 1e-12
+    assert disagreement(torch.cat([images, images + 1.0])[None], 4).item() == pytest.approx(1.0)
+
+
+def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_named: Named, watched: Watched) -> None:
+    seen = watched(model=wide(0.25), **small(batch_size=4, local_epochs=3))
+    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=400)
+    _, ignorant = found(attack_named, "fedavg-inversion", seen, iterations=400, masks="expectation")
+    assert guess.masks is None
+    assert sorted(psnr)[1] > sorted(ignorant)[1] + 5.0
+
+
+def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watched: Watched) -> None:
+    seen = watched(
+        model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)
+    )
+    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=250, dummies="separate", trials=2)
+    assert guess.inputs.shape == (4, 1, 8, 8)
+    assert guess.facts["starts"] == 2
+    assert sorted(psnr)[1] > 20.0

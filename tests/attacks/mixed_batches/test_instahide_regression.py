@@ -1,0 +1,73 @@
+"""Encodings of several rounds under random signs, solved together."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Observation, Truth, WireEntry
+from fedsim.federation.client import local_training
+from fedsim.scenario import Scenario
+from fedsim.scenario import world as worlds
+from fedsim.scenario.world import World
+from fedsim.threat.observe import observe
+from fedsim.threat.victim import Victim
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
+MLP = {"name": "mlp", "width": 128, "depth": 2, "dropout": 0.0, "bias": True}
+
+
+@pytest.fixture
+def rounds(scenario: Callable[..., Scenario]) -> Callable[..., list[Observation]]:
+    """What one client with eight digits sends in some rounds under InstaHide, each observed with those before it."""
+
+    def build(numbers: range, *knows: Any) -> list[Observation]:
+        world = worlds.build(
+            scenario(
+                model=MLP,
+                data={"name": "mnist5k"},
+                partition={"scheme": "resampled", "examples_per_client": 8},
+                federation={"batch_size": 4, "rounds": 8},
+                defenses=[{"name": "instahide"}],
+            )
+        )
+        seen = []
+        for number in numbers:
+            update, truth = local_training(world, world.models.first_weights, number, 1)
+            seen.append((WireEntry(number, 1, world.models.first_weights, update), truth))
+        return [
+            observe(Victim(world, *one), (*KNOWN, *knows), [Victim(world, *before) for before in seen[:place]])
+            for place, one in enumerate(seen)
+        ]
+
+    return build
+
+
+def test_earlier_rounds_are_seen_by_those_who_are_granted_them(rounds: Callable[..., list[Observation]]) -> None:
+    assert [len(own.earlier) for own in rounds(range(1, 4), "defenses")] == [0, 0, 0]
+    granted = rounds(range(1, 4), "defenses", "earlier-rounds")
+    assert [len(own.earlier) for own in granted] == [0, 1, 2]
+    assert not any(before.earlier for own in granted for before in own.earlier)
+
+
+def test_the_regression_over_rounds_gives_every_image_of_the_batch(
+    rounds: Callable[..., list[Observation]], watched: Watched
+) -> None:
+    *_, latest = rounds(range(1, 5), "defenses", "earlier-rounds")
+    method = registry.get("attack", "instahide-regression")
+    attack = method.make(method.config())
+    steps: list[Any] = []
+    first = attack(latest, seeding.generator(1, "attack"), steps.append)
+    second = attack(latest, seeding.generator(1, "attack"))
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.inputs.shape == (4, *latest.spec.shape)
+    assert latest.labels is not None
+    assert torch.equal(first.labels, latest.labels)
+    assert len(steps) == 1
+    plain, _, _ = watched(knows=(*KNOWN, "defenses", "earlier-rounds"))
+    with pytest.raises(NotApplicable, match="no defense in use mixes examples under random signs"):
+        attack(plain, seeding.generator(1, "attack"))

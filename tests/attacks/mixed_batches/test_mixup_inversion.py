@@ -1,0 +1,33 @@
+"""The weight and the partners of MixUp, searched along with the data."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from fedsim.core import seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.hooks import Attack
+from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.scenario.world import World
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+Attacked = Callable[..., tuple[float, Reconstruction]]
+ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
+
+
+def test_mixup_stops_the_naive_attacker_and_not_the_one_who_searches_the_weight(attacked: Attacked) -> None:
+    """Client 2 draws a swapped pair; a batch whose partners are the examples themselves is not mixed at all."""
+    naive, _ = attacked("inverting-gradients", "mixup", batch=2, client=2)
+    informed, found = attacked("mixup-inversion", "mixup", batch=2, client=2)
+    assert naive < 30
+    assert informed > 50
+    assert "partners [1, 0]" in found.notes[-1]
+    assert found.facts["weight"] == pytest.approx(0.117, abs=0.01)
+
+
+def test_large_batches_have_too_many_pairings(watched: Watched, attack_named: Named) -> None:
+    observation, _, _ = watched(knows=ALL, defenses=[{"name": "mixup"}], federation={"batch_size": 5})
+    with pytest.raises(NotApplicable, match="paired in 120 ways"):
+        attack_named("mixup-inversion")(observation, seeding.generator(1, "attack"))

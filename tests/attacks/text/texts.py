@@ -1,0 +1,80 @@
+"""Observations of small language models, and what an attack reads of them."""
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from attacks.text.base import Task
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import Observation, Truth
+from fedsim.metrics.text import score_sentences
+from fedsim.scenario.world import World
+
+KNOWN = ("batch-size", "dropout-rates")
+TAGS = {
+    "data": {"name": "digit-tags", "sentences": 60, "length": 8},
+    "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
+}
+LONG = {
+    "tag": {"iterations": 300},
+    "lamp": {"iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "searches": 1},
+}
+SEARCHES = ("tag", "lamp")
+SHORT = {
+    "tag": {"iterations": 5},
+    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 16, "searches": 1},
+}
+
+
+def in_double(observation: Observation, truth: Truth) -> Observation:
+    """Return the same observation, of a model in double precision."""
+    model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
+    masks = tuple(mask.double() for mask in truth.masks[0])
+    with injected_masks(observation.sites, masks):
+        loss = observation.loss(model(batch.inputs), batch.labels)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))
+    granted = None if observation.masks is None else (masks,)
+    return replace(observation, model=model, update=replace(observation.update, tensors=tensors), masks=granted)
+
+
+def in_order(truth: Truth) -> tuple[Tensor, Tensor]:
+    """Return sentences (B, T), -1 behind their ends, and their next words; shorter ones first, as attacks put them."""
+    batch = truth.private[0]
+    order = (batch.labels != IGNORED).sum(1).argsort(stable=True)
+    labels = batch.labels[order]
+    return batch.inputs[order].masked_fill(labels == IGNORED, -1), labels
+
+
+def true_vectors(task: Task, truth: Truth) -> Tensor:
+    """Return the dummy that is the batch."""
+    sentences, labels = in_order(truth)
+    longer = torch.cat((sentences[:, :1], labels), 1)[:, : task.places]
+    return task.table[longer.clamp_min(0)]
+
+
+def recovered(attack: Attack[Any], seen: list[tuple[Observation, Truth]]) -> dict[str, float]:
+    """Return means over clients: tokens right, those right by a guess from the next client's gradient, and by chance.
+
+    Chance is a sentence's own tokens in random order.
+    """
+    guesses = [attack(observation, torch.Generator().manual_seed(0)).inputs[0] for observation, _ in seen]
+    figures: dict[str, list[float]] = {"own": [], "other": [], "chance": []}
+    for index, (_, truth) in enumerate(seen):
+        sentence = in_order(truth)[0][0]
+        counts = sentence[sentence >= 0].unique(return_counts=True)[1]
+        length = int(counts.sum())
+        figures["chance"].append(float((counts / length).square().sum()))
+        for name, guess in (("own", guesses[index]), ("other", guesses[(index + 1) % len(seen)])):
+            figures[name].append(int(((guess == sentence) & (sentence >= 0)).sum()) / length)
+    return {name: sum(values) / len(values) for name, values in figures.items()}
+
+
+def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
+    assert world.data.dataset.tokenizer is not None
+    return [own.exact for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences]
