@@ -15,7 +15,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_zeros
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
 from attacks.core.spectrum import spectrum
-from attacks.core.tolerances import MATCHES
+from attacks.core.tolerances import LEAST, MATCHES
 from fedsim.core.types import Observation, Reconstruction
 
 
@@ -187,4 +187,4 @@ def _unexplained(first: FirstLayer, examples: Tensor) -> float:
         rows[:, -1] = 1.0
     frame = torch.linalg.qr(rows.T).Q
     rest = first.gradient - (first.gradient @ frame) @ frame.T
-    return float(rest.norm() / first.gradient.norm().clamp_min(1e-300))
+    return float(rest.norm() / first.gradient.norm().clamp_min(LEAST))

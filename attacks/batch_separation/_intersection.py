@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from attacks.core.tolerances import TWO_WAYS
+
 _STEPS = 60
 _FIRST_DAMPING, _EASIER, _HARDER = 1e-2, 0.3, 4.0
 _LEAST_DAMPING = 1e-12
@@ -98,13 +100,13 @@ def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
     mixed[:, ::2] = mixed[:, ::2].flip(0)
     seen, expected = inputs(outputs), inputs(mixed)
     seen[:, ::2] = seen[:, ::2].flip(0)
-    return torch.allclose(seen, expected, rtol=1e-9, atol=1e-12)
+    return torch.allclose(seen, expected, rtol=TWO_WAYS, atol=1e-12)
 
 
 def keeps_factor(inputs: Callable[[Tensor], Tensor], width: int, factor: float) -> bool:
     """Say whether what lies between two layers of this width passes a factor on: ReLU keeps 2, odd functions -1."""
     outputs = torch.randn((1, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.allclose(inputs(factor * outputs), factor * inputs(outputs), rtol=1e-9, atol=1e-12)
+    return torch.allclose(inputs(factor * outputs), factor * inputs(outputs), rtol=TWO_WAYS, atol=1e-12)
 
 
 def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,18 +29,18 @@ from torch import Tensor
 from attacks.core.gradient_distance import verdict
 from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
 from attacks.core.masks_by_layer import peeled
+from attacks.core.optimizers import BETAS, EPSILON
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
+from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import Attack
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _LOG_2 = 0.6931471805599453
 _CONSTANT = 1e-10  # of the largest variance: what is left of a direction that is the same at all pixels
-_DECAYS = (0.9, 0.999)  # of an Adam written out: the unmixing is so sensitive that another order of rounding shows
-_EPSILON = 1e-8
 _HISTORY_POINTS = 400
 
 
@@ -57,7 +57,7 @@ class CocktailPartyConfig(Config):
         default=10.0, ge=0, description="weight of the total variation, of images with standard deviation 1"
     )
     rank_tolerance: float = Field(
-        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
     explained: float = Field(
         default=0.5,
@@ -140,6 +140,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         """Adam on the unmixing vectors (R, R), kept at length 1, from random orthogonal ones; and all objectives."""
         count = len(white)
         vectors = torch.linalg.qr(torch.randn((count, count), generator=generator, dtype=white.dtype)).Q
+        # Adam, written out: the unmixing is so sensitive that another order of rounding shows in the images.
         first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
         objectives: list[float] = []
         for iteration in range(1, self.config.iterations + 1):
@@ -151,10 +152,10 @@ class CocktailParty(Attack[CocktailPartyConfig]):
             objectives.append(float(objective.detach()))
             guess = examples_from(sources.detach(), layer, observation)
             on_step(Step(0, iteration, self.config.iterations, objectives[-1], min(objectives), guess))
-            first = _DECAYS[0] * first + (1 - _DECAYS[0]) * slope
-            second = _DECAYS[1] * second + (1 - _DECAYS[1]) * slope.square()
-            size = (second / (1 - _DECAYS[1] ** iteration)).sqrt() + _EPSILON
-            vectors = vectors.detach() - self.config.learning_rate * first / (1 - _DECAYS[0] ** iteration) / size
+            first = BETAS[0] * first + (1 - BETAS[0]) * slope
+            second = BETAS[1] * second + (1 - BETAS[1]) * slope.square()
+            size = (second / (1 - BETAS[1] ** iteration)).sqrt() + EPSILON
+            vectors = vectors.detach() - self.config.learning_rate * first / (1 - BETAS[0] ** iteration) / size
         return F.normalize(vectors, dim=1), objectives
 
     def _objective(self, unmixing: Tensor, sources: Tensor, layer: PixelLayer, shape: tuple[int, ...]) -> Tensor:
@@ -204,7 +205,7 @@ def whitening_of(rows: Tensor) -> Tensor:
     """
     centred = rows - rows.mean(1, keepdim=True)
     scaled = F.normalize(centred, dim=1)
-    norms = centred.norm(dim=1).clamp_min(1e-300)
+    norms = centred.norm(dim=1).clamp_min(LEAST)
     values, vectors = torch.linalg.eigh(scaled @ scaled.T / rows.shape[1])
     kept = values > _CONSTANT * values[-1]
     return (vectors[:, kept] / values[kept].sqrt()).T / norms
@@ -224,7 +225,7 @@ def _in_range(observation: Observation, layer: PixelLayer, rows: Tensor, has_bia
 
 
 def _without_bias(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tensor:
-    rows = rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(1e-300)
+    rows = rows / rows.square().mean(1, keepdim=True).sqrt().clamp_min(LEAST)
     behind = layer_behind(observation, layer.name)
     factors = torch.stack([_largest(observation, layer, sign * rows) for sign in (1.0, -1.0)])
     fitting = torch.where(factors[0] >= factors[1], factors[0], -factors[1])

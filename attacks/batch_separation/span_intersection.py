@@ -33,6 +33,7 @@ from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
+from attacks.core.tolerances import EXACT
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
@@ -51,7 +52,7 @@ class SpanIntersectionConfig(Config):
         default=3e-5, gt=0, lt=1, description="largest residual of a solution, where the gradient is exact"
     )
     rank_tolerance: float = Field(
-        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
 
 

@@ -48,7 +48,7 @@ from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_fo
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
-from attacks.core.tolerances import SURELY_KEPT
+from attacks.core.tolerances import EXACT, SURELY_KEPT
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
@@ -65,7 +65,7 @@ class SparseDictionaryConfig(Config):
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
     starts: int = Field(default=1024, ge=1, description="random starts a round")
     rank_tolerance: float = Field(
-        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
 
 

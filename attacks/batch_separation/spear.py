@@ -35,7 +35,7 @@ from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independen
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
-from attacks.core.tolerances import MATCHES
+from attacks.core.tolerances import EXACT, MATCHES
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import recorded_masks
@@ -56,7 +56,7 @@ class SpearConfig(Config):
 
     draws: int = Field(default=200_000, ge=1, description="most draws, and most that may be expected before starting")
     rank_tolerance: float = Field(
-        default=1e-5, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+        default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
-from attacks.core.spectrum import EXACT
+from attacks.core.tolerances import EXACT
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Observation
 

@@ -19,7 +19,7 @@ from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
-from attacks.core.tolerances import MATCHES
+from attacks.core.tolerances import LEAST, MATCHES
 from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
@@ -302,7 +302,7 @@ def _solved(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: 
     if isinstance(layer.module, nn.Conv2d):
         return solve(layer, gradient, k, outputs, centre)
     values = gradient.T @ k / k.square().sum()
-    residual = float((torch.outer(k, values) - gradient).norm() / gradient.norm().clamp_min(1e-300))
+    residual = float((torch.outer(k, values) - gradient).norm() / gradient.norm().clamp_min(LEAST))
     return Solution(values, layer.unknowns, residual)
 
 

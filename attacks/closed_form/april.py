@@ -32,13 +32,13 @@ from attacks.core.gradient_distance import verdict
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from attacks.core.results import labels_or_zeros, no_guess
+from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.masks import injected_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
-_EQUAL = 1e-9  # relative, of numbers in double precision that took two ways
 _RIDGE = 1e-10
 
 
@@ -346,4 +346,4 @@ def _masks(observation: Observation, embedding: _Embedding, kept: Tensor) -> tup
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return one.shape == other.shape and bool((one - other).norm() <= _EQUAL * other.norm())
+    return one.shape == other.shape and bool((one - other).norm() <= TWO_WAYS * other.norm())

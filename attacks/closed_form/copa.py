@@ -28,6 +28,7 @@ from torch import Tensor
 
 from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recursed, refusal
 from attacks.closed_form._sequential_network import Layer
+from attacks.core.tolerances import LEAST
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
@@ -76,7 +77,7 @@ def _stopped(found: Recursion) -> str:
 
 def _balanced(rows: Tensor, targets: Tensor) -> Equations:
     """Divide by the root mean square of the rows' norms: gradients are small, and all kinds shall count alike."""
-    size = (rows.norm() / len(rows) ** 0.5).clamp_min(1e-300) if len(rows) else rows.new_ones(())
+    size = (rows.norm() / len(rows) ** 0.5).clamp_min(LEAST) if len(rows) else rows.new_ones(())
     return Equations(rows / size, targets / size)
 
 

@@ -27,7 +27,8 @@ from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_b
 from attacks.core.mask_readout_rules import read_all_masks
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.scale_and_sign import largest_in_range, signed_scales
-from attacks.core.spectrum import EXACT, rank_one, spectrum
+from attacks.core.spectrum import rank_one, spectrum
+from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
@@ -99,7 +100,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         if bias is not None and bool(bias.any()):
             row = weight.T @ bias.double() / bias.double().square().sum()
             rest = torch.addr(weight, bias.double(), row, alpha=-1.0)
-            residual = float(rest.norm() / weight.norm().clamp_min(1e-300))
+            residual = float(rest.norm() / weight.norm().clamp_min(LEAST))
             return _Found(examples_from(row[None], layer, observation), residual, (_residual_note(residual),))
         row, residual = rank_one(weight)
         scale, note, is_scaled = self._scale(observation, layer, row)

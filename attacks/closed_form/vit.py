@@ -24,7 +24,7 @@ from attacks.closed_form._patches import Patches, Positions, patch_projection, p
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
 from attacks.core.labels import labels_of
 from attacks.core.preconditions import one_gradient_only
-from attacks.core.spectrum import EXACT
+from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
@@ -127,7 +127,7 @@ def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
     rank = int((singular > _ZERO * singular[0]).sum())
     parts = left.T @ weight
     solution = right[:rank].T @ (parts[:rank] / singular[:rank, None])
-    residual = float((weight - left[:, :rank] @ parts[:rank]).norm() / weight.norm().clamp_min(1e-300))
+    residual = float((weight - left[:, :rank] @ parts[:rank]).norm() / weight.norm().clamp_min(LEAST))
     return _Solution(solution, residual, rank, float(singular[0] / singular[-1]))
 
 

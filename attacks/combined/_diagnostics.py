@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.defense_facts import adds_noise
-from attacks.core.spectrum import EXACT
+from attacks.core.tolerances import EXACT
 from fedsim.core.types import Observation
 
 _SMALL = 16

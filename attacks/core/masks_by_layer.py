@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.core.mask_readout_rules import linear_behind
+from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import injected_masks
 from fedsim.core.types import Masks, Observation
@@ -22,7 +23,6 @@ from fedsim.core.types import Masks, Observation
 # A float32 gradient leaves about 1e-7 where the exact value is zero; both windows are relative to the unit's norm.
 _SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4
 _DOUBTFUL = 1e-5
-_RANK_TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True)
@@ -79,10 +79,10 @@ def _decided(deltas: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
     Entries of `deltas` that are neither surely zero nor surely not are decided by the layer behind: the masked
     activations must lie in the row space of its gradient, which is linear in the mask.
     """
-    sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(1e-300)
+    sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
     mask = (sizes > _widest_gap(sizes)).double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-    if int((singular > _RANK_TOLERANCE * singular[0]).sum()) < len(mask):
+    if int((singular > EXACT * singular[0]).sum()) < len(mask):
         return mask
     span = right[: len(mask)]
     for example in range(len(mask)):

@@ -15,8 +15,10 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
-_BETAS = (0.9, 0.999)
-_EPSILON = 1e-8
+from attacks.core.tolerances import TINY
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
 RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement: the same threshold as that of torch's plateau schedule
 
 Sign = Literal["hard", "soft", "off"]
@@ -42,13 +44,13 @@ class Adam:
         """
         variables, gradients = list(variables), list(gradients)
         self._steps += 1
-        first, second = 1.0 - _BETAS[0] ** self._steps, math.sqrt(1.0 - _BETAS[1] ** self._steps)
-        torch._foreach_lerp_(self._first, gradients, 1.0 - _BETAS[0])
-        torch._foreach_mul_(self._second, _BETAS[1])
-        torch._foreach_addcmul_(self._second, gradients, gradients, 1.0 - _BETAS[1])
+        first, second = 1.0 - BETAS[0] ** self._steps, math.sqrt(1.0 - BETAS[1] ** self._steps)
+        torch._foreach_lerp_(self._first, gradients, 1.0 - BETAS[0])
+        torch._foreach_mul_(self._second, BETAS[1])
+        torch._foreach_addcmul_(self._second, gradients, gradients, 1.0 - BETAS[1])
         sizes = torch._foreach_sqrt(self._second)
         torch._foreach_div_(sizes, second)
-        torch._foreach_add_(sizes, _EPSILON)
+        torch._foreach_add_(sizes, EPSILON)
         moves = torch._foreach_div(self._first, sizes)
         torch._foreach_mul_(moves, [along_rows(rate / first, move) for rate, move in zip(rates, moves, strict=True)])
         torch._foreach_sub_(variables, moves)
@@ -68,7 +70,7 @@ def signed(gradient: Tensor, sign: Sign) -> Tensor:
         return gradient.sign()
     if sign == "off":
         return gradient
-    size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(1e-30)
+    size = gradient.flatten(1).square().mean(1).sqrt().clamp_min(TINY)
     return torch.tanh(gradient / along_rows(size, gradient))
 
 

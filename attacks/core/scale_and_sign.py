@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.regularizers import pixel_box
+from attacks.core.tolerances import LEAST
 from fedsim.core.types import Observation
 
 _GRID = torch.logspace(-1.5, 1.5, 48, dtype=torch.float64)
@@ -64,7 +65,7 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
     scales = grid[sizes.argmin(0)]
     for _ in range(_NEWTON_STEPS):
         slopes = _slopes(residuals, scales)
-        curvature = slopes.square().sum(1).clamp_min(1e-300)
+        curvature = slopes.square().sum(1).clamp_min(LEAST)
         steps = -(slopes * residuals(scales[None])[0]).sum(1) / curvature
         steps = torch.where(curvature.sqrt() > _FLAT, steps.clamp(-0.3, 0.3), 0.0)
         scales = scales * steps.exp()

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-EXACT = 1e-5  # of the norm; float32 leaves about 1e-7
+from attacks.core.tolerances import EXACT, LEAST
+
 _POWER_STEPS = 12
 _SETTLED = 1e-14
 _CLEAR = 10.0  # ratio of neighbours; float32 leaves about 100
@@ -37,17 +38,17 @@ def rank_one(weight: Tensor) -> RankOne:
     if row is None:
         row = _by_gram(weight)
     left = weight @ row
-    residual = float(torch.addr(weight, left, row, alpha=-1.0).norm() / total.clamp_min(1e-300))
+    residual = float(torch.addr(weight, left, row, alpha=-1.0).norm() / total.clamp_min(LEAST))
     return RankOne(row * math.sqrt(len(row)), residual)
 
 
 def _power(weight: Tensor) -> Tensor | None:
     """Return the first right singular vector, or None when it does not settle."""
     row = weight[weight.square().sum(1).argmax()]
-    row = row / row.norm().clamp_min(1e-300)
+    row = row / row.norm().clamp_min(LEAST)
     for _ in range(_POWER_STEPS):
         new = weight.T @ (weight @ row)
-        new = new / new.norm().clamp_min(1e-300)
+        new = new / new.norm().clamp_min(LEAST)
         if float((new - row).square().sum()) < _SETTLED:
             return new
         row = new
@@ -88,7 +89,7 @@ def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None
         tolerance: relative size of rounding.
         most: number of examples, which the rank cannot exceed.
     """
-    sizes = (singular / singular[0].clamp_min(1e-300)).clamp_min(1e-300)
+    sizes = (singular / singular[0].clamp_min(LEAST)).clamp_min(LEAST)
     rank = int((sizes > tolerance).sum())
     is_clear = len(sizes) == 1 or (rank < len(sizes) and float(sizes[rank - 1] / sizes[rank]) > _CLEAR)
     is_exact = is_clear if most is None else rank <= most

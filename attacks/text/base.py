@@ -21,6 +21,7 @@ from attacks.core.defense_facts import searched_sites
 from attacks.core.labels import gradient_weight
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples
+from attacks.core.tolerances import EXACT_TEXT
 from attacks.core.unknown_masks import GivenMasks, unknown_masks
 from attacks.core.unknowns import Unknowns
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, Setting, setting_of
@@ -42,7 +43,6 @@ from fedsim.core.hooks import Attack
 from fedsim.core.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
-EXACT = 1e-6
 _NO_LABELS = 1  # class
 _ONE_TOKEN = 0.01  # temperature
 _ENDINGS = 16  # tokens that are tried behind a sentence
@@ -175,7 +175,7 @@ class TextMatching(Attack[ConfigT]):
         labels = observation.labels if observation.labels is not None else torch.zeros(len(guess), dtype=torch.long)
         distance = self._distance(task, guess, best.masks)
         facts = {**best.facts, "distance of the tokens' gradient": distance}
-        return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT)
+        return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
 
     def prepared(self, observation: Observation) -> Task:
         """Return what a search needs; the observed model stays as it is."""

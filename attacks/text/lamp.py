@@ -22,13 +22,13 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.progress import continued
-from attacks.core.tolerances import TINY
+from attacks.core.tolerances import EXACT_TEXT, TINY
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
 from attacks.text._token_edits import changed, orders
 from attacks.text._vectors import nearest_tokens
-from attacks.text.base import EXACT, Task, TextMatching, TextMatchingConfig
+from attacks.text.base import Task, TextMatching, TextMatchingConfig
 from fedsim.core.losses import IGNORED, cross_entropy
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
@@ -170,7 +170,7 @@ class Lamp(TextMatching[LampConfig]):
         starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.searches - 1))]
         best, least = self._climbed(task, starts[0], generator)
         for start in starts[1:]:
-            if least < EXACT:
+            if least < EXACT_TEXT:
                 break
             other, distance = self._climbed(task, start, generator)
             if distance < least:
@@ -194,7 +194,7 @@ class Lamp(TextMatching[LampConfig]):
         (here,) = (least,) = self._judged(task.exact, task, [task.table[present]], task.usual_masks)
         steps = self.config.finishing // _NEIGHBOURS
         for step in range(steps):
-            if least < EXACT:
+            if least < EXACT_TEXT:
                 break
             options = [
                 changed(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)

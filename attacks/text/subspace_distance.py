@@ -24,6 +24,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
+from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._beam import Beam, apart, grown, pool_of, readers_of, unreadable
 from attacks.text._sentences import completed, distance_of, explains
 from attacks.text._words import lengths_of, words_of
@@ -31,7 +32,6 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, Step
 
-_EXACT = 1e-6
 _NEVER = 1e9
 
 
@@ -86,7 +86,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         steps, none = len(readers) * longest, torch.zeros(len(guess), dtype=torch.long)
         history = ((steps, distance),)
         knows_masks = not observation.sites or observation.masks is not None
-        is_exact = distance < _EXACT and knows_masks and explains(observation)
+        is_exact = distance < EXACT_TEXT and knows_masks and explains(observation)
         return Reconstruction(
             guess, none, None, distance, steps, steps, history, "sentences grown", (), facts, is_exact
         )
@@ -121,7 +121,7 @@ def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]
     least, last = completed(observation, guess, words, masks)
     for row, others in enumerate(options):
         for other in others:
-            if least < _EXACT:
+            if least < EXACT_TEXT:
                 return guess, least
             changed = guess.clone()
             changed[row, : len(other)] = other
