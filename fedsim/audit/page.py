@@ -10,6 +10,7 @@ import numpy as np
 
 from fedsim.audit import screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
 from fedsim.metrics.statistics import succeeded
 from fedsim.record import ItemScore, VictimRecord
@@ -77,6 +78,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
         most=MOST,
+        glossary=TERMS,
     )
     write_whole(folder / PAGE, printable(page).encode())
 

@@ -25,6 +25,7 @@ from weakref import WeakSet
 from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError, told
+from fedsim.core.glossary import TERMS
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
 from fedsim.demo.victim import SIDE
@@ -137,6 +138,7 @@ class LiveServer(ThreadingHTTPServer):
         )
         self.files = {
             "/": ("text/html", page.encode()),
+            "/words.html": ("text/html", rendered("words.html.j2", glossary=TERMS).encode()),
             "/style.css": ("text/css", text_of("style.css", "live.css").encode()),
             "/live.js": ("text/javascript", text_of("shared.js", "live.js").encode()),
         }

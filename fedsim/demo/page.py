@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.glossary import TERMS
 from fedsim.demo.recording import Recording
 from fedsim.record.store import check_writable, write_whole
 
@@ -67,6 +68,7 @@ def page_of(recording: Recording) -> str:
         protections=[(key, PROTECTIONS[key]) for key in recording.grid.protections],
         attackers=[(key, ATTACKERS[key]) for key in recording.grid.attackers],
         threat=recording.threat,
+        glossary=TERMS,
     )
 
 

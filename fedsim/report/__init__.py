@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
@@ -98,5 +99,6 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,
         has_public=any(own.has_public for own in pictures["walls"]),
+        glossary=TERMS,
         **pictures,
     )

@@ -157,9 +157,15 @@ def test_a_foreign_page_cannot_start_an_attack(ask: Ask, server: LiveServer) -> 
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../pyproject.toml", "/live.py", "/attack"])
-def test_only_the_page_and_its_two_files_are_served(ask: Ask, path: str) -> None:
+def test_only_the_page_and_its_three_files_are_served(ask: Ask, path: str) -> None:
     assert ask("GET", path)[0] == 404
     assert ask("POST", "/", b"{}")[0] == 404
+
+
+def test_the_page_of_words_is_served(ask: Ask) -> None:
+    status, body, _ = ask("GET", "/words.html")
+    assert status == 200
+    assert "<dt>victim</dt>" in body
 
 
 def test_every_answer_carries_the_policy(ask: Ask) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, wall
@@ -89,6 +90,7 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
     shown = parts.pop("shown")
     return environment.get_template("sweep/page.html.j2").render(
         sweep=sweep,
+        glossary=TERMS,
         points=found,
         drawn=drawn,
         walls=[shown] if shown else [],
