@@ -38,6 +38,11 @@ def test_every_default_is_filled_in_and_survives_a_round_trip(tmp_path: Path) ->
     assert Scenario.model_validate_json(scenario.model_dump_json()) == scenario
 
 
+def test_an_alias_gives_the_same_scenario_as_the_name(tmp_path: Path) -> None:
+    named = GOOD.replace('"wiig"', '"dropout-inversion"')
+    assert load(write(tmp_path, named.replace("dropout-inversion", "dia"))) == load(write(tmp_path, named))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
