@@ -139,7 +139,6 @@ def _is_mixed(draws: Draws) -> bool:
 
 def measure(full: bool) -> Sequence[Row]:
     """Return all rows."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for row in _rows(20 if full else 5):
         print(as_line(row), file=sys.stderr, flush=True)

@@ -35,7 +35,6 @@ _PROMPT = "The capital of France is a city in which"
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version attacks five batches of each size."""
-    torch.set_num_threads(1)
     smollm2()  # a first conversion is no loading
     rows = [loading(), *writing()]
     news = registry.get("dataset", "lee-news")
