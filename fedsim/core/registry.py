@@ -350,9 +350,11 @@ def _add(package: str, folder: Path) -> None:
         if path.stem.startswith("_") or not path.stem.isidentifier() or not _is_marked(path):
             continue
         try:
-            importlib.import_module(f"{package}.{path.stem}")
+            module = importlib.import_module(f"{package}.{path.stem}")
         except Exception as error:
             raise FedsimError(f"{path} cannot be imported: {told(error)}. Repair it, or move it elsewhere.") from error
+        if module.__file__ is None or not Path(module.__file__).samefile(path):
+            raise FedsimError(f"{path} has the name of fedsim's own '{package}.{path.stem}'. Rename the file.")
 
 
 def _is_marked(path: Path) -> bool:

@@ -86,6 +86,13 @@ def test_a_method_that_cannot_be_imported_is_named(folder: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_a_method_in_a_file_that_is_called_like_one_of_our_folders_is_named(folder: Path) -> None:
+    (folder / "attacks" / "my_attack.py").rename(folder / "attacks" / "text.py")
+    done = fedsim("list", "attacks", cwd=folder)
+    assert done.returncode == 2
+    assert "attacks/text.py has the name of fedsim's own 'attacks.text'. Rename the file." in done.stderr
+
+
 def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:
     done = fedsim("sweep", "s.toml", "--jobs", "1", "--out", "o", cwd=folder)
     assert done.returncode == 0, done.stdout + done.stderr
