@@ -18,7 +18,6 @@ import math
 from typing import ClassVar, final
 
 from pydantic import Field
-from scipy.special import log_ndtr
 from torch import nn
 
 from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
@@ -104,6 +103,8 @@ class DistributedDp(Defense[DistributedDpConfig]):
                 "Raise secure_aggregation.levels, or add more noise"
             )
         entries = sum(p.numel() for p in model.parameters()) * rules.clients * rules.rounds
+        from scipy.special import log_ndtr  # noqa: PLC0415 - listing methods need not wait for SciPy
+
         cut_off = math.log(2 * entries) + float(log_ndtr((self.config.clip - grid.clipping_range) / share))
         if cut_off <= math.log(_CUT_OFF * self.config.delta):
             return None

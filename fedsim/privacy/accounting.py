@@ -22,8 +22,6 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import root_scalar
-from scipy.special import log_ndtr
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Adjacency, Mechanism, Unit
@@ -156,12 +154,16 @@ def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
     """Return the smallest delta of the Gaussian mechanism, mu = sensitivity / standard deviation, at `epsilon`."""
+    from scipy.special import log_ndtr  # noqa: PLC0415 - listing methods need not wait for SciPy
+
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(math.exp(first) * -math.expm1(min(0.0, second - first)))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon of the Gaussian mechanism at `delta`, at least 0."""
+    from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
+
     if gaussian_delta(mu, 0.0) <= delta:
         return 0.0
     highest = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1.0
@@ -200,6 +202,7 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
     Raises:
         FedsimError: no noise multiplier up to a million is enough.
     """
+    from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
 
     def excess(multiplier: float) -> float:
         return epsilon([Spent(multiplier, sampling_rate, steps)], delta).value - target
