@@ -1,6 +1,6 @@
 """Which dropout masks a search uses in its forward passes, and which of them it optimises.
 
-Masks of rows have shape (R, *site.shape), variables likewise with whatever a relaxation optimises.
+Masks of rows have shape (R, *site.shape). So have the variables, which hold what a relaxation optimises.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from fedsim.core.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]
 FirstMasks = Literal["bernoulli", "ones", "mean"]
-_SURE = 4.0  # logit of a mask that is drawn as kept
+_SURE = 4.0  # logit of an entry that is drawn as kept
 _LEAST_TEMPERATURE = 0.1
 
 
@@ -25,13 +25,13 @@ class Masking(Protocol):
     """Masks of a search.
 
     Attributes:
-        draws: sets of masks whose gradients are averaged: each dummy stands in the batch so many times.
+        draws: number of sets of masks whose gradients are averaged; the batch repeats each dummy that often.
     """
 
     draws: int
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return start values of one row's variables, without the dimension of rows; empty when there are none."""
+        """Return start values of one row's variables, without the row dimension; empty when there are none."""
         ...
 
     def masks(
@@ -43,12 +43,12 @@ class Masking(Protocol):
             variables: of all rows.
             victims: index of the victim of each row.
             generators: of the victims.
-            done: share of the iterations that have passed.
+            done: share of the iterations that are done.
         """
         ...
 
     def prior(self, masks: Masks) -> Tensor | float:
-        """Return a regulariser of the masks of a forward pass, shape (R,), or 0."""
+        """Return a regulariser for the masks of a forward pass, shape (R,), or 0."""
         ...
 
     def project(self, variables: Masks) -> None:
@@ -61,21 +61,21 @@ class NoMasks:
     draws = 1
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Nothing is optimised."""
+        """Return no variables."""
         return ()
 
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
     ) -> Masks:
-        """No masks."""
+        """Return no masks."""
         return ()
 
     def prior(self, masks: Masks) -> Tensor | float:
-        """Nothing is regularised."""
+        """Return 0."""
         return 0.0
 
     def project(self, variables: Masks) -> None:
-        """Nothing has a range."""
+        """Change nothing."""
 
 
 class GivenMasks(NoMasks):
@@ -88,7 +88,7 @@ class GivenMasks(NoMasks):
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
     ) -> Masks:
-        """Return each row's victim's masks."""
+        """Return, for each row, the masks of its victim."""
         return tuple(mask[list(victims)] for mask in self._masks)
 
 
@@ -96,7 +96,7 @@ class DrawnMasks(NoMasks):
     """Fresh masks in every iteration."""
 
     def __init__(self, sites: Sequence[DropoutSite], draws: int, like: Tensor) -> None:
-        """Draw like the client, `draws` sets an iteration."""
+        """Draw `draws` sets in each iteration, as the client does."""
         self._sites = sites
         self._like = like
         self.draws = draws
@@ -104,7 +104,7 @@ class DrawnMasks(NoMasks):
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
     ) -> Masks:
-        """Draw for each row from its victim's generator; one after the other along the batch."""
+        """Draw for each row from its victim's generator; the sets are concatenated along the batch."""
         rows = [self._row(generators[victim]) for victim in victims]
         return tuple(torch.stack(site) for site in zip(*rows, strict=True))
 
@@ -114,7 +114,7 @@ class DrawnMasks(NoMasks):
 
 
 class OptimisedMasks:
-    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, known entries fixed."""
+    """Masks as unknowns: relaxed to [0, 1], pulled towards the dropout rate, with known entries fixed."""
 
     draws: int = 1
 
@@ -128,13 +128,13 @@ class OptimisedMasks:
         annealed: bool,
         weight: float,
     ) -> None:
-        """Keep what is known of each victim's masks; entries that are not a number are unknown.
+        """Keep the known entries of each victim's masks; NaN marks unknown ones.
 
         Args:
             sites: where the model drops out, with the attacker's rates.
-            known: by index of the site, masks (*site.shape) of each victim.
-            first: start: drawn like the client's, all kept, or their expectation; of prefixes always the latter,
-                unless all are kept.
+            known: masks (*site.shape) of each victim, by index of the site.
+            first: start of the masks: drawn as the client's, all kept, or their expectation. Prefixes start from
+                their expectation, unless all are kept.
             relaxation: box: the mask itself, clamped. sigmoid: its logit. straight-through: rounded forward only.
             annealed: sigmoid: the temperature falls from 1 to 0.1.
             weight: of the prior.
@@ -155,11 +155,11 @@ class OptimisedMasks:
         return other
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return relaxed masks, in the order of the sites."""
+        """Return start values of the relaxed masks, in the order of the sites."""
         return self._variables(self._start if self._start is not None else self._drawn(generator))
 
     def _drawn(self, generator: torch.Generator) -> Masks:
-        """Return first masks; a prefix that is drawn says nothing about the client's, so its expectation starts."""
+        """Return start masks. Prefixes start from their expectation: a drawn one tells nothing about the client's."""
         if self._first == "ones":
             return tuple(torch.ones(site.shape) for site in self._sites)
         expected = tuple(expected_mask(site) for site in self._sites)
@@ -188,7 +188,7 @@ class OptimisedMasks:
     def prior(self, masks: Masks) -> Tensor | float:
         """Return weight times the sum over sites of |(1 - mean of the mask) - p|; the mean runs over the batch.
 
-        Sites that are known altogether do not count.
+        Sites whose masks are known in full do not count.
         """
         if not self._free or self._weight == 0.0:
             return 0.0
@@ -219,7 +219,7 @@ class OptimisedMasks:
 
 
 def unknown_masks(sites: Sequence[DropoutSite], victims: int, weight: float) -> Masking:
-    """Return masks that are searched as in the Dropout Inversion Attack, or none where there are no sites."""
+    """Return masks that are searched as in the Dropout Inversion Attack, or none when there are no sites."""
     if not sites:
         return NoMasks()
     nothing: list[dict[int, Tensor]] = [{} for _ in range(victims)]
