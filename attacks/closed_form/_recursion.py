@@ -229,9 +229,7 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
             done.append(walk)
             head_of.append(number)
-            best = min(
-                done, key=lambda one: one.objective
-            )  # for the progress; at the end the pixel range chooses among twins
+            best = min(done, key=lambda one: one.objective)  # for the progress; twins are told apart at the end
             on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
             image = walk.inputs.double().flatten()
             if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():

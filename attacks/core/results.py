@@ -1,4 +1,4 @@
-"""What an attack returns when it gives up: grey images, and the reason."""
+"""The result of an attack that gives up: grey images, and the reason."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedsim.core.types import Observation, Reconstruction
 def given_up(
     observation: Observation, size: int, iterations: int, reason: str, facts: Mapping[str, float]
 ) -> Reconstruction:
-    """Return grey images of so many examples, with the distance that they have from the observed gradient.
+    """Return grey images, with the distance of their gradient from the observed one.
 
     Args:
         observation: what the attack got.
         size: number of examples.
-        iterations: what the attack counted until then.
-        reason: why it gave up, for `stopped`.
-        facts: figures that explain it.
+        iterations: iterations that the attack took.
+        reason: why it gave up; it becomes `stopped`.
+        facts: figures that explain the reason.
     """
     grey = grey_images(observation, size)
     labels = labels_or_zeros(observation, size)
@@ -49,9 +49,9 @@ def grey_images(observation: Observation, size: int) -> Tensor:
 
 
 def labels_or_zeros(observation: Observation, size: int) -> Tensor:
-    """Return granted or inferred labels, shape (size,): their most frequent one if there are more or fewer of them.
+    """Return granted or inferred labels, shape (size,); if their number differs, the most frequent one repeated.
 
-    Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row a class.
+    Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row per class.
     """
     try:
         labels = labels_of(observation)
