@@ -22,7 +22,7 @@ Path = Literal["linear", "quadratic"]
 
 
 class PathMasking:
-    """The place on the path as unknowns in front of another masking's: a, then u in units of D's root mean square."""
+    """The place on the path as unknowns, before another masking's: a, then u in units of D's root mean square."""
 
     draws = 1
 
@@ -31,7 +31,7 @@ class PathMasking:
 
         Args:
             inner: the dropout masks.
-            path: linear has no u.
+            path: linear or quadratic; linear has no u.
             first: start of a.
             bend_weight: weight of |u|^2 / |D|^2.
             change: D, tensor by tensor.
@@ -45,18 +45,18 @@ class PathMasking:
 
     @property
     def own(self) -> int:
-        """How many variables belong to the path."""
+        """The number of variables of the path."""
         return 1 + len(self._shapes)
 
     def first(self, generator: torch.Generator) -> Masks:
-        """Return the start of a, no bend, and the masks."""
+        """Return the start of a, a zero u, and the start of the masks."""
         place = torch.tensor(self._first)
         return (place, *(torch.zeros(shape) for shape in self._shapes), *self._inner.first(generator))
 
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
     ) -> Masks:
-        """Return the path's variables as they are, then the masks."""
+        """Return the path's variables unchanged, then the masks."""
         inner = self._inner.masks(variables[self.own :], victims, generators, done)
         return (*variables[: self.own], *inner)
 
@@ -80,7 +80,7 @@ class SurrogateComparison:
     name = "surrogate"
 
     def __init__(self, setting: Setting, observations: Sequence[Observation], path: Path) -> None:
-        """Keep the changes of the weights, and in units of one gradient what is matched."""
+        """Keep the changes of the weights, and the target of the match in units of one gradient."""
         self._setting = setting
         self._bends = len(setting.names) if path == "quadratic" else 0
         self.like = next(iter(setting.parameters.values()))
@@ -91,7 +91,7 @@ class SurrogateComparison:
         self._norms = squared_norms(self._targets)
 
     def gradients(self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int]) -> Gradients:
-        """Compute each row's gradient explicitly, differentiably in its place on the path too.
+        """Compute each row's gradient explicitly, differentiable also in its place on the path.
 
         Args:
             inputs: shape (R, N, *shape).
