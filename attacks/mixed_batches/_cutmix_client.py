@@ -1,10 +1,10 @@
-"""CutMix inside a simulated client: composites of dummies, or of their maps, by boxes and partners that may be unknown.
+"""CutMix in a simulated client: composites of dummies, or of their maps, with known or unknown boxes and partners.
 
-Of a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
-sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and which dummy stood where
-is not known: an order O takes their m and P to O m and O P O^T. A box that is not known has edges between pixels, and m
-is how much of a pixel it covers; partners and orders are soft permutations, scaled logits made doubly stochastic. Under
-Feature CutMix x are the maps behind a layer of the simulated model, and dummies enter it whole.
+In a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
+sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and the place of each dummy
+is unknown: an order O takes their m and P to O m and O P O^T. An unknown box has edges between pixels, and m is the
+covered share of a pixel. Partners and orders are soft permutations: scaled logits made doubly stochastic. Under Feature
+CutMix x are the maps behind a layer of the simulated model, and dummies enter the model whole.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from attacks.local_steps._unrolled import LocalStep, UnrolledComparison
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors
 
-_HARDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
+_HARDEST = 0.1  # temperature of soft permutations at the end of a search; it starts at 1
 _BALANCING = 8
 _SURE = 8.0
 
 
 class Pasting(Protocol):
-    """What is searched of one step's boxes and partners."""
+    """The unknowns of one step's boxes and partners."""
 
     def first(self, generator: torch.Generator) -> Masks:
         """Return start values of one row's unknowns."""
         ...
 
     def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the unknowns with what is to be hard as hard as it is after this share of the search."""
+        """Return the unknowns, with logits divided by the temperature after this share of the search."""
         ...
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the model sees of dummies (n, C, H, W) with labels as probabilities (n, K), differentiably."""
+        """Return the composites of dummies (n, C, H, W) and their labels, probabilities (n, K); differentiable."""
         ...
 
 
 class BoxPasting(Pasting, Protocol):
-    """What is searched where boxes and partners are, of images or of maps."""
+    """The unknowns of a step that pastes boxes, of images or of maps."""
 
     def mixture(self, unknowns: Masks) -> Mixture:
-        """Return where each dummy is pasted over, and from whom."""
+        """Return the pasted regions of each dummy, and its partners."""
         ...
 
 
 class Mixture(NamedTuple):
-    """How a batch is pasted.
+    """The pasting of a batch.
 
     Attributes:
-        regions: m, how much of each pixel is pasted, shape (n, H, W).
-        partners: A, from whom, rows that sum to 1, shape (n, n).
+        regions: m, pasted share of each pixel, shape (n, H, W).
+        partners: A, weights of the partners, rows that sum to 1, shape (n, n).
     """
 
     regions: Tensor
@@ -78,7 +78,7 @@ class GrantedPasting:
     """Boxes and partners are known; the order of the dummies is searched."""
 
     def __init__(self, pasted: Pasted, height: int, width: int) -> None:
-        """Take what was drawn, with partners and boxes."""
+        """Take the drawn partners and boxes."""
         assert pasted.partners is not None
         assert pasted.boxes is not None
         self._regions = inside(pasted.boxes, height, width).float()
@@ -89,7 +89,7 @@ class GrantedPasting:
         return (torch.randn(self._partners.shape, generator=generator),)
 
     def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the logits over a temperature that falls from 1 to 0.1."""
+        """Return the logits, divided by a temperature that falls from 1 to 0.1."""
         return (unknowns[0] / _HARDEST**done,)
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -98,14 +98,14 @@ class GrantedPasting:
         return mixture.of(inputs), mixture.of_labels(labels)
 
     def mixture(self, unknowns: Masks) -> Mixture:
-        """Bring boxes and partners into the order of the dummies."""
+        """Return boxes and partners in the order of the dummies."""
         order = balanced(unknowns[0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
         return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
 
 class SearchedPasting:
-    """Nothing is known: edges in shares of height and width, of one box or of one a dummy, and the partners."""
+    """Unknown edges, as shares of height and width, of one box or of one per dummy; and unknown partners."""
 
     def __init__(self, examples: int, height: int, width: int, boxes: int) -> None:
         """Take the number of dummies, their size, and the number of boxes."""
@@ -113,7 +113,7 @@ class SearchedPasting:
         self._start: Masks | None = None
 
     def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
-        """Return the same with one box (4,), in pixels, and surely these partners (n,) as its start."""
+        """Return the same, started from one box (4,), in pixels, and from these partners (n,)."""
         height, width = self._size
         other = SearchedPasting(self._examples, height, width, 1)
         edges = box[None] / torch.tensor([height, height, width, width])
@@ -130,25 +130,25 @@ class SearchedPasting:
         return edges, torch.randn(self._examples, self._examples, generator=generator)
 
     def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return the logits over a temperature that falls from 1 to 0.1; edges as they are."""
+        """Return the logits, divided by a temperature that falls from 1 to 0.1, and the edges unchanged."""
         return unknowns[0], unknowns[1] / _HARDEST**done
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Paste what each box covers."""
+        """Paste the regions of the boxes."""
         mixture = self.mixture(unknowns)
         return mixture.of(inputs), mixture.of_labels(labels)
 
     def mixture(self, unknowns: Masks) -> Mixture:
-        """Return what each box covers, and partners of a soft permutation."""
+        """Return the regions of the boxes, and partners from a soft permutation."""
         edges, logits = unknowns
         return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
 
 
 class SharedLabels:
-    """Dummies are the composites themselves; what is searched is the share of every label in each of theirs."""
+    """Dummies are the composites themselves; the unknowns are the shares of all labels in each of them."""
 
     def __init__(self, examples: int, has_one_box: bool) -> None:
-        """Take the number of dummies; with one box for all, every label has shares of 1 together."""
+        """Take the number of dummies; with one box for all, the shares of every label sum to 1."""
         self._examples, self._has_one_box = examples, has_one_box
 
     def first(self, generator: torch.Generator) -> Masks:
@@ -156,11 +156,11 @@ class SharedLabels:
         return (torch.randn(self._examples, self._examples, generator=generator),)
 
     def cooled(self, unknowns: Masks, done: float) -> Masks:
-        """Return them as they are: shares need not be hard."""
+        """Return the unknowns unchanged: shares need no temperature."""
         return unknowns
 
     def composites(self, unknowns: Masks, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the inputs as they are, and mixed labels."""
+        """Return the inputs unchanged, with mixed labels."""
         shares = balanced(unknowns[0]) if self._has_one_box else unknowns[0].softmax(1)
         return inputs, shares @ labels
 
@@ -170,19 +170,19 @@ class PastingStep(LocalStep):
     """A step on composites.
 
     Attributes:
-        pasting: what is searched of it.
+        pasting: the unknowns of its pasting.
     """
 
     pasting: Pasting = field(kw_only=True)
 
 
 class WithPasting:
-    """The masks of every step's forward pass, and behind those of a step what is unknown of its pasting."""
+    """The masks of every step's forward pass, each followed by the unknowns of that step's pasting."""
 
     draws = 1
 
     def __init__(self, masks: Masking, steps: Sequence[PastingStep]) -> None:
-        """Take the masks of all steps one after the other; steps without sites have none."""
+        """Take the masking of all steps, one after the other; steps without sites have no masks."""
         self._masks, self._steps = masks, steps
 
     def first(self, generator: torch.Generator) -> Masks:
@@ -197,7 +197,7 @@ class WithPasting:
     def masks(
         self, variables: Masks, victims: Sequence[int], generators: Sequence[torch.Generator], done: float
     ) -> Masks:
-        """Return the masks of each step, and the unknowns of its pasting as hard as they are by now."""
+        """Return the masks of each step, and the unknowns of its pasting at the present temperature."""
         parts = unknowns_by_step(variables, self._steps)
         dropped = iter(self._masks.masks(tuple(m for p in parts for m in p.masks), victims, generators, done))
         given: list[Tensor] = []
@@ -207,7 +207,7 @@ class WithPasting:
         return tuple(given)
 
     def prior(self, masks: Masks) -> Tensor | float:
-        """Regularise the dropout masks alone."""
+        """Return the prior of the dropout masks; pasting has none."""
         return self._masks.prior(tuple(m for part in unknowns_by_step(masks, self._steps) for m in part.masks))
 
     @torch.no_grad()
@@ -235,7 +235,7 @@ class PastedComparison(UnrolledComparison):
 class MapComparison(UnrolledComparison):
     """Simulates the steps of a client that pastes maps behind one layer; labels of the dummies are probabilities.
 
-    Every step's pasting is one of boxes.
+    Every step's pasting is a `BoxPasting`.
     """
 
     name = "unrolled, with pasted maps"
@@ -255,7 +255,7 @@ class MapComparison(UnrolledComparison):
 
 @contextmanager
 def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
-    """Paste what a layer returns, in every forward pass inside the context."""
+    """Paste the outputs of a layer in every forward pass inside the context."""
 
     def paste(_layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
         return mixture.of(maps)
@@ -268,14 +268,14 @@ def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
 
 
 class Unknowns(NamedTuple):
-    """What is searched of a step."""
+    """The unknowns of a step."""
 
     masks: Masks
     pasting: Masks
 
 
 def unknowns_by_step(unknowns: Masks, steps: Sequence[LocalStep]) -> list[Unknowns]:
-    """Return each step's part of the unknowns of all."""
+    """Return each step's part of all unknowns."""
     given = iter(unknowns)
     return [
         Unknowns(tuple(next(given) for _ in step.sites), tuple(next(given) for _ in range(step.further)))
@@ -284,7 +284,7 @@ def unknowns_by_step(unknowns: Masks, steps: Sequence[LocalStep]) -> list[Unknow
 
 
 def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return how much of every pixel lies in each box, shape (N, H, W), in [0, 1].
+    """Return the share of every pixel that each box covers, shape (N, H, W), in [0, 1].
 
     Args:
         edges: first and last row, first and last column, in shares of height and width, shape (N, 4).
