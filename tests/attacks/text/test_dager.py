@@ -236,7 +236,7 @@ def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: di
     found = attacked(replace(observation, batch_size=2))
     assert len(found.inputs) == 2
     assert set(read(found)) <= set(inputs_of(THREE))
-    assert found.notes == ("3 sentences lie in the span; the 2 that lie in it best were taken",)
+    assert found.notes == ("3 sentences lie in the span; the 2 best ones were taken",)
     assert read(attacked(replace(observation, batch_size=None))) == inputs_of(THREE)
 
 
@@ -363,7 +363,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
         ({"model": {"name": "tiny-llama", "width": 64, "dropout": 0.1}}, "dropout changes what the layers read"),
         (
             {"model": {"name": "tiny-llama", "width": 64, "blocks": 1}},
-            "the model has no two attentions whose layers have the names",
+            "the model does not have two attentions with layers named",
         ),
         ({"defenses": [{"name": "gradient-noise", "scale": 1e3}]}, "no token's embedding lies in the span"),
     ],
