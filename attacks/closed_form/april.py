@@ -36,7 +36,7 @@ _RIDGE = 1e-10
 
 
 class AprilConfig(Config):
-    """Settings of APRIL. All but `tolerance` are used only where tokens are dropped out."""
+    """Settings of APRIL. All but `rank_tolerance` are used only where tokens are dropped out."""
 
     sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
     starts: int = Field(

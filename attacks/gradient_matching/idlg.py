@@ -4,7 +4,7 @@ Idea: with cross entropy, the row of the last layer's gradient that points again
     With the label known, the search has fewer unknowns than DLG.
 Equation: min over x of |g(x, y) - g*|^2, with y the label that was read and g* the observed gradient.
 Assumes: honest-but-curious server, one gradient. Granted labels are used; labels of several examples are inferred as
-    `labels` says. Dropout masks of known rates are further unknowns; with unknown rates the search ignores dropout.
+    `label_rule` says. Dropout masks of known rates are further unknowns; with unknown rates the search ignores dropout.
 Recovers: images, labels (exact for one example, with and without dropout), and dropout masks of known rates.
 Fails: where dlg fails: ReLU, large batches, trained models.
 Source: Zhao, Mopuri, Bilen 2020, arXiv 2001.02610.

@@ -32,7 +32,7 @@ class MultiStepConfig(MatchingConfig):
     )
     masks: Literal["optimised", "expectation"] = Field(
         default="optimised",
-        description="unknown dropout masks. mean: no dropout; optimised: unknowns, or the mean when rates are unknown",
+        description="optimised: unknown dropout masks are searched if their rates are known; expectation: no dropout",
     )
     mask_weight: float = Field(default=1e-4, ge=0, description="for optimised: weight of the mask prior")
 
