@@ -61,7 +61,7 @@ class Comparison(Protocol):
 
         Args:
             inputs: shape (R, B, *shape).
-            masks: one a site, shape (R, *site.shape); empty for forward passes without dropout.
+            masks: one per site, shape (R, *site.shape); empty for forward passes without dropout.
             labels: classes (R, B), or their probabilities (R, B, K).
             victims: index of the victim of each row.
         """

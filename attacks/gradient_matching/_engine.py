@@ -49,7 +49,7 @@ class Pace(NamedTuple):
         langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
         median_every: iterations between median filters; 0 for none.
         threshold: stop below this objective.
-        stall: stop after so many iterations without a new best.
+        stall: stop after this many iterations without a new best.
         still: stop when 100 iterations move the inputs by less than this root mean square; 0 for never.
     """
 
@@ -97,7 +97,7 @@ class Found:
 
     Attributes:
         inputs: inputs of the lowest objective, shape (B, *shape).
-        masks: of the same iteration, one a site that the search optimised.
+        masks: masks of the same iteration, one per site that the search optimised.
         objectives: the objective of every iteration.
     """
 

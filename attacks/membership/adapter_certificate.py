@@ -5,7 +5,7 @@ Idea: a fresh adapter B A has B = 0. Plain steps keep B's rows and A x of all in
 Equation: score(x) = -|(I - P) A x| / |A x|, with P the projector on the row space of B after the client's steps.
 Assumes: a server that sees one client's update of fresh adapters and knows the first weights; plain steps of any size,
     order, number, momentum, weight decay, or ALLoRA's factors; nothing changes what the adapter reads.
-Recovers: who is a member, without error up to rounding; of a text every place must be certified.
+Recovers: the members, without error up to rounding; of a text every place must be certified.
 Fails: as many independent inputs as the rank, Adam, noise (the certificate is void, and it says so); dropout or another
     adapter in front. A text of words that the client read elsewhere passes where the adapter reads single words.
 Source: this project, no paper.
