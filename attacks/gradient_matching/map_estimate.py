@@ -51,7 +51,7 @@ class Map(MatchingAttack[MapConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without known noise, several steps, and changes of weights."""
         if noise_of(observation) is None:
-            return "no defense states the law and the scale of its noise"
+            return "no defense says the law and the scale of its noise"
         if observation.update.kind != "gradient":
             return "the update is a change of weights, but the scale of the noise is known for a gradient only"
         return super().not_applicable(observation)

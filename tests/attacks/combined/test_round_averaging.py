@@ -104,7 +104,7 @@ def test_mistakes_are_one_clear_sentence(noisy: Noisy) -> None:
     def attacked(**settings: Any) -> None:
         RoundAveraging(RoundAveragingConfig.model_validate(settings))(observation, seeding.generator(1, "attack"))
 
-    with pytest.raises(NotApplicable, match="cannot average for itself"):
+    with pytest.raises(NotApplicable, match="names this attack itself"):
         attacked(attack="round-averaging")
     with pytest.raises(FedsimError, match="settings of 'map'"):
         attacked(attack="map", options={"iterations": 0})

@@ -334,7 +334,7 @@ def test_blocks_behind_the_second_are_not_run() -> None:
 
 
 def test_adapters_tell_nothing_at_first_and_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
-    with pytest.raises(NotApplicable, match="are zero: those of fresh adapters are, until the second update"):
+    with pytest.raises(NotApplicable, match="are zero, as those of fresh adapters are until the second update"):
         attacked(seen(watched, tables, adapted(llama(), 16, start=0.0), THREE))
     with pytest.raises(NotApplicable, match="have full rank 8: too many tokens, or noise"):
         attacked(seen(watched, tables, adapted(llama(), 4), THREE))
