@@ -2,7 +2,7 @@
 
 Idea: G = D X has rank B. If B - 1 drawn rows of a basis U of its column space are zero in the same column of D, their
     null vector q gives that column; zeros of ReLU or dropout make that likely. U q then has far more zeros than drawn.
-Equation: D_i = U q_i; about H_B / z^(B-1) draws with z = (q - q^B) / (1 - q^B), q a column's share of zeros on noise.
+Equation: D_i = U q_i; about H_B / z^(B-1) draws with z = (s - s^B) / (1 - s^B), s the share of zeros in a column.
 Assumes: honest-but-curious server, one exact gradient; labels and batch size need not be known. Scale and sign come
     from the bias, or without one from the next layer.
 Recovers: exact images, then masks and labels layer by layer. The signs of the pre-activations check the choice of

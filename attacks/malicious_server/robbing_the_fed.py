@@ -2,7 +2,7 @@
 
 Idea: the server puts z_i = <h, x> - c_i, i = 1..k with ascending c, a ReLU and a map with equal columns in front of the
     model. Unit i is active for all examples with <h, x> > c_i, so neighbouring rows differ by the example between.
-Equation: x = (dW_i - dW_{i+1}) / (db_i - db_{i+1}); of B examples in k likely bins, B (1 - 1/k)^(B-1) are alone.
+Equation: x = (dW_i - dW_{i+1}) / (db_i - db_{i+1}); with equally likely bins B (1 - 1/k)^(B-1) of B examples are alone.
 Assumes: malicious server that changes the model before clients train; it has no client data, but its own examples
     for mean and spread of <h, x>. Labels and batch size need not be known; single updates or a round's mean.
 Recovers: exact images, at any dropout rate behind the block; under dropout the labels of single images are guesses.

@@ -6,7 +6,7 @@ Equation: cosine: mean over watched rounds of <g(x), u> / (|g(x)| |u|); inner-pr
     gradient at the received weights and u the update (a gradient, or received minus trained weights).
 Assumes: a server that sees single updates of one client, at least one of their tensors.
 Recovers: a score for each candidate.
-Fails: large batches; many rounds or steps; secure aggregation, which hides single updates; noise.
+Fails: large batches; secure aggregation, which hides single updates; strong noise.
 Source: Nasr, Shokri, Houmansadr 2019, arXiv 1812.00910 (gradients as a signal); FedMIA, Zhu et al. 2024, arXiv
     2402.06289 (the cosine), without its comparison with other clients.
 """
