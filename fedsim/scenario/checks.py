@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import RUN_AFTERWARDS
 from fedsim.core.registry import Method
 from fedsim.core.types import Knowledge, View
 from fedsim.scenario.choices import AttackChoice, Choice
@@ -30,6 +31,11 @@ def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
         raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an optimizer.")
     if place[0] == "components" and is_optimizer:
         raise FedsimError(f"'{method.name}' is an optimizer: set federation.optimizer instead.")
+    if method.hook is not None and method.hook in RUN_AFTERWARDS:
+        raise FedsimError(
+            f"'{method.name}' is a {method.hook}, which takes a trained model, and no training runs it. Leave it out, "
+            f"and give it to {RUN_AFTERWARDS[method.hook]}."
+        )
 
 
 def _check_knowledge(method: Method, choice: Choice, scenario: Scenario) -> None:

@@ -77,6 +77,7 @@ def test_a_mistake_is_named_with_file_key_and_nearest_name(
         ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),
         ({"components": [{"name": "adam"}]}, r"set federation.optimizer instead"),
+        ({"components": [{"name": "greedy"}]}, r"'greedy' is a decoder, which takes a trained model, and no training"),
         ({"partition": {"scheme": "dirichlet", "alpha": 0}}, r"partition.alpha: .*greater than 0, got 0"),
         ({"threat": {"rounds": [4]}}, r"round 4 is after the last"),
         ({"threat": {"victims": 11}}, r"threat.victims is 11, expected at most 10"),

@@ -1,0 +1,35 @@
+"""Greedy decoding: the next token is argmax_v z_v of the model's scores z; of equals, the one numbered first.
+
+What it may leak: it writes out what a model knows by heart, and its trace shows the length of the text alone.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, final
+
+from torch import nn
+
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Event
+
+
+class GreedyConfig(Config):
+    """No settings."""
+
+
+@final
+@component("greedy", summary="decoder: the likeliest next token")
+class Greedy(Decoder[GreedyConfig, Writing]):
+    """Writes one token a step, and draws nothing."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+        """Return the prompts."""
+        return Writing(condition.prompts)
+
+    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+        """Write the likeliest token behind each row."""
+        chosen = self.next_scores(model, state).argmax(-1, keepdim=True).tolist()
+        return state.extended(chosen), [Event(proposed=1, accepted=1)] * len(state)
