@@ -176,6 +176,7 @@ NEW = [
     *families("defense", "batch", "model", "examples", "noise"),
     ("component", (), "augment"),
     *families("component", "layer", "adapter", "bottleneck", "token_reducer", "loss", "optimizer"),
+    *families("component", "decoder", "sampler", "probe"),
 ]
 
 
@@ -207,7 +208,7 @@ def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: s
             "-m",
             "pytest",
             "-q",
-            f"tests/{kind}s/test_contract.py",
+            *map(str, (checkout / "tests" / f"{kind}s").glob("test_*contract.py")),
             "-k",
             "my-",
             "-p",
@@ -264,10 +265,15 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
     for kind, folder in (("attack", "attacks"), ("defense", "defenses"), ("component", "fedsim/components")):
         folders = {path.parent.name for path in (ROOT / folder).glob("[!_]*/__init__.py")}
         known = known_families(kind)  # type: ignore[arg-type]
-        assert {own.name for own in known} == (folders | {"token_reducer"} if kind == "component" else folders) - {
-            "core", "membership",
-        }  # fmt: skip
-        assert all(own.holds or own.name == "token_reducer" for own in known)
+        empty = {"probe", "sampler", "token_reducer"} if kind == "component" else set()
+        assert {own.name for own in known} == folders - {"core", "membership"} | empty
+        assert {own.name for own in known if not own.holds} == empty
+
+
+def test_a_component_is_written_for_its_hook(checkout: Path) -> None:
+    written = fedsim("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
+    assert written.returncode == 0, written.stderr
+    assert "Wrote fedsim/components/decoder/another_writer.py" in written.stdout
 
 
 def test_like_is_for_attacks() -> None:

@@ -17,8 +17,10 @@ def new(
     family: Annotated[
         str | None,
         typer.Option(
+            "--family",
+            "--hook",
             help="folder of the method: the family of an attack, the place of a defense, the hook of a component; "
-            "gradient_matching, norm or augment when absent"
+            "gradient_matching, norm or augment when absent",
         ),
     ] = None,
     like: Annotated[
