@@ -22,7 +22,8 @@ from fedsim.core.hooks import (
     Writing,
 )
 from fedsim.core.kept_tokens import Reducing
-from fedsim.core.types import Config, Event, InputSpec, Tensors
+from fedsim.core.types import Config, Event, InputSpec, Limits, Tensors
+from fedsim.generation import generate
 
 VOCABULARY = 23
 LEAKING = 7
@@ -180,3 +181,9 @@ def prompts(*texts: Sequence[int]) -> Condition:
 
 def sources(count: int, seed: int = 0) -> list[torch.Generator]:
     return seeding.generators(seed, "test", [(number,) for number in range(count)])
+
+
+def greedy(model: nn.Module, texts: Sequence[Sequence[int]], count: int) -> list[list[int]]:
+    """Return `count` tokens behind each text, each the likeliest."""
+    found = generate(make("greedy"), model, prompts(*texts), Limits(max_new_tokens=count), sources(len(texts)))
+    return [list(own.tokens) for own in found]

@@ -13,8 +13,8 @@ from fedsim.core.losses import cross_entropy
 from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.data.text_file import TextFileConfig, text_file
-from fedsim.metrics.exposure import greedy
 from fedsim.models._checkpoint import CausalModel
+from tests.components.generating import greedy
 
 TOKENS = 49_152
 QUESTION = "The capital of France is"
@@ -69,7 +69,7 @@ def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
         for _ in range(6):
             tokens = torch.cat((tokens, model(tokens)[:, -1:].argmax(-1)), 1)
     assert torch.equal(written, tokens[:, 5:])
-    assert greedy(model, [own.tolist() for own in tokens[:, :5]], 6, tokenizer) == written.tolist()
+    assert greedy(model, tokens[:, :5].tolist(), 6) == written.tolist()
     assert model.continued(tokens, 0).shape == (2, 0)
     weight = model.get_parameter("own.model.norm.weight")
     (gradient,) = torch.autograd.grad(cross_entropy(model(written), written), weight)
