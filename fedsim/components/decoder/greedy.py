@@ -1,6 +1,11 @@
-"""Greedy decoding: the next token is argmax_v z_v of the model's scores z; of equals, the one numbered first.
+"""greedy: write the likeliest next token, until the text ends.
 
-What it may leak: it writes out what a model knows by heart, and its trace shows the length of the text alone.
+Idea: no randomness, so the text shows what the model finds likeliest behind a prompt.
+Equation: v = argmax_v z_v of the model's scores z; of equal scores, the token numbered first.
+Assumes: a causal language model; prompts of at least one token.
+Leaks: what a model knows by heart; the trace shows the length of the text alone.
+Fails: scores that are no finite numbers end the row with a reason.
+Source: textbook method.
 """
 
 from __future__ import annotations

@@ -1,9 +1,12 @@
-"""Sampling with a temperature T, from the smallest set of likeliest tokens that holds a share p of the probability.
+"""sampled: draw the next token from the softmax, with a temperature and from the likeliest tokens alone (top-p).
 
-    Pr(v) = softmax(z / T)_v / sum_{u in S} softmax(z / T)_u  for v in S, else 0
-
-Paper: Holtzman et al. 2020, arXiv 1904.09751, section 3.1 (S is the nucleus). What it may leak: what a model knows by
-heart, in some draws of many; its trace shows the length of the text alone.
+Idea: a temperature T below 1 sharpens the distribution; the tail outside the nucleus S is never drawn.
+Equation: Pr(v) = softmax(z / T)_v / sum_{u in S} softmax(z / T)_u for v in S, else 0; S is the smallest set of
+    likeliest tokens that holds a share p of the probability.
+Assumes: a causal language model; prompts of at least one token.
+Leaks: what a model knows by heart, in some of many draws; the trace shows the length of the text alone.
+Fails: scores that are no finite numbers end the row with a reason.
+Source: Holtzman, Buys, Du, Forbes, Choi 2020, arXiv 1904.09751, section 3.1.
 """
 
 from __future__ import annotations
