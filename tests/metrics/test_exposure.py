@@ -71,6 +71,23 @@ def test_bits_of_a_sentence_are_those_of_its_tokens_whatever_stands_beside_it(se
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("vocabulary", "expected"), [(2**21, [2, 2, 1]), (2**30, [1, 1, 1, 1, 1])])
+def test_so_many_sentences_are_scored_together_as_memory_is_meant_for(
+    monkeypatch: pytest.MonkeyPatch, vocabulary: int, expected: list[int]
+) -> None:
+    """2^24 scores at once: of 4 tokens and 2^21 words each, those of two sentences."""
+    monkeypatch.setattr(WordTokenizer, "vocabulary", vocabulary)
+    shown: list[int] = []
+
+    class Noting(Bigrams):
+        def forward(self, tokens: Tensor) -> Tensor:
+            shown.append(len(tokens))
+            return super().forward(tokens)
+
+    log_perplexities(Noting(), [[1, 2, 3, 4]] * 5, TOKENIZER)
+    assert shown == expected
+
+
 @torch.no_grad()
 def test_exposure_is_the_rank_among_all_fillings() -> None:
     model, secret = Bigrams(), " 4-x."
