@@ -61,6 +61,13 @@ def test_mean_interval_agrees_with_scipy():
     assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=0.15)
 
 
+@pytest.mark.parametrize("interval", [mean_interval, median_interval])
+def test_there_are_2000_resamples_unless_said(interval):
+    values, one, other = singles(np.arange(9.0) ** 2), np.random.default_rng(5), np.random.default_rng(5)
+    assert interval(values, one) == interval(values, other, resamples=2000)
+    assert one.random() == other.random()  # as much was drawn
+
+
 def test_the_bounds_are_quantiles_of_as_many_resamples_as_asked_for():
     values, resamples = np.array([1.0, 2.0, 4.0, 8.0]), 7
     interval = mean_interval(singles(values), np.random.default_rng(5), confidence=0.5, resamples=resamples)
