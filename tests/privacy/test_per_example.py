@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.losses import per_example
 from fedsim.core.types import Batch
-from fedsim.privacy.per_example import Mode, clipped_sum, example_gradients
+from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, example_gradients
 
 
 class Twice(nn.Module):
@@ -64,3 +64,16 @@ def test_the_mode_decides_whether_the_rule_of_opacus_is_asked(
     model = nn.Linear(6, 3)
     clipped_sum(model, dict(model.named_parameters()), losses_of(model, batch()), 1.0, mode)
     assert asked == ([model] if is_called else [])
+
+
+def test_a_matrix_outside_of_dense_layers_and_embeddings_is_stored_for_each_example() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turn = nn.Parameter(torch.eye(6))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.turn
+
+    assert cheapest(nn.Sequential(nn.Linear(6, 6), nn.LayerNorm(6))) == "ghost"
+    assert cheapest(nn.Sequential(nn.Linear(6, 6), Turned())) == "hooks"
