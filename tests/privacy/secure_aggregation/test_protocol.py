@@ -301,6 +301,15 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
             sides[0].upload(bad, sealed[0])
 
 
+@pytest.mark.parametrize("bad", [torch.tensor([-1, 0, 0]), torch.tensor([0, 2**BITS, 0]), torch.zeros(3)])
+def test_the_server_adds_up_nothing_but_elements_of_the_ring(federation, bad):
+    sides, server, keys = introduced(federation)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    uploads = {c: side.upload(torch.tensor([1, 2, 3]), sealed[c]) for c, side in sides.items()}
+    with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
+        server.ask({**uploads, 2: bad})
+
+
 def test_shares_do_not_open_when_they_were_swapped(federation):
     sides, server, keys = introduced(federation)
     sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
