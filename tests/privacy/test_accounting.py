@@ -7,7 +7,7 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opacus.accountants import RDPAccountant
+from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import norm
 
 from fedsim.core.errors import FedsimError
@@ -135,6 +135,19 @@ def test_calibrated_noise_spends_the_target_and_no_more(target, delta, q, number
     sigma = noise_multiplier(target, delta, q, number)
     assert 0.98 * target <= epsilon(steps(q, sigma, number), delta).value <= target
     assert epsilon(steps(q, 0.95 * sigma, number), delta).value > target
+
+
+@pytest.mark.parametrize("error", [OverflowError, ValueError, RuntimeError, MemoryError])
+def test_where_the_tight_accountant_fails_the_figure_is_that_of_rdp(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> float:
+        raise error("the grid is too large")
+
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", fail)
+    found = epsilon(steps(0.01, 1.0, 1000), 1e-5)
+    assert (found.accountant, found.value) == ("RDP", found.rdp)
+    assert found.rdp == rdp_epsilon(steps(0.01, 1.0, 1000), 1e-5)
 
 
 def mechanism(**changes) -> Mechanism:
