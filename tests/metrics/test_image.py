@@ -117,6 +117,12 @@ def test_match_minimises_the_total_not_each_choice():
     assert match(guesses, originals).tolist() == [0, 1]
 
 
+def test_match_takes_a_guess_that_is_not_finite_last():
+    black = torch.zeros(1, 1, 1, 1)
+    guesses = torch.tensor([torch.nan, 0.9, torch.inf]).view(3, 1, 1, 1)
+    assert match(guesses, black).tolist() == [1]
+
+
 def test_match_needs_a_guess_for_each_original():
     with pytest.raises(FedsimError, match="1 examples for a batch of 2"):
         match(torch.zeros(1, 1, 3, 3), torch.zeros(2, 1, 3, 3))
