@@ -68,6 +68,10 @@ def test_clopper_pearson_is_the_beta_quantile(k: int, n: int) -> None:
     assert interval.high == pytest.approx(1.0 if k == n else beta.ppf(0.95, k + 1, n - k))
 
 
+def test_clopper_pearson_covers_95_of_100_unless_said() -> None:
+    assert clopper_pearson(3, 20) == clopper_pearson(3, 20, 0.95)
+
+
 def test_scores_that_say_nothing_have_no_advantage_on_average_and_perfect_ones_have_all() -> None:
     source = np.random.default_rng(3)
     members = np.arange(100) < 50
