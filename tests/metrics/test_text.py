@@ -40,6 +40,7 @@ def test_rouge_is_the_harmonic_mean_of_recall_and_precision(first: list[int], se
 def test_token_accuracy_counts_places() -> None:
     assert token_accuracy([1, 2, 3], [1, 9, 3, 4]) == 0.5
     assert token_accuracy([], [1]) == 0.0
+    assert token_accuracy([1], []) == token_accuracy([], []) == 1.0  # all that there is was found
 
 
 def reconstruction(rows: list[list[int]]) -> Reconstruction:
@@ -147,4 +148,9 @@ def test_words_count_once_wherever_they_stand() -> None:
     assert score_words(reconstruction([]), batch, WordTokenizer()) == {
         "words found": 0.0,
         "found words that are right": 1.0,
+    }
+    padding = Batch(torch.full((1, 3), 256), torch.full((1, 3), -100))
+    assert score_words(reconstruction([[3, 1, 7]]), padding, WordTokenizer()) == {
+        "words found": 1.0,
+        "found words that are right": 0.0,
     }
