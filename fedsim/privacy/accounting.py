@@ -31,7 +31,7 @@ ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *map(float, range(12, 64
 _LARGEST_EPSILON = 500.0  # beyond, the grid of PRV grows without use
 _SMALLEST_DELTA = 1e-9  # below, the rounding of PRV's Fourier transforms could show
 _RELATIVE_ERROR, _LEAST_ERROR = 5e-3, 1e-3  # of PRV
-_LARGEST_MULTIPLIER = 1e6
+_LEAST_MULTIPLIER, _LARGEST_MULTIPLIER = 1e-3, 1e6
 _CALIBRATION = 1e-3  # relative error of a noise multiplier that is searched for
 
 
@@ -209,7 +209,9 @@ def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: i
 
     high = _by_rdp(target, delta, sampling_rate, steps)  # enough for RDP is enough for the others
     found = high / 4
-    if excess(found) > 0:
+    while (over := excess(found)) <= 0 and found > _LEAST_MULTIPLIER:  # RDP can ask for many times what is needed
+        high, found = found, found / 4
+    if over > 0:
         found = float(root_scalar(excess, bracket=(found, high), rtol=_CALIBRATION).root)
     while excess(found) > 0:
         found *= 1 + _CALIBRATION

@@ -129,7 +129,8 @@ def test_no_noise_costs_everything_and_no_step_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "delta", "q", "number"), [(1.0, 1e-5, 1.0, 10), (3.0, 1e-5, 0.01, 1000), (0.05, 1e-5, 0.1, 10)]
+    ("target", "delta", "q", "number"),
+    [(1.0, 1e-5, 1.0, 10), (3.0, 1e-5, 0.01, 1000), (0.05, 1e-5, 0.1, 10), (0.0405, 1e-5, 1e-4, 10)],
 )
 def test_calibrated_noise_spends_the_target_and_no_more(target, delta, q, number) -> None:
     sigma = noise_multiplier(target, delta, q, number)
