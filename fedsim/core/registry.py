@@ -325,7 +325,8 @@ def _discover(kind: Kind) -> None:
     for module in _modules(package.__name__, ours):
         importlib.import_module(module)
     for folder in others:
-        _add(package.__name__, Path(folder))
+        if not _is_of_a_copy(package.__name__, Path(folder)):
+            _add(package.__name__, Path(folder))
     for point in entry_points(group=f"fedsim.{kind}s"):
         try:
             point.load()
@@ -342,6 +343,12 @@ def _modules(package: str, folder: str) -> Iterator[str]:
         below = info.name.removeprefix(f"{package}.").split(".")
         if not any(part.startswith("_") for part in below):
             yield info.name
+
+
+def _is_of_a_copy(package: str, folder: Path) -> bool:
+    """Tell whether a folder belongs to another copy of fedsim, as a checkout beside an installed one."""
+    root = folder.resolve().parents[package.count(".")]
+    return (root / "fedsim" / "core" / "registry.py").exists()
 
 
 def _add(package: str, folder: Path) -> None:
