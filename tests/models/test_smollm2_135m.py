@@ -113,9 +113,7 @@ def test_a_text_set_takes_its_tokenizer_by_name(smollm2: Path, tokenizer: ModelT
 
 
 def test_another_tokenizer_and_images_are_one_clear_sentence(smollm2: Path) -> None:
-    with pytest.raises(
-        FedsimError, match=r'has 49152 tokens and the tokenizer 300: .*data\.tokenizer = "smollm2-135m"'
-    ):
+    with pytest.raises(FedsimError, match=r'has 49152 tokens, the tokenizer 300: .*data\.tokenizer = "smollm2-135m"'):
         build(spec(vocabulary=300))
     with pytest.raises(FedsimError, match="model 'smollm2-135m' reads text"):
         build(InputSpec((3, 8, 8), 10, (0.0,) * 3, (1.0,) * 3))
