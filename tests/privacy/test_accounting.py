@@ -175,7 +175,7 @@ def test_a_guarantee_says_what_it_is_about() -> None:
 
 
 def test_guarantees_of_different_kinds_do_not_add_up() -> None:
-    with pytest.raises(FedsimError, match="Compose each kind for itself"):
+    with pytest.raises(FedsimError, match="Compose each kind by itself"):
         composed([mechanism(), mechanism(unit="client")])
     with pytest.raises(FedsimError, match="add or remove"):
         guarantee(mechanism(adjacency="replace"), [in_rounds(mechanism(), 1)])

@@ -294,7 +294,7 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
     vector = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(FedsimError, match="2 clients of its neighbourhood are left"):
         sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed[1]}))
-    with pytest.raises(FedsimError, match=r"clients \[9\], which are no neighbours"):
+    with pytest.raises(FedsimError, match=r"clients \[9\], which are not neighbours"):
         sides[0].upload(vector, ForwardedShares({**sealed[0].sealed, 9: b""}))
     for bad in (torch.tensor([0.5]), torch.tensor([-1]), torch.tensor([2**BITS]), torch.tensor([[1]])):
         with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
