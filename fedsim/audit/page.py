@@ -1,4 +1,4 @@
-"""An audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
+"""Write an audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _COLOURS = 3
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture as a data address, what it shows, and its score under it."""
+    """One picture as a data URL, its description, and its score."""
 
     source: str
     alt: str
@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Wall:
-    """Originals over guesses: the first images of the first updates, never chosen by hand."""
+    """Originals above guesses: the first images of the first updates, without selection."""
 
     title: str
     rows: tuple[Row, ...]
@@ -104,7 +104,7 @@ def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wa
 
 
 def _defended(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
-    """Return the same images without and with every defense; those that draw other batches are left out."""
+    """Return the same images without and with every defense, except defenses that draw other batches."""
     control = record.control
     if control is None or not any(victim.arrays for victim in control.victims):
         return None
@@ -150,7 +150,7 @@ def _picture(
 
 
 def _in_colour(image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) of (C, H, W); pictures of neither 1 nor 3 channels show their first in grey."""
+    """Return (H, W, 3) from (C, H, W); with neither 1 nor 3 channels, the first one in grey."""
     clipped = np.clip(np.nan_to_num(image), 0.0, 1.0)
     channels = clipped if len(clipped) == _COLOURS else np.repeat(clipped[:1], _COLOURS, axis=0)
     return channels.transpose(1, 2, 0)

@@ -1,4 +1,4 @@
-"""An audit as tables: one row an attacked image, one row a defense."""
+"""An audit as tables: one row per attacked image, one row per defense."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ DEFENSE_COLUMNS = (
 
 
 def write(record: AuditRecord, folder: Path) -> None:
-    """Write both as CSV."""
+    """Write both tables as CSV."""
     write_whole(folder / IMAGES, csv_table(_IMAGE_COLUMNS, images(record)))
     write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row an attacked image."""
+    """Return one row per attacked image."""
     tried = [("", own) for own in record.inspections]
     if record.control is not None:
         tried.append(("control", record.control))
@@ -65,7 +65,7 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row a defense, after one of the control."""
+    """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
         rows.append(("control", *_searched(record.control), *[""] * 11))
@@ -89,7 +89,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def _searched(found: Inspection | None) -> tuple[Any, ...]:
-    """Return what was attacked, how long, and what was recovered."""
+    """Return the attacked updates, iterations and recovered share."""
     if found is None:
         return ("",) * 7
     share = found.summary.success if found.summary else None

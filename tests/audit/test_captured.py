@@ -145,5 +145,5 @@ def test_a_client_app_that_fails_is_one_sentence(tmp_path: Path, name: str, mess
 def test_masks_of_a_captured_update_cannot_be_granted(tmp_path: Path) -> None:
     import apps
 
-    with pytest.raises(FedsimError, match="nobody kept the dropout masks"):
+    with pytest.raises(FedsimError, match="the dropout masks of a captured update are unknown"):
         audited(tmp_path, apps.make(), client_app="apps:app", knows=("masks",))

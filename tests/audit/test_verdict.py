@@ -132,7 +132,7 @@ AT_REST = ((1, 1.0), (80, 0.5), (100, 0.4999))
         ({"stopped": "iterations used up", "history": MOVING}, "40 of 40 searches did not converge"),
         ({"stopped": "solved in closed form", "history": ((1, 0.3),)}, "40 of 40 searches did not converge"),
         ({"stopped": "objective is not a number", "history": ((1, 0.3), (2, math.nan))}, "40 of 40 searches did"),
-        ({"failure": "it broke"}, "no attack came to a guess"),
+        ({"failure": "it broke"}, "no attack returned a guess"),
         ({"of": 30}, "n = 30 leaves up to 11 % open and the limit is 10 %: none of 35 would keep it (--updates 35)"),
     ],
 )
@@ -236,11 +236,11 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
         batch_size=1, iterations=9, victims=victims, summary=summarise(victims, "ssim", 0.5, 0), is_short=True
     )
     found = record(Policy(), inspections=(none,), control=none)
-    assert verdict.sentence(found).startswith("No attack came to a guess within the time, so nothing is known.")
+    assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
     assert screen.recovered(none) == "not known"
     found = record(Policy(), inspections=(none, inspection(0)), control=none)
     assert verdict.sentence(found) == (
-        "Undecided: nothing was recovered without further defenses, but no attack came to a guess."
+        "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
     assert verdict.sentence(found).startswith("Nothing was recovered")
