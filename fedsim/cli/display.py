@@ -1,4 +1,4 @@
-"""What a person sees while a run works: live bars on a terminal, plain lines elsewhere."""
+"""The display of a run: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _SENTENCES_SHOWN = 4
 
 
 class PlainLines:
-    """A line for every arm, round and attack, and one every ten seconds inside a long attack."""
+    """One line per arm, round and attack, and every ten seconds in a long attack."""
 
     def __init__(self, console: Console) -> None:
         """Write to `console`."""
@@ -58,13 +58,13 @@ class PlainLines:
             self._say(f"  {sentence}")
 
     def arm(self, name: str, number: int, total: int, rounds: int) -> None:
-        """Print that an arm begins."""
+        """Print the start of an arm."""
         self._rounds = rounds
         self._began = time.monotonic()
         self._say(f"Arm {number} of {total}: {name}")
 
     def round(self, record: RoundRecord) -> None:
-        """Print a round when it was evaluated or somebody was left out; what nobody declared with its reason."""
+        """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
         told = turnout(record)
         told += [f"{own.name} {own.told}" for own in record.utilities[::-1]]
         if record.tokens is not None:
@@ -77,14 +77,14 @@ class PlainLines:
                 self._say(f"  round {record.round}: {what}")
 
     def _throughput(self, tokens: int) -> list[str]:
-        """Return how fast a round of text was, its evaluation included, and what this process holds after it."""
+        """Return the speed of a round of text, evaluation included, and the memory of this process after it."""
         before, self._began = self._began, time.monotonic()
         seconds, memory = self._began - before, held_memory()
         told = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
         return told if memory is None else [*told, f"{memory / 2**30:.2f} GiB"]
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        """Return a printer of slow progress."""
+        """Return a function that prints progress from time to time."""
         last = time.monotonic()
 
         def on_step(step: Step) -> None:
@@ -101,7 +101,7 @@ class PlainLines:
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
     def shadow(self, label: str, number: int, total: int) -> None:
-        """Print that shadow models are being trained, before the first and every ten seconds."""
+        """Print that shadow models are trained, before the first one and every ten seconds."""
         if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
             return
         self._told = time.monotonic()
@@ -117,7 +117,7 @@ class PlainLines:
 
 @contextmanager
 def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]:
-    """Yield what to tell of every ended run of a sweep: a bar with the time left, or plain lines."""
+    """Yield a function that shows every ended run of a sweep: a bar with the time left, or plain lines."""
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("runs", total=runs)
@@ -137,10 +137,10 @@ def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]
 
 
 class LiveBars:
-    """Bars for rounds, victims and iterations; finished attacks scroll past above them."""
+    """Bars for rounds, victims and iterations; lines of finished attacks scroll above them."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
-        """Draw on `progress`, which the caller starts and stops."""
+        """Use `progress`, which the caller starts and stops."""
         self._lines = PlainLines(console)
         self._progress = progress
         self._round_bar: TaskID | None = None
@@ -165,7 +165,7 @@ class LiveBars:
         self._lines.round(record)
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        """Return what moves the bar of iterations."""
+        """Return a function that moves the bar of iterations."""
         self._progress.update(
             self._victim_bar, description=label, total=victims, completed=victim - 1, visible=True, refresh=True
         )
@@ -205,7 +205,7 @@ class LiveBars:
 
 @contextmanager
 def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
-    """Yield the display that suits the console."""
+    """Yield the display for the console."""
     if not console.is_terminal:
         yield PlainLines(console)
         return
@@ -215,7 +215,7 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
 
 
 def turnout(record: RoundRecord) -> list[str]:
-    """Return how many updates of a round counted and what became of the others; nothing when all counted."""
+    """Return how many updates of a round counted, and why others did not; empty where all counted."""
     if record.cohort and not record.failures:
         return []
     lost = Counter(failure.cause for failure in record.failures)
@@ -242,7 +242,7 @@ def outcome(victim: VictimRecord) -> str:
 
 
 def _read(victim: VictimRecord) -> str:
-    """Return how many sentences were read, and the first of them beside their guesses."""
+    """Return how many sentences were read, and the first ones with their guesses."""
     exact, rouge = (sum(getattr(own, name) for own in victim.sentences) for name in ("exact", "rouge_l"))
     lines = [
         f"{exact} of {len(victim.sentences)} sentences exact, ROUGE-L {rouge / len(victim.sentences):.2f}, "
@@ -259,12 +259,12 @@ def _secrets_read(victim: VictimRecord) -> str:
 
 
 def _printable(text: str) -> str:
-    """Replace what could steer a terminal."""
+    """Replace characters that could control a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def separated(record: MembershipRecord) -> str:
-    """Return one line about how well a membership attack told members from others."""
+    """Return one line about a membership attack's success."""
     if record.summary is None:
         return f"no result: {record.failure}"
     found = ", ".join(
@@ -275,7 +275,7 @@ def separated(record: MembershipRecord) -> str:
 
 
 def memberships(record: RunRecord) -> Table:
-    """Return the table of arms and membership attacks that ends a run."""
+    """Return the final table of arms and membership attacks."""
     table = Table(title="Who was a member?", title_justify="left")
     fractions = sorted({low.fpr for a in record.arms for m in a.membership if m.summary for low in m.summary.low_fpr})
     headings = ("arm", "attack", "AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n")
@@ -292,7 +292,7 @@ def memberships(record: RunRecord) -> Table:
 
 
 def exposures(record: RunRecord) -> Table:
-    """Return the table of arms and planted secrets that ends a run."""
+    """Return the final table of arms and planted secrets."""
     table = Table(title="What was memorised?", title_justify="left")
     for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
@@ -305,7 +305,7 @@ def exposures(record: RunRecord) -> Table:
 
 
 def results(record: RunRecord) -> Table:
-    """Return the table of arms and attacks that ends a run: of images, or of sentences."""
+    """Return the final table of arms and attacks, for images or for sentences."""
     is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
     headings = ("recognised", "median PSNR (dB)", "mean SSIM")
     of_text = ("exact sentences", "right tokens", "ROUGE-1, 2, L", "secrets read")
@@ -325,11 +325,11 @@ def results(record: RunRecord) -> Table:
 
 
 def unrepeated(record: RunRecord) -> list[str]:
-    """Return a sentence for every arm whose scores may be against the wrong truth."""
+    """Return a sentence for every arm whose truth may be wrong."""
     return [
-        f"The truth of {arm.name} is unsure: repeating what the clients did gave another update than the one on the "
-        "wire, so the scores may be against the wrong images. Something in the model, or in a component or defense, "
-        "draws numbers that the seed does not reach, or keeps something between two calls."
+        f"The truth of {arm.name} is unsure: replaying the clients gave another update than the one on the wire, so "
+        "scores may compare with the wrong images. The model, a component or a defense draws numbers that do not "
+        "depend on the seed, or keeps state between two calls."
         for arm in record.arms
         if arm.attacks and not arm.replay_matches
     ]
@@ -347,7 +347,7 @@ def _of_text(summary: Summary) -> tuple[str, ...]:
 
 
 def composites(record: RunRecord) -> Table | None:
-    """Return the table of scores against what the model saw, or None when no client trained on composites."""
+    """Return the table of scores against composites, or None where no client trained on any."""
     rows = [
         (arm.name, attack.label, attack.summary.composites)
         for arm in record.arms
@@ -369,12 +369,12 @@ def composites(record: RunRecord) -> Table | None:
 
 
 def guarantees(record: RunRecord) -> list[str]:
-    """Return a line for what each private method of each arm guaranteed."""
+    """Return a line for every guarantee of every arm."""
     return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]
 
 
 def audits(record: RunRecord) -> list[str]:
-    """Return a line for every audited claim, a loud one where it is contradicted."""
+    """Return a line for every audited claim, marked where it is contradicted."""
     return [
         f"{'CONTRADICTED: ' if own.contradicts else 'Audit: '}{arm.name}: {own.figure}."
         for arm in record.arms
@@ -383,7 +383,7 @@ def audits(record: RunRecord) -> list[str]:
 
 
 def told_of(own: GuaranteeRecord) -> str:
-    """Return a guarantee with everything without which its epsilon says nothing."""
+    """Return a guarantee with all that gives its epsilon meaning."""
     return (
         f"{own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; against {own.against}."
     )

@@ -238,7 +238,7 @@ def test_the_command_says_what_it_wrote_and_the_other_families(checkout: Path) -
     written = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
     assert written.returncode == 0, written.stderr
     assert "Wrote attacks/gradient_matching/another.py" in written.stdout
-    assert "Other families, to be chosen with --family: batch_separation, closed_form" in written.stdout
+    assert "Other families, for --family: batch_separation, closed_form" in written.stdout
     again = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
     assert again.returncode == 2
     assert "exists already" in again.stderr

@@ -30,7 +30,7 @@ _KINDS: dict[str, registry.Kind] = {
 
 @app.command(name="list", epilog="Example: fedsim list attacks --json")
 def list_(
-    group: Annotated[Group | None, typer.Argument(help="what to list; everything when absent")] = None,
+    group: Annotated[Group | None, typer.Argument(help="what to list; absent: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """List attacks, defenses, components, aggregators, membership attacks, models, data sets and scenarios."""
@@ -49,7 +49,7 @@ def list_(
 
 
 class _Entry(TypedDict):
-    """One line of the list; `related` is a paper that is not the method's own."""
+    """One line of the list; `related` is a paper other than the method's own."""
 
     group: str
     name: str
