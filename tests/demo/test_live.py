@@ -319,7 +319,7 @@ def test_an_image_is_dropped_or_chosen_and_other_files_are_refused(page: Page, b
     expect(page.locator("#exact-text")).to_contain_text("160.0 dB")
     page.evaluate(drop, "no image")
     phase(page, "failed")
-    expect(page.locator("#status")).to_have_text("This file is no image that the browser can read.")
+    expect(page.locator("#status")).to_have_text("The browser cannot read this file as an image.")
     with page.expect_file_chooser():
         page.click("#open")
 
