@@ -75,7 +75,7 @@ def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
 
 
 def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:
-    """Return the attack of a button; the three searches share step size and iterations."""
+    """Return the attack of a button; the three searches share iterations, schedule and sign."""
     method = registry.get("attack", name_of(attacker, batch))
     settings: dict[str, Any] = {}
     if attacker != "exact":
