@@ -1,4 +1,4 @@
-"""ATS (automatic transformation search): transforms each batch by image policies chosen to mislead inversion.
+"""ats: transforms each batch by image policies chosen to mislead inversion (automatic transformation search).
 
 Idea: The gradient of transformed images leads a search to other images. A policy is one to three of fifty transforms;
     one policy is drawn per batch. The search keeps policies of low privacy score among those of high accuracy score.

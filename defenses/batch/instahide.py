@@ -1,4 +1,4 @@
-"""InstaHide: mixes every example with k - 1 others of its batch, and gives every pixel a random sign.
+"""instahide: mixes every example with k - 1 others of its batch, and gives every pixel a random sign.
 
 Idea: Mixing hides which image is which; random signs hide the mixture's values.
 Equation: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), l from Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1

@@ -1,4 +1,4 @@
-"""MixUp: mixes every example and its label with another example of the batch.
+"""mixup: mixes every example and its label with another example of the batch.
 
 Idea: The model trains on blends of two images, so a reconstruction of the trained batch shows blends.
 Equation: x' = l x + (1 - l) x_p, labels likewise; one l from Beta(a, a) per batch, partners p by a random permutation.

@@ -1,4 +1,4 @@
-"""Refiner: trains on a changed batch x' with nearly the same gradient and different images.
+"""refiner: trains on a changed batch x' with nearly the same gradient and different images.
 
 Idea: A small gap between gradients keeps utility; a large distance between images keeps privacy.
 Equation: minimise |g(x') - g(x)|^2 / |g(x)|^2 - l (1 - SSIM(x', x)) by Adam, from x plus noise; l is the weight.

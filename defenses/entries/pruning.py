@@ -1,4 +1,4 @@
-"""Pruning (top-k): sends the entries of largest absolute value and sets the others to zero.
+"""pruning: sends the entries of largest absolute value and sets the others to zero (top-k).
 
 Idea: Few large entries train nearly as well, and an inversion lacks the rest.
 Equation: sent = top_k(g + e), e' = g + e - sent; e is the error feedback, 0 without it.

@@ -1,4 +1,4 @@
-"""Random pruning (random-k): sends entries drawn at random and sets the others to zero.
+"""random-pruning: sends entries drawn at random and sets the others to zero (random-k).
 
 Idea: The control for pruning: the same number of entries, none chosen by its size. Every step draws anew.
 Equation: sent = m * g, where m has exactly k ones at random places; nothing is rescaled.

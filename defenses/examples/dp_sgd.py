@@ -1,4 +1,4 @@
-"""DP-SGD: clips each example's gradient, adds Gaussian noise to the sum, and divides by the expected batch size.
+"""dp-sgd: clips each example's gradient, adds Gaussian noise to the sum, and divides by the expected batch size.
 
 Idea: No example moves the sum by more than C, so noise of that scale hides whether a record was used.
 Equation: g' = (sum over i in the batch of g_i min(1, C / ||g_i||) + N(0, (sigma C)^2 I)) / (q N)

@@ -1,4 +1,4 @@
-"""Slice clipping: bounds what each example adds to each slice of the gradient.
+"""slice-clipping: bounds what each example adds to each slice of the gradient.
 
 Idea: The optional first half of `grad-defense`: after it, the noise on a slice is not small beside one example's part.
 Equation: g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||), for each slice s of the flat gradient; slices

@@ -1,4 +1,4 @@
-"""GradDefense: adds noise to random slices of the gradient that are equally sensitive to the input.
+"""grad-defense: adds noise to random slices of the gradient that are equally sensitive to the input.
 
 Idea: Noise on a few sensitive slices disturbs an inversion and costs little accuracy.
 Equation: sensitivity of a tensor: mean over examples of ||d (sum of its gradient) / dx||, spread evenly over its

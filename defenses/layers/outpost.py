@@ -1,4 +1,4 @@
-"""Outpost: prunes and adds noise in early local steps, by the risk of each layer, and in later steps less often.
+"""outpost: prunes and adds noise in early local steps, by the risk of each layer, and in later steps less often.
 
 Idea: Early steps and layers of varied weights leak most, so the defense is spent there.
 Equation: at local step t, with probability 1 / (1 + beta t): top-k of each tensor, then N(0, (a risk_l)^2) on the

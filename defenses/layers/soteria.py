@@ -1,4 +1,4 @@
-"""Soteria: zeroes the last layer's gradient columns of the features that tell most about the input.
+"""soteria: zeroes the last layer's gradient columns of the features that tell most about the input.
 
 Idea: Hide what the features show of the input, in one tensor; all others, and the layer's bias, stay exact.
 Equation: s_f = sum over examples of ||d r_f / dx|| / (|r_f| + 0.1), r the input of the last linear layer; the columns

@@ -1,4 +1,4 @@
-"""CVB (convolutional variational bottleneck): makes features random after the first block of a convolutional network.
+"""cvb: makes features random after a convolutional network's first block (convolutional variational bottleneck).
 
 Idea: As `precode`, placed early: nearly every gradient behind the bottleneck depends on noise the server does not know.
 Equation: z = m + d e, e from N(0, 1); m and d by a convolution that keeps the size, d = softplus(clip(s, -5, 5));

@@ -1,4 +1,4 @@
-"""PRECODE: makes features random by a variational bottleneck in front of the last linear layer.
+"""precode: makes features random by a variational bottleneck in front of the last linear layer.
 
 Idea: Gradients of the bottleneck and of later layers are random, and all others get a random scale.
 Equation: z = m(h) + d(h) e, e from N(0, 1) in R^K, then features in R^d again; the loss grows by

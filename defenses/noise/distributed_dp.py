@@ -1,4 +1,4 @@
-"""Distributed differential privacy: each client adds a share of the noise, and secure aggregation reveals only the sum.
+"""distributed-dp: each client adds a share of the noise, and secure aggregation reveals only the sum.
 
 Idea: One share protects little; the sum carries all shares, and the server sees nothing else.
 Equation: sum over clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m), m the fewest clients in a revealed sum

@@ -1,4 +1,4 @@
-"""Gradient noise: adds independent noise to every entry of a gradient or update.
+"""gradient-noise: adds independent noise to every entry of a gradient or update.
 
 Idea: The oldest defense, and the baseline for the others.
 Equation: g' = g + s z; with `relative` g' = g + s rms(g_l) z for each tensor g_l, z of the chosen law.

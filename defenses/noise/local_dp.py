@@ -1,4 +1,4 @@
-"""Local differential privacy: the client clips its update and adds Gaussian noise before sending it.
+"""local-dp: the client clips its update and adds Gaussian noise before sending it.
 
 Idea: The noise hides every client's update, so no other party has to be trusted.
 Equation: u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)

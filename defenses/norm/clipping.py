@@ -1,4 +1,4 @@
-"""Clipping: scales the gradient or update down to a Euclidean norm of at most C.
+"""clipping: scales the gradient or update down to a Euclidean norm of at most C.
 
 Idea: Bounds what a client adds to the sum: one half of differential privacy; the other half is noise.
 Equation: g' = g min(1, C / ||g||), over all parameters jointly.

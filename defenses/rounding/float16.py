@@ -1,4 +1,4 @@
-"""Half precision: rounds every entry to 16 bits; a control, not a defense.
+"""float16: rounds every entry to half precision; a control, not a defense.
 
 Idea: About three digits remain. Closed forms that read exact zeros of a residual fail; little else changes.
 Equation: g' = float32(float16(g)); entries beyond the largest number, 65,504, become that number.

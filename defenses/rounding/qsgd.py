@@ -1,4 +1,4 @@
-"""QSGD: rounds each entry at random to one of L levels of its tensor's norm, unbiased.
+"""qsgd: rounds each entry at random to one of L levels of its tensor's norm, unbiased.
 
 Idea: The rounding is independent noise, large where there are few levels; then most entries become 0.
 Equation: q = ||g|| sign(g) xi / L, xi = L |g| / ||g|| rounded stochastically, so that E q = g

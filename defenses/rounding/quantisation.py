@@ -1,4 +1,4 @@
-"""Uniform quantisation: rounds each entry at random to one of 2^k equidistant values, unbiased.
+"""quantisation: rounds each entry at random to one of 2^k equidistant values, unbiased.
 
 Idea: The rounding is independent noise of at most one step. Zeros become values near zero.
 Equation: values low + n step, step = (high - low) / (2^k - 1), low and high the extremes of a tensor's entries

@@ -1,4 +1,4 @@
-"""Compensated mean: the mean of noisy updates, without the directions that hold only noise.
+"""compensated-mean: the mean of noisy updates, without the directions that hold only noise.
 
 Idea: The server's half of GradDefense: it removes noise that clients added, to recover accuracy.
 Equation: noise of standard deviation s on a share of the entries, drawn anew by each of m clients, leaves

@@ -1,4 +1,4 @@
-"""DP-FedAvg: clips each client's update, adds noise to the sum, and divides by the expected cohort.
+"""dp-fedavg: clips each client's update, adds noise to the sum, and divides by the expected cohort.
 
 Idea: No client moves the sum by more than S, so noise of that scale hides whether a client took part.
 Equation: (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W); with `quantile` gamma,

@@ -1,4 +1,4 @@
-"""Krum: takes the update, or the mean of several updates, nearest to its neighbours.
+"""krum: takes the update, or the mean of several updates, nearest to its neighbours.
 
 Idea: Honest updates lie close together; updates far from the others are left out.
 Equation: score = sum of squared distances to the nearest n - f - 2 of the n - 1 other updates; lowest scores win, equal

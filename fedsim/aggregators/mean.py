@@ -1,4 +1,4 @@
-"""Mean: averages the updates, weighted by their numbers of examples.
+"""mean: averages the updates, weighted by their numbers of examples.
 
 Idea: The mean of updates is the step on the mean loss; it needs only a sum, so it works behind secure aggregation.
 Equation: (sum over clients of n_k u_k) / (sum of n_k), n_k the examples of client k, or 1 for every client

@@ -1,4 +1,4 @@
-"""Median: takes the median of the clients' values at every coordinate.
+"""median: takes the median of the clients' values at every coordinate.
 
 Idea: A minority cannot move the median far. Of an even number of values it is the mean of the middle two.
 Equation: u_j = median over clients k of u_kj, for every coordinate j

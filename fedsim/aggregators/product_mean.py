@@ -1,4 +1,4 @@
-"""Product mean: averages the clients' low-rank changes B_k A_k, and cuts the mean to their rank.
+"""product-mean: averages the clients' low-rank changes B_k A_k, and cuts the mean to their rank.
 
 Idea: The mean of factors is another matrix: mean(B) mean(A) also multiplies one client's B with another's A.
 Equation: B A = best rank-r approximation of (sum over clients of n_k B_k A_k) / (sum of n_k), by the truncated singular

@@ -1,4 +1,4 @@
-"""Trimmed mean: averages the clients' values at every coordinate, without the k largest and k smallest.
+"""trimmed-mean: averages the clients' values at every coordinate, without the k largest and k smallest.
 
 Idea: Extreme values may come from attackers, so they are left out.
 Equation: k = floor(fraction n) of n updates; u_j = mean over the n - 2 k middle values of u_kj

@@ -1,4 +1,4 @@
-"""ALLoRA: LoRA without dropout or scale, whose gradient shrinks as the adapter grows.
+"""allora: LoRA without dropout or scale, whose gradient shrinks as the adapter grows.
 
 Idea: Each output unit's gradient gets its own factor c_i: eta at first, less as its row of B A grows.
 Equation: y = W x + b + B A x, G = dL/dy, w_i row i of B A: c_i = 1 / sqrt(||w_i|| + 1 / eta^2);

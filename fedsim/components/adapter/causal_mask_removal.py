@@ -1,4 +1,4 @@
-"""Causal-mask removal: in chosen groups of a decoder's blocks every token sees all tokens, not only earlier ones.
+"""causal-mask-removal: in chosen groups of a decoder's blocks every token sees all tokens, not only earlier ones.
 
 Idea: A tagger may read the whole sentence. The paper fine-tunes decoders so, with LoRA, and searches for the groups.
 Equation: in an ordinary block query t attends to key s iff s <= t; in an open block iff s is not padding.

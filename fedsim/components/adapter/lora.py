@@ -1,4 +1,4 @@
-"""LoRA: freezes linear layers, and trains and sends only a low-rank change of each.
+"""lora: freezes linear layers, and trains and sends only a low-rank change of each.
 
 Idea: Fine-tuning needs few directions. A starts uniform, B at zero, so the model starts unchanged.
 Equation: y = W x + b + s B A drop(x), A (r, in) and B (out, r) trained, s = alpha / r or alpha / sqrt(r)

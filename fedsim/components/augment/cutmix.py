@@ -1,4 +1,4 @@
-"""CutMix: replaces a random rectangle of every image by the same rectangle of another image of its batch.
+"""cutmix: replaces a random rectangle of every image by the same rectangle of another image of its batch.
 
 Idea: The model learns from parts of images, with labels in proportion to the visible areas.
 Equation: x'_i = x_i outside the box, x_p(i) inside; y'_i = l y_i + (1 - l) y_p(i), l = 1 - (box area) / (H W); l0 from

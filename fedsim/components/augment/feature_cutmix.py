@@ -1,4 +1,4 @@
-"""Feature CutMix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
+"""feature-cutmix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
 
 Idea: As `cutmix`, behind a named layer. The draws belong to the batch; pasting happens only in the client's training
     pass, not in evaluation or where an attacker runs the model.

@@ -1,4 +1,4 @@
-"""Label smoothing: moves each label a little towards the uniform distribution.
+"""label-smoothing: moves each label a little towards the uniform distribution.
 
 Idea: Targets below 1 keep the logits small.
 Equation: y' = (1 - s) y + s / K

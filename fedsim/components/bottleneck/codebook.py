@@ -1,4 +1,4 @@
-"""Codebook features: replaces a layer's activation by the mean of the k codes most similar to it.
+"""codebook: replaces a layer's activation by the mean of the k codes most similar to it.
 
 Idea: Few codes per position make activations sparse and readable; groups have their own codebooks.
 Equation: o = (1 / k) sum of e_c over the k largest <LayerNorm(a), e_c / ||e_c||>, dL/dLayerNorm(a) := dL/do

@@ -1,4 +1,4 @@
-"""Discrete key-value bottleneck: looks up the nearest keys of a frozen encoder's output and trains only their values.
+"""key-value-bottleneck: looks up the nearest keys of a frozen encoder's output and trains only their values.
 
 Idea: A step changes the values that its batch read and nothing else, so later data does not overwrite earlier data.
 Equation: j*_c = argmin over j of ||P_c^T e - k_cj||^2, logits = (1 / C) sum over c of V[c, j*_c]

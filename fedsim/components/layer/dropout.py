@@ -1,4 +1,4 @@
-"""Dropout: sets the rate of the model's dropout layers.
+"""dropout: sets the rate of the model's dropout layers.
 
 Idea: Random masks keep units from relying on one another.
 Equation: h <- h m / (1 - p), m ~ Bernoulli(1 - p) for every entry and example

@@ -1,10 +1,11 @@
-"""Freeze: keeps chosen parameters out of training, so their gradients are not sent.
+"""freeze: keeps chosen parameters out of training, so their gradients are not sent.
 
 Idea: Fine-tuning often needs only a part of a model.
 Equation: w_f <- w_f, and the update has no entry for w_f
 Assumes: patterns that match parameters, and at least one parameter left to train.
 Leaks: nothing of the frozen layers' gradients. Attacks that read the first layer fail where it is frozen; attacks on
     other layers work as before.
+Fails: as a defense of the layers that are trained.
 Source: none; common practice.
 """
 

@@ -1,4 +1,4 @@
-"""Multi-sample dropout: applies M dropout masks to the same features and averages their losses.
+"""multi-sample-dropout: applies M dropout masks to the same features and averages their losses.
 
 Idea: From one layer on, a training pass carries M samples of every example through the same weights; their gradients
     are averaged. M = 1 is plain dropout. Evaluation repeats nothing; names and shapes of weights do not change.

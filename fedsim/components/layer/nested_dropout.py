@@ -1,4 +1,4 @@
-"""Nested dropout: cuts the last features to their first k channels, with a random k in every step.
+"""nested-dropout: cuts the last features to their first k channels, with a random k in every step.
 
 Idea: Early channels are trained nearly always and late ones rarely, so features end up sorted by importance and the
     network can be cut at a fixed k afterwards (`fedsim.metrics.prefixes` chooses it).

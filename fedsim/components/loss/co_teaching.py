@@ -1,4 +1,4 @@
-"""Co-teaching: trains two networks, each on the examples whose loss is small under the other one.
+"""co-teaching: trains two networks, each on the examples whose loss is small under the other one.
 
 Idea: A small loss suggests a right label, and a network that does not choose its own examples does not confirm its own
     mistakes. Each network scores one half of the batch in evaluation mode; evaluation takes the mean of both logits.

@@ -1,4 +1,4 @@
-"""ESimCSE: trains sentence embeddings without labels, from two views of each sentence, one with repeated tokens.
+"""esimcse: trains sentence embeddings without labels, from two views of each sentence, one with repeated tokens.
 
 Idea: Views with their own dropout belong together; other sentences of the batch and of a queue q are negatives. The
     queue holds outputs of a slow encoder E' for earlier batches. Without repetition and queue it is SimCSE.

@@ -1,4 +1,4 @@
-"""FedProx: adds a proximal term that keeps local training near the received weights.
+"""fedprox: adds a proximal term that keeps local training near the received weights.
 
 Idea: Clients with uneven data drift apart in local steps; the term limits the drift.
 Equation: loss + mu / 2 ||w - w_received||^2 over the trainable weights

@@ -1,4 +1,4 @@
-"""Adam: scales each step by running means of the gradient and of its square.
+"""adam: scales each step by running means of the gradient and of its square.
 
 Idea: Each weight gets a step of nearly the same size, whatever the scale of its gradient.
 Equation: w <- w - s m' / (sqrt(v') + e), bias-corrected running means m' of g and v' of g^2

@@ -1,4 +1,4 @@
-"""SGD (stochastic gradient descent): steps against the gradient, with momentum.
+"""sgd: steps against the gradient, with momentum (stochastic gradient descent).
 
 Idea: Momentum averages the gradients of several steps.
 Equation: v <- m v + g, w <- w - s v
