@@ -80,7 +80,7 @@ def _attacked(name: str, victims: Iterable[Victim]) -> Iterator[tuple[float, flo
         begin = time.process_time()
         guess = attack(victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
-        yield min(item.psnr for item in score_items(guess, victim.batch, victim.spec).items), seconds
+        yield min(item.values["psnr"] for item in score_items(guess, victim.batch, victim.spec).items), seconds
 
 
 def _psnr_row(setting: str, psnr: list[float]) -> Row:

@@ -134,7 +134,10 @@ def exact_sentences(observation: Observation, truth: Truth, world: World) -> lis
     except NotApplicable:
         return [False] * len(inputs)
     assert world.data.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences]
+    return [
+        own.values["exact"]
+        for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
+    ]
 
 
 def leaves_room(observation: Observation) -> bool:

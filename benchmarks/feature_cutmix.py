@@ -118,7 +118,7 @@ def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | N
     if place is not None:
         used = used_pixels(truth.draws[0], PLACES[place][1], spec.shape[-1])
     errors = [(ours - theirs)[:, where].square().mean() for ours, theirs, where in zip(pixels, true, used, strict=True)]
-    whole, part = [item.psnr for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
+    whole, part = [item.values["psnr"] for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
     return Found(mean(whole), mean(part), float(used.double().mean()))
 
 

@@ -197,11 +197,11 @@ def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str
     pairs = [(own.guess.split(), own.text.split()) for own in sentences]
     words = score_words(found, batch, world.data.dataset.tokenizer)
     return {
-        "tokens right": _mean([own.token_accuracy for own in sentences]),
+        "tokens right": _mean([own.values["token_accuracy"] for own in sentences]),
         "ROUGE-1": _mean([rouge_n(*pair, 1) for pair in pairs]),
         "ROUGE-2": _mean([rouge_n(*pair, 2) for pair in pairs]),
-        "ROUGE-L": _mean([own.rouge_l for own in sentences]),
-        "exact sentences": _mean([float(own.exact) for own in sentences]),
+        "ROUGE-L": _mean([own.values["rouge_l"] for own in sentences]),
+        "exact sentences": _mean([float(own.values["exact"]) for own in sentences]),
         "words found": words["words found"],
         "found words right": words["found words that are right"],
     }

@@ -22,10 +22,13 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.missing import completed
 from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.scoring import update_values
 from fedsim.threat.victim import Victim
 
 _ATTACK = "auto"
@@ -145,10 +148,11 @@ class Inspector:
             self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, spec).numpy()
             return victim
         batch = distinct(seen.truth.private)
+        found = completed(found, len(batch))
         scores, order = score_items(found, batch, spec)
         self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
-        return victim.model_copy(update={"scores": scores})
+        return victim.model_copy(update={"scores": scores, "values": update_values(scores)})
 
     def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
         if not victims or not self.is_scored:
@@ -156,8 +160,7 @@ class Inspector:
         scoring = world.scenario.scoring
         return summarise(
             victims,
-            scoring.metric,
-            scoring.threshold,
+            Rule.of(scoring.metric, scoring.threshold),
             world.scenario.seed,
             confidence=scoring.confidence,
             resamples=scoring.resamples,

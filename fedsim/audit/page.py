@@ -12,7 +12,7 @@ from fedsim.audit import screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
-from fedsim.metrics.statistics import succeeded
+from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
 from fedsim.report.wall import data_address, encode
@@ -74,6 +74,8 @@ def write(record: AuditRecord, folder: Path) -> None:
         walls=list(_walls(record, arrays)),
         defended=_defended(record, arrays),
         interval=screen.interval,
+        told=screen.told,
+        headline=screen.headline(),
         recovered=screen.recovered,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
@@ -143,10 +145,9 @@ def _picture(
     if kind == "originals" or index >= len(victim.scores):
         return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
     item: ItemScore = victim.scores[index]
-    score = f"{item.psnr:.1f} dB"
-    scoring = record.plan.scoring
-    is_recovered = succeeded(item, scoring.metric, scoring.threshold)
-    return Picture(source, f"Guess of {where}: {score}, SSIM {item.ssim:.2f}", score, is_recovered)
+    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
+    told = [own.tell(item.values[own.name]) for own in rule.declared.values() if own.spread and own.name in item.values]
+    return Picture(source, f"Guess of {where}: {', '.join(told)}", told[0] if told else "", rule.succeeded(item))
 
 
 def _in_colour(image: np.ndarray) -> np.ndarray:

@@ -11,14 +11,17 @@ from rich.text import Text
 
 from fedsim.audit import verdict
 from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.core import registry
+from fedsim.metrics.success import Rule
 from fedsim.record import Interval
+from fedsim.report.verdict import Column
 from fedsim.scenario import Scoring
 
 
 def updates(record: AuditRecord) -> Table:
     """Return what was recovered from updates, one row per batch size."""
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
-    for heading in ("batch", "updates", "images", "iterations", "recovered", "PSNR median", "by"):
+    for heading in ("batch", "updates", "images", "iterations", "recovered", headline().heading, "by"):
         table.add_column(heading, justify="left" if heading == "by" else "right")
     for own in record.inspections:
         table.add_row(*map(Text, _row(own)))
@@ -116,9 +119,22 @@ def recovered(inspection: Inspection | None) -> str:
 
 
 def rule(scoring: Scoring) -> str:
-    """Return when an image counts as recovered, as text."""
-    sign, unit = "<" if scoring.metric == "mse" else ">", " dB" if scoring.metric == "psnr" else ""
-    return f"{scoring.metric.upper()} {sign} {scoring.threshold:g}{unit}"
+    """Return when an image counts as recovered, for people."""
+    return Rule.of(scoring.metric, scoring.threshold).told({})
+
+
+def headline() -> Column:
+    """Return the figure of images that tables show beside what was recovered."""
+    metric = next(own for own in registry.every_metric().values() if own.decides and own.shown)
+    name, statistic = next(iter(metric.statistics.items()))
+    return Column(name, metric.heading(statistic), metric)
+
+
+def told(own: Inspection, column: Column) -> str:
+    """Return a figure of what attacks found, with its interval, for people; nothing where there is none."""
+    found = own.summary.metrics.get(column.name) if own.summary else None
+    metric = column.metric
+    return f"{interval(found, metric.scale, metric.digits)}{metric.suffix}" if found else ""
 
 
 def winner(inspection: Inspection) -> str:
@@ -138,7 +154,6 @@ def _row(own: Inspection) -> tuple[str, ...]:
     if own.failure is not None:
         return (str(own.batch_size), "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
-    median = own.summary.psnr_median if own.summary else None
     images = sum(len(victim.scores) for victim in own.victims)
     by = winner(own)
     return (
@@ -147,6 +162,6 @@ def _row(own: Inspection) -> tuple[str, ...]:
         str(images),
         str(own.iterations),
         recovered(own),
-        f"{interval(median, 1, 1)} dB" if median else "",
+        told(own, headline()),
         by if len(failures) < len(own.victims) else failures[0],
     )

@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
 from fedsim.experiment.sweep.run import Outcome
 from fedsim.metrics.cost import held_memory
@@ -31,9 +33,9 @@ from fedsim.record import (
     RoundRecord,
     RunRecord,
     Summary,
-    TextSummary,
     VictimRecord,
 )
+from fedsim.report.verdict import Column, Judge
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 _LINE_EVERY_SECONDS = 10.0
@@ -66,7 +68,7 @@ class PlainLines:
     def round(self, record: RoundRecord) -> None:
         """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
         told = turnout(record)
-        told += [f"{own.name} {own.told}" for own in record.utilities[::-1]]
+        told += [f"{own.name} {own.told}" for own in record.utilities(registry.every_metric())[::-1]]
         if record.tokens is not None:
             told += self._throughput(record.tokens)
         if told:
@@ -230,32 +232,24 @@ def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
         return f"no result: {victim.failure}"
-    if victim.sentences:
-        return _read(victim)
-    psnr = sum(item.psnr for item in victim.scores) / len(victim.scores)
-    ssim = sum(item.ssim for item in victim.scores) / len(victim.scores)
-    found = "".join(f"; {name}: {figure:.0%}" for name, figure in victim.found.items())
-    return (
-        f"PSNR {psnr:.1f} dB, SSIM {ssim:.2f}, {victim.iterations} iterations, "
-        f"{victim.seconds:.1f} s ({victim.stopped}){found}"
-    )
-
-
-def _read(victim: VictimRecord) -> str:
-    """Return how many sentences were read, and the first ones with their guesses."""
-    exact, rouge = (sum(getattr(own, name) for own in victim.sentences) for name in ("exact", "rouge_l"))
-    lines = [
-        f"{exact} of {len(victim.sentences)} sentences exact, ROUGE-L {rouge / len(victim.sentences):.2f}, "
-        f"{victim.seconds:.1f} s ({victim.stopped}){_secrets_read(victim)}"
-    ]
-    for own in victim.sentences[:_SENTENCES_SHOWN]:
-        lines += [f"    client: {_printable(own.text)}", f"    server: {_printable(own.guess)}"]
+    told = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
+    search = f"{victim.iterations} iterations, {victim.seconds:.1f} s ({victim.stopped})"
+    lines = [f"{', '.join(told)}, {search}" if told else search]
+    for own in [item for item in victim.scores if item.text is not None][:_SENTENCES_SHOWN]:
+        lines += [f"    client: {_printable(own.text or '')}", f"    server: {_printable(own.guess or '')}"]
     return "\n".join(lines)
 
 
-def _secrets_read(victim: VictimRecord) -> str:
-    planted = [own.secret_read for own in victim.sentences if own.secret is not None]
-    return f"; {sum(planted)} of {len(planted)} planted secrets read" if planted else ""
+def _figures(victim: VictimRecord) -> Iterator[str]:
+    """Yield the mean of every metric of the examples that people are shown, and how often a flag is set."""
+    declared = registry.every_metric()
+    for name in dict.fromkeys(name for item in victim.scores for name in item.values):
+        metric, values = declared[name], [item.values[name] for item in victim.scores if name in item.values]
+        if metric.form == "flag" and not metric.table:
+            noun = f"{metric.noun}s {metric.verdict}" if metric.threshold is not None else metric.title
+            yield f"{sum(map(bool, values))} of {len(values)} {noun}"
+        elif metric.shown and not metric.table:
+            yield f"{metric.title} {metric.format(fmean(values))}"
 
 
 def _printable(text: str) -> str:
@@ -305,23 +299,33 @@ def exposures(record: RunRecord) -> Table:
 
 
 def results(record: RunRecord) -> Table:
-    """Return the final table of arms and attacks, for images or for sentences."""
-    is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
-    headings = ("recognised", "median PSNR (dB)", "mean SSIM")
-    of_text = ("exact sentences", "right tokens", "ROUGE-1, 2, L", "secrets read")
+    """Return the table of arms and attacks that ends a run."""
+    attacks = [attack for arm in record.arms for attack in arm.attacks]
+    judge = Judge.of(record)
+    columns, deciding = judge.columns(attacks), judge.deciding(*attacks)
+    success = f"{deciding.noun}s {deciding.verdict}"
     table = Table(title=str(record.scenario["title"]), title_justify="left")
-    for heading in ("arm", "attack", *(of_text if is_text else headings), "n"):
+    for heading in ("arm", "attack", success, *map(_heading, columns), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
-            cells: Sequence[str] = ("-",) * (len(of_text if is_text else headings) + 1)
+            cells: Sequence[str] = ("-",) * (len(columns) + 2)
             if summary is not None:
-                figures = _of_text(summary) if is_text else _of_images(summary)
                 unsure = "" if arm.replay_matches else " (truth unsure)"
-                cells = (_percent(summary.success) + unsure, *figures, str(summary.success.n))
+                cells = (_percent(summary.success) + unsure, *_cells(summary, columns), str(summary.success.n))
             table.add_row(arm.name, attack.label, *cells)
     return table
+
+
+def _heading(column: Column) -> str:
+    return f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading
+
+
+def _cells(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
+    for own in columns:
+        interval, percent = summary.metrics.get(own.name), own.metric.form != "number"
+        yield "-" if interval is None else _percent(interval) if percent else _number(interval, own.metric.digits)
 
 
 def unrepeated(record: RunRecord) -> list[str]:
@@ -335,36 +339,22 @@ def unrepeated(record: RunRecord) -> list[str]:
     ]
 
 
-def _of_images(summary: Summary) -> tuple[str, str]:
-    return _number(summary.psnr_median, 1), _number(summary.ssim_mean, 2)
+def own_tables(record: RunRecord) -> list[Table]:
+    """Return the tables of their own that metrics ask for, as that against the composites that clients trained on."""
+    attacks = [attack for arm in record.arms for attack in arm.attacks]
+    judge = Judge.of(record)
+    titles = dict.fromkeys(metric.table for metric in record.metrics if metric.table)
+    return [_own_table(record, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
 
 
-def _of_text(summary: Summary) -> tuple[str, ...]:
-    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
-    rouge = (text.rouge_1, text.rouge_2, text.rouge_l)
-    right, read = ("-" if own is None else _percent(own) for own in (text.token_accuracy, text.secrets))
-    return right, ", ".join(f"{own.value:.2f}" for own in rouge if own is not None) or "-", read
-
-
-def composites(record: RunRecord) -> Table | None:
-    """Return the table of scores against composites, or None where no client trained on any."""
-    rows = [
-        (arm.name, attack.label, attack.summary.composites)
-        for arm in record.arms
-        for attack in arm.attacks
-        if attack.summary is not None and attack.summary.composites is not None
-    ]
-    if not rows:
-        return None
-    table = Table(title="Against the composites that clients trained on", title_justify="left")
-    to = ("to the composite (dB)", "its SSIM", "to the seen part (dB)")
-    headings = ("arm", "attack", *to, "part seen", "both labels found")
-    for heading in headings:
+def _own_table(record: RunRecord, title: str, columns: Sequence[Column]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("arm", "attack", *map(_heading, columns)):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
-    for arm, label, own in rows:
-        similarity = _number(own.ssim_trained, 2)
-        figures = (_number(own.psnr_trained, 1), similarity, _number(own.psnr_seen, 1), _number(own.seen, 2))
-        table.add_row(arm, label, *figures, "-" if own.minor_found is None else _percent(own.minor_found))
+    for arm in record.arms:
+        for attack in arm.attacks:
+            if attack.summary is not None and any(own.name in attack.summary.metrics for own in columns):
+                table.add_row(arm.name, attack.label, *_cells(attack.summary, columns))
     return table
 
 

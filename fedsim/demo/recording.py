@@ -24,7 +24,8 @@ from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, St
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
-from fedsim.metrics.masks import identifiable, score_masks
+from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
+from fedsim.metrics.missing import completed, filled
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
@@ -212,6 +213,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
     except FedsimError as error:
         return Run(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
+    found = completed(found, len(originals))
     items, order = score_items(found, originals, spec)
     steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
@@ -226,7 +228,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         iterations=tuple(step.iteration for step in points),
         objective=tuple(_short(step.objective) if math.isfinite(step.objective) else None for step in points),
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
-        psnr=tuple(round(min(item.psnr, PSNR_CAP), 1) for item in items),
+        psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
         masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
         agreement=agreement(world, found, truth, order),
         used=found.iterations,
@@ -235,7 +237,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
 
 
 def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
-    return to_pixels(guess.detach()[order], spec)
+    return to_pixels(filled(guess.detach(), len(order), torch.nan)[order], spec)
 
 
 def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
@@ -258,9 +260,7 @@ def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) 
     model = world.models.holding(world.models.first_weights)
     sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
-    scores = score_masks(sites, found.masks, masks, relevant, order)
-    seen = sum(score.identifiable for score in scores)
-    return sum(score.identifiable * (score.accuracy or 0.0) for score in scores) / seen if seen else None
+    return mask_accuracy(score_masks(sites, found.masks, masks, relevant, order))
 
 
 def _short(value: float) -> float:

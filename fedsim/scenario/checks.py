@@ -110,3 +110,14 @@ def _check_rule(method: Method, scenario: Scenario) -> None:
             f"'{method.name}' gives no mean of the updates, and attacks with threat.sees = 'sum' take what the server "
             "sees for the mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
         )
+
+
+def check_scoring(scenario: Scenario) -> list[str]:
+    """Return what is wrong with the metric that decides about success; nothing where it does so."""
+    own = scenario.scoring.metric
+    try:
+        registry.get("metric", own)
+    except FedsimError as error:
+        return [f"scoring.metric: {error}"]
+    deciding = [name for name, metric in registry.every_metric().items() if metric.decides]
+    return [] if own in deciding else [f"scoring.metric: '{own}' cannot decide; {', '.join(deciding)} can."]

@@ -15,7 +15,7 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
 from fedsim.core.registry import Method
 from fedsim.core.source import read_source
-from fedsim.scenario.checks import check_choice, check_crafting
+from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.combinations import expand, put
 from fedsim.scenario.tables import Scenario
@@ -118,6 +118,7 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
         else:
             named = {"name": _own_name(method, choice.name), "settings": settings}  # seeds follow names, not aliases
             settled = _with_part(settled, place, choice.model_copy(update=named))
+    problems += [f"{source}: {problem}" for problem in check_scoring(scenario)]
     if problems:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)

@@ -92,7 +92,7 @@ def left_alone() -> Callable[[Observation], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def psnr_of() -> Callable[..., list[float]]:
     def score(guess: Reconstruction, truth: Truth, spec: InputSpec) -> list[float]:
-        return [item.psnr for item in score_items(guess, truth.batches[0], spec).items]
+        return [item.values["psnr"] for item in score_items(guess, truth.batches[0], spec).items]
 
     return score
 

@@ -12,6 +12,7 @@ from fedsim.audit import evidence, page, running, screen, tables, verdict
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial, command_of
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise, wilson
+from fedsim.metrics.success import Rule
 from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -25,12 +26,12 @@ def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 50
         VictimRecord(
             round=number + 1,
             client=0,
-            scores=(ItemScore(index=0, mse=0, mse_normalised=0, psnr=30, ssim=float(hit), label=1, guessed_label=1),),
+            scores=(ItemScore(index=0, values={"psnr": 30.0, "ssim": float(hit)}, label=1, guessed_label=1),),
             stopped="no improvement",
         ).model_copy(update=victim)
         for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
     )
-    summary = summarise(victims, "ssim", 0.5, 0)
+    summary = summarise(victims, Rule.of("ssim", 0.5), 0)
     return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
 
 
@@ -233,7 +234,7 @@ def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
     none = Inspection(
-        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, "ssim", 0.5, 0), is_short=True
+        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, Rule.of("ssim", 0.5), 0), is_short=True
     )
     found = record(Policy(), inspections=(none,), control=none)
     assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")

@@ -341,7 +341,7 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
     assert utility.spearman == pytest.approx(agreement(plain, world.data.dataset.similarities), abs=1e-6)
     assert (utility.loss, utility.accuracy) == (None, None)
     out = StringIO()
-    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_spearman=0.25)
+    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_spearman": 0.25})
     display.PlainLines(Console(file=out, width=200)).round(record)
     assert "Spearman correlation 0.250" in out.getvalue()
 

@@ -275,9 +275,9 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert [own.tokens for own in record.arms[0].rounds] == [trained] * federation.rounds
     assert "tokens/s" in out.getvalue()
     assert record.arms[0].replay_matches
-    assert [len(victim.sentences) for victim in attack.victims] == [2, 2]
+    assert [len(victim.scores) for victim in attack.victims] == [2, 2]
     assert [victim.failure for victim in attack.victims] == [None, None]
-    assert {own.guess for victim in attack.victims for own in victim.sentences} == {"", "<b>\x1b[31mno"}
+    assert {own.guess for victim in attack.victims for own in victim.scores} == {"", "<b>\x1b[31mno"}
     assert attack.summary is not None
     assert attack.summary.text is not None
     assert attack.summary.success.value == 0.0

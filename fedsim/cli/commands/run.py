@@ -113,7 +113,7 @@ def _show(record: RunRecord, page: Path) -> None:
 
     if any(arm.attacks for arm in record.arms):
         screen.print(display.results(record))
-    if (seen := display.composites(record)) is not None:
+    for seen in display.own_tables(record):
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
         screen.print(display.memberships(record))

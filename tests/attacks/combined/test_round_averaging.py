@@ -73,7 +73,9 @@ def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     attack = RoundAveraging(RoundAveragingConfig.model_validate(settings))
     over = attack(observation, seeding.generator(1, "attack"))
     alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
-    scores = [score_items(found, truth.private[0], world.data.dataset.spec).items[0].psnr for found in (alone, over)]
+    scores = [
+        score_items(found, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] for found in (alone, over)
+    ]
     assert scores[1] > scores[0] + 6
     assert over.facts["rounds averaged"] == ROUNDS
     assert alone.facts["rounds averaged"] == 1

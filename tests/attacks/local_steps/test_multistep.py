@@ -196,7 +196,9 @@ def found(
 ) -> tuple[Reconstruction, list[float]]:
     observation, truth, world = seen
     guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
-    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items]
+    return guess, [
+        item.values["psnr"] for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items
+    ]
 
 
 @pytest.mark.parametrize("name", ["fedavg-inversion", "sme"])

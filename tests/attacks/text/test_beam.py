@@ -42,7 +42,9 @@ def in_double(observation: Observation, truth: Truth) -> Observation:
 
 def exact(guess: Any, truth: Truth, world: World) -> list[bool]:
     assert world.data.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences]
+    return [
+        own.values["exact"] for own in score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences
+    ]
 
 
 @pytest.mark.parametrize("dropout", [0.0, 0.2])

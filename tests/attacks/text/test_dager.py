@@ -272,7 +272,7 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
     (batch,) = truth.private
     assert world.data.dataset.tokenizer is not None
     (score,) = score_sentences(attacked(observation), batch, world.data.dataset.tokenizer).sentences
-    assert score.exact
+    assert score.values["exact"]
 
 
 def test_open_blocks_leave_too_many_arrangements_of_long_sentences(watched: Watched) -> None:
@@ -354,7 +354,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
     observation, truth, world = watched(knows=KNOWN, **tables, federation=federation)
     assert world.data.dataset.tokenizer is not None
     scored = score_sentences(attacked(observation), truth.private[0], world.data.dataset.tokenizer)
-    assert [own.exact for own in scored.sentences] == [True] * batch_size
+    assert [own.values["exact"] for own in scored.sentences] == [True] * batch_size
 
 
 @pytest.mark.parametrize(
