@@ -67,7 +67,7 @@ def test_gradients_and_weights_from_files_give_the_image_back(tmp_path: Path, wr
     architecture = perceptron()  # with other weights: those of the file count
     record = audited(tmp_path, Subject(architecture, loader=[(inputs, labels)], test=[(inputs, labels)]), **files)
     (victim,) = record.inspections[0].victims
-    assert victim.scores[0].psnr > 60
+    assert victim.scores[0].values["psnr"] > 60
     assert record.trials == ()
 
 
