@@ -135,7 +135,7 @@ def exact_sentences(observation: Observation, truth: Truth, world: World) -> lis
         return [False] * len(inputs)
     assert world.data.dataset.tokenizer is not None
     return [
-        own.values["exact"]
+        bool(own.values["exact"])
         for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
     ]
 

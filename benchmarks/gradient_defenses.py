@@ -91,11 +91,8 @@ def _accuracy(defenses: list[dict[str, Any]]) -> float:
         },
         "defenses": defenses,
     }  # fmt: skip
-    accuracies = [
-        one.tested.get("test_accuracy")
-        for one in arms_of(parse(scenario, "benchmark"))[0].rounds
-        if one.tested.get("test_accuracy")
-    ]
+    rounds = arms_of(parse(scenario, "benchmark"))[0].rounds
+    accuracies = [one.tested["test_accuracy"] for one in rounds if "test_accuracy" in one.tested]
     return accuracies[-1] if accuracies else 0.0
 
 

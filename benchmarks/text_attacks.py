@@ -33,7 +33,7 @@ from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.losses import IGNORED  # noqa: E402
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E402
+from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
@@ -194,12 +194,11 @@ def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str
     assert world.data.dataset.tokenizer is not None
     batch = truth.private[0]
     sentences = score_sentences(found, batch, world.data.dataset.tokenizer).sentences
-    pairs = [(own.guess.split(), own.text.split()) for own in sentences]
     words = score_words(found, batch, world.data.dataset.tokenizer)
     return {
         "tokens right": _mean([own.values["token_accuracy"] for own in sentences]),
-        "ROUGE-1": _mean([rouge_n(*pair, 1) for pair in pairs]),
-        "ROUGE-2": _mean([rouge_n(*pair, 2) for pair in pairs]),
+        "ROUGE-1": _mean([own.values["rouge_1"] for own in sentences]),
+        "ROUGE-2": _mean([own.values["rouge_2"] for own in sentences]),
         "ROUGE-L": _mean([own.values["rouge_l"] for own in sentences]),
         "exact sentences": _mean([float(own.values["exact"]) for own in sentences]),
         "words found": words["words found"],
