@@ -1,4 +1,4 @@
-"""Attacks: a folder a family, a file a method. A leading underscore marks parts that several share.
+"""Attacks: one folder per family, one file per method. A leading underscore marks parts that several methods share.
 
 `fedsim.reconstruct` runs one on gradients from anywhere.
 """

@@ -82,7 +82,7 @@ def _attacked(name: str, victims: Iterable[Victim]) -> Iterator[tuple[float, flo
         guess = attack(victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
         whole = completed(guess, len(victim.batch))
-        yield min(item.psnr for item in score_items(whole, victim.batch, victim.spec).items), seconds
+        yield min(item.values["psnr"] for item in score_items(whole, victim.batch, victim.spec).items), seconds
 
 
 def _psnr_row(setting: str, psnr: list[float]) -> Row:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from fedsim.metrics.statistics import mean_interval
 
@@ -59,6 +60,13 @@ def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: 
     return measured(name, setting + bounds, values, unit, must, found.value)
 
 
+def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -> Row:
+    """Return the row of a mean; least and greatest are the ends of its 95 % interval by bootstrap over the units."""
+    found = mean_interval([[value] for value in values], np.random.default_rng(0))
+    low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
+    return Row(name, setting, found.value, unit, low, found.value, high, len(values), "reported", True)
+
+
 def holds(value: float, must: str) -> bool:
     """Return whether a value stands in the relation that `must` asks for: a comparison, a space and a number."""
     comparison, bound = must.split()
@@ -66,7 +74,8 @@ def holds(value: float, must: str) -> bool:
 
 
 def main(measure: Callable[[bool], Sequence[Row]], description: str) -> None:
-    """Run a benchmark's command line."""
+    """Run a benchmark's command line, with one thread of torch."""
+    torch.set_num_threads(1)
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--full", action="store_true", help="the long version")

@@ -133,7 +133,6 @@ def small() -> Setting:
 
 def measure(full: bool) -> list[Row]:
     """Return all rows."""
-    torch.set_num_threads(1)
     found: list[Row] = []
     for row in rows(large() if full else small()):
         print(as_line(row), file=sys.stderr, flush=True)

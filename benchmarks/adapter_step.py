@@ -11,15 +11,12 @@ process.prepare()
 
 import sys  # noqa: E402
 
-import torch  # noqa: E402
-
 from benchmarks._adapter_rows import all_rows, llama_135m  # noqa: E402
 from benchmarks._rows import Row, as_line, main  # noqa: E402
 
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    torch.set_num_threads(1)
     model, found = llama_135m(), list[Row]()
     for row in all_rows(model, 49152, full, "135M"):
         print(as_line(row), file=sys.stderr, flush=True)

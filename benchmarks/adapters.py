@@ -282,7 +282,6 @@ def _read_by_mlp(model: nn.Module, tokens: Tensor) -> Tensor:
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version has no more."""
-    torch.set_num_threads(1)
     source = trained()
     rows: list[Row] = []
     for own in (over_rounds, over_ranks, over_placements):

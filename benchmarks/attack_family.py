@@ -230,7 +230,7 @@ def _arms(name: str, case: Case) -> tuple[ArmRecord, ...]:
 
 def _images(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """PSNR of the images and the share of them that are recovered."""
-    psnr = [score.psnr for victim in victims for score in victim.scores]
+    psnr = [score.values["psnr"] for victim in victims for score in victim.scores]
     if not psnr:
         yield _absent("PSNR", setting, "dB", victims[0].failure or "no image was scored")
         return
@@ -249,12 +249,13 @@ def _masks(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
 
 def _sentences(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:
     """Share of a sentence's tokens that are right, and of the sentences that are right altogether."""
-    sentences = [sentence for victim in victims for sentence in victim.sentences]
+    sentences = [sentence for victim in victims for sentence in victim.scores]
     if not sentences:
         yield _absent("token accuracy", setting, "share", victims[0].failure or "no sentence was scored")
         return
-    yield _row("token accuracy", setting, "share", [sentence.token_accuracy for sentence in sentences], mean=True)
-    yield _row("exact", setting, "share", [float(sentence.exact) for sentence in sentences], mean=True)
+    for name in ("token accuracy", "exact"):
+        values = [sentence.values[name.replace(" ", "_")] for sentence in sentences]
+        yield _row(name, setting, "share", values, mean=True)
 
 
 def _words(setting: str, victims: Sequence[VictimRecord]) -> Iterator[Row]:

@@ -15,8 +15,6 @@ import sys  # noqa: E402
 from collections.abc import Iterator, Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
-import torch  # noqa: E402
-
 from benchmarks import _breaching_rows, _descent_rows, _exact_rows  # noqa: E402
 from benchmarks._rows import Row, as_line, main  # noqa: E402
 from benchmarks._watch import Goal  # noqa: E402
@@ -40,7 +38,6 @@ INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "iterations": 400}
 
 def measure(full: bool) -> Sequence[Row]:
     """Return the rows of the short or the long version."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for row in _rows(full):
         print(as_line(row), file=sys.stderr, flush=True)

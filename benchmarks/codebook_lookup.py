@@ -26,7 +26,6 @@ _TURNS = 7
 
 def measure(full: bool) -> list[Row]:
     """Return the ratios of every size; the long version takes more turns."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for positions, width, codes in _SIZES:
         inputs = torch.randn(1, positions, width, generator=torch.Generator().manual_seed(0))

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 from benchmarks._rows import Row, main, measured
 from benchmarks._small_language_model import Trainer, choices
 from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, codebooks, forced, reading
-from fedsim.core import registry
+from fedsim.core import registry, seeding
+from fedsim.core.hooks import Condition
 from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.types import Batch, Dataset, Tokenizer
-from fedsim.metrics.exposure import greedy
+from fedsim.core.types import Batch, Dataset, Limits
+from fedsim.generation import generate
 
 LENGTH, KNOWN, STEPS, CODES, HEADS = 16, 1000, 600, 200, 4
 WORDS, PROMPTS, BEGINNING, WRITTEN, FEWEST = 20, 25, 4, 8, 5
@@ -62,20 +63,16 @@ def _losses(model: nn.Module, batch: Batch) -> list[float]:
 
 def _steered(model: nn.Module, data: Dataset, setting: str) -> list[Row]:
     """Return how often words are written: n is the words, a value the share of the texts that hold one."""
-    assert data.tokenizer is not None
     following = data.train.labels[:KNOWN]
     words = torch.bincount(following[following != IGNORED], minlength=data.spec.classes).topk(2 * WORDS).indices[WORDS:]
     best = _best_codes(model, Batch(data.train.inputs[:KNOWN], following), words)
     enough = (data.test.labels != IGNORED).sum(1) >= BEGINNING
     prompts = data.test.inputs[enough][:PROMPTS, :BEGINNING].tolist()
     random = torch.randint(CODES, (WORDS, len(codebooks(model)), HEADS), generator=torch.Generator().manual_seed(1))
-    untouched = _written(model, prompts, None, data.tokenizer)
+    untouched = _written(model, prompts, None)
     nothing = [_share(untouched, word) for word in words.tolist()]
     wrong, right = (
-        [
-            _share(_written(model, prompts, own, data.tokenizer), word)
-            for own, word in zip(codes, words.tolist(), strict=True)
-        ]
+        [_share(_written(model, prompts, own), word) for own, word in zip(codes, words.tolist(), strict=True)]
         for codes in (random, best)
     )
     mean = sum(right) / WORDS
@@ -106,16 +103,19 @@ def _best_codes(model: nn.Module, batch: Batch, words: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _written(
-    model: nn.Module, prompts: Sequence[Sequence[int]], codes: Tensor | None, tokenizer: Tokenizer
-) -> list[list[int]]:
+def _written(model: nn.Module, prompts: Sequence[Sequence[int]], codes: Tensor | None) -> list[list[int]]:
     """Return how the model goes on, with these codes (places, heads) at the last token of a beginning and behind it."""
     with ExitStack() as stack:
         for place, own in zip(codebooks(model), () if codes is None else codes.tolist(), strict=codes is not None):
             for head, code in enumerate(own):
                 where = slice(BEGINNING - 1, None)
                 stack.enter_context(forced(model, place, [code], group=head, positions=where))
-        return greedy(model, prompts, WRITTEN, tokenizer)
+        decoder = registry.get("component", "greedy")
+        sources = seeding.generators(0, "written", [(row,) for row in range(len(prompts))])
+        condition = Condition(tuple(tuple(own) for own in prompts))
+        limits = Limits(max_new_tokens=WRITTEN)
+        found = generate(decoder.make(decoder.config()), model, condition, limits, sources)
+        return [list(own.tokens) for own in found]
 
 
 def _share(texts: Sequence[Sequence[int]], word: int) -> float:

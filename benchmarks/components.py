@@ -15,8 +15,6 @@ from collections.abc import Callable, Iterator  # noqa: E402
 from functools import partial  # noqa: E402
 from typing import Any  # noqa: E402
 
-import torch  # noqa: E402
-
 from benchmarks._passes import alternating, ratio  # noqa: E402
 from benchmarks._rows import Row, as_line, main  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -84,7 +82,6 @@ MEASURED: tuple[Callable[[int], Iterator[Row]], ...] = (cutmix, multi_sample_dro
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for own in MEASURED:
         for row in own(150 if full else 40):

@@ -75,7 +75,6 @@ def trained(name: str, seed: int, epochs: int = EPOCHS) -> Accuracy:
 
 def measure(full: bool) -> list[Row]:
     """Return the rows of every training."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for row in _rows(range(1, 11 if full else 4)):
         print(as_line(row), file=sys.stderr, flush=True)

@@ -18,11 +18,10 @@ from collections.abc import Iterator, Mapping  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
 from attacks.text._subspaces import attentions, gradients_of  # noqa: E402
-from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.types import Batch, Knowledge, Observation, Truth, WireEntry  # noqa: E402
@@ -34,7 +33,6 @@ from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "defenses")
-_RESAMPLES = 2000
 _EMBEDDING = "embed_tokens.weight"
 _SINGLE = 2 * torch.finfo(torch.float32).eps
 
@@ -52,7 +50,6 @@ class Condition(NamedTuple):
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version has more victims."""
-    torch.set_num_threads(1)
     found = [row for condition in conditions() for row in rows(condition, 20 if full else 6)]
     return found + [row for condition in dropping() for row in words(condition, 6 if full else 2)]
 
@@ -94,17 +91,19 @@ def words(condition: Condition, victims: int) -> Iterator[Row]:
         assert world.data.dataset.tokenizer is not None
         scores.append(score_words(found, truth.private[0], world.data.dataset.tokenizer))
     for figure in ("words found", "found words that are right"):
-        yield row(f"DAGER, {figure}", condition, [own[figure] for own in scores])
+        yield with_interval(f"DAGER, {figure}", condition.name, [own[figure] for own in scores], "share")
 
 
 def rows(condition: Condition, victims: int) -> Iterator[Row]:
     """Yield the rows of one condition."""
     seen = list(observed(condition, victims))
     exact = [exact_sentences(*one) for one in seen]
-    yield row("DAGER, exact sentences", condition, [sum(own) / len(own) for own in exact])
+    yield with_interval("DAGER, exact sentences", condition.name, [sum(own) / len(own) for own in exact], "share")
     if condition.federation.get("local_steps", 1) > 1:
-        yield row("DAGER, first step's sentences", condition, [float(own[0]) for own in exact])
-    yield row("spans with room", condition, [float(leaves_room(observation)) for observation, _, _ in seen])
+        yield with_interval("DAGER, first step's sentences", condition.name, [float(own[0]) for own in exact], "share")
+    yield with_interval(
+        "spans with room", condition.name, [float(leaves_room(observation)) for observation, _, _ in seen], "share"
+    )
 
 
 def observed(condition: Condition, victims: int) -> Iterator[tuple[Observation, Truth, World]]:
@@ -135,7 +134,10 @@ def exact_sentences(observation: Observation, truth: Truth, world: World) -> lis
     except NotApplicable:
         return [False] * len(inputs)
     assert world.data.dataset.tokenizer is not None
-    return [own.exact for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences]
+    return [
+        bool(own.values["exact"])
+        for own in score_sentences(found, Batch(inputs, labels), world.data.dataset.tokenizer).sentences
+    ]
 
 
 def leaves_room(observation: Observation) -> bool:
@@ -146,14 +148,6 @@ def leaves_room(observation: Observation) -> bool:
         if int((singular > _SINGLE * singular[0]).sum()) == gradients[0].shape[1]:
             return False
     return True
-
-
-def row(name: str, condition: Condition, values: list[float]) -> Row:
-    """Return the mean over victims with its interval."""
-    means = np.random.default_rng(0).choice(values, (_RESAMPLES, len(values))).mean(1)
-    low, high = (float(own) for own in np.quantile(means, [0.025, 0.975]))
-    mean = sum(values) / len(values)
-    return Row(name, condition.name, mean, "share", low, mean, high, len(values), "reported", True)
 
 
 if __name__ == "__main__":

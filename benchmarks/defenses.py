@@ -41,7 +41,6 @@ _MANY = 100
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for row in _rows(30 if full else 8):
         print(as_line(row), file=sys.stderr, flush=True)

@@ -13,8 +13,6 @@ import time  # noqa: E402
 from collections.abc import Sequence  # noqa: E402
 from typing import Any  # noqa: E402
 
-import torch  # noqa: E402
-
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from fedsim.demo.attempt import Order, attempt  # noqa: E402
 from fedsim.demo.page import page_of  # noqa: E402
@@ -41,7 +39,6 @@ def build_rows() -> list[Row]:
 
 def live_rows(digits: int = _DIGITS, iterations: int = _ITERATIONS) -> list[Row]:
     """Return seconds and PSNR of the live page's attacks at each dropout rate, over handwritten digits."""
-    torch.set_num_threads(1)
     world = world_of(Setting())
     batch, spec = world.data.dataset.test, world.data.dataset.spec
     pixels = (to_pixels(batch.inputs[:digits], spec) * 255).round().int().flatten(1).tolist()

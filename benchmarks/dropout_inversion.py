@@ -63,10 +63,10 @@ def _attacked(scenario: str, overrides: list[str]) -> tuple[AttackRecord, ...]:
 
 def _row(setting: str, attack: AttackRecord, bound: float) -> Row:
     """`bound` is a lower bound in dB, or an upper one when it is negative."""
-    psnr = [item.psnr for victim in attack.victims for item in victim.scores]
+    psnr = [item.values["psnr"] for victim in attack.victims for item in victim.scores]
     median = float(np.median(psnr))
     assert attack.summary is not None
-    interval = attack.summary.psnr_median
+    interval = attack.summary.metrics["psnr_median"]
     shown = f" [{interval.low:.1f}, {interval.high:.1f}]" if interval and interval.low and interval.high else ""
     return Row(
         name=attack.label,

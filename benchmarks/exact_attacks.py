@@ -74,7 +74,7 @@ def _run(
 
 def _rows(setting: str, arm: ArmRecord, must_median: float) -> Iterator[Row]:
     victims = [victim for victim in arm.attacks[0].victims if victim.scores]
-    psnr = [item.psnr for victim in victims for item in victim.scores]
+    psnr = [item.values["psnr"] for victim in victims for item in victim.scores]
     worst, median = min(psnr), float(np.median(psnr))
     must = f"median > {must_median:g} dB, worst > {WORST:g}"
     holds = median > must_median and worst > WORST

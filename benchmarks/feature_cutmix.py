@@ -118,7 +118,7 @@ def _scored(guess: Reconstruction, truth: Truth, spec: InputSpec, place: str | N
     if place is not None:
         used = used_pixels(truth.draws[0], PLACES[place][1], spec.shape[-1])
     errors = [(ours - theirs)[:, where].square().mean() for ours, theirs, where in zip(pixels, true, used, strict=True)]
-    whole, part = [item.psnr for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
+    whole, part = [item.values["psnr"] for item in scored.items], [-10.0 * float(error.log10()) for error in errors]
     return Found(mean(whole), mean(part), float(used.double().mean()))
 
 
@@ -139,7 +139,6 @@ def _is_mixed(draws: Draws) -> bool:
 
 def measure(full: bool) -> Sequence[Row]:
     """Return all rows."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for row in _rows(20 if full else 5):
         print(as_line(row), file=sys.stderr, flush=True)

@@ -23,7 +23,6 @@ from pathlib import Path  # noqa: E402
 from typing import Any, Literal  # noqa: E402
 
 import numpy as np  # noqa: E402
-import torch  # noqa: E402
 
 from benchmarks import federation_peers  # noqa: E402
 from benchmarks._environments import python_with  # noqa: E402
@@ -57,7 +56,6 @@ class Program:
 
 def measure(full: bool) -> list[Row]:
     """Return all rows; the long version takes more passes."""
-    torch.set_num_threads(1)
     passes = 7 if full else 3
     rows: list[Row] = []
     for clients in (4, 20, 100, 500):

@@ -76,7 +76,7 @@ def _leakage(defenses: list[dict[str, Any]]) -> ArmRecord:
 
 def _psnr(arm: ArmRecord) -> list[list[float]]:
     """Return the PSNR of every image, by attack."""
-    return [[item.psnr for victim in attack.victims for item in victim.scores] for attack in arm.attacks]
+    return [[item.values["psnr"] for victim in attack.victims for item in victim.scores] for attack in arm.attacks]
 
 
 def _accuracy(defenses: list[dict[str, Any]]) -> float:
@@ -91,7 +91,8 @@ def _accuracy(defenses: list[dict[str, Any]]) -> float:
         },
         "defenses": defenses,
     }  # fmt: skip
-    accuracies = [one.test_accuracy for one in arms_of(parse(scenario, "benchmark"))[0].rounds if one.test_accuracy]
+    rounds = arms_of(parse(scenario, "benchmark"))[0].rounds
+    accuracies = [one.tested["test_accuracy"] for one in rounds if "test_accuracy" in one.tested]
     return accuracies[-1] if accuracies else 0.0
 
 

@@ -109,7 +109,6 @@ LEARNERS = {"linear probe": linear_probe, "key-value bottleneck": bottleneck}
 
 def measure(full: bool) -> list[Row]:
     """Return accuracies and forgetting of both learners."""
-    torch.set_num_threads(1)
     epochs, seeds = (2000, range(10)) if full else (EPOCHS, range(5))
     setting = f"MNIST, 5 splits of 2 classes, {epochs} epochs"
     rows: list[Row] = []

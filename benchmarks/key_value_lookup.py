@@ -26,7 +26,6 @@ _TURNS = 15
 
 def measure(full: bool) -> list[Row]:
     """Return the ratios of every size; the long version takes more turns."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for batch, codebooks, pairs, width, active in _SIZES:
         heads, keys = tensors(batch, codebooks, pairs, width)

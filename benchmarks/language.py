@@ -35,7 +35,6 @@ _PROMPT = "The capital of France is a city in which"
 
 def measure(full: bool) -> list[Row]:
     """Return the rows; the long version attacks five batches of each size."""
-    torch.set_num_threads(1)
     smollm2()  # a first conversion is no loading
     rows = [loading(), *writing()]
     news = registry.get("dataset", "lee-news")
@@ -102,7 +101,7 @@ def reading(model: nn.Module, dataset: Dataset, size: int, must: str, trials: in
         found: Reconstruction = attack(observation, seeding.generator(trial, "attack"))
         seconds.append(time.process_time() - begin)
         scored = score_sentences(found, batch, dataset.tokenizer).sentences
-        exact.append(sum(own.exact for own in scored) / size)
+        exact.append(sum(own.values["exact"] for own in scored) / size)
     setting = f"135M, {size} x {dataset.spec.shape[0]} tokens"
     return [
         measured("DAGER, the attack alone", setting, seconds, "s", must),

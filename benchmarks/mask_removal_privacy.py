@@ -92,8 +92,8 @@ def attacked(own: World, client: int, received: Tensors) -> dict[str, float]:
     try:
         guess = attack(seen, seeding.generator(0, "dager"))
         scores = score_sentences(guess, batch, tokenizer).sentences
-        exact = sum(score.exact for score in scores) / len(scores)
-        right = sum(score.token_accuracy for score in scores) / len(scores)
+        exact = sum(score.values["exact"] for score in scores) / len(scores)
+        right = sum(score.values["token_accuracy"] for score in scores) / len(scores)
     except NotApplicable:
         pass
     seconds = time.perf_counter() - begin

@@ -49,7 +49,7 @@ def measure(full: bool) -> Sequence[Row]:
     for samples in SAMPLES:
         runs = [trained(samples, seed) for seed in seeds]
         early = [run[_EARLY // _STEPS - 1].training_loss for run in runs]
-        errors = [100.0 * (1.0 - (run[-1].test_accuracy or 0.0)) for run in runs]
+        errors = [100.0 * (1.0 - (run[-1].tested.get("test_accuracy") or 0.0)) for run in runs]
         setting = f"{samples} samples, dropout 0.5, digits"
         rows.append(measured("training loss, steps 101 to 200", setting, early, "nats", ""))
         rows.append(measured("test error after 600 steps", setting, errors, "%", ""))

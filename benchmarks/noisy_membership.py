@@ -132,7 +132,6 @@ def _separated(inside: Tensor, outside: Tensor, seed: int) -> tuple[float, float
 
 def measure(full: bool) -> Sequence[Row]:
     """Return the rows over five seeds, or over twenty."""
-    torch.set_num_threads(1)
     rows: list[Row] = []
     for name in TRAININGS:
         for row in _rows(name, range(20 if full else 5)):

@@ -98,11 +98,11 @@ def _shaken(record: dict[str, Any], source: random.Random) -> dict[str, Any]:
     again = json.loads(json.dumps(record))
     for arm in again["arms"]:
         for entry in arm["rounds"]:
-            entry["test_accuracy"] = source.random()
+            entry["tested"] = {"test_accuracy": source.random()}
         for attack in arm["attacks"]:
             for victim in attack["victims"]:
                 for item in victim["scores"]:
-                    item["ssim"], item["psnr"] = source.random(), 40 * source.random()
+                    item["values"] |= {"psnr": 40 * source.random(), "ssim": source.random()}
     return again
 
 

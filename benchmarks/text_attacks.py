@@ -24,24 +24,22 @@ from dataclasses import replace  # noqa: E402
 from functools import lru_cache  # noqa: E402
 from typing import Any, NamedTuple  # noqa: E402
 
-import numpy as np  # noqa: E402
 import torch  # noqa: E402
 
-from benchmarks._rows import Row, main  # noqa: E402
+from benchmarks._rows import Row, main, with_interval  # noqa: E402
 from benchmarks._small_language_model import trained  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
 from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.core.losses import IGNORED  # noqa: E402
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Tensors, Truth, WireEntry  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
-from fedsim.metrics.text import rouge_n, score_sentences, score_words  # noqa: E402
+from fedsim.metrics.text import score_sentences, score_words  # noqa: E402
 from fedsim.scenario import parse  # noqa: E402
 from fedsim.scenario.world import World, shared  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates")
-_RESAMPLES = 2000
 _RIGHT = "tokens right"
 _FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
@@ -117,14 +115,16 @@ def compared(
             guesses = [attacked(name, condition, observation) for observation, _, _ in seen]
             print(f"{name}, {setting}: {(time.perf_counter() - begin) / victims:.1f} s a victim", file=sys.stderr)
             figures = [scores(guess, truth, world) for guess, (_, truth, world) in zip(guesses, seen, strict=True)]
-            rows += [row(f"{name}: {figure}", setting, [own[figure] for own in figures]) for figure in _FIGURES]
+            rows += [
+                with_interval(f"{name}: {figure}", setting, [own[figure] for own in figures], "") for figure in _FIGURES
+            ]
             right[name, condition.name] = [own[_RIGHT] for own in figures]
             if name in SEARCHES and condition.name == "plain":
                 others = zip([*guesses[1:], guesses[0]], seen, strict=True)
                 control = [scores(guess, truth, world)[_RIGHT] for guess, (_, truth, world) in others]
-                rows.append(row(f"{name} on another's gradient: {_RIGHT}", setting, control))
+                rows.append(with_interval(f"{name} on another's gradient: {_RIGHT}", setting, control, ""))
         if condition.name == "plain" and LONG not in attacks:
-            rows.append(row(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen]))
+            rows.append(with_interval(f"chance: {_RIGHT}", setting, [chance(truth) for _, truth, _ in seen], ""))
     return [*rows, *_differences(weights, right, size)]
 
 
@@ -136,7 +136,7 @@ def _differences(weights: str, right: Mapping[tuple[str, str], Sequence[float]],
         if condition.endswith("estimated"):
             gains = [own - other for own, other in zip(values, ignored, strict=True)]
             setting = f"{weights}, {condition} minus ignored, batch {size}"
-            rows.append(row(f"{name}: {_RIGHT}", setting, gains))
+            rows.append(with_interval(f"{name}: {_RIGHT}", setting, gains, ""))
     return rows
 
 
@@ -194,31 +194,16 @@ def scores(found: Reconstruction | None, truth: Truth, world: World) -> dict[str
     assert world.data.dataset.tokenizer is not None
     batch = truth.private[0]
     sentences = score_sentences(found, batch, world.data.dataset.tokenizer).sentences
-    pairs = [(own.guess.split(), own.text.split()) for own in sentences]
     words = score_words(found, batch, world.data.dataset.tokenizer)
     return {
-        "tokens right": _mean([own.token_accuracy for own in sentences]),
-        "ROUGE-1": _mean([rouge_n(*pair, 1) for pair in pairs]),
-        "ROUGE-2": _mean([rouge_n(*pair, 2) for pair in pairs]),
-        "ROUGE-L": _mean([own.rouge_l for own in sentences]),
-        "exact sentences": _mean([float(own.exact) for own in sentences]),
+        "tokens right": _mean([own.values["token_accuracy"] for own in sentences]),
+        "ROUGE-1": _mean([own.values["rouge_1"] for own in sentences]),
+        "ROUGE-2": _mean([own.values["rouge_2"] for own in sentences]),
+        "ROUGE-L": _mean([own.values["rouge_l"] for own in sentences]),
+        "exact sentences": _mean([float(own.values["exact"]) for own in sentences]),
         "words found": words["words found"],
         "found words right": words["found words that are right"],
     }
-
-
-def row(name: str, setting: str, values: list[float]) -> Row:
-    """Return the mean over victims with its interval, which stands where other benchmarks have least and greatest."""
-    low, high = interval(values)
-    return Row(name, setting, _mean(values), "", low, _mean(values), high, len(values), "reported", True)
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    """Return the 95 % interval of the mean by bootstrap over victims."""
-    source = np.random.default_rng(0)
-    means = source.choice(values, (_RESAMPLES, len(values))).mean(1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return float(low), float(high)
 
 
 def _mean(values: list[float]) -> float:

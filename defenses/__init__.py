@@ -1,1 +1,1 @@
-"""Defenses: one file each."""
+"""Defenses, one a file, in folders by their place in a client's step."""

@@ -18,7 +18,7 @@ process.prepare()
 from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.experiment.sweep import COLUMNS, planned
+from fedsim.experiment.sweep import columns, planned
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
 from fedsim.experiment.sweep.executors.worker import Silent
@@ -55,7 +55,7 @@ class Run:
         return page if page.exists() else reports.build(self.path)
 
     def rows(self) -> list[dict[str, Any]]:
-        """Return one row for every attacked example; `fedsim.experiment.sweep.COLUMNS` says what a column means."""
+        """Return one row for every attacked example; `fedsim.experiment.sweep.columns` says what a column means."""
         return rows_in(self.path)
 
     def table(self) -> Any:
@@ -218,4 +218,4 @@ def _command(function: str, scenario: Source, overrides: Sequence[str]) -> str:
 def _framed(rows: list[dict[str, Any]]) -> Any:
     if importlib.util.find_spec("pandas") is None:
         return rows
-    return importlib.import_module("pandas").DataFrame(rows, columns=None if rows else list(COLUMNS))
+    return importlib.import_module("pandas").DataFrame(rows, columns=None if rows else list(columns()))

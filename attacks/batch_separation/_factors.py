@@ -1,7 +1,7 @@
-"""A batch's first weight gradient as a product, and what follows once its column space has a sparse basis.
+"""A batch's first weight gradient as a product, and its solution from a sparse basis of its column space.
 
-G = D X with columns of D for the examples' output gradients and rows of X for their inputs: a singular value
-decomposition gives G = U R with U = D Q for an unknown square Q. Who finds the columns of D in the space of U has X,
+In G = D X the columns of D are the examples' output gradients and the rows of X their inputs. A singular value
+decomposition gives G = U R with U = D Q for an unknown square Q. The columns of D, found in the space of U, give X,
 then scales, masks and labels.
 """
 
@@ -23,12 +23,12 @@ _UNITS_PER_EXAMPLE = 4
 
 
 class Factors(NamedTuple):
-    """What is left of G as basis @ right, up to rows of zeros.
+    """The rest of G as basis @ right, without its rows of zeros.
 
     Attributes:
         basis: shape (live rows, R), orthonormal columns.
         right: shape (R, columns).
-        live: True for rows that are neither zero nor subtracted to zero, shape (h,).
+        live: True for rows of the rest that are not zero, shape (h,).
         left: share of a row's norm that was not subtracted, shape (live rows,).
     """
 
@@ -39,12 +39,12 @@ class Factors(NamedTuple):
 
 
 def factorised(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int]) -> Factors:
-    """Decompose what is left of a gradient.
+    """Decompose the rest of a gradient.
 
     Args:
         gradient: G, shape (h, columns).
-        rest: the same less what was found, or G itself.
-        rank: R, from the singular values in descending order.
+        rest: G less the examples that were found, or G itself.
+        rank: returns R, from the singular values in descending order.
     """
     norms = gradient.norm(dim=1)
     live = rest.norm(dim=1) > ZERO * norms
@@ -61,7 +61,7 @@ def hopeless(rank: int, units: int, size: int) -> str | None:
 
 
 def too_few_units(rank: int, units: int) -> str | None:
-    """Return why zeros of so many units cannot separate `rank` examples, or None."""
+    """Return why zeros of this number of units cannot separate `rank` examples, or None."""
     if units < _UNITS_PER_EXAMPLE * rank:
         return f"gave up: {units} units cannot tell {rank} examples apart, at least {_UNITS_PER_EXAMPLE * rank} could"
     return None
@@ -80,9 +80,9 @@ def separated(
     Args:
         observation: what the attack got.
         first: the first linear layer.
-        factors: of its gradient.
+        factors: factors of its gradient.
         found: R independent vectors q whose U q are columns of D.
-        iterations: what the search counted.
+        iterations: iterations that the search took.
         facts: figures of the search.
     """
     residual = (_residual(factors, found), "relative residual of the first gradient, zeros enforced")

@@ -1,4 +1,4 @@
-"""What the exact attacks on whole batches share: the first layer's gradient as a matrix, and their answers."""
+"""Shared by exact attacks on whole batches: the first layer's gradient as a matrix, and their reconstructions."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from fedsim.core.types import Observation, Reconstruction
 
 @dataclass(frozen=True)
 class FirstLayer:
-    """A first linear layer z = W x + b, in float64. A bias is one more column, for an input that is always 1.
+    """A first linear layer z = W x + b, in float64. A bias is one more column, whose input is always 1.
 
     Attributes:
-        layer: where it is.
+        layer: the layer and where it sees each pixel.
         gradient: dL/d[W | b], shape (h, columns).
         weight: [W | b], shape (h, columns).
         has_bias: whether the last column is the bias.
-        behind: the linear layer that comes next, if it is shared.
+        behind: the next linear layer, if its gradient is shared.
     """
 
     layer: PixelLayer
@@ -59,12 +59,12 @@ def batch_refusal(observation: Observation) -> str | None:
     if first is None:
         return "no linear layer sees the flattened input"
     if not first.has_bias and first.behind is None:
-        return f"layer '{first.layer.name}' has no bias and no linear layer behind it that would show the scale"
+        return f"layer '{first.layer.name}' has no bias, and no linear layer behind it shows the scale"
     return one_gradient_only(observation)
 
 
 def row_space_behind(observation: Observation, behind: Behind, most: int) -> Tensor:
-    """Return orthonormal rows (R, h), R at most `most`, that span what the next layer saw."""
+    """Return orthonormal rows (R, h), R at most `most`, that span the inputs of the next layer."""
     gradient = observation.update.tensors[f"{behind.name}.weight"].double()
     _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     return right[: spectrum(singular, most=most).rank]
@@ -75,18 +75,18 @@ def scaled(
 ) -> tuple[Tensor, Tensor]:
     """Give inputs (k, columns) that are known up to a factor their scale and sign.
 
-    From the bias, whose input is 1; without one, from the next layer's row space.
+    They come from the bias, whose input is 1; without one, from the next layer's row space.
 
     Args:
-        observation: for the pixel range, where the activation leaves the scale open.
+        observation: gives the pixel range, used where the activation leaves the scale open.
         first: the layer that saw the inputs.
         rows: inputs up to factors.
         kept: 1 for units that are surely kept, shape (k, h).
-        row_space: of the next layer's inputs; needed without a bias.
+        row_space: row space of the next layer's inputs; needed without a bias.
 
     Returns:
-        The inputs (k, pixels), and how far what they cause lies outside the row space, in [0, 1]; shape (k,), 0 where
-        there is none.
+        The inputs (k, pixels), and how far the next layer's inputs for them are outside the row space, in [0, 1],
+        shape (k,); 0 without a row space.
     """
     if first.has_bias:
         rows = rows / rows[:, -1:]
@@ -111,15 +111,15 @@ def whole_batch(
     notes: tuple[str, ...],
     facts: Mapping[str, float],
 ) -> Reconstruction:
-    """Return every example that left a trace (k, *shape), with masks and labels layer by layer.
+    """Return the found examples (k, *shape) with masks and labels, solved layer by layer.
 
     Args:
         observation: with an exact gradient.
         examples: in any order.
-        residual: of the attack's own equations and its name, the objective where the gradient cannot be compared.
-        rounds: how many were needed.
-        notes: about the search.
-        facts: about the search.
+        residual: of the attack's own equations, with its name; the objective where gradients cannot be compared.
+        rounds: number of rounds that were needed.
+        notes: notes about the search.
+        facts: figures of the search.
     """
     inner = peeled(observation, examples)
     labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
@@ -137,7 +137,7 @@ def whole_batch(
         stopped="all examples separated" if objective < MATCHES else "separated, but the gradient is not matched",
         notes=(
             *notes,
-            f"{len(examples)} examples left a trace, {silent} did not",
+            f"{len(examples)} examples show in the gradient, {silent} do not",
             meaning,
             *doubts(observation),
         ),
@@ -158,7 +158,7 @@ def part_of_batch(
 ) -> Reconstruction:
     """Return the examples (k, *shape) that were found of `size`, and no masks.
 
-    The objective is the share of the first gradient, by norm, that no combination of the found examples explains.
+    The objective is the share of the first gradient, by norm, outside the span of the found examples.
     """
     labels = labels_or_zeros(observation, size)[: len(examples)]
     rest = _unexplained(first, examples)

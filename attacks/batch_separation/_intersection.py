@@ -1,7 +1,7 @@
-"""Points of one span whose image under a layer lies in another span: Levenberg-Marquardt from many starts at once.
+"""Points of one span whose image under a layer lies in another span, by Levenberg-Marquardt from many starts.
 
 The inputs of a linear layer lie in the row space of its weight gradient, and so do those of the next layer. A point
-x = y E of the first space is an input of the batch when act(W x) lies in the second: h equations, few unknowns, and
+x = y E of the first space is an input of the batch if act(W x) lies in the second: h equations for few unknowns, with
 isolated solutions unless the activation is scale-free.
 """
 
@@ -25,7 +25,7 @@ _SILENT = 1e-12
 
 @dataclass(frozen=True)
 class Span:
-    """Inputs x = offset + y directions that are possible, y (r,); offset (columns,), directions (r, columns)."""
+    """Possible inputs x = offset + y directions, y (r,); offset (columns,), directions (r, columns)."""
 
     offset: Tensor
     directions: Tensor
@@ -48,14 +48,14 @@ def spanned(rows: Tensor, *, has_bias: bool) -> Span:
 
 @dataclass(frozen=True)
 class Intersection:
-    """Where act(offset + y directions) * kept meets a row space; y (r,), all float64.
+    """The problem: find y (r,) for which act(offset + y directions) * kept lies in a row space; all float64.
 
     Attributes:
         offset: outputs of the first layer at y = 0, shape (h,).
         directions: change of these outputs along every unknown, shape (r, h).
-        inputs: what the next layer sees of outputs (N, h) of the first one, unit by unit; differentiable.
-        frame: orthonormal rows that span what the next layer saw, shape (R, h).
-        kept: 1 for units to compare, 0 for dropped ones, shape (h,).
+        inputs: the next layer's inputs for outputs (N, h) of the first one, unit by unit; differentiable.
+        frame: orthonormal rows that span the next layer's inputs, shape (R, h).
+        kept: 1 for units that are compared, 0 for dropped ones, shape (h,).
     """
 
     offset: Tensor
@@ -87,14 +87,14 @@ class Intersection:
 
     def _outside(self, unit: Tensor) -> Tensor:
         is_silent = ~unit.any(1, keepdim=True)
-        return torch.where(is_silent, unit.shape[1] ** -0.5, self._project(unit))  # silence explains nothing
+        return torch.where(is_silent, unit.shape[1] ** -0.5, self._project(unit))  # an all-zero input explains nothing
 
     def _project(self, vectors: Tensor) -> Tensor:
         return vectors - (vectors @ self.frame.T) @ self.frame
 
 
 def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
-    """Say whether what lies between two layers of this width works on every unit by itself."""
+    """Say whether the functions between two layers of this width work on each unit separately."""
     outputs = torch.randn((2, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     mixed = outputs.clone()
     mixed[:, ::2] = mixed[:, ::2].flip(0)
@@ -104,13 +104,13 @@ def is_elementwise(inputs: Callable[[Tensor], Tensor], width: int) -> bool:
 
 
 def keeps_factor(inputs: Callable[[Tensor], Tensor], width: int, factor: float) -> bool:
-    """Say whether what lies between two layers of this width passes a factor on: ReLU keeps 2, odd functions -1."""
+    """Say whether the functions between two layers keep a factor on their input: ReLU keeps 2, odd functions -1."""
     outputs = torch.randn((1, width), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     return torch.allclose(inputs(factor * outputs), factor * inputs(outputs), rtol=TWO_WAYS, atol=1e-12)
 
 
 def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """What the next layer sees of outputs (K, h), and its derivative unit by unit, both (K, h)."""
+    """The next layer's inputs for outputs (K, h), and their derivatives unit by unit, both (K, h)."""
     outputs = outputs.detach().requires_grad_()
     with torch.enable_grad():
         seen = inputs(outputs)

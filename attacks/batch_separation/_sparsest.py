@@ -1,8 +1,7 @@
-"""Sparsest vectors of a subspace: find q with U q mostly exact zeros, for U (h, R) with orthonormal columns.
+"""Sparsest vectors of a subspace: find q such that U q has most exact zeros, for U (h, R) with orthonormal columns.
 
-Dictionary learning by many starts of a smoothed l1 descent on the sphere, then reweighted least squares, which turns
-the zeros that the descent leaves near zero into exact ones. Where noise leaves no exact zeros the descent alone has to
-do.
+Dictionary learning by a smoothed l1 descent on the sphere from many starts, then reweighted least squares, which makes
+near zeros exact. Under noise there are no exact zeros, and only the descent is used.
 """
 
 from __future__ import annotations
@@ -44,12 +43,12 @@ def nothing_found(rank: int) -> Sparse:
 
 
 def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generator) -> Sparse:
-    """Add what one round of starts finds, at most R independent vectors in all.
+    """Add the vectors that one round of starts finds, at most R independent ones in all.
 
     Args:
         basis: U without its zero rows, shape (h, R), float64.
         known: result of earlier rounds.
-        starts: random points on the sphere.
+        starts: number of random points on the sphere.
         generator: for the starts.
     """
     height, rank = basis.shape
@@ -71,8 +70,8 @@ def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: tor
 
     Args:
         basis: as in `searched`.
-        noise: size of an entry of the noise, relative to that of the matrix that U spans.
-        starts: random points on the sphere.
+        noise: size of the noise's entries, relative to those of the matrix that U spans.
+        starts: number of random points on the sphere.
         generator: for the starts.
     """
     rank = basis.shape[1]
@@ -88,7 +87,7 @@ def entries(basis: Tensor, vectors: Tensor) -> Tensor:
 
 
 def _preconditioned(basis: Tensor) -> tuple[Tensor, Tensor]:
-    """C and the rows (h, R) to search on: short rows are damped as noise, then all are made white by C."""
+    """The whitening matrix C, and the rows (h, R) to search on: short rows are damped as noise, then whitened by C."""
     norms = basis.norm(dim=1, keepdim=True)
     damped = basis / (norms + _NORM_FLOOR * norms.median())
     root = torch.linalg.cholesky(damped.T @ damped / len(damped))
@@ -97,10 +96,10 @@ def _preconditioned(basis: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _starts(preconditioner: Tensor, known: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Random points (count, R) on the sphere; every second one orthogonal to the known vectors, which are not wanted.
+    """Random points (count, R) on the sphere; every second one is orthogonal to the known vectors.
 
-    Sparse columns with independent zeros are nearly orthogonal after whitening, so the complement of those found lies
-    close to those that are missing.
+    Sparse columns with independent zeros are nearly orthogonal after whitening, so the missing ones are close to the
+    complement of the known ones.
     """
     points = torch.randn((count, len(preconditioner)), generator=generator, dtype=torch.float64)
     if len(known):
@@ -110,9 +109,9 @@ def _starts(preconditioner: Tensor, known: Tensor, count: int, generator: torch.
 
 
 def _descended(rows: Tensor, first: Tensor, last_smoothing: float = _LAST_SMOOTHING) -> Tensor:
-    """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, while mu falls.
+    """Riemannian descent of mean sqrt(z^2 + mu^2), z = rows q, from all starts (K, R) at once, with falling mu.
 
-    In float32: mu is far above its rounding.
+    float32 is enough: mu is far above its rounding.
     """
     rows, points = rows.float(), first.float()
     for smoothing in torch.logspace(0, 1, _DESCENT_STEPS, base=last_smoothing / _FIRST_SMOOTHING).tolist():
@@ -131,7 +130,7 @@ def _best(rows: Tensor, candidates: Tensor, limit: int) -> Tensor:
 
 
 def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
-    """Walk through unit vectors and keep those whose |cosine| with all kept ones is below `same`."""
+    """Keep, in order, the unit vectors whose |cosine| with all kept ones is below `same`."""
     kept: list[Tensor] = []
     while len(vectors) and len(kept) < limit:
         kept.append(vectors[0])
@@ -140,9 +139,9 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
 
 
 def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
-    """Reweighted least squares: the smallest eigenvector under weights that grow where an entry is near zero.
+    """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.
 
-    One inverse iteration a step follows the eigenvector; slowly at first, while it is decided which entries are zero.
+    Each step makes one inverse iteration; the weights change slowly at first, until it is clear which entries are zero.
     """
     unit = vectors.shape[1] ** -0.5
     products = (directions[:, :, None] * directions[:, None]).flatten(1)  # (h, R * R)

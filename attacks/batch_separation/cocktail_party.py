@@ -1,20 +1,15 @@
-"""Images of a large batch from a first linear layer, by independent component analysis. Coarse, not exact.
+"""cocktail-party: unmix the images of a large batch from a first linear layer, coarsely (Cocktail Party Attack, CPA).
 
-Cocktail Party Attack, CPA (Kariyappa et al. 2023, arXiv 2209.05578). The weight gradient is G = D X: every row is a
-mixture of the batch's inputs, as every microphone at a party hears all guests. With Y the whitened and centred row
-space (B components, pixels as samples), the images are s_i = w_i Y for unit vectors w_i that maximise
-mean log(cosh(s))^2 - decorrelation * mean over pairs of (exp(T |<w_i, w_j>|) - 1) - weighted total variation of s,
-by Adam steps. It needs no zeros in D: no ReLU and no dropout, with which spear and sparse-dictionary are exact.
-
-The search knows neither scale nor sign. With a bias each image's mixture of G's last column gives both; without one the
-next layer's row space does, as long as no dropout hides entries of it; else the sign and the scale are those that fill
-the pixel range best. Images are cut to the pixel range.
-Dropout with unknown masks changes D only, so the images stay as they are; it takes away sign and scale where there is
-no bias, and the labels of single images. The objective is then that of the unmixing.
-Threat model: honest-but-curious server, one gradient, also with some noise; labels need not be known.
-Fails in part: images that resemble each other stay mixed, some are found twice and others not at all, the more so the
-larger the batch against pixels and units; tiny images (8 x 8) have too few pixels for statistics. The weights of the
-terms are this project's. Not built: recovering the features in front of a deep network's head, and inverting them.
+Idea: every row of the weight gradient G = D X is a mixture of the batch's inputs. Independent component analysis
+    separates them; it needs no zeros in D, so neither ReLU nor dropout. A bias or the next layer gives sign and scale.
+Equation: max over unit vectors w_i of mean log(cosh(w_i Y))^2 - decorrelation * mean over pairs of
+    (exp(T |<w_i, w_j>|) - 1) - weighted total variation of w_i Y, with Y the whitened, centred row space of G.
+Assumes: honest-but-curious server, one gradient of two or more examples, also with some noise; labels not needed.
+Recovers: coarse images, clamped to the pixel range, and labels. Dropout changes D only; it hides the labels of single
+    images and, without a bias, sign and scale.
+Fails: in part: similar images stay mixed, some are found twice and others never, more so in larger batches; images of
+    few pixels. It does not invert features deep in a network.
+Source: Kariyappa et al. 2023, arXiv 2209.05578; the weights of the terms are this project's.
 """
 
 from __future__ import annotations
@@ -40,7 +35,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _LOG_2 = 0.6931471805599453
-_CONSTANT = 1e-10  # of the largest variance: what is left of a direction that is the same at all pixels
+_CONSTANT = 1e-10  # of the largest variance; rounding of a direction that is constant over all pixels stays below
 _HISTORY_POINTS = 400
 
 
@@ -49,12 +44,12 @@ class CocktailPartyConfig(Config):
 
     iterations: int = Field(default=1000, ge=1, description="Adam steps")
     learning_rate: float = Field(
-        default=0.01, gt=0, description="Adam's step, in units of the unmixing vectors' length"
+        default=0.01, gt=0, description="Adam's step, relative to the length of the unmixing vectors"
     )
-    decorrelation: float = Field(default=1.0, ge=0, description="weight of the pairs' correlation")
-    sharpness: float = Field(default=5.0, gt=0, description="T, how much steeper large correlations are punished")
+    decorrelation: float = Field(default=1.0, ge=0, description="weight of the correlation of pairs")
+    sharpness: float = Field(default=5.0, gt=0, description="T: how strongly large correlations are penalised")
     total_variation: float = Field(
-        default=10.0, ge=0, description="weight of the total variation, of images with standard deviation 1"
+        default=10.0, ge=0, description="weight of the total variation of images with standard deviation 1"
     )
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
@@ -63,7 +58,7 @@ class CocktailPartyConfig(Config):
         default=0.5,
         gt=0,
         lt=1,
-        description="least share of the gradient's square that as many directions as images hold",
+        description="least share of the gradient's square in as many directions as images; else it gives up",
     )
 
 
@@ -79,7 +74,7 @@ class _Space(NamedTuple):
     "cocktail-party", summary="coarse images of large batches, by unmixing (CPA)", paper="2209.05578", aliases=("cpa",)
 )
 class CocktailParty(Attack[CocktailPartyConfig]):
-    """Independent components of the first weight gradient's row space."""
+    """Finds independent components of the row space of the first weight gradient."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
@@ -137,7 +132,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
     def _unmixed(
         self, white: Tensor, observation: Observation, layer: PixelLayer, generator: torch.Generator, on_step: OnStep
     ) -> tuple[Tensor, list[float]]:
-        """Adam on the unmixing vectors (R, R), kept at length 1, from random orthogonal ones; and all objectives."""
+        """Optimise unit unmixing vectors (R, R) by Adam, from orthogonal ones; return them and all objectives."""
         count = len(white)
         vectors = torch.linalg.qr(torch.randn((count, count), generator=generator, dtype=white.dtype)).Q
         # Adam, written out: the unmixing is so sensitive that another order of rounding shows in the images.
@@ -217,7 +212,7 @@ def log_cosh(values: Tensor) -> Tensor:
 
 
 def _in_range(observation: Observation, layer: PixelLayer, rows: Tensor, has_bias: bool) -> Tensor:
-    """Give rows (A, pixels), or (A, pixels + 1), sign and scale, and cut them to the pixel range: (A, *shape)."""
+    """Give rows (A, pixels) or (A, pixels + 1) sign and scale; return images (A, *shape) clamped to the pixel range."""
     rows = rows[:, :-1] / rows[:, -1:] if has_bias else _without_bias(observation, layer, rows)
     images = examples_from(rows.nan_to_num(0.0, 0.0, 0.0), layer, observation)
     low, high = (bound.to(images.dtype) for bound in pixel_box(observation))
@@ -244,7 +239,7 @@ def _largest(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tenso
 
 
 def _labels(observation: Observation, images: Tensor) -> Tensor:
-    """One label an image: read layer by layer where nothing is dropped, if they agree with those that are granted."""
+    """One label per image: granted or inferred ones, in the order read layer by layer where nothing is dropped."""
     known = labels_or_zeros(observation, len(images))
     read = None if observation.sites else peeled(observation, images).labels
     if read is None or (observation.labels is not None and not torch.equal(read.sort().values, known.sort().values)):
@@ -253,7 +248,7 @@ def _labels(observation: Observation, images: Tensor) -> Tensor:
 
 
 def _residual(observation: Observation, layer: PixelLayer, images: Tensor) -> float:
-    """Share of the first gradient outside the span of the images, which cutting to the pixel range moves."""
+    """Share of the first gradient outside the span of the images; clamping to the pixel range raises it."""
     gradient = observation.update.tensors[f"{layer.name}.weight"].double()
     rows = torch.empty(len(images), gradient.shape[1], dtype=torch.float64)
     rows[:, layer.pixels[0].argsort()] = images.double().flatten(1)

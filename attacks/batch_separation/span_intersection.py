@@ -1,20 +1,15 @@
-"""Exact batches from a dense network without dropout: inputs lie in one span, what they cause in another.
+"""span-intersection: solve a batch exactly from a dense network without dropout, by the spans of two layers.
 
-The rows of dW_1 span the inputs x_i of the first layer, those of dW_2 the inputs a_i = act(W_1 x_i + b_1) of the
-second. So the batch consists of the points x of the first span with act(W_1 x + b_1) in the second span: h equations
-for as many unknowns as there are examples, whose solutions are isolated unless the activation is scale-free. They are
-found by Levenberg-Marquardt steps on r(x) = (I - U U^T) a / |a| from many starts at once. With a bias the last
-coordinate of the first span is 1; without one the activation has to fix scale and sign, as GELU does.
-
-The principle is that of TIGER (Kalikman et al. 2026, arXiv 2606.18312), which follows the token spans of transformers;
-here for dense layers, where every solution is one example. A partial answer consists of exact examples too: each
-satisfies hundreds of equations, and mixtures of examples do not.
-
-Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known. Dropout behind
-the second layer does no harm; its masks and the labels follow layer by layer once the whole batch is found.
-Fails with dropout between the first two layers, whose masks bend the second span (sparse-dictionary is for that), for
-scale-free or odd activations without a bias, for layers not at least twice as wide as the batch, and for models that
-mix units between the two layers. Noise moves the solutions: the residual that is accepted grows with it.
+Idea: rows of dW_1 span the inputs x of the first layer, rows of dW_2 those of the second. The examples are the points
+    that satisfy both: h equations for as many unknowns as examples, with isolated solutions.
+Equation: act(W_1 x + b_1) in span(rows of dW_2) for x in span(rows of dW_1), by Levenberg-Marquardt on
+    r(x) = (I - U U^T) a / |a|, a = act(W_1 x + b_1), from many starts at once.
+Assumes: honest-but-curious server, one exact gradient; labels and batch size need not be known. Without a bias the
+    activation must fix scale and sign, as GELU does. Dropout behind the second layer does no harm.
+Recovers: exact examples, in part or all; of a whole batch also masks and labels, layer by layer.
+Fails: dropout between the two layers (use sparse-dictionary); scale-free or odd activations without a bias; layers less
+    than twice as wide as the batch; models that mix units between the layers. Noise moves the solutions.
+Source: the principle of TIGER, Kalikman et al. 2026, arXiv 2606.18312, applied to dense layers.
 """
 
 from __future__ import annotations
@@ -39,17 +34,17 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _UNITS_PER_EXAMPLE = 2
-_ONE_SOLUTION = 1e-2  # relative distance of two solutions that are one
+_ONE_SOLUTION = 1e-2  # relative distance below which two solutions count as the same
 _ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 
 
 class SpanIntersectionConfig(Config):
     """Settings of the search."""
 
-    starts: int = Field(default=128, ge=1, description="random starts a round")
+    starts: int = Field(default=128, ge=1, description="random restarts in each round")
     rounds: int = Field(default=12, ge=1, description="most rounds before giving up")
     accepted: float = Field(
-        default=3e-5, gt=0, lt=1, description="largest residual of a solution, where the gradient is exact"
+        default=3e-5, gt=0, lt=1, description="largest residual of a solution when the gradient is exact"
     )
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
@@ -68,13 +63,13 @@ class _Found(NamedTuple):
     "span-intersection", summary="exact batches without dropout, from the spans of two layers", related="2606.18312"
 )
 class SpanIntersection(Attack[SpanIntersectionConfig]):
-    """Points of the first layer's row space that the second layer's row space confirms."""
+    """Finds points of the first layer's row space whose images lie in that of the second layer."""
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, single examples, dropout in between, and activations that fix nothing."""
+        """Refuse several steps, single examples, dropout in between, and activations that leave scale or sign open."""
         if observation.batch_size == 1:
             return "a single example needs no search; closed-form-linear solves it"
         first = first_layer(observation)
@@ -85,7 +80,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Add starts in rounds until every example is found."""
+        """Run rounds of restarts until every example is found."""
         first = first_layer(observation)
         assert first is not None
         assert first.behind is not None
@@ -111,7 +106,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
     def _round(
         self, span: Span, problem: Intersection, read: Spectrum, found: _Found, generator: torch.Generator
     ) -> _Found:
-        """Add what one round of starts finds, each solution once."""
+        """Add the solutions of one round of restarts, each once."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
         points, residuals = solved(problem, span.starts(self.config.starts, generator))
         good = residuals < accepted

@@ -1,26 +1,14 @@
-"""Exact batches from a first linear layer: zeros of dropout or ReLU tell the examples apart.
+"""sparse-dictionary: separate a batch exactly, by zeros that dropout or ReLU leave in a first linear layer (SPEAR++).
 
-The weight gradient is a sum of outer products, G = D X with columns of D for the examples' output gradients and rows of
-X for their inputs. The gradient alone shows two subspaces, not the factors; but D has many exact zeros, one for every
-unit that was dropped or inactive, and X follows from the sparsest basis of the column space. SPEAR (Dimitrov et al.
-2024, arXiv 2403.03945) draws that basis at random from ReLU zeros; SPEAR++ (Bakarsky et al. 2025, arXiv 2510.24200)
-finds it by dictionary learning. Dropout behind any activation supplies the same zeros: it makes batches separable
-instead of hiding them. Scale and sign come from the bias or, without one, from the next layer's row space; the masks of
-all layers and the labels follow layer by layer.
-
-An incomplete basis q_1 ... q_k of R gives the columns U q_i and their masks m_i, but x_i = b_i V with b_i q_j = [i = j]
-is open by R - k numbers each. They are found like a batch without masks (TIGER, arXiv 2606.18312): m_i * act(W x_i) has
-to lie in the row space of the next weight gradient. What is then known exactly is subtracted, and the search goes on
-with the smaller rank: one atom that stands out is enough to begin. Examples that stay unknown are missing; those
-that are returned satisfy hundreds of equations to 3e-5.
-
-Threat model: honest-but-curious server, one gradient; labels and batch size need not be known. Without the dropout
-rates the images are as exact, but only the masks of the first layer would be, so none are returned.
-Noise, quantisation and pruning leave no clean rank: then the singular values are cut at their widest gap, no zero is
-required, and the images are as blurred as the noise; those whose hidden units the next layer contradicts are missing.
-Fails without zeros (GELU without dropout; span-intersection is for that), with too few of them for the batch (p = 0.1
-beyond about 24 for 512 units), and in strong noise; it then says so and returns nothing. With ReLU, sparse mixtures
-may pass for examples: the objective tells.
+Idea: the columns of D have an exact zero for every dropped or inactive unit, so the sparsest basis of G's column space
+    is D, found by dictionary learning. Dropout supplies zeros: it makes batches separable instead of hiding them.
+Equation: G = D X, with D (units, B) the output gradients and X (B, pixels) the inputs; D from the basis, then X.
+Assumes: honest-but-curious server, one gradient; labels and batch size need not be known. Scale and sign come from the
+    bias, or without one from the next layer. If only some columns are found, the next layer completes them.
+Recovers: exact images, and for a whole batch the masks of all layers and the labels; masks need known dropout rates.
+Fails: no zeros (GELU without dropout: use span-intersection), too few for the batch, strong noise.
+    Weaker noise blurs the images. With ReLU a sparse mixture may pass for an example: the objective shows it.
+Source: SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, after SPEAR, arXiv 2403.03945; completion: arXiv 2606.18312.
 """
 
 from __future__ import annotations
@@ -53,17 +41,17 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
-_COMPLETIONS = (2, 16)  # starts an example; more when the first ones fail
+_COMPLETIONS = (2, 16)  # restarts per example; more when the first ones fail
 _COMPLETED = 3e-5
 _CONTRADICTED = 0.1
 _COMPARED_IN_NOISE = 0.25
 
 
 class SparseDictionaryConfig(Config):
-    """Settings of the search. A round of 1,024 starts takes about half a second on one core for 512 units."""
+    """Settings of the search. A round of 1,024 restarts takes about half a second on one core for 512 units."""
 
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
-    starts: int = Field(default=1024, ge=1, description="random starts a round")
+    starts: int = Field(default=1024, ge=1, description="random restarts in each round")
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
@@ -72,7 +60,7 @@ class SparseDictionaryConfig(Config):
 class _Atoms(NamedTuple):
     deltas: Tensor  # (k, h), columns of D with exact zeros
     rows: Tensor  # (k, columns), rows of X, so that D X is the gradient
-    sizes: Tensor  # (k, h), entries of D in units of the norms of the rows of U, times what is left of them
+    sizes: Tensor  # (k, h), entries of D relative to the norms of the rows of U, times their share that is left
 
 
 @final
@@ -83,7 +71,7 @@ class _Atoms(NamedTuple):
     aliases=("spear++",),
 )
 class SparseDictionary(Attack[SparseDictionaryConfig]):
-    """Sparsest basis of the column space of the first weight gradient."""
+    """Finds the sparsest basis of the column space of the first weight gradient."""
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
@@ -111,7 +99,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
     def _separated(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
     ) -> _Atoms:
-        """Find all atoms, or complete and subtract those that were found, and go on with the rest."""
+        """Find all atoms; if some are missing, complete and subtract those that were found, and search the rest."""
         found: list[_Atoms] = []
         rest = first.gradient
         missing = rank
@@ -132,7 +120,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _rounds(self, factors: Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
-        """Add starts until the basis is complete or a round adds nothing to what was found."""
+        """Run rounds of restarts until the basis is complete or a round adds nothing."""
         rank = len(factors.right)
         found = nothing_found(rank)
         for _ in range(self.config.rounds):
@@ -153,11 +141,11 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         watch: _Watch,
         facts: dict[str, float],
     ) -> Reconstruction:
-        """Take the sparsest directions as they are, and keep the examples that the next layer does not contradict."""
+        """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
         factors = factorised(first.gradient, first.gradient, lambda _singular: read.rank)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
         if first.behind is None:
-            return no_guess(observation, "gave up: noise, and no layer behind to confirm anything", facts=facts)
+            return no_guess(observation, "gave up: noise, and no layer behind to confirm the examples", facts=facts)
         if len(vectors) < read.rank:
             return no_guess(observation, "gave up: noise hides the examples", facts=facts)
         rows = torch.linalg.lstsq(vectors.T, factors.right).solution
@@ -216,7 +204,7 @@ def _completed(
     rank: int,
     generator: torch.Generator,
 ) -> _Atoms | None:
-    """Find the rows of X that an incomplete basis leaves open, one example after the other; None when none is found."""
+    """Find the rows of X that an incomplete basis leaves open, example by example; None when none is found."""
     behind, width = first.behind, len(first.weight)
     if behind is None or not len(vectors) or not is_elementwise(behind.inputs, width):
         return None
@@ -244,7 +232,7 @@ def _completed_row(
     rows: Tensor,
     generator: torch.Generator,
 ) -> Tensor | None:
-    """Return the combination of rows (r, columns), the first one with factor 1, that the next layer saw; or None."""
+    """Return the combination of rows (r, columns), the first with factor 1, that the next layer confirms; or None."""
     if int(kept.sum()) < len(row_space) + 2 * len(rows):
         return None
     span = spanned(rows, has_bias=first.has_bias)
@@ -268,7 +256,7 @@ def _answered(
     rounds: int,
     facts: dict[str, float],
 ) -> Reconstruction:
-    """Give the rows their scale, and go through the layers behind if they are complete."""
+    """Give the rows their scale; if all are found, also solve for the masks and labels of the layers behind."""
     found = len(atoms.rows)
     facts = {**facts, "examples found": float(found)}
     if not found:

@@ -1,20 +1,15 @@
-"""Exact batches from a first linear layer, by drawing: B - 1 rows whose zeros agree give away one example.
+"""spear: separate a batch exactly from a first linear layer, by random draws of rows whose zeros agree (SPEAR).
 
-SPEAR (Dimitrov et al. 2024, arXiv 2403.03945). The weight gradient is G = D X with rank B; with a basis U of its column
-space every column of D is U q for some q. Draw B - 1 rows of U: if they are zero in the same column of D, q is their
-null vector. Zeros of ReLU or of dropout make that likely enough; U q then has far more zeros than the B - 1 drawn. The
-vectors with most zeros, as long as they are independent, give X, which the bias gradient scales (without a bias, the
-next layer's row space). Check for ReLU: no gradient where the pre-activation is negative, and, without dropout, one
-wherever it is positive; vectors are exchanged while that raises the agreement.
-
-With a share q of zeros a column, z = (q - q^B) / (1 - q^B) of the live rows (not zero in all columns) are zero in it,
-so about H_B / z^(B-1) draws are needed (H_B harmonic number). A mixture of two columns has (q^2 - q^B) / (1 - q^B), and
-a vector counts whose share lies above a threshold between the two. q is measured on noise inputs; the attack gives up
-before it starts when the expected number exceeds `draws`.
-Dropout, with masks unknown, only adds zeros; the check is one-sided then, for it also zeroes units that are active.
-Threat model: honest-but-curious server, one exact gradient; labels and batch size need not be known.
-Fails for batches beyond about 16, as draws double with each example; without zeros (GELU without dropout); under noise,
-which leaves none. sparse-dictionary needs no luck and reaches further.
+Idea: G = D X has rank B. If B - 1 drawn rows of a basis U of its column space are zero in the same column of D, their
+    null vector q gives that column; zeros of ReLU or dropout make that likely. U q then has far more zeros than drawn.
+Equation: D_i = U q_i; about H_B / z^(B-1) draws with z = (s - s^B) / (1 - s^B), s the share of zeros in a column.
+Assumes: honest-but-curious server, one exact gradient; labels and batch size need not be known. Scale and sign come
+    from the bias, or without one from the next layer.
+Recovers: exact images, then masks and labels layer by layer. The signs of the pre-activations check the choice of
+    vectors for ReLU, in one direction only under dropout.
+Fails: batches beyond about 16, since draws double with each example; no zeros (GELU without dropout); noise. It gives
+    up at once when more than `draws` are expected. sparse-dictionary reaches further.
+Source: Dimitrov et al. 2024, arXiv 2403.03945.
 """
 
 from __future__ import annotations
@@ -44,28 +39,28 @@ from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step,
 
 _DRAWS_AT_ONCE = 1024
 _PROBES = 64
-_ASSUMED_RATE = 0.25  # where rates are not known: an underestimate costs draws, an overestimate examples
+_ASSUMED_RATE = 0.25  # where rates are not known; too low costs draws, too high costs examples
 _CANDIDATES_PER_EXAMPLE = 4
-_ZERO_OF_DOUBLE, _ZERO_OF_SINGLE = 1e-9, 1e-4  # of the null vector of few rows, which enlarges rounding errors
-_ONE_DIRECTION = 1.0 - 1e-6  # cosine of two estimates of one column, which differ by the null vector's rounding
+_ZERO_OF_DOUBLE, _ZERO_OF_SINGLE = 1e-9, 1e-4  # relative; the null vector of few rows enlarges rounding errors
+_ONE_DIRECTION = 1.0 - 1e-6  # cosine of two estimates of one column; they differ by rounding of the null vector
 _AGREES = 1.0 - 1e-9
 
 
 class SpearConfig(Config):
     """Settings of the draws. On one core, 100,000 draws for 16 examples and 512 units take about 4 seconds."""
 
-    draws: int = Field(default=200_000, ge=1, description="most draws, and most that may be expected before starting")
+    draws: int = Field(default=200_000, ge=1, description="most draws; it gives up at once if more are expected")
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
 
 
 class _Gates(NamedTuple):
-    """When the first layer's units pass no gradient, seen on noise inputs."""
+    """When units of the first layer pass no gradient, measured on noise inputs."""
 
     zero_share: float
-    by_sign: bool  # never when the pre-activation is negative
-    sign_only: bool  # and always when it is positive
+    by_sign: bool  # no gradient when the pre-activation is negative
+    sign_only: bool  # and always one when it is positive
 
 
 Score = Callable[[Sparse], float]
@@ -74,7 +69,7 @@ Score = Callable[[Sparse], float]
 @final
 @attack("spear", summary="exact batches from zeros of ReLU or dropout, by random draws (SPEAR)", paper="2403.03945")
 class Spear(Attack[SpearConfig]):
-    """Null vectors of drawn rows, those with most zeros kept."""
+    """Draws rows and keeps the null vectors with most zeros."""
 
     effort: ClassVar[Effort] = "search"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
@@ -153,27 +148,27 @@ class Spear(Attack[SpearConfig]):
 
 
 def live_zero_share(zero_share: float, rank: int, columns: int = 1) -> float:
-    """Return the share of live rows in which so many given columns of `rank` are zero at once.
+    """Return the share of live rows in which `columns` given columns out of `rank` are all zero.
 
     Args:
         zero_share: q, share of zeros in a column, independent between columns.
         rank: B.
-        columns: a mixture of two columns is zero where both are.
+        columns: number of columns; a mixture of two is zero where both are.
     """
     dead = zero_share**rank
     return (zero_share**columns - dead) / (1.0 - dead) if dead < 1.0 else 0.0
 
 
 def least_zero_share(zero_share: float, rank: int) -> float:
-    """Return tau, between the share of zeros of a mixture of two columns and, three times as far, that of one column.
+    """Return tau, a quarter of the way from the zero share of a mixture of two columns to that of one column.
 
-    A column of few units may have far fewer zeros than is likely; a mixture that passes is found out later.
+    A column of few units may have far fewer zeros than expected; a mixture that passes is rejected later.
     """
     return (live_zero_share(zero_share, rank) + 3 * live_zero_share(zero_share, rank, 2)) / 4
 
 
 def expected_draws(zero_share: float, rank: int) -> float:
-    """Return about how many draws find all B columns: H_B / z^(B-1), infinite when no row is zero in a column."""
+    """Return the expected number of draws for all B columns, H_B / z^(B-1); infinite when no row has a zero."""
     share = live_zero_share(zero_share, rank)
     if rank == 1:
         return 1.0
@@ -198,7 +193,7 @@ def null_vectors(basis: Tensor, draws: int, zero: float, least: float, generator
 
 
 def _merged(basis: Tensor, found: Sparse, drawn: Tensor, zero: float, least: float) -> Sparse:
-    """Add what is new up to sign, sharpened. Most zeros first, so that a column comes before mixtures close to it."""
+    """Add new vectors (up to sign), sharpened; most zeros first, so that a column precedes mixtures close to it."""
     directions, strict = F.normalize(basis, dim=1), min(zero, ZERO)
     waiting, kept = _by_zeros(directions, torch.cat([found.vectors, drawn]), zero).vectors, found.vectors[:0]
     while len(waiting) and len(kept) < _CANDIDATES_PER_EXAMPLE * basis.shape[1]:
@@ -240,7 +235,7 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
 
 
 def _score(observation: Observation, first: FirstLayer, factors: Factors, gates: _Gates) -> Score:
-    """Agreement of a basis with the sign of the pre-activations it leads to, in [0, 1]; 1 where signs tell nothing."""
+    """Score of a basis in [0, 1]: how far zeros and signs of its pre-activations agree; 1 where signs show nothing."""
     weight = first.weight[factors.live]
 
     def score(found: Sparse) -> float:
@@ -257,7 +252,7 @@ def _score(observation: Observation, first: FirstLayer, factors: Factors, gates:
 
 
 def _exchanged(score: Score, found: Sparse, order: Tensor) -> tuple[Sparse, float]:
-    """Put spare vectors in the place of chosen ones as long as that raises the score."""
+    """Replace chosen vectors by spare ones as long as that raises the score."""
     chosen = order.tolist()
     best = score(_picked(found, chosen))
     for spare in sorted(set(range(len(found.vectors))) - set(chosen)):

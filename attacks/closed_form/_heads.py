@@ -1,4 +1,4 @@
-"""Where a recursion starts: what the last layer's gradient says about its input and about the logits' gradient."""
+"""The start of a recursion: the input of the last layer and the gradient of the logits, from the layer's gradient."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _FITS = 1e-3
 
 
 def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list[tuple[Tensor, Tensor]]:
-    """Pairs of k = dL/dz and input of the last layer. With a bias k is its gradient; without one, see `head_scales`."""
+    """Pairs of k = dL/dz and input of the last layer. With a bias k is the bias gradient; else see `head_scales`."""
     weight = gradients[f"{layer.name}.weight"]
     k = gradients.get(f"{layer.name}.bias")
     if k is not None and bool(k.any()):
@@ -33,14 +33,14 @@ def heads_of(observation: Observation, layer: Layer, gradients: Tensors) -> list
 
 
 def _possible_labels(observation: Observation, weight: Tensor) -> list[int]:
-    """Without a bias the rows of two classes are opposite, and both labels are possible."""
+    """The granted or inferred label; both of two classes, since without a bias their rows are opposite."""
     if observation.labels is not None:
         return observation.labels.tolist()
     return [0, 1] if len(weight) == 2 else label_of_one(weight, None).tolist()  # noqa: PLR2004 - two classes
 
 
 def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, label: int) -> list[float]:
-    """Return the lengths c of k = c u that explain a last weight gradient u r^T, best first, never empty.
+    """Return the lengths c of k = c u that explain a last weight gradient u r^T, best first, at least one.
 
     The input is r / c, so softmax(W r / c + b) - onehot(y) = c u. For two classes without a bias this is R-GAP's
     equation -mu / (1 + exp(mu)) = <W, dW> of the margin mu, with up to two roots; more classes tell them apart.
@@ -56,7 +56,7 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
     others = [index for index in range(len(weight)) if index != label]
 
     def outcome(odds: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Lengths c for assumed log odds of the label (N,), the scores (N, K) they lead to, and these scores' odds."""
+        """Lengths c (N,) for assumed log odds of the label (N,), with the scores (N, K) and log odds that follow."""
         lengths = odds.neg().sigmoid() / left[label].abs()
         scores = step / lengths[:, None] + offset
         return lengths, scores, scores[:, label] - scores[:, others].logsumexp(1)
@@ -75,7 +75,7 @@ def head_scales(weight: Tensor, bias: Tensor | None, left: Tensor, row: Tensor, 
 
 
 def _roots(function: Callable[[Tensor], Tensor], low: float, high: float, zooms: int) -> list[float]:
-    """Roots between two points, and points where the function almost touches zero: two roots may lie in one cell."""
+    """Roots between two points, also near minima of |function|, since two roots may lie in one cell of the grid."""
     grid = torch.linspace(low, high, _CELLS + 1, dtype=torch.float64)
     values = function(grid)
     changes = (values[:-1].sign() != values[1:].sign()).nonzero().flatten()

@@ -1,7 +1,7 @@
-"""How a vision transformer cuts an image: its patch projection and the learned position embedding added behind it.
+"""The patch projection of a vision transformer, and the learned position embedding that is added to its output.
 
 Both are recognised by what they do. A patch projection sees every pixel, patch by patch. A parameter P is the
-position embedding when, for an example of our own, dL/dW = (dL/dP)^T (patches) holds up to rounding.
+position embedding if, for a trial example, dL/dW = (dL/dP)^T (patches) holds up to rounding.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from attacks.core.tolerances import EXACT
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Observation
 
-_PREDICTS = 1e-4  # relative; rounding of single precision in a gradient of all places is below
+_PREDICTS = 1e-4  # relative; rounding of single precision stays below, for a gradient over all tokens
 _SMALL = 0.02
-_MOST_PLACES = 8  # a few tokens beside the patches
+_MOST_PLACES = 8  # tokens in front of the patches, such as a class token
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Patches:
     """A patch projection.
 
     Attributes:
-        name: its module.
+        name: name of its module.
         width: features of a token.
         pixels: index into the flattened example of every entry of every patch, shape (N, entries), in the order of
             the projection's flattened weight.
@@ -42,7 +42,7 @@ class Patches:
         return example.flatten()[self.pixels]
 
     def joined(self, patches: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """Return the example (1, *shape): the mean of all entries that stand for a pixel, 0 where none does."""
+        """Return the example (1, *shape): each pixel is the mean of its entries, 0 where it has none."""
         total = torch.zeros(shape, dtype=patches.dtype).flatten()
         count = total.scatter_add(0, self.pixels.flatten(), torch.ones_like(patches).flatten())
         total = total.scatter_add(0, self.pixels.flatten(), patches.flatten())
@@ -54,7 +54,7 @@ class Positions:
     """A learned position embedding.
 
     Attributes:
-        name: its parameter.
+        name: name of its parameter.
         first: row of the first patch; the other rows belong to class tokens and the like.
     """
 
@@ -72,7 +72,7 @@ def patch_projection(observation: Observation) -> Patches | None:
 def position_embedding(observation: Observation) -> Positions | None:
     """Return the parameter that is added to the projected patches, or None.
 
-    One that explains an exact observed gradient needs no trial: no other parameter does.
+    If a parameter explains an exact observed gradient, no trial is needed: no other parameter can explain it.
     """
     patches = patch_projection(observation)
     return None if patches is None else _explaining(observation, patches) or _by_trial(observation, patches)
@@ -95,9 +95,9 @@ def _explaining(observation: Observation, patches: Patches) -> Positions | None:
 
 
 def _by_trial(observation: Observation, patches: Patches) -> Positions | None:
-    """Compare gradients of an example of our own.
+    """Compare gradients of a trial example.
 
-    With small random values in place of weights that are all zero: a head that starts at zero passes no gradient on.
+    Weights that are all zero get small random values: a head of zeros passes no gradient on.
     """
     generator = torch.Generator().manual_seed(0)
     model = observation.model
@@ -130,7 +130,7 @@ def rows_of(tensor: Tensor, patches: Patches, first: int) -> Tensor:
 
 
 def _places(tensor: Tensor, patches: Patches) -> range:
-    """Possible rows of the first patch in a tensor of tokens: none when it has another shape."""
+    """Possible rows of the first patch in a tensor of tokens; none when the tensor has another shape."""
     if tensor.ndim < 2 or tensor.shape[-1] != patches.width:  # noqa: PLR2004 - rows and columns
         return range(0)
     return range(max(0, tensor.numel() // patches.width - len(patches.pixels) + 1))

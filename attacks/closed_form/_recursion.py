@@ -1,8 +1,8 @@
 """From the head of a chain back to its input, one layer at a time, for one example.
 
-The head gives k_L = dL/dz_L and the input of the last layer. Behind every layer l then z_l = act^-1(x_l) and
-k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) are known, and linear equations give the layer's input. Zeros of a
-recovered input behind a dropout are the units that were dropped.
+The head gives k_L = dL/dz_L and the input of the last layer. From these, for every layer l, z_l = act^-1(x_l) and
+k_l = (W_{l+1}^T k_{l+1}) * m_l / (1 - p) * act'(z_l) follow, and linear equations give the layer's input. Zeros of a
+recovered input behind a dropout are the dropped units.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
 
-# A layer that sees the dropped entries solves for them; rounding errors of float32 stay below.
+# Relative size of a dropped entry in a solved input; rounding errors of float32 stay below.
 _DROPPED = 1e-6
 _SETTLED = 1e-6
 _TWINS = 1e-9
@@ -34,12 +34,12 @@ class RecursionConfig(Config):
     """Settings of the recursion."""
 
     rank_tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest do not count"
+        default=1e-6, gt=0, lt=1, description="equations weaker than this share of the strongest are left out"
     )
     largest_system: int = Field(
         default=4096,
         ge=1,
-        description="most unknowns of a convolution; a walk's time grows with their cube, 3,000 take a minute",
+        description="most unknowns of a convolution; time grows with their cube, 3,000 take about a minute",
     )
 
 
@@ -59,7 +59,7 @@ class Solution:
         values: the input, as the layer saw it, shape (n,), float64.
         rank: number of independent equations behind it, at most n.
         residual: relative residual of the equations.
-        equations: equations that hold for it, None when it is complete.
+        equations: the equations that hold for it, None when it is fully known.
     """
 
     values: Tensor
@@ -75,7 +75,7 @@ class Outputs:
     Attributes:
         values: z, where the activation and the dropout behind show it.
         slopes: derivative of the next layer's input with respect to z; 0 where z is not shown.
-        behind: the next layer's input.
+        behind: the solution for the next layer's input.
         is_complete: whether that input is fully known.
     """
 
@@ -85,7 +85,7 @@ class Outputs:
     is_complete: bool
 
 
-# Of a convolution: layer, its weight gradient, k, what is known of its outputs, and what a guess puts into it.
+# Solves a convolution from: the layer, its weight gradient, k, its known outputs, and its input for a guess.
 Solve = Callable[[Layer, Tensor, Tensor, Outputs, Tensor], Solution]
 
 
@@ -96,14 +96,14 @@ class Recursion:
     Attributes:
         inputs: the example, shape (1, *shape), in the model's precision.
         labels: shape (1,).
-        masks: one a site.
-        objective: what `meaning` says.
+        masks: one per site.
+        objective: its value; `meaning` says what it measures.
         ranks: (layer, independent equations, unknowns) of every layer, the last one first.
-        residual: the largest of all layers.
+        residual: the largest residual of all layers.
         heads: number of heads that the gradient of the last layer allows.
-        twins: number of heads that explain the whole gradient as well as this one. Without biases two classes leave
-            images that differ by a factor, or by their sign and label; the pixel range decides.
-        objectives: of all walks, in their order.
+        twins: number of heads that explain the whole gradient equally well. Without biases two classes allow images
+            that differ by a factor, or by their sign and label; the pixel range decides.
+        objectives: objectives of all walks, in order.
     """
 
     inputs: Tensor
@@ -119,12 +119,12 @@ class Recursion:
 
     @property
     def history(self) -> tuple[tuple[int, float], ...]:
-        """(number of the walk from 1, its objective)."""
+        """Pairs of a walk's number, from 1, and its objective."""
         return tuple(enumerate(self.objectives, start=1))
 
     @property
     def number(self) -> int:
-        """Number of this walk, from 1."""
+        """The number of this walk, from 1."""
         return self.objectives.index(self.objective) + 1
 
     @property
@@ -145,15 +145,15 @@ class Recursion:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a reader of the record should know."""
+        """Notes for the record."""
         residual = f"largest residual of a layer's equations {self.residual:.1e}"
         if self.twins == 1:
             return residual, self.meaning
-        return residual, f"{self.twins} images fit the gradient, this one the pixel range best", self.meaning
+        return residual, f"{self.twins} images fit the gradient, this one fits the pixel range best", self.meaning
 
     @property
     def matches(self) -> bool:
-        """Whether the gradient is explained."""
+        """Whether the guess explains the gradient."""
         return self.objective < MATCHES
 
     def reconstruction(self, stopped: str) -> Reconstruction:
@@ -210,10 +210,10 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
     """Walk back from every head that the last layer's gradient allows; return the walk that explains most.
 
     Args:
-        observation: one that `refusal` lets through.
+        observation: one for which `refusal` returns None.
         solve: least squares for one convolution.
-        walks: most walks a head; each starts from what the one before found, the first from a grey image.
-        on_step: called once a walk.
+        walks: most walks per head; each starts from the image of the one before, the first from a grey image.
+        on_step: called once per walk.
     """
     layers = chain_of(observation)
     factor = observation.learning_rate if observation.update.kind == "delta" else 1.0
@@ -229,7 +229,7 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
             walk, keeps = _walk(observation, layers, gradients, solve, k, features, centres)
             done.append(walk)
             head_of.append(number)
-            best = min(done, key=lambda one: one.objective)  # of steps; in the end twins are told apart
+            best = min(done, key=lambda one: one.objective)  # for the progress; twins are told apart at the end
             on_step(Step(number, count, walks, walk.objective, best.objective, best.inputs))
             image = walk.inputs.double().flatten()
             if walk.short is None or (image - guess).norm() < _SETTLED * image.norm():
@@ -243,13 +243,13 @@ def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep
 
 
 def _outside(observation: Observation, image: Tensor) -> float:
-    """How far an image leaves the pixel range; 0 inside."""
+    """Distance of an image from the pixel range; 0 inside."""
     low, high = (bound.to(image.dtype) for bound in pixel_box(observation))
     return float((image - image.clamp(low, high)).norm())
 
 
 def _inputs(layers: tuple[Layer, ...], guess: Tensor, keeps: list[Tensor]) -> list[Tensor]:
-    """What every layer sees (n,) when the first one's example is `guess`."""
+    """The input (n,) of every layer when the example is `guess`."""
     seen: list[Tensor] = []
     values = guess
     for layer, kept in zip(layers, keeps, strict=True):
@@ -268,7 +268,7 @@ def _walk(
     features: Tensor,
     centres: list[Tensor],
 ) -> tuple[Recursion, list[Tensor]]:
-    """One walk, and what it says each layer's dropout kept; `centres` are the layers' inputs for a guess."""
+    """One walk, and the entries that each layer's dropout kept; `centres` are the layers' inputs for a guess."""
     label = observation.labels if observation.labels is not None else k.argmin().view(1)
     head = gradients[f"{layers[-1].name}.weight"]
     residual = float((torch.outer(k, features) - head).norm() / head.norm())
@@ -296,7 +296,7 @@ def _walk(
 
 
 def _solved(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
-    """A linear layer's gradient alone gives its input; a convolution needs all equations there are."""
+    """Solve for a layer's input: a linear layer from its gradient alone, a convolution from all equations."""
     if not bool(k.any()):
         return Solution(torch.zeros(layer.unknowns, dtype=torch.float64), 0, 1.0)
     if isinstance(layer.module, nn.Conv2d):
@@ -319,7 +319,7 @@ def _kept(layer: Layer, gradients: Tensors, values: Tensor) -> Tensor:
 
 
 def _reduced(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """True for mask entries with any live activation."""
+    """True for mask entries with any activation that is not zero."""
     for dimension, (own, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
         alive = alive.any(dimension, keepdim=True) if wanted < own else alive
     return alive

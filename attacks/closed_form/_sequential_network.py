@@ -1,7 +1,7 @@
 """Networks that are a chain: linear and convolutional layers with one elementwise activation behind each, and dropout.
 
-Recognised by what they do: calling the innermost modules one after another must give what the model gives. For one
-example each layer then yields linear equations for its own input: z = W x from what came out, dW = k (x) x from its
+They are recognised by what they do: calling the innermost modules one after another must give the model's output. For
+one example each layer then has linear equations for its input: z = W x from its output, and dW = k (x) x from its
 gradient, with k = dL/dz.
 """
 
@@ -24,17 +24,17 @@ from fedsim.core.types import DropoutSite, Observation
 _RESHAPES = (nn.Flatten, nn.Unflatten, nn.Identity)
 _ROWS_AT_ONCE = 256
 _LARGEST_LOGIT = 1.0 - 1e-15
-_SURELY_ZERO = 1e-6  # of the largest output: outputs are solved for, and rounding errors of float32 stay below
+_SURELY_ZERO = 1e-6  # of the largest output; rounding errors of solved outputs in float32 stay below
 
 
 @dataclass(frozen=True)
 class Activation:
-    """An elementwise function that grows.
+    """An increasing elementwise function.
 
     Attributes:
-        inverse: the pre-activation of an output; where the slope is 0 any one that fits.
+        inverse: the pre-activation of an output; any one that fits where the slope is 0.
         slope: the derivative, as a function of the output.
-        is_invertible: False for ReLU, whose zeros do not show what went in.
+        is_invertible: False for ReLU, whose zeros do not show their input.
     """
 
     function: Callable[[Tensor], Tensor]
@@ -48,9 +48,9 @@ class Drop:
     """Dropout in front of a layer.
 
     Attributes:
-        index: into the observation's sites.
+        index: index into the observation's sites.
         rate: probability p.
-        activation: shape of what it drops, batch first.
+        activation: shape of the activation that it drops, batch first.
         mask: shape of its mask.
     """
 
@@ -62,13 +62,13 @@ class Drop:
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear or convolutional layer, and what stands around it.
+    """A linear or convolutional layer, with the dropout in front of it and the activation behind it.
 
     Attributes:
-        name: its module.
+        name: name of its module.
         shape: shape of one input.
-        drop: dropout in front of it.
-        activation: behind it.
+        drop: the dropout in front of it, or None.
+        activation: the activation behind it.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Layer:
 
     @property
     def bias(self) -> Tensor | None:
-        """The bias in float64, one a row or channel, or None."""
+        """The bias in float64, one entry per row or channel, or None."""
         return None if self.module.bias is None else self.module.bias.detach().double()
 
     @property
@@ -146,7 +146,7 @@ def chain_of(observation: Observation) -> tuple[Layer, ...]:
     """Return the layers in the order of their calls.
 
     Raises:
-        NotApplicable: with the reason why the model is no such chain, or what of its update is missing.
+        NotApplicable: with the reason why the model is no such chain, or which part of its update is missing.
     """
     calls = _calls(observation)
     layers = _layers(observation, calls)
@@ -158,7 +158,7 @@ def chain_of(observation: Observation) -> tuple[Layer, ...]:
 
 
 def _calls(observation: Observation) -> list[_Call]:
-    """Innermost modules in call order, checked to be all that happens."""
+    """Innermost modules in call order; raises unless they are all that the model computes."""
     model = copy.deepcopy(observation.model).double().eval()
     calls: list[_Call] = []
 
@@ -178,7 +178,9 @@ def _calls(observation: Observation) -> list[_Call]:
         for call in seen:
             _refuse_strangers(call)
             if example.numel() != math.prod(call.inputs):
-                raise NotApplicable(f"more than the layer before it feeds '{call.name}': the model is no chain")
+                raise NotApplicable(
+                    f"'{call.name}' gets more than the output of the layer before it: the model is no chain"
+                )
             example = call.module(example.reshape(call.inputs))
     if example.shape != expected.shape or not torch.equal(example, expected):
         raise NotApplicable("the model is no chain: calling its layers one after another gives another output")
@@ -191,11 +193,13 @@ def _refuse_strangers(call: _Call) -> None:
     if not known and _activation(module) is None:
         raise NotApplicable(f"'{call.name}' ({type(module).__name__}) is no layer that can be solved for its input")
     if type(module) is nn.Linear and len(call.inputs) != 2:  # noqa: PLR2004 - one vector an example
-        raise NotApplicable(f"'{call.name}' sees several vectors an example")
+        raise NotApplicable(f"'{call.name}' sees several vectors per example")
     if isinstance(module, nn.Conv2d) and (
         module.groups != 1 or module.padding_mode != "zeros" or isinstance(module.padding, str)
     ):
-        raise NotApplicable(f"'{call.name}' is a convolution with groups, or with padding by name or not by zeros")
+        raise NotApplicable(
+            f"'{call.name}' is a convolution with groups, with padding given by name, or with padding that is not zeros"
+        )
 
 
 def _layers(observation: Observation, calls: list[_Call]) -> tuple[Layer, ...]:
@@ -211,7 +215,7 @@ def _layers(observation: Observation, calls: list[_Call]) -> tuple[Layer, ...]:
             drop = None
         elif isinstance(call.module, nn.modules.dropout._DropoutNd) and sites and sites[0][1].name == call.name:
             if drop is not None:
-                raise NotApplicable(f"'{call.name}' drops out what was already dropped out")
+                raise NotApplicable(f"'{call.name}' drops out activations that were already dropped out")
             index, site = sites.pop(0)
             drop = _drop(index, site, call)
         elif activation is not None:
@@ -219,7 +223,7 @@ def _layers(observation: Observation, calls: list[_Call]) -> tuple[Layer, ...]:
                 raise NotApplicable(f"the activation '{call.name}' does not follow a layer directly")
             layers[-1] = Layer(layers[-1].name, layers[-1].module, layers[-1].shape, layers[-1].drop, activation)
     if sites or drop is not None:
-        raise NotApplicable("the model drops out where no layer of the chain follows")
+        raise NotApplicable("the model has dropout behind its last layer")
     return tuple(layers)
 
 
@@ -235,7 +239,7 @@ def _refuse_hidden(observation: Observation, call: _Call, layers: list[Layer]) -
 
 
 def _activation(module: nn.Module) -> Activation | None:
-    """Return the activation that a module computes, or None. An identity is no activation but a reshape."""
+    """Return the activation that a module computes, or None. An identity counts as a reshape, not as an activation."""
     if type(module) is nn.LeakyReLU and module.negative_slope > 0:
         return _leaky(module.negative_slope)
     return _BY_TYPE.get(type(module))

@@ -1,21 +1,14 @@
-"""Closed form for one image and a vision transformer whose embedded tokens enter the attention directly.
+"""april: solve for one image of a vision transformer whose attention sees the embedded tokens directly (APRIL).
 
-APRIL (Lu et al. 2022, arXiv 2112.14087): tokens z = E x + b + pos (n tokens, d features) that nothing but the
-projections to queries, keys and values sees have the gradient A = dL/dz = dL/dpos = dQ Wq + dK Wk + dV Wv. With
-dWq = dQ^T z and so on, A^T z = Wq^T dWq + Wk^T dWk + Wv^T dWv: least squares gives z, and with E the patches.
-The projections are found by what they do: all linear layers that see the tokens, separate, packed into one, or inside
-nn.MultiheadAttention, for which the equation holds on an example of our own. closed-form-vit needs less, as it reads
-the gradient of E too; this attack works where that is hidden.
-
-Dropout behind the positions: dL/dpos is exactly zero where it dropped, so its mask is read off, but there A itself is
-unknown. The equation then is bilinear in z on the mask and A off it, and the rate p cancels. Alternating least squares,
-first from A = 0 off the mask, then from random numbers there, finds the solution where tokens have about twice as many
-features as there are tokens, and gets stuck otherwise. The residual tells: above its tolerance the image, cut to the
-pixel range, is declared a start for gradient matching, not a solution.
-Threat model: honest-but-curious server, one exact gradient of one image, labels given or inferred.
-Fails, with the reason, for a residual connection around the attention or a normalisation in front of it, which almost
-every transformer in use has; for more tokens than features; for fewer features than entries of a patch; and where A has
-no full rank, for example behind one class token with few heads in a single block.
+Idea: tokens that only the projections to queries, keys and values see have the gradient A = dL/dpos. With the gradients
+    of the projections this gives linear equations for the tokens, and the embedding E turns tokens into patches.
+Equation: A^T z = Wq^T dWq + Wk^T dWk + Wv^T dWv, with tokens z = E x + b + pos (n tokens, d features).
+Assumes: honest-but-curious server, one exact gradient of one image; labels granted or inferred. The gradient of E may
+    be hidden, which closed-form-vit needs. Dropout behind the positions makes the equation bilinear.
+Recovers: the exact image, the label, and the mask behind the positions, from zeros of A.
+Fails: a residual connection around or a normalisation in front of the attention; more tokens than features; fewer
+    features than entries of a patch; a rank-deficient A. With dropout it needs about twice as many features as tokens.
+Source: Lu et al. 2022, arXiv 2112.14087.
 """
 
 from __future__ import annotations
@@ -43,14 +36,14 @@ _RIDGE = 1e-10
 
 
 class AprilConfig(Config):
-    """Settings. All but the tolerance are for tokens that are dropped out."""
+    """Settings of APRIL. All but `rank_tolerance` are used only where tokens are dropped out."""
 
-    sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares a start")
+    sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
     starts: int = Field(
-        default=8, ge=1, description="starts of alternating least squares; the first residual below wins"
+        default=8, ge=1, description="restarts of alternating least squares; the first one that solves it wins"
     )
     solved: float = Field(
-        default=1e-6, gt=0, lt=1, description="relative residual below which alternation has solved it"
+        default=1e-6, gt=0, lt=1, description="relative residual below which alternating least squares has solved it"
     )
     rank_tolerance: float = Field(
         default=1e-10, gt=0, lt=1, description="singular values below this share of the largest count as zero"
@@ -79,7 +72,7 @@ class _Solution(NamedTuple):
 @final
 @attack("april", summary="exact image from an attention that sees the embedded patches", paper="2112.14087")
 class April(Attack[AprilConfig]):
-    """Least squares for the tokens, then for the patches."""
+    """Solves for the tokens by least squares, then for the patches."""
 
     effort: ClassVar[Effort] = "algebra"
 
@@ -143,7 +136,7 @@ class April(Attack[AprilConfig]):
         )
 
     def _alternated(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:
-        """The first start whose residual is small enough, else the best one."""
+        """The solution of the first restart whose residual is small enough, else the best one."""
         size = slopes[kept].square().mean().sqrt()
         first = torch.zeros_like(slopes)
         best: _Solution | None = None
@@ -167,7 +160,7 @@ class April(Attack[AprilConfig]):
 
 
 def _embedding(observation: Observation) -> _Embedding:
-    """Find what the equation is about.
+    """Find the tensors and layers of the equation.
 
     Raises:
         NotApplicable: with the reason why there is no such equation, or why it has no unique solution.
@@ -181,7 +174,7 @@ def _embedding(observation: Observation) -> _Embedding:
     generator = torch.Generator().manual_seed(0)
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=torch.float64)
     model = copy.deepcopy(observation.model).double().train()
-    with torch.no_grad(), without_dropout():  # most models are refused here, before anything that takes time
+    with torch.no_grad(), without_dropout():  # most models are refused here, before the slow checks
         _positions(model, patches, example, _projections(model, example)[0])
     _stir(model)
     with without_dropout():
@@ -205,14 +198,14 @@ def _embedding(observation: Observation) -> _Embedding:
 
 
 def _stir(model: nn.Module) -> None:
-    """Move all weights a little: a layer that starts at zero passes no gradient on, and zeros look like each other."""
+    """Change all weights a little: a layer of zeros passes no gradient on, and tensors of zeros look the same."""
     generator = torch.Generator().manual_seed(0)
     for parameter in model.requires_grad_().parameters():
         parameter.data.add_(0.02 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
 
 
 def _projections(model: nn.Module, example: Tensor) -> tuple[list[_Seen], Tensor]:
-    """Weights that are multiplied with whole sequences of tokens (n, d), with these tokens; and the outputs."""
+    """Weights that are multiplied by whole sequences of tokens (n, d), with these tokens; and the model's outputs."""
     seen: list[_Seen] = []
 
     def note(name: str, module: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]) -> None:

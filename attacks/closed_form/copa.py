@@ -1,21 +1,14 @@
-"""Recursion with constraints of deeper layers: one example of a chain of layers, also with ReLU and strides.
+"""copa: solve one example of a chain of layers from the last to the first, also with ReLU and strides (COPA).
 
-COPA (Chen, Campbell 2021, arXiv 2111.10178) solves layer after layer like R-GAP. But where the input x_l of the next
-layer has fewer equations than unknowns, its estimate is no target: what is known of it are the equations C x_l = d
-themselves. Since x_l = s * (W_l x + b_l) with the slopes s of activation and dropout, they are pulled back to
-(C diag(s) W_l) x = d - C (s * b_l), which holds whatever the missing part of x_l is. With the gradient constraints
-k_l (x) x = dW_l they make one least-squares problem, regularised by leaving out its weakest directions. A fully known
-x_l gives weight constraints W_l x = z_l wherever the activation shows z_l: not at zeros of ReLU. The slopes of a
-half-known x_l are those of its estimate, so the walk is repeated: gaps are then filled with what the image found before
-puts into each layer, which makes it a Newton method for the curved equations. The first walk starts from a grey image.
-
-Dropout: x = m * act(z) / (1 - p). Zeros mark dropped units, whose slopes are 0, so they leave the equations, and k is
-multiplied by m / (1 - p). Masks come out with the image; behind ReLU an inactive unit reads as dropped, which explains
-the gradient as well. The zeros of a half-known input show nothing, so masks in front of such a layer are guesses.
-Threat model: honest-but-curious server, one exact gradient of one example, known dropout rates; labels given or not.
-Fails for GELU, pooling, normalisation and residual connections, which it refuses; under noise, which every layer
-amplifies; for narrow ReLU layers behind each other, where walks jump between patterns of activity; and in part where
-the first layer lacks equations: the image is then one of many that fit.
+Idea: where the next layer's input x_l has fewer equations than unknowns, the equations C x_l = d that it has are pulled
+    back through the slopes s of activation and dropout, x_l = s * (W_l x + b_l). The walk is repeated from its image.
+Equation: (C diag(s) W_l) x = d - C (s * b_l) and k_l (x) x = dW_l, with k_l = dL/dz_l, by regularised least squares.
+Assumes: honest-but-curious server, one exact gradient of one example, known dropout rates; labels granted or not.
+Recovers: image, label and masks. Behind ReLU an inactive unit is read as dropped, which explains the gradient as well.
+    Masks in front of a layer whose input is only partly known are guesses.
+Fails: GELU, pooling, normalisation, residual connections (refused); noise, which every layer amplifies; narrow ReLU
+    layers in a row; in part, a first layer with too few equations, where many images fit.
+Source: Chen, Campbell 2021, arXiv 2111.10178.
 """
 
 from __future__ import annotations
@@ -37,13 +30,15 @@ from fedsim.core.types import Observation, OnStep, Reconstruction
 class CopaConfig(RecursionConfig):
     """Settings of COPA."""
 
-    walks: int = Field(default=5, ge=1, description="most walks back; more than one only where equations are missing")
+    walks: int = Field(
+        default=5, ge=1, description="most walks from each start; more than one only where equations are missing"
+    )
 
 
 @final
 @attack("copa", summary="one example of a chain with ReLU or strides, layer by layer (COPA)", paper="2111.10178")
 class Copa(Attack[CopaConfig]):
-    """Regularised least squares of weight, gradient and pulled-back constraints."""
+    """Solves weight, gradient and pulled-back constraints by regularised least squares."""
 
     effort: ClassVar[Effort] = "search"
 
@@ -52,7 +47,7 @@ class Copa(Attack[CopaConfig]):
         return refusal(observation, self.config.largest_system)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Walk back; layers with too few equations are solved as far as these go, and named."""
+        """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
         found = recursed(observation, self._solve, self.config.walks, on_step)
         return found.reconstruction(_stopped(found))
 
@@ -68,7 +63,7 @@ class Copa(Attack[CopaConfig]):
 
 
 def _stopped(found: Recursion) -> str:
-    """An image is only as unique as the equations of the first layer."""
+    """Say whether the image is unique: whether the first layer has as many equations as unknowns."""
     name, rank, unknowns = found.ranks[-1]
     if rank < unknowns:
         return f"solved in part: '{name}' has {rank} independent equations for {unknowns} unknowns"
@@ -76,7 +71,7 @@ def _stopped(found: Recursion) -> str:
 
 
 def _balanced(rows: Tensor, targets: Tensor) -> Equations:
-    """Divide by the root mean square of the rows' norms: gradients are small, and all kinds shall count alike."""
+    """Divide by the root mean square of the rows' norms, so that all kinds of equations have the same weight."""
     size = (rows.norm() / len(rows) ** 0.5).clamp_min(LEAST) if len(rows) else rows.new_ones(())
     return Equations(rows / size, targets / size)
 
@@ -87,7 +82,7 @@ def _weight_constraints(layer: Layer, outputs: Outputs) -> Equations:
 
 
 def _pulled_back(layer: Layer, outputs: Outputs) -> Equations:
-    """The next layer's equations for x_l, in terms of this layer's input, around the estimate of x_l."""
+    """The next layer's equations for x_l, written for this layer's input and linearised at the estimate of x_l."""
     behind = outputs.behind
     assert behind.equations is not None
     rows, slopes = behind.equations.rows, outputs.slopes

@@ -1,15 +1,14 @@
-"""Closed form for one example: the weight gradient of the first linear layer is an outer product with the input.
+"""closed-form-linear: divide one example's input out of the gradient of the first linear layer.
 
-For z = W x + b the gradients are dW = dz x^T and db = dz, so x = dW^T db / |db|^2 (Geiping et al. 2020, arXiv
-2003.14053, proposition 3.1). Without a bias, dW gives x up to a factor; the factor and its sign follow from the next
-linear layer, whose weight gradient holds m * act(s W u) / (1 - p) up to a factor. Dropout behind the first layer does
-not help: it removes rows of dW, and one row is enough.
-
-Threat model: honest-but-curious server, one gradient of one example, labels given or inferred.
-Fails for several examples (the answer is a mixture), when the first layer sees no raw pixels, and in scale, not in
-shape, when there is no bias and the activation is as scale-free as ReLU. Noise on the gradient costs little: the sums
-over all rows average it. Masks are read off zero columns, so they are returned only when the first weight gradient has
-rank one up to rounding; noise, pruning and quantisation all show there.
+Idea: for one example the weight gradient is an outer product of the input. Without a bias it gives the input up to a
+    factor; the factor and its sign follow from the next layer, whose gradient holds m * act(s W u) / (1 - p).
+Equation: x = dW^T db / |db|^2, since z = W x + b gives dW = dz x^T and db = dz.
+Assumes: honest-but-curious server, one gradient of one example, labels granted or inferred; the first linear layer sees
+    raw pixels. Dropout behind it only removes rows of dW, and one row is enough.
+Recovers: the exact image and the label; masks, from zero columns, where dW has rank one up to rounding.
+Fails: several examples (refused); in scale, not in shape, without a bias and with a scale-free activation such as ReLU.
+    Noise costs little: the sums over all rows average it.
+Source: Geiping et al. 2020, arXiv 2003.14053, proposition 3.1.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class ClosedFormLinearConfig(Config):
         default=0.45,
         gt=0,
         le=1,
-        description="largest share of units compared to find the scale; below 1 - p under noise",
+        description="largest share of units that are compared to find the scale; below 1 - p under noise",
     )
 
 
@@ -58,7 +57,7 @@ class _Found:
 @final
 @attack("closed-form-linear", summary="exact input of a first linear layer, one example", paper="2003.14053")
 class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
-    """Rank-one factor of the first weight gradient, scaled by the bias or by the next layer."""
+    """Takes the rank-one factor of the first weight gradient, and its scale from the bias or the next layer."""
 
     effort: ClassVar[Effort] = "algebra"
 
@@ -108,7 +107,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         return _Found(found, residual, (_residual_note(residual), note), is_scaled)
 
     def _scale(self, observation: Observation, layer: PixelLayer, row: Tensor) -> tuple[float, str, bool]:
-        """Signed factor of a row (pixels,) with root mean square 1, where it comes from, and whether it is certain."""
+        """Signed factor of a row (pixels,) with root mean square 1, a note on its source, and whether it is certain."""
         behind = layer_behind(observation, layer.name)
         if behind is None:
             factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
@@ -125,7 +124,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free", False
 
     def _compared(self, seen: Tensor) -> Tensor:
-        """Return 1 for units that are surely kept: the largest that the next layer saw. Needs no exact zeros."""
+        """Return 1 for units that are surely kept: the largest inputs of the next layer. This needs no exact zeros."""
         count = max(2, round(self.config.compared_share * len(seen)))
         compared = torch.zeros_like(seen)
         compared[seen.abs().topk(min(count, len(seen))).indices] = 1.0
@@ -137,7 +136,7 @@ def _outputs(observation: Observation, layer: PixelLayer, row: Tensor) -> Tensor
 
 
 def _facts(observation: Observation, layer: PixelLayer, residual: float, masks: Masks | None) -> dict[str, float]:
-    """Rank of the first weight gradient; share of hidden units without a trace, where zeros can be trusted."""
+    """Rank of the first weight gradient, and the share of zeros in the masks, where masks were read."""
     facts = {"rank-one residual": residual}
     if residual < EXACT:
         facts["numerical rank"] = 1.0

@@ -1,16 +1,14 @@
-"""Dropout masks of one example, read off the gradient without any search; no image is guessed.
+"""mask-readout: read the dropout masks of one example off zeros of its gradient, without a search and without images.
 
-A dropped unit neither passes anything on nor gets anything back: h_l = m_l * a_l / (1 - p) makes its column zero in
-dL/dW_{l+1} = delta_{l+1} h_l^T, its row zero in the weight gradient of the layer in front, and its entry zero in the
-gradient of a position embedding added there. So a dense network shows all masks, and a vision transformer that of the
-embedding and, in its last block, those of the class token. Which zeros follow which masks is tried out on the model.
-The masks are those that the Dropout Inversion Attack optimises (Scheliga, Maeder, Seeland 2023, arXiv 2208.06163);
-its setting `read_out` fixes those that are found here.
-
-Threat model: honest-but-curious server, one exact gradient of one example; the rates need not be known. Entries that
-cannot be read are returned as 1 - p (1 where the rate is withheld). With ReLU a zero means dropped or inactive.
-Fails for several examples, whose zeros have to coincide; for masks between tokens, which the weight gradients sum up;
-and under noise, pruning and quantisation: where a matrix that ought to have rank one has more, nothing is read.
+Idea: a dropped unit passes nothing on and gets no gradient. So its column is zero in the gradient of the layer behind,
+    its row in the layer in front, its entry in a position embedding added there. Trials on the model show which.
+Equation: h_l = m_l * a_l / (1 - p) makes column j zero in dL/dW_{l+1} = delta_{l+1} h_l^T where (m_l)_j = 0.
+Assumes: honest-but-curious server, one exact gradient of one example; the rates need not be known.
+Recovers: masks; entries that cannot be read are 1 - p (1 where the rate is withheld). No images. With ReLU a
+    zero means dropped or inactive.
+Fails: several examples; masks between tokens, over which weight gradients sum; noise, pruning and quantisation, which
+    show as a rank above one: then nothing is read.
+Source: the masks of the Dropout Inversion Attack, Scheliga, Maeder, Seeland 2023, arXiv 2208.06163.
 """
 
 from __future__ import annotations
@@ -35,7 +33,7 @@ class MaskReadoutConfig(Config):
 @final
 @attack("mask-readout", summary="dropout masks of one example, from zeros of its gradient", related="2208.06163")
 class MaskReadout(Attack[MaskReadoutConfig]):
-    """Masks without images."""
+    """Reads masks, and returns no images."""
 
     effort: ClassVar[Effort] = "algebra"
 
@@ -74,7 +72,7 @@ class MaskReadout(Attack[MaskReadoutConfig]):
 
 
 def _whole(observation: Observation, read: dict[int, Tensor]) -> Masks:
-    """One mask a site, NaN where nothing was read."""
+    """One mask per site, NaN where nothing was read."""
     return tuple(
         read[index] if index in read else torch.full(site.shape, torch.nan)
         for index, site in enumerate(observation.sites)

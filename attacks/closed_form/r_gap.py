@@ -1,18 +1,14 @@
-"""Recursive procedure: one example of a chain of layers, solved from the last layer to the first.
+"""r-gap: solve one example of a chain of invertible layers, from the last layer to the first (R-GAP).
 
-R-GAP (Zhu, Blaschko 2021, arXiv 2010.07733): knowing the output z_l and its gradient k_l, the input of layer l solves
-the linear equations W_l x = z_l (weight constraints) and k_l (x) x = dW_l (gradient constraints); then
-z_{l-1} = act^-1(x) and k_{l-1} = (W_l^T k_l) * act'(z_{l-1}). A linear layer's gradient suffices alone,
-x = dW^T k / |k|^2. The head starts it: with a bias k_L = db; without one the scale of k_L solves
-softmax(W x) - onehot(y) = k_L, for two classes the paper's -mu / (1 + exp(mu)) = <W, dW> with two roots, both tried.
-Where both explain the whole gradient, as in networks of two classes without any bias, the pixel range decides.
-All in float64. Each convolution's number of independent equations is compared with its unknowns.
-
-Dropout: x = m * act(z) / (1 - p). Zeros mark dropped units; they lose their weight constraints and k is multiplied by
-m / (1 - p), so the masks come out with the image. Linear layers lose nothing, convolutions lose rank.
-Threat model: honest-but-curious server, one exact gradient of one example, known dropout rates; labels given or not.
-Fails for activations without inverse (ReLU, GELU), pooling, normalisation and residual connections, which it refuses;
-for convolutions with too few equations, which it reports, without an image; under noise, which every layer amplifies.
+Idea: a layer's output and its gradient give linear equations for the layer's input; the inverse of the activation leads
+    to the layer in front. The head starts it: k_L = db, or without a bias the scale that solves k_L = softmax(W x) -
+    onehot(y); for two classes it has two roots, and the pixel range decides where both explain the gradient.
+Equation: W_l x = z_l and k_l (x) x = dW_l; then z_{l-1} = act^-1(x), k_{l-1} = (W_l^T k_l) * act'(z_{l-1}).
+Assumes: honest-but-curious server, one exact gradient of one example, known dropout rates; labels granted or not.
+Recovers: image, label and masks: zeros mark dropped units, which lose their equations W_l x = z_l (convolutions).
+Fails: activations without inverse, pooling, normalisation, residual connections (refused); convolutions with too few
+    equations (reported, without an image); noise, which every layer amplifies.
+Source: Zhu, Blaschko 2021, arXiv 2010.07733.
 """
 
 from __future__ import annotations
@@ -39,7 +35,7 @@ class RGapConfig(RecursionConfig):
     "r-gap", summary="one example of an invertible chain, layer by layer (R-GAP)", paper="2010.07733", aliases=("rgap",)
 )
 class RGap(Attack[RGapConfig]):
-    """Least squares of weight and gradient constraints."""
+    """Solves weight and gradient constraints by least squares."""
 
     effort: ClassVar[Effort] = "algebra"
 
@@ -64,7 +60,7 @@ class RGap(Attack[RGapConfig]):
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:
         shown = outputs.slopes != 0
         gradient_rows = layer.gradient_rows(k)
-        size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gradients are small; both kinds shall count alike
+        size = gradient_rows.norm() / len(gradient_rows) ** 0.5  # gives both kinds of equations the same weight
         rows = torch.cat([layer.weight_rows()[shown], gradient_rows / size])
         targets = torch.cat([(outputs.values - layer.offset)[shown], gradient.flatten() / size])
         solved = torch.linalg.lstsq(rows, targets[:, None], rcond=self.config.rank_tolerance, driver="gelsd")

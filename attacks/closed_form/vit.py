@@ -1,16 +1,13 @@
-"""Closed form for one image and a vision transformer that adds a learned position embedding to its patches.
+"""closed-form-vit: solve for one image from the gradients of a vision transformer's position embedding and projection.
 
-A token is z_t = E x_t + b + pos_t, so its gradient is dL/dpos_t, whatever comes behind. Hence dL/dE = G^T X with
-G = dL/dpos (N tokens, d features) and X the patches (N, entries): d equations for N unknowns an entry, solved by least
-squares. After APRIL (Lu et al. 2022, arXiv 2112.14087), which reads G in the same place but solves the attention behind
-it and so needs a model without residual connections and normalisation; the projection needs neither.
-
-Dropout right behind the embedding multiplies z_t and with it dL/dpos_t: the equation still holds, the zeros of G show
-the mask, and its rows become more independent, so that more dropout gives a sharper image.
-Threat model: honest-but-curious server, one gradient of one image, labels given or inferred.
-Fails for several images (tokens of all are summed into G), fixed or frozen position embeddings, more patches than
-features, and noise: at 1 % of the gradient's norm only a coarse image is left. A patch that dropout cuts off from the
-class token in every block leaves no trace and comes back grey; the condition number is then infinite.
+Idea: a token is z_t = E x_t + b + pos_t, so dL/dz_t = dL/dpos_t, whatever follows; dL/dE is then linear in the patches.
+Equation: dL/dE = G^T X, G = dL/dpos (N tokens, d features), X the patches (N, entries); solved by least squares.
+Assumes: honest-but-curious server, one gradient of one image, labels granted or inferred; a learned position embedding,
+    at most as many patches as features. Dropout right behind it keeps the equation, and makes it better conditioned.
+Recovers: the exact image, the label, and the mask of the dropout behind the embedding, from zeros of G.
+Fails: several images, whose tokens are summed into G; fixed or frozen position embeddings; noise, which leaves a coarse
+    image at best. A patch that dropout cuts off from the class token in every block comes back grey.
+Source: after Lu et al. 2022, arXiv 2112.14087 (APRIL), which solves the attention instead of the projection.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
-_ZERO = 1e-14  # of the largest singular value: a token without a trace
+_ZERO = 1e-14  # of the largest singular value: a token without a gradient
 
 
 class ClosedFormVitConfig(Config):
@@ -46,7 +43,7 @@ class _Solution(NamedTuple):
 @final
 @attack("closed-form-vit", summary="exact image from the position embedding's gradient, one image", paper="2112.14087")
 class ClosedFormVit(Attack[ClosedFormVitConfig]):
-    """Least squares for the patches."""
+    """Solves for the patches by least squares."""
 
     effort: ClassVar[Effort] = "algebra"
 
@@ -115,7 +112,7 @@ def _unsolvable(observation: Observation, patches: Patches, positions: Positions
     if f"{patches.name}.weight" not in observation.update.tensors:
         return f"the patch projection '{patches.name}' is frozen or hidden: its gradient is not sent"
     if len(patches.pixels) > patches.width:
-        return f"{len(patches.pixels)} patches for {patches.width} features a token: fewer equations than unknowns"
+        return f"{len(patches.pixels)} patches for {patches.width} features per token: fewer equations than unknowns"
     if not bool(rows_of(observation.update.tensors[positions.name], patches, positions.first).any()):
         return f"the gradient of the position embedding '{positions.name}' is zero"
     return None
@@ -132,9 +129,9 @@ def _solve(tokens: Tensor, weight: Tensor) -> _Solution:
 
 
 def _zeros(embedding: Tensor, residual: float) -> tuple[str, dict[str, float]]:
-    """Tell how many entries of the gradient (tokens and features) are zero, if zeros mean anything."""
+    """Count the zeros of the gradient (tokens, features), where they show the mask: a note, and facts."""
     if residual > EXACT:
-        return "the gradient is not exact, so its zeros say nothing about the embedding's mask", {}
+        return "the gradient is not exact, so its zeros do not show the embedding's mask", {}
     share = float((embedding == 0).double().mean())
     count = int((embedding == 0).sum())
     return f"{count} of {embedding.numel()} embedding entries read off as dropped", {"zero share": share}

@@ -1,4 +1,4 @@
-"""What attacks on codebooks share: the gradients of codes, and whether there are any."""
+"""The gradients of codes, and whether there are any, for all attacks on codebooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def why_no_codes(observation: Observation) -> str | None:
 
 
 def code_gradients(observation: Observation) -> dict[str, Tensor]:
-    """Return the gradients of the codes that are shared, by the place of their codebook."""
+    """Return the shared gradients of codes, by the place of their codebook."""
     sent, names = observation.update.tensors, {id(p): name for name, p in observation.model.named_parameters()}
     found = {place: names[id(layer.codes)] for place, layer in codebooks(observation.model).items()}
     return {place: sent[name] for place, name in found.items() if name in sent}

@@ -1,4 +1,4 @@
-"""Encoder outputs from the keys that they are nearest to: P_c^T e = k_c for every codebook c, by least squares."""
+"""Encoder outputs from their nearest keys: P_c^T e = k_c for every codebook c, by least squares."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STARTS = 10
 
 
 def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, ridge: float = 0.0) -> Tensor:
-    """Return the outputs that fit best, those nearest to `origin` where several do, shape (B, m), float64.
+    """Return the outputs that fit best, shape (B, m), float64; where several fit, those nearest to `origin`.
 
     Args:
         projections: P, shape (m, C, d).
         targets: the keys, shape (B, C, d).
-        known: which of them count, boolean, shape (B, C).
-        origin: shape (m,).
+        known: which keys are used, boolean, shape (B, C).
+        origin: an output, shape (m,).
         ridge: variance of a target's error over that of an output around `origin`; 0 for plain least squares.
     """
     matrix, origin = projections.double().permute(1, 2, 0), origin.double()
@@ -33,7 +33,7 @@ def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, 
 
 
 def _fitted(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
-    """Return x of the least ||A x - b||^2 + ridge ||x||^2, by the smaller one of two equal systems."""
+    """Return the x that minimises ||A x - b||^2 + ridge ||x||^2, from the smaller of two equivalent systems."""
     if not ridge:
         return torch.linalg.lstsq(equations, wanted, driver="gelsd").solution
     is_tall = len(equations) > equations.shape[1]
@@ -45,9 +45,9 @@ def _fitted(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 def coarseness(keys: Tensor) -> float:
-    """Return the variance of a head within its cell over the variance of keys (C, J, d), a ridge for `solved`.
+    """Return the variance of a head within its cell over that of the keys (C, J, d): a ridge for `solved`.
 
-    A cell reaches about half way to the nearest other key.
+    A cell is taken to reach half way to the nearest other key.
     """
     gaps = torch.cdist(keys, keys)
     gaps.diagonal(dim1=1, dim2=2).fill_(torch.inf)
@@ -58,19 +58,19 @@ def coarseness(keys: Tensor) -> float:
 def grouped(
     projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Share out the keys that several records read in unknown order, so that each record's equations fit together.
+    """Assign keys that several records read in unknown order, so that each record's equations fit together.
 
-    Least squares and assignment take turns, from several random starts; the smallest residual wins.
+    Alternates least squares and assignment from several random starts; the smallest residual wins.
 
     Args:
         projections: P, shape (m, C, d).
-        candidates: of each codebook the keys of Q records, shape (C, Q, d).
-        valid: which of them exist, boolean, shape (C, Q): at least one a codebook; several records then share one.
-        origin: the output that solutions are nearest to, shape (m,).
+        candidates: for each codebook the keys of Q records, shape (C, Q, d).
+        valid: which candidates exist, boolean, shape (C, Q): at least one per codebook; shared if fewer than Q.
+        origin: solutions are chosen nearest to this output, shape (m,).
         generator: for the starts.
 
     Returns:
-        Which candidate each record takes, shape (Q, C).
+        The index of each record's candidate, shape (Q, C).
     """
     matrix = projections.double().permute(1, 2, 0).flatten(0, 1)
     inverse, constant, keys = torch.linalg.pinv(matrix), matrix @ origin.double(), candidates.double()
@@ -100,7 +100,7 @@ def _random(valid: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _assigned(distances: Tensor, valid: Tensor) -> Tensor:
-    """Return the candidate of each record, from distances (C, Q, Q), shape (Q, C): no two the same if all exist."""
+    """Return each record's candidate (Q, C) from distances (C, Q, Q); all different if all candidates exist."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
     chosen = distances.masked_fill(~valid[:, None], torch.inf).argmin(-1)

@@ -1,14 +1,13 @@
-"""Codes that fired in a batch, read off the rows of a codebook's gradient; the inversion then uses no others.
+"""code-readout: read which codes fired off a codebook's gradient, then search images that use only these codes.
 
-A code e_c that no position chose has dL/de_c = 0 exactly; one that fired gets (1 / k) sum of dL/do. So the rows that
-are not zero are the set of codes behind the update, layer by layer and head by head (codebook features: Tamkin,
-Taufeeque, Goodman 2023, arXiv 2310.17230). The inversion runs on a model in which all other codes are disabled, which
-leaves the truth where it was and takes most wrong guesses away.
-
-Threat model: honest-but-curious server, one gradient. Codes at positions that nobody reads, such as tokens behind the
-last attention, show only if the codebook's own loss moves them. Under noise every row carries something: rows count
-whose length independent noise of the median row's scale would reach once in a codebook. A set that is too small to
-choose k codes from restricts nothing.
+Idea: a code that no position chose has a gradient of exactly zero. With all other codes disabled the true image is
+    still a solution, and most wrong guesses are not.
+Equation: dL/de_c = (1/k) sum of dL/do over the positions that chose code c; exactly 0 where none did.
+Assumes: honest-but-curious server, one gradient in which a codebook is shared. Labels and masks as `inversion` needs.
+Recovers: the set of codes in each codebook, then images and what else the attack `inversion` recovers.
+Fails: many codes in a batch, since the set does not say which position chose which; codes at positions that nothing
+    reads. Under noise only rows that stand out from the median row are read. Too small a set restricts nothing.
+Source: codebook features: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, which describes no attack.
 """
 
 from __future__ import annotations
@@ -40,17 +39,19 @@ class CodeReadoutConfig(Config):
     """Settings of the read-out."""
 
     inversion: str = Field(default="dropout-inversion", description="attack that searches the images")
-    iterations: int = Field(default=2000, ge=0, description="about so many gradients for it; 0 reads codes alone")
+    iterations: int = Field(
+        default=2000, ge=0, description="about how many gradients that attack may take; 0: read codes only"
+    )
 
 
 @final
 @attack(_NAME, summary="codes from rows of a codebook's gradient, then an inversion with them", related="2310.17230")
 class CodeReadout(Attack[CodeReadoutConfig]):
-    """A set of codes for every codebook, and images that use them."""
+    """Reads a set of codes for every codebook, and searches images that use them."""
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations."""
+        """Return this number of iterations."""
         return {"iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -71,14 +72,14 @@ class CodeReadout(Attack[CodeReadoutConfig]):
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             return no_guess(observation, "codes read off", notes=("only codes are read, no image",))
         if self.config.inversion == _NAME:
-            raise NotApplicable("attack 'code-readout': inversion names this attack itself; choose another")
+            raise NotApplicable("attack 'code-readout': 'inversion' names this attack itself; choose another")
         method = registry.get("attack", self.config.inversion)
         settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
 
 
 def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
-    """Return the observation with a copy of its model in which only these codes can fire."""
+    """Return the observation with a copy of its model in which only the fired codes can be chosen."""
     model = copy.deepcopy(observation.model)
     for place, layer in codebooks(model).items():
         rows = fired.get(place)
@@ -89,6 +90,6 @@ def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observ
 
 
 def _listed(rows: Tensor) -> str:
-    """Name codes as group:code, or only say how many where they are too many."""
+    """Name codes as group:code; if there are too many, give only their number."""
     named = [f"{group}:{code}" for group, code in rows.nonzero().tolist()]
     return ", ".join(named) if len(named) <= _MOST_NAMED else f"{len(named)} of {rows.numel()}"

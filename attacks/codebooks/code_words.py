@@ -1,13 +1,13 @@
-"""Code words: which words a batch holds, from the codes of a codebook that fired in it, without a search.
+"""code-words: look up which words a batch may hold, from the codes of a codebook that fired.
 
-Where a codebook stands in front of the first attention, or on its values, the codes of a position depend on its token
-alone: S(t), k codes in every group. The rows of the codebook's gradient that are not zero are the union of all S(t) of
-the batch. So a token can be in the batch only if all of S(t) fired, and it is for certain if a code fired that no other
-such token has. The server may ask the model about every token of the vocabulary before it sees anything. Codes of the
-places are those of arXiv 2310.17230; the lookup is ours, and prior art was not searched for.
-
-Threat model: honest-but-curious server, one gradient in which the codebook's rows are shared. Not the order, not how
-often. Dropout in front of the codebook makes a token's codes random: then no place depends on the token alone.
+Idea: in front of the first attention, or on its values, the codes S(t) of a position depend only on its token t. The
+    server asks the model for S(t) of every token, and keeps the tokens all of whose codes fired.
+Equation: {t : S(t) is a subset of the codes that fired}, these read off rows of the codebook's gradient that are not 0.
+Assumes: honest-but-curious server, one gradient in which the codebook's rows are shared.
+Recovers: a set that holds every token of the batch. A token is certain if a code fired that no other token of the set
+    has. Neither order nor counts.
+Fails: codebooks behind an attention; dropout in front of the codebook; few codes, shared by many tokens; several steps.
+Source: codebook features: arXiv 2310.17230; the lookup is this project's, earlier work was not searched for.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _PROBES = 4
 
 
 class CodeWordsConfig(Config):
-    """No settings."""
+    """The lookup has no settings."""
 
 
 @final
@@ -50,17 +50,17 @@ class CodeWords(Attack[CodeWordsConfig]):
         return why_no_codes(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens all of whose codes fired, in rows of the length of a sentence; not sentences.
+        """Return the tokens all of whose codes fired, in rows as long as a sentence, but not as sentences.
 
         Raises:
-            NotApplicable: at every codebook that is shared, codes depend on more than the token.
+            NotApplicable: at every shared codebook, codes depend on more than the token.
         """
         fired = {place: fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         table = token_codes(observation, generator)
         table = {place: codes for place, codes in table.items() if place in fired}
         if not table:
             raise NotApplicable(
-                "codes depend on more than their token at every codebook that is shared: on tokens before it, or on "
+                "at every codebook that is shared, codes depend on more than their token: on tokens before it, or on "
                 "dropout"
             )
         possible = _possible(table, fired)
@@ -73,7 +73,7 @@ class CodeWords(Attack[CodeWordsConfig]):
             "tokens that alone explain a code": float(_certain(table, possible)),
             **{f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()},
         }
-        notes = ("the order of the tokens is not known: rows are no sentences",)
+        notes = ("the order of the tokens is not known: rows are not sentences",)
         found = {f"codebook.{place}": rows for place, rows in fired.items()}
         none = torch.zeros(len(guess), dtype=torch.long)
         return Reconstruction(guess, none, None, 0.0, 1, 1, ((1, 0.0),), "codes looked up", notes, facts, found=found)
@@ -81,9 +81,9 @@ class CodeWords(Attack[CodeWordsConfig]):
 
 @torch.no_grad()
 def token_codes(observation: Observation, generator: torch.Generator) -> dict[str, Tensor]:
-    """Return the codes of every token (V, groups, k) at each place where they depend on nothing else.
+    """Return the codes of every token (V, groups, k) at each place where they depend on the token only.
 
-    Whether they do is tried on random sentences, with the model's dropout.
+    This is tested on random sentences, with the model's dropout.
     """
     model, vocabulary = copy.deepcopy(observation.model), observation.spec.vocabulary or 0
     alone = [_codes(model.eval(), own[:, None]) for own in torch.arange(vocabulary).split(_AT_ONCE)]
@@ -95,7 +95,7 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
 
 
 def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
-    """Return the codes (B, T, groups, k) at each place that has one position a token."""
+    """Return the codes (B, T, groups, k) at each place that has one position per token."""
     with reading(model) as seen:
         model(tokens)
     return {place: found[0] for place, found in seen.items() if found and found[0].shape[:-2] == tokens.shape}

@@ -1,18 +1,14 @@
-"""Keys that a batch read, off the rows of the value gradient; from them the encoder's output, then the images.
+"""key-readout: read the keys that a batch read off the value gradient, then solve for encoder outputs and images.
 
-A step on a key-value bottleneck (Traeuble et al. 2023, arXiv 2207.11240) changes the values that were read and no
-others, so the rows of dL/dV that are not zero name a Voronoi cell of each record in every codebook c, and
-
-    dL/dV[c, j] = (1 / (B C)) sum over the readers of (softmax - target)
-
-shows their labels. Keys and projections are public: P_c^T e = k_c,j* for all c are linear equations in the encoder's
-output e, solved by least squares, nearest to that of a grey image where they leave something open. The images follow by
-descent: the public frozen encoder must send them to the same keys.
-
-Threat model: honest-but-curious server, one gradient of one step; without the batch size it takes it for 1. Records of
-one label are told apart by whose equations fit together, which takes more equations (C d_k) than unknowns (m). Those at
-positions of a feature map cannot be told apart: only cells and labels are read there. Under noise every row carries
-something, and the row that points most along softmax - target of a label is taken for one of its readers.
+Idea: a step on a key-value bottleneck changes only the values that were read. Their rows show labels and, in each
+    codebook c, the cell of each record; keys and projections P_c are public, and so is the frozen encoder.
+Equation: dL/dV[c, j] = (1 / (B C)) sum over the readers of (softmax - target); P_c^T e = k_c,j* for the output e.
+Assumes: honest-but-curious server, one gradient of one step; an unknown batch size counts as 1. Records of one label
+    are told apart by whose equations fit together, which needs more equations (C d_k) than unknowns (m).
+Recovers: labels, cells, encoder outputs, and images by descent through the encoder.
+Fails: noise as large as a value's gradient; positions of a feature map (only cells and labels); several keys per
+    codebook with several records of one label; a linear decoder; several local steps.
+Source: the bottleneck: Traeuble et al. 2023, arXiv 2207.11240, which describes no attack.
 """
 
 from __future__ import annotations
@@ -46,19 +42,23 @@ _HISTORY_POINTS = 200
 class KeyReadoutConfig(Config):
     """Settings of the read-out."""
 
-    iterations: int = Field(default=300, ge=0, description="of the descent to images; 0 reads keys alone")
+    iterations: int = Field(default=300, ge=0, description="iterations of the descent to images; 0 reads keys alone")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
-    total_variation: float = Field(default=0.2, ge=0, description="weight beside the relative distance to the keys")
-    ridge: bool = Field(default=True, description="allow for the width of the cells when solving; false: least squares")
+    total_variation: float = Field(
+        default=0.2, ge=0, description="weight of the total variation, next to the relative distance to the keys"
+    )
+    ridge: bool = Field(
+        default=True, description="allow for the width of the cells when solving; false: plain least squares"
+    )
 
 
 @dataclass(frozen=True)
 class _Read:
-    """What the gradient says about the records.
+    """Keys of the records, as the gradient shows them.
 
     Attributes:
         targets: the key of each record in every codebook, shape (B, C, d).
-        known: where there is one, boolean, shape (B, C).
+        known: whether a key is known, boolean, shape (B, C).
     """
 
     targets: Tensor
@@ -68,21 +68,21 @@ class _Read:
 @final
 @attack("key-readout", summary="keys that were read, the encoder's output, images", related="2207.11240")
 class KeyReadout(Attack[KeyReadoutConfig]):
-    """Cells, labels, outputs of the encoder and images of one step on a key-value bottleneck."""
+    """Recovers cells, labels, encoder outputs and images from one step on a key-value bottleneck."""
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations."""
+        """Return this number of iterations."""
         return {"iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse models without a bottleneck whose values vote, values that are not shared, and several steps."""
+        """Refuse models without a bottleneck whose values are logits, values that are not shared, and several steps."""
         try:
             model = bottleneck_of(observation.model)
         except NotApplicable as reason:
             return str(reason)
         if not isinstance(model.decoder, VotingDecoder):
-            return "the values behind its keys are no votes (decoder = 'voting'), so they show no labels"
+            return "the values behind its keys are not logits (decoder = 'voting'), so they show no labels"
         if _values_name(observation, model) not in observation.update.tensors:
             return "the gradient of the values is not shared"
         return one_gradient_only(observation)
@@ -128,7 +128,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
     def _descended(
         self, observation: Observation, model: KeyValueModel, read: _Read, grey: Tensor, on_step: OnStep
     ) -> tuple[Tensor, tuple[tuple[int, float], ...]]:
-        """Return images whose heads are near the keys, from grey ones, and the history of the objective."""
+        """Descend from grey images to some whose heads are near the keys; return them and the objective's history."""
         config, (low, high) = self.config, pixel_box(observation)
         inputs, weights = grey.clone().requires_grad_(), read.known.to(grey)[..., None]
         scale = max(float((weights * (read.targets - _heads(model, grey).detach()).square()).sum()), 1e-12)
@@ -154,7 +154,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
 
 
 def _heads(model: KeyValueModel, inputs: Tensor) -> Tensor:
-    """Return the projections of what the encoder makes of inputs, shape (B, C, d)."""
+    """Return the projections of the encoder's outputs for inputs, shape (B, C, d)."""
     return model.lookup.heads(model.features(inputs)).transpose(0, 1)
 
 
@@ -170,16 +170,16 @@ def _gradient(observation: Observation, model: KeyValueModel) -> Tensor:
 
 
 def _cells(gradient: Tensor, active: int, records: int) -> Tensor:
-    """Return which pairs were read, boolean (C, J): in each codebook at least `active`, and no more than possible."""
+    """Return which pairs were read, boolean (C, J): at least `active` per codebook, at most what the batch can read."""
     order = gradient.square().sum(-1).argsort(-1, descending=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
     return (rank < active) | (fired_rows(gradient) & (rank < active * records))
 
 
 def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor) -> Tensor:
-    """Return the labels of all records, from what the rows that were read add up to: the mean of softmax - target.
+    """Return the labels of all records from the sum of the rows that were read, which is the mean of softmax - target.
 
-    That of a single record is the one whose row stands out most, codebook by codebook, which noise hides later.
+    For a single record, sum over codebooks how much the best row points along each label: noise disturbs that less.
     """
     if len(grey) == 1:
         return (gradient @ _residuals(model, grey).mT).amax(1).sum(0).argmax().view(1)
@@ -189,7 +189,7 @@ def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor)
 
 
 def _residuals(model: KeyValueModel, grey: Tensor) -> Tensor:
-    """Return the direction of softmax - target for each label, with the softmax of a grey image, shape (K, K)."""
+    """Return the unit vector of softmax - target for each label, with the softmax of a grey image, shape (K, K)."""
     with torch.no_grad():
         probabilities = model(grey[:1])[0].softmax(-1)
     return nn.functional.normalize(probabilities - torch.eye(len(probabilities), dtype=grey.dtype))
@@ -204,7 +204,7 @@ def _shared_out(
     origin: Tensor,
     generator: torch.Generator,
 ) -> tuple[_Read, Tensor]:
-    """Give every record a key in each codebook: one of the cells that vote most for its label; and name these cells."""
+    """Give every record a key per codebook, from the cells whose rows point most along its label; return both."""
     lookup, floor, taken = model.lookup, _CLEAR * noise_variance(gradient) ** 0.5, torch.zeros_like(cells)
     codebooks, pairs, width = lookup.keys.shape
     targets = lookup.keys.new_zeros(len(labels), codebooks, width)
@@ -217,7 +217,7 @@ def _shared_out(
         valid = (strongest.values > floor) | (torch.arange(number) < lookup.active) & strongest.values.isfinite()
         taken |= torch.zeros_like(cells).scatter(1, strongest.indices, valid)
         keys = lookup.keys.gather(1, strongest.indices[..., None].expand(-1, -1, width))
-        if int(count) == 1 or lookup.active > 1:  # of several reads of several records only the mean is used
+        if int(count) == 1 or lookup.active > 1:  # several records with several reads share their mean
             mean = (keys * valid[..., None]).sum(1) / valid.sum(1, keepdim=True).clamp_min(1)
             targets[records], known[records] = mean, valid.any(1)
             continue

@@ -1,8 +1,8 @@
-"""What a gradient gives away before any attack: ranks, conditioning, exact zeros and noise of its layers.
+"""What a gradient shows before any attack: ranks, conditioning, exact zeros and noise of its layers.
 
-The weight gradient of a linear layer spans the inputs of its B examples (or their tokens), so its rank bounds what can
-be told apart, its condition number how sharply, and its exact zeros show dropped or inactive units. A last layer sees
-one vector an example: what its gradient holds beyond rank B is noise.
+The weight gradient of a linear layer spans the inputs of its B examples (or their tokens). So its rank bounds how many
+can be told apart, its condition number how sharply, and its exact zeros show dropped or inactive units. A last layer
+sees one vector per example: what its gradient holds beyond rank B is noise.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ class LayerLeak:
     """One weight gradient, as a matrix (outputs, inputs).
 
     Attributes:
-        rank: singular values above 1e-5 of the largest; `is_full` when there are at least so many.
-        condition: largest over smallest of them.
+        rank: number of singular values above 1e-5 of the largest; a lower bound if `is_full`.
+        condition: ratio of the largest of these to the smallest.
         zero_share: share of exactly zero entries.
-        beyond: norm of what lies beyond the batch size's largest singular values, in units of the whole.
+        beyond: norm of the singular values after the first B (the batch size), relative to that of all.
     """
 
     name: str
@@ -43,7 +43,7 @@ class LayerLeak:
 
 @dataclass(frozen=True)
 class Leak:
-    """The first and the last shared weight gradient."""
+    """Diagnostics of the first and the last shared weight gradient."""
 
     layers: tuple[LayerLeak, ...]
     is_noisy: bool
@@ -85,7 +85,7 @@ def _layer(name: str, matrix: Tensor, batch_size: int) -> LayerLeak:
 
 
 def _singular_values(matrix: Tensor, wanted: int) -> Tensor:
-    """All singular values of a small matrix, descending; of a larger one the first, from a random sketch."""
+    """All singular values of a small matrix, descending; for a larger one the first ones, from a random sketch."""
     exact = matrix.double()
     if min(matrix.shape) <= _SMALL:
         return torch.linalg.svdvals(exact)
@@ -95,7 +95,7 @@ def _singular_values(matrix: Tensor, wanted: int) -> Tensor:
 
 
 def _is_noisy(last: LayerLeak, matrix: Tensor, observation: Observation) -> bool:
-    """Whether the last layer's gradient, of one vector an example, has more than the batch's rank."""
+    """Whether the last layer's gradient, which has one vector per example, exceeds the batch's rank."""
     batch_size = observation.batch_size
     is_head = matrix.shape[0] == observation.spec.classes
     if batch_size is None or not is_head or batch_size >= min(matrix.shape) - 1:

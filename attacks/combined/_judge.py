@@ -1,7 +1,7 @@
-"""Which of several guesses explains the gradient best: decided without the truth, and without fitting noise.
+"""Which of several guesses explains the gradient best, without using the truth and without fitting noise.
 
-A guess whose masks are unknown gets the masks that suit it best, found with the inputs held still. Where the gradient
-is noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
+A guess with unknown masks gets the masks that explain the gradient best, with the inputs fixed. Where the gradient is
+noisy, guesses are fitted on one part of the tensors and compared on the other, which no fit has seen.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ _INPUT_RATE = 0.003
 
 @dataclass(frozen=True)
 class Judged:
-    """A guess with the masks that suit it best.
+    """A guess with its best masks.
 
     Attributes:
-        distance: 1 - cosine between the gradient at the guess and the observed one, over the tensors that count.
+        distance: 1 - cosine between the gradient at the guess and the observed one, over the compared tensors.
     """
 
     inputs: Tensor
@@ -45,15 +45,15 @@ class Judge:
     """Compares guesses for one observation."""
 
     def __init__(self, observation: Observation, labels: Tensor, *, is_noisy: bool, iterations: int) -> None:
-        """Split the tensors when the gradient is noisy: held out is every other one of the second half.
+        """Hold out every other tensor of the second half when the gradient is noisy.
 
-        Equations are solved in the first layers, so that no guess has seen what is held out.
+        Equations are solved in the first layers, so no guess has seen the held-out tensors.
 
         Args:
             observation: what the attack got.
-            labels: one an example.
+            labels: one per example.
             is_noisy: whether to hold tensors out.
-            iterations: of a search for masks.
+            iterations: iterations of a search for masks.
         """
         self._observation = observation
         self._labels = labels
@@ -63,11 +63,11 @@ class Judge:
         self._fitted = [name for name in names if name not in self.held_out]
 
     def judge(self, inputs: Tensor, masks: Masks | None, generator: torch.Generator) -> Judged:
-        """Return the distance of a guess; unknown masks are found first, with the inputs held still.
+        """Return a guess with its distance; unknown masks are found first, with the inputs fixed.
 
         Args:
             inputs: shape (B, *shape).
-            masks: one a site, or None.
+            masks: one per site, or None.
             generator: for the search of masks.
         """
         if masks is None:
@@ -75,14 +75,14 @@ class Judge:
         return Judged(inputs, masks, self._distance(inputs, masks))
 
     def settled(self, judged: Judged, generator: torch.Generator) -> Judged:
-        """Return a guess after one more search for its masks, with the inputs held still."""
+        """Return a guess after one more search for its masks, with the inputs fixed."""
         return self._continued(judged, generator, rate=0.0)
 
     def polished(self, judged: Judged, generator: torch.Generator) -> Judged:
-        """Return a guess after as long a search for its masks, in which the inputs may move a little.
+        """Return a guess after a search for its masks of the same length, in which the inputs may move a little.
 
-        Started from masks that suit already: unsettled masks pull good inputs away before they settle. Compare it with
-        `settled`, since longer searches find better masks whatever the inputs.
+        It starts from masks that fit already: bad masks would pull good inputs away. Compare the result with `settled`,
+        since a longer search finds better masks for any inputs.
         """
         return self._continued(judged, generator, rate=_INPUT_RATE)
 

@@ -1,15 +1,13 @@
-"""The attacker that a defender must fear: every attack that applies, from cheap and exact to expensive.
+"""auto: run every attack that applies, from cheap and exact to expensive, and keep the best guess.
 
-It looks at the gradient first (ranks, conditioning, zeros, noise), then tries the attacks in the order of their effort.
-A guess that explains the gradient exactly ends the search. Otherwise the guesses are compared by the gradient alone:
-each with the masks that suit it best, and on tensors that no fit has seen where the gradient is noisy; the best one is
-refined and stays only if that explains the gradient better. The notes say which attack won, and why others did not
-apply. Where the description of a defense says that it changed the batch, what was found is then undone: transforms are
-inverted, mixtures solved; attacks that search the change along with the data run where that does not convince.
-
-Guesses at a text are compared by the gradient of their tokens, and none is refined.
-
-Threat model: whatever the scenario grants; attacks that need more are left out, with the reason.
+Idea: the attacker that a defender must expect picks the attack that fits. This one measures ranks, conditioning, zeros
+    and noise, then tries attacks in the order of their effort; a guess that explains the gradient exactly ends it.
+Equation: argmin over guesses x of 1 - cos(g(x, masks), g*), with the best masks for each x; under noise on tensors that
+    no fit has seen. The best image is refined, which counts only where it explains the gradient better.
+Assumes: what the scenario grants; attacks that need more are left out, with the reason in the notes.
+Recovers: what the winner recovers; a known change of the batch (transforms, mixtures) is then undone.
+Fails: when no attack applies. For several local steps it compares the attacks' own objectives, a weaker test.
+Source: this project; the notes name the attack that won.
 """
 
 from __future__ import annotations
@@ -43,9 +41,11 @@ _NAME = "auto"
 class AutoConfig(Config):
     """Settings of the attacker."""
 
-    iterations: int = Field(default=2000, ge=1, description="about so many gradients for each attack that descends")
+    iterations: int = Field(
+        default=2000, ge=1, description="about how many gradients each attack that descends may take"
+    )
     mask_iterations: int = Field(
-        default=200, ge=1, description="iterations to find the masks of a guess, and to refine"
+        default=200, ge=1, description="iterations to find the masks of a guess, and to refine the best guess"
     )
     leave_out: tuple[str, ...] = Field(default=(), description="attacks not to try")
 
@@ -59,7 +59,7 @@ class _Tried:
 @final
 @attack(_NAME, summary="tries every attack that applies and keeps what explains the gradient best")
 class Auto(Attack[AutoConfig]):
-    """A router with a judge."""
+    """Runs other attacks and compares their guesses."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     effort: ClassVar[Effort] = "reference"
@@ -67,7 +67,7 @@ class Auto(Attack[AutoConfig]):
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Try, judge, refine; then undo what known defenses did to the batch."""
+        """Try, compare and refine; then undo what known defenses did to the batch."""
         counted = Numbered(on_step)
         if not changes_batch(observation):
             return self._seen(observation, generator, counted)
@@ -84,7 +84,7 @@ class Auto(Attack[AutoConfig]):
     def _undone(
         self, observation: Observation, generator: torch.Generator, counted: Numbered
     ) -> tuple[Reconstruction | None, str]:
-        """Return the batch behind what the model saw, or that itself if nothing undoes the change; or why neither."""
+        """Return the batch before the change, or, if nothing undoes it, as the model saw it; or why there is none."""
         try:
             seen = self._seen(observation, generator, counted)
         except NotApplicable as reason:
@@ -94,7 +94,7 @@ class Auto(Attack[AutoConfig]):
         return undone(observation, seen, generator) or seen, ""
 
     def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
-        """Return the guess of what the model saw."""
+        """Return the best guess of the batch that the model saw."""
         leak = leak_of(observation)
         tried, passed, ran = self._tried(observation, generator, counted, self._candidates(undoing=False))
         if not tried and ran:
@@ -127,7 +127,7 @@ class Auto(Attack[AutoConfig]):
             except NotApplicable as reason:
                 passed.append(f"{name} does not apply: {reason}")
                 continue
-            except Exception as error:  # one attack that breaks must not hide what the others find
+            except Exception as error:  # a bug in one attack must not hide the guesses of the others
                 if counted.has_stopped:
                     raise
                 passed.append(f"{name} failed: {told(error)}")
@@ -156,7 +156,7 @@ class Auto(Attack[AutoConfig]):
     ) -> Reconstruction:
         """Compare guesses by the gradient alone, and refine the best.
 
-        All get masks from equally long searches; masks of a longer one would speak for themselves, not for the image.
+        All guesses get masks from equally long searches: a longer search would give better masks for any image.
         """
         if observation.local_steps > 1:
             return _lowest(tried, leak, passed)
@@ -179,14 +179,14 @@ class Auto(Attack[AutoConfig]):
         settled, refined = judge.settled(judged[first], generator), judge.polished(judged[first], generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
-        how = "refined" if better is refined else "as it was: refining did not explain the gradient better"
+        how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _reported(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
-    """Return the guess that claims the lowest objective, where gradients cannot be compared."""
+    """Return the guess with the lowest objective of its own attack, where gradients cannot be compared."""
     best = min(tried, key=lambda one: one.guess.objective)
     return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
 

@@ -1,12 +1,13 @@
-"""Round averaging: noise that is drawn anew for the same batch averages out over the rounds.
+"""round-averaging: average the gradients of the same batch over rounds, then attack the mean with its smaller noise.
 
-A client that sends the gradient of the same batch n times at weights that hardly move, each with independent noise of
-standard deviation s, has sent their mean with noise s / sqrt(n). The mean of the gradients is that at the mean of the
-weights, up to second order in how far these moved. Any other attack then works on the mean update and the mean weights,
-and is told the smaller noise. Differential privacy states what this costs: epsilon grows with every round.
-
-Threat model: honest-but-curious server that keeps what a client sent in earlier attacked rounds. It takes rounds whose
-weights lie near the latest ones, and whose labels are the same where it knows them.
+Idea: a client that sends the gradient of one batch in n rounds, with fresh noise of standard deviation s, has sent
+    their mean with noise s / sqrt(n). Differential privacy states this loss: epsilon grows with every round.
+Equation: mean of g_r = g(mean of the weights) + N(0, s^2 / n), up to second order in the movement of the weights.
+Assumes: honest-but-curious server that keeps earlier attacked rounds (`earlier-rounds`). Rounds are used whose weights
+    are near the latest ones and whose labels, where known, are the same. It needs what `attack` needs.
+Recovers: what the attack on the mean recovers.
+Fails: clients with more than one batch, unless labels tell the batches apart; weights that move.
+Source: this project; the noise is the defense of Zhu et al. 2019, arXiv 1906.08935.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class RoundAveragingConfig(Config):
     attack: str = Field(default="auto", description="the attack on the mean update")
     options: dict[str, Any] = Field(default_factory=dict, description="settings of that attack")
     movement: float = Field(
-        default=0.05, gt=0, description="largest distance of a round's weights to the latest, in units of their norm"
+        default=0.05, gt=0, description="largest distance of a round's weights from the latest, relative to their norm"
     )
 
 
 @final
 @attack("round-averaging", summary="averages noise over rounds of the same batch, then attacks", related="1906.08935")
 class RoundAveraging(Attack[RoundAveragingConfig]):
-    """A mean in front of another attack."""
+    """Averages rounds, then runs another attack."""
 
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"earlier-rounds"})
@@ -59,7 +60,7 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
         except ValueError as error:
             raise FedsimError(f"attack 'round-averaging': settings of '{method.name}': {error}") from error
         if isinstance(inner, RoundAveraging):
-            raise NotApplicable("it cannot average for itself: set `attack` to another one")
+            raise NotApplicable("'attack' names this attack itself: set it to another one")
         mean, rounds = averaged(observation, self.config.movement)
         found = inner(mean, generator, on_step)
         notes = (f"the mean of {rounds} rounds, attacked by {method.name}", *found.notes)
@@ -70,8 +71,8 @@ def averaged(observation: Observation, movement: float) -> tuple[Observation, in
     """Return an observation of the mean update at the mean weights, and the number of rounds behind it.
 
     Args:
-        observation: the latest, with earlier ones.
-        movement: rounds whose weights are further from the latest, in units of their norm, are left out.
+        observation: the latest one, with earlier ones.
+        movement: rounds are left out whose weights are further from the latest than this, relative to their norm.
     """
     alike = [before for before in observation.earlier if _is_alike(observation, before, movement)]
     rounds = [*alike, observation]
@@ -109,7 +110,7 @@ def _is_alike(latest: Observation, before: Observation, movement: float) -> bool
 
 
 def _quieter(public: Sequence[PublicKnowledge], rounds: int) -> tuple[PublicKnowledge, ...]:
-    """Return the descriptions with the noise of a mean."""
+    """Return the descriptions of defenses with the noise of a mean."""
     factor = rounds**-0.5
     return tuple(
         replace(known, facts={k: v * factor if k == "noise_scale" else v for k, v in known.facts.items()})

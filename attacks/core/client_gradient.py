@@ -25,11 +25,11 @@ def client_gradient(
     """Return the gradient of the client's loss at guessed examples, by parameter.
 
     Args:
-        observation: for the model, the loss and the dropout sites.
+        observation: gives the model, the loss and the dropout sites.
         inputs: guessed examples, shape (B, *shape).
-        labels: one an example, in the order of `inputs`.
-        masks: one a site; None for a model that drops out nothing.
-        names: of the parameters; None for those whose gradients are shared.
+        labels: one per example, in the order of `inputs`.
+        masks: one per site; None for a model without dropout.
+        names: names of the parameters; None for all whose gradients are shared.
     """
     model = observation.model.train()
     wanted = set(observation.update.tensors if names is None else names)

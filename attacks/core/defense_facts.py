@@ -1,7 +1,7 @@
-"""What the descriptions of defenses tell an attacker who was granted them.
+"""What the descriptions of defenses tell an attacker that was granted them.
 
-Tensors that a defense makes unreliable are gone before any attack begins (`fedsim.core.informed`); here is what is
-left.
+Tensors that a defense makes unreliable are removed before an attack begins (`fedsim.core.informed`). This module reads
+the other facts.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SHARPNESS = 5.0
 
 
 class Wire(NamedTuple):
-    """What known defenses let through, so that a dummy's gradient can be compared with what arrived.
+    """The part of a gradient that known defenses send, so that a dummy's gradient can be compared with it.
 
     Attributes:
-        only_sent: zeros of an observed tensor were not sent, so that nothing is compared there.
-        only_signs: of an observed tensor only the signs count.
+        only_sent: zeros of an observed tensor were not sent, so these entries are not compared.
+        only_signs: only the signs of an observed tensor are compared.
     """
 
     only_sent: bool = False
@@ -30,15 +30,15 @@ class Wire(NamedTuple):
 
     @property
     def is_plain(self) -> bool:
-        """Whether whole gradients are compared as they are."""
+        """Whether whole gradients are compared unchanged."""
         return not (self.only_sent or self.only_signs)
 
     def target(self, observed: Tensor) -> Tensor:
-        """Return what is compared of an observed tensor."""
+        """Return an observed tensor in the form in which it is compared."""
         return observed.sign() if self.only_signs else observed
 
     def dummy(self, gradient: Tensor, observed: Tensor) -> Tensor:
-        """Return what is compared of a dummy's gradient: what was sent; of signs tanh(c g / mean |g|), a soft sign."""
+        """Return a dummy's gradient in the same form: entries that were sent; for signs tanh(c g / mean |g|)."""
         if self.only_signs:
             gradient = (_SHARPNESS * gradient / gradient.abs().mean().clamp_min(TINY)).tanh()
         return gradient * (observed != 0) if self.only_sent else gradient
@@ -48,11 +48,11 @@ PLAIN = Wire()
 
 
 class Noise(NamedTuple):
-    """Independent noise of known law.
+    """Independent noise of a known law.
 
     Attributes:
         scale: standard deviation, in units of the gradient or, if it `is_relative`, of each tensor's root mean square.
-        share: of the entries that get it; which ones is not known.
+        share: share of the entries that get it; which ones is not known.
     """
 
     law: Literal["gaussian", "laplace"]
@@ -62,18 +62,18 @@ class Noise(NamedTuple):
 
 
 def wire_of(observation: Observation) -> Wire:
-    """Return what the known defenses let through. In a mean of several clients signs are no longer signs."""
+    """Return the form in which gradients are compared. A mean over several clients no longer holds signs."""
     signs = any(known.facts.get("signs", False) for known in observation.public)
     return Wire(sends_part(observation), signs and observation.threat.sees == "single-update")
 
 
 def sends_part(observation: Observation) -> bool:
-    """Whether a defense says that only a share of the entries is sent (`kept_share`): the others are not known."""
+    """Whether a defense says that it sends only a share of the entries (`kept_share`); the others are unknown."""
     return any(float(known.facts.get("kept_share", 1.0)) < 1.0 for known in observation.public)
 
 
 def adds_noise(observation: Observation) -> bool:
-    """Whether a defense says that it adds noise: by its scale, what that follows from, or its law alone."""
+    """Whether a defense says that it adds noise: by a scale, by what determines the scale, or by a law alone."""
     return any(_is_noisy(known.facts) for known in observation.public)
 
 
@@ -94,15 +94,15 @@ def noise_of(observation: Observation) -> Noise | None:
 
 
 def bound_of(observation: Observation) -> float | None:
-    """Return the norm to which a defense says that it scales longer gradients down (`norm`), or None."""
+    """Return the norm to which a defense says that it clips gradients (`norm`), or None."""
     bounds = [float(known.facts["norm"]) for known in observation.public if "norm" in known.facts]
     return min(bounds, default=None)
 
 
 def inexact(observation: Observation) -> str | None:
-    """Return why no equation of the update holds exactly, in words that end a sentence, or None for all that is known.
+    """Return why the update's equations do not hold exactly, as a clause without a full stop, or None.
 
-    Exact attacks still give an estimate then, but must not call it exact.
+    Exact attacks then still give an estimate, but must not call it exact.
     """
     for known in observation.public:
         facts = known.facts
@@ -116,5 +116,5 @@ def inexact(observation: Observation) -> str | None:
 
 
 def searched_sites(observation: Observation) -> tuple[DropoutSite, ...]:
-    """Return where an informed attacker searches dropout masks: nowhere, unless the rates are known."""
+    """Return the dropout sites whose masks an informed attacker searches: none, unless the rates are known."""
     return observation.sites if "dropout-rates" in observation.threat.knows else ()

@@ -1,8 +1,8 @@
-"""Which rows of a gradient were used: those that are not zero, or else those that stand out of the other ones.
+"""Which rows of a gradient were used: those that are not zero, or under noise those that stand out from the others.
 
-What the unused rows hold decides how far a row must stand out. In the gradient of a table they hold nothing, or noise
-of one variance in every entry, whose law is known: `fired_rows`. In the gradient of an output layer they hold p h^T,
-whose size differs by orders from row to row: `outstanding_rows` compares norms in logarithms, and asks more.
+How far a row must stand out depends on the unused rows. In the gradient of a table they are zero, or noise of one
+variance whose law is known: use `fired_rows`. In the gradient of an output layer they are p h^T, whose norms differ by
+orders of magnitude: use `outstanding_rows`, which compares logarithms of norms with a higher threshold.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from torch import Tensor
 
 from attacks.core.tolerances import TINY
 
-_MOST_ZERO = 0.5  # unused rows are the most, in a table and in a vocabulary
-_DEVIATIONS = 8.0  # robust ones; the logarithms of the norms of unused rows have no tail of a normal distribution
+_MOST_ZERO = 0.5  # most rows are unused, in a table and in a vocabulary
+_DEVIATIONS = 8.0  # robust ones; logarithms of the norms of unused rows are not normally distributed in the tail
 _TWICE = math.log(2.0)  # a row of one example out of many still has more than twice the usual norm
 
 
 def noise_variance(gradient: Tensor) -> float:
-    """Return the variance of an entry of rows (..., w) that hold noise alone: 0 where a row is exactly zero.
+    """Return the variance per entry of rows (..., w) that hold noise alone; 0 when some row is exactly zero.
 
-    It is read off the median of the rows' squared lengths, so fewer than half of the rows may hold more than noise.
+    It is estimated from the median of the rows' squared norms, so fewer than half of the rows may hold more than noise.
     """
     from scipy.stats import chi2  # noqa: PLC0415 - takes long to import
 
@@ -32,7 +32,7 @@ def noise_variance(gradient: Tensor) -> float:
 
 
 def fired_rows(gradient: Tensor) -> Tensor:
-    """Return which rows of a gradient (..., w) hold more than noise would reach once in all rows, boolean (...)."""
+    """Return which rows of a gradient (..., w) exceed what noise reaches about once in all rows, boolean (...)."""
     from scipy.stats import chi2  # noqa: PLC0415 - takes long to import
 
     squares, variance = gradient.double().square().sum(-1), noise_variance(gradient)
@@ -40,10 +40,10 @@ def fired_rows(gradient: Tensor) -> Tensor:
 
 
 def outstanding_rows(gradient: Tensor) -> Tensor:
-    """Return the numbers of the rows of (V, d) that hold more than all others do.
+    """Return the indices of the rows of (V, d) that stand out from the others.
 
-    Those that are not exactly zero, if most are; else those whose norm is more than twice, and in logarithms more than
-    8 robust standard deviations above, the median.
+    If most rows are exactly zero: those that are not. Else those whose norm is more than twice the median, and whose
+    logarithm is more than 8 robust standard deviations above the median.
     """
     norms = gradient.double().norm(dim=1)
     if has_zero_rows(gradient):

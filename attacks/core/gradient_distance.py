@@ -1,4 +1,4 @@
-"""How well a guess explains the upload: decided from the gradient alone, never from the truth."""
+"""How well a guess explains the upload, computed from the gradient alone and never from the truth."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.core.types import Masks, Observation
 
 
 class Verdict(NamedTuple):
-    """An attack's objective at its guess, and a sentence that says what it measures."""
+    """An attack's objective at its guess, and a sentence on what it measures."""
 
     objective: float
     meaning: str
@@ -23,14 +23,14 @@ class Verdict(NamedTuple):
 def verdict(
     observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None, residual: tuple[float, str]
 ) -> Verdict:
-    """Compare whole gradients where the client's forward pass can be repeated; else fall back to a residual.
+    """Compare whole gradients where the client's forward pass can be repeated; else return a residual.
 
     Args:
         observation: what the attack got.
         inputs: guessed examples, shape (B, *shape).
-        labels: one an example, in the order of `inputs`.
-        masks: one a site, or None when some are unknown.
-        residual: of the attack's own equations, and its name.
+        labels: one per example, in the order of `inputs`.
+        masks: one per site, or None when some are unknown.
+        residual: the residual of the attack's own equations, and its name.
     """
     if masks is None or not knows_rates(observation):
         return Verdict(residual[0], f"objective: {residual[1]}")
@@ -39,16 +39,16 @@ def verdict(
 
 
 def may_be_exact(observation: Observation, objective: float) -> bool:
-    """Say whether a solution may be called exact: nothing known disturbs the update, and all of it is explained.
+    """Say whether a solution may be called exact: no known defense disturbs the update, which it explains in full.
 
-    A residual alone does not tell: the signs of a matrix of rank one have rank one as well. Where tensors are hidden,
-    labels may be wrong although the inputs are right, so the objective says nothing.
+    A residual alone does not show this: signs of a matrix of rank one have rank one as well. Where tensors are hidden,
+    labels may be wrong although the inputs are right, so the objective is ignored.
     """
     return inexact(observation) is None and (objective < MATCHES or bool(observation.hidden))
 
 
 def doubts(observation: Observation) -> tuple[str, ...]:
-    """Return a sentence on why the update is known to be inexact, if it is."""
+    """Return a note on why the update is known to be inexact, or nothing."""
     reason = inexact(observation)
     return () if reason is None else (f"the equations do not hold exactly: {reason}",)
 
@@ -56,13 +56,13 @@ def doubts(observation: Observation) -> tuple[str, ...]:
 def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks) -> float:
     """Return 1 - cosine, in [0, 2], between the gradient at the guess and the observed one.
 
-    Known defenses narrow the comparison to what they let through.
+    With known defenses, only the part that they send is compared.
 
     Args:
-        observation: its sites must carry dropout rates, at best the client's.
+        observation: its sites must have dropout rates, if possible the client's.
         inputs: guessed examples, shape (B, *shape).
-        labels: one an example, in the order of `inputs`.
-        masks: one a site.
+        labels: one per example, in the order of `inputs`.
+        masks: one per site.
     """
     wire, gradient = wire_of(observation), client_gradient(observation, inputs, labels, masks)
     theirs = [wire.target(observation.update.tensors[name]) for name in gradient]
@@ -71,9 +71,9 @@ def gradient_distance(observation: Observation, inputs: Tensor, labels: Tensor, 
 
 
 def knows_rates(observation: Observation) -> bool:
-    """Say whether sites and model carry dropout rates that the attacker takes for the client's.
+    """Say whether sites and model have dropout rates that the attacker assumes to be the client's.
 
-    With `threat.rate_error` they are wrong, which it does not know: its forward pass is not the client's, and its
+    With `threat.rate_error` they are wrong without its knowledge: its forward pass differs from the client's, and its
     objective at the truth is not zero.
     """
     return not observation.sites or "dropout-rates" in observation.threat.knows

@@ -1,9 +1,9 @@
 """Labels from the gradient of the last linear layer: db_c = (1/B) sum_i (p_ic - [y_i = c]).
 
 The rules of iDLG (arXiv 2001.02610), of GradInversion (Yin et al., arXiv 2104.07586), of Wainakh et al. (arXiv
-2105.09369) and a counting rule. Dropout in front of the layer changes p only, so the rules hold. Of several local steps
-db is the mean over all of them, and p the mean along the straight line from the received to the trained weights (arXiv
-2206.12395).
+2105.09369) and a counting rule. Dropout in front of the layer changes only p, so the rules hold. For several local
+steps db is the mean over the steps, and p the mean along the straight line from the received to the trained weights
+(arXiv 2206.12395).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ LabelRule = Literal["counting", "distinct", "negative", "impact"]
 
 
 def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tensor:
-    """Return one label an example, in ascending order for several examples.
+    """Return one label per example, in ascending order for several examples.
 
     Args:
         observation: with a batch size, or of one example.
-        rule: for several examples. counting: with mean probabilities from noise inputs. distinct and negative: no
-            class twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from sums
-            of the weight gradient. A single example needs none of them.
+        rule: for several examples. counting: with mean probabilities of noise inputs. distinct and negative: no
+            class twice, from the smallest entries of the weight gradient or of the bias gradient. impact: from row
+            sums of the weight gradient. Ignored for a single example.
 
     Raises:
-        NotApplicable: the model has neither a linear layer with one output a class nor values that are votes.
+        NotApplicable: the model has neither a linear layer with one output per class nor values that are logits.
     """
     tensors = {**observation.set_aside, **observation.update.tensors}
     examples = examples_of(observation)
@@ -61,10 +61,10 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
 
 
 def gradient_weight(observation: Observation) -> float:
-    """Return how often the mean gradient of the local steps is contained in the update, in units of the weights.
+    """Return the factor from the mean gradient of the local steps to the update.
 
-    1 for a gradient, else the step size times the steps; with momentum m a step counts 1 + m + m^2 + ... as often as
-    there are steps from it to the last one.
+    1 for a gradient, else the step size times the number of steps. With momentum m each step counts 1 + m + m^2 + ...,
+    with one term for itself and one for every later step.
     """
     if observation.update.kind == "gradient":
         return 1.0
@@ -73,14 +73,14 @@ def gradient_weight(observation: Observation) -> float:
 
 
 def labels_of(observation: Observation, rule: LabelRule = "counting") -> Tensor:
-    """Return the granted labels, or else inferred ones; as many as `examples_of` says."""
+    """Return granted labels, or else inferred ones; their number is `examples_of`."""
     if observation.labels is None:
         return infer_labels(observation, rule)
     return observation.labels[: examples_of(observation)]
 
 
 def examples_of(observation: Observation) -> int:
-    """Return how many examples an attack searches: one where it does not know better."""
+    """Return how many examples an attack searches; one where the number is not known."""
     return observation.examples or observation.batch_size or 1
 
 
@@ -105,7 +105,7 @@ def distinct_labels(weight: Tensor, batch_size: int) -> Tensor:
 def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
     """Return `batch_size` labels that are assumed distinct: the smallest entries of db (K,), negative for few examples.
 
-    Without a bias, row sums of the weight gradient serve, where the features are not negative.
+    Without a bias, pass row sums of the weight gradient; this needs features that are not negative.
     """
     return logit_gradient.topk(batch_size, largest=False).indices.sort().values
 
@@ -113,9 +113,9 @@ def negative_labels(logit_gradient: Tensor, batch_size: int) -> Tensor:
 def impact_labels(weight: Tensor, batch_size: int) -> Tensor:
     """Return labels with repeats from the row sums of the weight gradient (K, D) (Wainakh et al.).
 
-    An example lowers the sum of its class by about the same amount, the impact. Classes with a negative sum occur
-    once; then, as often as needed, the class whose sum without the examples found so far is lowest. Misled by unequal
-    probabilities, and by batches larger than the number of classes, where few sums are negative.
+    Each example lowers the sum of its class by about the same amount, the impact. First every class with a negative sum
+    is taken once. Then the class with the lowest sum, less the examples found so far, is taken until there are enough.
+    Unequal probabilities mislead it, and so do batches larger than the number of classes, where few sums are negative.
     """
     sums = weight.sum(1).double()
     impact = sums.clamp_max(0.0).sum() * (1.0 + 1.0 / len(sums)) / batch_size
@@ -153,7 +153,7 @@ def _votes(observation: Observation) -> str | None:
 
 @torch.no_grad()
 def _voted_labels(observation: Observation, gradient: Tensor, examples: int) -> Tensor:
-    """Return labels from the gradient of values (C J, K), whose rows add up to db; p is that of a grey image."""
+    """Return labels from the gradient of values (C J, K), whose rows sum to db; p is taken from a grey image."""
     logit_gradient = gradient.sum(0) / gradient_weight(observation)
     if examples == 1:
         return logit_gradient.argmin().view(1)
@@ -164,7 +164,7 @@ def _voted_labels(observation: Observation, gradient: Tensor, examples: int) -> 
 def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
     found = output_layer(observation.model, observation.spec.classes)
     if found is None:
-        raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row a class")
+        raise NotApplicable("the labels cannot be inferred: the model has no last linear layer with one row per class")
     if f"{found[0]}.weight" in observation.hidden - observation.set_aside.keys():
         raise NotApplicable(f"the labels cannot be inferred: the gradient of the last layer '{found[0]}' is hidden")
     return found
@@ -172,7 +172,7 @@ def _shared_output_layer(observation: Observation) -> tuple[str, nn.Linear]:
 
 @torch.no_grad()
 def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
-    """Mean class probabilities (K,) and mean sum of the features in front of the last layer, on noise."""
+    """Mean class probabilities (K,), and the mean sum of the last layer's input features, both on noise."""
     model = copy.deepcopy(observation.model).train()
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
@@ -183,7 +183,7 @@ def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
 
 
 def _moved(model: nn.Module, observation: Observation, share: float) -> nn.Module:
-    """Give `model` the weights at this share of the way from the received to the trained ones."""
+    """Set the weights of `model` to this share of the way from the received to the trained ones."""
     for name, parameter in model.named_parameters():
         if name in observation.update.tensors:
             received = observation.model.get_parameter(name)

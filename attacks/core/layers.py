@@ -1,8 +1,8 @@
-"""Which layers see the pixels themselves, found by numbering the pixels instead of knowing the model's class.
+"""Which layers see the raw pixels, found for any model by numbering the pixels.
 
-A forward pass on an image whose pixels are numbered 1, 2, ... shows in front of which linear or convolutional layer
-nothing but moved pixels arrives, and where each of them went. Every dropout mask is zero meanwhile, so a layer behind
-a dropout is never taken for one that sees the pixels.
+A forward pass on an image whose pixels are numbered 1, 2, ... shows which linear or convolutional layers get only
+rearranged pixels, and where each pixel is. All dropout masks are zero in this pass, so a layer behind a dropout never
+counts as one that sees the pixels.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ Found = TypeVar("Found")
 
 
 def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation], Found]:
-    """Remember what a function of an observation finds, as long as the observed model lives.
+    """Cache the result of a function of an observation for as long as the observed model lives.
 
-    For findings that depend on the architecture, the shape of the inputs and the dropout sites alone; they must not
-    refer to the model itself.
+    The result may depend only on the architecture, the shape of the inputs and the dropout sites, and must not refer to
+    the model itself.
     """
     found: WeakKeyDictionary[nn.Module, dict[Hashable, Found]] = WeakKeyDictionary()
 
@@ -47,7 +47,7 @@ def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation]
 
 
 def run(model: nn.Module, inputs: Tensor, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
-    """Return the model's outputs, with some of its weights replaced, and leave its buffers as they are."""
+    """Return the model's outputs, with some of its weights replaced; its buffers are not changed."""
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     return functional_call(model, {**weights, **buffers}, (inputs,))
 
@@ -95,7 +95,7 @@ def _observed_calls(observation: Observation) -> list[_Call]:
 
 
 def _examples(observation: Observation) -> int:
-    """Number of examples that the sites are made for; masks inside an attention count each example once a head."""
+    """Number of examples for which the sites are made; masks inside an attention count an example once per head."""
     first = [site.shape[0] for site in observation.sites]
     known = observation.batch_size
     return known if known and all(size % known == 0 for size in first) else math.gcd(*first) or 1
@@ -107,7 +107,7 @@ def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
-    """Return the linear layer that sees the flattened example, in whatever order of the pixels, if it is shared."""
+    """Return the linear layer that sees the flattened example, pixels in any order, if its gradient is shared."""
     layers = _flat(_observed_calls(observation))
     return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
 
@@ -115,13 +115,13 @@ def first_linear(observation: Observation) -> PixelLayer | None:
 def flat_layers(
     model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite], examples: int
 ) -> list[PixelLayer]:
-    """Return the linear layers that see the flattened example, in whatever order of the pixels.
+    """Return the linear layers that see the flattened example, pixels in any order.
 
     Args:
-        model: left as it is.
-        shape: of one example.
+        model: it is not changed.
+        shape: shape of one example.
         sites: where the model drops out.
-        examples: that the sites are made for.
+        examples: number of examples for which the sites are made.
     """
     return _flat(_calls(model, shape, sites, examples))
 
@@ -144,7 +144,7 @@ class Behind:
     """The linear layer behind the first one.
 
     Attributes:
-        inputs: what it sees, as a function of the first layer's outputs (N, width), in float64 without dropout.
+        inputs: its inputs as a function of the first layer's outputs (N, width), in float64 without dropout.
     """
 
     name: str
@@ -152,7 +152,7 @@ class Behind:
 
 
 class _Given(nn.Module):
-    """Stands in for a layer and returns what it was told to."""
+    """Replaces a layer and returns given outputs."""
 
     values: Tensor
 
@@ -161,7 +161,7 @@ class _Given(nn.Module):
 
 
 def layer_behind(observation: Observation, first: str) -> Behind | None:
-    """Return the first linear layer that is called after `first` and has as many inputs as that one has outputs."""
+    """Return the first linear layer called after `first` that has as many inputs as `first` has outputs."""
     name = _name_behind(observation, first)
     if name is None or f"{name}.weight" not in observation.update.tensors:
         return None

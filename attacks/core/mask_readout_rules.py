@@ -1,12 +1,12 @@
 """Dropout masks of one example, read off the zeros of its gradient.
 
-A dropped unit passes nothing on and gets nothing back. So its row is zero in the weight gradient of the layer in front,
-its column in that of the layer behind, and its own entry in the gradient of a position embedding added there. Which
-zeros follow which masks is tried out with masks of our own, so that no model has to be known.
+A dropped unit passes nothing on and gets no gradient. So its row is zero in the weight gradient of the layer in front,
+its column in that of the layer behind, and its entry in the gradient of a position embedding added there. Trials with
+random masks show which zeros follow which masks, so this works for any model.
 
-Zeros count only in an exact gradient. Of one example, a layer that works on one vector has a weight gradient of rank
-one; noise, pruning and quantisation leave more than rounding beyond it. With ReLU a zero means dropped or inactive,
-which reproduces the gradient just as well.
+Zeros are read only in an exact gradient. For one example, a layer that sees one vector has a weight gradient of rank
+one; noise, pruning and quantisation leave more than rounding besides. With ReLU a zero means dropped or inactive; both
+give the same gradient.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class _Trial(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """A tensor whose zeros show a site's mask, or row `row` of it when the mask is cut into rows of their number."""
+    """A tensor whose zeros show the mask of a site, or row `row` of that mask."""
 
     site: int
     row: int
@@ -48,10 +48,10 @@ class _Source(NamedTuple):
 
 
 def read_masks(observation: Observation) -> dict[int, Tensor]:
-    """Return masks by index into ``observation.sites``, shape of the site: 1 kept, 0 dropped, NaN not to be read.
+    """Return masks in the sites' shapes, by index into `observation.sites`: 1 kept, 0 dropped, NaN not readable.
 
-    Empty for several examples, where a zero would mean dropped in all of them, for gradients that are not exact, and
-    where entries are known not to be sent.
+    Empty for several examples, where a zero would mean dropped in all of them; for gradients that are not exact; and
+    where some entries are known not to be sent.
     """
     if not observation.sites or (observation.batch_size or 1) > 1 or sends_part(observation):
         return {}
@@ -67,14 +67,14 @@ def read_masks(observation: Observation) -> dict[int, Tensor]:
 
 
 def read_all_masks(observation: Observation) -> Masks | None:
-    """Return one mask a site, or None when some entry cannot be read off."""
+    """Return one mask per site, or None when some entry cannot be read."""
     masks = read_masks(observation)
     is_complete = len(masks) == len(observation.sites) and not any(bool(mask.isnan().any()) for mask in masks.values())
     return tuple(masks[index] for index in range(len(masks))) if is_complete else None
 
 
 def _trusted(observation: Observation) -> list[_Source]:
-    """Sources in exact matrices; entries of other tensors count when every matrix that ought to be exact is."""
+    """Sources in exact matrices; those in other tensors count if every matrix that should have rank one has."""
     tensors = observation.update.tensors
     sources = [source for source in _sources(observation) if bool(tensors[source.tensor].any())]
     matrices = {source.tensor for source in sources if source.reading != "entries"}
@@ -85,9 +85,9 @@ def _trusted(observation: Observation) -> list[_Source]:
 
 @once_a_model
 def _sources(observation: Observation) -> list[_Source]:
-    """Draw masks a few times and keep the zeros that followed a mask every time, until every site is explained.
+    """Draw masks several times and keep the zeros that follow a mask every time, until every site has a source.
 
-    Columns come first: they belong to the layer behind, whose zeros no activation can cause.
+    Columns are tried first: they belong to the layer behind, where no activation causes zeros.
     """
     generator = torch.Generator().manual_seed(0)
     model = observation.model
@@ -107,7 +107,7 @@ def _sources(observation: Observation) -> list[_Source]:
 
 
 def _trial(model: nn.Module, observation: Observation, generator: torch.Generator) -> _Trial:
-    """Draw masks of our own, half of their entries kept, for an example of our own."""
+    """Draw masks with half of their entries kept, for a random example."""
     dtype = next(model.parameters()).dtype
     masks = tuple(torch.rand(s.shape, generator=generator).gt(0.5).to(dtype) for s in observation.sites)
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=dtype)
@@ -118,7 +118,7 @@ def _trial(model: nn.Module, observation: Observation, generator: torch.Generato
 def _patterns(
     model: nn.Module, observation: Observation, trials: list[_Trial], reading: _Reading
 ) -> Iterator[tuple[str, Tensor]]:
-    """Yield, by name, which parts of a gradient are not zero in every trial, (trials, n), where n fits some site."""
+    """Yield parameter names with the parts of their gradients that are not zero in each trial, (trials, n)."""
     sizes = {size for site in observation.sites for size in (math.prod(site.shape), site.shape[-1])}
     shapes = {name: tensor.shape for name, tensor in observation.update.tensors.items()}
     names = [name for name, shape in shapes.items() if _size(shape, reading) in sizes]
@@ -134,7 +134,7 @@ def _patterns(
 
 
 def _size(shape: torch.Size, reading: _Reading) -> int:
-    """Return the n of `_alive`, or 0 where the reading makes no sense."""
+    """Return the n of `_alive`, or 0 when the tensor cannot be read in this way."""
     if reading == "entries":
         return math.prod(shape)
     is_matrix = len(shape) == 2  # noqa: PLR2004
@@ -149,7 +149,7 @@ def _alive(tensor: Tensor, reading: _Reading) -> Tensor:
 
 
 def _followed(kept: Tensor, alive: Tensor) -> list[int]:
-    """Rows of masks (trials, *shape) whose dropped units were never among those alive (trials, n)."""
+    """Indices of rows of masks (trials, *shape) whose dropped units are never among the live ones (trials, n)."""
     size = alive.shape[1]
     if size not in (kept[0].numel(), kept.shape[-1]):
         return []
@@ -161,9 +161,9 @@ def _followed(kept: Tensor, alive: Tensor) -> list[int]:
 
 @torch.no_grad()
 def linear_behind(observation: Observation) -> dict[int, str]:
-    """Names of the linear layers whose input is the very output of a dropout site, by index of the site.
+    """Names of the linear layers whose input is the unchanged output of a dropout site, by index of the site.
 
-    Each site in turn gets a mask of zeros: the layer behind it is the first whose input vanishes.
+    Each site in turn gets a mask of zeros; the layer behind it is the first whose input is then zero.
     """
     found: dict[int, str] = {}
     for index, site in enumerate(observation.sites):
@@ -176,7 +176,7 @@ def linear_behind(observation: Observation) -> dict[int, str]:
 
 
 def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
-    """The first linear layer to be called with nothing but zeros under the given masks."""
+    """The first called linear layer whose input is all zeros under the given masks."""
     dtype = next(observation.model.parameters()).dtype
     example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
     with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):

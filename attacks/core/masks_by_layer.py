@@ -1,8 +1,8 @@
 """Masks and labels of a dense network, layer by layer, once the inputs of a batch are known.
 
 The gradient of a linear layer is dW = sum_i delta_i a_i^T. With its inputs a_i known, least squares gives every
-delta_i; its zeros are the units that dropout (or ReLU) switched off behind the layer, so the inputs of the next layer
-are known too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its one negative entry is the label.
+delta_i. Its zeros are the units behind the layer that dropout (or ReLU) set to zero, so the inputs of the next layer
+are known too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its only negative entry shows the label.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import injected_masks
 from fedsim.core.types import Masks, Observation
 
-# A float32 gradient leaves about 1e-7 where the exact value is zero; both windows are relative to the unit's norm.
+# A float32 gradient leaves about 1e-7 where the exact value is zero; both limits are relative to the unit's norm.
 _SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4
 _DOUBTFUL = 1e-5
 
 
 @dataclass(frozen=True)
 class Peeled:
-    """In the order of the inputs.
+    """Masks, labels and output gradients, in the order of the inputs.
 
     Attributes:
-        masks: one a site, in the model's precision, or None when some site does not stand between two linear layers.
-        labels: shape (B,), or None when the last linear layer has not one output a class.
-        deltas: of the last linear layer, dL/d(its outputs), shape (B, K) float64, or None as for the labels.
+        masks: one per site, in the model's precision, or None when some site is not between two linear layers.
+        labels: shape (B,), or None when the last linear layer does not have one output per class.
+        deltas: dL/d(outputs) of the last linear layer, shape (B, K) float64, or None as for the labels.
     """
 
     masks: Masks | None
@@ -42,7 +42,7 @@ class Peeled:
 
 @torch.no_grad()
 def peeled(observation: Observation, examples: Tensor) -> Peeled:
-    """Go through the linear layers in the order of their calls.
+    """Solve the linear layers in the order of their calls.
 
     Args:
         observation: with an exact gradient and the true dropout rates.
@@ -74,10 +74,10 @@ def peeled(observation: Observation, examples: Tensor) -> Peeled:
 
 
 def _decided(deltas: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
-    """Return the mask (B, units) between two layers; one wrong entry would spoil all layers behind.
+    """Return the mask (B, units) between two layers; one wrong entry would make all layers behind wrong.
 
-    Entries of `deltas` that are neither surely zero nor surely not are decided by the layer behind: the masked
-    activations must lie in the row space of its gradient, which is linear in the mask.
+    Where an entry of `deltas` is neither surely zero nor surely kept, the layer behind decides: the masked activations
+    must lie in the row space of its gradient, a condition that is linear in the mask.
     """
     sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
     mask = (sizes > _widest_gap(sizes)).double()
@@ -101,7 +101,7 @@ def _outside(columns: Tensor, span: Tensor) -> Tensor:
 
 
 def _widest_gap(sizes: Tensor) -> Tensor:
-    """Return the middle, in decades, of the widest gap between rounding errors and small entries."""
+    """Return the middle of the widest gap, in logarithms, between rounding errors and small entries."""
     window = sizes[(sizes > _SURELY_ZERO) & (sizes < _SURELY_KEPT)].log().sort().values
     edges = torch.cat([torch.tensor([math.log(_SURELY_ZERO)]), window, torch.tensor([math.log(_SURELY_KEPT)])])
     widest = edges.diff().argmax()

@@ -1,4 +1,4 @@
-"""How much noise is on the entries of a gradient: what a defense states, what rounding leaves, what is measured."""
+"""The level of noise on the entries of a gradient: as a defense states it, from rounding, or measured."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from attacks.core.defense_facts import noise_of
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_ROUNDING = 1e-5  # of the entries' root mean square: noise below is that of single precision
+_ROUNDING = 1e-5  # of the entries' root mean square; noise below is rounding of single precision
 _FEWEST_FREE = 8
 _STEPS = 4.0
-_SUMMED = 2 * torch.finfo(torch.float32).eps  # noise of a single-precision gradient over its norm: sums round often
+_SUMMED = 2 * torch.finfo(torch.float32).eps  # noise over norm of a gradient: sums in single precision round often
 
 
 def stated_levels(observation: Observation, gradients: Tensors) -> list[float] | None:
-    """Return the standard deviation on the entries of each gradient that a defense states, or None."""
+    """Return the standard deviation that a defense states for the entries of each gradient, or None."""
     noise = noise_of(observation)
     if noise is None:
         return None
@@ -27,10 +27,10 @@ def stated_levels(observation: Observation, gradients: Tensors) -> list[float] |
 
 
 def rounding_levels(observation: Observation, gradients: Tensors) -> list[float]:
-    """Return what rounding leaves on the entries of each gradient (m, d).
+    """Return the standard deviation of rounding on the entries of each gradient (m, d).
 
-    Entries sent in 16 bits are off by up to half a step of that format. A difference of weights has their steps, once
-    for every local step. The sums of a single-precision gradient leave singular values of some 1e-7 of its norm.
+    Entries sent in 16 bits are off by up to half a step of that format. A difference of weights is rounded in steps of
+    the weights, once for every local step. Sums in single precision leave singular values of about 1e-7 of the norm.
     """
     edge = math.sqrt(sum(len(own) for own in gradients.values())) + math.sqrt(next(iter(gradients.values())).shape[1])
     return [max(_rounding(observation, name, own, edge), TINY) for name, own in gradients.items()]
@@ -50,7 +50,7 @@ def _fits(gradient: Tensor, dtype: torch.dtype) -> bool:
 
 
 def _step(values: Tensor, dtype: torch.dtype) -> float:
-    """Return the standard deviation of rounding values to the nearest number of a format."""
+    """Return the standard deviation of the error when values are rounded to a format."""
     format_ = torch.finfo(dtype)
     exponents = values.detach().double().abs().clamp_min(format_.smallest_normal).log2().floor()
     return float((format_.eps * exponents.exp2()).square().mean().sqrt()) / math.sqrt(12.0)
@@ -59,9 +59,9 @@ def _step(values: Tensor, dtype: torch.dtype) -> float:
 def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -> list[float]:
     """Return the standard deviation of the noise on the entries of each gradient (m, d): stated, or else measured.
 
-    It is no less than some steps of rounding, which unlike noise is no equal share of every direction. Noise on a
-    matrix leaves (m - t) (d - t) times its variance beyond the t largest singular values. Where a matrix has no such
-    values, its level is that of the widest one; in proportion to its norm, if that is no more than rounding.
+    It is at least several times the level of rounding, whose errors are not spread evenly over all directions. Noise
+    on a matrix leaves (m - t) (d - t) times its variance beyond the t largest singular values. A matrix without such
+    values gets the level of the widest matrix; in proportion to its norm, if that level is only rounding.
     """
     stated = stated_levels(observation, gradients)
     if stated is not None:
@@ -79,7 +79,7 @@ def measured_levels(observation: Observation, gradients: Tensors, tokens: int) -
 
 
 def _measured_level(gradient: Tensor, tokens: int) -> float | None:
-    """Return the level beyond the `tokens` largest singular values, or None where there are too few of these."""
+    """Return the level from the singular values beyond the `tokens` largest, or None when these are too few."""
     rows, width = gradient.shape
     if min(rows, width) - tokens < _FEWEST_FREE:
         return None

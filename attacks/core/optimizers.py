@@ -1,6 +1,6 @@
-"""Adam and step-size schedules for many rows at once, each row with a step size of its own.
+"""Adam and step-size schedules for many rows at once, each row with its own step size.
 
-Written here because importing `torch.optim` costs a second, more than many an attack.
+Written here because importing `torch.optim` takes a second, longer than many attacks run.
 """
 
 # torch documents its list operations, one kernel call for all variables, but exports them under private names.
@@ -19,7 +19,7 @@ from attacks.core.tolerances import TINY
 
 BETAS = (0.9, 0.999)
 EPSILON = 1e-8
-RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement: the same threshold as that of torch's plateau schedule
+RELATIVE_IMPROVEMENT = 1e-4  # less is no improvement; the default of torch's plateau schedule
 
 Sign = Literal["hard", "soft", "off"]
 
@@ -38,8 +38,8 @@ class Adam:
         """Change the variables in place.
 
         Args:
-            variables: the same as before, or the rows that `keep` left.
-            gradients: one a variable.
+            variables: the same as before, or their rows that `keep` kept.
+            gradients: one for each variable.
             rates: step sizes (R,) of each variable.
         """
         variables, gradients = list(variables), list(gradients)
@@ -62,9 +62,9 @@ class Adam:
 
 
 def signed(gradient: Tensor, sign: Sign) -> Tensor:
-    """Return the gradient (R, ...) of the inputs as it is used.
+    """Return the gradient (R, ...) of the inputs in the form in which Adam gets it.
 
-    hard: its sign. soft: tanh of it in units of each row's root mean square, a sign that fades near zero. off: itself.
+    hard: its sign. soft: tanh of the gradient over its row's root mean square. off: the gradient itself.
     """
     if sign == "hard":
         return gradient.sign()
@@ -75,7 +75,7 @@ def signed(gradient: Tensor, sign: Sign) -> Tensor:
 
 
 def along_rows(figures: Tensor, like: Tensor) -> Tensor:
-    """Return one figure a row (R,) in a shape that multiplies tensors (R, ...) of as many dimensions as `like`."""
+    """Return figures (R,) with trailing dimensions of 1, so that they broadcast over tensors like `like`."""
     return figures.view(-1, *(1 for _ in like.shape[1:]))
 
 
@@ -83,7 +83,7 @@ class Schedule(Protocol):
     """Factors of the step size."""
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Return one factor a row for the step after this iteration (from 1), given the objectives (R,) before it."""
+        """Return each row's factor for the step after this iteration (from 1), given the objectives (R,) before it."""
         ...
 
     def keep(self, rows: Tensor) -> None:
@@ -121,43 +121,43 @@ class Steps:
     """Shrinks all steps tenfold after 3/8, 5/8 and 7/8 of the iterations (arXiv 2003.14053)."""
 
     def __init__(self, iterations: int) -> None:
-        """Know the last iteration."""
+        """Take the number of iterations."""
         self._iterations = iterations
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Depend on the iteration only."""
+        """Return the factor of this iteration; objectives do not matter."""
         passed = sum(iteration > self._iterations * eighths / 8 for eighths in (3, 5, 7))
         return torch.full_like(objectives, 0.1**passed)
 
     def keep(self, rows: Tensor) -> None:
-        """All rows share the schedule."""
+        """Change nothing: all rows share the schedule."""
 
 
 class Cosine:
     """Half a cosine from full steps to none, after a linear warm-up."""
 
     def __init__(self, iterations: int, warm_up: int = 0) -> None:
-        """Know the last iteration, and how many the warm-up takes."""
+        """Take the number of iterations, and how many of them are the warm-up."""
         self._iterations = iterations
         self._warm_up = warm_up
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
-        """Depend on the iteration only."""
+        """Return the factor of this iteration; objectives do not matter."""
         if iteration < self._warm_up:
             return torch.full_like(objectives, iteration / self._warm_up)
         done = (iteration - self._warm_up) / max(1, self._iterations - self._warm_up)
         return torch.full_like(objectives, 0.5 * (1.0 + math.cos(math.pi * done)))
 
     def keep(self, rows: Tensor) -> None:
-        """All rows share the schedule."""
+        """Change nothing: all rows share the schedule."""
 
 
 class Constant:
-    """Full steps."""
+    """Full steps in every iteration."""
 
     def factors(self, iteration: int, objectives: Tensor) -> Tensor:
         """Return ones."""
         return torch.ones_like(objectives)
 
     def keep(self, rows: Tensor) -> None:
-        """All rows share the schedule."""
+        """Change nothing: all rows share the schedule."""

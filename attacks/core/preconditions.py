@@ -1,4 +1,4 @@
-"""Why an update is not what an attack needs."""
+"""Preconditions of attacks on an update: why it does not fit, or None."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def one_gradient_only(observation: Observation) -> str | None:
 
 
 def gradient_steps_only(observation: Observation) -> str | None:
-    """Return why the update is no sum of gradients with known weights, or None."""
+    """Return why the update is not a sum of gradients with known weights, or None."""
     if observation.update.kind == "gradient":
         return None
     name, steps = observation.optimizer, observation.local_steps

@@ -1,4 +1,4 @@
-"""Steps of a part of a search, told as steps of the whole."""
+"""Progress of one part of a search, reported as progress of the whole search."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from fedsim.core.types import OnStep, Step
 def continued(
     on_step: OnStep, *, restarts: int = 0, done: int = 0, iterations: int | None = None, best: float = math.inf
 ) -> OnStep:
-    """Return what tells `on_step` of a part of a search that begins behind other parts.
+    """Return an `on_step` for a part of a search that follows other parts.
 
     Args:
-        on_step: is told of the whole.
-        restarts: of earlier parts.
-        done: iterations of earlier parts.
-        iterations: of the whole; None for those of the part.
+        on_step: gets the progress of the whole search.
+        restarts: number of restarts in earlier parts.
+        done: number of iterations in earlier parts.
+        iterations: iterations of the whole search; None to keep the number of the part.
         best: lowest objective of earlier parts.
     """
 

@@ -1,4 +1,4 @@
-"""What a likely image looks like, for rows of images (R, B, C, H, W); every prior returns one figure a row."""
+"""Image priors for rows of images (R, B, C, H, W); each prior returns one figure per row."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _Norm = nn.modules.batchnorm._BatchNorm
 def total_variation(inputs: Tensor) -> Tensor:
     """Return the anisotropic total variation, shape (R,): mean absolute differences, both directions added.
 
-    0 for inputs that are no images.
+    0 for inputs that are not images.
     """
     if inputs.ndim < 5:  # noqa: PLR2004 - (R, B, C, H, W)
         return inputs.new_zeros(len(inputs))
@@ -30,7 +30,7 @@ def total_variation(inputs: Tensor) -> Tensor:
 
 
 def pixel_box(observation: Observation) -> tuple[Tensor, Tensor]:
-    """Return the normalised values of pixels 0 and 1, shape (C, 1, ...): one more dimension for each of an example."""
+    """Return the normalised values of pixels 0 and 1, shape (C, 1, ...), with as many dimensions as an example."""
     spec = observation.spec
     shape = (-1, *(1 for _ in spec.shape[1:]))
     mean, std = torch.tensor(spec.mean).view(shape), torch.tensor(spec.std).view(shape)
@@ -55,10 +55,10 @@ def running_statistics(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
 
 
 class StatisticsDistance:
-    """How far the statistics of a row's activations are from the running ones (arXiv 2104.07586, equation 7)."""
+    """Distance between the statistics of a row's activations and the running ones (arXiv 2104.07586, equation 7)."""
 
     def __init__(self, observation: Observation, sites: Sequence[DropoutSite], device: str) -> None:
-        """Copy the model; it runs in training mode, like the client's."""
+        """Copy the model; the copy runs in training mode, as the client's does."""
         self._model = copy.deepcopy(observation.model).to(device).train().requires_grad_(False)
         self._wanted = {n: (m.clone(), v.clone()) for n, (m, v) in running_statistics(self._model).items()}
         self._sites = sites
@@ -68,7 +68,7 @@ class StatisticsDistance:
 
         Args:
             inputs: shape (R, B, *shape).
-            masks: one a site, shape (R, *site.shape), or none for forward passes without dropout.
+            masks: one per site, shape (R, *site.shape), or none for forward passes without dropout.
         """
         return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
 
@@ -88,12 +88,12 @@ class StatisticsDistance:
 def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tensor]) -> Tensor:
     """Return each row's squared distance to the mean of its victim's rows, shape (R,) (arXiv 2104.07586, equation 11).
 
-    Rows may hold the images of one label in another order; they are put into that of the victim's first row before.
+    Images of one label may be in different orders; they are first put into the order of the victim's first row.
 
     Args:
         inputs: shape (R, B, *shape).
         victims: index of the victim of each row.
-        labels: of each victim, shape (B,).
+        labels: labels of each victim, shape (B,).
     """
     wanted = torch.empty_like(inputs)
     for victim in set(victims):
@@ -107,7 +107,7 @@ def group_distance(inputs: Tensor, victims: Sequence[int], labels: Sequence[Tens
 
 
 def _order(images: Tensor, others: Tensor, labels: Tensor) -> Tensor:
-    """For each of the others (B, ...), the image of the same label that is assigned to it."""
+    """For each of `others` (B, ...), the index of the image of the same label that is assigned to it."""
     order = torch.arange(len(labels))
     for label, count in zip(*labels.unique(return_counts=True), strict=True):
         if count > 1:

@@ -1,9 +1,9 @@
-"""How an attack says that it failed.
+"""What attacks return, also when they found nothing.
 
 An attack that cannot run on an observation refuses: `not_applicable` returns the reason, or `NotApplicable` is raised
-before the search; it is recorded as a failure. A search that ran returns the examples that it found, no more: those
-that it lacks count as missing, with the worst scores. With none at all it returns `no_guess`, whose word for
-`stopped` says why. No example stands for one that was not found: a grey image would be scored as a guess.
+before the search; the record holds a failure. A search that ran returns the examples that it found, and no others: the
+missing ones get the worst scores. Where it found none it returns `no_guess`, whose word for `stopped` says why. No
+picture stands for an example that was not found, since a grey one would be scored as a guess.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedsim.core.types import Observation, Reconstruction, Tensors
 
 
 class NothingFound(Exception):
-    """A part of a search ended without a result, with the reason in words that end a sentence."""
+    """A part of a search ended without a result, and why, as the end of a sentence."""
 
 
 def no_guess(
@@ -70,9 +70,9 @@ def blanks(observation: Observation, size: int) -> Tensor:
 
 
 def labels_or_zeros(observation: Observation, size: int) -> Tensor:
-    """Return granted or inferred labels, shape (size,): their most frequent one if there are more or fewer of them.
+    """Return granted or inferred labels, shape (size,); if their number differs, the most frequent one repeated.
 
-    Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row a class.
+    Class 0 where the gradient of the last layer is hidden, or the model has no last layer with one row per class.
     """
     try:
         labels = labels_of(observation)

@@ -1,7 +1,7 @@
-"""Scale and sign of an input that is known up to a factor, from what the next linear layer saw.
+"""Scale and sign of an input that is known up to a factor, from the inputs of the next linear layer.
 
-A layer without bias gives away the direction u of its input only. But act(s W u), with the dropped units left out,
-must lie in the row space of the next weight gradient, and a curved activation does so for one real s alone.
+A layer without bias shows only the direction u of its input. But act(s W u), without the dropped units, must lie in
+the row space of the next weight gradient. With a curved activation this holds for one real s only.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FLAT = 1e-6
 
 @dataclass(frozen=True)
 class Scales:
-    """One entry a direction.
+    """One entry per direction.
 
     Attributes:
         values: signed factors s, shape (A,).
@@ -43,9 +43,9 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
     """Search s on a grid for both signs, then refine log |s| by Gauss-Newton steps.
 
     Args:
-        inputs: what the next layer sees for outputs of the first one.
+        inputs: the next layer's inputs as a function of the first layer's outputs.
         outputs: W u of directions u with root mean square 1, shape (A, width), float64.
-        compared: 1 for units that are surely kept, 0 for dropped or doubtful ones, shape (A, width).
+        compared: 1 for units that are surely kept, 0 for dropped or uncertain ones, shape (A, width).
         row_space: rows that span the next layer's inputs, shape (R, width).
     """
     frames = _frames(compared, row_space)
@@ -78,7 +78,7 @@ def outside_row_space(seen: Tensor, compared: Tensor, row_space: Tensor) -> Tens
     """Return the parts of unit vectors outside a row space, over the compared units only, shape (A, width).
 
     Args:
-        seen: what the next layer sees, shape (A, width).
+        seen: inputs of the next layer, shape (A, width).
         compared: 1 for units that are surely kept, shape (A, width).
         row_space: rows that span the next layer's inputs, shape (R, width).
     """
@@ -94,7 +94,7 @@ def _outside(seen: Tensor, frames: Tensor) -> Tensor:
     """Parts of the unit vectors of `seen` (S, A, width) outside the frames (A, width, R)."""
     unit = torch.nn.functional.normalize(seen, dim=2)
     outside = unit - (frames @ (frames.mT @ unit[..., None])).squeeze(3)
-    return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # silence explains nothing
+    return torch.where(seen.any(2, keepdim=True), outside, seen.shape[2] ** -0.5)  # an all-zero input explains nothing
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
 def largest_in_range(examples: Tensor, observation: Observation) -> Tensor:
     """Return the largest positive factors, shape (A,), that keep examples (A, *shape) inside the pixel range.
 
-    A factor of 1 where the range does not hold the value 0, for example when the normalisation is unknown.
+    1 where 0 is not inside the range, for example when the normalisation is unknown.
     """
     low, high = (bound.double() for bound in pixel_box(observation))
     limits = torch.where(examples > 0, high, low) / torch.where(examples == 0, torch.nan, examples)

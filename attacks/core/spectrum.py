@@ -1,7 +1,7 @@
-"""What the singular values of a weight gradient tell: how many examples are in it, and whether it is exact.
+"""The singular values of a weight gradient: how many examples are in it, and whether it is exact.
 
-One example leaves a matrix of rank one, B examples rank B at most; what lies beyond is rounding, or noise, pruning and
-quantisation. Zeros are worth reading only where that rest is rounding.
+One example gives a matrix of rank one, B examples at most rank B. The rest is rounding, or noise, pruning and
+quantisation. Zeros may be read only where the rest is rounding.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from attacks.core.tolerances import EXACT, LEAST
 
 _POWER_STEPS = 12
 _SETTLED = 1e-14
-_CLEAR = 10.0  # ratio of neighbours; float32 leaves about 100
+_CLEAR = 10.0  # ratio of neighbouring singular values; float32 leaves about 100
 
 
 class RankOne(NamedTuple):
-    """The best W = l r^T to a matrix (m, n).
+    """The best approximation l r^T of a matrix W (m, n).
 
     Attributes:
-        row: r with root mean square 1, shape (n,), sign open.
+        row: r with root mean square 1, shape (n,), of either sign.
         residual: |W - l r^T| / |W|, 0 for a zero matrix.
     """
 
@@ -32,7 +32,7 @@ class RankOne(NamedTuple):
 
 
 def rank_one(weight: Tensor) -> RankOne:
-    """Return the rank-one factor of a float64 matrix; power iteration, or the smaller Gram matrix where it is slow."""
+    """Return the rank-one factor of a float64 matrix, by power iteration, or if that is slow by a Gram matrix."""
     total = weight.norm()
     row = _power(weight)
     if row is None:
@@ -43,7 +43,7 @@ def rank_one(weight: Tensor) -> RankOne:
 
 
 def _power(weight: Tensor) -> Tensor | None:
-    """Return the first right singular vector, or None when it does not settle."""
+    """Return the first right singular vector, or None when the iteration does not converge."""
     row = weight[weight.square().sum(1).argmax()]
     row = row / row.norm().clamp_min(LEAST)
     for _ in range(_POWER_STEPS):
@@ -63,13 +63,13 @@ def _by_gram(weight: Tensor) -> Tensor:
 
 
 class Spectrum(NamedTuple):
-    """Singular values of a matrix, read.
+    """Summary of the singular values of a matrix.
 
     Attributes:
         rank: number of singular values above the noise.
-        condition: largest singular value over the smallest of these.
-        is_exact: whether nothing but rounding lies beyond them.
-        noise: norm of what lies beyond, relative to that of the whole matrix.
+        condition: ratio of the largest of these to the smallest.
+        is_exact: whether the others are only rounding.
+        noise: norm of the others, relative to that of the whole matrix.
     """
 
     rank: int
@@ -79,13 +79,13 @@ class Spectrum(NamedTuple):
 
 
 def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
-    """Cut singular values (k,), in descending order, at `tolerance` times the first one, or else at the widest gap.
+    """Cut singular values (k,), in descending order, at `tolerance` times the first one, or at the widest gap.
 
-    The gap counts where noise fills the spectrum: when more than `most` values lie above the tolerance or, if `most`
-    is not known, when nothing marks the place of that cut.
+    The gap is used where noise fills the spectrum: when more than `most` values are above the tolerance or, if `most`
+    is None, when there is no clear gap at that cut.
 
     Args:
-        singular: of a weight gradient.
+        singular: singular values of a weight gradient.
         tolerance: relative size of rounding.
         most: number of examples, which the rank cannot exceed.
     """

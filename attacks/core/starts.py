@@ -1,4 +1,4 @@
-"""Where a search begins: dummies (B, *shape) drawn from a generator."""
+"""The start of a search: dummies (B, *shape) drawn from a generator."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ def first_inputs(start: Start, shape: tuple[int, ...], pattern: int, generator: 
     """Return a dummy in normalised units.
 
     normal: independent N(0, 1). patterned: a random square of `pattern` pixels, tiled over the image. colour: one
-    random colour an image. grey: zeros.
+    random colour per image. grey: zeros.
 
     Args:
-        start: which of them.
+        start: one of these.
         shape: (B, channels, height, width), or any other shape, for which patterned and colour are constant.
         pattern: edge of the square.
         generator: for the draws.

@@ -1,10 +1,10 @@
-"""Small numbers that mean the same wherever they stand."""
+"""Small numbers that mean the same in every attack."""
 
 from __future__ import annotations
 
 TINY = 1e-30
-"""The least divisor: far below any norm that double precision leaves of real gradients, and a normal number of single
-precision, so that 0 / 0 becomes 0 and nothing else changes."""
+"""The least divisor. It is far below the norm of any real gradient and still a normal number of single precision, so
+0 / 0 becomes 0 and nothing else changes."""
 
 LEAST = 1e-300
 """The same of double precision: its smallest normal number is a hundred million times less."""
@@ -20,9 +20,9 @@ TWO_WAYS = 1e-9
 """Relative difference of numbers that double precision computed in two ways."""
 
 MATCHES = 1e-5
-"""The largest 1 - cosine of a gradient that is explained: rounding of single precision stays below, one wrong label or
-mask does not."""
+"""The largest 1 - cosine at which a guess explains a gradient: rounding of single precision stays below, one wrong
+label or mask does not."""
 
 SURELY_KEPT = 1e-3
-"""Entry of a unit's output gradient, in units of its row's norm, that no rounding of a factorisation comes near: the
-unit was neither dropped nor silent."""
+"""The least entry of a unit's output gradient, relative to its row's norm, that shows a unit to be neither dropped nor
+inactive: rounding errors of a factorisation are far smaller."""

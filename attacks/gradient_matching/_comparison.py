@@ -27,7 +27,7 @@ _EPSILON = 1e-8
 
 
 class Gradients(Protocol):
-    """Gradients of R rows beside the observed ones, T tensors each; every figure has shape (R, T)."""
+    """Gradients of R rows and the observed ones, T tensors each; every figure has shape (R, T)."""
 
     def inner(self) -> Tensor:
         """Inner products with the observed gradient."""
@@ -50,7 +50,7 @@ class Comparison(Protocol):
     """Computes the gradients of rows.
 
     Attributes:
-        name: of the path, for the record.
+        name: name of the path, for the record.
         like: a tensor of the model's type and device.
     """
 
@@ -64,7 +64,7 @@ class Comparison(Protocol):
 
         Args:
             inputs: shape (R, B, *shape).
-            masks: one a site, shape (R, *site.shape); empty for forward passes without dropout.
+            masks: one per site, shape (R, *site.shape); empty for forward passes without dropout.
             labels: classes (R, B), or their probabilities (R, B, K).
             victims: index of the victim of each row.
             others: values of the other unknowns, by the name of their block, shape (R, ...).
@@ -97,10 +97,10 @@ class Setting:
     """What all victims of one computation share.
 
     Attributes:
-        model: with the weights that the victims received, in the mode of the search; it is the search's own copy.
+        model: the search's own copy, with the weights that the victims received, in the mode of the search.
         names: trained parameters whose gradients are compared.
-        sites: where the model drops out, for one row.
-        wire: what of the gradients is compared.
+        sites: dropout sites of one row.
+        wire: which part of the gradients is compared, and in which form.
     """
 
     model: nn.Module
@@ -125,7 +125,7 @@ class Setting:
     def dropping(self, masks: Masks, others: Values = NOTHING) -> AbstractContextManager[None]:
         """Return the context of a forward pass with these masks, or without dropout when there are none.
 
-        The factor of kept entries goes into the masks, where it is passed twice an iteration instead of five times.
+        The factor of kept entries is multiplied into the masks: that takes two operations an iteration, not five.
         """
         if not masks:
             return without_dropout()
@@ -140,9 +140,9 @@ class Setting:
 def setting_of(
     observation: Observation, sites: tuple[DropoutSite, ...], batch_statistics: bool, device: str
 ) -> Setting:
-    """Return the setting of a search, with a model of its own; the observed one stays as it is.
+    """Return the setting of a search, with its own copy of the model; the observed model is not changed.
 
-    Its activations work out of place: what the layers in front of them returned is needed as it was.
+    Its activations work out of place: the outputs of the layers in front of them are needed unchanged.
     """
     model = copy.deepcopy(observation.model).to(device).train(batch_statistics).requires_grad_(False)
     for module in model.modules():
@@ -153,7 +153,7 @@ def setting_of(
 
 
 class GeneralComparison:
-    """One row after the other, for any module: also those that mix the examples of a batch."""
+    """Compares one row after the other, for any module, also for those that mix the examples of a batch."""
 
     name = "general"
 
@@ -203,7 +203,7 @@ def squared_norms(targets: list[list[Tensor]]) -> Tensor:
 
 @dataclass(frozen=True)
 class ExplicitGradients:
-    """Gradients that were built, T tensors each, with the observed ones of each row's victim.
+    """Gradients that were built, T tensors each, with the observed gradients of each row's victim.
 
     Attributes:
         norms: squared norms of the observed tensors, shape (R, T).
@@ -230,7 +230,7 @@ class ExplicitGradients:
         return self.norms
 
     def absolute(self, factors: Tensor) -> Tensor:
-        """Sums of absolute differences to the observed gradient, after each row (R,) was multiplied by its factor."""
+        """Sums of absolute differences to the observed gradient, each row multiplied by its factor (R,) before."""
         scaled = [tuple(factor * g for g in row) for factor, row in zip(factors, self.rows, strict=True)]
         return replace(self, rows=scaled)._each(lambda g, t: (g - t).abs().sum())
 

@@ -1,6 +1,6 @@
 """The search that all gradient-matching attacks share: dummies whose gradients point where the observed ones do.
 
-Many victims and starts are rows of one computation; a row that has ended leaves it. What an attack adds is a `Search`.
+Many victims and restarts are rows of one computation; a row that has ended leaves it. An attack adds a `Search`.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ class Pace(NamedTuple):
     """How rows descend, and when they stop.
 
     Attributes:
-        iterations: most of one row.
+        iterations: most iterations of one row.
         rate: step of the inputs, in their units.
-        sign: how the inputs' gradient is used.
+        sign: how the gradient of the inputs is used; see `signed`.
         schedule: how the step shrinks.
-        patience: plateau: iterations without improvement before the step shrinks.
-        factor: plateau: by how much.
-        warm_up: cosine: iterations until the full step.
+        patience: for plateau: iterations without improvement before the step shrinks.
+        factor: for plateau: the factor by which it shrinks.
+        warm_up: for cosine: iterations until the full step.
         langevin: standard deviation of the noise on the inputs' gradient, in units of the current step.
         median_every: iterations between median filters; 0 for none.
         threshold: stop below this objective.
-        stall: stop after so many iterations without a new best.
-        still: stop when 100 iterations moved the inputs by less than this root mean square; 0 for never.
+        stall: stop after this many iterations without a new best.
+        still: stop when 100 iterations move the inputs by less than this root mean square; 0 for never.
     """
 
     iterations: int
@@ -68,15 +68,15 @@ class Pace(NamedTuple):
 
 @dataclass(frozen=True)
 class Search:
-    """What differs between attacks.
+    """The part of a search in which attacks differ.
 
     Attributes:
         unknowns: what is searched beside the inputs, and which dropout masks forward passes use.
-        first: the dummy (B, *shape) of a victim's next start, from its generator.
+        first: draws the dummy (B, *shape) of a victim's next restart from its generator.
         prior: regularisers of the inputs (R, B, *shape) under masks (R, *site.shape), given each row's victim; (R,).
-        distance: of a dummy's gradient from the observed one.
+        distance: distance of a dummy's gradient from the observed one.
         sites: where the model drops out, when the attack assumes other rates than were observed.
-        is_explicit: whether the distance needs gradients that are built, entry by entry.
+        is_explicit: whether the distance needs the gradients themselves, entry by entry.
     """
 
     unknowns: Unknowns
@@ -89,13 +89,13 @@ class Search:
 
 @dataclass
 class Found:
-    """The end of one row.
+    """Where one row ended.
 
     Attributes:
-        inputs: of the lowest objective, shape (B, *shape).
-        masks: of the same iteration, one a site that the search optimised.
+        inputs: inputs of the lowest objective, shape (B, *shape).
+        masks: masks of the same iteration, one per site that the search optimised.
         others: values of the other blocks of unknowns in that iteration, by name.
-        objectives: of every iteration.
+        objectives: the objective of every iteration.
     """
 
     victim: int
@@ -111,7 +111,7 @@ class Found:
 
 @dataclass
 class _Rows:
-    """Rows that go on. `best` and `values` hold what each row's lowest objective had, until the row leaves."""
+    """Rows that have not ended. `best` and `values` hold what each row's lowest objective had, until it ends."""
 
     found: list[Found]
     inputs: Tensor
@@ -155,20 +155,20 @@ def descend(
     generators: Sequence[torch.Generator],
     on_steps: Sequence[OnStep],
 ) -> list[Found]:
-    """Descend from `starts` dummies a victim, all at once.
+    """Descend from `starts` dummies for each victim, all at once.
 
     Args:
-        comparison: of gradients.
+        comparison: computes and compares gradients.
         search: what the attack adds.
-        labels: of each victim, shape (B,) or (B, K).
-        starts: rows a victim.
+        labels: labels of each victim, shape (B,) or (B, K).
+        starts: rows of each victim.
         pace: how rows descend, and when they stop.
         box: least and greatest value of the inputs, or None.
-        generators: one a victim.
-        on_steps: told of every iteration of a victim: of the row with the lowest objective in it.
+        generators: one for each victim.
+        on_steps: called in every iteration of a victim, with the row of the lowest objective in it.
 
     Returns:
-        One result a row, victim by victim.
+        One result for each row, victim by victim.
     """
     rows = _first_rows(search, labels, starts, generators, comparison)
     everything = list(rows.found)

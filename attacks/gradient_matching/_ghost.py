@@ -1,12 +1,12 @@
-"""The fast path: gradients are compared without ever being built.
+"""The fast path: compare gradients without building them.
 
 The gradient of a linear map is dW = sum_n delta_n z_n^T, with inputs z and output gradients delta. So <dW, G> = sum_n
 delta_n^T G z_n and |dW|^2 = sum_nm <delta_n, delta_m> <z_n, z_m> need activations only (the norm trick of Goodfellow
 2015, arXiv 1510.01799), and rows share every matrix product. An observed gradient of low rank is kept as its factors.
 
-Whether a model fits is found out, not declared: its linear, convolution, normalisation and embedding calls are watched,
-parameters that broadcast over the batch get a copy an example, and the result must equal the general path on a probe.
-The probe also tells where the examples are second, as inside `nn.MultiheadAttention`: (tokens, examples, features).
+Whether a model fits is tested: its linear, convolution, normalisation and embedding calls are watched,
+parameters that broadcast over the batch get a copy for each example, and a probe must equal the general path.
+The probe also shows where examples are in the second dimension, as in `nn.MultiheadAttention` (tokens, examples, ...).
 """
 
 from __future__ import annotations
@@ -24,24 +24,24 @@ from attacks.gradient_matching._ghost_figures import Factors, Figures, Vectors, 
 from attacks.gradient_matching._watched_calls import Outer, Part, Watch, joined
 from fedsim.core.types import Loss, Masks, Observation
 
-_AGREES = 1e-4  # relative; sums in another order differ by less in single precision, a missed call by more
+_AGREES = 1e-4  # relative; in single precision sums in another order differ by less, a missed call by more
 _NEGLIGIBLE = 1e-6
 
 
 class GhostComparison:
-    """All rows in one computation, for models that do not mix the examples of a batch."""
+    """Compares all rows in one computation, for models that do not mix the examples of a batch."""
 
     name = "ghost"
 
     def __init__(
         self, setting: Setting, observations: Sequence[Observation], second: frozenset[str] = frozenset()
     ) -> None:
-        """Factor the observed gradients where they have low rank.
+        """Factor the observed gradients that have low rank.
 
         Args:
             setting: model, loss and sites.
             observations: the victims.
-            second: parameters whose calls see the examples in the second dimension, also of a flattened one.
+            second: parameters whose calls see the examples in the second dimension, flattened or not.
         """
         self._setting = setting
         self._second = second
@@ -67,7 +67,7 @@ class GhostComparison:
     def parts(
         self, inputs: Tensor, masks: Masks, labels: Tensor, others: Values = NOTHING
     ) -> dict[str, Outer | Tensor]:
-        """Collect what every watched call saw, by parameter."""
+        """Return the parts of the gradients from every watched call, by parameter."""
         watch = Watch(self._names, self._second, *inputs.shape[:2])
         copies = self._copies(inputs.shape[0] * inputs.shape[1])
         rows = tuple(mask.flatten(0, 1) for mask in masks)
@@ -89,7 +89,7 @@ class GhostComparison:
         return {n: joined(p) for n, p in parts.items()}
 
     def _copies(self, examples: int) -> dict[str, Tensor]:
-        """A copy an example of every parameter that begins with a dimension of 1, such as position embeddings."""
+        """Copies, one for each example, of parameters whose first dimension is 1, such as position embeddings."""
         return {
             name: parameter.expand(examples, *parameter.shape[1:]).requires_grad_()
             for name, parameter in self._setting.parameters.items()
@@ -103,15 +103,15 @@ class GhostComparison:
 
 
 class CompiledComparison(GhostComparison):
-    """The same, traced into plain operations and compiled by torch, once for every number of rows.
+    """The same comparison, traced into plain operations and compiled by torch, once for every number of rows.
 
-    Compiling takes minutes for a transformer; it pays for long searches on many victims only.
+    Compiling takes minutes for a transformer; it pays only for long searches on many victims.
     """
 
     name = "compiled"
 
     def __init__(self, ghost: GhostComparison) -> None:
-        """Take over what a comparison that fits the model has prepared."""
+        """Take over the state of a comparison that fits the model."""
         self.__dict__.update(vars(ghost))
         self._compiled: dict[torch.Size, Callable[..., dict[str, Outer | Tensor]]] = {}
 
@@ -143,13 +143,13 @@ def fastest(
 ) -> Comparison:
     """Return the ghost comparison where it equals the general one on a probe of two rows, else the general one.
 
-    Parameters whose figures differ are tried with the examples second.
+    Parameters whose figures differ are tried with the examples in the second dimension.
 
     Args:
         setting: model, loss and sites.
         observations: the victims.
-        examples: of one row.
-        masks: some masks of one row, whose shapes count.
+        examples: number of examples in one row.
+        masks: any masks of one row; only their shapes are used.
         generator: for the probe.
         others: some values of other unknowns of one row, whose shapes count.
     """
@@ -168,7 +168,7 @@ def fastest(
         try:
             ghost = GhostComparison(setting, observations, second)
             ours = ghost.gradients(inputs, drawn, labels, [0, 0], further)
-        except Exception:  # whatever a strange model raises here, the general path is the answer
+        except Exception:  # whatever an unusual model raises here, the general path handles it
             return general
         differing = _differing(ours, theirs)
         if not bool(differing.any()):
@@ -183,7 +183,7 @@ def agrees(ours: Gradients, theirs: Gradients) -> bool:
 
 
 def _differing(ours: Gradients, theirs: Gradients) -> Tensor:
-    """Which tensors have other figures, shape (T,): a wrong bias must not hide behind a large matrix."""
+    """Which tensors have different figures, shape (T,): each alone, or a large matrix would hide a wrong bias."""
     squared, products = theirs.squared(), (theirs.squared() * theirs.observed()).sqrt()
     errors = [((ours.squared() - squared).abs(), squared), ((ours.inner() - theirs.inner()).abs(), products)]
     agree = [error <= _AGREES * (size + _NEGLIGIBLE * size.max()) for error, size in errors]

@@ -1,4 +1,4 @@
-"""Inner products and norms of gradients that are never built, beside observed ones of low rank kept as factors."""
+"""Inner products and norms of gradients that are never built; observed gradients of low rank are kept as factors."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Factors(NamedTuple):
 
 
 class Vectors:
-    """Observed gradients of T tensors whose rows have one outer product each, their factors side by side.
+    """Observed gradients of T tensors with one outer product per row, their factors concatenated.
 
-    Small models then take a few operations where one call for each tensor would take dozens.
+    Small models then need a few operations; one call for each tensor would need dozens.
     """
 
     def __init__(self, targets: list[Factors]) -> None:
@@ -33,7 +33,7 @@ class Vectors:
         self.right, self._ins = _side_by_side([target.right for target in targets])
 
     def inner(self, whole: Outer, victims: list[int]) -> Tensor:
-        """Return inner products (R, T); `whole` holds deltas and inputs of all T tensors, one after the other."""
+        """Return inner products (R, T); `whole` holds the concatenated deltas and inputs of all T tensors."""
         ours = (whole.deltas * _of(self.left, victims)) @ self._outs
         return (ours * ((whole.inputs * _of(self.right, victims)) @ self._ins)).sum(1)
 
@@ -43,7 +43,7 @@ class Vectors:
 
 
 def _side_by_side(factors: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return factors (V, size, r) as one (V, greatest r, sum of sizes), and whose each entry is, (sum of sizes, T)."""
+    """Concatenate factors (V, size, r) to (V, greatest r, sum of sizes), with one-hot owners (sum of sizes, T)."""
     rank = max(factor.shape[2] for factor in factors)
     joined = torch.cat([F.pad(factor.mT, (0, 0, 0, rank - factor.shape[2])) for factor in factors], 2)
     owner = torch.arange(len(factors)).repeat_interleave(torch.tensor([factor.shape[1] for factor in factors]))
@@ -111,21 +111,21 @@ def _inner(part: Part, target: Factors | Tensor, victims: list[int]) -> Tensor:
 
 
 def _product(one: Tensor, other: Tensor) -> Tensor:
-    """Return one @ other; single rows element by element, for which batched products of matrices are slow."""
+    """Return one @ other; single rows element by element, because batched matrix products are slow for them."""
     if one.shape[1] == 1:
         return (one.mT * other).sum(1, keepdim=True)
     return one @ other
 
 
 def _of(values: Tensor, victims: list[int]) -> Tensor:
-    """Rows of `values` that belong to the victims, without a copy where all rows are of one or each of its own."""
+    """Rows of `values` for the victims, without a copy when all rows have one victim or each row its own."""
     if len(values) == 1 or victims == list(range(len(values))):
         return values
     return values[victims]
 
 
 def target_of(tensors: list[Tensor]) -> Factors | Tensor:
-    """Observed gradients of all victims: as factors when all have low rank, else side by side, matrices flattened."""
+    """Observed gradients of all victims: as factors when all have low rank, else stacked, matrices flattened."""
     if tensors[0].ndim == 1:
         return torch.stack(tensors)
     stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
@@ -138,7 +138,7 @@ def target_of(tensors: list[Tensor]) -> Factors | Tensor:
 
 
 def _factored(matrices: Tensor, width: int) -> Factors | None:
-    """Factors of matrices (V, out, in) up to rounding, of the least common rank below `width`, or None."""
+    """Factors of matrices (V, out, in) up to rounding, of the least rank that fits all, or None from `width` on."""
     exact = matrices.double()
     sketch = torch.randn((matrices.shape[2], width), generator=torch.Generator().manual_seed(0)).to(exact)
     left = torch.linalg.qr(exact @ sketch).Q

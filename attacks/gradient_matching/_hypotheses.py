@@ -12,7 +12,7 @@ from fedsim.core.types import Observation
 
 
 class HypothesesAttack(InformedAttack[ConfigT]):
-    """A matching attack that tries all that the client may have done with its batch. Authors write `hypotheses`."""
+    """A matching attack that tries everything the client may have done to its batch. Authors write `hypotheses`."""
 
     @abstractmethod
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
@@ -21,7 +21,7 @@ class HypothesesAttack(InformedAttack[ConfigT]):
     def descended(self, searched: Searched) -> tuple[list[Found], str]:
         """Search under every hypothesis.
 
-        A row of hypothesis i gets as its start the number i trials + its trial.
+        A row of hypothesis i gets the start number i * trials + its trial.
         """
         rows: list[Found] = []
         path, trials, iterations = "", self.config.trials, self.config.iterations

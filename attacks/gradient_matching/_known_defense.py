@@ -15,5 +15,5 @@ class InformedAttack(MatchingAttack[ConfigT]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations of falling steps."""
+        """Return this number of iterations, with steps that shrink."""
         return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}

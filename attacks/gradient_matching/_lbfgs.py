@@ -1,8 +1,8 @@
-"""What DLG, iDLG and CPL share: L-BFGS on dummies, and new starts after one that diverged.
+"""The search of DLG, iDLG and CPL: L-BFGS on dummies, restarted after a start that diverged.
 
-The objective is |g - g*|^2 over all parameters plus what an attack adds. Dropout masks of known rates are unknowns
+The objective is |g - g*|^2 over all parameters plus the attack's penalty. Dropout masks of known rates are unknowns
 like the dummy, as logits, since L-BFGS cannot project; with unknown rates the search runs without dropout. Gradients
-are built explicitly: close to the truth the differences of the fast path would be rounding.
+are built explicitly: close to the truth the fast path's differences would be rounding errors.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class LbfgsConfig(Config):
 
     iterations: int = Field(default=300, ge=1, description="most iterations of one start")
     inner: int = Field(default=20, ge=1, description="most steps within an iteration")
-    learning_rate: float = Field(default=1.0, gt=0, description="length of a step, in units of L-BFGS's own")
+    learning_rate: float = Field(default=1.0, gt=0, description="factor on the length of L-BFGS's steps")
     line_search: Literal["none", "strong-wolfe"] = Field(
-        default="strong-wolfe", description="none: every step has the same length, and many a start diverges"
+        default="strong-wolfe", description="none: every step has the same length, and many starts diverge"
     )
     remembered: int = Field(default=100, ge=1, description="steps from which L-BFGS estimates the curvature")
-    restarts: int = Field(default=10, ge=0, description="further starts, each after one that diverged")
+    restarts: int = Field(default=10, ge=0, description="restarts, each after a start that diverged")
     diverged: float = Field(
         default=1e-2, gt=0, description="a start that ends with more than this share of |g*|^2 counts as diverged"
     )
@@ -51,13 +51,13 @@ class LbfgsConfig(Config):
         default=10, ge=1, description="stop after this many iterations that did not improve the objective by 0.01 %"
     )
     start: Start = Field(
-        default="normal", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
+        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
     )
-    pattern: int = Field(default=4, ge=1, description="patterned: edge of the square, in pixels")
+    pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
     label_rule: LabelRule = Field(
         default="counting",
-        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
-        "distinct and negative take no class twice",
+        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
+        "classes, distinct and negative do not",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
 
@@ -67,7 +67,7 @@ ConfigT = TypeVar("ConfigT", bound=LbfgsConfig)
 
 @dataclass
 class _Attempt(Found):
-    """One start: besides the best dummy, its labels and its share of |g*|^2."""
+    """The end of one start: the best dummy, its labels, and its squared distance as a share of |g*|^2."""
 
     labels: Tensor | None = None
     share: float = torch.inf
@@ -84,7 +84,7 @@ class LbfgsAttack(Attack[ConfigT]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return one start, and as many iterations as its inner steps allow."""
+        """Return no restarts, and as many iterations as the inner steps allow."""
         return {"iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
 
     @abstractmethod
@@ -96,7 +96,7 @@ class LbfgsAttack(Attack[ConfigT]):
         return 0.0
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Start until one start does not diverge, and return the best."""
+        """Restart until a start does not diverge, and return the best."""
         setting = setting_of(observation, observation.sites, True, self.config.device)
         problem = _Problem(
             setting,
@@ -185,7 +185,7 @@ class _Descent:
     """One start."""
 
     def __init__(self, config: LbfgsConfig, problem: _Problem, variables: _Variables, number: int) -> None:
-        from torch.optim import LBFGS  # noqa: PLC0415 - takes a second, which other attacks need not wait
+        from torch.optim import LBFGS  # noqa: PLC0415 - takes a second, which other attacks need not pay
 
         self._config = config
         self._problem = problem
@@ -205,7 +205,7 @@ class _Descent:
         self._plateau = (torch.inf, 0)
 
     def run(self, on_step: OnStep) -> _Attempt:
-        """Descend until a stop rule holds; iterations count on from start to start."""
+        """Descend until a stop rule holds; iterations are counted across starts."""
         attempt, config = self._attempt, self._config
         total = (1 + config.restarts) * config.iterations
         for iteration in range(1, config.iterations + 1):
@@ -229,7 +229,7 @@ class _Descent:
         return attempt
 
     def _evaluated(self, iteration: int) -> Tensor:
-        """The closure: gradients into `.grad`, unclipped, and the best dummy kept."""
+        """The closure of L-BFGS: put gradients into `.grad`, unclipped, and keep the best dummy."""
         variables = self._variables.all()
         objective, share = self._problem.values(self._variables)
         gradients = torch.autograd.grad(objective, variables, materialize_grads=True)
@@ -257,7 +257,7 @@ def _remarks(observation: Observation) -> tuple[str, ...]:
 
 
 def _has_kinks(observation: Observation) -> bool:
-    """Whether a forward pass uses an activation that is linear in pieces."""
+    """Whether a forward pass uses an activation that is piecewise linear."""
     like = next(observation.model.parameters())
     example = torch.zeros((2, *observation.spec.shape), dtype=like.dtype, device=like.device)
     setting = setting_of(observation, observation.sites, True, "cpu")

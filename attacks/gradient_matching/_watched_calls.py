@@ -1,7 +1,7 @@
 """Watched calls of a model, and the gradients of their parameters as sums of outer products.
 
-A linear, convolution, normalisation or embedding call notes what it read, and gives the gradients of its own parameters
-once that of its output is known. A call that none of the rules knows ends the fast path.
+For a linear, convolution, normalisation or embedding call the inputs are noted. With the gradient of its output they
+give the gradients of its parameters. Any other call that uses a parameter ends the fast path.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Outer(NamedTuple):
         return self.deltas.mT @ self.inputs
 
     def squared(self) -> Tensor:
-        """Return the squared norms, shape (R,), by the cheaper of the two ways."""
+        """Return the squared norms, shape (R,), by the cheaper of two formulas."""
         (count, wide), tall = self.inputs.shape[1:], self.deltas.shape[2]
         if count == 1:
             return self.inputs.square().sum((1, 2)) * self.deltas.square().sum((1, 2))
@@ -39,14 +39,14 @@ Part = Outer | Tensor  # a gradient (R, *shape) that is cheap to build stays a t
 
 
 class Call(NamedTuple):
-    """A watched call: what it returned, and its parameters' gradients, given that of its output."""
+    """A watched call: its output, and a function from the gradient of the output to those of its parameters."""
 
     output: Tensor
     parts: Callable[[Tensor], dict[str, Part]]
 
 
 class Unsuited(Exception):
-    """The model has a call that this path does not know."""
+    """The model has a call that this path does not support."""
 
 
 def joined(parts: list[Part]) -> Part:
@@ -61,7 +61,7 @@ def joined(parts: list[Part]) -> Part:
 
 
 class Watch(TorchFunctionMode):
-    """Notes every call that uses one of the compared parameters."""
+    """Records every call that uses one of the compared parameters."""
 
     def __init__(self, names: dict[int, str], second: frozenset[str], rows: int, examples: int) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Watch(TorchFunctionMode):
         return rule(self, *args, **(kwargs or {}))
 
     def name(self, parameter: Tensor | None) -> str | None:
-        """Return the name of a compared parameter."""
+        """Return the name of a compared parameter, or None."""
         return self._names.get(id(parameter))
 
     def by_row(self, values: Tensor, features: tuple[int, ...], *names: str | None) -> Tensor:
@@ -91,7 +91,7 @@ class Watch(TorchFunctionMode):
         return flat.reshape(self.rows, -1, *features)
 
     def noted(self, output: Tensor, parts: Callable[[Tensor], dict[str, Part]]) -> Tensor:
-        """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be asked for."""
+        """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be computed."""
         output = output if output.requires_grad else output.detach().requires_grad_()
         self.calls.append(Call(output, parts))
         return output

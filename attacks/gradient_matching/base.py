@@ -1,4 +1,4 @@
-"""Settings and frame of the attacks that match gradients: group the victims, descend, and report the best start.
+"""Settings and base class of the attacks that match gradients: group the victims, descend, report the best row.
 
 The objective is J = 1 - <g, g*> / (||g|| ||g*|| + 1e-8) + tv TV(x) + prior(masks), with one cosine over all
 parameters (arXiv 2003.14053, equation 4; arXiv 2208.06163 adds the masks).
@@ -35,46 +35,46 @@ Statistics = Literal["attack", "batch", "running"]
 
 
 class MatchingConfig(Config):
-    """Settings of the search. The defaults are those of the Dropout Inversion Attack's reference experiments."""
+    """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
 
-    iterations: int = Field(default=20_000, ge=1, description="most iterations of one trial")
+    iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
     sign: Sign = Field(
-        default="hard", description="hard: only the sign of the inputs' gradient; soft: tanh of it; off: itself"
+        default="hard", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
     )
-    boxed: bool = Field(default=True, description="keep the dummy inside the pixel range after every step")
+    boxed: bool = Field(default=True, description="clamp the dummy to the pixel range after every step")
     total_variation: float = Field(default=1e-5, ge=0, description="weight of the anisotropic total variation (means)")
     schedule: ScheduleName = Field(
-        default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
+        default="plateau", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
     )
     plateau_patience: int = Field(
-        default=800, ge=1, description="plateau: iterations without improvement before the step shrinks"
+        default=800, ge=1, description="for plateau: iterations without improvement before the step shrinks"
     )
-    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="plateau: by how much the step shrinks then")
-    warm_up: int = Field(default=0, ge=0, description="cosine: iterations until the full step")
+    plateau_factor: float = Field(default=0.1, gt=0, lt=1, description="for plateau: factor by which the step shrinks")
+    warm_up: int = Field(default=0, ge=0, description="for cosine: iterations until the full step")
     start: Start = Field(
-        default="normal", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
+        default="normal", description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros"
     )
-    pattern: int = Field(default=4, ge=1, description="patterned: edge of the square, in pixels")
+    pattern: int = Field(default=4, ge=1, description="for patterned: edge of the square, in pixels")
     median_every: int = Field(default=0, ge=0, description="iterations between 3 x 3 median filters; 0 for none")
-    threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below")
+    threshold: float = Field(default=1e-5, ge=0, description="stop when the objective is below this")
     patience: int = Field(default=4000, ge=1, description="stop after this many iterations without a new best")
     still: float = Field(
-        default=0.0, ge=0, description="stop when 100 iterations moved the dummy by less (normalised units); 0: never"
+        default=0.0, ge=0, description="stop when 100 iterations move the dummy by less (normalised units); 0: never"
     )
     statistics: Statistics = Field(
         default="attack", description="normalisation layers: batch or running statistics, or the attack's own choice"
     )
     label_rule: LabelRule = Field(
         default="counting",
-        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
-        "distinct and negative take no class twice",
+        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
+        "classes, distinct and negative do not",
     )
-    trials: int = Field(default=1, ge=1, description="independent starts, run at once; the lowest objective wins")
+    trials: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general", "compiled"] = Field(
         default="fastest",
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
-        "needs a C++ compiler and takes minutes to begin",
+        "needs a C++ compiler and takes minutes to compile",
     )
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
 
@@ -83,7 +83,7 @@ ConfigT = TypeVar("ConfigT", bound=MatchingConfig)
 
 
 class Searched(NamedTuple):
-    """The victims of one computation, of one model and shape: one entry each."""
+    """The victims of one computation, all of one model and shape: one entry each."""
 
     observations: Sequence[Observation]
     labels: Sequence[Tensor]
@@ -110,11 +110,11 @@ class MatchingAttack(Attack[ConfigT]):
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations."""
+        """Return this number of iterations."""
         return {"iterations": gradients}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Search alone."""
+        """Search on one victim."""
         return self.search_together([observation], [generator], [on_step])[0]
 
     def search_together(
@@ -123,7 +123,7 @@ class MatchingAttack(Attack[ConfigT]):
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
     ) -> list[Reconstruction]:
-        """Search on many victims at once; those of another model or shape follow in a computation of their own."""
+        """Search on many victims at once; those of another model or shape are searched in a second computation."""
         results: dict[int, Reconstruction] = {}
         for group in _groups(observations, self.at_once(observations[0])):
             chosen = [observations[index] for index in group]
@@ -166,11 +166,11 @@ class MatchingAttack(Attack[ConfigT]):
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
     ) -> list[Found]:
-        """Return the ends of all rows, victim by victim; an attack may add to the descent."""
+        """Return the ends of all rows, victim by victim; an attack may extend the descent."""
         return descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
-        """Return what a reader of the record should know about this attack on this observation."""
+        """Return notes for the record about this attack on this observation."""
         return ()
 
     def _matched(
@@ -201,7 +201,7 @@ class MatchingAttack(Attack[ConfigT]):
         return rows, comparison.name
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Return what one victim's rows come to, of which one has an objective."""
+        """Return the reconstruction from one victim's rows."""
         return best_of(rows, labels, path, self.remarks(observation))
 
     def box(self, observation: Observation) -> tuple[Tensor, Tensor] | None:
@@ -209,12 +209,12 @@ class MatchingAttack(Attack[ConfigT]):
         return pixel_box(observation) if self.config.boxed else None
 
     def setting(self, observation: Observation, search: Search) -> Setting:
-        """Return the setting of a search, with a model of its own; the observed one stays as it is."""
+        """Return the setting of a search, with its own copy of the model; the observed model is not changed."""
         sites = observation.sites if search.sites is None else search.sites
         return setting_of(observation, sites, self._uses_batch_statistics(), self.config.device)
 
     def comparison(self, observations: Sequence[Observation], search: Search) -> Comparison:
-        """Return how gradients are compared."""
+        """Return the comparison of gradients that the settings and the search ask for."""
         first, setting = observations[0], self.setting(observations[0], search)
         if self.config.engine == "general" or search.is_explicit:
             return GeneralComparison(setting, observations)

@@ -1,12 +1,13 @@
-"""Inversion after compensation: noise of known scale is taken out of the gradient by its spectrum, then it is matched.
+"""compensation: take noise of known scale out of the gradient by its spectrum, then match what is left.
 
-    g' = g* without the directions whose eigenvalue lies in the bulk of the noise,  min over x of 1 - cos(g(x), g')
-
-GradDefense (Wang et al. 2022, INFOCOM) gives a compensation to the server, so that training does not suffer; whoever is
-curious uses it as well, on every layer's own matrix, whose rank is that of a few images: most of the noise goes.
-Threat model: honest-but-curious server, one gradient, granted the description of the defenses. Fails where the noise
-is larger than what stands out of it. A search that matches gradients gains little by it: noise that no image could have
-caused hardly moves its minimum in the first place.
+Idea: the gradient of a few images has low rank in each layer, and noise has not, so most of the noise can be taken out.
+    GradDefense gives this compensation to the server for the sake of training; an attacker can use it as well.
+Equation: g' = g* without directions whose eigenvalue lies in the bulk of the noise; min over x of 1 - cos(g(x), g').
+Assumes: honest-but-curious server, one gradient, granted the defenses; independent noise of one known, absolute scale.
+Recovers: images, labels, and dropout masks of known rates.
+Fails: noise larger than the gradient's own directions. A search gains little: noise that no image can cause hardly
+    moves its minimum.
+Source: Wang et al. 2022, INFOCOM (GradDefense), whose compensation it uses.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class CompensationConfig(MatchingConfig):
 @final
 @attack("compensation", summary="takes known noise out of the gradient by its spectrum, then matches it")
 class Compensation(InformedAttack[CompensationConfig]):
-    """The server's compensation, turned against the clients."""
+    """Uses the server's compensation before a search."""
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates without independent noise of one known scale."""

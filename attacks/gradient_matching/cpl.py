@@ -1,11 +1,14 @@
-"""Client Privacy Leakage (CPL): L-BFGS from a patterned start, pulled towards images that the model gives their label.
+"""cpl: match the gradient by L-BFGS from a patterned start, with a term for the label (Client Privacy Leakage, CPL).
 
-Paper: Wei et al. 2020, arXiv 2004.10397: min over x of |g(x, y) - g*|^2 + a |F(x) - onehot(y)|^2 with the class
-probabilities F, from a small random square tiled over the image, the label from the gradient. Threat model:
-honest-but-curious server, one gradient; granted labels are used. A start ends when its objective no longer falls.
-
-Dropout: with known rates the masks are further unknowns, as logits; with unknown rates the search ignores dropout.
-Fails where DLG fails: ReLU, large batches. The second term is not zero at the truth unless the model is sure of it.
+Idea: a small random square, tiled over the image, is a better start than noise; and an image to which the model gives
+    its label is more likely the client's.
+Equation: min over x of |g(x, y) - g*|^2 + a |F(x) - onehot(y)|^2, with F the class probabilities, a = `label_weight`.
+Assumes: honest-but-curious server, one gradient. Granted labels are used, others inferred. Dropout masks of known rates
+    are further unknowns, as logits; with unknown rates the search ignores dropout.
+Recovers: images, labels, and dropout masks of known rates.
+Fails: where dlg fails: ReLU, large batches. The label term is not zero at the true image unless the model is sure of
+    its label.
+Source: Wei et al. 2020, arXiv 2004.10397.
 """
 
 from __future__ import annotations
@@ -28,7 +31,8 @@ class CplConfig(LbfgsConfig):
     """Settings of CPL."""
 
     start: Start = Field(
-        default="patterned", description="normal: noise; patterned: a tiled random square; colour: one; grey: zeros"
+        default="patterned",
+        description="normal: noise; patterned: a tiled random square; colour: one colour; grey: zeros",
     )
     label_weight: float = Field(default=0.01, ge=0, description="weight a of the squared error of the probabilities")
 
@@ -36,7 +40,7 @@ class CplConfig(LbfgsConfig):
 @final
 @attack("cpl", summary="L-BFGS from a patterned start with a label term (CPL)", paper="2004.10397")
 class Cpl(LbfgsAttack[CplConfig]):
-    """Images are the unknowns; the label also pulls at the output."""
+    """Searches images whose outputs also fit the label."""
 
     def known_labels(self, observation: Observation) -> Tensor | None:
         """Return granted or inferred labels."""

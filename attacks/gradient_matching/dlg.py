@@ -1,12 +1,14 @@
-"""Deep Leakage from Gradients (DLG): dummy images and dummy labels whose gradient lies closest to the observed one.
+"""dlg: search images and soft labels whose gradient equals the observed one (Deep Leakage from Gradients, DLG).
 
-Paper: Zhu, Liu, Han 2019, arXiv 1906.08935: min over x, u of |g(x, softmax(u)) - g*|^2 by L-BFGS, x and u from N(0, 1),
-u the logits of soft labels. A start that diverges is repeated, at most ten times. Threat model: honest-but-curious
-server, one gradient; labels are unknowns even if they are granted (iDLG uses them).
-
-Dropout: with known rates the masks are further unknowns, as logits; with unknown rates the search ignores dropout and
-ends far from the gradient. Fails for ReLU, whose second derivative is zero, so that curvature is invisible; the record
-notes it. Fails for batches of more than a few examples and for trained models.
+Idea: an input with the same gradient as the client's is, for small networks and batches, the client's input. L-BFGS
+    searches it from normal noise, and starts again when a start diverges, as often as `restarts` allows.
+Equation: min over x, u of |g(x, softmax(u)) - g*|^2, with u the logits of the soft labels and g* the observed gradient.
+Assumes: honest-but-curious server, one gradient. Labels are unknowns even where they are granted (idlg uses them).
+    Dropout masks of known rates are further unknowns, as logits; with unknown rates the search ignores dropout.
+Recovers: images, labels, and dropout masks of known rates.
+Fails: ReLU, whose second derivative is zero (the record notes it); dropout at unknown rates; batches of more than a few
+    examples; trained models.
+Source: Zhu, Liu, Han 2019, arXiv 1906.08935, equation 4.
 """
 
 from __future__ import annotations
@@ -28,10 +30,10 @@ class DlgConfig(LbfgsConfig):
 @final
 @attack("dlg", summary="squared gradient distance over images and labels, by L-BFGS (DLG)", paper="1906.08935")
 class Dlg(LbfgsAttack[DlgConfig]):
-    """Images and soft labels are the unknowns."""
+    """Searches images and soft labels."""
 
     effort: ClassVar[Effort] = "reference"
 
     def known_labels(self, observation: Observation) -> Tensor | None:
-        """No label is known."""
+        """Return None: the labels are unknowns of the search."""
         return None

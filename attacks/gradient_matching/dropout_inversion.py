@@ -1,12 +1,14 @@
-"""Dropout Inversion Attack (DIA): the client's dropout masks are optimised together with the data.
+"""dropout-inversion: optimise the client's dropout masks together with its data (Dropout Inversion Attack, DIA).
 
-Paper: Scheliga, Maeder, Seeland 2023, "Dropout Is NOT All You Need to Prevent Gradient Leakage", arXiv 2208.06163:
-min over x, psi of 1 - cos(g(x, psi), g*) + l_tv TV(x) + l_m sum_l | (1 - mean psi_l) - p_l |, psi relaxed to [0, 1].
-Threat model: honest-but-curious server, one gradient of an untrained model, labels given or inferred. Dropout hides
-the image from attackers that ignore it, not from this one. Without dropout it falls back to IG.
-
-Beyond the paper, off unless asked for: other relaxations of the masks; masks read off the gradient's zeros and fixed;
-and a second descent from the best dummy with the masks rounded, kept only where it explains the gradient better.
+Idea: the gradient belongs to one random sub-network. Dropout hides the image only from attackers that ignore the masks;
+    as further unknowns they are found along with it.
+Equation: min over x, psi of 1 - cos(g(x, psi), g*) + l_tv TV(x) + l_m sum_l |(1 - mean psi_l) - p_l|, psi in [0, 1].
+Assumes: honest-but-curious server, one gradient of an untrained model, rates p_l known or assumed, labels granted or
+    inferred. Without dropout it equals inverting-gradients.
+Recovers: images, labels and masks.
+Fails: searches with many minima, such as LeNet on photographs; updates of several local steps, which it refuses.
+Source: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163. Not in the paper, and off by default: `relaxation` other than
+    box, masks read off zeros of the gradient (`read_out`), a second descent with rounded masks (`polish`).
 """
 
 from __future__ import annotations
@@ -36,19 +38,23 @@ class DropoutInversionConfig(MatchingConfig):
 
     mask_weight: float = Field(default=1e-4, ge=0, description="weight l_m of the mask prior")
     mask_learning_rate: float | None = Field(
-        default=None, gt=0, description="Adam's step of the masks; that of the inputs when absent"
+        default=None, gt=0, description="Adam's step for the masks; the step for the inputs when absent"
     )
     first_masks: FirstMasks = Field(
-        default="bernoulli", description="start of the masks: drawn like the client's, all 1, or all 1 - p"
+        default="bernoulli",
+        description="start of the masks; bernoulli: drawn as the client's; ones: all 1; mean: all 1 - p",
     )
     relaxation: Relaxation = Field(
-        default="box", description="masks in [0, 1]; their logits; or rounded in the forward pass only"
+        default="box",
+        description="box: masks in [0, 1]; sigmoid: their logits; straight-through: rounded in the forward pass only",
     )
     annealed: bool = Field(default=False, description="sigmoid: the temperature falls from 1 to 0.1")
-    read_out: bool = Field(default=False, description="one example: fix the masks that zeros of the gradient give away")
+    read_out: bool = Field(
+        default=False, description="for one example: read masks off zeros of the gradient and fix them"
+    )
     polish: bool = Field(
         default=False,
-        description="afterwards round the masks and descend again from the best dummy; kept if the objective is lower",
+        description="round the masks afterwards and descend again from the best dummy; kept if the objective is lower",
     )
     assumed_rate: float = Field(default=0.25, gt=0, lt=1, description="dropout rate p to assume when it is not known")
 
@@ -61,13 +67,13 @@ class DropoutInversionConfig(MatchingConfig):
     aliases=("dia",),
 )
 class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
-    """Forward passes with the masks being optimised; without dropout it falls back to IG."""
+    """Matches gradients under masks that it optimises."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return settings that reach an image about ten times sooner than the paper's, where masks can be read off."""
+        """Return settings that need about a tenth of the paper's iterations where masks can be read off."""
         return {
             "iterations": gradients,
             "read_out": True,
@@ -92,7 +98,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         generators: Sequence[torch.Generator],
         on_steps: Sequence[OnStep],
     ) -> list[Found]:
-        """Descend, then polish the best row of each victim where that is asked for."""
+        """Descend, then polish the best row of each victim if the settings ask for it."""
         rows = super().ends(comparison, search, labels, box, generators, on_steps)
         if not self.config.polish or not search.unknowns.blocks:
             return rows

@@ -1,16 +1,14 @@
-"""GradInversion: squared gradient distance with image priors, several seeds at once that pull each other together.
+"""gradinversion: search images from several seeds at once, with image priors and a pull to the seeds' mean.
 
-Paper: Yin et al. 2021, arXiv 2104.07586: min over x of a_g |g - g*|^2 + a_tv TV(x) + a_l2 |x|^2 + a_bn sum over layers
-of (|mean - running mean| + |variance - running variance|) + a_grp |x - mean over seeds|^2, by Adam with warm-up, a
-cosine schedule and Langevin noise; labels are those whose rows of the last layer's gradient have the smallest entries,
-no class twice. Here seeds are registered by assigning images of one label to each other instead of by optical flow.
-
-Threat model: honest-but-curious server, one gradient; granted labels are used. Batch normalisation is a help to this
-attack: its running statistics say what activations look like. Without any such layer that term is left out, and the
-record says so. The objective is that of the best seed, all terms included: it is not zero at the truth.
-
-Dropout: with known rates each seed has masks of its own, optimised with it and never averaged with those of others;
-with unknown rates the search ignores dropout. Fails when classes repeat and the labels are not granted.
+Idea: seeds agree on what the gradient determines. Running statistics of batch normalisation tell what activations look
+    like, so such layers help this attack; without them that term is left out, and the record says so.
+Equation: min over x of a_g |g - g*|^2 + a_tv TV(x) + a_l2 |x|^2 + a_bn sum over layers of (|mean - running mean| +
+    |variance - running variance|) + a_grp |x - mean over seeds|^2. All terms count, so it is not zero at the truth.
+Assumes: honest-but-curious server, one gradient; granted labels are used, others inferred, no class twice. Seeds are
+    registered by assigning images of one label to each other, not by optical flow as in the paper.
+Recovers: images, labels, and dropout masks of known rates, for each seed its own; unknown rates are ignored.
+Fails: classes that repeat in a batch where labels are not granted.
+Source: Yin et al. 2021, arXiv 2104.07586.
 """
 
 from __future__ import annotations
@@ -39,20 +37,22 @@ class GradInversionConfig(MatchingConfig):
     """Settings of GradInversion. Seeds are `trials`."""
 
     sign: Sign = Field(
-        default="off", description="hard: only the sign of the inputs' gradient; soft: tanh of it; off: itself"
+        default="off", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
     )
     total_variation: float = Field(default=1e-4, ge=0, description="weight of the anisotropic total variation (means)")
     schedule: ScheduleName = Field(
         default="cosine", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8"
     )
-    warm_up: int = Field(default=50, ge=0, description="cosine: iterations until the full step")
-    threshold: float = Field(default=0.0, ge=0, description="stop when the objective is below")
+    warm_up: int = Field(default=50, ge=0, description="for cosine: iterations until the full step")
+    threshold: float = Field(default=0.0, ge=0, description="stop when the objective is below this")
     label_rule: LabelRule = Field(
         default="distinct",
-        description="how unknown labels of several examples are inferred: counting and impact know repeats, "
-        "distinct and negative take no class twice",
+        description="how unknown labels of several examples are inferred: counting and impact allow repeated "
+        "classes, distinct and negative do not",
     )
-    trials: int = Field(default=8, ge=1, description="seeds S, run at once and pulled together; the lowest wins")
+    trials: int = Field(
+        default=8, ge=1, description="seeds, run at once and pulled together; the lowest objective wins"
+    )
     gradient_weight: float = Field(
         default=1.0,
         gt=0,
@@ -75,10 +75,10 @@ class GradInversionConfig(MatchingConfig):
     aliases=("see-through-gradients",),
 )
 class GradInversion(MatchingAttack[GradInversionConfig]):
-    """Seeds are rows of one computation, so each sees the others."""
+    """Runs the seeds as rows of one computation, so that each is compared with the others."""
 
     def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise inputs, and masks where there are some of known rates."""
+        """Optimise inputs, and the dropout masks of known rates."""
         config, first = self.config, observations[0]
         labels = [labels_of(observation, config.label_rule) for observation in observations]
         statistics = self._statistics(first)
@@ -99,7 +99,7 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
         return {"iterations": max(1, gradients // _FEWEST_SEEDS), "trials": _FEWEST_SEEDS, "warm_up": 0}
 
     def pace(self) -> Pace:
-        """Return the settings' pace, with noise."""
+        """Return the pace of the settings, with Langevin noise."""
         return super().pace()._replace(langevin=self.config.langevin)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:

@@ -1,11 +1,13 @@
-"""Improved DLG (iDLG): the label is read from the gradient first, then the image alone is searched as in DLG.
+"""idlg: read the label from the gradient, then search the image alone as dlg does (Improved DLG, iDLG).
 
-Paper: Zhao, Mopuri, Bilen 2020, arXiv 2001.02610: the row of the last layer's gradient that points against all others
-belongs to the true class; then min over x of |g(x, y) - g*|^2 by L-BFGS. Threat model: honest-but-curious server, one
-gradient; granted labels are used. Several examples: labels by the chosen rule.
-
-Dropout: with known rates the masks are further unknowns, as logits; with unknown rates the search ignores dropout. The
-label is exact either way. Fails where DLG fails: ReLU, large batches, trained models.
+Idea: with cross entropy, the row of the last layer's gradient that points against all others belongs to the true class.
+    With the label known, the search has fewer unknowns than DLG.
+Equation: min over x of |g(x, y) - g*|^2, with y the label that was read and g* the observed gradient.
+Assumes: honest-but-curious server, one gradient. Granted labels are used; labels of several examples are inferred as
+    `label_rule` says. Dropout masks of known rates are further unknowns; with unknown rates the search ignores dropout.
+Recovers: images, labels (exact for one example, with and without dropout), and dropout masks of known rates.
+Fails: where dlg fails: ReLU, large batches, trained models.
+Source: Zhao, Mopuri, Bilen 2020, arXiv 2001.02610.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ class IdlgConfig(LbfgsConfig):
 @final
 @attack("idlg", summary="label from the gradient, then the image as in DLG (iDLG)", paper="2001.02610")
 class Idlg(LbfgsAttack[IdlgConfig]):
-    """Images are the unknowns."""
+    """Searches images under granted or inferred labels."""
 
     effort: ClassVar[Effort] = "reference"
 

@@ -1,8 +1,11 @@
-"""IG with averaged masks: every iteration matches the mean gradient over S drawn sets of dropout masks.
+"""ig-mc: match, in every iteration, the mean gradient over S drawn sets of dropout masks.
 
-A stronger baseline than one draw: it matches the expected sub-network, g = (1/S) sum_s g(x, mask_s), while the client
-used a single one (arXiv 2208.06163 explains why that is not enough). Threat model: honest-but-curious server, one
-gradient, dropout rates known.
+Idea: the mean over several draws is a stronger reference than the single draw of ig-train.
+Equation: g = (1/S) sum over s of g(x, mask_s), compared with g* by 1 - cos(g, g*) + l_tv TV(x), with S = `draws`.
+Assumes: honest-but-curious server, one gradient, dropout rates known; labels granted or inferred.
+Recovers: images and labels.
+Fails: wherever dropout matters: it matches an expected sub-network, while the client used a single one.
+Source: Geiping et al. 2020, arXiv 2003.14053 (the search); arXiv 2208.06163 explains why averaging is not enough.
 """
 
 from __future__ import annotations
@@ -24,13 +27,13 @@ from fedsim.core.types import Knowledge, Observation
 class InvertingGradientsMonteCarloConfig(MatchingConfig):
     """Settings of IG with averaged masks."""
 
-    draws: int = Field(default=8, ge=1, description="S, sets of masks an iteration")
+    draws: int = Field(default=8, ge=1, description="sets of masks S in each iteration")
 
 
 @final
 @attack("ig-mc", summary="gradient matching with the mean gradient over drawn masks", paper="2003.14053")
 class InvertingGradientsMonteCarlo(MatchingAttack[InvertingGradientsMonteCarloConfig]):
-    """S draws of masks an iteration: the batch stands S times in one gradient."""
+    """Draws S sets of masks in each iteration; the batch is repeated S times in one gradient."""
 
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})

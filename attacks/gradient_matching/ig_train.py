@@ -1,7 +1,11 @@
-"""IG in training mode: every iteration matches with freshly drawn dropout masks.
+"""ig-train: match gradients in training mode, with freshly drawn dropout masks in every iteration.
 
-The obvious repair of IG (arXiv 2003.14053), and a baseline of arXiv 2208.06163: the objective becomes noise, since the
-client's masks are never drawn again. Threat model: honest-but-curious server, one gradient, dropout rates known.
+Idea: it is the obvious repair of inverting-gradients: the dummy network drops out as the client's does.
+Equation: min over x of 1 - cos(g(x, fresh masks), g*) + l_tv TV(x), with g* the observed gradient.
+Assumes: honest-but-curious server, one gradient, dropout rates known; labels granted or inferred.
+Recovers: images and labels. It is a reference of the Dropout Inversion Attack.
+Fails: wherever dropout matters: the client's masks are practically never drawn again, so the objective is noise.
+Source: Geiping et al. 2020, arXiv 2003.14053 (the search); a reference in arXiv 2208.06163.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ class InvertingGradientsTrainConfig(MatchingConfig):
 @final
 @attack("ig-train", summary="gradient matching with fresh masks in every iteration", paper="2003.14053")
 class InvertingGradientsTrain(MatchingAttack[InvertingGradientsTrainConfig]):
-    """Forward passes in training mode."""
+    """Matches gradients under fresh dropout masks."""
 
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"dropout-rates"})

@@ -1,8 +1,12 @@
-"""Inverting Gradients (IG): match the direction of the observed gradient with a full, dropout-free network.
+"""inverting-gradients: match the direction of the observed gradient, and ignore dropout (Inverting Gradients, IG).
 
-Paper: Geiping et al. 2020, arXiv 2003.14053, equation 4; schedule and stop rules as in arXiv 2208.06163, whose lower
-reference it is. Threat model: honest-but-curious server, one gradient. When the client drops out, the search
-minimises the wrong function: even the true image has a large objective. That looks like privacy and is none.
+Idea: the direction of a gradient tells more of the image than its length. Adam uses the sign of the dummy's gradient.
+Equation: min over x of 1 - cos(g(x), g*) + l_tv TV(x), with g* the observed gradient and TV the total variation.
+Assumes: honest-but-curious server, one gradient; labels granted or inferred.
+Recovers: images and labels. Under dropout it is the lower reference of the Dropout Inversion Attack.
+Fails: dropout: the search minimises the wrong function, and even the true image has a large objective. A bad image
+    then does not mean that the gradient holds none. Searches with many minima, such as LeNet on photographs.
+Source: Geiping et al. 2020, arXiv 2003.14053, equation 4; schedule and stop rules of arXiv 2208.06163.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ class InvertingGradientsConfig(MatchingConfig):
     "inverting-gradients", summary="gradient matching that ignores dropout (IG)", paper="2003.14053", aliases=("ig",)
 )
 class InvertingGradients(MatchingAttack[InvertingGradientsConfig]):
-    """Forward passes in evaluation mode."""
+    """Matches gradients in evaluation mode, without dropout."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
     training_mode: ClassVar[bool] = False

@@ -1,19 +1,14 @@
-"""The Bayes-optimal attack on known noise: the image of largest posterior probability (MAP).
+"""map: search the image of largest posterior probability under a known law of noise (MAP).
 
-    min over x of -log p(g* | x) - log p(x)
-    Gaussian noise: -log p(g* | x) = |g(x) - g*|^2 / (2 s^2);  Laplace: sqrt(2) |g(x) - g*|_1 / s
-
-Paper: Balunovic et al. 2022, arXiv 2111.04706, section 4: an attack is optimal if its distance is the likelihood of
-the defense's noise. Relative noise has a scale s of its own in each tensor, found from what arrived: noise s rms(g_l)
-leaves rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. A gradient that is known to be clipped is clipped here too. Both terms are
-divided by the number of entries; the prior is the total variation.
-
-Noise that hits only some entries, nobody knows which, leaves the others exact: the absolute distance then stands for
-the likelihood, whose spike at 0 cannot be descended, and while most entries are exact the noise hardly moves it.
-
-Threat model: honest-but-curious server, one gradient, granted the description of the defenses. Dropout masks of known
-rates are optimised along; with unknown rates dropout is ignored. Fails where the prior says little and the noise
-drowns the gradient.
+Idea: the best attack on noise of a known law takes as its distance the noise's negative log likelihood.
+Equation: min over x of -log p(g* | x) + l_tv TV(x), each divided by its number of entries, with -log p = |g - g*|^2 /
+    (2 s^2) for Gaussian noise, sqrt(2) |g - g*|_1 / s for Laplace noise. Relative noise has an s for each tensor, from
+    rms(g*_l)^2 = (1 + s^2) rms(g_l)^2. Noise on unknown entries has a spike at 0: |g - g*|_1 is taken in its place.
+Assumes: honest-but-curious server, one gradient, granted the defenses. A clipped gradient is clipped on the dummy's
+    side too.
+Recovers: images, labels, and dropout masks of known rates; unknown rates are ignored.
+Fails: noise that drowns the gradient; changes of weights, whose noise has another scale; an unknown law or scale.
+Source: Balunovic, Dimitrov, Staab, Vechev 2022, arXiv 2111.04706, section 4.
 """
 
 from __future__ import annotations
@@ -48,7 +43,7 @@ class MapConfig(MatchingConfig):
 @final
 @attack("map", summary="most probable image under the law of known noise (MAP)", paper="2111.04706")
 class Map(MatchingAttack[MapConfig]):
-    """The likelihood of the noise as distance."""
+    """Takes the likelihood of the noise as the distance."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses"})
     training_mode: ClassVar[bool] = False
@@ -58,7 +53,7 @@ class Map(MatchingAttack[MapConfig]):
         if noise_of(observation) is None:
             return "no defense says the law and the scale of its noise"
         if observation.update.kind != "gradient":
-            return "the update is a change of weights, but the scale of the noise is that of a gradient"
+            return "the update is a change of weights, but the scale of the noise is known for a gradient only"
         return super().not_applicable(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
@@ -78,14 +73,14 @@ class Map(MatchingAttack[MapConfig]):
 
 
 class _Likelihood:
-    """-log p(g* | g) an entry, up to a constant, shape (R,).
+    """-log p(g* | g) per entry, up to a constant, shape (R,).
 
     Attributes:
         is_absolute: whether it sums absolute differences, for which gradients must be built.
     """
 
     def __init__(self, noise: Noise, bound: float | None, sizes: Tensor) -> None:
-        """Take the law, the norm to which gradients were clipped, and the entries of every tensor."""
+        """Take the noise, the norm to which gradients were clipped, and the number of entries of every tensor."""
         self._noise, self._bound, self._sizes = noise, bound, sizes
         self.is_absolute = noise.law == "laplace" or noise.share < 1.0
 
@@ -100,7 +95,7 @@ class _Likelihood:
         return misfit.sum(1) / self._sizes.sum()
 
     def _factors(self, gradients: Gradients) -> Tensor:
-        """Return by what the client multiplied gradients like those of the rows, shape (R,)."""
+        """Return the factor by which the client would have clipped each row's gradient, shape (R,)."""
         norms = gradients.squared().sum(1).sqrt()
         if self._bound is None:
             return torch.ones_like(norms)

@@ -1,13 +1,14 @@
-"""Noise inversion: the noise that a defense draws inside the model is optimised together with the data.
+"""noise-inversion: optimise the noise that a defense draws inside the model together with the data.
 
-Variational bottlenecks (PRECODE, Scheliga et al. 2022, arXiv 2108.04725; CVB, arXiv 2309.04515) go on with m + d e, e
-from N(0, 1). As DIA (arXiv 2208.06163) does with dropout masks, this attack searches e under its prior:
-min over x, e of 1 - cos(g(x, e), g*) + l_tv TV(x) + l_e mean(e^2) / 2; or it puts the expectation e = 0, which fits
-where d is small. Dropout masks are searched as DIA does, where their rates are known, and ignored otherwise. All
-tensors are compared, also those that a defense calls unreliable: with the right noise they are as good as any.
-
-Threat model: honest-but-curious server, one gradient, who knows the defenses. What they add to the clients' loss, such
-as a bottleneck's divergence, is added to the simulated one.
+Idea: a variational bottleneck passes on m + d e with e from N(0, 1). As DIA does with masks, e is one more unknown
+    under its prior; or `noise = "expectation"` takes e = 0.
+Equation: min over x, e of 1 - cos(g(x, e), g*) + l_tv TV(x) + l_e mean(e^2) / 2. All tensors are compared, also those
+    that a defense calls unreliable: under the right noise they are exact.
+Assumes: honest-but-curious server, one gradient, granted the defenses; what these add to the clients' loss is added to
+    the simulated loss. Dropout masks of known rates are searched too; unknown rates are ignored.
+Recovers: images, labels, and dropout masks of known rates.
+Fails: short searches on convolutions; the expectation where d is large, as at the start of training.
+Source: after DIA, arXiv 2208.06163; against PRECODE, arXiv 2108.04725, and CVB, arXiv 2309.04515.
 """
 
 from __future__ import annotations
@@ -41,16 +42,20 @@ _NOISE = "noise"
 class NoiseInversionConfig(MatchingConfig):
     """Settings of noise inversion."""
 
-    noise: Literal["joint", "expectation"] = Field(default="joint", description="search the noise, or take it for 0")
+    noise: Literal["joint", "expectation"] = Field(
+        default="joint", description="joint: search the noise; expectation: 0"
+    )
     noise_weight: float = Field(default=1e-4, ge=0, description="weight l_e of the noise's prior")
-    noise_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step of the noise, standard deviations")
+    noise_learning_rate: float = Field(
+        default=0.1, gt=0, description="Adam's step for the noise, in standard deviations"
+    )
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
 
 
 @final
 @attack("noise-inversion", summary="optimises noise inside the model jointly with the data", related="2108.04725")
 class NoiseInversion(InformedAttack[NoiseInversionConfig]):
-    """Replaces what modules of noise return by unknowns."""
+    """Replaces the outputs of noise modules by unknowns."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
 
@@ -63,7 +68,7 @@ class NoiseInversion(InformedAttack[NoiseInversionConfig]):
     def search_together(
         self, observations: Sequence[Observation], generators: Sequence[torch.Generator], on_steps: Sequence[OnStep]
     ) -> list[Reconstruction]:
-        """Search on many victims at once, with the tensors that others set aside."""
+        """Search on many victims at once, including the tensors that other attacks leave out as unreliable."""
         return super().search_together([_whole(observation) for observation in observations], generators, on_steps)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
@@ -102,7 +107,7 @@ class _NoisySetting(Setting):
     Attributes:
         modules: names of the modules that return noise.
         penalties: by name of a module, what its output adds to each example's loss, shape (B,).
-        added: means of the penalties of the latest forward pass, for the loss.
+        added: means of the penalties of the latest forward pass; they go into the loss.
     """
 
     modules: tuple[str, ...] = ()

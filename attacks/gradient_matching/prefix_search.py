@@ -1,12 +1,14 @@
-"""Inversion behind Nested Dropout: the length k of the prefix is read off the gradient or tried, and then kept fixed.
+"""prefix-search: read or try the prefix length k of Nested Dropout, then search images with that mask as DIA does.
 
-The classifier behind features that were cut to their first k channels has dL/dW_j = 0 exactly for j > k, in every
-example of the batch at once. So k is the last column that is not zero; where none is, as under noise, every k with odds
-above a millionth gets a short descent, and the lowest objective decides. What is left is DIA's search with that mask.
-Papers: Chen et al. 2022, arXiv 2206.13140 (Nested Dropout); Scheliga, Maeder, Seeland 2023, arXiv 2208.06163 (DIA).
-
-Threat model: honest-but-curious server, one gradient; where the model cuts and at which odds has to be known. With
-ReLU the last channels of the prefix may be silent too: a shorter k explains the gradient just as well.
+Idea: features cut to their first k channels leave exact zeros in the gradient of the layer behind, in all examples at
+    once, so k is the last column that is not zero. Where no column is zero, every likely k gets a short descent.
+Equation: dL/dW_j = (1/B) sum over examples of delta h_j = 0 for every j > k, with delta = dL/dz and h the features.
+Assumes: honest-but-curious server, one gradient; it knows where the model cuts and with which odds.
+Recovers: images, masks, and k of every cut.
+Fails: with ReLU the last channels of the prefix may be zero too: a shorter k explains the gradient as well and is read.
+    A short k leaves little of the example in the gradient.
+Source: the search is DIA's, Scheliga, Maeder, Seeland 2023, arXiv 2208.06163; Nested Dropout: Chen et al. 2022, arXiv
+    2206.13140.
 """
 
 from __future__ import annotations
@@ -38,20 +40,22 @@ Known = dict[int, Tensor]
 class PrefixSearchConfig(MatchingConfig):
     """Settings of the search."""
 
-    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior on masks of ordinary dropout")
-    tried_for: int = Field(default=100, ge=1, description="iterations of every k, where it cannot be read")
+    mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of masks of ordinary dropout")
+    tried_for: int = Field(
+        default=100, ge=1, description="iterations for every k that is tried, where k cannot be read"
+    )
 
 
 @final
 @attack(_NAME, summary="Nested Dropout's k read off the gradient or tried, then DIA with it", related="2206.13140")
 class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
-    """One integer a cut, then images."""
+    """Finds the length of every cut, then searches images."""
 
     views: ClassVar[frozenset[View]] = frozenset({"single-update"})
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return the settings of DIA that reach an image soonest."""
+        """Return the settings with which DIA needs the fewest iterations."""
         return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
@@ -59,7 +63,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         if not _cuts(observation):
             return "no layer of the model keeps a prefix of its features"
         if (observation.batch_size or 1) > 1 and any(observation.sites[cut].per_example for cut in _cuts(observation)):
-            return "every example of the batch has a k of its own, and only the longest shows"
+            return "every example of the batch has a k of its own; the gradient shows only the longest"
         return super().not_applicable(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
@@ -118,7 +122,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
 def read_prefixes(observation: Observation) -> Known:
     """Return the masks, by index of the site, whose k shows in the gradient of the linear layer behind.
 
-    A gradient without a silent last column is that of k = D, or not exact: nothing is read then.
+    Nothing is read from a gradient whose last column is not zero: either k = D, or the gradient is not exact.
     """
     cuts = _cuts(observation)
     if not cuts or sends_part(observation):

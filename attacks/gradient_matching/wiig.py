@@ -1,7 +1,12 @@
-"""Well-informed Inverting Gradients (WIIG): gradient matching with the client's true masks.
+"""wiig: match gradients with the client's true dropout masks (Well-informed Inverting Gradients, WIIG).
 
-Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163. Threat model: honest-but-curious server that was GIVEN the
-dropout masks; the upper reference that tells whether the image is still in the gradient. Without dropout it is IG.
+Idea: it is the upper reference: it shows whether the image is still in the gradient when the masks are known.
+Equation: min over x of 1 - cos(g(x, true masks), g*) + l_tv TV(x), with g* the observed gradient.
+Assumes: one gradient, and a server that is given the masks (`also_knows = ["masks"]`): no real attacker has them.
+    Without dropout it equals inverting-gradients.
+Recovers: images and labels.
+Fails: where inverting-gradients fails without dropout: searches with many minima.
+Source: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163.
 """
 
 from __future__ import annotations
@@ -30,7 +35,7 @@ class WiigConfig(MatchingConfig):
     aliases=("well-informed-ig",),
 )
 class Wiig(MatchingAttack[WiigConfig]):
-    """Forward passes with the granted masks."""
+    """Matches gradients under the granted masks."""
 
     effort: ClassVar[Effort] = "reference"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"masks", "dropout-rates"})

@@ -74,7 +74,7 @@ class SurrogateComparison:
     name = "surrogate"
 
     def __init__(self, setting: Setting, observations: Sequence[Observation], path: Path) -> None:
-        """Keep the changes of the weights, and in units of one gradient what is matched."""
+        """Keep the changes of the weights, and the target of the match in units of one gradient."""
         self._setting = setting
         self._bends = [bend_of(name) for name in setting.names] if path == "quadratic" else []
         self.like = next(iter(setting.parameters.values()))
@@ -87,7 +87,7 @@ class SurrogateComparison:
     def gradients(
         self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
     ) -> Gradients:
-        """Compute each row's gradient explicitly, differentiably in its place on the path too.
+        """Compute each row's gradient explicitly, differentiable also in its place on the path.
 
         Args:
             inputs: shape (R, N, *shape).

@@ -1,7 +1,7 @@
-"""A client's local training, simulated differentiably: D(X) = theta_0 - theta_K(X) of dummies X.
+"""A differentiable simulation of a client's local training: D(X) = theta_0 - theta_K(X) for dummies X.
 
-Changes are compared in units of one gradient, D / (step size times K), so that with one step on the whole batch this
-is the comparison of gradients, number for number.
+Changes are compared in units of one gradient, D / (step size times K), so that one step on the whole batch gives the
+same numbers as the comparison of gradients.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ class LocalStep:
     """One step of the simulated client.
 
     Attributes:
-        examples: numbers of the examples in its batch, counted through all passes: example n of pass e is e N + n.
-        sites: where the model drops out, for this batch.
+        examples: numbers of the examples in its batch, counted over all passes: example n of pass e is e N + n.
+        sites: dropout sites for this batch.
+        further: number of further unknowns of the step after its masks, for comparisons that use them.
     """
 
     examples: Tensor
@@ -35,7 +36,7 @@ class LocalStep:
 
 
 def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
-    """Return the steps of a client that passes over its N examples in the same order again and again.
+    """Return the steps of a client that passes over its N examples in the same order every time.
 
     A step on an empty batch has no forward pass, and so no masks.
     """
@@ -47,9 +48,9 @@ def local_steps(observation: Observation) -> tuple[LocalStep, ...]:
 
 
 def dealt(labels: Tensor, observation: Observation) -> Tensor:
-    """Return sorted labels (N,) in the order of the examples, dealt out like cards to the batches of the first pass.
+    """Return sorted labels (N,), dealt out like cards to the batches of the first pass.
 
-    Which label was in which batch is not known; so every batch gets its share of every class.
+    The true distribution over batches is unknown, so every batch gets about the same share of each class.
     """
     places: list[tuple[int, int, int]] = []
     for batch, size in enumerate(batch_sizes(observation)):
@@ -63,7 +64,7 @@ def dealt(labels: Tensor, observation: Observation) -> Tensor:
 class UnrolledComparison:
     """Simulates K steps of SGD for one row after the other, and compares the change of the weights.
 
-    Dummies are used in the order of the examples, and again from the first when there are fewer dummies than visits.
+    Dummies are used in the order of the examples, and from the first again if there are fewer dummies than visits.
     """
 
     name = "unrolled"
@@ -74,10 +75,10 @@ class UnrolledComparison:
         """Keep references to the observed tensors.
 
         Args:
-            setting: model and loss; its names are those that are compared.
-            observations: victims that trained alike.
-            steps: of the simulated client.
-            checkpointed: keep only the weights between steps, and repeat each step on the way back.
+            setting: model and loss; its `names` are the compared parameters.
+            observations: victims with the same local training.
+            steps: steps of the simulated client.
+            checkpointed: keep only the weights between steps, and repeat each step in the backward pass.
         """
         first = observations[0]
         self._compared = setting.names
@@ -98,11 +99,11 @@ class UnrolledComparison:
     def gradients(
         self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
     ) -> Gradients:
-        """Compare the mean gradients (sum of velocities over their weight) of all steps.
+        """Compare the mean gradients of all steps: the sum of velocities over its weight.
 
         Args:
             inputs: shape (R, N or more, *shape).
-            masks: those of step 1 in call order, then those of step 2, and so on; or none.
+            masks: masks of step 1 in call order, then its further unknowns, then those of step 2, and so on; or none.
             labels: shape (R, N or more), or probabilities.
             victims: index of the victim of each row.
             others: what else is unknown of the steps, for comparisons that use it.
@@ -152,7 +153,7 @@ class UnrolledComparison:
             for (name, received), moved in zip(self._setting.parameters.items(), total, strict=True)
         }
         gradient = tuple(torch.zeros_like(moved) for moved in total)
-        if len(inputs):  # an empty Poisson batch is a step all the same
+        if len(inputs):  # a step on an empty Poisson batch has no loss
             loss = self._loss(step, inputs, labels, masks, weights, others)
             gradient = tuple(gradient_of(loss, weights, create_graph=True).values())
         velocity = tuple(self._momentum * v + g for v, g in zip(velocity, gradient, strict=True))
@@ -161,6 +162,6 @@ class UnrolledComparison:
     def _loss(
         self, step: LocalStep, inputs: Tensor, labels: Tensor, masks: Masks, weights: Tensors, others: Values
     ) -> Tensor:
-        """Return the loss of a step at some weights. Override it for clients that do more to a batch than drop out."""
+        """Return the loss of a step at given weights. Override it for clients that change the batch."""
         setting = replace(self._setting, sites=step.sites)
         return setting.loss(setting.outputs(inputs, masks, weights), labels)

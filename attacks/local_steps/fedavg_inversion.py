@@ -1,18 +1,14 @@
-"""Data leakage in federated averaging: all local steps are simulated from the dummies, and the changes are matched.
+"""fedavg-inversion: simulate all local steps of a client from dummies, and match the change of its weights.
 
-The client sends D = theta_0 - theta_K after K steps of SGD. From dummies X the attacker computes D(X) differentiably
-through all steps and minimises 1 - cos(D(X), D) or the squared distance, both in units of one gradient (Dimitrov,
-Balunovic, Konstantinov, Vechev 2022, arXiv 2206.12395). The client's random order is not known: batches are simulated
-in one fixed order, with labels dealt out evenly. Dummies either serve all passes, or every pass has its own with
-|mean X_e - mean X_e'|^2 added to the objective, which no order changes; then they are matched within each label and
-averaged at the end. With one step on one batch this is gradient matching.
-
-Threat model: honest-but-curious server, one update, plain SGD or SGD with momentum of known step size; the number of
-examples and the batch size must be known. Labels are granted, or counted from the last layer's change with the
-probabilities along the way. Unknown dropout masks: every step has its own, all are optimised, after a part of the
-search that takes the update for one gradient; without the rates, forward passes have no dropout.
-Fails when the weights move far: many steps of large size, whose simulation depends on the true order of the examples;
-and with many passes under dropout, where unknown masks outnumber what the update tells.
+Idea: the change D = theta_0 - theta_K is a differentiable function of the client's data, so it can be matched through
+    all steps. The random order is unknown: batches have one fixed order and labels dealt out evenly.
+Equation: min over X of 1 - cos(D(X), D), plus |mean X_e - mean X_e'|^2 if each pass e has its own dummies.
+Assumes: honest-but-curious server, one update; SGD, with or without momentum, of known step size; number of examples
+    and batch size known; labels granted or counted from the last layer's change.
+Recovers: images and labels. Masks of known rates are unknowns in every step; without the rates there is no dropout.
+Fails: weights that move far (many large steps, where the true order matters); many passes under dropout, where unknown
+    masks outnumber the equations. With one step on one batch it is gradient matching.
+Source: Dimitrov, Balunovic, Konstantinov, Vechev 2022, arXiv 2206.12395.
 """
 
 from __future__ import annotations
@@ -45,29 +41,34 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Masks, Observation, OnStep, Reconstruction
 
 _DISTANCES: dict[str, Distance] = {"cosine": cosine, "squared": squared}
-_CHECKPOINTED = 100_000_000  # weights in all steps of all rows, from which memory counts more than time
+_CHECKPOINTED = 100_000_000  # weights in all steps of all rows; from here on memory is saved at the cost of time
 
 
 class FedAvgInversionConfig(MultiStepConfig):
     """Settings of the inversion of federated averaging."""
 
     distance: Literal["cosine", "squared"] = Field(
-        default="cosine", description="of changes of weights, in units of one gradient"
+        default="cosine", description="distance of changes of weights, in units of one gradient"
     )
     dummies: Literal["shared", "separate"] = Field(
         default="shared",
-        description="shared: the same in every pass; separate: each pass has its own, averaged at last",
+        description="shared: the same in every pass; separate: each pass has its own, averaged at the end",
     )
-    agreement: float = Field(default=1.0, ge=0, description="separate: weight of the distance of the passes' means")
+    agreement: float = Field(
+        default=1.0, ge=0, description="for separate: weight of the distance between the passes' means"
+    )
     warm_start: float = Field(
-        default=0.5, ge=0, lt=1, description="share of the iterations that take the update for one gradient, first"
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of the iterations, at the start, that treat the update as one gradient",
     )
 
 
 @final
 @attack("fedavg-inversion", summary="simulates all local steps and matches the update", paper="2206.12395")
 class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
-    """Gradient matching through the client's whole local training."""
+    """Matches the update through the client's whole local training."""
 
     def plan(self, observations: Sequence[Observation]) -> Search:
         """Optimise dummies and the masks of all steps."""
@@ -82,17 +83,17 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         )
 
     def dummies(self, observation: Observation) -> int:
-        """Return N, or the visits of all passes."""
+        """Return N, or the number of visits in all passes."""
         return number_of_examples(observation) if self.config.dummies == "shared" else sum(batch_sizes(observation))
 
     def labels(self, observation: Observation) -> Tensor:
-        """Deal the labels out to the batches, in every pass alike."""
+        """Return the labels, dealt out to the batches in the same way in every pass."""
         labels = super().labels(observation)
         arranged = dealt(labels, observation) if observation.local_steps > 1 else labels
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
     def descended(self, searched: Searched) -> tuple[list[Found], str]:
-        """Take the update for one gradient first; go on from the end of every start through all steps."""
+        """First treat the update as one gradient; then continue every start through all steps."""
         observations, labels, generators, on_steps = searched
         observation, plan = observations[0], self.plan(observations)
         comparison = UnrolledComparison(
@@ -118,7 +119,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return rows, comparison.name
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Bring the dummies of all passes together; masks of several steps belong to no single forward pass."""
+        """Average the dummies of all passes; report no masks, since those of all steps fit no single forward pass."""
         best = super().reported(observation, rows, labels, path)
         examples = number_of_examples(observation)
         masks = best.masks if observation.local_steps == 1 else None
@@ -155,7 +156,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         return weights * observation.local_steps * self.config.trials
 
     def _continued(self, observation: Observation, plan: Search, early: Found) -> Search:
-        """Return the plan with the dummies and masks of an earlier search as its start, in every pass and step."""
+        """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""
         examples = number_of_examples(observation)
         every = early.inputs[torch.arange(self.dummies(observation), device=early.inputs.device) % examples]
         unknowns = plan.unknowns.starting_at({MASKS: _by_step(early.masks, observation)})
@@ -163,11 +164,11 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
 
 
 def disagreement(inputs: Tensor, examples: int) -> Tensor:
-    """Return the mean over neighbouring complete passes of |mean X_e - mean X_e'|^2 a number, shape (R,).
+    """Return the mean over neighbouring complete passes of |mean X_e - mean X_e'|^2 per entry, shape (R,).
 
     Args:
-        inputs: dummies of one pass after the other, shape (R, visits, *shape).
-        examples: visits of a pass.
+        inputs: dummies, pass after pass, shape (R, visits, *shape).
+        examples: number of visits in a pass.
     """
     means = [own.mean(1) for own in inputs.split(examples, 1) if own.shape[1] == examples]
     if len(means) == 1:
@@ -179,9 +180,9 @@ def averaged(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
     """Return the mean of all passes, shape (N, *shape), after matching each to the first within every label.
 
     Args:
-        inputs: dummies of one pass after the other, shape (visits, *shape).
-        labels: one a dummy.
-        examples: N, visits of a pass.
+        inputs: dummies, pass after pass, shape (visits, *shape).
+        labels: one per dummy.
+        examples: N, the number of visits in a pass.
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - most searches have nothing to match
 

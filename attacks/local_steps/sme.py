@@ -1,16 +1,14 @@
-"""Surrogate model extension (SME): several local steps are matched by one gradient between both ends of training.
+"""sme: match several local steps by one gradient at a point between received and trained weights (SME, NL-SME).
 
-The client's change D = theta_0 - theta_T is a sum of gradients at weights from theta_0 to theta_T. SME matches its
-direction by the dummies' gradient at theta(a) = (1 - a) theta_0 + a theta_T, with a in [0, 1] an unknown like the
-dummies: 1 - cos(g(X; theta(a)), D) (Zhu, Yao, Blaschko, ICML 2023, no arXiv id). An iteration costs one gradient
-whatever the number of steps, and no order of the examples is assumed. NL-SME bends the path: a quadratic curve whose
-control point is an unknown too, held near the middle of both ends (arXiv 2509.22082).
-
-Threat model: honest-but-curious server, one whole update of SGD, whose step size need not be known; the number of
-examples must be. Labels are granted, or counted from the last layer's change. Unknown dropout masks: one a distinct
-example is optimised with it, right for one pass only, since every further pass drew new ones; without the rates, no
-dropout. One step is a gradient at theta_0: then a is 0, and this is gradient matching.
-Fails when no single gradient points along D: long training far from the straight line, and many passes under dropout.
+Idea: D = theta_0 - theta_T is a sum of gradients along the way, so a gradient at a point between both ends points along
+    D. The point is an unknown; each iteration takes one gradient, however many steps there were, in any order.
+Equation: min over X, a of 1 - cos(g(X; theta(a)), D), theta(a) = (1 - a) theta_0 + a theta_T. NL-SME: a quadratic curve
+    whose control point is an unknown too, kept near the middle of both ends.
+Assumes: honest-but-curious server, one whole update of SGD; the number of examples known, the step size not; labels
+    granted or counted from the last layer's change. With one step a is 0, and this is gradient matching.
+Recovers: images and labels; masks of known rates are unknowns, one per distinct example, correct for one pass only.
+Fails: long training far from the path; many passes under dropout.
+Source: Zhu, Yao, Blaschko 2023, ICML (no arXiv identifier); NL-SME: arXiv 2509.22082.
 """
 
 from __future__ import annotations
@@ -43,19 +41,24 @@ class SmeConfig(MultiStepConfig):
     """Settings of SME."""
 
     path: Path = Field(
-        default="linear", description="linear: SME; quadratic: a curve with a free control point, NL-SME"
+        default="linear", description="linear: SME; quadratic: NL-SME, a curve with a free control point"
     )
-    place: float = Field(default=0.5, ge=0, le=1, description="start of a, the place on the path; 0: received weights")
-    place_learning_rate: float = Field(default=1e-3, ge=0, description="Adam's step of a; 0 keeps it")
+    place: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="start of a, the place on the path; 0: the received weights, 1: the trained ones",
+    )
+    place_learning_rate: float = Field(default=1e-3, ge=0, description="Adam's step for a; 0 keeps a fixed")
     bend_learning_rate: float = Field(
         default=1e-3,
         ge=0,
-        description="quadratic: Adam's step of the control point, in root mean squares of D's tensors",
+        description="for quadratic: Adam's step for the control point, in root mean squares of D's tensors",
     )
     bend_weight: float = Field(
         default=1e-3,
         ge=0,
-        description="quadratic: weight of the control point's squared distance from the middle, by |D|^2",
+        description="for quadratic: weight of the control point's squared distance from the middle, over |D|^2",
     )
 
 
@@ -64,20 +67,20 @@ class SmeConfig(MultiStepConfig):
     "sme", summary="one gradient between both ends of training matches the update (SME, NL-SME)", paper="2509.22082"
 )
 class Sme(MultiStepAttack[SmeConfig]):
-    """Gradient matching at a learned point between the received and the trained weights."""
+    """Matches gradients at a learned point between the received and the trained weights."""
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates of several steps of which some tensors are hidden: the path's end is not known then."""
+        """Refuse updates of several steps with hidden tensors: the end of the path is then unknown."""
         if observation.local_steps > 1 and observation.hidden:
             return "tensors of the update are hidden, so the trained weights are not known"
         return super().not_applicable(observation)
 
     def dummies(self, observation: Observation) -> int:
-        """Return N."""
+        """Return N, the number of distinct examples."""
         return number_of_examples(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise dummies, one mask an example, and the place on the path."""
+        """Optimise dummies, one mask per example, and the place on the path."""
         observation = observations[0]
         sites = sites_for(observation, number_of_examples(observation))
         masks = self.masks(observation, sites)
@@ -96,7 +99,7 @@ class Sme(MultiStepAttack[SmeConfig]):
         return SurrogateComparison(self.setting(observations[0], search), observations, self.config.path)
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Say where on the path the best row ended."""
+        """Add to the facts where on the path the best row ended."""
         found = super().reported(observation, rows, labels, path)
         best = best_row(rows)
         if observation.local_steps == 1:

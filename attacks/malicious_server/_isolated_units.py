@@ -1,7 +1,7 @@
-"""From rows of a gradient that may each stem from one example to a reconstruction: what malicious servers share.
+"""A reconstruction from rows of a gradient that may each come from one example, for attacks of malicious servers.
 
-A unit of a linear layer whose gradient one example fills alone gives that example: x = dW_r / db_r, and
-db_r = dL/dz_r tells its label, since the attacker can repeat the forward pass for every class.
+A unit whose gradient comes from one example gives that example: x = dW_r / db_r. Its db_r = dL/dz_r shows the label,
+since the attacker can repeat the forward pass for every class.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _ROUNDING = 16.0
 
 @dataclass(frozen=True)
 class Singles:
-    """Examples, each read off one unit's gradient, the most trustworthy first.
+    """Examples, each read off the gradient of one unit, the most certain first.
 
     Attributes:
         examples: shape (G, *shape).
         units: the unit of each, shape (G,).
-        coefficients: its part of that unit's bias gradient, shape (G,), float64.
+        coefficients: the part of each in its unit's bias gradient, shape (G,), float64.
     """
 
     examples: Tensor
@@ -40,22 +40,22 @@ class Singles:
     coefficients: Tensor
 
     def chosen(self, places: Tensor) -> Singles:
-        """Return those at the given places, in that order."""
+        """Return the examples at the given indices, in that order."""
         return Singles(self.examples[places], self.units[places], self.coefficients[places])
 
 
 def above_rounding(bias: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return where a bias gradient (k,), or a difference of its entries, is more than rounding of type `dtype`."""
+    """Return where a bias gradient (k,), or a difference of its entries, exceeds rounding in `dtype`."""
     return bias.abs() > _ROUNDING * torch.finfo(dtype).eps * bias.abs().max()
 
 
 def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float) -> Tensor:
-    """Return which examples (G, *shape) lie in the pixel range, shape (G,); all when the normalisation is unknown.
+    """Return which examples (G, *shape) are in the pixel range, shape (G,); all when the normalisation is unknown.
 
     Args:
         examples: normalised.
         observation: with the normalisation, if it is known.
-        tolerance: in units of the range.
+        tolerance: allowed excess, in units of the range.
     """
     if "input-statistics" not in observation.threat.knows:
         return torch.ones(len(examples), dtype=torch.bool)
@@ -65,7 +65,7 @@ def in_pixel_range(examples: Tensor, observation: Observation, tolerance: float)
 
 
 def expected_examples(observation: Observation) -> int | None:
-    """Return how many examples the update holds, or can hold after several steps, if that is known."""
+    """Return how many examples the update holds, or can hold after several steps; None if unknown."""
     if observation.labels is not None:
         return len(observation.labels)
     if observation.examples is not None:
@@ -86,11 +86,11 @@ def reconstruction(
 
     Args:
         observation: what the attack got.
-        layer: name of the linear layer of the units.
-        singles: none at all is possible.
-        on_step: told once.
-        facts: the attack's own figures.
-        notes: the attack's own remarks.
+        layer: name of the units' linear layer.
+        singles: the examples found; may be empty.
+        on_step: called once.
+        facts: figures of the attack.
+        notes: notes of the attack.
     """
     size = expected_examples(observation) or max(1, len(singles.examples))
     singles = singles.chosen(torch.arange(min(size, len(singles.examples))))
@@ -120,10 +120,10 @@ def reconstruction(
 
 
 def _labels(observation: Observation, layer: str, singles: Singles, size: int) -> Tensor:
-    """Return one label a guess, shape (size,): those whose loss explains the coefficients best.
+    """Return one label per guess, shape (size,): those whose loss explains the coefficients best.
 
-    Where the labels of the whole batch are known or can be counted, each is used once, and the rest goes to
-    those that were not found; otherwise every example gets its nearest class.
+    If the labels of the batch are known or can be counted, each is used at most once. Otherwise every example gets the
+    class that fits best.
     """
     known = _known_labels(observation)
     if known is None:
@@ -139,7 +139,7 @@ def _labels(observation: Observation, layer: str, singles: Singles, size: int) -
 
 
 def _known_labels(observation: Observation) -> Tensor | None:
-    """Return a label of every example, or None."""
+    """Return the labels of all examples, or None."""
     if observation.local_steps > 1:
         return None
     if observation.labels is not None:
@@ -153,7 +153,7 @@ def _known_labels(observation: Observation) -> Tensor | None:
 
 
 def _mismatch(observation: Observation, layer: str, singles: Singles, labels: Tensor, size: int) -> Tensor:
-    """Return |predicted - observed coefficient| of every example and label, shape (G, L), dropout left out."""
+    """Return |predicted - observed coefficient| of every example and label, shape (G, L), without dropout."""
     predicted = torch.zeros(len(singles.examples), len(labels), dtype=torch.float64)
     if not len(singles.examples):
         return predicted

@@ -1,29 +1,14 @@
-"""Malicious server: an imprint layer in front of the model sorts a batch into bins, one example a bin if all goes well.
+"""robbing-the-fed: insert a layer that sorts a batch into bins, and read each example that is alone in its bin.
 
-The server puts z_i = <h, x> - c_i, i = 1..k, in front of the model, with ascending c, a ReLU behind, and a linear map
-back to the input's size whose columns are all equal, so that every active unit has the same upstream gradient. Unit i
-is active for every example with <h, x> > c_i, so (dW_i - dW_{i+1}) / (db_i - db_{i+1}) is the example in the bin
-between c_i and c_{i+1}, if it is there alone; for the top bin it is dW_k / db_k (Fowl et al. 2022, arXiv 2110.13057).
-Of B examples in k equally likely bins, B (1 - 1/k)^(B-1) are expected to be alone. Variant sparse: clipped ramps,
-active within their bin only, need no differences.
-
-Threat model: malicious server, which changes what clients train before they get it; they follow the protocol. The bins
-are quantiles of a normal or Laplace distribution, moved and scaled to mean and standard deviation of <h, x> over
-examples of the server's own, the test set. It knows no client's data. Labels need not be known. Works on the mean of a
-round's gradients as well, where the batch is that of all participants.
-Dropout: any dropout lies behind the block and only changes the upstream gradients, so nothing is lost at any rate, and
-no mask need be known. (Behind the ReLU of the block itself it would break the differences.) Which granted label belongs
-to which image is told by the loss's slope without dropout, so with dropout it is little better than a guess.
-FedAvg: one step is a gradient up to rounding. Of several steps only the sparse variant makes sense, since neighbouring
-rows no longer hold the same examples. A unit that only one example ever entered still shows it; the labels of the first
-batch are of no use then, and every image gets its nearest class.
-Gain: dividing rows and biases by it and multiplying the map back leaves the outputs as they are and makes the imprint's
-gradient as much larger. It lifts the gradient over noise and over the rounding of weights, at the price of a norm that
-clients can notice, and that clipping pays back.
-Fails for examples that share a bin: a mixture of them comes back, which is dropped if it leaves the pixel range or its
-bin, and cannot be told from an example otherwise. Under noise every bin looks hit and most are dropped: with the
-default gain, 16 digits and noise of 1e-6, 1e-5 and 1e-4 on each entry, 94%, 65% and 19% came back better than 20 dB.
-The output of the block is one number an example, so the model learns next to nothing: clients can notice that too.
+Idea: the server puts z_i = <h, x> - c_i, i = 1..k with ascending c, a ReLU and a map with equal columns in front of the
+    model. Unit i is active for all examples with <h, x> > c_i, so neighbouring rows differ by the example between.
+Equation: x = (dW_i - dW_{i+1}) / (db_i - db_{i+1}); with equally likely bins B (1 - 1/k)^(B-1) of B examples are alone.
+Assumes: malicious server that changes the model before clients train; it has no client data, but its own examples
+    for mean and spread of <h, x>. Labels and batch size need not be known; single updates or a round's mean.
+Recovers: exact images, at any dropout rate behind the block; under dropout the labels of single images are guesses.
+Fails: examples that share a bin; noise, which makes every bin look used. Several local steps need `variant = "sparse"`.
+    Clients can notice: the model learns almost nothing behind the block, and `gain` enlarges the norm.
+Source: Fowl et al. 2022, arXiv 2110.13057.
 """
 
 from __future__ import annotations
@@ -50,7 +35,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruction, View
 
-_LAYER = "0.1"  # the measuring layer within the model that clients get
+_LAYER = "0.1"  # the imprint layer in the model that clients get
 _TAIL = 1e-6
 _SLACK = 0.1
 _FEWEST = 2
@@ -60,20 +45,20 @@ _CONSTANT = 1e-9
 class RobbingTheFedConfig(Config):
     """Settings of the imprint."""
 
-    bins: int = Field(default=512, ge=2, description="number k of bins, units of the imprint layer")
+    bins: int = Field(default=512, ge=2, description="number k of bins, which are the units of the imprint layer")
     variant: Literal["dense", "sparse"] = Field(
-        default="dense", description="dense: cumulative bins, differences; sparse: one ramp a bin"
+        default="dense", description="dense: cumulative bins, read by differences; sparse: one ramp per bin"
     )
     measurement: Literal["mean", "dct"] = Field(
-        default="mean", description="h: mean of all entries, or the first cosine mode from top to bottom"
+        default="mean", description="h: mean of all entries, or their first cosine mode from top to bottom"
     )
     distribution: Literal["normal", "laplace"] = Field(
-        default="normal", description="whose quantiles bound the bins, after standardising on the test set"
+        default="normal", description="distribution whose quantiles bound the bins, after standardising on the test set"
     )
     gain: float = Field(
         default=1000.0,
         gt=0,
-        description="amplifies the imprint's gradient: rows and biases are divided by it, the map back is multiplied",
+        description="factor on the imprint's gradient: rows and biases are divided by it, the map back is multiplied",
     )
     range_tolerance: float = Field(
         default=0.05, ge=0, description="how far pixels may leave [0, 1] before a guess is dropped as a mixture"
@@ -81,13 +66,13 @@ class RobbingTheFedConfig(Config):
 
 
 class _Imprint(nn.Sequential):
-    """The block that the server puts in front of the model."""
+    """The block that the malicious server puts in front of the model."""
 
 
 @final
 @attack("robbing-the-fed", summary="malicious server: an imprint layer sorts a batch into bins", paper="2110.13057")
 class RobbingTheFed(Attack[RobbingTheFedConfig]):
-    """Differences of neighbouring rows of a layer that the server inserted."""
+    """Reads examples off differences of neighbouring rows of a layer that the server inserted."""
 
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
@@ -97,11 +82,11 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         """Return the model with the block in front of it.
 
         Raises:
-            NotApplicable: the server owns no examples on which to standardise the measurement.
+            NotApplicable: the server has no examples to standardise the measurement.
         """
         if len(public) < _FEWEST:
             raise NotApplicable(
-                "it places its bins by examples of the server's own, and the test set of these data is the training set"
+                "it places its bins by the server's own examples, and the test set of these data is the training set"
             )
         direction = _direction(self.config.measurement, spec.shape)
         values = public.flatten(1).double() @ direction
@@ -126,7 +111,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         return None
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Read every bin, and drop what is no example."""
+        """Read every bin, and drop mixtures."""
         sent = observation.update.tensors[f"{_LAYER}.weight"]
         weight, bias = sent.double(), observation.update.tensors[f"{_LAYER}.bias"].double()
         if self.config.variant == "dense":
@@ -147,7 +132,7 @@ class RobbingTheFed(Attack[RobbingTheFedConfig]):
         return replace(found, is_exact=len(singles.examples) == size and inexact(observation) is None)
 
     def _in_own_bin(self, observation: Observation, rows: Tensor, hit: Tensor) -> Tensor:
-        """Return which rows (G, n) the imprint layer would sort into the bins they were read from, shape (G,)."""
+        """Return which rows (G, n) the imprint layer sorts into the bins from which they were read, shape (G,)."""
         weight, bias = linear(observation.model, _LAYER)
         place = (rows * weight[hit]).sum(1) + bias[hit]  # dense: above the lower edge; sparse: in units of the bin
         if self.config.variant == "sparse":
@@ -174,7 +159,7 @@ def _direction(measurement: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _quantiles(distribution: str, bins: int) -> Tensor:
-    """Return the k + 1 edges of k equally likely bins of a distribution with mean 0 and variance 1, tails cut."""
+    """Return the k + 1 edges of k equally likely bins of a distribution of mean 0 and variance 1, without its tails."""
     shares = torch.linspace(0, 1, bins + 1, dtype=torch.float64).clamp(_TAIL, 1 - _TAIL)
     if distribution == "normal":
         return torch.special.ndtri(shares)
@@ -203,5 +188,5 @@ def _block(
 
 
 def _differences(rows: Tensor) -> Tensor:
-    """Return each row minus the next, (k, ...); the last stays, since nothing lies above its bin."""
+    """Return each row minus the next, (k, ...); the last row is kept, since no bin is above it."""
     return torch.cat([rows[:-1] - rows[1:], rows[-1:]])

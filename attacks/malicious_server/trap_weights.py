@@ -1,23 +1,14 @@
-"""Malicious server: first-layer weights that make most units silent, so that a unit often fires for one example alone.
+"""trap-weights: set first-layer weights that keep most units inactive, so that many units fire for one example only.
 
-Half of the entries of each row, at random places, are -|N(0, 0.5)|; the others have the same magnitudes times 0.95, and
-the bias is 0 for pixels in [0, 1] (Boenisch et al. 2023, arXiv 2112.02918). The negative half slightly outweighs the
-positive one, so a ReLU behind stays silent unless bright pixels happen to lie under positive weights. A row that fires
-for one example only gives it away, x = dW_r / db_r. The normalisation of the inputs is folded into weights and bias.
-
-Threat model: malicious server, which changes weights only; architecture and shapes stay as they are. It needs a first
-linear layer on all pixels with a bias and a ReLU behind it, and knows no client's data. Labels need not be known. Works
-on the mean of a round's gradients as well. Many rows agree on an example that they hold alone, and mixtures differ from
-row to row: the server keeps first what most rows agree on. It drops what has a cosine above 0.99 with a kept guess,
-what leaves the pixel range, what would not make its own row fire, and what a single row says that would fire for a kept
-guess too.
-Dropout behind the layer helps: it silences a unit for some examples, so more rows hold one alone; no mask need be
-known, though which granted label belongs to which image is then little better than a guess. Dropout in front of the
-layer hides the pixels, and the attack is refused.
-Fails for large batches of bright or similar images, where no row fires for one alone; what comes back then are
-mixtures. A smaller `positive_scale` makes rows fire more seldom: of 32 digits, padded to 32 x 32 pixels, a layer of 512
-units gave 9.0, 14.2 and 23.6 exactly at 0.95, 0.9 and 0.8 (12.8, 18.6 and 25.2 with dropout 0.5; means of 5 batches),
-and of 8 digits all. Noise on the gradient blurs rows with a weak gradient.
+Idea: half of each row's entries are negative and slightly outweigh the positive half, so a unit behind a ReLU fires
+    only if bright pixels are under its positive weights. A row that fires for one example holds that example.
+Equation: x = dW_r / db_r; negative entries -|N(0, spread)|, positive ones `positive_scale` times as large, bias 0.
+Assumes: malicious server that changes weights, not shapes; a first linear layer on all pixels with bias and ReLU. It
+    needs no data; labels need not be known; single updates or a round's mean. It keeps what most rows agree on.
+Recovers: exact images. Dropout behind the layer helps, since it isolates examples, but then labels are guesses.
+Fails: large batches of bright or similar images, which come back mixed (a smaller `positive_scale` helps); noise;
+    dropout in front of the layer (refused).
+Source: Boenisch et al. 2023, arXiv 2112.02918.
 """
 
 from __future__ import annotations
@@ -48,7 +39,7 @@ from fedsim.core.types import Config, InputSpec, Observation, OnStep, Reconstruc
 
 _PROBE = 2
 _AGREEMENT = 1e-3
-_ONE_IMAGE = 0.99  # cosine of the inputs of two units that one example alone fires
+_ONE_IMAGE = 0.99  # cosine of two inputs that count as the same example
 
 
 class TrapWeightsConfig(Config):
@@ -56,7 +47,10 @@ class TrapWeightsConfig(Config):
 
     spread: float = Field(default=0.5, gt=0, description="standard deviation of the normal distribution of magnitudes")
     positive_scale: float = Field(
-        default=0.95, gt=0, le=1, description="positive entries relative to negative ones; smaller fires more seldom"
+        default=0.95,
+        gt=0,
+        le=1,
+        description="size of positive entries relative to negative ones; if smaller, units fire less often",
     )
     range_tolerance: float = Field(
         default=0.05, ge=0, description="how far pixels may leave [0, 1] before a guess is dropped as a mixture"
@@ -71,7 +65,7 @@ class TrapWeightsConfig(Config):
     aliases=("curious-abandon-honesty",),
 )
 class TrapWeights(Attack[TrapWeightsConfig]):
-    """Closed form of every row of a first layer whose weights the server chose."""
+    """Solves every row of a first layer whose weights the server chose."""
 
     effort: ClassVar[Effort] = "algebra"
     views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
@@ -92,7 +86,7 @@ class TrapWeights(Attack[TrapWeightsConfig]):
             raise NotApplicable(f"its first layer '{layer.name}' has no bias (for model 'mlp' set bias = true)")
         if not _is_rectified(model, layer.name, spec.shape):
             raise NotApplicable(
-                f"units of its first layer '{layer.name}' never fall silent, since no ReLU follows (for model 'mlp' "
+                f"units of its first layer '{layer.name}' are never inactive, since no ReLU follows (for model 'mlp' "
                 "set activation = 'relu')"
             )
         rows = _trap_rows(module.out_features, module.in_features, self.config, generator)
@@ -112,7 +106,7 @@ class TrapWeights(Attack[TrapWeightsConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Solve every row, and keep what rows agree on."""
+        """Solve every row, and keep the guesses on which most rows agree."""
         layer = first_linear(observation)
         assert layer is not None
         sent = observation.update.tensors[f"{layer.name}.weight"]
@@ -132,7 +126,7 @@ class TrapWeights(Attack[TrapWeightsConfig]):
 
 
 def _trap_rows(units: int, entries: int, config: TrapWeightsConfig, generator: torch.Generator) -> Tensor:
-    """Return weights for pixels in [0, 1], shape (units, entries), float64; with an odd number one entry is 0."""
+    """Return weights for pixels in [0, 1], shape (units, entries), float64; one entry is 0 if their number is odd."""
     magnitudes = config.spread * torch.randn(units, entries // 2, generator=generator, dtype=torch.float64).abs()
     rows = torch.cat([-magnitudes, config.positive_scale * magnitudes, magnitudes.new_zeros(units, entries % 2)], 1)
     places = torch.rand(units, entries, generator=generator, dtype=torch.float64).argsort(1)
@@ -140,7 +134,7 @@ def _trap_rows(units: int, entries: int, config: TrapWeightsConfig, generator: t
 
 
 def _by_entry(layer: PixelLayer, spec: InputSpec) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of the normalisation for each entry of the layer's input, (n,), float64."""
+    """Return the normalisation's mean and standard deviation for each entry of the layer's input, (n,), float64."""
     channels = layer.pixels[0] // (math.prod(spec.shape) // spec.shape[0])
     return tuple(torch.tensor(values, dtype=torch.float64)[channels] for values in (spec.mean, spec.std))  # type: ignore[return-value]
 
@@ -163,7 +157,7 @@ def _is_rectified(model: nn.Module, layer: str, shape: tuple[int, ...]) -> bool:
 
 
 def _distinct(observation: Observation, layer: PixelLayer, rows: Tensor, singles: Singles) -> tuple[Tensor, int]:
-    """Return the places of distinct guesses, best first, and how many of them several rows agree on.
+    """Return the indices of distinct guesses, best first, and on how many of them several rows agree.
 
     Args:
         observation: with the weights that clients received.

@@ -1,7 +1,7 @@
-"""What a model says about examples: losses, confidences. Always in evaluation mode, without dropout.
+"""Losses and confidences of examples under a model, always in evaluation mode, without dropout.
 
-The probability of a sentence is the geometric mean of its tokens' probabilities, exp(-loss), so that a long sentence
-weighs no more than a short one.
+The probability of a sentence is the geometric mean of its tokens' probabilities, exp(-loss), so that it does not depend
+on the length.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _LEAST_LOSS = torch.finfo(torch.float64).eps
 
 
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
-    """Return the loss of each example by itself, shape (B,)."""
+    """Return the loss of each single example, shape (B,)."""
     alone = torch.vmap(lambda output, label: observation.loss(output[None], label[None]))
     return _each(observation, weights, batch, alone)
 
@@ -32,7 +32,7 @@ def confidences(observation: MembershipObservation, weights: Tensors, batch: Bat
 
 
 def scaled(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
-    """Return log(p / (1 - p)), shape (B,), so that p near 0 or 1 loses nothing."""
+    """Return log(p / (1 - p)), shape (B,), which stays precise for p near 0 or 1."""
     return _each(observation, weights, batch, _logits)
 
 
@@ -49,7 +49,7 @@ def _logits(outputs: Tensor, labels: Tensor) -> Tensor:
 def _each(
     observation: MembershipObservation, weights: Tensors, batch: Batch, signal: Callable[[Tensor, Tensor], Tensor]
 ) -> Tensor:
-    """Return a signal of outputs, in double precision, and labels, chunk by chunk: scores of all tokens are large."""
+    """Return a signal of outputs (double precision) and labels, in chunks, since outputs for all tokens are large."""
     return torch.cat([signal(outputs, labels) for outputs, labels in _answers(observation, weights, batch)])
 
 

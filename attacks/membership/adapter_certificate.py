@@ -1,20 +1,14 @@
-"""Adapter certificate: low-rank adapters are blind, in some directions, to what they were trained on.
+"""adapter-certificate: name the members from the directions that a trained low-rank adapter leaves untouched.
 
-    score(x) = -|(I - P) A x| / |A x|,  P the projector on the row space of B after the client's steps
-
-An adapter B A starts with B = 0. Every plain step adds to B rows that are combinations of A x, and to A x of any x a
-combination of B's own rows, so that A x of all inputs x of all steps stays in one space S of as many dimensions q as
-there are independent inputs. If B's rows span S, which they do once every input has had a say, (I - P) A x = 0 for
-members: for any step size, order, number of steps, momentum or weight decay, and with ALLoRA's factors, which all
-leave S as it is. (I - P) A is that of the first A, which the server knows, so that B alone need be seen. Others have no
-reason to be in S. Where q reaches the rank there is nothing outside S, and the certificate is void. Derived for this
-project, no paper. Adam's steps, which are no combinations of gradients, and noise void it too.
-
-Every place of a text must be certified, so a text of words that the client read elsewhere passes where the adapter
-reads single words. Threat model: the server sees one client's update and knows the first weights. What an adapter
-reads must stay the same during training, so only adapters that no other one and no dropout stand in front of are used.
-What it may leak: that an example was in a client's batches, from adapters of the first round alone, where it applies
-with hardly a doubt.
+Idea: a fresh adapter B A has B = 0. Plain steps keep B's rows and A x of all inputs x in one space S. Once every input
+    has contributed, B's rows span S, so A x of a member lies in it; others have no reason to. No model is asked.
+Equation: score(x) = -|(I - P) A x| / |A x|, with P the projector on the row space of B after the client's steps.
+Assumes: a server that sees one client's update of fresh adapters and knows the first weights; plain steps of any size,
+    order, number, momentum, weight decay, or ALLoRA's factors; nothing changes what the adapter reads.
+Recovers: the members, without error up to rounding; of a text every place must be certified.
+Fails: as many independent inputs as the rank, Adam, noise (the certificate is void, and it says so); dropout or another
+    adapter in front. A text of words that the client read elsewhere passes where the adapter reads single words.
+Source: this project, no paper.
 """
 
 from __future__ import annotations
@@ -46,12 +40,12 @@ class AdapterCertificateConfig(Config):
     """Settings of the certificate."""
 
     tolerance: float = Field(
-        default=1e-6, gt=0, lt=1, description="singular values of B below this share of the largest are rounding"
+        default=1e-6, gt=0, lt=1, description="singular values of B below this share of the largest count as zero"
     )
 
 
 class Trained(NamedTuple):
-    """An adapter: its name, A (r, in) before training and B (out, r) behind it, in any scale."""
+    """An adapter: its name, A (r, in) before training and B (out, r) after it, in any scale."""
 
     name: str
     a: Tensor
@@ -59,27 +53,27 @@ class Trained(NamedTuple):
 
 
 @final
-@membership("adapter-certificate", summary="what an adapter was trained on lies where its first factor is blind")
+@membership("adapter-certificate", summary="members lie in the space that a trained low-rank adapter spans")
 class AdapterCertificate(MembershipAttack[AdapterCertificateConfig]):
-    """Scores by how little of what A makes of a candidate lies outside of B's row space."""
+    """Scores by how little of A x lies outside the row space of B."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     target: ClassVar[Target] = "update"
 
     def not_applicable(self, observation: MembershipObservation) -> str | None:
-        """Refuse models without adapters, and updates that do not answer fresh ones."""
+        """Refuse models without adapters, and updates that did not start from fresh ones."""
         if not any(isinstance(module, LowRankLinear) for module in observation.model.modules()):
             return "the model has no low-rank adapter"
         if not any(_fresh(observation.model, watched) for watched in observation.updates):
-            return "no watched update is one of fresh adapters, whose B is zero: add round 1 to threat.rounds"
+            return "no watched update starts from fresh adapters, whose B is zero: add round 1 to threat.rounds"
         return None
 
     @torch.no_grad()
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return minus the share outside, of the place that lies worst, in the round in which that is least.
+        """Return minus the share outside, at the worst place of a candidate, from the round where it is least.
 
         Raises:
-            NotApplicable: every certificate is void, or what adapters read changes during training.
+            NotApplicable: all certificates are void, or the adapters' inputs change during training.
         """
         shares: list[Tensor] = []
         reasons: set[str] = set()
@@ -107,8 +101,8 @@ def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
 
     Args:
         a: A before or after training, shape (r, in).
-        b: B after training from zero, or its gradient there, shape (out, r).
-        tolerance: singular values of B below this share of the largest are taken for zero.
+        b: B after training from zero, or its gradient at zero, shape (out, r).
+        tolerance: singular values of B below this share of the largest count as zero.
     """
     _, values, rows = torch.linalg.svd(b.double(), full_matrices=True)
     rank = int((values > tolerance * values[0]).sum())
@@ -116,7 +110,7 @@ def blind(a: Tensor, b: Tensor, tolerance: float) -> Tensor | None:
 
 
 def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
-    """Return the adapters behind an update that answers B = 0 and shows what became of it."""
+    """Return the adapters of an update that started at B = 0 and whose trained B is shared."""
     found: list[Trained] = []
     received, sent = watched.received, watched.update.tensors
     for name, module in model.named_modules():
@@ -129,7 +123,7 @@ def _fresh(model: nn.Module, watched: WatchedUpdate) -> list[Trained]:
 def _unchanged(
     observation: MembershipObservation, watched: WatchedUpdate, adapters: Sequence[Trained], generator: torch.Generator
 ) -> list[Trained]:
-    """Return the adapters that read in training, behind the last step, what they read in evaluation before it."""
+    """Return the adapters whose inputs in training, after the last step, equal those in evaluation before the first."""
     sent = watched.update.tensors if watched.update.kind == "delta" else {}
     trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
     names, probes = [own.name for own in adapters], observation.candidates.inputs[:_PROBES]
@@ -146,7 +140,7 @@ def _unchanged(
 
 
 def _drops_out(adapter: nn.Module) -> bool:
-    """Say whether an adapter's first factor reads less than the adapter does."""
+    """Say whether an adapter drops out inputs of its first factor."""
     return any(isinstance(module, nn.Dropout) and module.p for module in adapter.modules())
 
 
@@ -155,8 +149,8 @@ def _outside(
 ) -> Tensor:
     """Return the largest share outside over the places of each candidate, shape (N,).
 
-    A place is certified by one of the adapters that read the same: the query of a first token, which sees itself alone,
-    has no say, but its value has.
+    One certified adapter among those with the same input is enough for a place: the query of a first token, which sees
+    only itself, gets no gradient, but its value does.
     """
     model, names = copy.deepcopy(observation.model).eval(), [own.name for own, _ in certified]
     each: list[Tensor] = []
@@ -172,7 +166,7 @@ def _outside(
 def _alike(
     read: dict[str, Tensor], certified: Sequence[tuple[Trained, Tensor]]
 ) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """Yield (inputs, A, C) of the adapters that read the same, group by group."""
+    """Yield (inputs, A, C) of the adapters with the same input, group by group."""
     left = [(read[own.name].double(), own.a.double(), space) for own, space in certified]
     while left:
         first = left[0][0]
@@ -188,13 +182,13 @@ def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
 
 
 def _worst(shares: Tensor, labels: Tensor) -> Tensor:
-    """Return the largest share (B, places) of each example; of a text, without what fills it up."""
+    """Return the largest share (B, places) of each example; padding of a text does not count."""
     if are_tokens(labels) and labels.shape == shares.shape:
         shares = shares.masked_fill(labels == IGNORED, 0.0)
     return shares.amax(1)
 
 
 def _read(model: nn.Module, weights: Tensors, names: Sequence[str], inputs: Tensor) -> dict[str, Tensor]:
-    """Return what adapters read, by their names."""
+    """Return the inputs of adapters, by name."""
     model.load_state_dict(dict(weights))
     return dict(zip(names, read_by(model, names, inputs, nullcontext()), strict=True))

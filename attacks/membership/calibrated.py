@@ -1,9 +1,11 @@
-"""Difficulty calibration: how much smaller the loss is than the example's difficulty explains.
+"""calibrated: score an example by how far its loss is below the loss of shadow models that did not see it.
 
-    score(x) = mean over shadow models g of loss(g, x) - loss(f, x)
-
-Paper: Watson, Guo, Cormode, Sablayrolles 2021, arXiv 2111.08440. The shadow models saw none of the
-candidates. What it may leak: members that are hard for everybody but not for this model.
+Idea: some examples are hard for every model. The loss of shadow models measures this difficulty, and is subtracted.
+Equation: score(x) = mean over shadow models g of loss(g, x) - loss(f, x), with f the final model.
+Assumes: the final model, and data from the same population to train shadow models without any candidate.
+Recovers: a score for each candidate; members that are hard for other models but not for this one.
+Fails: models that do not overfit; shadow models that are trained otherwise than the clients, as behind defenses.
+Source: Watson, Guo, Cormode, Sablayrolles 2021, arXiv 2111.08440.
 """
 
 from __future__ import annotations
@@ -23,15 +25,17 @@ from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPla
 class CalibratedConfig(Config):
     """Settings of the attack."""
 
-    shadows: int = Field(default=8, ge=2, multiple_of=2, description="shadow models, without the candidates")
+    shadows: int = Field(
+        default=8, ge=2, multiple_of=2, description="number of shadow models, trained without the candidates"
+    )
 
 
 @final
 @membership(
-    "calibrated", summary="the loss, less what shadow models without the example lose on it", paper="2111.08440"
+    "calibrated", summary="loss of shadow models without the example minus the model's loss", paper="2111.08440"
 )
 class Calibrated(MembershipAttack[CalibratedConfig]):
-    """Scores by the loss relative to that of shadow models."""
+    """Scores by the loss relative to the loss of shadow models."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 

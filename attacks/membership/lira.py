@@ -1,14 +1,13 @@
-"""LiRA, the likelihood-ratio attack: is the model's confidence rather that of models with or without the example?
+"""lira: compare the model's confidence with that of shadow models with and without the example (LiRA).
 
-    phi = log(p / (1 - p)) of the example's own label,
-    online  score(x) = log N(phi; m_in, s_in^2) - log N(phi; m_out, s_out^2),
-    offline score(x) = (phi - m_out) / s_out
-
-Paper: Carlini, Chien, Nasr, Song, Terzis, Tramer 2022, arXiv 2112.03570, algorithm 1. Online, half of the shadow
-models were trained with the example, and give m_in and s_in. Offline none was; the paper's probability
-Phi(score) ranks the same, but rounds to 1. With few shadow models a variance for each example is noise: `fixed` takes
-one for all, the mean squared deviation from each example's own mean. What it may leak: single members at few false
-alarms, where a loss threshold finds none.
+Idea: fit one Gaussian to the confidences of models trained with the example and one to those without. With few shadow
+    models a variance per example is too noisy: `variance = "fixed"` uses one for all.
+Equation: phi = log(p / (1 - p)), p the probability of the example's label; online score = log N(phi; m_in, s_in^2) -
+    log N(phi; m_out, s_out^2); offline score = (phi - m_out) / s_out, which ranks as the paper's Phi(score) does.
+Assumes: the final model, and data to train shadow models: online half of them with each candidate, offline none.
+Recovers: a score for each candidate; single members even where false alarms must be rare.
+Fails: models that do not overfit; few shadow models; shadow models that are trained otherwise than the clients.
+Source: Carlini, Chien, Nasr, Song, Terzis, Tramer 2022, arXiv 2112.03570, algorithm 1.
 """
 
 from __future__ import annotations
@@ -30,24 +29,26 @@ _LEAST_VARIANCE = 1e-12
 class LiraConfig(Config):
     """Settings of LiRA."""
 
-    shadows: int = Field(default=16, ge=4, multiple_of=2, description="shadow models; online, half with each candidate")
+    shadows: int = Field(
+        default=16, ge=4, multiple_of=2, description="number of shadow models; online, half of them with each candidate"
+    )
     mode: Literal["online", "offline"] = Field(
         default="online", description="online: shadow models with and without each candidate; offline: only without"
     )
     variance: Literal["fixed", "per-example"] = Field(
-        default="fixed", description="fixed: one for all examples; per-example: for 64 shadow models or more"
+        default="fixed", description="fixed: one for all examples; per-example: use it with 64 shadow models or more"
     )
 
 
 @final
 @membership("lira", summary="likelihood ratio of the confidence with and without the example", paper="2112.03570")
 class Lira(MembershipAttack[LiraConfig]):
-    """Scores by Gaussians fitted to shadow models' confidences."""
+    """Scores by Gaussians fitted to the confidences of shadow models."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
-        """Return shadow models with half of the candidates each, or offline with none."""
+        """Return shadow models with half of the candidates each; offline with none."""
         return ShadowPlan(self.config.shadows, with_candidates=self.config.mode == "online")
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:

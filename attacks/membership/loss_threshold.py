@@ -1,10 +1,11 @@
-"""Loss threshold: what the model was trained on it fits better.
+"""loss-threshold: score an example by the final model's loss; members have smaller losses.
 
-    score(x) = -loss(x)
-
-Paper: Yeom, Giacomelli, Fredrikson, Jha 2018, arXiv 1709.01604, adversary 1. A threshold on this score guesses; the
-scorer tries every threshold. What it may leak: it finds out that a model overfits, but takes easy examples for members
-and misses hard ones, so it is weak where false alarms must be rare.
+Idea: a model fits its training examples better than others. The scorer tries every threshold on the score.
+Equation: score(x) = -loss(f, x), with f the final model.
+Assumes: the final model's answers, nothing more.
+Recovers: a score for each candidate; it shows that a model overfits.
+Fails: easy examples look like members and hard members are missed, so it is weak where false alarms must be rare.
+Source: Yeom, Giacomelli, Fredrikson, Jha 2018, arXiv 1709.01604, adversary 1.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class LossThresholdConfig(Config):
 @final
 @membership(
     "loss-threshold",
-    summary="examples with a small loss are members; the simplest attack",
+    summary="a small loss means a member; the simplest attack",
     paper="1709.01604",
     aliases=("yeom",),
 )

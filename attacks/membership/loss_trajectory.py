@@ -1,11 +1,12 @@
-"""Loss trajectory: how far an example's loss fell between earlier rounds and the last one.
+"""loss-trajectory: score an example by how far its loss fell between earlier rounds and the last one.
 
-    score(x) = mean over earlier watched rounds t of loss(f_t, x) - loss(f_T, x)
-
-Early models have memorised less, so their loss says how hard an example is: the federation itself provides what
-`calibrated` trains shadow models for. That the course of the loss tells more than its end is the idea of Liu, Zhao,
-Backes, Zhang 2022, arXiv 2208.14933; their learned classifier and distillation are left out. What it may leak: members
-that a server or any client who kept the global models of some rounds can name without training anything.
+Idea: early models have memorised less, so their loss tells how hard an example is. They take the place of the shadow
+    models of `calibrated`.
+Equation: score(x) = mean over earlier watched rounds t of loss(f_t, x) - loss(f_T, x), with f_T the last model.
+Assumes: the global models of at least two rounds (`threat.rounds`), as a server or any client has them; no training.
+Recovers: a score for each candidate.
+Fails: models that do not overfit; earlier models that have memorised the example already.
+Source: after Liu, Zhao, Backes, Zhang 2022, arXiv 2208.14933, without their classifier and distillation.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from fedsim.core.types import Config, MembershipObservation, Modality
 
 
 class LossTrajectoryConfig(Config):
-    """The attack has no settings: `threat.rounds` says which models it sees."""
+    """The attack has no settings; `threat.rounds` chooses the models that it sees."""
 
 
 @final

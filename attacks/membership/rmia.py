@@ -1,12 +1,13 @@
-"""RMIA, offline: does the example's probability rise by more than that of others from the same population?
+"""rmia: compare the rise of an example's probability with that of others from the same population (RMIA, offline).
 
-    ratio(x) = p(x | f) / p(x),  p(x) = ((1 + a) p_out(x) + 1 - a) / 2,
-    score(x) = share of population examples z with ratio(x) / ratio(z) >= gamma
-
-Paper: Zarifzadeh, Liu, Shokri 2024, arXiv 2312.03262, section 3, and the linear approximation of its offline version.
-p is the probability of an example's own label; p_out its mean over the shadow models that were trained without the
-example, and a models how much higher it is with it: p_in = a p_out + 1 - a. The population are the attacker's reference
-examples. What it may leak: single members at few false alarms, already with one or two shadow models.
+Idea: training on x raises p(x) above what models without x give it. The pairwise test asks whether it rises more than
+    that of other examples.
+Equation: score(x) = share of population examples z with ratio(x) / ratio(z) >= gamma, ratio(x) = p(x | f) / p(x),
+    p(x) = ((1 + a) p_out(x) + 1 - a) / 2; p_out is the mean over shadow models without x, and p_in = a p_out + 1 - a.
+Assumes: the final model, reference examples as the population, and shadow models without the candidates.
+Recovers: a score for each candidate; single members at few false alarms, already with one or two shadow models.
+Fails: models that do not overfit; shadow models that are trained otherwise than the clients, as behind defenses.
+Source: Zarifzadeh, Liu, Shokri 2024, arXiv 2312.03262, section 3 and its offline approximation.
 """
 
 from __future__ import annotations
@@ -26,24 +27,28 @@ from fedsim.core.types import Batch, Config, MembershipObservation, Modality, Sh
 class RmiaConfig(Config):
     """Settings of RMIA."""
 
-    shadows: int = Field(default=8, ge=2, multiple_of=2, description="shadow models, without the candidates")
-    a: float = Field(default=0.3, ge=0, le=1, description="1: a model with the example is as sure as one without")
-    gamma: float = Field(default=2.0, ge=1, description="factor by which x must beat z")
+    shadows: int = Field(
+        default=8, ge=2, multiple_of=2, description="number of shadow models, trained without the candidates"
+    )
+    a: float = Field(
+        default=0.3, ge=0, le=1, description="slope of p_in = a p_out + 1 - a; 1: training on x changes nothing"
+    )
+    gamma: float = Field(default=2.0, ge=1, description="factor by which the ratio of x must exceed that of z")
 
 
 @final
 @membership("rmia", summary="the rise of the example's probability against that of a population", paper="2312.03262")
 class Rmia(MembershipAttack[RmiaConfig]):
-    """Scores by pairwise likelihood ratios against the reference examples."""
+    """Scores by pairwise likelihood ratios with the reference examples."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def plan(self) -> ShadowPlan:
-        """Return shadow models that saw no candidate, and each reference example in one half of them."""
+        """Return shadow models that saw no candidate; each reference example is in half of them."""
         return ShadowPlan(self.config.shadows, with_candidates=False)
 
     def score(self, observation: MembershipObservation, generator: torch.Generator) -> Tensor:
-        """Return the share of the population that each candidate dominates."""
+        """Return the share of the population whose ratio each candidate exceeds."""
         shadows = observation.shadows[self.plan()]
         ratio_x = self._ratio(observation, observation.candidates, torch.stack([~own.candidates for own in shadows]))
         ratio_z = self._ratio(observation, observation.reference, torch.stack([~own.reference for own in shadows]))

@@ -1,13 +1,14 @@
-"""Update alignment: a client's update points along the gradients of the examples it was computed from.
+"""update-alignment: score an example by how well its gradient agrees with a client's updates.
 
-    cosine:        score(x) = mean over watched rounds of <g(x), u> / (|g(x)| |u|)
-    inner-product: score(x) = mean over watched rounds of <g(x), u>
-
-g(x) is the gradient of x's loss at the weights that the client received, and u the update, which points the same way
-whether it is a gradient or the received minus the trained weights. Papers: Nasr, Shokri, Houmansadr 2019, arXiv
-1812.00910, for the gradient as a signal; Zhu et al. 2024 (FedMIA), arXiv 2402.06289, for the cosine with a client's
-update, here without its comparison with other clients. What it may leak: in high dimensions gradients of different
-examples are nearly orthogonal, so examples of a small batch stand out even in an untrained model.
+Idea: an update points along the gradients of its examples. In high dimensions gradients of different examples are
+    nearly orthogonal, so examples of a small batch stand out even in an untrained model.
+Equation: cosine: mean over watched rounds of <g(x), u> / (|g(x)| |u|); inner-product: mean of <g(x), u>, with g(x) the
+    gradient at the received weights and u the update (a gradient, or received minus trained weights).
+Assumes: a server that sees single updates of one client, at least one of their tensors.
+Recovers: a score for each candidate.
+Fails: large batches; secure aggregation, which hides single updates; strong noise.
+Source: Nasr, Shokri, Houmansadr 2019, arXiv 1812.00910 (gradients as a signal); FedMIA, Zhu et al. 2024, arXiv
+    2402.06289 (the cosine), without its comparison with other clients.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ class UpdateAlignmentConfig(Config):
     """Settings of the attack."""
 
     measure: Literal["cosine", "inner-product"] = Field(
-        default="cosine", description="cosine: whatever the norm of the candidate's gradient; inner-product: with it"
+        default="cosine", description="cosine: without the norm of the candidate's gradient; inner-product: with it"
     )
 
 
 @final
 @membership("update-alignment", summary="how well a client's update agrees with the example's gradient")
 class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
-    """Scores by the agreement of gradients with what one client sent."""
+    """Scores by the agreement of a candidate's gradient with one client's updates."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     target: ClassVar[Target] = "update"
@@ -67,7 +68,7 @@ class UpdateAlignment(MembershipAttack[UpdateAlignmentConfig]):
 def _gradient(
     observation: MembershipObservation, weights: Tensors, names: list[str], example: Tensor, label: Tensor
 ) -> Tensor:
-    """Return the gradient of one example's loss by the named parameters, flat."""
+    """Return the gradient of one example's loss with respect to the named parameters, flat."""
     leaves = {name: weights[name].detach().requires_grad_() for name in names}
     output = functional_call(observation.model, {**weights, **leaves}, (example[None],))
     gradient = gradient_of(observation.loss(output, label[None]), leaves)

@@ -1,9 +1,9 @@
-"""Originals out of composites: what CutMix cut out of one image of a batch stands in another one.
+"""Originals from composites: the pixels that CutMix cut out of one image of a batch are in another composite.
 
-With one box for the batch no pixel is lost. Whoever knows the box puts each image together again: its own composite
-outside the box, and inside it the composite whose second label is its first. Who does not know the box knows its area,
-(1 - l) H W, from the labels, and takes the box of that area that leaves the smoothest images. Where every composite
-has a box of its own, weights, labels and smoothness tell which composite got which of the granted boxes.
+With one box for the batch no pixel is lost. If the box is known, each image is put together from its own composite
+outside the box and, inside it, from the composite whose second label is its first. If not, the labels give the box's
+area (1 - l) H W, and the box of that area is taken that leaves the smoothest images. If every composite has its own
+granted box, weights, labels and smoothness show which composite got which box.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ _PURE = 1e-3
 
 
 class Assembled(NamedTuple):
-    """Images put together, in the order of the composites that hold what lies outside the box.
+    """Images put together, in the order of the composites that hold their pixels outside the box.
 
     Attributes:
         images: shape (B, C, H, W).
         labels: of the images, shape (B,).
         boxes: first and last row, first and last column, the last ones excluded, shape (1, 4) or (B, 4).
-        cost: sum of squared differences of neighbouring pixels over all images, and a price for labels that disagree.
-        partners: whose pixels each composite got, shape (B,).
+        cost: sum of squared differences of neighbouring pixels over all images, plus a penalty for unequal labels.
+        partners: index of the image whose pixels each composite got, shape (B,).
     """
 
     images: Tensor
@@ -45,13 +45,13 @@ def assembled(composites: Tensor, shares: Tensor, box: Tensor | None, slack: flo
 
     Args:
         composites: shape (B, C, H, W).
-        shares: of every class in the label of each, shape (B, K).
+        shares: share of every class in the label of each composite, shape (B, K).
         box: shape (4,), or None when it is not known.
-        slack: by how much the pasted share may differ from the labels', or None when these are exact. Then only boxes
-            that CutMix draws are tried: its sides are the same even share of height and width before they are clipped.
+        slack: how far the pasted share may differ from that in the labels, or None when labels are exact. With a slack
+            only boxes that CutMix draws are tried, whose sides have the same share of height and width before clipping.
 
     Returns:
-        None when every label is pure and no box is given, or none fits: then nothing tells how much was pasted.
+        None when no box fits, or when every label is pure and no box is given: then the pasted area is unknown.
     """
     height, width = composites.shape[-2:]
     minor = shares.topk(2).values[:, 1]
@@ -67,14 +67,14 @@ def assembled(composites: Tensor, shares: Tensor, box: Tensor | None, slack: flo
 
 
 def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
-    """Put the images of a batch together whose composites have a known box each, in the order of the batch.
+    """Put together the images of a batch whose composites have one known box each, in the order of the batch.
 
     Args:
         composites: in any order, shape (B, C, H, W).
         shares: of every class in the label of each, shape (B, K).
-        partners: whose pixels stand at each place of the batch, shape (B,).
-        boxes: at each place, shape (B, 4).
-        weights: the share of its own label at each place, shape (B,).
+        partners: index of the image whose pixels are pasted at each place of the batch, shape (B,).
+        boxes: box at each place, shape (B, 4).
+        weights: share of its own label at each place, shape (B,).
     """
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
@@ -102,7 +102,7 @@ def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: 
 
 
 def _labels(shares: Tensor, *, own_is_larger: bool) -> tuple[Tensor, Tensor]:
-    """Return own and pasted labels (B,), the same where only one is there."""
+    """Return own and pasted labels (B,); the same where there is only one."""
     values, classes = shares.topk(2)
     second = torch.where(values[:, 1] < _PURE, classes[:, 0], classes[:, 1])
     return (classes[:, 0], second) if own_is_larger else (second, classes[:, 0])
@@ -115,7 +115,7 @@ def _boxes(share: float, height: int, width: int, slack: float | None) -> Iterat
 
 
 def _boxes_by_law(share: float, height: int, width: int, slack: float) -> Iterator[Tensor]:
-    """Yield the boxes of CutMix whose share of the image is about the wanted one."""
+    """Yield the boxes that CutMix draws whose share of the image is close to `share`."""
     sides = {(rows // 2, rows * width // height // 2) for rows in range(2, height + 1)}
     for half_rows, half_columns in sorted(sides):
         rows = sorted({(max(c - half_rows, 0), min(c + half_rows, height)) for c in range(height)})
@@ -136,7 +136,7 @@ def _boxes_of_area(area: int, height: int, width: int) -> Iterator[Tensor]:
 
 
 def _with_box(composites: Tensor, own: Tensor, pasted: Tensor, box: Tensor) -> Assembled:
-    """Fill each composite's box from the composite that holds it: labels must agree, and the images be smooth."""
+    """Fill each composite's box from another composite, so that labels agree and the images are smooth."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     is_pasted = inside(box[None], *composites.shape[-2:])

@@ -1,10 +1,10 @@
-"""CutMix inside a simulated client: composites of dummies, or of their maps, by boxes and partners that may be unknown.
+"""CutMix in a simulated client: composites of dummies, or of their maps, with known or unknown boxes and partners.
 
-Of a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
-sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and which dummy stood where
-is not known: an order O takes their m and P to O m and O P O^T. A box that is not known has edges between pixels, and m
-is how much of a pixel it covers; partners and orders are soft permutations, scaled logits made doubly stochastic. Under
-Feature CutMix x are the maps behind a layer of the simulated model, and dummies enter it whole.
+In a step on n dummies x with labels y, c_j = (1 - m_j) x_j + m_j sum_k A_jk x_k and t_j = l_j y_j + (1 - l_j)
+sum_k A_jk y_k, l_j = 1 - mean m_j. Drawn boxes and partners belong to places of the batch, and the place of each dummy
+is unknown: an order O takes their m and P to O m and O P O^T. An unknown box has edges between pixels, and m is the
+covered share of a pixel. Partners and orders are soft permutations: scaled logits made doubly stochastic. Under Feature
+CutMix x are the maps behind a layer of the simulated model, and dummies enter the model whole.
 """
 
 from __future__ import annotations
@@ -25,37 +25,37 @@ from fedsim.core.boxes import Pasted, inside
 from fedsim.core.types import Masks, Observation, Tensors
 
 ORDER, BOXES, PARTNERS, SHARES = "order", "boxes", "partners", "label shares"  # names of blocks
-_COLDEST = 0.1  # temperature of soft permutations at the end of a search, from 1
+_COLDEST = 0.1  # temperature of soft permutations at the end of a search; it starts at 1
 _BALANCING = 8
 _SURE = 8.0
 
 
 class Pasting(Protocol):
-    """What is searched of one step's boxes and partners."""
+    """The unknowns of one step's boxes and partners."""
 
     def unknowns(self) -> tuple[Block, ...]:
         """Return the blocks of unknowns of one step."""
         ...
 
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the model sees of dummies (n, C, H, W) with labels as probabilities (n, K), differentiably."""
+        """Return the composites of dummies (n, C, H, W) and their labels, probabilities (n, K); differentiable."""
         ...
 
 
 class BoxPasting(Pasting, Protocol):
-    """What is searched where boxes and partners are, of images or of maps."""
+    """The unknowns of a step that pastes boxes, of images or of maps."""
 
     def mixture(self, values: Values) -> Mixture:
-        """Return where each dummy is pasted over, and from whom."""
+        """Return the pasted regions of each dummy, and its partners."""
         ...
 
 
 class Mixture(NamedTuple):
-    """How a batch is pasted.
+    """The pasting of a batch.
 
     Attributes:
-        regions: m, how much of each pixel is pasted, shape (n, H, W).
-        partners: A, from whom, rows that sum to 1, shape (n, n).
+        regions: m, pasted share of each pixel, shape (n, H, W).
+        partners: A, weights of the partners, rows that sum to 1, shape (n, n).
     """
 
     regions: Tensor
@@ -75,7 +75,7 @@ class GrantedPasting:
     """Boxes and partners are known; the order of the dummies is searched."""
 
     def __init__(self, pasted: Pasted, height: int, width: int) -> None:
-        """Take what was drawn, with partners and boxes."""
+        """Take the drawn partners and boxes."""
         assert pasted.partners is not None
         assert pasted.boxes is not None
         self._regions = inside(pasted.boxes, height, width).float()
@@ -91,14 +91,14 @@ class GrantedPasting:
         return mixture.of(inputs), mixture.of_labels(labels)
 
     def mixture(self, values: Values) -> Mixture:
-        """Bring boxes and partners into the order of the dummies."""
+        """Return boxes and partners in the order of the dummies."""
         order = balanced(values[ORDER][0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
         return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
 
 class SearchedPasting:
-    """Nothing is known: edges in shares of height and width, of one box or of one a dummy, and the partners."""
+    """Unknown edges, as shares of height and width, of one box or of one per dummy; and unknown partners."""
 
     def __init__(self, examples: int, height: int, width: int, boxes: int) -> None:
         """Take the number of dummies, their size, and the number of boxes."""
@@ -109,7 +109,7 @@ class SearchedPasting:
         )
 
     def starting_at(self, box: Tensor, partners: Tensor) -> SearchedPasting:
-        """Return the same with one box (4,), in pixels, and surely these partners (n,) as its start."""
+        """Return the same, started from one box (4,), in pixels, and from these partners (n,)."""
         height, width = self._size
         other = SearchedPasting(self._examples, height, width, 1)
         edges = box[None] / torch.tensor([height, height, width, width])
@@ -216,7 +216,7 @@ class PastedComparison(UnrolledComparison):
 class MapComparison(UnrolledComparison):
     """Simulates the steps of a client that pastes maps behind one layer; labels of the dummies are probabilities.
 
-    Every step's pasting is one of boxes.
+    Every step's pasting is a `BoxPasting`.
     """
 
     name = "unrolled, with pasted maps"
@@ -237,7 +237,7 @@ class MapComparison(UnrolledComparison):
 
 @contextmanager
 def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
-    """Paste what a layer returns, in every forward pass inside the context."""
+    """Paste the outputs of a layer in every forward pass inside the context."""
 
     def paste(_layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
         return mixture.of(maps)
@@ -250,7 +250,7 @@ def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
 
 
 def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return how much of every pixel lies in each box, shape (N, H, W), in [0, 1].
+    """Return the share of every pixel that each box covers, shape (N, H, W), in [0, 1].
 
     Args:
         edges: first and last row, first and last column, in shares of height and width, shape (N, 4).

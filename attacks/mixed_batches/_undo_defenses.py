@@ -1,7 +1,7 @@
-"""What known defenses did to a batch, undone behind an attack that found what the model saw.
+"""Undo what known defenses did to a batch, after an attack has found the batch that the model saw.
 
-Transforms: for every known policy T the x is sought with T(x) = what the model saw. The policy wins whose x explains
-the gradient best, sent through it. Mixtures: see `attacks.mixed_batches._unmixing`.
+Transforms: for every known policy T, find the x for which T(x) is what the model saw. The policy wins whose T(x)
+explains the gradient best. Mixtures: see `attacks.mixed_batches._unmixing`.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def transforms_of(observation: Observation) -> tuple[Transform, ...]:
 
 
 def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
-    """Say whether a guess is what the model saw, exactly, once its labels may be mixed as well."""
+    """Say whether a guess is exactly what the model saw, if its labels may be mixed."""
     if not mixes(observation) or observation.local_steps > 1:
         return False
     found = mixed_labels(observation, guess)
@@ -67,15 +67,15 @@ def explains_mixtures(observation: Observation, guess: Reconstruction) -> bool:
 
 
 def undone(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
-    """Return the batch before the known defenses changed it, or None where that cannot be undone.
+    """Return the batch before the known defenses changed it, or None if the change cannot be undone.
 
     Args:
-        observation: of one gradient, with the description of the defenses.
-        seen: what an attack takes for the batch that the model saw.
+        observation: one gradient, with the description of the defenses.
+        seen: an attack's guess of the batch that the model saw.
         generator: for the starts of a regression.
 
     Returns:
-        A guess whose objective is 1 - cosine of the whole gradient at what the defenses would have made of it.
+        A guess whose objective is 1 - cosine of the whole gradient after the defenses' change of it.
     """
     if observation.local_steps > 1:
         return None
@@ -85,7 +85,7 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
 
 
 def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
-    """Return the x of the policy that explains the gradient best; of equals the one of the closest fit."""
+    """Return the x of the policy that explains the gradient best; among equal ones the closest fit."""
     if len(seen.masks or ()) != len(observation.sites):
         return None
     tried: list[tuple[float, float, Tensor, Transform]] = []
@@ -97,12 +97,12 @@ def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconst
     distance, _, inputs, transform = min(
         (own for own in tried if own[0] <= max(2.0 * least, MATCHES)), key=lambda own: own[1]
     )
-    note = f"undone: the policy '{transform}', through which this explains the gradient best"
+    note = f"undone: the policy '{transform}', which explains the gradient best"
     return replace(seen, inputs=inputs, objective=distance, notes=(note, *seen.notes), is_exact=False)
 
 
 def _before(observation: Observation, seen: Tensor, transform: Transform) -> tuple[Tensor, float]:
-    """Return where the mean of (T(x) - seen)^2, plus a little TV(x), is least in the range of pixels, and how much."""
+    """Return the x in the range of pixels with the least mean of (T(x) - seen)^2 + a little TV(x), and this value."""
     low, high = (bound.to(seen) for bound in pixel_box(observation))
     inputs = seen.clone().clamp_(low, high).requires_grad_()
     best, least = inputs.detach().clone(), float("inf")
@@ -146,7 +146,7 @@ def _unmixed(observation: Observation, seen: Reconstruction, generator: torch.Ge
 
 
 def _over_rounds(observation: Observation, here: Encodings, generator: torch.Generator) -> Images:
-    """Return the images of a batch, solved together with the encodings that the same client sent in earlier rounds."""
+    """Return the images of a batch, solved together with the same client's encodings of earlier rounds."""
     batches = [here]
     for before in observation.earlier:
         guess = seen_exactly(before, generator)
@@ -157,7 +157,7 @@ def _over_rounds(observation: Observation, here: Encodings, generator: torch.Gen
 
 
 def seen_exactly(observation: Observation, generator: torch.Generator) -> Reconstruction | None:
-    """Return the first guess of an attack that takes no descent and explains the gradient of mixtures, or None."""
+    """Return the first guess of an attack without descent that explains the gradient of mixtures, or None."""
     for effort in ("algebra", "search"):
         for method in registry.methods("attack").values():
             kind = cast("type[Attack[Any]]", method.make)

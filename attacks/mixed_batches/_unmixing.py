@@ -1,15 +1,14 @@
-"""Mixtures solved for what was mixed: their labels from the gradient, the weights from the labels, then the images.
+"""Solve mixtures for their images: labels from the gradient, weights from the labels, then the images.
 
-The gradient of the last layer, z = V h + c, is G = 1/B sum_i (p_i - y_i) h_i^T. It is linear in the labels: who has the
-mixed inputs exactly, and with them h and p, solves it for the mixed labels y, which are the weights of the images where
-no two of these share a class. Without signs the images follow by least squares; with random signs every pixel is a
-small problem of its own,
+The gradient of the last layer, z = V h + c, is G = 1/B sum_i (p_i - y_i) h_i^T. It is linear in the labels. If the
+mixed inputs are known exactly, so are h and p, and G gives the mixed labels y, which are the images' weights if no two
+share a class. Without signs the images follow by least squares; with random signs every pixel is a small problem
 
     min over x of || |W x| - |y| ||,    x in the range of pixels,
 
-solved by turns for the signs and for x from many starts (Carlini et al. 2021, arXiv 2011.05315, minimise the same over
-all pixels by descent). x and -x always explain a pixel equally well, and few mixtures leave more choice: of what
-explains a pixel within the range of pixels, the values with most black and white win, then the darkest.
+solved alternately for the signs and for x from many starts (Carlini et al. 2021, arXiv 2011.05315, minimise the same
+over all pixels by descent). x and -x always explain a pixel equally well, and few mixtures leave more solutions. Among
+solutions in the range of pixels, those with most black and white values win, then the darkest.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ _MOST_ORDERED = 4
 _ENUMERATED = 10
 _ALIKE = 0.8
 _EXPLAINED = 0.02
-_LABELS_FIT = 1e-3  # of a label share; a wrong pairing misses by about the smaller weight
+_LABELS_FIT = 1e-3  # error of a label share; a wrong pairing is off by about the smaller weight
 _SATURATED = 1e-2
 _RIDGE = 1e-10
 _TOLERANCE = 1e-8
@@ -46,7 +45,7 @@ class Mixed(NamedTuple):
     """Labels of mixtures.
 
     Attributes:
-        probabilities: one row a mixture, shape (B, K), rows add up to 1; float64.
+        probabilities: one row per mixture, shape (B, K), rows sum to 1; float64.
         distance: 1 - cosine of the whole gradient at the mixtures with these labels.
     """
 
@@ -55,12 +54,12 @@ class Mixed(NamedTuple):
 
 
 class Encodings(NamedTuple):
-    """What one gradient gave.
+    """Encodings from one gradient.
 
     Attributes:
         values: mixtures with unknown signs, shape (N, d).
         probabilities: their labels, shape (N, K).
-        labels: of the images mixed, shape (M,).
+        labels: labels of the mixed images, shape (M,).
     """
 
     values: Tensor
@@ -74,7 +73,7 @@ class Images(NamedTuple):
     Attributes:
         inputs: shape (M, d), float64.
         weights: W, shape (N, M).
-        residual: root mean square of |W x| - |y|, normalised units.
+        residual: root mean square of |W x| - |y|, in normalised units.
     """
 
     inputs: Tensor
@@ -83,10 +82,10 @@ class Images(NamedTuple):
 
 
 def mixed_labels(observation: Observation, guess: Reconstruction) -> Mixed | None:
-    """Return the labels that mixtures were sent with, or None where the last layer does not tell.
+    """Return the labels with which mixtures were trained, or None where the last layer does not show them.
 
     Args:
-        observation: of one gradient.
+        observation: one gradient.
         guess: the mixtures as the model saw them, with their masks if there is dropout.
     """
     masks = guess.masks or ()
@@ -125,12 +124,12 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
 
 
 def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
-    """Return what was mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not tell.
+    """Return the images mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not show W.
 
-    A pair of one class stays as it is: its labels do not tell l.
+    A pair of one class stays mixed: its labels do not show l.
 
     Args:
-        observation: for the range of pixels and the shape.
+        observation: gives the range of pixels and the shape.
         inputs: mixtures, shape (B, d), in any order.
         probabilities: their labels, shape (B, K).
         labels: of the images, shape (B,).
@@ -151,7 +150,7 @@ def _solved(inputs: Tensor, weights: Tensor) -> Images:
 
 
 def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
-    """Return every W, its rows in the order of the mixtures, that gives the images' labels the mixtures' labels."""
+    """Return every W, rows in the order of the mixtures, that turns the images' labels into the mixtures' labels."""
     count = len(labels)
     own = F.one_hot(labels, probabilities.shape[1]).double()
     identity = torch.eye(count, dtype=torch.float64)
@@ -168,12 +167,12 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
 def regressed(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
     """Return the images behind encodings whose signs are unknown.
 
-    The weights of images of one class are searched by turns with the images, from several first guesses.
+    The weights of images of one class are searched alternately with the images, from several first guesses.
 
     Args:
-        observation: for the range of pixels and the shape of an image.
-        encodings: of one batch.
-        generator: of the starts.
+        observation: gives the range of pixels and the shape of an image.
+        encodings: encodings of one batch.
+        generator: for the starts.
     """
     values, probabilities, labels = encodings
     magnitudes, bounds = values.double().abs(), _range(observation)
@@ -191,13 +190,13 @@ def regressed(observation: Observation, encodings: Encodings, generator: torch.G
 def regressed_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
     """Return the images behind the encodings of the first batch, solved together with those of other batches.
 
-    Every batch is solved alone first. Images of one class that look alike are taken for the same one, and solved for
-    again with all encodings that hold them; that stays only if it explains the encodings.
+    Every batch is first solved alone. Similar images of one class are then taken as the same image and solved again
+    with all encodings that hold them; the result is kept only if it explains the encodings.
 
     Args:
-        observation: for the range of pixels and the shape of an image.
-        batches: of one client; the first is the one asked for.
-        generator: of the starts.
+        observation: gives the range of pixels and the shape of an image.
+        batches: encodings of one client; the first batch is the one to solve.
+        generator: for the starts.
     """
     alone = [regressed(observation, batch, generator) for batch in batches]
     if len(batches) == 1:
@@ -221,7 +220,7 @@ def regressed_together(observation: Observation, batches: Sequence[Encodings], g
 
 
 def _linked(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
-    """Return for every batch which image of the client each of its images is, and the labels of the client's images."""
+    """Return, for every batch, the client's image that each of its images is; and the labels of the client's images."""
     known: list[Tensor] = []
     labels: list[int] = []
     places: list[list[int]] = []
@@ -248,7 +247,7 @@ def _refined(
     bounds: tuple[Tensor, Tensor],
     generator: torch.Generator,
 ) -> list[Images]:
-    """Return solutions after more and more turns between weights and images."""
+    """Return the solutions after each of several alternations between weights and images."""
     solutions = [found]
     for _ in range(_REWEIGHTINGS):
         weights = _reweighted(magnitudes, solutions[-1], probabilities, labels)
@@ -257,15 +256,15 @@ def _refined(
 
 
 def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return how alike every encoding is to a leading one of every image, shape (N, M), in (0, 1].
+    """Return the similarity of every encoding to the leading one of every image, shape (N, M), in (0, 1].
 
-    Encodings of the same image have similar absolute values. The first image of a class is led by the encoding with
-    most of that class, each further one by an encoding that has much of the class and is least like the leaders so far.
+    Encodings of the same image have similar absolute values. The leading encoding of a class's first image is the one
+    with most of that class; of each further image, one with much of the class that is least like those chosen so far.
 
     Args:
         magnitudes: |y|, shape (N, d).
         probabilities: labels of the encodings, shape (N, K).
-        labels: of the images, shape (M,).
+        labels: labels of the images, shape (M,).
     """
     alike = torch.corrcoef(magnitudes).nan_to_num().clamp(_RIDGE, 1.0)
     columns = torch.ones(len(magnitudes), len(labels), dtype=torch.float64)
@@ -280,7 +279,7 @@ def similarities(magnitudes: Tensor, probabilities: Tensor, labels: Tensor) -> T
 
 
 def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Images:
-    """Solve for signs and images by turns from many starts; every pixel keeps the one that suits it best."""
+    """Solve alternately for signs and images from many starts; every pixel keeps its best start."""
     inverse = torch.linalg.pinv(weights)
     images = _starts(magnitudes, weights, low, high, generator)
     for _ in range(_TURNS):
@@ -294,18 +293,18 @@ def _by_turns(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, ge
 
 
 def _starts(magnitudes: Tensor, weights: Tensor, low: Tensor, high: Tensor, generator: torch.Generator) -> Tensor:
-    """Return first images, shape (S, M, d): the solutions of M mixtures under all their signs, or random ones for many.
+    """Return first images, shape (S, M, d): solutions of M mixtures under all signs, or random ones if there are many.
 
     One of those solutions is the truth where the weights are right.
     """
-    from scipy.linalg import qr  # noqa: PLC0415 - importing SciPy takes longer than many a run
+    from scipy.linalg import qr  # noqa: PLC0415 - importing SciPy takes longer than many runs
 
     images = weights.shape[1]
     if images > _ENUMERATED or len(weights) < images:
         shape = (_STARTS, images, magnitudes.shape[1])
         return low + (high - low) * torch.rand(shape, dtype=torch.float64, generator=generator)
     order = cast("Any", qr(weights.T.numpy(), mode="r", pivoting=True))[1]
-    rows = order[:images].tolist()  # those furthest from being dependent
+    rows = order[:images].tolist()  # the most independent ones
     signs = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=images)), dtype=torch.float64)
     starts = (torch.linalg.pinv(weights[rows]) @ (signs[..., None] * magnitudes[rows])).clamp(low, high)
     if len(starts) <= _STARTS:
@@ -321,11 +320,11 @@ def _errors(images: Tensor, weights: Tensor, magnitudes: Tensor) -> Tensor:
 
 
 def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Return for every pixel which start to take, shape (d,): of those that explain it, that of the likeliest values.
+    """Return for every pixel the index of its start, shape (d,): among those that explain it, the likeliest values.
 
     Args:
         images: starts, shape (S, M, d).
-        errors: how badly they explain a pixel, shape (S, d).
+        errors: errors of each pixel, shape (S, d).
         low: black, shape (d,).
         high: white, shape (d,).
     """
@@ -336,14 +335,14 @@ def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Ten
 
 
 def _reweighted(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return weights that suit the images better; zeros, and what a class adds up to, stay as they are."""
+    """Return weights that fit the images better; zeros and the sum over each class do not change."""
     signed = magnitudes * _signs(found.weights @ found.inputs)
     free = torch.linalg.lstsq(found.inputs.T, signed.T, driver="gelsd").solution.T
     return _shared(free.clamp_min(_RIDGE) * (found.weights > 0), probabilities, labels)
 
 
 def _shared(free: Tensor, probabilities: Tensor, labels: Tensor) -> Tensor:
-    """Return weights (N, M) in the proportions of `free` within a class, which add up to its probability."""
+    """Return weights (N, M), proportional to `free` within a class, that sum to the class's probability."""
     classes = F.one_hot(labels, probabilities.shape[1]).double()
     sums = (free @ classes)[:, labels].clamp_min(_RIDGE)
     return free / sums * probabilities.clamp_min(0.0)[:, labels]
@@ -354,13 +353,13 @@ def _signs(values: Tensor) -> Tensor:
 
 
 def _range(observation: Observation) -> tuple[Tensor, Tensor]:
-    """Return the normalised values of black and white, one an entry of an example, shape (d,)."""
+    """Return the normalised values of black and white for every entry of an example, each of shape (d,)."""
     low, high = (bound.expand(observation.spec.shape).flatten().double() for bound in pixel_box(observation))
     return low, high
 
 
 def _oddness(observation: Observation, images: Tensor) -> float:
-    """Return how far images are outside the range of pixels, plus how rough they are."""
+    """Return a penalty for images outside the range of pixels and for rough images."""
     low, high = _range(observation)
     outside = (images - images.clamp(low, high)).abs().mean()
     return float(outside + total_variation(images.view(1, -1, *observation.spec.shape))[0])

@@ -1,15 +1,13 @@
-"""CutMix inversion: originals are searched, and the composites that a client trained on are made of them inside.
+"""cutmix-inversion: search original images through a simulated client that makes CutMix composites of them.
 
-min over x, m, A of 1 - cos(D(c(x, m, A), t(y, m, A)), D*) + l_tv TV(x), with composites c and their mixed labels t of
-every local step (CutMix: arXiv 1905.04899; steps: `fedavg-inversion`). Granted the draws, the attacker knows boxes and
-partners by their place in the batch, and searches which dummy stood where; else he searches edges of the box, whose
-area is the weight in the labels, and partners, all along with x. In several steps the same record stands in several
-boxes, so that what one step hides another shows. Under Feature CutMix the same is done to the maps behind its layer.
-
-Threat model: honest-but-curious server who knows the components and the number of examples; one gradient, or one update
-of SGD of known step size. Labels are granted or inferred: with one box for a batch mixing leaves their mean as it is.
-Dropout masks are searched as DIA does where their rates are known. Fails as `fedavg-inversion` does, and where the
-pasting cannot be told from the data: a region that no composite shows comes from the prior alone.
+Idea: the composites c and their labels t are differentiable functions of the originals, so their update can be matched.
+    In several steps an example is in several boxes: what one step hides, another shows.
+Equation: min over x, m, A of 1 - cos(D(c(x, m, A), t(y, m, A)), D*) + l_tv TV(x), regions m and partners A per step.
+Assumes: honest-but-curious server that knows the components and the number of examples; one gradient or update of SGD
+    of known step size; labels granted or inferred. Granted draws leave only the order of the dummies unknown.
+Recovers: originals and labels, boxes and partners, and masks of known rates; for Feature CutMix the same on maps.
+Fails: where fedavg-inversion fails; a region that no composite shows comes from the prior alone; larger batches.
+Source: this project; CutMix: arXiv 1905.04899; the simulation is that of fedavg-inversion, arXiv 2206.12395.
 """
 
 from __future__ import annotations
@@ -49,59 +47,61 @@ from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruct
 
 _IMAGE = 3
 _FOR_COMPOSITES = 0.7  # share of the iterations
-_SLACK = 0.04  # error of a weight that was searched
+_SLACK = 0.04  # error of a searched weight
 
 
 class CutmixInversionConfig(MultiStepConfig):
     """Settings of CutMix inversion."""
 
     schedule: ScheduleName = Field(default="cosine", description="how the step shrinks")
-    sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: itself")
-    trials: int = Field(default=4, ge=1, description="independent starts, boxes too; the lowest objective wins")
+    sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: as it is")
+    trials: int = Field(
+        default=4, ge=1, description="independent restarts, of images and boxes; the lowest objective wins"
+    )
     paste_learning_rate: float = Field(
-        default=0.05, gt=0, description="Adam's step of edges, in shares of the image, and of the logits of partners"
+        default=0.05, gt=0, description="Adam's step for edges, in shares of the image, and for the logits of partners"
     )
 
 
 @final
 @attack("cutmix-inversion", summary="searches CutMix's boxes and partners with the data", related="1905.04899")
 class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
-    """Gradient matching through composites, one local step or several."""
+    """Matches updates of one or several local steps through composites."""
 
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "components"})
     undoes: ClassVar[bool] = True
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return two starts of half as many iterations."""
+        """Return two restarts with half as many iterations each."""
         return {"iterations": max(1, gradients // 2), "trials": 2}
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse where no component pastes, and inputs without rows and columns."""
+        """Refuse if no component pastes, and inputs without rows and columns."""
         layer = _layer_of(observation)
         if layer is None and not pastes(observation):
             return "no component in use pastes a part of one example into another"
         if layer is not None and layer not in dict(observation.model.named_modules()):
-            return f"maps are pasted behind '{layer}', and no layer of the model is called so"
+            return f"maps are pasted behind '{layer}', but the model has no layer of this name"
         if len(observation.spec.shape) != _IMAGE:
             return f"it needs images (channels, height, width), but an example has shape {observation.spec.shape}"
         return super().not_applicable(observation)
 
     def plan(self, observations: Sequence[Observation]) -> Search:
-        """Optimise dummies, the masks of all steps, and how each step pasted."""
+        """Optimise dummies, the masks of all steps, and the pasting of each step."""
         return self._plan(observations[0], self._steps(observations[0]))
 
     def dummies(self, observation: Observation) -> int:
-        """Return N."""
+        """Return N, the number of distinct examples."""
         return number_of_examples(observation)
 
     def labels(self, observation: Observation) -> Tensor:
-        """Deal the labels out to the batches."""
+        """Return the labels, dealt out to the batches."""
         labels = super().labels(observation)
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
     def descended(self, searched: Searched) -> tuple[list[Found], str]:
-        """Search originals; where one step's box is not known, composites first, and originals from the best ones."""
+        """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
         observations, labels, generators, on_steps = searched
         observation, steps = observations[0], self._steps(observations[0])
         exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
@@ -125,7 +125,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return rows, path
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Report originals, or composites where nothing takes them apart; of a single step also what the model saw."""
+        """Report originals, or composites if they cannot be taken apart; for a single step also what the model saw."""
         best = best_row(rows)
         result = super().reported(observation, rows, labels, path)
         if observation.local_steps > 1:
@@ -161,7 +161,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         return Search(masks.followed_by(*pasted), self.first([observation]), self.smoothness)
 
     def _steps(self, observation: Observation) -> tuple[PastingStep, ...]:
-        """Return the client's steps."""
+        """Return the client's steps, with dropout sites where masks are searched."""
         return tuple(
             PastingStep(step.examples, step.sites, number=number, pasting=pasting_of(observation, number))
             for number, step in enumerate(local_steps(observation))
@@ -170,7 +170,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     def _taken_apart(
         self, observation: Observation, best: Found, labels: Tensor
     ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
-        """Return originals in the order of the labels, and the step that pasted them; None where no box fits."""
+        """Return originals in the order of the labels, and the step that pasted them; None if no box fits."""
         (step,) = self._steps(observation)
         _, shares = step.pasting.composites(step.own(best.others), best.inputs, labels.to(best.inputs))
         found = assembled(best.inputs.cpu(), shares.cpu(), None, _SLACK)
@@ -181,7 +181,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
 
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
-    """Return what is searched: the order if the draws are granted, composites of a single step, else boxes too."""
+    """Return the unknowns: the order if draws are granted, label shares of one step's composites, else also boxes."""
     read = Pasted.written_in if _layer_of(observation) is None else pasted_maps
     drawn = None if observation.draws is None else read(observation.draws[step])
     if drawn is not None and drawn.partners is not None and drawn.boxes is not None:
@@ -205,7 +205,7 @@ def _searched(observation: Observation, examples: int) -> SearchedPasting:
 
 
 def _trained(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
-    """Return what entered the model, and its mixed labels; where maps are pasted, the originals did."""
+    """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
     if _layer_of(observation) is None:
         return Batch(*(tensor.cpu() for tensor in pasting.composites(values, found.inputs, found.labels)))
     shares = cast("BoxPasting", pasting).mixture(values).of_labels(found.labels)
@@ -213,7 +213,7 @@ def _trained(observation: Observation, pasting: Pasting, values: Values, found: 
 
 
 def _shows_composites(observation: Observation) -> bool:
-    """Say whether one step was taken on images with boxes not known, so that its composites are searched first."""
+    """Say whether composites are searched first: for one step on images with unknown boxes."""
     return observation.local_steps == 1 and observation.draws is None and _layer_of(observation) is None
 
 
@@ -222,12 +222,12 @@ def _has_own_boxes(observation: Observation) -> bool:
 
 
 def _layer_of(observation: Observation) -> str | None:
-    """Return the name of the layer behind which maps are pasted, or None where images are."""
+    """Return the name of the layer behind which maps are pasted, or None if images are pasted."""
     return next((str(known.facts["at"]) for known in observation.public if "mixed_features" in known.facts), None)
 
 
 def _size(observation: Observation) -> tuple[int, int]:
-    """Return height and width of what is pasted."""
+    """Return height and width of the pasted images or maps."""
     sizes = (known.facts["size"] for known in observation.public if "mixed_features" in known.facts)
     height, width = next(sizes, observation.spec.shape[1:])
     return height, width

@@ -1,17 +1,13 @@
-"""InstaHide solved by regression: encodings of several rounds have the same images behind their absolute values.
+"""instahide-regression: solve InstaHide's encodings of several rounds for the images behind them.
 
-InstaHide (Huang et al. 2020, arXiv 2010.02772) trains on y = s (W x), s = +-1 at random for every pixel. An exact
-attack returns y from every gradient, and the last layer's gradient the mixed labels, which are W where no two images
-share a class; elsewhere encodings of one image are found by how alike their absolute values are. Then, after Carlini et
-al. 2021, arXiv 2011.05315,
-
-    min over x of || |W x| - |y| ||,    x in the range of pixels,
-
-over the encodings of every round alone, and over those of all rounds once images that look alike are linked. The paper
-has 5,000 encodings of 100 images from a challenge, no gradients, and learns which encodings belong together.
-
-Threat model: honest-but-curious server that keeps what a client sent in earlier attacked rounds, and knows the
-defenses. Needs a model whose mixtures an exact attack recovers.
+Idea: an exact attack returns the encodings y, the last layer's gradient their mixed labels, which are W if no two
+    images share a class. Encodings of one image have similar absolute values, in all rounds, and are solved together.
+Equation: y = s (W x) with random signs s per pixel; min over x of || |W x| - |y| ||, x in the range of pixels.
+Assumes: honest-but-curious server that keeps earlier attacked rounds and knows the defenses; a model whose mixtures an
+    exact attack recovers; granted labels (mixing does not keep their mean).
+Recovers: the images of the batch and their labels.
+Fails: convolutions, noise (no exact attack); bright images on both sides of the mean, where x and -x fit equally well.
+Source: after Carlini et al. 2021, arXiv 2011.05315; InstaHide: Huang et al. 2020, arXiv 2010.02772.
 """
 
 from __future__ import annotations
@@ -29,13 +25,13 @@ from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruc
 
 
 class InstahideRegressionConfig(Config):
-    """No settings."""
+    """The attack has no settings."""
 
 
 @final
 @attack("instahide-regression", summary="solves InstaHide's encodings of several rounds", paper="2011.05315")
 class InstahideRegression(Attack[InstahideRegressionConfig]):
-    """Encodings, labels, weights, images."""
+    """Recovers encodings, then labels and weights, then images."""
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"defenses", "earlier-rounds"})
@@ -43,7 +39,7 @@ class InstahideRegression(Attack[InstahideRegressionConfig]):
     over_rounds: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse where nothing is mixed under random signs."""
+        """Refuse if no defense mixes examples under random signs."""
         if not (mixes(observation) and has_random_signs(observation)):
             return "no defense in use mixes examples under random signs"
         return one_gradient_only(observation)
@@ -55,6 +51,6 @@ class InstahideRegression(Attack[InstahideRegressionConfig]):
             return no_guess(observation, "no exact attack recovers the encodings from this gradient")
         found = undone(observation, seen, generator)
         if found is None:
-            return no_guess(observation, "the last layer's gradient does not tell the labels of the encodings")
+            return no_guess(observation, "the last layer's gradient does not show the labels of the encodings")
         on_step(Step(0, 1, 1, found.objective, found.objective, found.inputs))
         return found

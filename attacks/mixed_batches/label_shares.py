@@ -1,14 +1,13 @@
-"""Label shares: both labels of every composite that a client trained on, their weights, and the images behind them.
+"""label-shares: read both labels of every composite and their weights, then put the original images together.
 
-An exact attack on a batch of composites (CutMix, MixUp) returns the composites, and takes the larger label of each for
-the whole of it, so its gradient does not match. But with inputs and masks known, the last layer's gradient gives each
-example's dL/dz_i = (p_i - y_i) / B, and p_i follows from a forward pass: y_i = p_i - B dL/dz_i, exactly, both labels
-and their weights (the rule of iDLG, arXiv 2001.02610, for labels that are shared). The pasted area follows from the
-weight, and `_assembly` puts the original images together: with the box if the threat model grants the draws, else by
-looking for it. CutMix: arXiv 1905.04899.
-
-Threat model: honest-but-curious server, one exact gradient, who knows the components. Images of a batch with one box
-each are put together only if the draws are granted. Fails where no exact attack applies.
+Idea: an exact attack on CutMix or MixUp composites finds the composites, but gives each only its larger label, so the
+    gradient does not match. With inputs and masks known, the last layer's gradient gives the mixed labels.
+Equation: y_i = p_i - B dL/dz_i, with p_i the probabilities of a forward pass; the pasted area is (1 - l) H W.
+Assumes: honest-but-curious server, one exact gradient, components granted; labels need not be known.
+Recovers: labels and weights; originals of CutMix, with the granted box (`draws`) or the box of that area that leaves
+    the smoothest images. If every image has its own box, originals need the granted draws.
+Fails: no exact attack applies (convolutions, noise, several steps); MixUp images stay mixed.
+Source: the rule of iDLG, arXiv 2001.02610, for shared labels; CutMix: arXiv 1905.04899.
 """
 
 from __future__ import annotations
@@ -41,13 +40,13 @@ _IMAGE = 3
 
 
 class LabelSharesConfig(Config):
-    """There is nothing to set."""
+    """The attack has no settings."""
 
 
 @final
 @attack(_NAME, summary="both labels and images of CutMix composites, from exact attacks", related="2001.02610")
 class LabelShares(Attack[LabelSharesConfig]):
-    """Exact attacks with labels that may be shared, and composites taken apart."""
+    """Runs exact attacks, solves for shared labels, and takes composites apart."""
 
     effort: ClassVar[Effort] = "search"
     needs: ClassVar[frozenset[Knowledge]] = frozenset({"components"})
@@ -62,7 +61,7 @@ class LabelShares(Attack[LabelSharesConfig]):
         return "no exact attack applies"
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Try the exact attacks until the shares that follow from one explain the gradient."""
+        """Try exact attacks until the label shares that follow from one explain the gradient."""
         found: list[Reconstruction] = []
         numbered = Numbered(on_step)
         for candidate in _exact_attacks():
@@ -85,7 +84,7 @@ def _mixes(observation: Observation) -> bool:
 
 
 def _exact_attacks() -> Iterator[Attack[Any]]:
-    """Yield attacks that solve equations, from cheap to expensive, but for this one and those that change the model."""
+    """Yield attacks that solve equations, from cheap to expensive, without this one and those that change the model."""
     for effort in ("algebra", "search"):
         for name, method in registry.methods("attack").items():
             kind = cast("type[Attack[Any]]", method.make)
@@ -94,7 +93,7 @@ def _exact_attacks() -> Iterator[Attack[Any]]:
 
 
 def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruction:
-    """Return the guess with label shares and the objective that belongs to them; as it was where there are none."""
+    """Return the guess with label shares and their objective; unchanged if there are no shares."""
     masks = guess.masks if observation.sites else ()
     if masks is None or len(guess.inputs) < (observation.batch_size or 1):
         return guess
@@ -119,12 +118,12 @@ def _with_shares(observation: Observation, guess: Reconstruction) -> Reconstruct
 def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tensor | None:
     """Return the share of every class in each label, shape (B, K) float64: y = p - B dL/dz.
 
-    None where the gradient of the last layer is hidden or the model has no linear layer with one output a class.
+    None where the gradient of the last layer is hidden or the model has no linear layer with one output per class.
 
     Args:
         observation: with an exact gradient.
-        inputs: what the model saw, shape (B, *shape).
-        masks: the dropout masks of that step, one a site.
+        inputs: the inputs that the model saw, shape (B, *shape).
+        masks: the dropout masks of that step, one per site.
     """
     deltas = peeled(observation, inputs).deltas
     if deltas is None:
@@ -139,7 +138,7 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
 
 
 def _taken_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:
-    """Return the original images where the composites hold them, else the composites."""
+    """Return the original images if the composites hold them, else the composites."""
     batch = guess.trained
     facts = [known.facts for known in observation.public if "pasted_examples" in known.facts]
     if batch is None or not facts or observation.local_steps > 1 or len(observation.spec.shape) != _IMAGE:
@@ -161,7 +160,7 @@ def _span(edges: Tensor) -> str:
 
 
 def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reconstruction:
-    """Put images together whose composites have a box each."""
+    """Put images together whose composites have one box each."""
     if pasted.boxes is None or pasted.partners is None:
         return guess
     found = assembled_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)

@@ -1,13 +1,13 @@
-"""MixUp inversion: the weight and the pairing of a mixed batch are searched together with its images.
+"""mixup-inversion: search the weight and the pairing of a MixUp batch together with its images.
 
-MixUp (Zhang et al. 2018, arXiv 1710.09412) sends the gradient of W x with labels W y, W = l I + (1 - l) P for one l and
-a permutation P of the batch. For every P, up to a number of them, this attack searches
-min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), l in [0, 1], and keeps the P of the lowest objective; x comes
-out unmixed, with the prior on images instead of on mixtures. The mean of mixed labels is the mean of the labels, so
-that these are inferred as without MixUp. At l = 1/2 swapped pairs cannot be told apart.
-
-Threat model: honest-but-curious server, one gradient, who knows the defenses. Dropout masks are searched as DIA does,
-where their rates are known, and ignored otherwise.
+Idea: the mixing W is part of the simulated client, so x comes out unmixed, and the prior is on images, not mixtures.
+Equation: for every permutation P, min over x, l of 1 - cos(g(W x, W y), g*) + l_tv TV(x), W = l I + (1 - l) P, l in
+    [0, 1]; the P of the lowest objective is kept.
+Assumes: honest-but-curious server, one gradient, granted the defenses. Labels granted or inferred as without MixUp,
+    since mixing keeps their mean. At most `pairings` permutations.
+Recovers: images, labels, the weight and the pairing; dropout masks of known rates, unknown rates are ignored.
+Fails: swapped pairs at l = 1/2, where both mixtures are the same; larger batches; InstaHide's random signs.
+Source: this project; MixUp: Zhang et al. 2018, arXiv 1710.09412.
 """
 
 from __future__ import annotations
@@ -40,20 +40,22 @@ _SHARE = "weight"
 class MixupInversionConfig(MatchingConfig):
     """Settings of MixUp inversion."""
 
-    share_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step of the weight l")
-    pairings: int = Field(default=24, ge=1, description="most permutations to search; batches with more are refused")
+    share_learning_rate: float = Field(default=0.02, gt=0, description="Adam's step for the weight l")
+    pairings: int = Field(
+        default=24, ge=1, description="most permutations that are searched; batches with more are refused"
+    )
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the mask prior, as in DIA")
 
 
 @final
 @attack("mixup-inversion", summary="searches MixUp's weight and pairing with the data", related="1710.09412")
 class MixupInversion(HypothesesAttack[MixupInversionConfig]):
-    """One search a permutation; the settings' trials count for each."""
+    """Runs one search for each permutation, each with all restarts."""
 
     undoes: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse where nothing is mixed in pairs, and batches with too many pairings."""
+        """Refuse if no defense mixes pairs, and batches with too many pairings."""
         facts = [known.facts for known in observation.public]
         if not any(own.get("mixed_examples") == _MIXED and not own.get("random_signs") for own in facts):
             return "no defense in use mixes pairs of examples"
@@ -71,7 +73,7 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         return Search(unknowns, self.first(observations), self.smoothness, sites=sites)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[MixupInversionConfig]]:
-        """Return the searches under every pairing."""
+        """Return one search for every pairing."""
         return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
@@ -109,12 +111,12 @@ class _Paired(MatchingAttack[MixupInversionConfig]):
 
 @dataclass(frozen=True)
 class _MixedSetting(Setting):
-    """Forward passes of inputs mixed by the weight l that is searched.
+    """Forward passes of inputs mixed by the row's weight l that is searched.
 
     Attributes:
         identity: shape (B, B).
         partners: P, shape (B, B).
-        weights: W of the latest forward pass, for the loss.
+        weights: W of the latest forward pass; the loss uses it.
     """
 
     identity: Tensor = field(default_factory=lambda: torch.eye(1))
@@ -122,7 +124,7 @@ class _MixedSetting(Setting):
     weights: list[Tensor] = field(default_factory=list[Tensor])
 
     def outputs(self, inputs: Tensor, masks: Masks, weights: Mapping[str, Tensor], others: Values = NOTHING) -> Tensor:
-        """Return the outputs for W x, and keep W."""
+        """Return the model's outputs for W x, and keep W."""
         (share,) = others[_SHARE]
         self.weights[:] = [share * self.identity + (1.0 - share) * self.partners]
         mixed = (self.weights[0] @ inputs.flatten(1)).view_as(inputs)

@@ -1,12 +1,13 @@
-"""Transform inversion: known transforms of the inputs are put into the simulated client.
+"""transform-inversion: match gradients through the known transforms of the inputs, policy by policy.
 
-Defenses such as ATS (Gao et al. 2021, arXiv 2011.12505) send the gradient of T(x). Who knows the policies T_1 ... T_n
-searches x through each of them, min over x of 1 - cos(g(T_i(x)), g*) + l_tv TV(x), and keeps the one of the lowest
-objective: a wrong policy cannot explain what the right one left in the gradient, such as its filled corners. Pixels
-that T discards come from the prior alone. Balunovic et al. 2022, arXiv 2111.04706, break ATS with stronger priors.
-
-Threat model: honest-but-curious server, one gradient, who knows the defenses. Dropout masks are searched as DIA does,
-where their rates are known, and ignored otherwise.
+Idea: defenses such as ATS send the gradient of T(x). A wrong policy cannot explain what the right one left in the
+    gradient, such as its filled corners.
+Equation: for every policy T_i, min over x of 1 - cos(g(T_i(x)), g*) + l_tv TV(x); the lowest objective is kept.
+Assumes: honest-but-curious server, one gradient, granted the defenses; labels granted or inferred.
+Recovers: images, labels, the policy; dropout masks of known rates, unknown rates are ignored.
+Fails: pixels that T discards come from the prior alone; jumps (posterize, solarize) have no derivative; policies that
+    explain the gradient equally well.
+Source: after Balunovic et al. 2022, arXiv 2111.04706, with weaker priors; ATS: Gao et al. 2021, arXiv 2011.12505.
 """
 
 from __future__ import annotations
@@ -38,12 +39,12 @@ class TransformInversionConfig(MatchingConfig):
 @final
 @attack("transform-inversion", summary="matches gradients through the known input transforms", related="2011.12505")
 class TransformInversion(HypothesesAttack[TransformInversionConfig]):
-    """One search a policy; the settings' trials count for each."""
+    """Runs one search for each policy, each with all restarts."""
 
     undoes: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse where no transforms are known."""
+        """Refuse if no transforms are known."""
         if not transforms_of(observation):
             return "no defense in use transforms the inputs in a known way"
         return super().not_applicable(observation)
@@ -56,11 +57,11 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         return Search(masks, self.first(observations), self.smoothness, sites=sites)
 
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[TransformInversionConfig]]:
-        """Return the searches through every policy."""
+        """Return one search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
     def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
-        """Report the best row, and under which policy it was found."""
+        """Report the best row and its policy."""
         best = min(rows, key=lambda row: row.objective)
         policy = transforms_of(observation)[self.hypothesis_of(best)]
         result = super().reported(observation, rows, labels, path)

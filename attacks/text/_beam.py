@@ -1,8 +1,8 @@
-"""Sentences grown from left to right by what two attention layers read: a beam without a threshold.
+"""Sentences grown from left to right by the spans of two attention layers, in a beam without a threshold.
 
-D_1 of the first layer (`_subspaces`) says which tokens were there, D_2 of the second, which depends on all tokens
-before, which prefixes. A prefix scores sum_t log (D_2 of its token t / D_2 usual of that token), usual being the mean
-behind random prefixes: noise and dropout raise the distance of some tokens more than that of others, whatever stands
+D_1 of the first layer (`_subspaces`) ranks tokens. D_2 of the second layer depends on all earlier tokens and ranks
+prefixes. The score of a prefix is sum_t log (D_2 of its token t / usual D_2 of that token), where usual is the mean
+behind random prefixes: noise and dropout raise the distance of some tokens more than that of others, whatever comes
 before them.
 """
 
@@ -26,10 +26,10 @@ _FLOOR = 1e-9
 _SHARE = 0.05
 _PER_SENTENCE = 50
 _AT_ONCE = 2048
-_TOKENS = 3  # dimensions of a mask with a row a token
+_TOKENS = 3  # dimensions of a mask with one row per token
 _MANY = 1_000_000
 _LAYERS = 2
-_SEEN = 40  # times that a token stands in random texts, about
+_SEEN = 40  # about how often a token is in the random texts
 
 Told = Callable[[Tensor, float], None]
 
@@ -39,8 +39,8 @@ class Reader:
     """The model that reads candidates, in double precision.
 
     Attributes:
-        spaces: what the first and the second attention layer read of the batch.
-        masks: of one sentence, (1, ...) a site, where they are known; else none, and dropout is left out.
+        spaces: spans of the first and the second attention layer's inputs for the batch.
+        masks: masks of one sentence, (1, ...) per site, if they are known; else none, and dropout is left out.
     """
 
     model: nn.Module
@@ -62,17 +62,17 @@ class Reader:
         return first, second
 
     def _cut(self, count: int, length: int) -> Masks:
-        """Return the masks of one sentence, (1, T, d) or (1, heads, T, T), for so many candidates of so many tokens."""
+        """Return the masks of one sentence, (1, T, d) or (1, heads, T, T), for `count` candidates of that length."""
         whole = (mask.expand(count, *mask.shape[1:]) for mask in self.masks)
         return tuple(mask[:, :length] if mask.ndim == _TOKENS else mask[:, :, :length, :length] for mask in whole)
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Tokens to try, and how often each may stand behind the first place of a sentence; both (K,).
+    """Tokens to try, and how often each may occur after the first place of a sentence; both (K,).
 
     Attributes:
-        nearest: least D_1 among them.
+        nearest: least D_1 of these tokens.
     """
 
     tokens: Tensor
@@ -88,10 +88,10 @@ class Beam(NamedTuple):
 
 
 def unreadable(observation: Observation) -> str | None:
-    """Return why no prefixes can be grown, in words that end a sentence, or None."""
+    """Return why no prefixes can be grown, as a clause without a full stop, or None."""
     layers = _layers(observation.model)
     if len(layers) < _LAYERS:
-        return "the model has no two attention layers with a linear layer 'q_proj'"
+        return "the model does not have two attention layers with a linear layer 'q_proj'"
     width = observation.model.get_submodule(layers[0]).get_parameter("weight").shape[1]
     tokens = sum(lengths_of(observation))
     if tokens >= width:
@@ -107,7 +107,7 @@ def _layers(model: nn.Module) -> list[str]:
 
 
 def readers_of(observation: Observation) -> list[Reader]:
-    """Return one reader, or one a sentence where its masks are known."""
+    """Return one reader, or one per sentence if its masks are known."""
     model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
     tokens = sum(lengths_of(observation))
     first, second = (subspace_of(observation, layer, tokens) for layer in _layers(model))
@@ -125,8 +125,8 @@ def readers_of(observation: Observation) -> list[Reader]:
 def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) -> Pool:
     """Return the tokens to try: those that were read, or else the nearest by D_1.
 
-    A text that repeats its first token looks to the second layer as if it went on. So where it is known which tokens
-    follow others, and about how often, none stands behind the first place more than once more.
+    For the second layer a text that repeats its first token looks like a continuation. So if it is known which tokens
+    follow others and about how often, each may occur after the first place at most once more than that.
     """
     everything = torch.arange(observation.spec.vocabulary or 0)
     distances = Reader(reader.model, reader.spaces).distances(everything[:, None])[0][:, 0]
@@ -147,15 +147,15 @@ def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) ->
 def grown(
     reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, told: Told
 ) -> dict[int, Beam]:
-    """Return the beam at every length that a sentence has.
+    """Return the beam at every length of a sentence.
 
     Args:
-        reader: of the candidates.
+        reader: reads the candidates.
         pool: tokens to try.
-        lengths: of the sentences.
-        width: prefixes that are kept at each length.
-        generator: for the random texts that say what is usual.
-        told: of the prefixes and the best score a token, at every length.
+        lengths: lengths of the sentences.
+        width: number of prefixes that are kept at each length.
+        generator: for the random texts that give the usual D_2.
+        told: called at every length with the prefixes and the best score per token.
     """
     usual = _usual(reader, pool.tokens, max(lengths), generator)
     beam = Beam(torch.empty(1, 0, dtype=torch.long), torch.zeros(1, dtype=torch.float64))
@@ -176,7 +176,7 @@ def grown(
 
 
 def apart(sentences: Sequence[Tensor], overlap: float, count: int) -> list[Tensor]:
-    """Return the first sentences (t,) that have fewer than a share of their places in common with those before."""
+    """Return the first `count` sentences (t,) that share less than `overlap` of their places with earlier ones."""
     chosen: list[Tensor] = []
     for sentence in sentences:
         if len(chosen) < count and not any(_is_same(sentence, one, overlap) for one in chosen):
@@ -190,7 +190,7 @@ def _is_same(sentence: Tensor, other: Tensor, overlap: float) -> bool:
 
 
 def _allowed(prefixes: Tensor, pool: Pool) -> tuple[Tensor, Tensor]:
-    """Return which prefix may go on with which token of the pool, as two lists of numbers."""
+    """Return which prefix may be continued with which token of the pool, as two lists of indices."""
     used = (prefixes[:, 1:, None] == pool.tokens).sum(1)
     goes_on = used < pool.most if prefixes.shape[1] else torch.ones_like(used, dtype=torch.bool)
     row, token = goes_on.nonzero(as_tuple=True)

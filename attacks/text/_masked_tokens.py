@@ -1,9 +1,9 @@
-"""Tokens that were read through dropout on their embedding: a linear program a token, which finds the mask too.
+"""Tokens that were read through dropout on their embedding, by one linear program per token, which also finds a mask.
 
-Dropout turns an embedding e into m e / (1 - p), and a norm without centring only scales that: the attention read m x up
-to a factor, x being what it reads without dropout. So (I - P) diag(x) m = 0, which for a token that was not there only
-m = 0 solves, or little more. Of all m in [0, 1]^d that do, the one with the largest mean is taken: linear programming
-(Candes, Tao 2005, arXiv math/0502327, decode sparse errors so).
+Dropout turns an embedding e into m e / (1 - p); a norm without centring only scales it. So the attention reads m x
+up to a factor, with x its input without dropout, and (I - P) diag(x) m = 0. For a token that was not read, only m = 0,
+or little more, solves this. Among all solutions m in [0, 1]^d the one with the largest mean is found by linear
+programming, as in the decoding of sparse errors (Candes, Tao 2005, arXiv math/0502327).
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from attacks.text._subspaces import Subspace
 from fedsim.core.layer_calls import read_by
 from fedsim.core.masks import recorded_masks, without_dropout
 
-_SLACK = 1e-4  # of entries of (I - P) diag(x) m, of an x with root mean square 1
+_SLACK = 1e-4  # of entries of (I - P) diag(x) m, for an x with root mean square 1
 _INSIDE = 0.5
 
 
 def only_scales(model: nn.Module, layer: str) -> bool:
-    """Say whether dropout in front of what `layer` reads sets entries of it to zero, and else changes its length alone.
+    """Say whether dropout sets entries of the inputs of `layer` to zero and, besides, changes only their length.
 
     Args:
         model: in training mode.
-        layer: that reads first in the first attention.
+        layer: the first layer of the first attention.
     """
     token = torch.zeros(1, 1, dtype=torch.long)
     with torch.no_grad():

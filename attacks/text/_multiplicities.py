@@ -1,10 +1,10 @@
-"""How often each sentence stands in a batch, beginnings of others too, once it is known which words there are.
+"""How often each known sentence is in a batch, including sentences that are beginnings of others.
 
-An output layer's gradient is dL/dW = sum_n (w_n p_n - y_n) h_n^T over all beginnings n of sentences: h_n is what the
-layer reads there, p_n the model's probabilities, w_n the weight that n has in the loss, and y_n those of the words that
-follow. All h_n are known, so the factors before them are, if these are independent; and few words follow a beginning,
-so w_n is the median of factor over p_n. A sentence of t tokens weighs 1 / (B t) at each: B t times what w_n exceeds
-those of its continuations by is how often n ends there.
+An output layer's gradient is dL/dW = sum_n (w_n p_n - y_n) h_n^T over all beginnings n of sentences: h_n is the layer's
+input there, p_n the model's probabilities, w_n the weight of n in the loss, and y_n the weights of the words that
+follow. All h_n are known, so if they are independent their factors follow. Few words follow a beginning, so w_n is the
+median of factor over p_n. A sentence of t tokens has weight 1 / (B t) at each token. So B t times the excess of w_n
+over the weights of its continuations is the number of sentences that end at n.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 
 _Tokens = tuple[int, ...]
-_LEFT = 1e-3  # share of the output layer's gradient that other sentences or rounding may leave
+_LEFT = 1e-3  # share of the output layer's gradient that may remain, from other sentences or rounding
 _INDEPENDENT = 1e-5
-_OFF = 0.2  # of a number that counts
+_OFF = 0.2  # largest distance of a count from an integer
 
 
 def multiplicities(observation: Observation, sentences: Sequence[_Tokens]) -> dict[_Tokens, int] | None:
-    """Return how often sentences and their beginnings stand in the batch, or None where the gradient does not tell.
+    """Return how often sentences and their beginnings are in the batch, or None if the gradient does not show it.
 
     Args:
-        observation: of one gradient of a model in which tokens see those before them alone.
-        sentences: none of which is the beginning of another one.
+        observation: one gradient of a model in which tokens see only earlier ones.
+        sentences: no sentence may be the beginning of another one.
     """
     name, batch = _shared_output_layer(observation), observation.batch_size
     drops = any(site.rate for site in observation.sites)
@@ -75,5 +75,5 @@ def _shared_output_layer(observation: Observation) -> str | None:
 
 
 def _read(model: nn.Module, layer: str, sentence: _Tokens) -> Tensor:
-    """Return what the output layer reads at every token, shape (t, width)."""
+    """Return the output layer's inputs at every token, shape (t, width)."""
     return read_by(model, [layer], torch.tensor([sentence]), without_dropout())[0][0]

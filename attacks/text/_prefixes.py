@@ -1,4 +1,4 @@
-"""What the attentions of a language model's first blocks read at prefixes of a text."""
+"""The inputs of the attentions in a language model's first blocks, at prefixes of a text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from fedsim.core.types import DropoutSite
 
 
 def drops_in_front(model: nn.Module, site: DropoutSite, layer: str) -> bool:
-    """Say whether a model may drop out at `site` before the attention whose first layer is `layer` reads its inputs.
+    """Say whether dropout at `site` may come before the inputs of the attention whose first layer is `layer`.
 
-    Modules run in the order in which they are registered; a site outside of all modules may be anywhere. Adapters drop
-    out what they read themselves.
+    Modules are assumed to run in the order of their registration; a site outside of all modules may be anywhere.
+    Adapters drop out only their own inputs.
     """
     place, order = layer.rpartition(".")[0], {name: number for number, (name, _) in enumerate(model.named_modules())}
     reads = re.match(rf"{re.escape(place)}\.[^.]+\.", site.name) is not None
@@ -26,11 +26,11 @@ def drops_in_front(model: nn.Module, site: DropoutSite, layer: str) -> bool:
 
 
 class Front:
-    """The first blocks of a model, which is not changed; blocks behind them are neither copied nor run.
+    """The first blocks of a model, which is not changed; later blocks are neither copied nor run.
 
     Args:
-        model: of the observation.
-        layers: names of what reads first in the attention of each block that counts, at least two.
+        model: the model of the observation.
+        layers: name of the first layer in the attention of each block that is used, at least two.
     """
 
     def __init__(self, model: nn.Module, layers: Sequence[str]) -> None:
@@ -41,31 +41,31 @@ class Front:
         self._first = self._model.get_submodule(".".join(map(str, _block(layers[0]))).lstrip("."))
 
     def read_first(self, tokens: Tensor) -> Tensor:
-        """Return what the first attention reads at all of tokens (N, t), shape (N, t, width)."""
+        """Return the first attention's inputs at all tokens (N, t), shape (N, t, width)."""
         return read_by(self._model, self._layers[:1], tokens, nullcontext())[0]
 
     def read_last(self, tokens: Tensor) -> list[Tensor]:
-        """Return what each later attention reads at the last of tokens (N, t), shape (N, width) each."""
+        """Return each later attention's inputs at the last of tokens (N, t), shape (N, width) each."""
         with self._last_only():
             return [own[:, -1] for own in read_by(self._model, self._layers[1:], tokens, nullcontext())]
 
     def read_all(self, tokens: Tensor) -> list[Tensor]:
-        """Return what each later attention reads at all of tokens (N, t), shape (N, t, width) each."""
+        """Return each later attention's inputs at all tokens (N, t), shape (N, t, width) each."""
         return read_by(self._model, self._layers[1:], tokens, nullcontext())
 
     def looks_ahead(self) -> bool:
-        """Say whether what the second attention reads at the first of two tokens depends on the other one."""
+        """Say whether the second attention's input at the first of two tokens depends on the second token."""
         one, other = read_by(self._model, self._layers[1:2], torch.tensor([[0, 1], [0, 0]]), nullcontext())[0][:, 0]
         return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
     def knows_places(self) -> bool:
-        """Say whether what the first attention reads at a token depends on its place."""
+        """Say whether the first attention's input at a token depends on its place."""
         one, other = self.read_first(torch.tensor([[0, 0]]))[0]
         return not torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
     @contextmanager
     def _last_only(self) -> Iterator[None]:
-        """Where the second attention alone counts, leave out the first block's MLP at all tokens but the last."""
+        """If only the second attention is used, run the first block's MLP at the last token only."""
         mlp = dict(self._first.named_children()).get("mlp")
         if mlp is None or len(self._layers) > 2:  # noqa: PLR2004
             yield
@@ -78,7 +78,7 @@ class Front:
 
 
 def _block(layer: str) -> tuple[str, int]:
-    """Return the name of the list of blocks and the number of the block that a layer is in."""
+    """Return the name of the list of blocks and the number of the block that holds a layer."""
     found = re.match(r"(?:(.*)\.)?(\d+)\.", layer)
     assert found is not None
     return found[1] or "", int(found[2])

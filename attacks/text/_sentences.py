@@ -1,6 +1,6 @@
-"""How well whole sentences explain a gradient: what follows their last tokens is tried out, since no sentence says it.
+"""How well whole sentences explain a gradient. The token behind each sentence, which no sentence holds, is tried out.
 
-A sentence that was cut is followed by a word that it does not hold, and any other by the end of text.
+A sentence that was cut is followed by a word that it does not hold, any other sentence by the end of text.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LeftT = TypeVar("LeftT", float, tuple[float, float])
 
 
 class Completed(NamedTuple):
-    """Sentences with what follows them.
+    """Sentences with the tokens that follow them.
 
     Attributes:
         distance: 1 - cosine between their gradient and the observed one, over all shared tensors.
@@ -35,13 +35,13 @@ class Completed(NamedTuple):
 
 
 def completed(observation: Observation, sentences: Tensor, words: Words, masks: Masks) -> Completed:
-    """Return the distance of sentences, with the tokens behind them that make it least, tried one after the other.
+    """Return the least distance of sentences over the tokens behind them, which are tried one after the other.
 
     Args:
-        observation: of one gradient.
+        observation: one gradient.
         sentences: tokens (B, T), -1 behind the ends.
-        words: what the gradient says about the tokens.
-        masks: of the dropout sites, or none to leave dropout out.
+        words: the tokens that the gradient shows.
+        masks: masks of the dropout sites, or none for forward passes without dropout.
     """
     if observation.labels is not None:
         none = torch.zeros(len(sentences), dtype=torch.long)
@@ -53,15 +53,15 @@ def completed(observation: Observation, sentences: Tensor, words: Words, masks: 
 
 
 def ended(observation: Observation, words: Words, count: int, left: Callable[[Tensor], LeftT]) -> tuple[LeftT, Tensor]:
-    """Return what is left unexplained at least, and the tokens behind `count` sentences that leave it.
+    """Return the smallest unexplained rest, and the tokens behind `count` sentences that give it.
 
-    They are tried one after the other, sentence by sentence.
+    Tokens are tried one after the other, sentence by sentence.
 
     Args:
-        observation: of one gradient or several.
-        words: what the gradient says about the tokens.
+        observation: one gradient or several.
+        words: the tokens that the gradient shows.
         count: B.
-        left: from tokens (B,) to what they leave.
+        left: from tokens (B,) to the rest that they leave.
     """
     candidates = behind(observation, words)[:_MOST_TRIED]
     last = candidates[:1].repeat(count)
@@ -76,7 +76,7 @@ def ended(observation: Observation, words: Words, count: int, left: Callable[[Te
 
 
 def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks: Masks) -> float:
-    """Return 1 - cosine between the gradient of sentences (B, T) that `last` (B,) follow, and the observed one."""
+    """Return 1 - cosine between the observed gradient and that of sentences (B, T) followed by `last` (B,)."""
     if not masks:
         observation = replace(observation, sites=())
     if observation.labels is not None:
@@ -85,7 +85,7 @@ def distance_of(observation: Observation, sentences: Tensor, last: Tensor, masks
 
 
 def explains(observation: Observation) -> bool:
-    """Say whether the gradient of sentences can be computed: their labels are granted, or are their own next words."""
+    """Say whether the gradient of sentences can be computed: labels are granted, or are their own next words."""
     return observation.labels is not None or (predicts_words(observation) and has_cross_entropy(observation))
 
 
@@ -95,7 +95,7 @@ def has_cross_entropy(observation: Observation) -> bool:
 
 
 def behind(observation: Observation, words: Words) -> Tensor:
-    """Return the tokens that may stand behind a sentence: those that follow and were not read come first."""
+    """Return the tokens that may follow a sentence; those that follow and were not read come first."""
     if words.following is None or not len(words.following):
         return torch.arange(observation.spec.classes)
     if words.read is None:
@@ -105,7 +105,7 @@ def behind(observation: Observation, words: Words) -> Tensor:
 
 
 def with_labels(sentences: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """Return inputs and next tokens (B, T) of sentences (B, T), -1 behind the ends, that `last` (B,) follow."""
+    """Return inputs and next tokens (B, T) of sentences (B, T), -1 behind the ends, followed by `last` (B,)."""
     lengths = (sentences >= 0).sum(1)
     longer = torch.cat((sentences, torch.full((len(sentences), 1), -1)), 1)
     longer[torch.arange(len(sentences)), lengths] = last

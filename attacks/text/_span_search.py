@@ -1,4 +1,4 @@
-"""Tokens, and sentences of them, whose inputs of the first attentions lie in the spans that gradients show."""
+"""Search for tokens and sentences whose inputs of the first attentions lie in the spans of the gradients."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from attacks.text._subspaces import Subspace
 from fedsim.core.types import InputSpec, OnStep, Step
 
 _SCANNED = 4096  # inputs that are computed at once to find tokens
-_TRIED = 1024  # sequences at once
+_TRIED = 1024  # sequences that are tried at once
 
 
 class Found(NamedTuple):
-    """A sequence of tokens, and its score: the smaller, the further inside."""
+    """A sequence of tokens, and its score; smaller means further inside."""
 
     tokens: tuple[int, ...]
     score: float
 
 
 class Reading(NamedTuple):
-    """What is compared with what.
+    """The inputs, the spans and the test that compares them.
 
     Attributes:
-        front: runs the blocks.
-        spaces: what each attention read.
-        test: says what lies inside.
+        front: runs the first blocks.
+        spaces: span of each attention's inputs.
+        test: decides what lies in the spans.
     """
 
     front: Front
@@ -42,7 +42,7 @@ class Reading(NamedTuple):
     test: SpanTest
 
     def tokens(self, spec: InputSpec) -> list[Tensor]:
-        """Return the tokens that may stand at each place, shape (M,) each.
+        """Return the possible tokens at each place, shape (M,) each.
 
         Raises:
             NothingFound: no token is.
@@ -64,7 +64,7 @@ class Reading(NamedTuple):
         return torch.cat(parts) if parts else torch.empty(0)
 
     def whole(self, sequences: Tensor, length: int) -> Tensor:
-        """Return the scores of sequences (N, T) that fill up after `length` tokens, shape (N,)."""
+        """Return the scores of sequences (N, T) that are padding after `length` tokens, shape (N,)."""
         read = ([own[:, :length] for own in self.front.read_all(part)] for part in sequences.split(_TRIED))
         return torch.cat([self.test.sequences(self._scores(own)) for own in read])
 
@@ -74,18 +74,18 @@ class Reading(NamedTuple):
 
 
 def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
-    """Return the prefixes that lie in the spans and cannot be continued, and are no beginnings of others.
+    """Return the prefixes in the spans that cannot be continued and are not beginnings of others.
 
-    Attention over one token again and again reads what it reads over one, unless it knows places, so that repeats of a
-    sentence's first token lie in the span, however many: they count as that token.
+    Without positions, attention over repeats of one token gives the same inputs as over one. So repeats of a sentence's
+    first token lie in the span, however many; they count as that token.
 
     Args:
-        reading: of a model in which tokens see those before them alone.
-        tokens: to try at each place.
-        on_step: told of the prefixes of each length.
+        reading: of a model in which tokens see only earlier ones.
+        tokens: tokens to try at each place.
+        on_step: called for each length, with its prefixes.
 
     Raises:
-        NothingFound: no prefix, or too many of them, lie in the spans.
+        NothingFound: no prefix lies in the spans, or too many do.
     """
     test = reading.test
     prefixes, scores = torch.empty(1, 0, dtype=torch.long), torch.empty(1, 0)
@@ -115,15 +115,15 @@ def arranged(
     generator: torch.Generator,
     on_step: OnStep,
 ) -> list[Found]:
-    """Return the arrangements of tokens that lie in the spans, of each length that padding may fill up.
+    """Return the arrangements of tokens that lie in the spans, for each length that padding allows.
 
     Args:
         reading: of a model that looks ahead.
-        tokens: to try at each place.
-        spec: of the examples.
-        most: number of arrangements up to which all are tried; number of random ones that are tried of more.
-        generator: for these.
-        on_step: told of each length.
+        tokens: tokens to try at each place.
+        spec: spec of the examples.
+        most: number of arrangements up to which all are tried; number of random ones if there are more.
+        generator: for the random arrangements.
+        on_step: called for each length.
 
     Raises:
         NothingFound: there are none.
@@ -151,7 +151,7 @@ def arranged(
 
 
 def _arrangements(tokens: Sequence[Tensor], draws: int | None, generator: torch.Generator) -> Tensor:
-    """Return all arrangements (N, t), or so many random ones, none twice; all if they are not more than that."""
+    """Return all arrangements (N, t), or `draws` random ones, none twice; all if there are no more than that."""
     if draws is None or math.prod(map(len, tokens)) <= draws:
         return torch.cartesian_prod(*tokens).view(-1, len(tokens))
     drawn = [here[torch.randint(len(here), (draws,), generator=generator)] for here in tokens]
@@ -167,7 +167,7 @@ def _longest(found: list[Found], knows_places: bool) -> list[Found]:
 
 
 def best(found: list[Found], count: int, overlap: float) -> list[Found]:
-    """Return so many sentences, by score, that have less than a share of their places in common with better ones."""
+    """Return the best `count` sentences that share less than `overlap` of their places with better ones."""
     ranked = sorted(found, key=lambda own: own.score)
     kept = apart([torch.tensor(own.tokens) for own in ranked], overlap, count)
     chosen = {tuple(own.tolist()) for own in kept}

@@ -1,7 +1,7 @@
-"""Who lies in a span: what is outside by less than a tolerance or, in noise, far less than most others.
+"""Tests of which inputs lie in a span: outside by less than a tolerance or, under noise, far less than most others.
 
-Inputs have distances D (N, L) from what L layers read (`_subspaces`). In noise those that were there are outliers of
-the mean over layers of log D - log (1 - D), and at each length a beam of prefixes is kept.
+Inputs have distances D (N, L) from the spans of L layers (`_subspaces`). Under noise the inputs that were read are
+outliers of the mean over layers of log D - log (1 - D), and a beam of prefixes is kept at each length.
 Paper: Petrov et al. 2024, arXiv 2405.15586, section 5 and appendix.
 """
 
@@ -16,48 +16,48 @@ from torch import Tensor
 from attacks.core.results import NothingFound
 
 _FLOOR = 1e-12
-_DEVIATION = 1.4826  # standard deviation of a normal law over its median absolute deviation
+_DEVIATION = 1.4826  # standard deviation of a normal distribution over its median absolute deviation
 
 
 class SpanTest(Protocol):
-    """How it is decided what lies in the spans.
+    """Decides which inputs lie in the spans.
 
     Attributes:
-        figure: what a sentence's score is.
-        overlap: share of equal places from which on two sentences are taken for one.
+        figure: name of a sentence's score in the facts.
+        overlap: share of equal places from which two sentences count as one.
     """
 
     figure: ClassVar[str]
     overlap: ClassVar[float]
 
     def scores(self, distances: Tensor) -> Tensor:
-        """Return a score, the smaller the further inside, of distances (N, L), shape (N,)."""
+        """Return scores of distances (N, L), shape (N,); smaller means further inside."""
         ...
 
     def tokens(self, scores: Tensor) -> Tensor:
-        """Say which of the vocabulary, with these scores (V,), were there; shape (V,)."""
+        """Say which tokens of the vocabulary, with these scores (V,), were read; shape (V,)."""
         ...
 
     def prefixes(self, before: Tensor, scores: Tensor) -> Tensor:
-        """Say which prefixes go on with their last token, shape (N,), from its scores (N,) and those before (N, t)."""
+        """Say which prefixes continue with their last token, shape (N,), from its scores (N,) and earlier (N, t)."""
         ...
 
     def sequences(self, scores: Tensor) -> Tensor:
-        """Return one score of each of N sequences, shape (N,), from those at their tokens (N, t)."""
+        """Return one score for each of N sequences, shape (N,), from the scores of their tokens (N, t)."""
         ...
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Say which prefixes of one length, with these scores as sequences (N,), are followed up, shape (N,).
+        """Say which prefixes of one length are kept, shape (N,), from their scores as sequences (N,).
 
         Raises:
-            NothingFound: they are too many.
+            NothingFound: there are too many.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """Inside is what is outside by less than a share of its length, in the first of the layers."""
+    """An input lies inside if less than a share of its length is outside the span of the first layer."""
 
     tolerance: float
     most: int
@@ -69,11 +69,11 @@ class Threshold:
         return distances[:, 0].clamp_min(0.0).sqrt()
 
     def tokens(self, scores: Tensor) -> Tensor:
-        """Compare with the tolerance."""
+        """Return which scores are below the tolerance."""
         return scores < self.tolerance
 
     def prefixes(self, before: Tensor, scores: Tensor) -> Tensor:
-        """Compare with the tolerance."""
+        """Return which scores are below the tolerance."""
         return scores < self.tolerance
 
     def sequences(self, scores: Tensor) -> Tensor:
@@ -81,18 +81,18 @@ class Threshold:
         return scores.amax(-1)
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Keep all, or raise."""
+        """Keep all prefixes, or raise."""
         if len(scores) > self.most:
-            raise NothingFound(f"{len(scores)} prefixes of one length lie in the span: it tells too little")
+            raise NothingFound(f"{len(scores)} prefixes of one length lie in the span: it excludes too little")
         return torch.ones(len(scores), dtype=torch.bool)
 
 
 @dataclass(frozen=True)
 class Outliers:
-    """Inside is what has a score far below the middle of all.
+    """An input lies inside if its score is far below the median of all.
 
-    Middle and deviation are the median, and the median distance from it, since those inside may be many. A prefix goes
-    on with what is nearer to the mean over its tokens than to the middle: that says where a sentence ends.
+    The deviation is the median distance from the median, since many inputs may be inside. A prefix continues with
+    tokens whose scores are nearer to the mean over its own than to the median; this decides where a sentence ends.
     """
 
     deviations: float
@@ -106,13 +106,13 @@ class Outliers:
         return distances.double().clamp(_FLOOR, 1.0 - _FLOOR).logit().mean(-1)
 
     def tokens(self, scores: Tensor) -> Tensor:
-        """Take the outliers."""
+        """Return the outliers."""
         middle = scores.median()
         deviation = _DEVIATION * (scores - middle).abs().median()
         return (scores < middle - self.deviations * deviation) & _least(scores, self.most_tokens)
 
     def prefixes(self, before: Tensor, scores: Tensor) -> Tensor:
-        """Take what goes on as it began."""
+        """Return the prefixes whose last score is near those before."""
         if not before.shape[1]:
             return scores < (scores.min() + scores.median()) / 2
         return scores < (before.mean(1) + scores.median()) / 2
@@ -122,12 +122,12 @@ class Outliers:
         return scores.mean(-1)
 
     def kept(self, scores: Tensor) -> Tensor:
-        """Keep the best."""
+        """Keep the best prefixes."""
         return _least(scores, self.most_prefixes)
 
 
 def _least(scores: Tensor, count: int) -> Tensor:
-    """Say which are the smallest ones."""
+    """Mark the `count` smallest scores."""
     chosen = torch.zeros(len(scores), dtype=torch.bool)
     chosen[scores.argsort()[:count]] = True
     return chosen

@@ -1,11 +1,11 @@
-"""Several local steps of SGD, one after the other: the spans of an update hold what the first one read, exactly.
+"""Several local steps of SGD, read one after the other: the spans of an update hold the inputs of the first exactly.
 
     theta_1 = theta_0 - a g(theta_0; S_1),    theta_1 - theta_K = sum over the later steps of a g(theta_k; S_k+1)
 
-Who has all sentences of the first step computes its gradient, goes on to the weights behind it, and has an update of
-one step fewer at weights that are known. So the sentences of every step come back, however far the weights move, as
-long as each step's do. What follows a sentence's last token no span says: the token that leaves least of the update
-is taken.
+With all sentences of the first step, the attacker computes its gradient and the weights after it, and has an update of
+one step fewer at known weights. So the sentences of every step are found, however far the weights move, as long as all
+sentences of each earlier step are. No span shows the token after a sentence's end: the token is taken that leaves least
+of the update.
 Derived for this project, no paper.
 """
 
@@ -27,7 +27,7 @@ from fedsim.core.types import Observation, Tensors
 
 
 def can_go_on(observation: Observation) -> bool:
-    """Say whether the client's steps can be repeated once their sentences are known: plain SGD, all with next words."""
+    """Say whether the client's steps can be repeated from their sentences: plain SGD, with next words as labels."""
     return (
         observation.local_steps > 1
         and all(observation.batch_sizes or (0,))
@@ -39,10 +39,10 @@ def can_go_on(observation: Observation) -> bool:
 
 
 def behind_first_step(observation: Observation, sentences: Tensor) -> Observation:
-    """Return what a server would see that had sent the weights behind the first step.
+    """Return the observation of a server that had sent the weights after the first step.
 
     Args:
-        observation: of several steps that `can_go_on`.
+        observation: several steps for which `can_go_on` holds.
         sentences: all of the first step, tokens (B, T), -1 behind the ends.
     """
 
@@ -56,7 +56,7 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
         for name, own in step.items():
             model.get_parameter(name).sub_(own)
     tensors = {
-        # The difference of weights, as it was sent: what the client's own arithmetic rounds is not counted twice.
+        # Subtract as the client did, so that its rounding is not counted twice.
         name: model.get_parameter(name).detach() - (observation.model.get_parameter(name).detach() - own)
         for name, own in observation.update.tensors.items()
     }
@@ -72,9 +72,9 @@ def behind_first_step(observation: Observation, sentences: Tensor) -> Observatio
 
 
 def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
-    """Return how many directions a step leaves in what the second attention read, and the squared norm of the rest.
+    """Return the rank of the second attention's gradient after subtracting a step, and the squared norm of the rest.
 
-    A step with one wrong word leaves all directions of its sentence.
+    A step with one wrong word leaves all directions of its sentence in the rest.
     """
     tensors = {name: own - step[name] for name, own in observation.update.tensors.items()}
     rest = replace(observation, update=replace(observation.update, tensors=tensors))
@@ -85,7 +85,7 @@ def _left(observation: Observation, step: Tensors) -> tuple[float, float]:
 
 
 def _step(observation: Observation, sentences: Tensor, last: Tensor) -> Tensors:
-    """Return a g of sentences that `last` follow."""
+    """Return the step a g of sentences with the tokens `last` behind them."""
     trained = [name for name, own in observation.model.named_parameters() if own.requires_grad]
     gradient = client_gradient(observation, *with_labels(sentences, last), None, trained)
     return {name: observation.learning_rate * own for name, own in gradient.items()}

@@ -1,11 +1,11 @@
-"""What attention layers read, as their gradients show it: the span of their inputs, through noise of a known level.
+"""The span of an attention layer's inputs, from its gradients under noise of a known level.
 
 The gradients of queries, keys and values are sums of products with the inputs x_t of their layer, so their rows span
-these inputs, as long as there are fewer of them than the layer is wide. The three are stacked in units of their noise,
-be it added or rounding (`_levels`), to m rows of width d with singular values s_k and right singular vectors v_k. Noise
-alone has none above the edge sqrt(m) + sqrt(d) (Marchenko and Pastur). The hard projector keeps all v_k above it. The
-soft one is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 less the square of the edge, and no less than 0. The
-distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
+these, as long as there are fewer inputs than the layer is wide. The three gradients are stacked, in units of their
+noise, added or from rounding (`noise_level`), to m rows of width d with singular values s_k and right singular vectors
+v_k. Noise alone has no singular value above the edge sqrt(m) + sqrt(d) (Marchenko and Pastur). The hard projector keeps
+all v_k above the edge. The soft one is P = sum_k r_k / (r_k + m) v_k v_k^T, with r_k = s_k^2 less the squared edge, at
+least 0. The distance is D(x) = |x - P x|^2 / |x|^2, in [0, 1].
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from attacks.core.noise_level import measured_levels
 from attacks.core.tolerances import TINY
 from fedsim.core.types import Observation, Tensors
 
-_KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # what reads side by side: of Llama, of GPT-2
+_KINDS = (("q_proj", "k_proj", "v_proj"), ("c_attn",))  # layers with the same input: of Llama, of GPT-2
 _PARTS = ("weight", "lora_a.weight")  # parameters whose gradient's rows are combinations of the layer's inputs
 
 
 class Subspace(NamedTuple):
-    """What a layer read.
+    """The span of a layer's inputs.
 
     Attributes:
-        layer: name of the layer that reads it first.
+        layer: name of the first layer with these inputs.
         outside: I - P, shape (d, d), double.
         size: about the number of independent inputs: the trace of P.
-        noise: largest singular value that noise alone has, in units of the largest one.
+        noise: largest singular value of noise alone, in units of the largest one.
     """
 
     layer: str
@@ -42,19 +42,19 @@ class Subspace(NamedTuple):
     noise: float
 
     def distance(self, inputs: Tensor) -> Tensor:
-        """Return D of inputs (..., d), shape (...)."""
+        """Return the distance D of inputs (..., d), shape (...)."""
         outside = self.outside.to(inputs)
         return (inputs @ outside).square().sum(-1) / inputs.square().sum(-1).clamp_min(TINY)
 
 
 def attentions(model: nn.Module) -> list[str]:
-    """Return the names of the layers that read first in each attention of a block, first block first."""
+    """Return the name of the first layer in each block's attention, first block first."""
     firsts = "|".join(kind[0] for kind in _KINDS)
     return [name for name, _ in model.named_modules() if re.search(rf"(^|\.)\d+\.(.+\.)?({firsts})$", name)]
 
 
 def gradients_of(observation: Observation, layer: str) -> Tensors:
-    """Return the shared gradients, rows (m, d), of the layers that read what `layer` reads; by parameter."""
+    """Return the shared gradients, rows (m, d), of the layers with the same input as `layer`; by parameter."""
     place, dot, own = layer.rpartition(".")
     kind = next(kind for kind in _KINDS if own == kind[0])
     names = [f"{place}{dot}{one}.{part}" for one in kind for part in _PARTS]
@@ -69,12 +69,12 @@ def _rows(model: nn.Module, parameter: str, gradient: Tensor) -> Tensor:
 
 
 def subspace_of(observation: Observation, layer: str, tokens: int) -> Subspace | None:
-    """Return what a layer read, by the soft projector, or None if none of the gradients is shared.
+    """Return the span of a layer's inputs with the soft projector, or None if none of its gradients is shared.
 
     Args:
-        observation: of one gradient.
+        observation: one gradient.
         layer: one of `attentions`.
-        tokens: that the batch has at most; directions beyond them show the noise, if it is not known.
+        tokens: most tokens in the batch; further directions show the noise, if it is not known.
     """
     shared = gradients_of(observation, layer)
     if not shared:
@@ -103,7 +103,7 @@ def hard(layer: str, gradients: Tensors, levels: Sequence[float]) -> Subspace:
 
 
 def rank(gradients: Tensors, levels: Sequence[float]) -> int:
-    """Return the size of `hard`, in a fraction of its time."""
+    """Return the size of `hard` in less time."""
     stacked = _in_units(gradients, levels)
     return int((torch.linalg.svdvals(stacked) > _edge(stacked)).sum())
 

@@ -1,7 +1,7 @@
-"""Moves of words: the orders of a sentence next to the present one, and changes of its tokens.
+"""Moves of words: orders of a sentence one move away, and changes of its tokens.
 
-The moves of LAMP (Balunovic et al. 2022, arXiv 2202.08827): two words swapped, a word moved, a span moved, a beginning
-put behind the end.
+The moves are those of LAMP (Balunovic et al. 2022, arXiv 2202.08827): swap two words, move a word, move a span, put a
+beginning behind the end.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def orders(length: int, count: int, generator: torch.Generator) -> list[list[int]]:
-    """Return so many orders of a sentence's places, each one move away from the present one.
+    """Return `count` orders of a sentence's places, each one move away from the present order.
 
     In turn: swap two words, move a word, move a span, put a beginning behind the end.
     """
@@ -55,7 +55,7 @@ def _two(length: int, generator: torch.Generator) -> tuple[int, int]:
 def changed(
     tokens: Tensor, lengths: Sequence[int], choices: Tensor, endings: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Return sentences (B, places) after one change: words moved, one replaced and moved, or what follows the last."""
+    """Return sentences (B, places) after one change: words moved, a word replaced and moved, or a new last token."""
     row, kind = (int(torch.randint(n, (1,), generator=generator)) for n in (len(lengths), len(_MOVES) + 3))
     length, other = lengths[row], tokens.clone()
     if kind < len(_MOVES):

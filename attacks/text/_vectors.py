@@ -1,9 +1,9 @@
-"""Language models on vectors in place of tokens: what a search over text can differentiate.
+"""Language models on vectors in place of tokens, so that a search over text has derivatives.
 
-A dummy of a text is a vector a place. Its next words are not given: the vector of the next place says which token
-follows, softly, as the softmax of -|e - E_v|^2 / (temperature s^2) over tokens v, with E_v the rows of the embedding
-and s^2 their mean squared norm. At the vectors of true tokens that is one-hot up to about exp(-2 / temperature): a low
-temperature makes the objective zero at the truth, a high one lets the search see further.
+A dummy of a text has one vector per place. Its next words are not given: the vector e of the next place stands for the
+token that follows, softly, by the softmax of -|e - E_v|^2 / (temperature s^2) over tokens v, with E_v the rows of the
+embedding and s^2 their mean squared norm. At the vectors of true tokens this is one-hot up to about
+exp(-2 / temperature): a low temperature makes the objective zero at the truth, a high one smooths the search.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ Probe = tuple[Tensor, Masks, Tensor]  # dummies (2, B, places, d), their masks, 
 
 
 def read_vectors(model: nn.Module, embedding: str) -> None:
-    """Make a model take vectors (B, T, d) too, as if its embedding had returned them; tokens (B, T) go on as before.
+    """Make a model accept vectors (B, T, d) too, as outputs of its embedding; tokens (B, T) still work.
 
     Args:
-        model: changed for good, by hooks.
+        model: it is changed permanently, by hooks.
         embedding: name of the module that turns tokens into vectors.
     """
     given: list[Tensor] = []
@@ -49,7 +49,7 @@ def nearest_tokens(vectors: Tensor, table: Tensor, allowed: Tensor | None) -> Te
     """Return the tokens (...) whose rows of the table (V, d) have the largest cosine with vectors (..., d).
 
     Args:
-        vectors: of places.
+        vectors: vectors of places.
         table: the embedding.
         allowed: the only tokens to choose from, shape (K,), or None for all.
     """
@@ -64,8 +64,8 @@ class NextWords:
 
     Attributes:
         table: the embedding, shape (V, d).
-        tokens: that may follow, shape (K,).
-        temperature: of the softmax, in units of the mean squared norm of the table's rows.
+        tokens: tokens that may follow, shape (K,).
+        temperature: temperature of the softmax, in units of the mean squared norm of the table's rows.
     """
 
     table: Tensor
@@ -73,7 +73,7 @@ class NextWords:
     temperature: float
 
     def shares(self, vectors: Tensor) -> Tensor:
-        """Return how much of each token vectors (..., d) are, shape (..., K)."""
+        """Return the share of each token in vectors (..., d), shape (..., K)."""
         rows = self.table[self.tokens]
         scale = self.temperature * self.table.square().sum(1).mean()
         return ((2.0 * vectors @ rows.T - rows.square().sum(1)) / scale).softmax(-1)
@@ -84,7 +84,7 @@ class NextWords:
         Args:
             outputs: logits (B, T, V).
             following: vectors of the next places, shape (B, T, d).
-            lengths: tokens of each sentence that have a next one, shape (B,).
+            lengths: number of tokens with a next one in each sentence, shape (B,).
         """
         return self.cross_entropy(outputs, self.weighted(following, lengths)).mean()
 
@@ -100,7 +100,7 @@ class NextWords:
 
 
 class VectorComparison(GeneralComparison):
-    """Gradients of dummies (R, B, T + 1, d), whose last place is read as a next word only.
+    """Gradients of dummies (R, B, T + 1, d), whose last place is only a next word.
 
     Labels are the lengths of the sentences (R, B).
     """
@@ -108,7 +108,7 @@ class VectorComparison(GeneralComparison):
     name = "vectors"
 
     def __init__(self, setting: Setting, observations: Sequence[Observation], words: NextWords) -> None:
-        """Take what may follow."""
+        """Take the loss of next words."""
         super().__init__(setting, observations)
         self._words = words
 
@@ -125,12 +125,12 @@ class VectorComparison(GeneralComparison):
 
 
 class VectorGhostComparison(GhostComparison):
-    """The same without building gradients, all rows at once."""
+    """The same comparison without building gradients, all rows at once."""
 
     name = "ghosts of vectors"
 
     def __init__(self, setting: Setting, observations: Sequence[Observation], words: NextWords) -> None:
-        """Take what may follow."""
+        """Take the loss of next words."""
         super().__init__(setting, observations)
         self._words = words
 
@@ -157,6 +157,6 @@ def faster(general: GeneralComparison, ghost: Callable[[], GhostComparison], pro
     try:
         quick = ghost()
         is_same = agrees(quick.gradients(*probe, [0, 0]), theirs)
-    except Exception:  # whatever a strange model raises here, the general path is the answer
+    except Exception:  # whatever an unusual model raises here, the general path handles it
         return general
     return quick if is_same else general

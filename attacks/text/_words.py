@@ -1,9 +1,9 @@
-"""What the gradients of an embedding and of an output layer say about the words of a batch, before any search.
+"""The words of a batch that the gradients of an embedding and of an output layer show, before any search.
 
 The embedding's gradient has a row for every token, and rows of tokens that were not read are exactly zero. An output
-layer without bias has dW_c = sum_t w_t (p_tc - [y_t = c]) h_t, with w_t = 1 / (B n) in a sentence of n tokens: rows of
-tokens that were next ones stand out, and the norm of such a row is about w_t |h_t|, which gives n away. In a model with
-tied weights both are added in one matrix.
+layer without bias has dW_c = sum_t w_t (p_tc - [y_t = c]) h_t, with w_t = 1 / (B n) in a sentence of n tokens. Rows of
+next words stand out, and the norm of such a row is about w_t |h_t|, which shows n. With tied weights one matrix has the
+sum of both.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ class Words(NamedTuple):
     """Tokens of a batch, each once, ascending.
 
     Attributes:
-        read: tokens that stand in a sentence, or None when the embedding's gradient is not shared.
+        read: tokens in the sentences, or None when the embedding's gradient is not shared.
         following: tokens that follow another one, or None when the output layer's gradient is not shared.
-        is_exact: whether `read` was read off rows that are exactly zero; else off rows that stand out of the noise.
-        is_tied: whether one matrix is both, so that the two sets are one: their union.
+        is_exact: whether all other rows are exactly zero; else `read` are rows that stand out from the noise.
+        is_tied: whether embedding and output layer are one matrix; then both sets are the union.
     """
 
     read: Tensor | None
@@ -52,7 +52,7 @@ class Words(NamedTuple):
 
 
 class Following(NamedTuple):
-    """Next tokens (K,) and how much each weighs in the batch's loss (K,): 1 / (B n) where it follows once."""
+    """Next tokens (K,) and their weights in the batch's loss (K,): 1 / (B n) for one that follows once."""
 
     tokens: Tensor
     weights: Tensor
@@ -77,7 +77,7 @@ def predicts_words(observation: Observation) -> bool:
 
 
 def words_of(observation: Observation) -> Words:
-    """Return the tokens that the gradient names.
+    """Return the tokens that the gradient shows.
 
     Raises:
         NotApplicable: the model has no embedding of tokens.
@@ -93,7 +93,7 @@ def words_of(observation: Observation) -> Words:
 
 
 def following_of(observation: Observation) -> Following | None:
-    """Return the next tokens and their weights, or None without an output layer of one row a token that is shared."""
+    """Return the next tokens and their weights, or None without a shared output layer of one row per token."""
     if not predicts_words(observation) or _is_tied(observation):
         return None
     name = _unbiased_output_layer(observation)
@@ -107,8 +107,8 @@ def following_of(observation: Observation) -> Following | None:
 def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
     """Return how often each next token follows another one, shape (K,), given the lengths of all sentences.
 
-    Hidden states of different places are about orthogonal, so the squared weights of a token's places add up: taken is
-    the smallest number of places that explains its weight up to 3 %, or else the one that does it best.
+    Hidden states of different places are about orthogonal, so the squared weights of a token's places add up. The
+    smallest number of places that explains the weight up to 3 % is taken, or else the number that explains it best.
     """
     single = sorted({1.0 / (len(lengths) * n) for n in lengths})
     sums = [
@@ -125,11 +125,11 @@ def counts_of(following: Following, lengths: Sequence[int]) -> Tensor:
 
 
 def lengths_of(observation: Observation) -> tuple[int, ...]:
-    """Return how many tokens with a next one each sentence has; the longest possible where nothing tells.
+    """Return the number of tokens with a next one in each sentence; the longest possible if it cannot be inferred.
 
-    From the labels if they are granted, in their order; otherwise ascending. Then the weights 1 / (B n) of next tokens
-    and their number, which is the rank of the output layer's gradient, are explained as well as such a batch can. No
-    sentence is longer than the last learned position with a gradient.
+    If labels are granted, lengths come from them, in their order. Otherwise they are ascending, chosen to explain the
+    weights 1 / (B n) of next tokens and their number, which is the rank of the output layer's gradient. No sentence is
+    longer than the last learned position with a gradient.
     """
     batch, longest = observation.batch_size or 1, _longest(observation)
     if observation.labels is not None and observation.labels.ndim > 1:
@@ -145,7 +145,7 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
 
 
 def in_rows(tokens: Tensor, length: int) -> Tensor:
-    """Return tokens in rows (N, length), filled up with -1."""
+    """Return tokens in rows (N, length), padded with -1."""
     rows = -(-len(tokens) // length)
     filled = torch.full((rows * length,), -1, dtype=torch.long)
     filled[: len(tokens)] = tokens
@@ -153,13 +153,13 @@ def in_rows(tokens: Tensor, length: int) -> Tensor:
 
 
 def _explained(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
-    """Return lengths that at least a third of a sentence's next tokens speak for, alone in having their weight.
+    """Return lengths, each supported by at least a third of a sentence's next tokens with a weight of their own.
 
     Args:
-        weights: of next tokens, times the batch size: 1 / n for one that follows once.
+        weights: weights of next tokens, times the batch size: 1 / n for one that follows once.
         total: the sum of all lengths, or None.
         batch: number of sentences.
-        longest: possible length.
+        longest: longest possible length.
     """
     singles = {n: sum(abs(weight * n - 1.0) < _SAME_LENGTH for weight in weights) for n in range(1, longest + 1)}
     possible = [n for n, count in singles.items() if count >= n / 3]
@@ -174,7 +174,7 @@ def _explained(weights: Sequence[float], total: int | None, batch: int, longest:
 
 
 def _longest(observation: Observation) -> int:
-    """Return the most tokens that a sentence has: the learned positions with a gradient, where there are such."""
+    """Return the most tokens of a sentence: the number of learned positions with a gradient, if there are any."""
     length = observation.spec.shape[0]
     for name, module in observation.model.named_modules():
         gradient = observation.update.tensors.get(f"{name}.weight")
@@ -187,7 +187,7 @@ def _longest(observation: Observation) -> int:
 
 
 def _places(observation: Observation) -> int | None:
-    """Return how many tokens have a next one: the rank of the output layer's gradient, where it has a clear gap."""
+    """Return the number of tokens with a next one: the rank of the output layer's gradient, if it is clear."""
     name = _unbiased_output_layer(observation)
     most = (observation.batch_size or 1) * observation.spec.shape[0]
     if name is None:
@@ -200,7 +200,7 @@ def _places(observation: Observation) -> int | None:
 
 
 def _unbiased_output_layer(observation: Observation) -> str | None:
-    """Return the name of the output layer, if it has one output a token and no bias, or None."""
+    """Return the name of the output layer, if it has one output per token and no bias, or None."""
     found = output_layer(observation.model, observation.spec.classes)
     return found[0] if found is not None and found[1].bias is None else None
 
@@ -211,7 +211,7 @@ def _is_tied(observation: Observation) -> bool:
 
 @torch.no_grad()
 def _hidden_norm(observation: Observation, head: str) -> float:
-    """Return the usual norm of what the output layer reads, on random tokens; behind a norm layer it hardly varies."""
+    """Return the usual norm of the output layer's inputs, on random tokens; behind a norm layer it hardly varies."""
     model, generator = copy.deepcopy(observation.model).eval(), torch.Generator().manual_seed(0)
     shape = (_PROBES, *observation.spec.shape)
     tokens = torch.randint(observation.spec.vocabulary or 1, shape, generator=generator)

@@ -1,9 +1,9 @@
-"""Settings and frame of the attacks that match the gradient of a text: vectors descend, and the nearest tokens remain.
+"""Settings and base class of the attacks that match the gradient of a text: vectors descend; nearest tokens result.
 
-The embedding's own gradient is not matched, since vectors stand in its place; it tells which tokens were read, and only
-those are chosen from, where it is shared. Likewise the output layer's gradient tells which tokens follow, and how long
-sentences are. Known dropout masks are used. Unknown ones are searched as in the Dropout Inversion Attack, where the
-rates are known and the settings do not ignore them; without dropout nothing changes.
+The embedding's own gradient is not matched, since vectors replace its outputs. If it is shared, it shows which tokens
+were read, and only these are used. The output layer's gradient shows which tokens follow another one, and the lengths
+of the sentences. Known dropout masks are used. Unknown ones are searched as in the Dropout Inversion Attack, if the
+rates are known and the settings do not ignore them.
 """
 
 from __future__ import annotations
@@ -45,20 +45,22 @@ from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation,
 
 _NO_LABELS = 1  # class
 _ONE_TOKEN = 0.01  # temperature
-_ENDINGS = 16  # tokens that are tried behind a sentence
+_ENDINGS = 16  # number of tokens that are tried behind a sentence
 
 
 class TextMatchingConfig(Config):
     """Settings of the search for a text."""
 
     temperature: float = Field(
-        default=0.3, gt=0, description="of next words, in units of the mean squared norm of an embedding's row"
+        default=0.3,
+        gt=0,
+        description="temperature of next words, in units of the mean squared norm of an embedding's row",
     )
     unknown_masks: Literal["searched", "ignored"] = Field(
         default="searched",
-        description="searched along with the text as in the Dropout Inversion Attack, beginning at 1 - p; or ignored",
+        description="searched: with the text, as in the Dropout Inversion Attack, from 1 - p on; ignored: no dropout",
     )
-    mask_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step of searched masks")
+    mask_learning_rate: float = Field(default=0.1, gt=0, description="Adam's step for searched masks")
     mask_weight: float = Field(default=1e-4, ge=0, description="weight of the prior of searched masks")
     device: Literal["cpu", "cuda"] = Field(default="cpu", description="where the search runs")
 
@@ -71,16 +73,16 @@ class Task:
     """One observed gradient, ready for a search.
 
     Attributes:
-        exact: the same comparison for vectors that are tokens, whose next words are one token each.
+        exact: the same comparison for vectors of tokens, whose next words are single tokens.
         unknowns: the dropout masks, given or searched.
-        usual_masks: of the dropout sites: known ones, or else their expectation, which leaves ordinary dropout out.
+        usual_masks: masks of the dropout sites: known ones, or else their expectation, as in evaluation mode.
         table: the embedding (V, d) that the client received.
-        words: what the gradient says about the tokens.
+        words: the tokens that the gradient shows.
         labels: granted labels, or the lengths of the sentences (B,) where next words are searched.
-        lengths: of the sentences.
-        places: vectors a sentence: one more than tokens where next words are searched.
+        lengths: lengths of the sentences.
+        places: vectors per sentence: one more than tokens where next words are searched.
         scale: root mean square of the entries of the table.
-        usual: mean norm of the rows of tokens that were read, or of all rows where these are not known.
+        usual: mean norm of the rows of tokens that were read, or of all rows if these are not known.
     """
 
     observation: Observation
@@ -105,9 +107,9 @@ class Task:
         return found.masked_fill(places >= ends[:, None], -1).cpu()
 
     def drawn(self, generator: torch.Generator) -> Tensor:
-        """Return a random dummy (B, places, d): noise, or tokens in random order where those that were read are known.
+        """Return a random dummy (B, places, d): noise, or the tokens that were read, if known, in random order.
 
-        Each of these stands there at least once, if they all fit.
+        Each of these tokens occurs at least once, if they all fit.
         """
         shape, read = (len(self.lengths), self.places), self.words.read
         if read is None or not len(read):
@@ -122,12 +124,12 @@ class Task:
 
     @property
     def choices(self) -> Tensor:
-        """The tokens that may stand in a sentence."""
+        """The tokens that may be in a sentence."""
         return torch.arange(len(self.table)) if self.words.read is None else self.words.read
 
     @property
     def endings(self) -> Tensor:
-        """The tokens that may follow the last one of a sentence; those that were not read, where there are such."""
+        """The tokens that may follow the last one of a sentence: if there are any, those that were not read."""
         following = torch.arange(len(self.table)) if self.words.following is None else self.words.following
         new = following[~torch.isin(following, self.choices)]
         return new if len(new) else following
@@ -137,14 +139,14 @@ class TextMatching(Attack[ConfigT]):
     """An attack that matches one gradient of a text. Authors write `rows`.
 
     Attributes:
-        reads_entries: whether gradients have to be built, entry by entry.
+        reads_entries: whether the distance needs the gradients themselves, entry by entry.
     """
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
     reads_entries: ClassVar[bool] = False
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse several steps, models without an embedding of tokens, and labels that nothing tells."""
+        """Refuse several steps, models without an embedding of tokens, and labels that cannot be known."""
         try:
             embedding_of(observation)
         except NotApplicable as reason:
@@ -155,14 +157,14 @@ class TextMatching(Attack[ConfigT]):
                 "vector in place of a token does not say what the second view repeats and where it ends"
             )
         if observation.labels is None and not predicts_words(observation):
-            return "the labels are no next words, and the threat model does not grant them"
+            return "the labels are not next words, and the threat model does not grant them"
         if not explains(observation):
             return "the clients' loss is not the mean cross-entropy of next words"
         return one_gradient_only(observation)
 
     @abstractmethod
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
-        """Return the ends of all descents."""
+        """Return the ends of all restarts."""
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search, and return the nearest tokens of the best end."""
@@ -178,7 +180,7 @@ class TextMatching(Attack[ConfigT]):
         return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
 
     def prepared(self, observation: Observation) -> Task:
-        """Return what a search needs; the observed model stays as it is."""
+        """Return what a search needs; the observed model is not changed."""
         name, _ = embedding_of(observation)
         observation = _as_gradient(observation)
         words, lengths = _told(observation), lengths_of(observation)
@@ -209,7 +211,7 @@ class TextMatching(Attack[ConfigT]):
         )
 
     def _comparison(self, observation: Observation, setting: Setting, words: NextWords, labels: Tensor) -> Comparison:
-        """Return the faster way to compare gradients where it serves, and where two random dummies confirm it."""
+        """Return the faster comparison of gradients if it is usable and two random dummies confirm it."""
         only, is_granted = [observation], observation.labels is not None
         general = GeneralComparison(setting, only) if is_granted else VectorComparison(setting, only, words)
         if self.reads_entries or not setting.wire.is_plain:
@@ -242,10 +244,10 @@ class TextMatching(Attack[ConfigT]):
 
 
 def _told(observation: Observation) -> Words:
-    """Return what the gradient says about tokens, with no more next words than there may be.
+    """Return the tokens that the gradient shows, with no more next words than there can be.
 
-    In a trained model, rows of the output layer stand out for other tokens too. Next words are tokens that were read,
-    or follow a last one: of those that were not read, the ones with the largest rows.
+    In a trained model, rows of other tokens stand out in the output layer too. Next words are tokens that were read, or
+    that follow a last one: among those that were not read, the ones with the largest rows.
     """
     words, following = words_of(observation), following_of(observation)
     if words.read is None or following is None:
@@ -263,7 +265,7 @@ def known_masks(observation: Observation, sites: Sequence[DropoutSite]) -> Masks
 
 
 def _as_gradient(observation: Observation) -> Observation:
-    """Return the observation of one step as that of the gradient behind it, in the gradient's own scale."""
+    """Return the observation of one step as one of its gradient, in the gradient's own scale."""
     weight = gradient_weight(observation)
     tensors = {name: tensor / weight for name, tensor in observation.update.tensors.items()}
     return replace(observation, update=replace(observation.update, kind="gradient", tensors=tensors))

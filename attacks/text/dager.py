@@ -1,20 +1,14 @@
-"""DAGER: whole sentences from the attention gradients of a language model's first two blocks, without descending.
+"""dager: read whole sentences off the attention gradients of a language model's first two blocks, without descent.
 
-The gradient of a query weight is sum_t dL/dq_t x_t^T, and those of keys and values alike, so their rows span what the
-attention read, x_t, as long as there are fewer of these than it is wide. The first token's query has no gradient, as it
-sees itself alone; its value has, so the three are taken together. In the first block x_t depends on the token alone, or
-on it and its place: tokens whose x lies in the span were there. In the second it depends on the whole prefix: prefixes
-grow token by token, and those stay whose last x lies in the span. A model that looks ahead has no prefixes: there
-arrangements of the tokens are tried. Of a LoRA layer, the rows of dL/dA = s B^T dL/dy^T x^T do what those of the
-weight's gradient did, once B is no longer zero and unless there are more tokens than rows.
-Paper: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3.
-
-What the update is decides how it is read. Several local steps are read one after the other (`_onward`); where that ends
-early, their sum is taken for one gradient at weights that drift, and more is forgiven. In noise, added or of 16 bits,
-the spans are soft (`_subspaces`), and all blocks have a say.
-Threat model: honest-but-curious server, one update by SGD, and fewer tokens in the batch than the model is wide. Behind
-the second attention dropout changes no span; in front of it the words are left, where nothing else names them. Repeats
-and sentences that are beginnings of others add nothing to the spans; the output layer tells them (`_multiplicities`).
+Idea: gradients of queries, keys and values span the attention's inputs. In the first block an input depends on the
+    token (and its place), in the second on the whole prefix: prefixes grow token by token while they lie in the span.
+Equation: dL/dW_q = sum_t dL/dq_t x_t^T, so x_t is in its row space; of LoRA dL/dA = s B^T dL/dy^T x^T does the same.
+Assumes: honest-but-curious server, one update by SGD, fewer tokens in the batch than the model is wide. Several steps
+    are read one after the other; under noise, added or of 16 bits, spans are soft and all blocks are used.
+Recovers: exact sentences, with repeats where the output layer shows them; under early dropout only words.
+Fails: as many tokens as the width (or LoRA rows); fresh LoRA; dropout in the first block; strong noise. If tokens see
+    later ones, arrangements of the tokens are tried, which works for short sentences.
+Source: Petrov, Dimitrov, Baader, Mueller, Vechev 2024, arXiv 2405.15586, sections 4.1 to 4.3 and 5.
 """
 
 from __future__ import annotations
@@ -44,50 +38,57 @@ from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruct
 
 _TWO = 2
 _MOST_LAYERS = 10
-_AMPLIFIED = 200.0  # distance of what lies in the span, over the noise in units of the largest singular value
+_AMPLIFIED = 200.0  # distance of an input in the span, over the noise in units of the largest singular value
 _PER_SENTENCE, _SHARE = 50, 0.05
 _FEWEST_FREE = 8
-_MOST_SOLVED = 5000  # tokens with a linear program each
+_MOST_SOLVED = 5000  # most tokens, since each takes a linear program
 
 
 class DagerConfig(Config):
     """Settings of DAGER."""
 
     tolerance: float = Field(
-        default=5e-4, gt=0, lt=1, description="share of an input's length outside the span below which it was there"
+        default=5e-4,
+        gt=0,
+        lt=1,
+        description="an input counts as read if less than this share of its length is outside the span",
     )
-    drift_tolerance: float = Field(default=5e-3, gt=0, lt=1, description="the same after several local steps")
+    drift_tolerance: float = Field(default=5e-3, gt=0, lt=1, description="the same share after several local steps")
     deviations: float = Field(
-        default=5.0, gt=0, description="in noise: deviations by which a token that was there lies below the others"
+        default=5.0, gt=0, description="under noise: deviations by which a token that was read is below the others"
     )
     prefixes: int = Field(default=2000, ge=1, description="most prefixes of one length; beyond that it gives up")
     arrangements: int = Field(
-        default=1_000_000, ge=1, description="of a model that looks ahead: most arrangements of tokens to try all of"
+        default=1_000_000,
+        ge=1,
+        description="if the model looks ahead: up to this number all arrangements of tokens are tried",
     )
-    drawn: int = Field(default=20_000, ge=1, description="where there are more: random ones that are tried instead")
+    drawn: int = Field(
+        default=20_000, ge=1, description="if there are more arrangements: number of random ones that are tried"
+    )
 
 
 @final
 @attack("dager", summary="exact sentences from the spans of two attention gradients", paper="2405.15586")
 class Dager(Attack[DagerConfig]):
-    """Reads the tokens, then grows prefixes."""
+    """Reads tokens off the first span, then grows prefixes in the second."""
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse attentions of other names, gradients that are not shared, zero or span everything, and dropout."""
+        """Refuse attentions with other names, gradients that are hidden, zero or of full rank, and early dropout."""
         layers = attentions(observation.model)[:_TWO]
         if len(layers) < _TWO:
-            return "the model has no two attentions whose layers have the names 'q_proj' of Llama or 'c_attn' of GPT-2"
+            return "the model does not have two attentions with layers named 'q_proj' (Llama) or 'c_attn' (GPT-2)"
         if _rate_in_front(observation) and not _names_words(observation, layers[0]):
-            return "dropout changes what the layers read, and the span test wants it as it was"
+            return "dropout changes what the layers read, and the span test needs it unchanged"
         reasons = (_uninformative(observation, layer) for layer in layers)
         return gradient_steps_only(observation) or next(filter(None, reasons), None)
 
     @torch.no_grad()
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences, as many as there are examples if that is known, and at most those that were found."""
+        """Return the sentences that were found; if the number of examples is known, at most as many."""
         try:
             return self._read(observation, generator, on_step)
         except NothingFound as reason:
@@ -133,7 +134,7 @@ class Dager(Attack[DagerConfig]):
         )
 
     def _step_by_step(self, observation: Observation, on_step: OnStep) -> list[Found]:
-        """Return the sentences of the first steps, each read at its own weights, until one is not read whole."""
+        """Return the sentences of the first steps, each read at its own weights, until a step is not read in full."""
         sentences: list[Found] = []
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
@@ -151,7 +152,7 @@ class Dager(Attack[DagerConfig]):
         return sentences
 
     def _reading(self, observation: Observation, tolerance: float) -> Reading:
-        """Return hard spans of two layers and a threshold; or, in noise beyond it, soft ones and outliers."""
+        """Return hard spans of two layers with a threshold; or, if noise exceeds it, soft spans and outliers."""
         config, count = self.config, _examples(observation) or 1
         shared = {own: gradients_of(observation, own) for own in attentions(observation.model)[:_MOST_LAYERS]}
         layers = [layer for layer, gradients in shared.items() if gradients]
@@ -173,14 +174,14 @@ def _rate_in_front(observation: Observation) -> float:
 
 
 def _names_words(observation: Observation, layer: str) -> bool:
-    """Say whether the first span tells the words through dropout, and no row of an embedding's gradient does."""
+    """Say whether the first span shows the words despite dropout, and the embedding's gradient does not."""
     name, embedding = embedding_of(observation)
     is_known = f"{name}.weight" in observation.update.tensors or embedding.num_embeddings > _MOST_SOLVED
     return not is_known and observation.local_steps == 1 and only_scales(observation.model, layer)
 
 
 def _words(observation: Observation, reading: Reading, rate: float, on_step: OnStep) -> Reconstruction:
-    """Return the tokens that lie in the first span under some dropout mask, in rows of no order.
+    """Return the tokens that lie in the first span under some dropout mask, in rows without an order.
 
     Raises:
         NothingFound: there are none.
@@ -200,12 +201,12 @@ def _words(observation: Observation, reading: Reading, rate: float, on_step: OnS
 
 
 def _examples(observation: Observation) -> int | None:
-    """Return how many sentences there are, if that is known."""
+    """Return the number of sentences, if it is known."""
     return observation.batch_size if observation.local_steps == 1 else observation.examples
 
 
 def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]) -> list[Found]:
-    """Return the sentences as often as they stand in the batch or, where that does not show, the best ones once."""
+    """Return the sentences as often as they are in the batch; if that is unknown, the best ones once."""
     counts = None
     if not reading.front.looks_ahead():
         counts = multiplicities(observation, [own.tokens for own in found])
@@ -223,7 +224,7 @@ def _padded(sentences: Sequence[Found], length: int) -> Tensor:
 
 
 def _levels(observation: Observation, gradients: Tensors) -> list[float]:
-    """Return the noise of a layer's gradients: stated, or rounding; or as measured, where a span has to have room."""
+    """Return the noise of a layer's gradients: stated, or rounding, or measured if the span should not be full."""
     stated, rounding = stated_levels(observation, gradients), rounding_levels(observation, gradients)
     if stated is not None and observation.update.kind == "gradient":
         return [max(own) for own in zip(stated, rounding, strict=True)]
@@ -234,12 +235,12 @@ def _levels(observation: Observation, gradients: Tensors) -> list[float]:
 
 
 def _uninformative(observation: Observation, layer: str) -> str | None:
-    """Say why the gradients of an attention do not tell what it read."""
+    """Return why the gradients of an attention do not show what it read, or None."""
     place, gradients = layer.rpartition(".")[0], gradients_of(observation, layer)
     if not gradients:
         return f"no gradient of queries, keys or values of '{place}' is shared"
     if not any(bool(own.any()) for own in gradients.values()):
-        return f"the gradients of '{place}' are zero: those of fresh adapters are, until the second update"
+        return f"the gradients of '{place}' are zero, as those of fresh adapters are until the second update"
     read = rank(gradients, _levels(observation, gradients))
     rows, width = sum(len(own) for own in gradients.values()), next(iter(gradients.values())).shape[1]
     if read == min(rows, width):
@@ -251,5 +252,5 @@ def _remarks(found: int, told: int, examples: int | None) -> tuple[str, ...]:
     if examples is None or found == examples or found < told == examples:
         return ()
     if found > examples:
-        return (f"{found} sentences lie in the span; the {examples} that lie in it best were taken",)
+        return (f"{found} sentences lie in the span; the {examples} best ones were taken",)
     return (f"{found} sentences were found for {examples} examples: some are beginnings of others, or repeats",)

@@ -1,14 +1,13 @@
-"""LAMP: a text whose gradient points where the observed one does, found by descent and by moving words in turn.
+"""lamp: search a text by gradient descent and by moves of words in turn (LAMP).
 
-Paper: Balunovic et al. 2022, arXiv 2202.08827: min over x of 1 - mean_l cos(g_l, g*_l) + c (|x| / |E| - 1)^2, with |x|
-the mean norm of the vectors and |E| that of the embedding's rows. Every so often words are swapped, moved alone or as a
-span, or a beginning is put behind the end, and what lowers gradient distance plus language-model loss stays. It starts
-from the best of random drafts and of permutations of the best.
-Threat model: honest-but-curious server, one gradient. The language model is the received one itself. Its loss counts in
-proportion to how far it is below that of guessing: an untrained model has no say. Lengths are read off the gradient,
-not given. Unknown dropout masks are searched with the text, which the paper does not do. Nor does it go on at the end
-with tokens in place of vectors: words are moved, and changed for others that were read, as long as the gradient comes
-closer.
+Idea: descent finds words, but not their order. So words are swapped or moved in between; moves stay that lower the
+    gradient's distance plus a language model's loss. The language model is the received one, weighted by how far its
+    loss is below guessing, so an untrained model has no influence.
+Equation: min over x of 1 - mean_l cos(g_l, g*_l) + c (|x| / |E| - 1)^2, |x|, |E| mean norms of vectors and embedding.
+Assumes: honest-but-curious server, one gradient; a loss of next words (mean cross-entropy), or granted labels.
+Recovers: words, partly in order, and lengths; dropout masks of known rates are searched too, unlike in the paper.
+Fails: long sentences and batches, trained models: it ends in a local minimum. Contrastive losses are refused.
+Source: Balunovic et al. 2022, arXiv 2202.08827; new is a last search over tokens, by moves and replacements.
 """
 
 from __future__ import annotations
@@ -34,36 +33,42 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Masks, OnStep
 
-_MASK_ITERATIONS = 60  # with the tokens as they are
-_NEIGHBOURS = 8  # changes of which the best is taken
-_AT_ONCE = 25  # dummies that are judged together
+_MASK_ITERATIONS = 60  # with fixed tokens
+_NEIGHBOURS = 8  # changes in one step, of which the best is taken
+_AT_ONCE = 25  # dummies that are compared together
 
 
 class LampConfig(TextMatchingConfig):
     """Settings of LAMP."""
 
-    iterations: int = Field(default=2000, ge=1, description="of the descent, altogether")
+    iterations: int = Field(default=2000, ge=1, description="iterations of the descent in total")
     learning_rate: float = Field(
-        default=0.3, gt=0, description="Adam's first step, in root mean square entries of the embedding"
+        default=0.3, gt=0, description="Adam's first step, in units of the root mean square of the embedding's entries"
     )
-    decay: float = Field(default=0.89, gt=0, le=1, description="factor of the step every 50 iterations")
+    decay: float = Field(default=0.89, gt=0, le=1, description="factor by which the step shrinks every 50 iterations")
     norm_weight: float = Field(default=1.0, ge=0, description="weight c of the regulariser of the vectors' norms")
-    drafts: int = Field(default=500, ge=1, description="random drafts, and as many permutations of the best one")
+    drafts: int = Field(default=500, ge=1, description="number of random drafts, and of permutations of the best one")
     every: int = Field(default=75, ge=1, description="iterations between moves of words")
     burn_in: float = Field(default=0.1, ge=0, le=1, description="share of the iterations before the first moves")
-    candidates: int = Field(default=200, ge=1, description="orders of a sentence that are tried each time")
+    candidates: int = Field(default=200, ge=1, description="number of orders of a sentence that are tried each time")
     finishing: int = Field(
-        default=8000, ge=0, description="at the end: changes of tokens that are tried in every search"
+        default=8000, ge=0, description="last search: number of changes of tokens that are tried in each search"
     )
     heat: float = Field(
-        default=0.01, ge=0, description="at the end: how much worse a change may make the distance on average, at first"
+        default=0.01, ge=0, description="last search: how much a change may raise the distance on average, at first"
     )
-    searches: int = Field(default=2, ge=1, description="at the end: from the descent's text and from random drafts")
-    language_weight: float = Field(default=0.2, ge=0, description="weight of the language model's loss of an order")
+    searches: int = Field(
+        default=2,
+        ge=1,
+        description="last search: number of searches, the first from the descent's text, the others from drafts",
+    )
+    language_weight: float = Field(
+        default=0.2, ge=0, description="weight of the language model's loss in comparing orders"
+    )
 
 
 class _Place(NamedTuple):
-    """Where the search stands: a dummy (B, places, d), and the masks of its forward passes."""
+    """State of the search: a dummy (B, places, d), and the masks of its forward passes."""
 
     inputs: Tensor
     masks: Masks
@@ -72,11 +77,11 @@ class _Place(NamedTuple):
 @final
 @attack("lamp", summary="text by descent and by moving words (LAMP)", paper="2202.08827")
 class Lamp(TextMatching[LampConfig]):
-    """Descends and moves words in turn."""
+    """Alternates descent and moves of words."""
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return settings with about so many gradients in descent, drafts and moves, beside a last search."""
+        """Return settings with about this number of gradients in descent, drafts and moves, without the last search."""
         turns = 10
         iterations = max(1, gradients // 3)
         candidates = max(1, gradients // (3 * turns))
@@ -90,7 +95,7 @@ class Lamp(TextMatching[LampConfig]):
         }
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
-        """Return the best of all that the descent and the moves came by."""
+        """Return the best text that the descent and the moves have visited."""
         config = self.config
         place = self._draft(task, generator)
         found = Found(0, 0, place.inputs, place.masks)
@@ -111,12 +116,12 @@ class Lamp(TextMatching[LampConfig]):
         return [self.finished(task, found, generator)]
 
     def distance(self, gradients: Gradients) -> Tensor:
-        """Return 1 - the mean over tensors of their cosines, shape (R,), however small a tensor's gradient is."""
+        """Return 1 - the mean over tensors of their cosines, shape (R,); tensors with small gradients count fully."""
         norms = gradients.squared().sqrt() * gradients.observed().sqrt()
         return 1.0 - (gradients.inner() / norms.clamp_min(TINY)).mean(1)
 
     def prior(self, task: Task, inputs: Tensor) -> Tensor:
-        """Return the regulariser of the norms of the vectors (R, B, places, d) of a sentence, shape (R,)."""
+        """Return the regulariser of the vectors' norms, shape (R,), for vectors (R, B, places, d)."""
         return self.config.norm_weight * (inputs.norm(dim=-1).mean((1, 2)) / task.usual - 1.0).square()
 
     def _descent(
@@ -136,7 +141,7 @@ class Lamp(TextMatching[LampConfig]):
         return row
 
     def _draft(self, task: Task, generator: torch.Generator) -> _Place:
-        """Return the best of random drafts, and of permutations of the best of them."""
+        """Return the best among random drafts and permutations of the best draft."""
         masks = task.usual_masks
         drafts = [task.drawn(generator) for _ in range(self.config.drafts)]
         best = drafts[_least(self._judged(task.comparison, task, drafts, masks))]
@@ -150,7 +155,7 @@ class Lamp(TextMatching[LampConfig]):
         return permuted
 
     def _judged(self, comparison: Comparison, task: Task, options: Sequence[Tensor], masks: Masks) -> list[float]:
-        """Return the gradient distance of each of some dummies."""
+        """Return the gradient distance of each dummy."""
         distances: list[float] = []
         for start in range(0, len(options), _AT_ONCE):
             inputs = torch.stack([*options[start : start + _AT_ONCE]]).to(task.table)
@@ -162,10 +167,10 @@ class Lamp(TextMatching[LampConfig]):
         return distances
 
     def finished(self, task: Task, found: Found, generator: torch.Generator) -> Found:
-        """Put tokens in place of the vectors, and change and move them as long as that helps; then also from drafts.
+        """Replace the vectors by tokens, and change and move these as long as that helps; then repeat from drafts.
 
-        Unknown masks count as their expectation here, since searched ones have adapted to the vectors. Those that fit
-        the tokens are searched at the end.
+        Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
+        tokens are searched at the end.
         """
         starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.searches - 1))]
         best, least = self._climbed(task, starts[0], generator)
@@ -181,10 +186,10 @@ class Lamp(TextMatching[LampConfig]):
         return found
 
     def _climbed(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-        """Return the tokens (B, places) with the closest gradient that annealing came by, and their distance.
+        """Return the tokens (B, places) with the closest gradient in a simulated annealing, and their distance.
 
-        In each step the best of a few changes is taken; one that is worse than the present tokens, by less than a
-        random amount that shrinks to 0 (simulated annealing).
+        In each step the best of a few changes is accepted if it raises the distance by less than a random amount, which
+        shrinks to 0.
         """
         vectors, length = vectors.to(task.table), task.observation.spec.shape[0]
         tokens = nearest_tokens(vectors[:, :length], task.table, task.words.read)

@@ -1,15 +1,14 @@
-"""Sentences as atoms: a batch's gradient as a sum, with weights above zero, of the gradients of a few candidates.
+"""sentence-atoms: fit a batch's gradient by a few candidate sentences' gradients with positive weights (after SOMP).
 
-The idea of SOMP (Li, Li 2026, arXiv 2603.16761): the gradient of a batch is the mean of those of its sentences, so a
-sparse non-negative fit of candidates' gradients tells which of them it holds. Candidates grow from left to right by
-what two attention layers read (`_beam`). Orthogonal matching pursuit takes the candidate that fits best what is
-not yet explained, fits all weights again, and tries to change a word of it. Weights come out as 1 / B, or as twice that
-for a sentence that stands there twice. Only the paper's abstract was read. Gradients are compared in a sketch of 4096
-numbers (sums of randomly signed entries, which keep inner products on average), and what follows a sentence is tried
-out.
-
-Threat model: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide. Known dropout
-masks are used, unknown ones are left out. Exact only if the true sentences are among the candidates.
+Idea: a batch's gradient is the mean of its sentences' gradients, so a sparse fit finds the sentences among candidates,
+    grown as in subspace-distance. Orthogonal matching pursuit adds one at a time, refits all weights, and tries to
+    change a word of it.
+Equation: g* = sum_k w_k g(sentence_k), w_k >= 0, few above 0: 1 / B, or twice that for a repeated sentence.
+Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide; labels not granted.
+    Gradients are compared in a random sketch of 4096 numbers. Known masks are used, unknown ones left out.
+Recovers: sentences, with repeats; the token behind each sentence is found by trials.
+Fails: when the true sentences are not among the candidates, as under noise and unknown masks.
+Source: the idea of SOMP, Li, Li 2026, arXiv 2603.16761, of which only the abstract was read.
 """
 
 from __future__ import annotations
@@ -43,17 +42,17 @@ _MOST_ENDINGS = 64
 class SentenceAtomsConfig(Config):
     """Settings of the sparse fit."""
 
-    beam: int = Field(default=8, ge=1, description="prefixes a sentence of the batch that are kept at each length")
-    candidates: int = Field(default=10, ge=1, description="candidate sentences a sentence of the batch")
+    beam: int = Field(default=8, ge=1, description="prefixes per sentence of the batch that are kept at each length")
+    candidates: int = Field(default=10, ge=1, description="candidate sentences per sentence of the batch")
     overlap: float = Field(
         default=0.7, gt=0, le=1, description="share of equal places above which two candidates count as one"
     )
-    endings: int = Field(default=16, ge=1, description="tokens that are tried behind every candidate")
-    changes: int = Field(default=100, ge=0, description="words that are tried in other places of a chosen sentence")
+    endings: int = Field(default=16, ge=1, description="number of tokens that are tried behind every candidate")
+    changes: int = Field(default=100, ge=0, description="number of word changes that are tried in each chosen sentence")
 
 
 class Atom(NamedTuple):
-    """A candidate sentence (t,), the token behind it, the row of the batch whose masks it has, and its gradient."""
+    """A candidate sentence (t,), the token behind it, the row of the batch whose masks it uses, and its gradient."""
 
     sentence: Tensor
     last: int
@@ -63,7 +62,7 @@ class Atom(NamedTuple):
 
 @dataclass(frozen=True)
 class Fit:
-    """Chosen atoms, by number, with their weights; and the share of the observed gradient that they leave."""
+    """Indices of chosen atoms, their weights, and the share of the observed gradient that they do not explain."""
 
     chosen: tuple[int, ...]
     weights: tuple[float, ...]
@@ -73,19 +72,21 @@ class Fit:
 @final
 @attack("sentence-atoms", summary="sparse fit of candidate sentences' gradients", paper="2603.16761", aliases=("somp",))
 class SentenceAtoms(Attack[SentenceAtomsConfig]):
-    """Grows candidates, then fits."""
+    """Grows candidate sentences, then fits their gradients."""
 
     effort: ClassVar[Effort] = "search"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse what no candidates grow from, and labels that are neither granted nor next words."""
+        """Refuse observations from which no candidates can be grown, and labels that are granted or not next words."""
         if observation.labels is not None or not explains(observation):
-            return "it needs a language model whose loss is the mean cross-entropy of next words it does not know"
+            return (
+                "it needs a language model whose loss is the mean cross-entropy of next words, and labels not granted"
+            )
         return unreadable(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the sentences of the fit, the heaviest first; one of double weight twice."""
+        """Return the sentences of the fit, largest weights first; a sentence of double weight twice."""
         batch, length = observation.batch_size or 1, observation.spec.shape[0]
         sketch = Sketch(observation, generator)
         target = sketch.of(observation.update.tensors)
@@ -118,7 +119,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
     def _candidates(
         self, observation: Observation, generator: torch.Generator
     ) -> tuple[Pool, list[tuple[Tensor, int]]]:
-        """Return the tokens to try, and candidates with the row whose masks they have."""
+        """Return the tokens to try, and candidates with the row whose masks they use."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
         found: list[tuple[Tensor, int]] = []
@@ -131,14 +132,14 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         return pool, found
 
     def _atoms(self, observation: Observation, sketch: Sketch, sentence: Tensor, row: int) -> list[Atom]:
-        """Return one atom for every token that may stand behind a sentence."""
+        """Return one atom for every token that may follow a sentence."""
         endings = behind(observation, words_of(observation))[: self.config.endings].tolist()
         return [Atom(sentence, last, row, _gradient(observation, sketch, sentence, last, row)) for last in endings]
 
     def _ended(
         self, observation: Observation, sketch: Sketch, atoms: list[Atom], target: Tensor, fit: Fit
     ) -> tuple[list[Atom], Fit]:
-        """Try every further token behind the sentence that was chosen last, as long as it is not all explained."""
+        """Try every further token behind the sentence chosen last, while the gradient is not fully explained."""
         for last in behind(observation, words_of(observation))[self.config.endings : _MOST_ENDINGS].tolist():
             if fit.left < _ENOUGH:
                 break
@@ -160,7 +161,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         pool: Pool,
         generator: torch.Generator,
     ) -> tuple[list[Atom], Fit]:
-        """Try other words in the sentence that was chosen last, as long as it is not all explained; keep what helps."""
+        """Try other words in the sentence chosen last, while the gradient is not fully explained; keep improvements."""
         for _ in range(self.config.changes):
             if fit.left < _ENOUGH:
                 break
@@ -193,7 +194,7 @@ class Sketch:
 
 
 def pursued(atoms: Sequence[Atom], target: Tensor, fit: Fit) -> Fit:
-    """Return the fit with one atom more: the one with the largest cosine to what is left of the target."""
+    """Return the fit with one more atom: the one with the largest cosine to the unexplained part of the target."""
     dictionary = torch.stack([atom.gradient for atom in atoms])
     left = target.clone()
     for number, weight in zip(fit.chosen, fit.weights, strict=True):
@@ -225,7 +226,7 @@ def _gradient(observation: Observation, sketch: Sketch, sentence: Tensor, last: 
 
 
 def _rows(atoms: Sequence[Atom], fit: Fit, batch: int, length: int) -> Tensor:
-    """Return the chosen sentences (N, T), -1 behind their ends; as often as their weight times the batch size says."""
+    """Return the chosen sentences (N, T), -1 behind their ends, each round(weight * batch size) times."""
     ranked = sorted(zip(fit.weights, fit.chosen, strict=True), reverse=True)
     often = [number for weight, number in ranked for _ in range(max(1, round(weight * batch)))][:batch]
     rows = torch.full((len(often), length), -1)

@@ -1,15 +1,14 @@
-"""Subspace distance: sentences whose layer inputs lie closest to what two attention layers read, without a threshold.
+"""subspace-distance: grow sentences whose layer inputs are closest to the spans of two attention layers' gradients.
 
-The idea of TIGER (Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312): the gradients of attention layers span
-their inputs, and the distance |x - P x|^2 / |x|^2 of a candidate's input from that span is a smooth objective, where
-DAGER asks yes or no. Here it ranks tokens in the first layer and prefixes in the second; these grow from left to right
-in a beam, and the whole gradient chooses among their ends. The projector is soft, so that noise that fills the span
-costs accuracy and is no end. Only the paper's abstract was read; its search over free vectors is not used: in an
-untrained model both spans are nearly the same, and the vectors that lie in both are mixtures of words.
-
-Threat model: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide. Known dropout
-masks are used; unknown ones blur both distances, and the right tokens still are the closest. The embedding's gradient,
-where it is shared, says which tokens there are; the output layer's, how long sentences are.
+Idea: the distance of a candidate from the span ranks tokens in the first layer and prefixes in the second, where DAGER
+    decides yes or no. A soft projector lets noise cost accuracy only. The gradient chooses among the ends of a beam.
+Equation: D(x) = |x - P x|^2 / |x|^2, P = sum_k r_k / (r_k + m) v_k v_k^T, r_k the signal of direction k above noise.
+Assumes: honest-but-curious server, one gradient, fewer tokens in the batch than the model is wide. Known dropout masks
+    are used. Shared gradients of embedding and output layer give words and lengths.
+Recovers: sentences, exactly without noise; under noise or unknown masks some words.
+Fails: batches under noise or unknown masks; as many tokens as the width; models without two attention layers.
+Source: the idea of TIGER, Kalikman, Petrov, Dimitrov, Vechev 2026, arXiv 2606.18312. Only its abstract was read; its
+    search over free vectors is not used: in an untrained model mixtures of words lie in both spans.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ _NEVER = 1e9
 class SubspaceDistanceConfig(Config):
     """Settings of the subspace distance."""
 
-    beam: int = Field(default=16, ge=1, description="prefixes a sentence that are kept at each length")
+    beam: int = Field(default=16, ge=1, description="prefixes per sentence that are kept at each length")
     overlap: float = Field(
         default=0.7, gt=0, le=1, description="share of equal places above which two sentences count as one"
     )
@@ -62,7 +61,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         return unreadable(observation) or one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return one sentence for every one of the batch."""
+        """Return one sentence for each sentence of the batch."""
         readers, lengths = readers_of(observation), lengths_of(observation)
         pool = pool_of(observation, readers[0], lengths)
         longest, beams = max(lengths), list[dict[int, Beam]]()
@@ -92,7 +91,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         )
 
     def _chosen(self, ends: dict[int, Beam], lengths: Sequence[int]) -> list[Tensor]:
-        """Return a sentence for every length, long ones first: the best one that is none of those chosen before."""
+        """Return a sentence for every length, long ones first: the best one that was not chosen before."""
         chosen: list[Tensor] = []
         for length in sorted((own for own in lengths if own in ends), reverse=True):
             others = apart([*chosen, *ends[length].prefixes], self.config.overlap, len(chosen) + 1)
@@ -101,7 +100,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
 
 
 def _assigned(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Tensor]:
-    """Return the best sentence of each beam, with lengths so given out that all scores together are least."""
+    """Return the best sentence of each beam, with lengths assigned so that the sum of scores is least."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     costs = np.array([[float(own[n].scores[0]) if n in own else math.inf for n in lengths] for own in beams])
@@ -110,9 +109,9 @@ def _assigned(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[
 
 
 def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]]) -> tuple[Tensor, float]:
-    """Return the batch (B, T) and its gradient's distance, after each sentence gave way to better ones of its beam.
+    """Return the batch (B, T) and its gradient's distance, after replacing sentences by better ones of their beam.
 
-    Unknown dropout masks are left out of the distance. It is NaN where the labels are not known.
+    Unknown dropout masks are left out of the distance. The distance is NaN where the labels are not known.
     """
     if not explains(observation):
         return guess, float("nan")

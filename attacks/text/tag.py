@@ -1,10 +1,13 @@
-"""TAG: the text whose gradient lies closest to the observed one, by squared and absolute differences.
+"""tag: search the text whose gradient is closest to the observed one in squared and absolute differences (TAG).
 
-Paper: Deng et al. 2021, arXiv 2103.06819: min over x of sum_l a_l (|g_l - g*_l|_2^2 + a |g_l - g*_l|_1), with weights
-a_l that may decay with depth; AdamW without decay of the vectors, which is Adam; the nearest token by cosine.
-Threat model: honest-but-curious server, one gradient. The paper attacks classifiers of sentences, whose labels are
-given; a language model's labels are the text itself, so they are searched with it. Dropout masks that are unknown are
-searched too, which the paper does not do.
+Idea: a vector takes the place of every token and descends; the nearest tokens are returned. A language model's labels
+    are its next words, so the vector of the next place stands for them, softly.
+Equation: min over x of sum_l a_l (|g_l - g*_l|_2^2 + a |g_l - g*_l|_1), weights a_l that may decay with depth.
+Assumes: honest-but-curious server, one gradient; a loss of next words (mean cross-entropy), or granted labels.
+Recovers: words, partly in order. Dropout masks of known rates are searched too, unlike in the paper.
+Fails: whole sentences nearly always, since the order of words has many local minima; trained models; contrastive
+    losses, which it refuses.
+Source: Deng et al. 2021, arXiv 2103.06819, which attacks classifiers of given labels. Its AdamW without decay is Adam.
 """
 
 from __future__ import annotations
@@ -25,31 +28,31 @@ from fedsim.core.types import OnStep
 class TagConfig(TextMatchingConfig):
     """Settings of TAG."""
 
-    iterations: int = Field(default=1000, ge=1, description="of each start")
+    iterations: int = Field(default=1000, ge=1, description="iterations of each restart")
     learning_rate: float = Field(
-        default=0.25, gt=0, description="Adam's step, in root mean square entries of the embedding"
+        default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
     )
     absolute_weight: float = Field(default=0.01, ge=0, description="weight a of the absolute differences")
     depth_decay: float = Field(
-        default=1.0, gt=0, le=1, description="factor of the weight of a tensor to that of the one before it"
+        default=1.0, gt=0, le=1, description="ratio of a tensor's weight to that of the tensor before it"
     )
-    restarts: int = Field(default=1, ge=1, description="independent starts; the lowest objective wins")
+    restarts: int = Field(default=1, ge=1, description="independent restarts; the lowest objective wins")
 
 
 @final
 @attack("tag", summary="text whose gradient is closest in L2 and L1 (TAG)", paper="2103.06819")
 class Tag(TextMatching[TagConfig]):
-    """Descends once, from noise or from random words."""
+    """Descends from noise or from random words."""
 
     reads_entries = True
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
-        """Return so many iterations."""
+        """Return this number of iterations."""
         return {"iterations": gradients}
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
-        """Descend from all starts."""
+        """Descend in all restarts."""
         search = Search(
             task.unknowns,
             lambda _victim, own: task.drawn(own),

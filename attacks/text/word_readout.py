@@ -1,14 +1,13 @@
-"""Word read-out: which words a batch holds, from the rows of two gradients, without a search.
+"""word-readout: read which words a batch holds off the rows of two gradients, without a search.
 
-Rows of the embedding's gradient that are not zero name the tokens that were read; rows of the output layer's gradient
-that stand out name those that follow another one, how often, and how long their sentences are. So the first words of
-the sentences (read, never following) and what comes behind their ends (following, never read) are told too. Dropout
-changes the entries of rows, not which of them are zero, so it protects nothing here. Not the order.
-
-With tied weights both matrices are one, where tokens that were read or that follow stand out of the rest together.
-Under noise the same rows stand out of it, as far as they do.
-Papers: the zero rows are those of Gupta et al. 2022, arXiv 2205.08514; the counts follow arXiv 2105.09369.
-Threat model: honest-but-curious server, one gradient or update in which one of the two layers is shared.
+Idea: rows of the embedding's gradient that are not zero are the tokens that were read. Rows of the output layer's
+    gradient that stand out are the tokens that follow another one; their norms show how often, and sentence lengths.
+Equation: token v was read if row v of dL/dE is not 0; |row c of dL/dW| = |h| / (B n) for a word that follows once.
+Assumes: honest-but-curious server, one gradient or update in which one of the two layers is shared.
+Recovers: the set of words, estimated counts and lengths; first words, and tokens behind the ends; not the order.
+    Dropout changes entries of rows, not which rows are zero, so it protects nothing here.
+Fails: tied weights, where words that are read and that follow cannot be told apart; noise as large as the rows.
+Source: the zero rows: Gupta et al. 2022, arXiv 2205.08514; the counts: after arXiv 2105.09369.
 """
 
 from __future__ import annotations
@@ -29,13 +28,13 @@ from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruct
 
 
 class WordReadoutConfig(Config):
-    """No settings."""
+    """The read-out has no settings."""
 
 
 @final
 @attack("word-readout", summary="the set of a batch's words, from rows of gradients", paper="2205.08514")
 class WordReadout(Attack[WordReadoutConfig]):
-    """Reads rows."""
+    """Reads the rows of two gradients."""
 
     effort: ClassVar[Effort] = "algebra"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
@@ -51,7 +50,7 @@ class WordReadout(Attack[WordReadoutConfig]):
         return one_gradient_only(observation)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        """Return the tokens, each as often as it was counted, in rows of the length of a sentence; not sentences."""
+        """Return the tokens, each as often as it was counted, in rows as long as a sentence, but not as sentences."""
         words = words_of(observation)
         found = words.following if words.read is None else words.read
         if found is None or not len(found):
@@ -70,7 +69,7 @@ class WordReadout(Attack[WordReadoutConfig]):
 
 
 def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Return how often each token stands in the batch, shape (K,): as often as it follows, and at least once."""
+    """Return how often each token is in the batch, shape (K,): as often as it follows, and at least once."""
     counts = torch.ones(len(tokens), dtype=torch.long)
     following = following_of(observation)
     if following is None:
@@ -81,11 +80,11 @@ def _counts(observation: Observation, tokens: Tensor, lengths: Sequence[int]) ->
 
 
 def _notes(words: Words) -> tuple[str, ...]:
-    order = "the order of the tokens is not known: rows are no sentences"
+    order = "the order of the tokens is not known: rows are not sentences"
     if words.is_tied:
-        return order, "input and output layer are one: tokens that only follow are told apart from none"
+        return order, "input and output layer are one: tokens that are read and tokens that follow cannot be told apart"
     if words.read is None:
         return order, "the embedding's gradient is not shared: these tokens follow another one"
     if not words.is_exact:
-        return order, "no row is exactly zero: these stand out of the others"
+        return order, "no row is exactly zero: these stand out from the others"
     return (order,)

@@ -1,4 +1,4 @@
-"""Mixtures of a batch's examples and of their labels: what MixUp and InstaHide share."""
+"""Mixing a batch's examples and labels, for MixUp and InstaHide."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from fedsim.core.types import Batch
 
 
 def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
-    """Return the batch whose example i is sum_j W_ij x_j, with labels sum_j W_ij y_j as probabilities, shape (B, K).
+    """Return the batch of examples sum_j W_ij x_j with labels sum_j W_ij y_j, as probabilities (B, K).
 
     Args:
-        batch: with classes or probabilities as labels.
-        weights: W, shape (B, B), rows add up to 1.
-        here: with the local step; K is the number of outputs of the model's output layer.
+        batch: its labels are classes or probabilities.
+        weights: W, shape (B, B); each row sums to 1.
+        here: holds the local step; K is the number of outputs of the model's output layer.
     """
     inputs = (weights @ batch.inputs.flatten(1)).view_as(batch.inputs)
     return Batch(inputs, weights @ _probabilities(batch.labels, here, inputs))
@@ -37,10 +37,10 @@ def refuses_to_mix(images: int, rules: Rules, model: nn.Module) -> str | None:
     if min(rules.batch_size, rules.examples) < images:
         return f"it mixes {images} examples of a batch, but a batch holds {min(rules.batch_size, rules.examples)}"
     if output_layer(model) is None:
-        return "it takes the number of classes from the last layer, but the model does not end in a linear one"
+        return "it takes the number of classes from the last layer, but the model does not end in a linear layer"
     return None
 
 
 def uniforms(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Return numbers in (0, 1) in double precision, for the inverse of a distribution function."""
+    """Return float64 numbers in (0, 1), to put into an inverse distribution function."""
     return torch.rand(shape, generator=generator, dtype=torch.float64).clamp_min(torch.finfo(torch.float64).tiny)

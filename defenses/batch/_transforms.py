@@ -1,7 +1,8 @@
-"""Fifty known transforms of images, and policies that apply a few of them one after the other.
+"""Fifty known image transforms, and policies that apply a few of them in order.
 
-Photometric ones act in units of each image's own range of values, so that no normalisation has to be known; geometric
-ones fill with 0, the mean grey of normalised inputs. Magnitudes: degrees, shear, share of the image's side, or factor.
+Photometric transforms rescale each image by its own range of values, so they need no normalisation constants. Geometric
+transforms fill with 0, the mean grey of normalised inputs. A magnitude is in degrees, shear, share of the image's side,
+or a factor.
 """
 
 from __future__ import annotations
@@ -44,13 +45,13 @@ _PHOTOMETRIC: dict[str, Callable[[Tensor, float], Tensor]] = {
 
 @dataclass(frozen=True)
 class Transform:
-    """One kind of change with its magnitude. Differentiable, up to jumps of posterize and solarize."""
+    """One kind of transform with its magnitude. Differentiable, except where posterize and solarize jump."""
 
     kind: str
     magnitude: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return changed images (B, C, H, W)."""
+        """Return transformed images (B, C, H, W)."""
         if self.kind in _GEOMETRIC:
             return _warped(images, _GEOMETRIC[self.kind](self.magnitude))
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
@@ -88,15 +89,15 @@ LIBRARY: tuple[Transform, ...] = tuple(
 
 @dataclass(frozen=True)
 class Policy:
-    """Transforms in their order."""
+    """Transforms, applied in order."""
 
     steps: tuple[Transform, ...]
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return changed images (B, C, H, W).
+        """Return transformed images (B, C, H, W).
 
         Raises:
-            FedsimError: inputs that are no images.
+            FedsimError: the inputs are not images.
         """
         if images.ndim != 4:  # noqa: PLR2004 - the message says what they mean
             raise FedsimError(f"image transforms need inputs (B, C, H, W), got {tuple(images.shape)}. Leave them out.")
@@ -109,5 +110,5 @@ class Policy:
 
 
 def policy_of(numbers: tuple[int, ...]) -> Policy:
-    """Return the policy of these places in the library."""
+    """Return the policy of these library indices."""
     return Policy(tuple(LIBRARY[number] for number in numbers))

@@ -1,13 +1,13 @@
-"""Automatic transformation search (ATS): batches pass through image transforms that were chosen to mislead inversion.
+"""ats: transforms each batch by image policies chosen to mislead inversion (automatic transformation search).
 
-Paper: Gao et al. 2021, arXiv 2011.12505. A policy is up to three of fifty transforms. Its privacy score on a
-half-trained model is the area under the cosine, mean over tensors, between the gradient at T(x) and at (1 - a) noise +
-a T(x) for a from 0 to 1; lower is better. Its accuracy score needs no training: with the eigenvalues v of the
-correlation matrix of the Jacobian's rows, -sum(log(v + e) + 1 / (v + e)), e = 1e-5. Of the candidates with the better
-accuracy scores those of the lowest privacy scores are kept, one of them at random a batch. The paper's threshold on
-the accuracy score, -85, belongs to its number of images; here a share of the candidates is kept instead.
-
-The gradient is that of T(x), exactly. Who knows the policies puts them into the simulated client. No guarantee.
+Idea: The gradient of transformed images leads a search to other images. A policy is one to three of fifty transforms;
+    one policy is drawn per batch. The search keeps policies of low privacy score among those of high accuracy score.
+Equation: privacy: area over a in [0, 1] of the mean over tensors of cos(g((1 - a) noise + a T(x)), g(T(x)));
+    accuracy: -sum(log(v + e) + 1 / (v + e)), v eigenvalues of the correlation of the Jacobian's rows, e = 1e-5.
+Assumes: images, and a server that does not know the policies. The search needs public images that fit the model.
+Protects: the original image, as far as T(x) does not show it. The gradient of T(x) is sent exactly. No guarantee.
+Fails: against an attacker that knows the policies and applies them in its simulated client.
+Source: Gao et al. 2021, arXiv 2011.12505. The paper's fixed accuracy threshold is a share of the candidates here.
 """
 
 from __future__ import annotations
@@ -43,12 +43,15 @@ class AtsConfig(Config):
 
     policies: tuple[_Numbers, ...] = Field(
         default=((23, 5, 31), (2, 18, 33), (9, 27, 12)),
-        description="policies to draw from, by places in the library of 50 from 0; empty: search them",
+        description="policies to draw from, as indices (from 0) into the library of 50; empty: search for them",
     )
     candidates: int = Field(default=30, ge=1, description="search: random policies to score")
-    kept: int = Field(default=3, ge=1, description="search: policies to draw from")
+    kept: int = Field(default=3, ge=1, description="search: policies that are kept, to draw from")
     accurate: float = Field(
-        default=0.5, gt=0, le=1, description="search: share of the candidates, by accuracy score, that may be kept"
+        default=0.5,
+        gt=0,
+        le=1,
+        description="search: share of the candidates, by accuracy score, that may be kept",
     )
     public: str = Field(default="digits", description="search: data set whose test images are public")
     images: int = Field(default=8, ge=2, description="search: public images to score on")
@@ -58,17 +61,17 @@ class AtsConfig(Config):
 @final
 @defense("ats", summary="image transforms chosen to mislead inversion", paper="2011.12505")
 class Ats(Defense[AtsConfig]):
-    """One policy a batch, drawn at random."""
+    """Draws one policy per batch at random."""
 
     place: ClassVar[Place] = "input"
 
     def __init__(self, config: AtsConfig) -> None:
-        """Take the policies of the settings, if there are any."""
+        """Take the policies of the settings, where they are given."""
         super().__init__(config)
         self._policies = tuple(policy_of(numbers) for numbers in config.policies)
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Search policies where none are given, once a process for each model and seed; the model stays as it is.
+        """Search for policies where none are given, once per process, model and seed; return the model unchanged.
 
         Raises:
             NotApplicable: the public images do not fit the model.
@@ -81,32 +84,32 @@ class Ats(Defense[AtsConfig]):
         return model
 
     def on_batch(self, batch: Batch, here: Here) -> Batch:
-        """Return the batch under one of the policies."""
+        """Return the batch, transformed by one of the policies."""
         chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
         return Batch(self._policies[chosen](batch.inputs), batch.labels)
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the policies, as functions and in words."""
+        """Return the policies, as functions and as text."""
         return PublicKnowledge("ats", {"transforms": self._policies, "policies": tuple(map(str, self._policies))})
 
 
 def privacy_score(model: nn.Module, images: Tensor, labels: Tensor, generator: torch.Generator) -> float:
-    """Return the area under the curve of cosines, mean over images, at most 1; lower hides more.
+    """Return the area under the curve of cosines, mean over images, at most 1; a lower score hides more.
 
     Args:
-        model: half-trained.
-        images: transformed ones, shape (B, C, H, W).
+        model: half-trained model.
+        images: transformed images (B, C, H, W).
         labels: classes (B,).
-        generator: for the noise that is blended in.
+        generator: draws the noise that is blended in.
     """
     scores = [_area(model, image[None], label[None], generator) for image, label in zip(images, labels, strict=True)]
     return sum(scores) / len(scores)
 
 
 def accuracy_score(model: nn.Module, images: Tensor) -> float:
-    """Return -sum(log(v + e) + 1 / (v + e)) over the eigenvalues of the Jacobian's correlations; higher is better.
+    """Return -sum(log(v + e) + 1 / (v + e)) over the Jacobian's correlation eigenvalues; higher is better.
 
-    Rows of the Jacobian are gradients of the summed outputs at each image; uncorrelated rows give -B.
+    A row of the Jacobian is the gradient of the summed outputs at one image. Uncorrelated rows give -B.
     """
     leaves = images.detach().clone().requires_grad_()
     (jacobian,) = torch.autograd.grad(model(leaves).sum(), leaves)
@@ -137,7 +140,7 @@ def _cosine(ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Tensor:
 
 
 def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> tuple[Policy, ...]:
-    """Return the best policies for a model, which is trained a little on the way."""
+    """Return the best policies for a model; the search trains that model for a few steps."""
     method = registry.get("dataset", config.public)
     public = cast("Dataset", cast("Any", method.make)(method.config())).test
     try:

@@ -1,10 +1,14 @@
-"""InstaHide: every example is mixed with k - 1 others of its batch, and every pixel gets a random sign.
+"""instahide: mixes every example with k - 1 others of its batch, and gives every pixel a random sign.
 
-Paper: Huang et al. 2020, arXiv 2010.02772: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), coefficients from
-Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1 independent for every entry of every example; labels are mixed
-with the same coefficients. All k images are private here; the paper's variant with public ones needs a data set that
-the server does not have. No guarantee: |x'| undoes the signs, and encodings of the same images can be clustered and
-solved for them (Carlini et al. 2021, arXiv 2011.05315).
+Idea: Mixing hides which image is which; random signs hide the mixture's values.
+Equation: x' = s (l_1 x + l_2 x_2 + ... + l_k x_k), l from Dirichlet(3, 1, ..., 1), each below 0.65, signs s = +-1
+    independent for every entry of every example. Labels are mixed with the same coefficients.
+Assumes: batches of at least k, a linear last layer. All k images are private; the paper's variant with public images
+    needs a data set at the client and is not offered.
+Protects: x from an attacker that reads x' as an image. The gradient of x' is sent exactly. No guarantee.
+Fails: |x'| undoes the signs; encodings of the same images can be clustered and solved for them (Carlini et al. 2021,
+    arXiv 2011.05315).
+Source: Huang et al. 2020, arXiv 2010.02772.
 """
 
 from __future__ import annotations
@@ -25,15 +29,15 @@ _ROOM = 1.1
 
 
 def _can_be_drawn(largest: float, images: int) -> bool:
-    """Whether coefficients below a bound are not so rare that nearly every draw would be thrown away."""
+    """Return whether coefficients below the bound are common enough that few draws are rejected."""
     return largest * images > _ROOM
 
 
 class InstahideConfig(Config):
     """Settings of InstaHide."""
 
-    images: int = Field(default=4, ge=2, le=16, description="k, images in a mixture, the example itself included")
-    largest: float = Field(default=0.65, gt=0, le=1, description="bound that every coefficient stays below")
+    images: int = Field(default=4, ge=2, le=16, description="k, images in a mixture, including the example itself")
+    largest: float = Field(default=0.65, gt=0, le=1, description="upper bound of every coefficient")
 
     @model_validator(mode="after")
     def _fits(self) -> InstahideConfig:
@@ -45,20 +49,20 @@ class InstahideConfig(Config):
 @final
 @defense("instahide", summary="mixes k examples of a batch and flips signs of pixels", paper="2010.02772")
 class Instahide(Defense[InstahideConfig]):
-    """New mixtures and signs in every batch. A batch shorter than k mixes what it holds.
+    """Draws new mixtures and signs for every batch.
 
-    There the bound is 2 / n for n images if the setting cannot be met.
+    A batch of n < k examples mixes all n; its bound is 2 / n where the bound of the settings cannot be met.
     """
 
     place: ClassVar[Place] = "input"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse batches of fewer than k, and models whose number of classes cannot be seen."""
+        """Refuse batches of fewer than k examples, and models without a linear last layer."""
         return refuses_to_mix(self.config.images, rules, model)
 
     def on_batch(self, batch: Batch, here: Here) -> Batch:
-        """Return encodings, their labels as probabilities (B, K)."""
+        """Return the encoded batch; its labels are probabilities (B, K)."""
         images = min(self.config.images, len(batch))
         weights = self._weights(len(batch), images, here.generator).to(batch.inputs)
         encoded = mixed(batch, weights, here)
@@ -66,12 +70,12 @@ class Instahide(Defense[InstahideConfig]):
         return Batch(encoded.inputs * signs.to(batch.inputs), encoded.labels)
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return how many examples are mixed, the bound on their coefficients, and that signs are random."""
+        """Return the number of mixed examples, the bound of their coefficients, and that signs are random."""
         facts = {"mixed_examples": self.config.images, "largest": self.config.largest, "random_signs": True}
         return PublicKnowledge("instahide", facts)
 
     def _weights(self, examples: int, images: int, generator: torch.Generator) -> Tensor:
-        """Return the coefficients of every mixture over the batch, shape (B, B); partners follow on a random circle."""
+        """Return each mixture's coefficients over the batch, (B, B); partners follow in a random circular order."""
         order = torch.randperm(examples, generator=generator)
         weights = torch.zeros(examples, examples, dtype=torch.float64)
         for place in range(examples):
@@ -80,7 +84,7 @@ class Instahide(Defense[InstahideConfig]):
         return weights
 
     def _coefficients(self, images: int, generator: torch.Generator) -> Tensor:
-        """Return coefficients below the bound, shape (images,); a lone image has nothing to share with."""
+        """Return coefficients below the bound, shape (images,); 1 for a single image."""
         from scipy.special import gammaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 
         if images == 1:

@@ -1,8 +1,12 @@
-"""MixUp: every example is mixed with another one of its batch, x' = l x + (1 - l) x_p, labels likewise.
+"""mixup: mixes every example and its label with another example of the batch.
 
-Paper: Zhang et al. 2018, arXiv 1710.09412: one l from Beta(a, a) for the whole batch, partners p by a random
-permutation. The gradient is that of the mixed batch, exactly: whoever reconstructs x' and knows l and p, or searches
-them together with x, has x back by solving a linear system, unless l is 1/2 in a swapped pair. No guarantee.
+Idea: The model trains on blends of two images, so a reconstruction of the trained batch shows blends.
+Equation: x' = l x + (1 - l) x_p, labels likewise; one l from Beta(a, a) per batch, partners p by a random permutation.
+Assumes: batches of at least two, a linear last layer (it gives the number of classes).
+Protects: x from an attacker that takes x' for x. It is an augmentation, not made for privacy. No guarantee.
+Fails: the gradient of x' is sent exactly. An attacker that knows l and p, or searches for them, solves a linear system
+    for x, unless l is 1/2 in a swapped pair.
+Source: Zhang et al. 2018, arXiv 1710.09412.
 """
 
 from __future__ import annotations
@@ -28,17 +32,17 @@ class MixupConfig(Config):
 @final
 @defense("mixup", summary="mixes every example with another one of its batch", paper="1710.09412")
 class Mixup(Defense[MixupConfig]):
-    """Mixes inputs and labels with one weight a batch."""
+    """Mixes inputs and labels with one weight per batch."""
 
     place: ClassVar[Place] = "input"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse batches of one, and models whose number of classes cannot be seen."""
+        """Refuse batches of one example, and models without a linear last layer."""
         return refuses_to_mix(2, rules, model)
 
     def on_batch(self, batch: Batch, here: Here) -> Batch:
-        """Return the mixed batch, its labels as probabilities (B, K)."""
+        """Return the mixed batch; its labels are probabilities (B, K)."""
         from scipy.special import betaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 
         alpha = self.config.alpha
@@ -48,5 +52,5 @@ class Mixup(Defense[MixupConfig]):
         return mixed(batch, share * identity + (1.0 - share) * identity[partners], here)
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return how many examples are mixed, and the distribution of the weight."""
+        """Return the number of mixed examples, and the distribution of the weight."""
         return PublicKnowledge("mixup", {"mixed_examples": 2, "alpha": self.config.alpha})

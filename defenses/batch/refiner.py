@@ -1,9 +1,11 @@
-"""Refiner: train on a changed batch x' whose gradient is close to the batch's and whose images are not.
+"""refiner: trains on a changed batch x' with nearly the same gradient and different images.
 
-Paper: Fan et al. 2022, arXiv 2212.02042: minimise the utility gap |g(x') - g(x)|^2 minus l times a privacy distance.
-Here the gap is relative to |g(x)|^2, and the distance is 1 - SSIM instead of the paper's network, with the batch's
-own range of values as the data range; Adam from x plus noise. The client then uploads g(x'). No guarantee: whoever
-inverts g(x') exactly gets x', and how much x' still shows of x is all that protects x. Compare them before trusting it.
+Idea: A small gap between gradients keeps utility; a large distance between images keeps privacy.
+Equation: minimise |g(x') - g(x)|^2 / |g(x)|^2 - l (1 - SSIM(x', x)) by Adam, from x plus noise; l is the weight.
+Assumes: images (other inputs have no distance term). The data range of SSIM is the batch's range of values.
+Protects: x, as far as x' does not show it; the client uploads g(x'). No guarantee: compare x' and x before you use it.
+Fails: inversion returns x'; where the gradient determines the input, the gap pulls x' back to x.
+Source: Fan et al. 2022, arXiv 2212.02042; 1 - SSIM replaces its learned network, and the gap is relative here.
 """
 
 from __future__ import annotations
@@ -31,16 +33,18 @@ _SMALLEST_SIDE = 3
 class RefinerConfig(Config):
     """Settings of Refiner."""
 
-    distance_weight: float = Field(default=1.0, ge=0, description="weight l of 1 - SSIM against the relative gap")
-    steps: int = Field(default=20, ge=0, description="Adam's steps; each takes two gradients of second order")
-    learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units")
-    noise: float = Field(default=0.1, ge=0, description="standard deviation of the noise at the start, in these units")
+    distance_weight: float = Field(default=1.0, ge=0, description="weight l of 1 - SSIM, relative to the gradient gap")
+    steps: int = Field(default=20, ge=0, description="Adam steps; each takes two second-order gradients")
+    learning_rate: float = Field(default=0.1, gt=0, description="step size of Adam, in normalised input units")
+    noise: float = Field(
+        default=0.1, ge=0, description="standard deviation of the first noise, in normalised input units"
+    )
 
 
 @final
 @defense("refiner", summary="trains on other images with nearly the same gradient", paper="2212.02042")
 class Refiner(Defense[RefinerConfig]):
-    """Searches x' without dropout, inside the batch's range of values."""
+    """Searches for x' without dropout, within the batch's range of values."""
 
     place: ClassVar[Place] = "input"
     needs_step: ClassVar[bool] = True
@@ -83,6 +87,6 @@ class Refiner(Defense[RefinerConfig]):
 
 
 def _gradient(local: LocalStep, inputs: Tensor, labels: Tensor) -> tuple[Tensor, ...]:
-    """Return the gradient at `inputs`, differentiable in them; the model's buffers stay as they are."""
+    """Return the gradient at `inputs`, differentiable in them; the model's buffers do not change."""
     loss = cross_entropy(outputs_of(local, inputs), labels)
     return tuple(gradient_of(loss, local.parameters, create_graph=inputs.requires_grad).values())

@@ -1,1 +1,1 @@
-"""What defenses of several places share."""
+"""Code shared by defenses of several places."""

@@ -1,4 +1,4 @@
-"""A second look into a local step: forward passes that leave no trace in the client's model."""
+"""Further forward passes within a local step that leave the client's model unchanged."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from fedsim.core.hooks import LocalStep
 
 
 def outputs_of(local: LocalStep, inputs: Tensor) -> Tensor:
-    """Return the model's outputs with the dropout masks of the step; buffers such as running statistics stay."""
+    """Return the model's outputs under the step's dropout masks; buffers (running statistics) do not change."""
     buffers = {name: buffer.clone() for name, buffer in local.model.named_buffers()}
     with local.dropping():
         return functional_call(local.model, buffers, (inputs,))

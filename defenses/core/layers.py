@@ -1,4 +1,4 @@
-"""Layers of any torch model, replaced in place."""
+"""Replace a layer of any torch model in place."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def with_module(model: nn.Module, name: str, module: nn.Module) -> nn.Module:
-    """Return the model with another module under that name; it is the same object, unless the name is its own, ''."""
+    """Return the model with `module` under that name: the same object, or `module` itself where the name is ''."""
     if not name:
         return module
     parent, _, own = name.rpartition(".")

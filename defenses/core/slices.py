@@ -1,4 +1,4 @@
-"""Slices of a gradient to which the input matters equally, as GradDefense (Wang et al. 2022, INFOCOM) cuts them."""
+"""Cut a gradient into slices of equal sensitivity to the input, as GradDefense does (Wang et al. 2022, INFOCOM)."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def sensitivities(local: LocalStep) -> dict[str, float]:
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     loss = cross_entropy(outputs_of(local, inputs), local.batch.labels)
     return {
-        name: _slope(gradient.sum(), inputs) * len(inputs)  # of the mean loss an example has one B-th
+        name: _slope(gradient.sum(), inputs) * len(inputs)  # the mean loss divides each example by B
         for name, gradient in gradient_of(loss, local.parameters, create_graph=True).items()
     }
 
 
 def slices_of(sensitivity: dict[str, float], sizes: dict[str, int], slices: int) -> dict[str, Tensor]:
-    """Return the slice (from 0) of every entry of every tensor, flattened; by size where nothing is sensitive."""
+    """Return each entry's slice (from 0) per flattened tensor; slices of equal size where all sensitivities are 0."""
     weights: dict[str, float] = {**(sensitivity if any(sensitivity.values()) else sizes)}
     total = sum(weights.values())
     found: dict[str, Tensor] = {}

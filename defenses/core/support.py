@@ -1,4 +1,4 @@
-"""Which entries are kept: those of the largest scores, of each tensor or of all tensors together."""
+"""Which entries are sent: those of the largest scores, per tensor or over all tensors."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _ROUNDING = 1e-9
 
 
 class SupportConfig(TensorConfig):
-    """Settings of defenses that send a part of the entries."""
+    """Settings of defenses that send some of the entries."""
 
     rate: float = Field(default=0.9, ge=0, lt=1, description="share of the entries that are not sent")
-    per: Per = Field(default="tensor", description="whether each tensor keeps its share, or all tensors together")
+    per: Per = Field(default="tensor", description="tensor: each tensor keeps this share; model: all tensors together")
 
 
 def largest(scores: Tensors, rate: float, per: Per) -> dict[str, Tensor]:
-    """Return True for the entries of largest score, by name; of n entries exactly n - floor(rate n), also with ties.
+    """Return masks, by name, that are True at the entries of largest score: exactly n - floor(rate n) of n entries.
 
-    Among equal scores those that come first are kept.
+    Of equal scores the first ones are kept.
     """
     if per == "tensor":
         return {name: _largest(score.flatten(), rate).view(score.shape) for name, score in scores.items()}
@@ -41,12 +41,12 @@ def restricted(tensors: Tensors, support: Tensors) -> dict[str, Tensor]:
 
 
 def dropped(size: int, rate: float) -> int:
-    """Return floor(rate size), where a product that ought to be an integer is one."""
+    """Return floor(rate size); a product within rounding error of an integer counts as that integer."""
     return math.floor(rate * size + _ROUNDING)
 
 
 def _largest(scores: Tensor, rate: float) -> Tensor:
-    """As a selection, not a sort, which takes twenty times as long as a client's step."""
+    """Select by the k-th value: a sort takes many times as long as a client's step."""
     fewer = dropped(len(scores), rate)
     least = scores.kthvalue(fewer + 1).values
     kept = scores > least

@@ -1,4 +1,4 @@
-"""What defenses share that turn tensors into tensors: of every step's gradient, or once of a client's update."""
+"""Base of defenses that change tensors only: each step's gradient, or once a client's update."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from fedsim.core.types import Config, Modality, Tensors, Update
 
 
 class TensorConfig(Config):
-    """Settings of a defense that turns tensors into tensors."""
+    """Settings of a defense that changes tensors only."""
 
     applies: Literal["per_step", "per_update"] = Field(
         default="per_step",
-        description="per_step: to every local gradient; per_update: once, to what is sent. With one FedSGD step the "
-        "same, with several steps two defenses",
+        description="per_step: to every local gradient; per_update: once, to what is sent. Both are the same with one "
+        "FedSGD step, and differ with several steps",
     )
 
 
@@ -28,7 +28,7 @@ ConfigT = TypeVar("ConfigT", bound=TensorConfig)
 
 
 class TensorDefense(Defense[ConfigT]):
-    """A defense that needs nothing but the tensors. Authors write `changed`."""
+    """A defense that needs the tensors only. Subclasses implement `changed`."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -37,18 +37,18 @@ class TensorDefense(Defense[ConfigT]):
         """Return tensors of the same names and shapes."""
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
-        """Return the changed gradient, or with `per_update` the gradient itself."""
+        """Return the changed gradient; with `per_update` the gradient as it is."""
         return self.changed(gradient, here) if self.config.applies == "per_step" else gradient
 
     def on_upload(self, update: Update, here: Here) -> Update:
-        """Return the changed update, or with `per_step` the update itself."""
+        """Return the changed update; with `per_step` the update as it is."""
         if self.config.applies == "per_step":
             return update
         return replace(update, tensors=self.changed(update.tensors, here))
 
 
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:
-    """Return one of the two integers next to each value, whose expectation is the value."""
+    """Round each value at random to one of its two neighbouring integers, so that the expectation is the value."""
     below = values.floor()
     drawn = torch.rand(values.shape, generator=generator, dtype=values.dtype)
     return below + (drawn < values - below)

@@ -1,10 +1,11 @@
-"""Pruning, or top-k: the entries of largest absolute value are sent, the others are zero.
+"""pruning: sends the entries of largest absolute value and sets the others to zero (top-k).
 
-    sent = top_k(g + e),   e' = g + e - sent   (e stays 0 without error feedback)
-
-Paper: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.2 (pruning against gradient inversion); Lin et al. 2018, arXiv
-1712.01887 (error feedback, which training needs at high rates). Broken by matching on the sent entries alone. Noise
-behind it refills the zeros.
+Idea: Few large entries train nearly as well, and an inversion lacks the rest.
+Equation: sent = top_k(g + e), e' = g + e - sent; e is the error feedback, 0 without it.
+Assumes: a server that sees one gradient and does not know which entries were sent on purpose.
+Protects: details of the input, at high rates. Noise after pruning fills the zeros again.
+Fails: against matching on the sent entries alone; over several rounds error feedback sends everything.
+Source: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.2; error feedback: Lin et al. 2018, arXiv 1712.01887.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class PruningConfig(SupportConfig):
     """Settings of pruning."""
 
     error_feedback: bool = Field(
-        default=False, description="whether what is not sent is kept, and added to the next gradient or update"
+        default=False, description="whether entries that are not sent are added to the next gradient or update"
     )
 
 
@@ -33,17 +34,17 @@ class PruningConfig(SupportConfig):
     "pruning", summary="sends the entries of largest absolute value (top-k)", related="1906.08935", aliases=("top-k",)
 )
 class Pruning(TensorDefense[PruningConfig]):
-    """Keeps exactly k entries, also where several are equal."""
+    """Sends exactly k entries, also where several are equal."""
 
     place: ClassVar[Place] = "prune"
 
     def __init__(self, config: PruningConfig) -> None:
-        """Remember between rounds if there is error feedback."""
+        """Keep a memory between rounds where error feedback is on."""
         super().__init__(config)
         self.remembers = config.error_feedback
 
     def changed(self, tensors: Tensors, here: Here) -> Tensors:
-        """Return the tensors with zeros for what is not sent."""
+        """Return the tensors, with zeros for entries that are not sent."""
         if not self.config.error_feedback:
             return self._sent(tensors)
         whole = {name: t + here.memory[name] if name in here.memory else t for name, t in tensors.items()}

@@ -1,7 +1,11 @@
-"""Random pruning, or random-k: entries drawn at random are sent as they are, the others are zero.
+"""random-pruning: sends entries drawn at random and sets the others to zero (random-k).
 
-The control for pruning: as many entries, but none chosen for its size. Every step draws anew. Paper: Stich et al. 2018,
-arXiv 1809.07599, section 2 (rand-k). Broken by matching on the sent entries alone.
+Idea: The control for pruning: the same number of entries, none chosen by its size. Every step draws anew.
+Equation: sent = m * g, where m has exactly k ones at random places; nothing is rescaled.
+Assumes: a server that sees one gradient and does not know which entries were sent.
+Protects: more than top-k at the same rate, since large entries are missing too.
+Fails: against matching on the sent entries alone.
+Source: Stich et al. 2018, arXiv 1809.07599, section 2 (rand-k).
 """
 
 from __future__ import annotations
@@ -26,12 +30,12 @@ class RandomPruningConfig(SupportConfig):
     "random-pruning", summary="sends entries drawn at random (random-k)", paper="1809.07599", aliases=("random-k",)
 )
 class RandomPruning(TensorDefense[RandomPruningConfig]):
-    """Keeps exactly k entries."""
+    """Sends exactly k entries."""
 
     place: ClassVar[Place] = "prune"
 
     def changed(self, tensors: Tensors, here: Here) -> Tensors:
-        """Return the tensors with zeros for what is not sent."""
+        """Return the tensors, with zeros for entries that are not sent."""
         drawn = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
         return restricted(tensors, largest(drawn, self.config.rate, self.config.per))
 

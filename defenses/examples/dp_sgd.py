@@ -1,10 +1,12 @@
-"""DP-SGD: each example's gradient is clipped, the sum gets Gaussian noise, and the expected batch divides it.
+"""dp-sgd: clips each example's gradient, adds Gaussian noise to the sum, and divides by the expected batch size.
 
-    g' = (sum over i in the batch of g_i min(1, C / ||g_i||) + N(0, (sigma C)^2 I)) / (q N)
-
-with a batch drawn by Poisson sampling at rate q. Paper: Abadi et al. 2016, arXiv 1607.00133, algorithm 1. It protects
-one record of a client against whoever sees all of his updates. The number of examples and the loss are no part of the
-mechanism: the expected number is sent, and a loss of 0.
+Idea: No example moves the sum by more than C, so noise of that scale hides whether a record was used.
+Equation: g' = (sum over i in the batch of g_i min(1, C / ||g_i||) + N(0, (sigma C)^2 I)) / (q N)
+Assumes: Poisson sampling at rate q, or full batches; a model whose examples can be clipped one by one.
+Protects: one record of a client, with an epsilon, from all who see the client's updates. The client sends the expected
+    number of examples and a loss of 0, since the mechanism does not cover the true ones.
+Fails: with a small noise multiplier, and for facts that many records share.
+Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from fedsim.privacy.budget import Budget
 from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
 from fedsim.privacy.upload import noise
 
-_PROBE = 4  # examples of a batch on which the model is tried
+_PROBE = 4  # examples in the batch that tests the model
 
 
 class DpSgdConfig(Budget):
@@ -36,8 +38,8 @@ class DpSgdConfig(Budget):
     )
     mode: Literal["auto", "hooks", "functorch", "ghost"] = Field(
         default="auto",
-        description="how examples are clipped: hooks and functorch store each gradient, ghost its norm alone; auto "
-        "takes ghost where only dense layers and embeddings have matrices, else hooks",
+        description="how examples are clipped: hooks and functorch store each gradient, ghost only its norm; auto "
+        "takes ghost where all matrices belong to dense layers and embeddings, else hooks",
     )
 
 
@@ -49,17 +51,17 @@ class DpSgdConfig(Budget):
     aliases=("dpsgd",),
 )
 class DpSgd(Defense[DpSgdConfig]):
-    """Record-level differential privacy of one client's training, against the server too."""
+    """Record-level differential privacy of a client's training, also against the server."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why the guarantee would not hold, or None when it does."""
+        """Return why the guarantee would not hold, or None where it holds."""
         if rules.sampling != "poisson" and rules.batch_size < rules.most_examples:
             return (
-                "its accountant is for Poisson sampling, but batches are passes over the client's examples. Set "
+                "its accountant needs Poisson sampling, but batches are passes over the client's examples. Set "
                 "federation.sampling = 'poisson', or a batch_size that takes every client's examples at once"
             )
         if rules.loss_terms:
@@ -71,7 +73,7 @@ class DpSgd(Defense[DpSgdConfig]):
         return why_inseparable(model, rules.probe(_PROBE), self._mode(model))
 
     def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
-        """Return the batch's mean loss, not a number when it is empty, and the private gradient."""
+        """Return the batch's mean loss (NaN for an empty batch) and the private gradient."""
         local = here.local
         assert local is not None, "called in a local step"
         here.memory["expected"] = here.memory.get("expected", torch.zeros(())) + local.expected
@@ -85,13 +87,13 @@ class DpSgd(Defense[DpSgdConfig]):
         return loss, {n: (t + noise(t, deviation, here.generator)) / local.expected for n, t in total.items()}
 
     def on_upload(self, update: Update, here: Here) -> Update:
-        """Return the update with the number of examples that was expected, no loss, and buffers as received."""
+        """Return the update with the expected number of examples, a loss of 0, and buffers as received."""
         expected = round(float(here.memory.get("expected", torch.zeros(()))))
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}
         return replace(update, buffers=buffers, examples=expected, loss=0.0)
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
-        """Return the subsampled Gaussian mechanism of a round; its rate is that of the client with fewest examples."""
+        """Return a round's subsampled Gaussian mechanism, at the rate of the client with the fewest examples."""
         multiplier = self._multiplier(rules)
         if not multiplier:
             return None
@@ -106,7 +108,7 @@ class DpSgd(Defense[DpSgdConfig]):
         )
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return clipping norm and noise, whose scale on a gradient is noise_multiplier * clip / expected batch."""
+        """Return clipping norm and noise; its scale on a gradient is noise_multiplier * clip / expected batch size."""
         return PublicKnowledge("dp-sgd", {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts})
 
     def _mode(self, model: nn.Module) -> Mode:

@@ -1,11 +1,12 @@
-"""Slice clipping: in no slice of the gradient does an example count for more than C.
+"""slice-clipping: bounds what each example adds to each slice of the gradient.
 
-    g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||),   for each slice s of the flat gradient
-
-Slices are equally sensitive to the input, as those of `grad-defense`, whose optional first half this is: behind it the
-noise of a slice is never small beside what one example adds. Paper: Wang et al. 2022 (INFOCOM), "Protect Privacy from
-Gradient Leakage Attack in Federated Learning". No differential privacy by itself: where the cuts are depends on the
-batch. What it may leak: of a single example, every slice's direction.
+Idea: The optional first half of `grad-defense`: after it, the noise on a slice is not small beside one example's part.
+Equation: g'_s = 1/B sum over i in the batch of g_is min(1, C / ||g_is||), for each slice s of the flat gradient; slices
+    are equally sensitive to the input.
+Assumes: a model whose examples can be clipped one by one, and no loss terms.
+Protects: the size of an example's part in a slice. No differential privacy: the cuts depend on the batch.
+Fails: the direction of a single example's slices remains, and matching directions recovers it.
+Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning".
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.privacy.per_example import example_gradients, why_inseparable
 
-_PROBE = 4  # examples of a batch on which the model is tried
-_PARTNER = "GradDefense"  # looks into a step, and changes nothing before it
+_PROBE = 4  # examples in the batch that tests the model
+_PARTNER = "GradDefense"  # only reads the batch, so examples stay separate
 _SMALLEST_NORM = 1e-30
 
 
@@ -41,13 +42,13 @@ class SliceClippingConfig(Config):
 @final
 @defense("slice-clipping", summary="bounds every example in every slice of the gradient (GradDefense)")
 class SliceClipping(Defense[SliceClippingConfig]):
-    """Stores every example's gradient, and takes one more backward pass a tensor."""
+    """Stores every example's gradient, and takes one more backward pass per tensor."""
 
     place: ClassVar[Place] = "examples"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse what is not a mean over examples, and models that mix them."""
+        """Refuse losses that are not a mean over examples, and models that mix examples."""
         if rules.loss_terms:
             return f"the loss term {rules.loss_terms[0]} is not clipped. Leave it out"
         readers = [name for name in rules.batch_readers if name != _PARTNER]
@@ -56,7 +57,7 @@ class SliceClipping(Defense[SliceClippingConfig]):
         return why_inseparable(model, rules.probe(_PROBE), "hooks")
 
     def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
-        """Return the batch's mean loss, and the mean of the clipped gradients; zeros for an empty batch."""
+        """Return the batch's mean loss and the mean clipped gradient; NaN and zeros for an empty batch."""
         local = here.local
         assert local is not None, "called in a local step"
         if not len(local.batch):
@@ -71,11 +72,11 @@ class SliceClipping(Defense[SliceClippingConfig]):
         }
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the bound and how many slices there are; where they are cut depends on the batch."""
+        """Return the bound and the number of slices; the cuts depend on the batch."""
         return PublicKnowledge("slice-clipping", {"slice_norm": self.config.norm, "slices": self.config.slices})
 
     def _factors(self, gradients: Tensors, slices: Tensors) -> Tensor:
-        """Return what each slice of each example is multiplied by, shape (B, slices)."""
+        """Return the factor of each example's slices, shape (B, slices)."""
         squares = sum(
             torch.zeros(len(own), self.config.slices).index_add_(1, slices[name], own.reshape(len(own), -1).square())
             for name, own in gradients.items()

@@ -1,11 +1,13 @@
-"""GradDefense: noise on a few slices of the gradient, cut so that all slices are equally sensitive to the input.
+"""grad-defense: adds noise to random slices of the gradient that are equally sensitive to the input.
 
-The sensitivity of a tensor is the mean over examples of ||d (sum of the tensor's gradient) / dx||, spread evenly over
-its entries. The flat gradient is cut into slices of equal total sensitivity; some, drawn at random, get N(0, s^2).
-Paper: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning". It measures on
-a public root set; here on the batch of the step, which every client has, and which is what is to be protected. The
-paper's clipping of slices is `slice-clipping`, and the server's compensation the rule `compensated-mean`.
-Broken by the slices without noise: matched by absolute differences, they give the image away.
+Idea: Noise on a few sensitive slices disturbs an inversion and costs little accuracy.
+Equation: sensitivity of a tensor: mean over examples of ||d (sum of its gradient) / dx||, spread evenly over its
+    entries; the flat gradient is cut into slices of equal total sensitivity, and some get N(0, s^2).
+Assumes: a server that sees one gradient. Sensitivity is measured on the step's batch, not on a public root set.
+Protects: details of the input from matching that weighs all entries alike. No guarantee.
+Fails: slices without noise are exact; matching by absolute differences recovers the image from them.
+Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning". Its clipping
+    is `slice-clipping`, its compensation on the server the aggregator `compensated-mean`.
 """
 
 from __future__ import annotations
@@ -33,13 +35,13 @@ class GradDefenseConfig(Config):
 @final
 @defense("grad-defense", summary="noise on random slices of equal sensitivity (GradDefense)", aliases=("graddefense",))
 class GradDefense(Defense[GradDefenseConfig]):
-    """One more backward pass a tensor, at every local step."""
+    """Takes one more backward pass per tensor, at every local step."""
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse to disturb more slices than there are."""
+        """Refuse to put noise on more slices than there are."""
         config = self.config
         if config.perturbed <= config.slices:
             return None
@@ -59,7 +61,7 @@ class GradDefense(Defense[GradDefenseConfig]):
         }  # fmt: skip
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the noise law, its scale, and the share of entries that it is likely to hit."""
+        """Return the noise law, its scale, and the expected share of entries with noise."""
         config = self.config
         share = min(1.0, config.perturbed / config.slices)
         facts = {"noise_law": "gaussian", "noise_scale": config.scale if share else 0.0, "noised_share": share}

@@ -1,10 +1,13 @@
-"""Outpost: early local steps are pruned and made noisy where a layer is at risk, later ones less and less often.
+"""outpost: prunes and adds noise in early local steps, by the risk of each layer, and in later steps less often.
 
-At local step t = 0, 1, ... with probability 1 / (1 + beta t): of each tensor the entries of smallest absolute value
-become zero, and N(0, (a risk_l)^2) is added to the entries whose Fisher information, the squared gradient, is among
-the largest of all tensors; risk_l = min(Var(theta_l), 1) of the weights.
-Paper: Wang, Hugh, Li 2023 (INFOCOM), "More than Enough is Too Much: Adaptive Defenses against Gradient Leakage in
-Production Federated Learning". Broken by steps that stay as they are, and by matching on the sent entries.
+Idea: Early steps and layers of varied weights leak most, so the defense is spent there.
+Equation: at local step t, with probability 1 / (1 + beta t): top-k of each tensor, then N(0, (a risk_l)^2) on the
+    entries whose Fisher information (squared gradient) is largest over all tensors; risk_l = min(Var(theta_l), 1).
+Assumes: a server that sees one gradient of an early step. Steps count from 0 in every round.
+Protects: details of the input in steps that are changed. No guarantee.
+Fails: in steps that are left unchanged, and against matching on the sent entries.
+Source: Wang, Hugh, Li 2023 (INFOCOM), "More than Enough is Too Much: Adaptive Defenses against Gradient Leakage in
+    Production Federated Learning".
 """
 
 from __future__ import annotations
@@ -24,22 +27,22 @@ from fedsim.core.types import Config, PublicKnowledge, Tensors
 class OutpostConfig(Config):
     """Settings of Outpost; the defaults are the paper's."""
 
-    beta: float = Field(default=0.125, ge=0, description="how fast steps are left alone: probability 1 / (1 + beta t)")
+    beta: float = Field(default=0.125, ge=0, description="decay: step t is changed with probability 1 / (1 + beta t)")
     rate: float = Field(default=0.8, ge=0, lt=1, description="share of each tensor's entries that become zero")
-    noise: float = Field(default=0.8, ge=0, description="a, standard deviation in units of the risk of a tensor")
-    noised_share: float = Field(default=0.4, ge=0, le=1, description="share of all entries that get noise")
+    noise: float = Field(default=0.8, ge=0, description="a: standard deviation, in units of each tensor's risk")
+    noised_share: float = Field(default=0.4, ge=0, le=1, description="share of all tensors' entries that get noise")
 
 
 @final
 @defense("outpost", summary="prunes and disturbs early local steps by layer risk (Outpost)")
 class Outpost(Defense[OutpostConfig]):
-    """Looks at the weights of the present step."""
+    """Takes the risk from the weights of the current step."""
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
-        """Return the gradient, changed with the step's probability."""
+        """Return the gradient, which changes with the step's probability."""
         probability = 1.0 / (1.0 + self.config.beta * here.step)
         if here.local is None or float(torch.rand((), generator=here.generator)) >= probability:
             return gradient
@@ -47,7 +50,7 @@ class Outpost(Defense[OutpostConfig]):
         pruned = restricted(gradient, largest(sizes, self.config.rate, "tensor"))
         if not self.config.noise:
             return pruned
-        noised = largest(sizes, 1.0 - self.config.noised_share, "model")  # g^2 has the order of |g|
+        noised = largest(sizes, 1.0 - self.config.noised_share, "model")  # |g| and g^2 rank entries alike
         scales = {name: self.config.noise * risk(here.local.parameters[name].detach()) for name in gradient}
         return {
             name: torch.where(noised[name], g + scales[name] * _drawn(g, here.generator), g)
@@ -55,7 +58,7 @@ class Outpost(Defense[OutpostConfig]):
         }
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the share that is sent where a step is changed, and the noise law; its scale follows the weights."""
+        """Return the share sent in a changed step, and the noise law; its scale depends on the weights."""
         config = self.config
         facts = {"kept_share": 1.0 - config.rate, "beta": config.beta, "noise": config.noise}
         return PublicKnowledge("outpost", {**facts, "noise_law": "gaussian"} if config.noise else facts)

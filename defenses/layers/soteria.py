@@ -1,9 +1,12 @@
-"""Soteria: the last layer's weight gradient loses the columns of features that tell most about the input.
+"""soteria: zeroes the last layer's gradient columns of the features that tell most about the input.
 
-With r the input of the last linear layer, s_f = sum over examples of ||d r_f / dx|| / (|r_f| + 0.1); the columns of the
-smallest s_f become zero. No other tensor is changed, nor the layer's bias.
-Paper: Sun et al. 2021, arXiv 2012.06043, equation 10 (features of largest ||r_f (d r_f / dx)^-1||). As many backward
-passes as features. Broken by leaving the layer's weight out of the match (Balunovic et al. 2022, arXiv 2111.04706).
+Idea: Hide what the features show of the input, in one tensor; all others, and the layer's bias, stay exact.
+Equation: s_f = sum over examples of ||d r_f / dx|| / (|r_f| + 0.1), r the input of the last linear layer; the columns
+    of the smallest s_f become zero.
+Assumes: a model that ends in a trained linear layer over one vector per example. It costs a backward pass per feature.
+Protects: details of the input, from a server that sees one gradient and does not know the defense. No guarantee.
+Fails: against matching that leaves out the layer's weight (Balunovic et al. 2022, arXiv 2111.04706).
+Source: Sun et al. 2021, arXiv 2012.06043, equation 10 (features of largest ||r_f (d r_f / dx)^-1||).
 """
 
 from __future__ import annotations
@@ -34,20 +37,20 @@ class SoteriaConfig(Config):
 
 
 @final
-@defense("soteria", summary="hides the last layer's most telling features (Soteria)", paper="2012.06043")
+@defense("soteria", summary="zeroes the gradient of the most telling features (Soteria)", paper="2012.06043")
 class Soteria(Defense[SoteriaConfig]):
-    """Zeroes columns of one tensor, at every local step."""
+    """Zeroes columns of one tensor in every local step."""
 
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
     def __init__(self, config: SoteriaConfig) -> None:
-        """Know no model yet."""
+        """Start without a model; `prepare` finds the layer."""
         super().__init__(config)
         self._layer: str | None = None
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse models whose last layer is no trained linear one."""
+        """Refuse models that do not end in a trained linear layer."""
         return (
             None
             if _trained_output_layer(model) is not None
@@ -55,7 +58,7 @@ class Soteria(Defense[SoteriaConfig]):
         )
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Note the layer's name, which is public, and leave the model as it is."""
+        """Keep the layer's name, which is public, and return the model unchanged."""
         self._layer = _trained_output_layer(model)
         return model
 
@@ -71,7 +74,7 @@ class Soteria(Defense[SoteriaConfig]):
         return {**gradient, weight_of(layer): weight}
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the rate, and the tensor that is changed."""
+        """Return the rate, and the name of the changed tensor."""
         unreliable = () if self._layer is None or not self.config.rate else (weight_of(self._layer),)
         return PublicKnowledge("soteria", {"rate": self.config.rate, "unreliable": unreliable})
 
@@ -82,22 +85,22 @@ def _trained_output_layer(model: nn.Module) -> str | None:
 
 
 def telling_scores(local: LocalStep, layer: str) -> Tensor:
-    """Return s_f of every feature, shape (D,); the smaller, the more it tells.
+    """Return s_f of every feature, shape (D,); a smaller score tells more.
 
     Args:
-        local: with at least one example.
-        layer: name of the linear layer that sees the features.
+        local: a step with at least one example.
+        layer: name of the linear layer that reads the features.
 
     Raises:
-        FedsimError: the layer sees more than one vector an example.
+        FedsimError: the layer reads more than one vector per example.
     """
     inputs = local.batch.inputs.detach().clone().requires_grad_()
     with layer_inputs(local.model, [layer]) as seen:
         outputs_of(local, inputs)
     features = seen[-1][1]
     if features.ndim != _VECTORS:
-        raise FedsimError(f"soteria: '{layer}' sees features of shape {tuple(features.shape)}, expected one vector an "
-                          "example. Choose a model whose last layer sees vectors.")  # fmt: skip
+        raise FedsimError(f"soteria: '{layer}' reads features of shape {tuple(features.shape)}, expected one vector "
+                          "per example. Choose a model whose last layer reads vectors.")  # fmt: skip
     slopes = [
         torch.autograd.grad(feature.sum(), inputs, retain_graph=True, materialize_grads=True)[0]
         for feature in features.unbind(1)

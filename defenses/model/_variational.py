@@ -1,7 +1,7 @@
-"""Variational bottlenecks: what PRECODE and its convolutional version share.
+"""Variational bottlenecks, for PRECODE and its convolutional version.
 
-Statistics s = encode(x) of 2 K features give mean m and standard deviation d = softplus(.); z = m + d e with e from
-N(0, 1), drawn afresh in every forward pass, in training and in evaluation; the model goes on with decode(z).
+Statistics s = encode(x) of 2 K features give mean m and standard deviation d = softplus(.). The latent is z = m + d e,
+with new e from N(0, 1) in every forward pass, in training and evaluation. The model continues with decode(z).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors
 
 @final
 class StandardNormal(nn.Module):
-    """Returns independent N(0, 1) noise of the shape of its input.
+    """Returns independent N(0, 1) noise in the shape of its input.
 
     Attributes:
-        generator: where it comes from; None for torch's global generator.
+        generator: source of the noise; None for torch's global generator.
     """
 
     def __init__(self) -> None:
@@ -41,17 +41,17 @@ class Bottleneck(nn.Module):
     """A bottleneck whose latent features are random.
 
     Attributes:
-        observed: where statistics of forward passes are kept, for a loss; None to keep none.
-        axis: of the statistics.
+        observed: list that keeps the statistics of forward passes, for a loss; None to keep none.
+        axis: axis of the statistics.
         limit: statistics of the standard deviation are clipped to [-limit, limit].
     """
 
     def __init__(self, encode: nn.Module, decode: nn.Module, *, axis: int, limit: float = torch.inf) -> None:
-        """Take what reads and writes latent features.
+        """Take the layers that read and write latent features.
 
         Args:
-            encode: from features to 2 K statistics.
-            decode: from K latent features back.
+            encode: maps features to 2 K statistics.
+            decode: maps K latent features back.
             axis: as above.
             limit: as above.
         """
@@ -69,13 +69,13 @@ class Bottleneck(nn.Module):
 
 
 def moments(statistics: Tensor, axis: int, limit: float) -> tuple[Tensor, Tensor]:
-    """Return the means and the standard deviations that statistics stand for."""
+    """Return the means and standard deviations of statistics."""
     mean, raw = statistics.chunk(2, axis)
     return mean, F.softplus(raw.clamp(-limit, limit))
 
 
 def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
-    """Return KL(N(m, d^2) || N(0, 1)) in nats, summed over latent features, one figure an example, shape (B,).
+    """Return KL(N(m, d^2) || N(0, 1)) in nats, summed over latent features, per example, shape (B,).
 
     Args:
         mean: m, shape (B, ...).
@@ -87,45 +87,45 @@ def divergence(mean: Tensor, deviation: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Penalty:
-    """What a bottleneck adds to the loss: beta times the divergence of its statistics."""
+    """The loss term of a bottleneck: beta times the divergence of its statistics."""
 
     axis: int
     limit: float
     beta: float
 
     def __call__(self, statistics: Tensor) -> Tensor:
-        """Return one figure an example, shape (B,)."""
+        """Return one value per example, shape (B,)."""
         return self.beta * divergence(*moments(statistics, self.axis, self.limit))
 
 
 class VariationalConfig(Config):
-    """Settings that both bottlenecks have."""
+    """Settings of both bottlenecks."""
 
-    beta: float = Field(default=1e-3, ge=0, description="weight of the KL divergence (nats an example) in the loss")
+    beta: float = Field(default=1e-3, ge=0, description="weight of the KL divergence (nats per example) in the loss")
 
 
 ConfigT = TypeVar("ConfigT", bound=VariationalConfig)
 
 
 class VariationalDefense(Defense[ConfigT]):
-    """A bottleneck in the model. Authors write `insert`."""
+    """A bottleneck in the model. Subclasses implement `insert`."""
 
     place: ClassVar[Place] = "model"
     needs_step: ClassVar[bool] = True
     kind: ClassVar[type[Bottleneck]]
 
     def __init__(self, config: ConfigT) -> None:
-        """Know no model yet."""
+        """Start without a model; `prepare` inserts the bottleneck."""
         super().__init__(config)
         self._facts: dict[str, Any] = {}
 
     @abstractmethod
     def insert(self, model: nn.Module) -> nn.Module:
-        """Return the model with one bottleneck of this defense's kind."""
+        """Return the model with one bottleneck of this kind."""
 
     @final
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return the model with the bottleneck, and keep the names that are public.
+        """Return the model with the bottleneck, and keep its public names.
 
         Raises:
             NotApplicable: the model has no place for it.
@@ -146,7 +146,7 @@ class VariationalDefense(Defense[ConfigT]):
 
     @final
     def on_batch(self, batch: Batch, here: Here) -> Batch:
-        """Let the coming forward pass draw from `here.generator`, and keep its statistics."""
+        """Set the next forward pass to draw from `here.generator` and to keep its statistics."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator, bottleneck.observed = here.generator, []
         return batch
@@ -163,14 +163,14 @@ class VariationalDefense(Defense[ConfigT]):
 
     @final
     def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
-        """Leave the gradient alone; forward passes that follow are nobody's step."""
+        """Return the gradient unchanged, and stop keeping statistics: later forward passes belong to no step."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator = bottleneck.observed = None
         return gradient
 
     @final
     def adaptive_view(self) -> PublicKnowledge:
-        """Return where noise is drawn, what the loss adds, and the parameters whose gradients are random."""
+        """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
         return PublicKnowledge(type(self).__name__.lower(), {"beta": self.config.beta, **self._facts})
 
     def _of(self, here: Here) -> list[Bottleneck]:

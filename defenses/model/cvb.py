@@ -1,9 +1,13 @@
-"""Convolutional variational bottleneck (CVB): random features behind the first block of a convolutional network.
+"""cvb: makes features random after a convolutional network's first block (convolutional variational bottleneck).
 
-Paper: Scheliga, Maeder, Seeland 2023, arXiv 2309.04515. Channels c become K latent maps z = m + d e and c channels
-again, by convolutions that keep the size; statistics of d are clipped to [-5, 5] before softplus. The loss grows by
-beta KL(N(m, d^2) || N(0, 1)), where d is the standard deviation; the published code puts d where a logarithm of the
-variance belongs, which is another term. Every later gradient is random. No guarantee.
+Idea: As `precode`, placed early: nearly every gradient behind the bottleneck depends on noise the server does not know.
+Equation: z = m + d e, e from N(0, 1); m and d by a convolution that keeps the size, d = softplus(clip(s, -5, 5));
+    the loss grows by beta KL(N(m, d^2) || N(0, 1)).
+Assumes: a model with a convolution, and a server that matches gradients with noise of its own.
+Protects: the input from matching without the noise. No guarantee.
+Fails: against an attacker that searches for e together with the input.
+Source: Scheliga, Maeder, Seeland 2023, arXiv 2309.04515. Its published code puts d where the logarithm of the variance
+    belongs; that other term is not offered.
 """
 
 from __future__ import annotations
@@ -29,15 +33,15 @@ class CvbConfig(VariationalConfig):
     """Settings of the convolutional bottleneck."""
 
     latent: int | None = Field(default=None, ge=1, description="latent maps K; half the channels when absent")
-    kernel: Literal[3, 5] = Field(default=3, description="edge of both convolutions, in pixels")
+    kernel: Literal[3, 5] = Field(default=3, description="kernel size of both convolutions, in pixels")
 
 
 @final
 class ConvolutionalBottleneck(Bottleneck):
-    """From maps (B, c, H, W) through K latent ones of the same size."""
+    """Maps features (B, c, H, W) through K latent maps of the same size."""
 
     def __init__(self, channels: int, latent: int, kernel: int) -> None:
-        """Start both layers as torch starts convolutions."""
+        """Build both layers with torch's initialisation of convolutions."""
         encode = nn.Conv2d(channels, 2 * latent, kernel, padding=kernel // 2)
         decode = nn.Conv2d(latent, channels, kernel, padding=kernel // 2)
         super().__init__(encode, decode, axis=1, limit=_LIMIT)
@@ -46,12 +50,12 @@ class ConvolutionalBottleneck(Bottleneck):
 @final
 @defense("cvb", summary="a convolutional variational bottleneck behind the first block", paper="2309.04515")
 class Cvb(VariationalDefense[CvbConfig]):
-    """Wraps the activation behind the first convolution, or the convolution itself where no activation follows."""
+    """Wraps the activation after the first convolution, or the convolution itself where none follows."""
 
     kind: ClassVar[type[Bottleneck]] = ConvolutionalBottleneck
 
     def insert(self, model: nn.Module) -> nn.Module:
-        """Return the model with the bottleneck behind its first block.
+        """Return the model with the bottleneck after its first block.
 
         Raises:
             NotApplicable: the model has no convolution.
@@ -66,12 +70,12 @@ def _end_of_first_block(model: nn.Module) -> tuple[str, int]:
     """Return the name of the last module of the first block, and its number of channels.
 
     Raises:
-        NotApplicable: there is no convolution.
+        NotApplicable: the model has no convolution.
     """
     leaves = [(name, module) for name, module in model.named_modules() if not list(module.children())]
     first = next((i for i, (_, module) in enumerate(leaves) if isinstance(module, nn.Conv2d)), None)
     if first is None:
-        raise NotApplicable("the model has no convolution behind which the bottleneck could stand")
+        raise NotApplicable("the model has no convolution, and the bottleneck follows the first one")
     name, convolution = leaves[first]
     assert isinstance(convolution, nn.Conv2d)
     for later, module in leaves[first + 1 :]:

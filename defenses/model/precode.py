@@ -1,9 +1,13 @@
-"""PRECODE: a variational bottleneck in front of the last linear layer.
+"""precode: makes features random by a variational bottleneck in front of the last linear layer.
 
-Paper: Scheliga, Maeder, Seeland 2022, arXiv 2108.04725: features h in R^d become z = m(h) + d(h) e, e from N(0, 1) in
-R^K, then features in R^d again; the loss grows by beta KL(N(m, d^2) || N(0, 1)). Gradients of the bottleneck and of
-all later layers, and the scale of all others, are random. No guarantee: Balunovic et al. 2022, arXiv 2111.04706, leave
-those tensors out of the match; optimising e together with the input uses them as well.
+Idea: Gradients of the bottleneck and of later layers are random, and all others get a random scale.
+Equation: z = m(h) + d(h) e, e from N(0, 1) in R^K, then features in R^d again; the loss grows by
+    beta KL(N(m, d^2) || N(0, 1)).
+Assumes: a model that ends in a linear layer, and a server that matches gradients with noise of its own.
+Protects: the input from matching without the noise. No guarantee.
+Fails: against matching without the random tensors (Balunovic et al. 2022, arXiv 2111.04706), and against a search for
+    e together with the input, which uses those tensors too.
+Source: Scheliga, Maeder, Seeland 2022, arXiv 2108.04725.
 """
 
 from __future__ import annotations
@@ -28,17 +32,17 @@ class PrecodeConfig(VariationalConfig):
 
 @final
 class LinearBottleneck(Bottleneck):
-    """From d features (..., d) through K latent ones."""
+    """Maps d features (..., d) through K latent features."""
 
     def __init__(self, features: int, latent: int) -> None:
-        """Start both layers as torch starts linear layers."""
+        """Build both layers with torch's initialisation of linear layers."""
         super().__init__(nn.Linear(features, 2 * latent), nn.Linear(latent, features), axis=-1)
 
 
 @final
 @defense("precode", summary="a variational bottleneck in front of the last linear layer", paper="2108.04725")
 class Precode(VariationalDefense[PrecodeConfig]):
-    """Replaces the last linear layer NAME by a sequence: NAME.0 is the bottleneck, NAME.1 the layer itself."""
+    """Replaces the last linear layer NAME by a sequence: NAME.0 is the bottleneck, NAME.1 the layer."""
 
     kind: ClassVar[type[Bottleneck]] = LinearBottleneck
 

@@ -1,15 +1,13 @@
-"""Distributed differential privacy: every client adds a share of the noise, and secure aggregation reveals the sum.
+"""distributed-dp: each client adds a share of the noise, and secure aggregation reveals only the sum.
 
-    sum over the clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m)
-
-where m is the fewest clients in a sum that the server learns: secure aggregation aborts below its threshold. With more
-clients in the sum there is more noise than promised, never less. Replacing one client's update moves the sum by 2S, so
-the noise multiplier of the guarantee is sigma / 2. Papers: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu,
-Steinke 2021, arXiv 2102.06387.
-
-Updates are rounded to integers after the noise. At random and much finer than a share of the noise, that is as good as
-rounding the sum: the difference is below exp(-2 pi^2 (share / step)^2) relative to the density. Coarser rounding, and
-noise that the clipping range cuts off, are refused.
+Idea: One share protects little; the sum carries all shares, and the server sees nothing else.
+Equation: sum over clients of u_k min(1, S / ||u_k||) + N(0, (sigma S)^2 I / m), m the fewest clients in a revealed sum
+Assumes: secure aggregation, whose threshold bounds m. Larger sums carry more noise than promised, never less.
+Protects: all that a client has, with an epsilon: replacing an update moves the sum by at most 2S, so the guarantee has
+    noise multiplier sigma / 2. Rounding after the noise, at random and finer than half a share, costs less than
+    exp(-2 pi^2 (share / step)^2) of the density; coarser rounding, and noise beyond the clipping range, are refused.
+Fails: with more colluding clients than stated, or a server that gets around secure aggregation.
+Source: Dwork et al. 2006 (Our data, ourselves); Kairouz, Liu, Steinke 2021, arXiv 2102.06387.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ import math
 from typing import ClassVar, final
 
 from pydantic import Field
-from scipy.special import log_ndtr
 from torch import nn
 
 from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
@@ -27,10 +24,10 @@ from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.upload import disturbed, why_buffers_move
 
-_PROBE = 3  # examples of a batch on which the model is tried
-_SENSITIVITY = 2.0  # over the clipping norm
+_PROBE = 3  # examples in the batch that tests the model
+_SENSITIVITY = 2.0  # in units of the clipping norm
 _STEPS_A_SHARE = 2.0
-_CUT_OFF = 1e-6  # probability that noise meets the clipping range in the whole run, over delta
+_CUT_OFF = 1e-6  # allowed probability of clipped noise in the whole run, in units of delta
 
 
 class DistributedDpConfig(Budget):
@@ -43,15 +40,19 @@ class DistributedDpConfig(Budget):
 
 
 @final
-@defense("distributed-dp", summary="clients share the noise that only their secure sum shows", paper="2102.06387")
+@defense(
+    "distributed-dp",
+    summary="adds a share of the noise to each update of a secure sum",
+    paper="2102.06387",
+)
 class DistributedDp(Defense[DistributedDpConfig]):
-    """Client-level differential privacy against a server that sees sums alone, and knows who took part."""
+    """Client-level differential privacy against a server that sees only sums and knows who took part."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "noise"
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why the guarantee would not hold, or None when it does."""
+        """Return why the guarantee would not hold, or None where it holds."""
         if not rules.hides_updates or rules.quantisation is None:
             return (
                 "one client's share of the noise protects nothing, and the server sees single updates. Add "
@@ -67,11 +68,11 @@ class DistributedDp(Defense[DistributedDpConfig]):
         return self._why_rounding_shows(rules, model) or why_buffers_move(model, rules.probe(_PROBE).inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
-        """Return the clipped update with a share of the noise; every client counts the same in the sum."""
+        """Return the clipped update with its share of the noise; every client has the same weight in the sum."""
         return disturbed(update, self.config.clip, self._share(here.rules), here.generator)
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
-        """Return one Gaussian mechanism a round."""
+        """Return one Gaussian mechanism per round."""
         multiplier = self._multiplier(rules)
         if not multiplier:
             return None
@@ -89,7 +90,7 @@ class DistributedDp(Defense[DistributedDpConfig]):
         )
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return clipping norm and noise; its scale on a mean depends on how many clients are in it."""
+        """Return clipping norm and noise; its scale on a mean depends on the number of clients."""
         return PublicKnowledge(
             "distributed-dp", {"noise_law": "gaussian", "clip": self.config.clip, **self.config.facts}
         )
@@ -104,6 +105,8 @@ class DistributedDp(Defense[DistributedDpConfig]):
                 "Raise secure_aggregation.levels, or add more noise"
             )
         entries = sum(p.numel() for p in model.parameters()) * rules.clients * rules.rounds
+        from scipy.special import log_ndtr  # noqa: PLC0415 - listing methods need not wait for SciPy
+
         cut_off = math.log(2 * entries) + float(log_ndtr((self.config.clip - grid.clipping_range) / share))
         if cut_off <= math.log(_CUT_OFF * self.config.delta):
             return None

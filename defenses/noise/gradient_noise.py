@@ -1,8 +1,11 @@
-"""Independent noise on every gradient entry: g' = g + s z, or g' = g + s rms(g_l) z for each tensor g_l.
+"""gradient-noise: adds independent noise to every entry of a gradient or update.
 
-The oldest defense and the yardstick for the others. No differential privacy: nothing bounds the sensitivity.
-Paper: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.1. Broken by averaging over rounds and by matching under the
-noise law.
+Idea: The oldest defense, and the baseline for the others.
+Equation: g' = g + s z; with `relative` g' = g + s rms(g_l) z for each tensor g_l, z of the chosen law.
+Assumes: a server that sees a gradient once.
+Protects: details of the input, if the noise is strong. No differential privacy: nothing bounds the sensitivity.
+Fails: against averaging over rounds, and against matching under the law of the noise.
+Source: Zhu, Liu, Han 2019, arXiv 1906.08935, section 5.1.
 """
 
 from __future__ import annotations
@@ -24,15 +27,13 @@ class GradientNoiseConfig(TensorConfig):
 
     scale: float = Field(default=1e-3, ge=0, description="standard deviation, in units of the gradient")
     law: Literal["gaussian", "laplace"] = "gaussian"
-    relative: bool = Field(
-        default=False, description="whether the scale is in units of the root mean square of each tensor"
-    )
+    relative: bool = Field(default=False, description="whether the scale is in units of each tensor's root mean square")
 
 
 @final
 @defense("gradient-noise", summary="independent noise on every entry of a gradient or update", related="1906.08935")
 class GradientNoise(TensorDefense[GradientNoiseConfig]):
-    """Adds fresh noise to the gradient of every local step, or once to the update."""
+    """Adds new noise to the gradient of every local step, or once to the update."""
 
     place: ClassVar[Place] = "noise"
 
@@ -41,7 +42,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
-        """Return the noise law, and its scale with what it is relative to."""
+        """Return the noise law, its scale, and whether the scale is relative."""
         config = self.config
         facts = {"noise_law": config.law, "noise_scale": config.scale, "noise_is_relative": config.relative}
         return PublicKnowledge("gradient-noise", facts)
@@ -50,7 +51,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
         return self.config.scale * tensor.square().mean().sqrt() if self.config.relative else self.config.scale
 
     def _noise(self, like: Tensor, generator: torch.Generator) -> Tensor:
-        # Not empty_like: it would follow the gradient's layout in memory, and so would the order of the draws.
+        # Not empty_like: it copies the gradient's memory layout, and the order of the draws would depend on it.
         blank, scale = torch.empty(like.shape, dtype=like.dtype), self._scale(like)
         if self.config.law == "gaussian":
             return scale * blank.normal_(generator=generator)

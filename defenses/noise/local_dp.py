@@ -1,10 +1,12 @@
-"""Local differential privacy: the client clips its update to norm S and adds N(0, (sigma S)^2) itself.
+"""local-dp: the client clips its update and adds Gaussian noise before sending it.
 
-    u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
-
-Any two updates are neighbours, at most 2S apart, so the noise multiplier of the guarantee is sigma / 2. It protects
-all that a client has against the server. The mean of m clients has noise sigma S / sqrt(m): far more than central noise
-needs. Paper: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon as in Balle, Wang 2018, arXiv 1805.06530.
+Idea: The noise hides every client's update, so no other party has to be trusted.
+Equation: u' = u min(1, S / ||u||) + N(0, (sigma S)^2 I)
+Assumes: any two updates are neighbours, at most 2S apart, so the guarantee has noise multiplier sigma / 2.
+Protects: all that a client has, with an epsilon, from all who see its upload, including the server.
+Fails: at accuracy: the mean of m clients has noise sigma S / sqrt(m) per entry, where central noise needs sigma S / m.
+    Many rounds add up.
+Source: Geyer, Klein, Nabi 2017, arXiv 1712.07557, made local; epsilon: Balle, Wang 2018, arXiv 1805.06530.
 """
 
 from __future__ import annotations
@@ -20,8 +22,8 @@ from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
 from fedsim.privacy.budget import Budget
 from fedsim.privacy.upload import disturbed, why_buffers_move
 
-_PROBE = 3  # examples of a batch on which the model is tried
-_SENSITIVITY = 2.0  # over the clipping norm
+_PROBE = 3  # examples in the batch that tests the model
+_SENSITIVITY = 2.0  # in units of the clipping norm
 
 
 class LocalDpConfig(Budget):
@@ -35,23 +37,23 @@ class LocalDpConfig(Budget):
 @final
 @defense("local-dp", summary="the client clips its update and adds noise to it, with an epsilon", paper="1805.06530")
 class LocalDp(Defense[LocalDpConfig]):
-    """Client-level differential privacy against everybody who sees the upload."""
+    """Client-level differential privacy against all who see the upload."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
     place: ClassVar[Place] = "noise"
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why it does not fit, or None when it does."""
+        """Return why the guarantee would not hold, or None where it holds."""
         if self.config.delta * rules.clients >= 1:
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
         return why_buffers_move(model, rules.probe(_PROBE).inputs)
 
     def on_upload(self, update: Update, here: Here) -> Update:
-        """Return the private update; it states one example and a loss of 0, since both would tell of the data."""
+        """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
         return disturbed(update, self.config.clip, self._multiplier(here.rules) * self.config.clip, here.generator)
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
-        """Return one Gaussian mechanism a round."""
+        """Return one Gaussian mechanism per round."""
         multiplier = self._multiplier(rules)
         if not multiplier:
             return None

@@ -1,7 +1,11 @@
-"""Clipping: the gradient scaled to a Euclidean norm of at most C: g' = g min(1, C / ||g||).
+"""clipping: scales the gradient or update down to a Euclidean norm of at most C.
 
-Paper: Abadi et al. 2016, arXiv 1607.00133, section 3.1 (there for every example; here for the whole gradient of a
-step, or for the whole update). Alone it protects nothing: attacks that match directions do not see the scale.
+Idea: Bounds what a client adds to the sum: one half of differential privacy; the other half is noise.
+Equation: g' = g min(1, C / ||g||), over all parameters jointly.
+Assumes: nothing; it clips a step's whole gradient or the whole update, not each example.
+Protects: nothing by itself.
+Fails: against every attack that matches directions, since clipping changes only the scale.
+Source: Abadi et al. 2016, arXiv 1607.00133, section 3.1 (there for every example).
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ class ClippingConfig(TensorConfig):
 @final
 @defense("clipping", summary="bounds the norm of every step's gradient, or of the update", paper="1607.00133")
 class Clipping(TensorDefense[ClippingConfig]):
-    """Scales the whole gradient, scalars included, and leaves shorter gradients as they are."""
+    """Scales the whole gradient, including scalars, and leaves shorter gradients unchanged."""
 
     place: ClassVar[Place] = "clip"
 

@@ -1,7 +1,11 @@
-"""Half precision: every entry rounded to 16 bits, IEEE 754 binary16.
+"""float16: rounds every entry to half precision; a control, not a defense.
 
-A control, no defense: about three digits remain, which ends closed forms that read exact zeros of a residual, and
-hardly disturbs anything else. Entries beyond the largest number, 65,504, become that number.
+Idea: About three digits remain. Closed forms that read exact zeros of a residual fail; little else changes.
+Equation: g' = float32(float16(g)); entries beyond the largest number, 65,504, become that number.
+Assumes: nothing.
+Protects: nothing; it ends the claim of exactness of closed forms.
+Fails: against every attack that does not need an exact gradient.
+Source: IEEE 754, binary16.
 """
 
 from __future__ import annotations
@@ -21,14 +25,14 @@ class Float16Config(TensorConfig):
 
 
 @final
-@defense("float16", summary="rounds every entry to half precision; a control")
+@defense("float16", summary="rounds every entry to half precision (a control)")
 class Float16(TensorDefense[Float16Config]):
-    """Rounds to the nearest, ties to even."""
+    """Rounds to the nearest value, ties to even."""
 
     place: ClassVar[Place] = "quantise"
 
     def changed(self, tensors: Tensors, here: Here) -> Tensors:
-        """Return the rounded tensors, in the type that they had."""
+        """Return the rounded tensors in their own type."""
         largest = torch.finfo(torch.float16).max
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}
 

@@ -1,9 +1,11 @@
-"""QSGD: each entry rounded at random to one of L levels of its tensor's norm, right on average.
+"""qsgd: rounds each entry at random to one of L levels of its tensor's norm, unbiased.
 
-    q = ||g|| sign(g) xi / L,   xi = L |g| / ||g|| rounded stochastically,   E q = g
-
-Paper: Alistarh et al. 2017, arXiv 1610.02132, section 3.1, with each tensor as a bucket. Most entries become 0 where
-there are few levels. No guarantee: the rounding is noise of known size.
+Idea: The rounding is independent noise, large where there are few levels; then most entries become 0.
+Equation: q = ||g|| sign(g) xi / L, xi = L |g| / ||g|| rounded stochastically, so that E q = g
+Assumes: a server that sees a gradient once.
+Protects: details of the input at few levels. No guarantee: the size of the noise is known.
+Fails: against averaging over rounds, and at many levels against plain matching.
+Source: Alistarh et al. 2017, arXiv 1610.02132, section 3.1; each tensor is a bucket.
 """
 
 from __future__ import annotations
@@ -23,13 +25,13 @@ from fedsim.core.types import PublicKnowledge, Tensors
 class QsgdConfig(TensorConfig):
     """Settings of QSGD."""
 
-    levels: int = Field(default=16, ge=1, le=65_536, description="levels above zero; 1: a sign or nothing")
+    levels: int = Field(default=16, ge=1, le=65_536, description="levels above zero; 1: each entry is a sign or zero")
 
 
 @final
 @defense("qsgd", summary="unbiased rounding to levels of each tensor's norm (QSGD)", paper="1610.02132")
 class Qsgd(TensorDefense[QsgdConfig]):
-    """Rounds with fresh randomness."""
+    """Rounds with new random numbers each time."""
 
     place: ClassVar[Place] = "quantise"
 

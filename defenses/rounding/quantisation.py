@@ -1,8 +1,11 @@
-"""Uniform quantisation: each entry rounded at random to one of 2^k equidistant values, right on average.
+"""quantisation: rounds each entry at random to one of 2^k equidistant values, unbiased.
 
-The values reach from the smallest to the largest entry of a tensor, low + n step with step = (high - low) / (2^k - 1).
-Paper: Suresh et al. 2017, arXiv 1611.00429, section 2.2 (stochastic k-level quantisation). Zeros become values near
-zero. No guarantee: the rounding is noise of known size.
+Idea: The rounding is independent noise of at most one step. Zeros become values near zero.
+Equation: values low + n step, step = (high - low) / (2^k - 1), low and high the extremes of a tensor's entries
+Assumes: a server that sees a gradient once.
+Protects: details of the input at few bits. No guarantee: the size of the noise is known.
+Fails: against averaging over rounds, and with more bits against plain matching.
+Source: Suresh et al. 2017, arXiv 1611.00429, section 2.2 (stochastic k-level quantisation).
 """
 
 from __future__ import annotations
@@ -22,13 +25,13 @@ from fedsim.core.types import PublicKnowledge, Tensors
 class QuantisationConfig(TensorConfig):
     """Settings of uniform quantisation."""
 
-    bits: int = Field(default=8, ge=1, le=16, description="bits an entry; a tensor's entries take 2^bits values")
+    bits: int = Field(default=8, ge=1, le=16, description="bits per entry: each tensor's entries take 2^bits values")
 
 
 @final
 @defense("quantisation", summary="unbiased rounding to 2^k equidistant values of each tensor", paper="1611.00429")
 class Quantisation(TensorDefense[QuantisationConfig]):
-    """Rounds with fresh randomness."""
+    """Rounds with new random numbers each time."""
 
     place: ClassVar[Place] = "quantise"
 

@@ -1,8 +1,12 @@
-"""Signs: one bit an entry, g' = sign(g), or g' = mean |g_l| sign(g) for each tensor g_l; zeros stay zeros.
+"""sign: sends one bit per entry, the sign; zeros stay zeros.
 
-Paper: Bernstein et al. 2018, arXiv 1802.04434, algorithm 1 (signSGD); with the scale Karimireddy et al. 2019, arXiv
-1901.09847, section 4. Biased, and no guarantee: direction, labels and outlines remain. Broken by matching a soft sign
-of the dummy's gradient to the signs.
+Idea: Magnitudes carry much of the input's detail, and training needs directions only.
+Equation: g' = sign(g); with `scaled` g' = mean |g_l| sign(g) for each tensor g_l.
+Assumes: a server that sees one gradient and does not know the defense.
+Protects: details of the input. Biased, no guarantee: direction, labels and outlines remain.
+Fails: against matching a soft sign of the guess's gradient to the signs.
+Source: Bernstein et al. 2018, arXiv 1802.04434, algorithm 1 (signSGD); scale: Karimireddy et al. 2019, arXiv
+    1901.09847, section 4.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ class SignConfig(TensorConfig):
 @final
 @defense("sign", summary="sends the sign of every entry (signSGD)", paper="1802.04434", aliases=("signsgd",))
 class Sign(TensorDefense[SignConfig]):
-    """Deterministic, so that the same gradient is sent the same."""
+    """Sends the same signs for the same gradient, without randomness."""
 
     place: ClassVar[Place] = "quantise"
 

@@ -1,1 +1,1 @@
-"""Rules by which the server makes one update of many, one rule a file."""
+"""Rules by which the server combines many updates into one, one rule a file."""

@@ -1,4 +1,4 @@
-"""Flower's strategies as rules for flat vectors: contributions go in as reply messages, one vector comes out."""
+"""Run Flower's strategies as rules for flat vectors: reply messages in, one vector out."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _BLOCK = 1 << 20
 
 
 def by_coordinate(strategy: FedAvg, vectors: Sequence[Tensor]) -> Tensor:
-    """Return what a Flower strategy that treats every coordinate by itself makes of the vectors.
+    """Return the result of a coordinate-wise Flower strategy for the vectors.
 
-    It is asked for a block of coordinates at a time: each of its replies is copied several times on the way.
+    The strategy gets one block of coordinates at a time, since Flower copies every reply several times.
 
     Args:
-        strategy: one whose result for a coordinate depends on nothing but that coordinate of every reply.
-        vectors: one a client, shape (P,) each.
+        strategy: its result for a coordinate depends only on that coordinate of every reply.
+        vectors: one per client, shape (P,) each.
     """
     blocks = zip(*(vector.split(_BLOCK) for vector in vectors), strict=True)
     return torch.cat([_aggregated(strategy, block) for block in blocks])
@@ -37,7 +37,7 @@ def _aggregated(strategy: FedAvg, vectors: Sequence[Tensor]) -> Tensor:
 def _reply(vector: Tensor, weight_key: str) -> Message:
     from flwr.app import ArrayRecord, Message, Metadata, MetricRecord, RecordDict  # noqa: PLC0415 - as in the rules
 
-    # Other ways to make a message ask which run this process belongs to; the strategies do not.
+    # Other constructors of a message need the run of this process; strategies do not.
     metadata = Metadata(
         run_id=0,
         message_id="",
@@ -50,5 +50,5 @@ def _reply(vector: Tensor, weight_key: str) -> Message:
         message_type="train",
     )
     content = RecordDict({"arrays": ArrayRecord({"vector": vector}), "metrics": MetricRecord({weight_key: 1})})
-    # The overload that takes metadata is not among Flower's declared ones.
+    # Flower does not declare the overload with metadata.
     return Message(content, metadata=metadata)  # pyright: ignore[reportCallIssue]

@@ -1,8 +1,11 @@
-"""Compensated mean: the mean of updates whose clients added noise, without the directions that are noise alone.
+"""compensated-mean: the mean of noisy updates, without the directions that hold only noise.
 
-Paper: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning": the server's
-half of GradDefense. Noise of standard deviation s on a share of the entries, drawn anew by each of m clients, leaves
-s sqrt(share / m) on every entry of their mean. It recovers accuracy, and what it recovers is no secret any more.
+Idea: The server's half of GradDefense: it removes noise that clients added, to recover accuracy.
+Equation: noise of standard deviation s on a share of the entries, drawn anew by each of m clients, leaves
+    s sqrt(share / m) on every entry of the mean; directions whose spectrum fits this noise are removed.
+Assumes: the server knows scale and share of the noise.
+Fails: as a protection: what the server recovers it also sees.
+Source: Wang et al. 2022 (INFOCOM), "Protect Privacy from Gradient Leakage Attack in Federated Learning".
 """
 
 from __future__ import annotations
@@ -20,16 +23,18 @@ from fedsim.core.types import Config, Contribution
 
 
 class CompensatedMeanConfig(Config):
-    """Settings of the compensated mean: those of the noise that clients add."""
+    """Settings of the compensated mean: the noise that clients add."""
 
     scale: float = Field(default=1e-2, ge=0, description="standard deviation of each client's noise")
-    noised_share: float = Field(default=0.5, gt=0, le=1, description="share of the entries that a client disturbs")
+    noised_share: float = Field(
+        default=0.5, gt=0, le=1, description="share of the entries that get noise from a client"
+    )
 
 
 @final
-@aggregator("compensated-mean", summary="mean of noisy updates without directions of noise (GradDefense)")
+@aggregator("compensated-mean", summary="mean of noisy updates, without directions of noise (GradDefense)")
 class CompensatedMean(Aggregator[CompensatedMeanConfig]):
-    """Every client counts the same. With no noise it is the plain mean."""
+    """The unweighted mean without directions of noise; without noise it is the plain mean."""
 
     needs_single_updates: ClassVar[bool] = False
 
@@ -38,7 +43,7 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
         return 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean without the directions of noise, of which the expected number of clients was averaged."""
+        """Return the mean without directions of noise; their level follows from the expected number of clients."""
         total: Tensor | None = None
         count = 0
         for contribution in contributions:

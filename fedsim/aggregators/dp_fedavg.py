@@ -1,11 +1,12 @@
-"""DP-FedAvg: the server clips each client's update, adds noise to the sum, and divides by the expected cohort.
+"""dp-fedavg: clips each client's update, adds noise to the sum, and divides by the expected cohort.
 
-    (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W)
-
-Paper: McMahan et al. 2018, arXiv 1710.06963, algorithm 1. With `quantile` the norm S follows that quantile of the
-updates' norms: S <- S exp(-eta (b - gamma)), b the noisy share of updates below S (Andrew et al. 2021, arXiv
-1905.03871, algorithm 1); each client's bit is counted as +1/2 or -1/2, so that one client moves their sum by 1/2. It
-protects a client against those who see the models. The server sees every update: against it there is no protection.
+Idea: No client moves the sum by more than S, so noise of that scale hides whether a client took part.
+Equation: (sum over clients of u_k min(1, S / ||u_k||) + N(0, (z S)^2 I)) / (q W); with `quantile` gamma,
+    S <- S exp(-eta (b - gamma)), b the noisy share of updates below S. Bits are +1/2 or -1/2, so a client moves their
+    sum by 1/2.
+Assumes: a trusted server; it protects a client only against those who see the global models.
+Fails: against the server, which sees every update.
+Source: McMahan et al. 2018, arXiv 1710.06963, algorithm 1; quantile: Andrew et al. 2021, arXiv 1905.03871, algorithm 1.
 """
 
 from __future__ import annotations
@@ -32,24 +33,24 @@ class DpFedAvgConfig(Config):
         default=1.0,
         gt=0,
         allow_inf_nan=False,
-        description="S: largest norm of an update; with quantile, that of round 1",
+        description="S: largest norm of an update; with `quantile` the value in round 1",
     )
     noise_multiplier: float = Field(
-        default=1.0, ge=0, allow_inf_nan=False, description="z of the guarantee, for all that is released in a round"
+        default=1.0, ge=0, allow_inf_nan=False, description="z: noise multiplier of all that a round releases"
     )
-    delta: float = Field(default=1e-5, gt=0, lt=1, description="at which epsilon is stated")
+    delta: float = Field(default=1e-5, gt=0, lt=1, description="delta at which epsilon is stated")
     quantile: float | None = Field(
         default=None,
         gt=0,
         lt=1,
-        description="gamma: share of the updates that S is to leave as they are; absent: S stays",
+        description="gamma: share of the updates that S should leave unclipped; absent: S is constant",
     )
     clip_rate: float = Field(default=0.2, gt=0, description="eta: how fast S follows the quantile")
     count_noise: float | None = Field(
         default=None,
         gt=0,
         description="standard deviation of the noise on the number of unclipped updates, above noise_multiplier / 2; "
-        "a twentieth of the cohort, and at least noise_multiplier, when absent",
+        "absent: a twentieth of the cohort, and at least noise_multiplier",
     )
 
     @model_validator(mode="after")
@@ -57,7 +58,7 @@ class DpFedAvgConfig(Config):
         if self.quantile is not None and self.count_noise is not None and self.count_noise <= self.noise_multiplier / 2:
             raise ValueError(
                 f"count_noise is {self.count_noise:g}, expected above noise_multiplier / 2 = "
-                f"{self.noise_multiplier / 2:g}: with less, the count alone costs more than the whole guarantee"
+                f"{self.noise_multiplier / 2:g}: with less, the count alone spends more than the whole guarantee"
             )
         return self
 
@@ -65,9 +66,9 @@ class DpFedAvgConfig(Config):
 @final
 @aggregator("dp-fedavg", summary="mean of clipped updates with noise, with an epsilon", paper="1710.06963")
 class DpFedAvg(Aggregator[DpFedAvgConfig]):
-    """Client-level differential privacy by a trusted server; all clients count the same.
+    """Client-level differential privacy by a trusted server; all clients have the same weight.
 
-    Buffers of an update are clipped and disturbed with the rest: running variances may then become negative.
+    Buffers are clipped and get noise like weights, so running variances may become negative.
     """
 
     needs_single_updates: ClassVar[bool] = True
@@ -78,13 +79,13 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         self.clip = config.clip
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the noisy mean over the expected cohort; noise alone when nobody sent a finite update."""
+        """Return the noisy mean over the expected cohort; only noise where no update is finite."""
         total: Tensor | None = None
         below = 0.0
         for contribution in contributions:
             norm = float(contribution.vector.double().norm())
             if not math.isfinite(norm):
-                continue  # nothing could bound it
+                continue  # nothing bounds an update that is not finite
             below += (norm <= self.clip) - 0.5
             factor = min(1.0, self.clip / norm) if norm > 0 else 1.0
             if total is None:
@@ -100,8 +101,8 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return the mechanism of a round.
 
-        Under Poisson sampling a client more or less moves the sum by S, and is in it with probability q. In a cohort of
-        fixed size a client can only be replaced, which moves it by 2S, and nothing is gained from sampling.
+        Under Poisson sampling, adding or removing a client moves the sum by S, and it takes part with probability q. In
+        a cohort of fixed size a client can only be replaced, which moves the sum by 2S, and sampling gains nothing.
         """
         if not self.config.noise_multiplier:
             return None
@@ -113,12 +114,12 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
             sampling_rate=rules.cohort / rules.clients if is_poisson else 1.0,
             steps=1,
             delta=self.config.delta,
-            against="those who see the global models, clients among them, but not against the server",
+            against="those who see the global models, including other clients, but not against the server",
             holds_against_server=False,
         )
 
     def _follow(self, below: float, here: ServerRound) -> None:
-        """Move the clipping norm towards the quantile, for the next round."""
+        """Move the clipping norm towards the quantile for the next round."""
         if self.config.quantile is None:
             return
         noise = float(torch.empty((), dtype=torch.float64).normal_(generator=here.generator))
@@ -132,7 +133,7 @@ class DpFedAvg(Aggregator[DpFedAvgConfig]):
         return self.config.count_noise or max(expected / _COUNTS_A_DEVIATION, self.config.noise_multiplier)
 
     def _on_updates(self, expected: float) -> float:
-        """Return the multiplier of the noise on the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) where S follows a quantile."""
+        """Return the noise multiplier of the sum: (z^-2 - (2 sigma_b)^-2)^(-1/2) where S follows a quantile."""
         multiplier = self.config.noise_multiplier
         if self.config.quantile is None or not multiplier:
             return multiplier

@@ -1,12 +1,12 @@
-"""Krum: the update whose n - f - 2 nearest others are nearest; multi-Krum: the mean of the several best such updates.
+"""krum: takes the update, or the mean of several updates, nearest to its neighbours.
 
-Paper: Blanchard et al. 2017, NeurIPS, arXiv 1703.02757. A score is the sum of squared distances to the nearest
-n - f - 2 of the n - 1 other updates; f clients that send anything are tolerated when n > 2 f + 2. Equal scores go to
-the smaller client number, as in the paper.
-
-Not Flower's Krum and MultiKrum (1.42): they accept any f, so that two colluding clients of four are chosen; they
-expand squared distances in the dtype of the updates, where close ones drown in rounding and become negative; they
-weigh the chosen updates by the numbers of examples that the clients state; and equal scores fall in any order.
+Idea: Honest updates lie close together; updates far from the others are left out.
+Equation: score = sum of squared distances to the nearest n - f - 2 of the n - 1 other updates; lowest scores win, equal
+    scores by client number.
+Assumes: n > 2 f + 2 clients, f of which may send anything.
+Fails: against more than f colluding clients; it needs single updates. Flower's Krum and MultiKrum (1.42) accept any f,
+    lose close distances to rounding, weigh by stated examples, and break ties in any order.
+Source: Blanchard et al. 2017, NeurIPS, arXiv 1703.02757.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ _BLOCK = 1 << 16
 class KrumConfig(Config):
     """Settings of Krum."""
 
-    byzantine: int = Field(default=1, ge=0, description="clients that may send anything, f; needs n > 2 f + 2")
-    keep: int = Field(default=1, ge=1, description="updates that are averaged: 1 is Krum, more is multi-Krum")
+    byzantine: int = Field(default=1, ge=0, description="f: clients that may send anything; needs n > 2 f + 2 updates")
+    keep: int = Field(default=1, ge=1, description="updates that are averaged; 1: Krum, more: multi-Krum")
 
 
 @final
-@aggregator("krum", summary="the updates nearest to their neighbours (Krum, multi-Krum)", paper="1703.02757")
+@aggregator("krum", summary="mean of the updates nearest to their neighbours (Krum, multi-Krum)", paper="1703.02757")
 class Krum(Aggregator[KrumConfig]):
-    """Holds the updates of a round in memory; time grows with the square of their number."""
+    """Keeps a round's updates in memory; time grows with the square of their number."""
 
     needs_single_updates: ClassVar[bool] = True
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean of the `keep` updates of the lowest scores, every one counting the same.
+        """Return the unweighted mean of the `keep` updates with the lowest scores.
 
         Raises:
-            FedsimError: there are too few contributions for `byzantine` or `keep`.
+            FedsimError: there are too few updates for `byzantine` or `keep`.
         """
         vectors = [contribution.vector for contribution in contributions]
         self._check(len(vectors))
@@ -64,7 +64,7 @@ class Krum(Aggregator[KrumConfig]):
         if keep > count - byzantine:
             raise FedsimError(
                 f"aggregation.keep is {keep}, expected at most {count - byzantine}, the {count} updates of the round "
-                f"without aggregation.byzantine = {byzantine}: more would include one of those."
+                f"without aggregation.byzantine = {byzantine}: a larger mean includes one of those."
             )
 
 

@@ -1,7 +1,10 @@
-"""Mean: (sum over clients of n_k u_k) / (sum of n_k), with n_k the examples of client k, or 1 for every client.
+"""mean: averages the updates, weighted by their numbers of examples.
 
-Paper: McMahan et al. 2017, arXiv 1602.05629 (FedAvg). Not robust: one client moves it as far as it likes. It needs
-the sum alone, so it works behind secure aggregation, where no single update is seen.
+Idea: The mean of updates is the step on the mean loss; it needs only a sum, so it works behind secure aggregation.
+Equation: (sum over clients of n_k u_k) / (sum of n_k), n_k the examples of client k, or 1 for every client
+Assumes: honest clients.
+Fails: not robust: one client moves the mean as far as it likes.
+Source: McMahan et al. 2017, arXiv 1602.05629 (FedAvg).
 """
 
 from __future__ import annotations
@@ -20,13 +23,13 @@ from fedsim.core.types import Config, Contribution
 class MeanConfig(Config):
     """Settings of the mean."""
 
-    weighted: bool = Field(default=True, description="count each update by its number of examples")
+    weighted: bool = Field(default=True, description="weight each update by its number of examples")
 
 
 @final
 @aggregator("mean", summary="mean of the updates, as in FedAvg and FedSGD", paper="1602.05629", aliases=("fedavg",))
 class Mean(Aggregator[MeanConfig]):
-    """A running sum in the dtype of the updates, divided once: memory of one vector for any number of clients.
+    """A running sum in the dtype of the updates, divided once; it keeps one vector for any number of clients.
 
     In float32 the relative rounding error is below 6e-8 times the number of contributions, relative to the mean of
     the updates' absolute values; in practice it grows with the square root of that number.
@@ -35,11 +38,11 @@ class Mean(Aggregator[MeanConfig]):
     needs_single_updates: ClassVar[bool] = False
 
     def weight(self, examples: int) -> int:
-        """Return the examples, or 1 when every client counts the same."""
+        """Return the number of examples, or 1 where the mean is unweighted."""
         return examples if self.config.weighted else 1
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return the mean; where it is weighted and no contribution has an example, 0."""
+        """Return the mean; 0 where a weighted mean has no examples."""
         total: Tensor | None = None
         weight = 0
         for contribution in contributions:

@@ -1,7 +1,11 @@
-"""Median: every coordinate is the median of the clients' values there; of an even number, the mean of the middle two.
+"""median: takes the median of the clients' values at every coordinate.
 
-Paper: Yin et al. 2018, arXiv 1803.01498, definition 1; computed by Flower's FedMedian. Robust while fewer than half
-of the clients send anything but their update. Examples do not count: a client states their number itself.
+Idea: A minority cannot move the median far. Of an even number of values it is the mean of the middle two.
+Equation: u_j = median over clients k of u_kj, for every coordinate j
+Assumes: fewer than half of the clients send anything but their update. Numbers of examples do not count, since clients
+    state them.
+Fails: with more attackers; it needs single updates.
+Source: Yin et al. 2018, arXiv 1803.01498, definition 1; computed by Flower's FedMedian.
 """
 
 from __future__ import annotations
@@ -24,12 +28,12 @@ class MedianConfig(Config):
 @final
 @aggregator("median", summary="coordinate-wise median of the updates", paper="1803.01498")
 class Median(Aggregator[MedianConfig]):
-    """Holds the updates of a round in memory."""
+    """Keeps a round's updates in memory."""
 
     needs_single_updates: ClassVar[bool] = True
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise median."""
-        from flwr.serverapp.strategy import FedMedian  # noqa: PLC0415 - listing need not load Flower
+        from flwr.serverapp.strategy import FedMedian  # noqa: PLC0415 - a list of methods need not load Flower
 
         return by_coordinate(FedMedian(), [contribution.vector for contribution in contributions])

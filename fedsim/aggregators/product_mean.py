@@ -1,13 +1,12 @@
-"""Product mean: the mean of the clients' low-rank changes B_k A_k, as the nearest change of the same rank.
+"""product-mean: averages the clients' low-rank changes B_k A_k, and cuts the mean to their rank.
 
-    B A = best rank-r approximation of (sum over clients of n_k B_k A_k) / (sum of n_k)
-
-The mean of factors is another matrix: mean(B) mean(A) also multiplies one client's B with another's A. The best
-approximation is the truncated singular value decomposition (Eckart, Young 1936), taken of the stacked factors, so that
-no product of full size is formed. Of B A = U S V^T, A becomes V^T with the norm that the mean of the A_k has, and B the
-rest: a direction that no client trained then still has a row of A from which it can learn.
-
-Everything else is averaged as by `mean`. It is exact for the server's default optimizer, whose steps are full.
+Idea: The mean of factors is another matrix: mean(B) mean(A) also multiplies one client's B with another's A.
+Equation: B A = best rank-r approximation of (sum over clients of n_k B_k A_k) / (sum of n_k), by the truncated singular
+    value decomposition U S V^T of the stacked factors. A is V^T with the norm of the mean A_k, B the rest, so that a
+    direction nobody trained keeps a row of A to learn from. All else is averaged as by `mean`.
+Assumes: adapters with two trained factors, and the server's default optimizer, whose steps are full.
+Fails: with gradients, whose products mean nothing; not robust; it needs single updates.
+Source: Eckart, Young 1936 (best approximation); no paper for the rule.
 """
 
 from __future__ import annotations
@@ -30,22 +29,22 @@ class ProductMeanConfig(Config):
 
 
 @final
-@aggregator("product-mean", summary="mean of the products of low-rank adapters, cut to their rank")
+@aggregator("product-mean", summary="mean of low-rank adapters' products, cut to their rank")
 class ProductMean(Aggregator[ProductMeanConfig]):
-    """Holds the updates of a round in memory. Not robust, as the mean."""
+    """Keeps a round's updates in memory. Like the mean, it is not robust."""
 
     needs_single_updates: ClassVar[bool] = True
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse gradients, whose products mean nothing, and models without trained pairs of factors."""
+        """Refuse gradients, whose products mean nothing, and models without two trained factors."""
         if rules.algorithm == "fedsgd":
-            return "the product of two gradients is no change of a weight. Set federation.algorithm = 'fedavg'"
+            return "the product of two gradients is not a change of weights. Set federation.algorithm = 'fedavg'"
         if not _pairs({name for name, p in model.named_parameters() if p.requires_grad}):
             return "the model trains no adapters with two factors. Use 'mean', which is exact where A is frozen"
         return None
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
-        """Return received minus new weights for the adapters, and the mean of all else; 0 if nobody has an example."""
+        """Return received minus new weights of adapters, and the mean of all else; 0 without any example."""
         known = list(contributions)
         counts = torch.tensor([one.examples for one in known], dtype=torch.float64)
         if not counts.sum():
@@ -63,7 +62,7 @@ class ProductMean(Aggregator[ProductMeanConfig]):
 
 
 def _pairs(names: Iterable[str]) -> list[str]:
-    """Return the layers both of whose factors are among the names."""
+    """Return the layers whose two factors are both among the names."""
     known = set(names)
     return sorted(name.removesuffix(_B) for name in known if name.endswith(_B) and name.removesuffix(_B) + _A in known)
 
@@ -71,7 +70,7 @@ def _pairs(names: Iterable[str]) -> list[str]:
 def _mean_product(
     received: Tensors, updates: Sequence[Tensors], shares: Sequence[float], name: str
 ) -> tuple[Tensor, Tensor]:
-    """Return new A (r, in) and B (out, r) of one layer, whose product is nearest to the mean of the clients'."""
+    """Return new A (r, in) and B (out, r) of one layer; B A is the product nearest to the clients' mean."""
     first_a, first_b = received[name + _A], received[name + _B]
     rows = [(first_a - own[name + _A]).double() for own in updates]
     columns = [(first_b - own[name + _B]).double() * share for own, share in zip(updates, shares, strict=True)]

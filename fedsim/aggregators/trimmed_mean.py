@@ -1,8 +1,10 @@
-"""Trimmed mean: every coordinate is the mean of the clients' values there without the k largest and k smallest.
+"""trimmed-mean: averages the clients' values at every coordinate, without the k largest and k smallest.
 
-Paper: Yin et al. 2018, arXiv 1803.01498, definition 2, with k = floor(fraction n) of n contributions; computed by
-Flower's FedTrimmedAvg. Robust against k clients that send anything; where fraction n is below 1 it trims nobody and
-is the plain mean. Examples do not count: a client states their number itself.
+Idea: Extreme values may come from attackers, so they are left out.
+Equation: k = floor(fraction n) of n updates; u_j = mean over the n - 2 k middle values of u_kj
+Assumes: at most k clients send anything but their update. Numbers of examples do not count, since clients state them.
+Fails: with more attackers; where fraction n is below 1 it trims nobody and is the plain mean; it needs single updates.
+Source: Yin et al. 2018, arXiv 1803.01498, definition 2; computed by Flower's FedTrimmedAvg.
 """
 
 from __future__ import annotations
@@ -24,21 +26,21 @@ from fedsim.core.types import Config, Contribution
 class TrimmedMeanConfig(Config):
     """Settings of the trimmed mean."""
 
-    fraction: float = Field(default=0.2, ge=0, lt=0.5, description="share of the clients that is trimmed on each side")
+    fraction: float = Field(default=0.2, ge=0, lt=0.5, description="share of the clients that are trimmed on each side")
 
 
 @final
-@aggregator("trimmed-mean", summary="coordinate-wise mean without the extremes", paper="1803.01498")
+@aggregator("trimmed-mean", summary="coordinate-wise mean without the extreme values", paper="1803.01498")
 class TrimmedMean(Aggregator[TrimmedMeanConfig]):
-    """Holds the updates of a round in memory."""
+    """Keeps a round's updates in memory."""
 
     needs_single_updates: ClassVar[bool] = True
 
     def combine(self, contributions: Iterable[Contribution], here: ServerRound) -> Tensor:
         """Return the coordinate-wise trimmed mean."""
-        from flwr.serverapp.strategy import FedTrimmedAvg  # noqa: PLC0415 - listing need not load Flower
+        from flwr.serverapp.strategy import FedTrimmedAvg  # noqa: PLC0415 - a list of methods need not load Flower
 
         vectors = [contribution.vector for contribution in contributions]
         trimmed = math.floor(Fraction(repr(self.config.fraction)) * len(vectors))
-        # Flower rounds beta n down after a product in floating point, which makes 28 of 0.29 * 100.
+        # Flower rounds the floating-point product beta n down, which makes 28 of 0.29 * 100.
         return by_coordinate(FedTrimmedAvg(beta=(trimmed + 0.25) / len(vectors)), vectors)

@@ -1,4 +1,4 @@
-"""Audit somebody's own model: what of the client's data an update gives away, and what it would cost to stop that.
+"""Audit your own model: what an update gives away of the client's data, and what it costs to stop that.
 
 import fedsim
 from fedsim.audit import verdict
@@ -36,17 +36,17 @@ def audit(
     seed: int = 0,
     updates: int | None = None,
 ) -> AuditRecord:
-    """Audit what a function returns, in this process: no memory limit, and the clock is heard between two operations.
+    """Audit what a function returns, in this process: without a memory limit; the clock acts between operations.
 
     Args:
         factory: returns (model, loss, loader), or a `Subject`.
         batches: batch sizes to attack.
-        minutes: wall time of everything.
-        out: folder for record, pictures, page and tables; nothing is kept when absent.
+        minutes: wall time of the whole audit.
+        out: folder for record, pictures, page and tables; absent: nothing is kept.
         policy: thresholds; see `verdict.broken`.
-        knows: what the attacker is granted; see `fedsim.core.types.Knowledge`.
-        seed: of everything that is drawn.
-        updates: attacked for each batch size and each defense; as many as give a few images when absent.
+        knows: knowledge granted to the attacker; see `fedsim.core.types.Knowledge`.
+        seed: seed of all draws.
+        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
 
     Raises:
         FedsimError: the factory raises or returns something else, or nothing can be audited.

@@ -1,4 +1,4 @@
-"""The audit itself, in order: inspect the client as it is, then ask who was a member and try what could protect it."""
+"""The audit in order: inspect the client as it is, find members, then try what could protect it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from fedsim.record.policy import Policy
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
-_FOR_UPDATES = 0.4  # share of the time, where defenses are tried afterwards
+_FOR_UPDATES = 0.4  # share of the time, where defenses follow
 
 
 def run(
@@ -36,12 +36,12 @@ def run(
     """Audit a subject and leave record and pictures in a folder.
 
     Args:
-        subject: as the user's factory returned it.
-        plan: what to attack, how long, with which knowledge.
-        policy: kept in the record, for the verdict.
-        folder: exists.
-        clock: of the whole audit.
-        tell: told what is being done.
+        subject: what the user's factory returned.
+        plan: what to attack, for how long, with which knowledge.
+        policy: stored in the record, for the verdict.
+        folder: an existing folder.
+        clock: clock of the whole audit.
+        tell: called with what is being done.
 
     Raises:
         FedsimError: nothing can be audited; the message says why.
@@ -74,7 +74,7 @@ def _inspect_batches(book: Book, subject: Checked) -> list[int]:
     """Attack the client as it is with every batch size; return those that work.
 
     Raises:
-        FedsimError: none does.
+        FedsimError: no batch size works.
     """
     if not subject.is_scored:
         raise FedsimError(f"'{book.plan.target}' returned no loader, so there is nothing to train on.")
@@ -115,7 +115,7 @@ def _inspect_captured(book: Book, subject: Checked) -> None:
 
 
 def _introduce(book: Book, world: World) -> None:
-    """Describe the attacker once; batches are what an audit varies."""
+    """Describe the attacker once, for all batch sizes."""
     if book.record.threat_model:
         return
     size = world.scenario.federation.batch_size

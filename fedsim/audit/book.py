@@ -1,4 +1,4 @@
-"""An audit in progress: what was found, the clock, and who is told. It is written after every step."""
+"""An audit in progress: findings, clock and listener. It is written after every step."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedsim.record.store import npz, write_whole
 
 @dataclass
 class Book:
-    """Keeps record and pictures of one audit in a folder."""
+    """Keeps the record and pictures of one audit in a folder."""
 
     folder: Path
     clock: Clock
@@ -25,11 +25,11 @@ class Book:
 
     @property
     def plan(self) -> Plan:
-        """What is asked of the audit."""
+        """The plan of the audit."""
         return self.record.plan
 
     def keep(self, **found: Any) -> None:
-        """Change fields of the record, and write it."""
+        """Change fields of the record and write it."""
         self.record = self.record.model_copy(update={**found, "seconds": self.clock.used})
         write_whole(self.folder / ARRAYS, npz(self.arrays))
         write_whole(self.folder / RECORD, self.record.model_dump_json(indent=1).encode())

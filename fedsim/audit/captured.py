@@ -1,6 +1,6 @@
-"""Updates that come from elsewhere: gradients in files, or what a user's own Flower ClientApp replies.
+"""Captured updates: gradients in files, or the reply of a user's own Flower ClientApp.
 
-Files are read as tensors by name and never unpickled: ``.safetensors`` by its own package, ``.npz`` without objects.
+Files are read as named tensors and never unpickled: ``.safetensors`` by its own package, ``.npz`` without objects.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _METRIC = "num-examples"
 
 @dataclass(frozen=True)
 class Captured:
-    """One update from elsewhere, the world that it is attacked in, and what the attacker can be granted."""
+    """One captured update, the world of its attack, and the knowledge that the attacker can get."""
 
     world: World
     seen: Seen
@@ -42,7 +42,7 @@ def update(subject: Checked, plan: Plan) -> Captured:
         FedsimError: a file cannot be read or does not fit the model, or the ClientApp fails.
     """
     if "masks" in plan.knows:
-        raise FedsimError("--knows masks: nobody kept the dropout masks of a captured update. Leave it out.")
+        raise FedsimError("--knows masks: the dropout masks of a captured update are unknown. Leave it out.")
     if plan.client_app is not None:
         return _of_client_app(subject, plan, plan.client_app)
     assert plan.gradients is not None
@@ -50,10 +50,10 @@ def update(subject: Checked, plan: Plan) -> Captured:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Return the tensors of a ``.safetensors`` or ``.npz`` file by name.
+    """Return the tensors of a ``.safetensors`` or ``.npz`` file, by name.
 
     Raises:
-        FedsimError: there is no such file, it has another ending, or it cannot be read.
+        FedsimError: the file does not exist, has another ending, or cannot be read.
     """
     if not path.is_file():
         raise FedsimError(f"there is no file {path}.")
@@ -112,9 +112,9 @@ def _check_names(gradients: Tensors, parameters: Mapping[str, Tensor], where: st
 def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
     """Run one round of a ClientApp in this process, and take the update from its reply."""
     from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict  # noqa: PLC0415
-    from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower takes a second to import
+    from flwr.clientapp import ClientApp  # noqa: PLC0415 - Flower is slow to import
 
-    from fedsim.federation.engines.local import LocalGrid  # noqa: PLC0415 - so does the engine
+    from fedsim.federation.engines.local import LocalGrid  # noqa: PLC0415 - and so is the engine
 
     app = found(target)
     if not isinstance(app, ClientApp):
@@ -141,7 +141,7 @@ def _of_client_app(subject: Checked, plan: Plan, target: str) -> Captured:
 
 
 def _run_config(project: Path) -> dict[str, Any]:
-    """Return what ``flwr run`` would hand to the app: ``[tool.flwr.app.config]`` of the project, if there is one."""
+    """Return the configuration that ``flwr run`` gives the app: the project's ``[tool.flwr.app.config]``, if any."""
     if not project.is_file():
         return {}
     try:
@@ -155,7 +155,7 @@ def _run_config(project: Path) -> dict[str, Any]:
 
 
 def _seen(subject: Checked, plan: Plan, examples: int, update_: Update) -> Captured:
-    """Put an update on the wire; its originals are the loader's first examples, blanks where nobody has them."""
+    """Put an update on the wire; its originals are the loader's first examples, or blanks where they are unknown."""
     data, steps = subject.dataset, subject.subject.local_steps
     if subject.is_scored and examples > len(data.train):
         raise FedsimError(

@@ -1,7 +1,7 @@
-"""The process that runs a user's code: limited in memory, ended by its parent when the time is over.
+"""The process that runs a user's code, with limited memory; its parent ends it when the time is over.
 
-The order comes as one line of JSON on standard input, what is being done goes as lines of JSON to standard output;
-whatever the user's code prints goes to standard error, which is a log file.
+It reads the order as one line of JSON from standard input and writes its progress as lines of JSON to standard output.
+What the user's code prints goes to standard error, which is a log file.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fedsim.scenario import own_models  # noqa: E402
 
 
 def serve() -> None:
-    """Take the order, audit, and say how it ended."""
+    """Read the order, audit, and report how it ended."""
     answers = process.serve_parent()
 
     def tell(what: str, key: str = "doing") -> None:
@@ -33,7 +33,7 @@ def serve() -> None:
     order = json.loads(sys.stdin.readline())
     plan = Plan.model_validate(order["plan"])
     policy = Policy.model_validate(order["policy"])
-    clock = Clock(order["end"] - time.monotonic())  # this clock is the same in every process of a machine
+    clock = Clock(order["end"] - time.monotonic())  # all processes of a machine share this clock
     tell(f"calls {plan.target}")
     try:
         with own_models.staying(f"'{plan.target}'"):

@@ -1,4 +1,4 @@
-"""A time budget that is kept: foreign code is interrupted when its share is used up."""
+"""A time budget: foreign code is interrupted when its share is used up."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from contextlib import contextmanager
 from types import FrameType
 
 _SOON = 1e-2
-_AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may swallow one
+_AGAIN = 1.0  # seconds until the signal is repeated, since foreign code may suppress one
 
 
 class OutOfTime(BaseException):
-    """A share of the clock is used up. No `Exception`: code that survives every error must not survive this."""
+    """A share of the time is used up. Not an `Exception`, so that code which catches all errors does not catch it."""
 
 
 class Clock:
     """Counts down from the start of an audit."""
 
     def __init__(self, seconds: float) -> None:
-        """Begin now."""
+        """Start the clock."""
         self._begin = time.monotonic()
         self._end = self._begin + seconds
 
     @property
     def left(self) -> float:
-        """Seconds left, not below 0."""
+        """Seconds left, at least 0."""
         return max(0.0, self._end - time.monotonic())
 
     @property
     def used(self) -> float:
-        """Seconds since the beginning."""
+        """Seconds since the start."""
         return time.monotonic() - self._begin
 
 
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
-    """Raise `OutOfTime` inside the block after so many seconds; outside of a process's main thread nothing happens.
+    """Raise `OutOfTime` inside the block after this many seconds; in other threads than the main one do nothing.
 
-    Blocks may stand in one another. The signal is heard between two operations, so a long one runs to its end; an
-    import is never interrupted, since that would leave half a module behind.
+    Blocks may be nested. The signal acts between two operations, so a long one runs to its end. An import is never
+    interrupted, since that would leave a half-loaded module.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -1,7 +1,7 @@
-"""Who was a member, and every defense that fits, until the time is over: what it stops and what it costs.
+"""Find members, then try each defense that fits until the time is over: what it stops and what it costs.
 
-All defenses, and the client without them as their control, are attacked with the same iterations on the same batches
-and trained for the same number of rounds.
+All defenses, and the undefended client as their control, get attacks with the same iterations on the same batches, and
+train for the same number of rounds.
 """
 
 from __future__ import annotations
@@ -25,12 +25,14 @@ from fedsim.experiment.runner import guarantees
 from fedsim.record import MembershipRecord
 from fedsim.scenario.world import World
 
-_FOR_MEMBERS = 0.25  # share of the time that is left
-_TRIALS = 10  # that are hoped for; what is cheap leaves time for more
+_FOR_MEMBERS = 0.25  # share of the remaining time
+_TRIALS = 10  # planned ones; cheap defenses leave time for more
 _FOR_THE_ATTACK = 0.6  # share of a trial
 _IMAGES = 4
 _LEAST_SECONDS = 1.0
-_STRONGER: dict[str, tuple[tuple[tuple[str, Any], ...], ...]] = {  # beside the defaults, which are the papers'
+_STRONGER: dict[
+    str, tuple[tuple[tuple[str, Any], ...], ...]
+] = {  # besides the defaults, which are the papers' settings
     "gradient-noise": tuple((("scale", scale), ("relative", True)) for scale in (0.1, 1.0, 10.0)),
     "pruning": ((("rate", 0.99),), (("rate", 0.999),)),
 }
@@ -40,8 +42,8 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
     """Train, run membership attacks, then try the defenses.
 
     Args:
-        book: with the inspections of the client as it is.
-        subject: what is audited.
+        book: holds the inspections of the client as it is.
+        subject: the audited subject.
         largest: batch size of the training.
     """
     training = _baseline(book, subject, largest)
@@ -67,7 +69,7 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
 
 
 def _baseline(book: Book, subject: Checked, batch_size: int) -> Trained:
-    """Train without further defenses, and ask who was a member."""
+    """Train without further defenses, and find members."""
     world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
@@ -78,9 +80,9 @@ def _baseline(book: Book, subject: Checked, batch_size: int) -> Trained:
 
 
 def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
-    """Return the defenses that fit, and why the others do not.
+    """Return the defenses that fit, and why others do not.
 
-    First come those with a guarantee, then those that change only what is sent, which cost least.
+    Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
     """
     own = {str(defense.get("name")) for defense in book.record.own_defenses}
     fitting: list[tuple[bool, bool, str, Setting]] = []
@@ -96,12 +98,12 @@ def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tu
 
 
 def _settings(name: str) -> list[Setting]:
-    """Return a defense at its defaults, then stronger."""
+    """Return a defense with its defaults, then with stronger settings."""
     return [Setting(name), *(Setting(name, options) for options in _STRONGER.get(name, ()))]
 
 
 def _sampled(book: Book, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
-    """Return the setting with the way of sampling that it fits, and its world."""
+    """Return the setting with a sampling that fits it, and its world."""
     try:
         world = world_of(subject, book.plan, size, setting)
         check(world, subject)
@@ -114,7 +116,7 @@ def _sampled(book: Book, subject: Checked, size: int, setting: Setting) -> tuple
 
 @dataclass(frozen=True)
 class _Defender:
-    """Tries one defense after the other against the same attacks on the same batches."""
+    """Tries defenses one by one against the same attacks on the same batches."""
 
     book: Book
     subject: Checked
@@ -125,7 +127,7 @@ class _Defender:
     iterations: int
 
     def tried(self, setting: Setting, seconds: float) -> Trial:
-        """Attack, then train with one more defense."""
+        """Attack, then train, with one more defense."""
         trial = Trial(name=setting.label, sampling=setting.sampling, settings=settings_of(setting))
         begin = self.book.clock.used
         try:
@@ -143,7 +145,7 @@ class _Defender:
             return trial.model_copy(update={"failure": reason(error)})
 
     def _trained(self, trial: Trial, setting: Setting) -> Trial:
-        """Train with the defense as long as without it, and compare."""
+        """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
         world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject))
         check(world, subject)

@@ -1,7 +1,6 @@
-"""When a search that failed counts as evidence: long enough, converged, on enough updates, and able to succeed at all.
+"""Decide whether a failed search is evidence: long, converged, on enough updates, and successful without the defense.
 
-A defense that no attack got through is comfort only where all of that holds. Where something is missing the answer is
-"undecided", with the reason.
+Only then does a failed attack say something about a defense. Otherwise the answer is "undecided", with the reason.
 """
 
 from __future__ import annotations
@@ -16,12 +15,12 @@ from fedsim.record import Interval, VictimRecord
 
 LEAST_ITERATIONS = 200
 _ENDS = ("no improvement", "inputs stand still", "objective below threshold")
-_LATE = 0.8  # a search is done when what comes after this share of it ...
+_LATE = 0.8  # a search has converged when what follows this share of it ...
 _GAIN = 0.01  # ... lowers the objective by less than this share
 
 
 def doubts(found: Inspection) -> tuple[str, ...]:
-    """Return why images that were not recovered from these updates prove nothing; empty where they are evidence."""
+    """Return why images that were not recovered from these updates are no evidence; empty where they are."""
     if found.recovered == 1.0:
         return ()
     return tuple(_doubts(found))
@@ -29,10 +28,10 @@ def doubts(found: Inspection) -> tuple[str, ...]:
 
 def _doubts(found: Inspection) -> Iterator[str]:
     if not found.is_scored:
-        yield "nobody has the originals, so nothing was scored"
+        yield "the originals are unknown, so nothing was scored"
         return
     if found.failure or not found.victims or found.is_unknown:
-        yield "no attack came to a guess"
+        yield "no attack returned a guess"
         return
     if found.is_short:
         yield "the clock ended a search"
@@ -47,9 +46,9 @@ def _doubts(found: Inspection) -> Iterator[str]:
 
 
 def has_converged(victim: VictimRecord) -> bool:
-    """Return whether a search came to rest: it stopped by itself, or its last fifth gained less than 1 %.
+    """Return whether a search converged: it stopped by itself, or its last fifth gained less than 1 %.
 
-    A guess in closed form that does not explain the update is no search that came to rest.
+    A closed-form guess that does not explain the update does not count as converged.
     """
     if victim.stopped in _ENDS:
         return True
@@ -64,27 +63,27 @@ def has_converged(victim: VictimRecord) -> bool:
 
 
 def may_exceed(found: Interval, limit: float) -> bool:
-    """Return whether an interval does not keep an upper bound; one that is not known keeps none."""
+    """Return whether an interval exceeds an upper bound; an unknown one always does."""
     return found.high is None or found.high > limit
 
 
 def updates_for(limit: float, confidence: float) -> int | None:
-    """Return how many updates, none of them recovered, keep a limit with their interval; None where no number does."""
+    """Return how many updates, none recovered, keep their interval below a limit; None where no number does."""
     if limit <= 0:
         return None
     z = NormalDist().inv_cdf(0.5 + confidence / 2)
-    return max(1, math.ceil(z**2 * (1 / limit - 1) - 1e-9))  # rounding must not ask for one more
+    return max(1, math.ceil(z**2 * (1 / limit - 1) - 1e-9))  # rounding must not require one more
 
 
 def has_learned(training: Training) -> bool:
-    """Return whether a trained client classifies better than who always names the most frequent class."""
+    """Return whether a trained client classifies better than the most frequent class."""
     n = training.test_examples
     low = wilson(training.accuracy * n, n).low
     return low is not None and low > training.guessing
 
 
 def is_below(found: Inspection | None, control: Inspection | None) -> bool:
-    """Return whether less is recovered than from the control beyond chance: their intervals lie apart."""
+    """Return whether less is recovered than from the control beyond chance, that is, with disjoint intervals."""
     if found is None or control is None or found.summary is None or control.summary is None:
         return False
     high, low = found.summary.success.high, control.summary.success.low

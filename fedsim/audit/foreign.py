@@ -1,4 +1,4 @@
-"""What to say about an exception that somebody else's code raised."""
+"""Describe an exception that a user's code raised."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def reason(error: Exception) -> str:
     """Return one sentence without its full stop.
 
     Raises:
-        MemoryError: that is what it was; there is no point in going on.
+        MemoryError: the exception is one, so the audit cannot continue.
     """
     if isinstance(error, MemoryError) or _AS_TORCH_SAYS_IT in str(error):
         raise MemoryError from error

@@ -1,4 +1,4 @@
-"""What an attacker gets out of updates of one batch size: `auto` on several, each within a share of the time."""
+"""Attack updates of one batch size with `auto`, each within a share of the time."""
 
 from __future__ import annotations
 
@@ -24,9 +24,11 @@ from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items, to_pixels
 from fedsim.metrics.missing import completed
 from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
 from fedsim.scenario.world import World
 from fedsim.threat.observe import observe
+from fedsim.threat.scoring import update_values
 from fedsim.threat.victim import Victim
 
 _ATTACK = "auto"
@@ -35,14 +37,14 @@ _LEAST_UPDATES = 2
 _MOST_ITERATIONS = 2000
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
-_RESERVE = 2.5  # a step of an attack takes longer than a bare second derivative, as measured
+_RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
 
 Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
 class Seen:
-    """An update on the wire and the private side of it."""
+    """An update on the wire and its private side."""
 
     entry: WireEntry
     truth: Truth
@@ -53,9 +55,9 @@ class Inspector:
     """Attacks updates of worlds.
 
     Attributes:
-        knows: what the attacker is granted.
-        arrays: pictures, by name; added to.
-        on_progress: told what is being done, in words.
+        knows: knowledge granted to the attacker.
+        arrays: pictures by name; `inspect` adds to them.
+        on_progress: called with what is being done, in words.
     """
 
     knows: tuple[Knowledge, ...]
@@ -67,15 +69,15 @@ class Inspector:
     def inspect(
         self, world: World, seen: Iterator[Seen], most: int, iterations: int, seconds: float, name: str
     ) -> Inspection:
-        """Attack updates one after the other until `most` are done or the time is over; at least one is begun.
+        """Attack updates one by one until `most` are done or the time is over; at least one is started.
 
         Args:
-            world: whose updates they are.
+            world: world of the updates.
             seen: the updates.
-            most: how many.
-            iterations: about so many gradients for each attack that descends.
-            seconds: for all of them.
-            name: under which pictures are kept.
+            most: largest number of updates.
+            iterations: approximate number of gradients per searching attack.
+            seconds: time for all of them.
+            name: name of the pictures.
         """
         begin = time.monotonic()
         done: list[VictimRecord] = []
@@ -99,7 +101,7 @@ class Inspector:
         )
 
     def iterations(self, world: World, seconds: float) -> int:
-        """Return how many gradients each attack of `auto` can afford on one update, from the measured cost of one."""
+        """Return how many gradients each attack of `auto` can take on one update, from the measured cost of one."""
         batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
@@ -150,7 +152,7 @@ class Inspector:
         scores, order = score_items(found, batch, spec)
         self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
-        return victim.model_copy(update={"scores": scores})
+        return victim.model_copy(update={"scores": scores, "values": update_values(scores)})
 
     def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
         if not victims or not self.is_scored:
@@ -158,8 +160,7 @@ class Inspector:
         scoring = world.scenario.scoring
         return summarise(
             victims,
-            scoring.metric,
-            scoring.threshold,
+            Rule.of(scoring.metric, scoring.threshold),
             world.scenario.seed,
             confidence=scoring.confidence,
             resamples=scoring.resamples,
@@ -167,7 +168,7 @@ class Inspector:
 
 
 def updates(world: World) -> Iterator[Seen]:
-    """Yield what the client sends at the audited weights, each time on another batch."""
+    """Yield updates of the client at the audited weights, each on another batch."""
     round_ = 0
     while True:
         round_ += 1
@@ -177,7 +178,7 @@ def updates(world: World) -> Iterator[Seen]:
 
 
 def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
-    """Return how many updates give so many images, and at least 2."""
+    """Return how many updates give this many images, at least 2."""
     return max(_LEAST_UPDATES, images // batch_size)
 
 
@@ -214,9 +215,9 @@ def _unfinished(observation: Observation, guess: Tensor, truth: Truth) -> Recons
 
 
 def _cost(world: World, batch_size: int) -> float:
-    """Return the seconds of one gradient of a gradient, the least of three.
+    """Return the seconds of one second-order gradient, the minimum of three.
 
-    Where a user's layer or loss has no second derivative it is taken to be three times a gradient.
+    Where a user's layer or loss has no second derivative, it counts as three gradients.
     """
     model = world.models.holding(world.models.first_weights)
     labels = torch.zeros(batch_size, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Whom membership attacks find: in a client's updates, and in the model that it trained."""
+"""Run membership attacks on a client's updates and on the model that it trained."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from fedsim.scenario.world import World
 from fedsim.threat import membership
 from fedsim.threat.membership import Case, shadows
 
-MOST = 100  # as many others as 1 % false positives take
+MOST = 100  # as many non-members as 1 % false positives need
 FEWEST = 10
 
 
 def candidates(own: Batch, test: Batch) -> int:
-    """Return how many members, and as many others, can be judged; half of the test data are the attacker's own."""
+    """Return how many members, and as many others, can be judged; half of the test data belong to the attacker."""
     return min(MOST, len(own), len(test) // 2)
 
 
 def judged(
     world: World, trained: Trained, seconds: float, on_progress: Callable[[str], None], *, with_shadows: bool
 ) -> tuple[MembershipRecord, ...]:
-    """Run every membership attack that fits into the time, those without shadow models first."""
+    """Run every membership attack that fits the time, first those without shadow models."""
     end = time.monotonic() + seconds
     cases: dict[Target, Case] = {}
     known: dict[ShadowPlan, tuple[Shadow, ...]] = {}

@@ -1,4 +1,4 @@
-"""An audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
+"""Write an audit as one offline page: verdict, attacker, pictures, members, defenses, and how to run it again."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 
 from fedsim.audit import screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
-from fedsim.metrics.statistics import succeeded
+from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, VictimRecord
 from fedsim.record.store import write_whole
 from fedsim.report.wall import data_address, encode
@@ -22,7 +23,7 @@ _COLOURS = 3
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture as a data address, what it shows, and its score under it."""
+    """One picture as a data URL, its description, and its score."""
 
     source: str
     alt: str
@@ -40,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Wall:
-    """Originals over guesses: the first images of the first updates, never chosen by hand."""
+    """Originals above guesses: the first images of the first updates, without selection."""
 
     title: str
     rows: tuple[Row, ...]
@@ -73,10 +74,13 @@ def write(record: AuditRecord, folder: Path) -> None:
         walls=list(_walls(record, arrays)),
         defended=_defended(record, arrays),
         interval=screen.interval,
+        told=screen.told,
+        headline=screen.headline(),
         recovered=screen.recovered,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
         most=MOST,
+        glossary=TERMS,
     )
     write_whole(folder / PAGE, printable(page).encode())
 
@@ -102,7 +106,7 @@ def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wa
 
 
 def _defended(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
-    """Return the same images without and with every defense; those that draw other batches are left out."""
+    """Return the same images without and with every defense, except defenses that draw other batches."""
     control = record.control
     if control is None or not any(victim.arrays for victim in control.victims):
         return None
@@ -141,14 +145,13 @@ def _picture(
     if kind == "originals" or index >= len(victim.scores):
         return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
     item: ItemScore = victim.scores[index]
-    score = f"{item.psnr:.1f} dB"
-    scoring = record.plan.scoring
-    is_recovered = succeeded(item, scoring.metric, scoring.threshold)
-    return Picture(source, f"Guess of {where}: {score}, SSIM {item.ssim:.2f}", score, is_recovered)
+    rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
+    told = [own.tell(item.values[own.name]) for own in rule.declared.values() if own.spread and own.name in item.values]
+    return Picture(source, f"Guess of {where}: {', '.join(told)}", told[0] if told else "", rule.succeeded(item))
 
 
 def _in_colour(image: np.ndarray) -> np.ndarray:
-    """Return (H, W, 3) of (C, H, W); pictures of neither 1 nor 3 channels show their first in grey."""
+    """Return (H, W, 3) from (C, H, W); with neither 1 nor 3 channels, the first one in grey."""
     clipped = np.clip(np.nan_to_num(image), 0.0, 1.0)
     channels = clipped if len(clipped) == _COLOURS else np.repeat(clipped[:1], _COLOURS, axis=0)
     return channels.transpose(1, 2, 0)

@@ -1,7 +1,9 @@
-"""The record of an audit: written after every step, read by the page, the tables and the verdict."""
+"""The record of an audit, written after every step and read by page, tables and verdict."""
 
 from __future__ import annotations
 
+import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any, Literal
@@ -10,14 +12,23 @@ from pydantic import ConfigDict, Field, ValidationError
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Config, Knowledge
-from fedsim.record import Environment, GuaranteeRecord, Interval, MembershipRecord, Summary, VictimRecord
+from fedsim.record import (
+    Environment,
+    GuaranteeRecord,
+    Interval,
+    MembershipRecord,
+    Summary,
+    VictimRecord,
+    conversion,
+)
 from fedsim.record.policy import Policy
 from fedsim.scenario import Scoring
 
 RECORD = "audit.json"
+_SCHEMA = re.compile(rb'\s*\{\s*"schema_version":\s*(\d+)')
 ARRAYS = "audit.npz"
 PAGE = "audit.html"
-PROJECT = "pyproject.toml"  # where a policy stands unless another file is named
+PROJECT = "pyproject.toml"  # default file of the policy
 KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 
 
@@ -26,15 +37,15 @@ class _Part(Config):
 
 
 class Plan(_Part):
-    """What is asked of an audit.
+    """The plan of an audit.
 
     Attributes:
-        target: ``package.module:function`` of the factory, for people and for the child process.
+        target: ``package.module:function`` of the factory, for display and for the child process.
         batches: batch sizes to attack.
-        minutes: wall time of everything.
-        memory: GiB of address space of the process that runs the user's code; 0 for no limit.
-        updates: attacked for each batch size and each defense; as many as give a few images when absent.
-        command: what a user types to run it again.
+        minutes: wall time of the whole audit.
+        memory: GiB of address space for the process that runs the user's code; 0: no limit.
+        updates: number of attacked updates per batch size and defense; absent: enough for a few images.
+        command: command that runs it again.
     """
 
     target: str
@@ -45,45 +56,45 @@ class Plan(_Part):
     memory: float = Field(default=0.0, ge=0)
     updates: int | None = Field(default=None, ge=1)
     command: str = ""
-    defend: bool = Field(default=True, description="whether defenses are tried; without, an audit may end early")
+    defend: bool = Field(default=True, description="whether defenses are tried; without them an audit may end early")
     scoring: Scoring = Scoring()
     client_app: str | None = Field(default=None, description="a Flower ClientApp whose reply is attacked")
     gradients: Path | None = Field(default=None, description="captured gradients, .safetensors or .npz")
-    weights: Path | None = Field(default=None, description="weights they were computed at; the factory's when absent")
+    weights: Path | None = Field(default=None, description="weights of these gradients; absent: the factory's")
 
     @property
     def is_captured(self) -> bool:
-        """Whether the attacked update comes from elsewhere."""
+        """Whether the attacked update is a captured one."""
         return self.client_app is not None or self.gradients is not None
 
 
 class Inspection(_Part):
-    """What `auto` recovered from updates of one batch size. Without `is_scored` nobody has the originals."""
+    """Results of `auto` on updates of one batch size; without `is_scored` the originals are unknown."""
 
     batch_size: int
     iterations: int
     victims: tuple[VictimRecord, ...] = ()
     summary: Summary | None = None
     is_scored: bool = True
-    is_short: bool = Field(default=False, description="a search was ended by the clock, so it may have found more")
+    is_short: bool = Field(default=False, description="whether the clock ended a search, which could have found more")
     failure: str | None = None
     seconds: float = 0.0
 
     @property
     def recovered(self) -> float | None:
-        """Share of the attacked images that were recovered; None where none was scored."""
+        """Share of attacked images that were recovered; None where none was scored."""
         return None if self.summary is None else self.summary.success.value
 
     @property
     def is_unknown(self) -> bool:
-        """Whether no attack came to a guess, for lack of time or because every one failed, so that it says nothing."""
+        """Whether no attack returned a guess, for lack of time or because all failed."""
         return bool(self.victims) and not any(victim.failure is None for victim in self.victims)
 
 
 class Training(_Part):
     """A short training from the audited weights, on the client's own examples.
 
-    `guessing` is the accuracy of who always names the most frequent class of the test data.
+    `guessing` is the accuracy of always answering the most frequent class of the test data.
     """
 
     rounds: int
@@ -99,10 +110,10 @@ class Trial(_Part):
     """One defense, tried on the same updates as the undefended client.
 
     Attributes:
-        name: of the defense, and those of its settings that are not its defaults.
-        accuracy_loss: accuracy without it minus with it, over the same test examples.
-        loss_change: test loss with it minus without.
-        slowdown: seconds of a round with it over those without.
+        name: name of the defense, with settings that are not defaults.
+        accuracy_loss: accuracy without the defense minus with it, over the same test examples.
+        loss_change: test loss with the defense minus without.
+        slowdown: seconds per round with the defense over those without.
     """
 
     name: str
@@ -119,9 +130,9 @@ class Trial(_Part):
 
 
 class AuditRecord(_Part):
-    """Everything that an audit found."""
+    """All findings of an audit."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     status: Literal["finished", "out of time", "interrupted"] = "interrupted"
     plan: Plan
     policy: Policy = Policy()
@@ -138,15 +149,15 @@ class AuditRecord(_Part):
     membership: tuple[MembershipRecord, ...] = ()
     guarantees: tuple[GuaranteeRecord, ...] = ()
     training: Training | None = None
-    control: Inspection | None = Field(default=None, description="the client as it is, attacked as the trials are")
+    control: Inspection | None = Field(default=None, description="the client as it is, attacked like the trials")
     trials: tuple[Trial, ...] = ()
     unfit: tuple[tuple[str, str], ...] = Field(default=(), description="defenses that do not fit, and why")
-    not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit, but for which no time was left")
+    not_tried: tuple[str, ...] = Field(default=(), description="defenses that fit but were not tried for lack of time")
     seconds: float = 0.0
 
 
 def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> str:
-    """Return what a user types to run an audit again; settings at their defaults are left out."""
+    """Return the command that runs an audit again, without settings at their defaults."""
     words = ["fedsim", "audit", plan.target, "--batch", ",".join(map(str, plan.batches))]
     words += ["--minutes", f"{plan.minutes:g}", "--out", str(folder), "--seed", str(plan.seed)]
     if plan.knows != KNOWS:
@@ -164,15 +175,34 @@ def command_of(plan: Plan, folder: Path, policy: Path, memory: float | None) -> 
     return shlex.join(words)
 
 
+def _present_schema(content: bytes) -> bytes | str:
+    """Return the text of an audit in the present schema: schema 1 had each metric as a field of its own."""
+    found = _SCHEMA.match(content)
+    if found is None or int(found[1]) != 1:
+        return content
+    raw = json.loads(content)
+    raw["inspections"] = [_inspection(own) for own in raw["inspections"]]
+    raw["control"] = _inspection(raw["control"])
+    raw["trials"] = [{**own, "inspection": _inspection(own["inspection"])} for own in raw["trials"]]
+    return json.dumps({**raw, "schema_version": 2})
+
+
+def _inspection(own: dict[str, Any] | None) -> dict[str, Any] | None:
+    if own is None:
+        return None
+    victims = [conversion.victim_from_first(victim) for victim in own["victims"]]
+    return {**own, "victims": victims, "summary": conversion.summary_from_first(own["summary"])}
+
+
 def read(folder: Path) -> AuditRecord:
     """Return the record in a folder.
 
     Raises:
-        FedsimError: there is none, or it cannot be read.
+        FedsimError: the folder has no record, or it cannot be read.
     """
     try:
-        return AuditRecord.model_validate_json((folder / RECORD).read_bytes())
+        return AuditRecord.model_validate_json(_present_schema((folder / RECORD).read_bytes()))
     except OSError as error:
-        raise FedsimError(f"{folder} holds no {RECORD}: not the folder of an audit.") from error
+        raise FedsimError(f"{folder} holds no {RECORD}, so it is not the folder of an audit.") from error
     except ValidationError as error:
         raise FedsimError(f"{folder / RECORD} cannot be read: {error.errors()[0]['msg']}") from error

@@ -1,4 +1,4 @@
-"""An audit as a user starts it: the foreign code in a process of its own, the clock here, the results at the end."""
+"""Run an audit as a user starts it: the foreign code in its own process, the clock here, the results at the end."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from fedsim.record.store import write_whole
 
 LOG = "audit.log"
 _OURS = (RECORD, ARRAYS, PAGE, LOG, *tables.FILES)
-_FOR_THE_PAGE = 0.05  # share of the time, at most so many seconds
+_FOR_THE_PAGE = 0.05  # share of the time, and its largest number of seconds
 _MOST_FOR_THE_PAGE = 8.0
-_TO_LOAD = 0.5  # share of the time in which the factory and its loader must come to an end
-_FOR_THE_CHILD = 0.96  # share of the time: it ends by itself, and what is ended from here was stuck
+_TO_LOAD = 0.5  # share of the time in which the factory and its loader must return
+_FOR_THE_CHILD = 0.96  # share of the time: the child ends by itself, and is ended from here only where it hangs
 _TICK = 0.5
 
-OnProgress = Callable[[str, float], None]  # what is being done, and how many seconds are left
+OnProgress = Callable[[str, float], None]  # what is being done, and the seconds left
 
 
 def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lambda _what, _left: None) -> AuditRecord:
-    """Audit what the plan names in a child process, keep to its minutes, and write page and tables.
+    """Audit the plan's target in a child process within its minutes, and write page and tables.
 
     Raises:
-        FedsimError: a mistake of the user: his code cannot be imported, raises, hangs, or needs too much memory.
+        FedsimError: the user's code cannot be imported, raises, hangs, or needs too much memory.
     """
     begin = time.monotonic()
     prepare(folder)
@@ -68,10 +68,10 @@ def finished(record: AuditRecord, folder: Path) -> AuditRecord:
 
 
 def prepare(folder: Path) -> None:
-    """Make the folder, and remove an earlier audit from it.
+    """Create the folder, and remove an earlier audit from it.
 
     Raises:
-        FedsimError: it holds other things, or cannot be written.
+        FedsimError: the folder holds other files, or cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +85,11 @@ def prepare(folder: Path) -> None:
 
 
 def _watched(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
-    """Follow the child to its end or to that of the time; return whether it did everything it wanted."""
+    """Follow the child until it ends or the time is over; return whether it finished its work."""
     said = _Said(child)
 
     def followed(until: float, last: str) -> bool:
-        """Hand on what is said until the time; return whether the last of it was heard."""
+        """Pass on progress until the time is over; return whether the child ended before."""
         for what in said.until(until):
             on_progress(what, end - time.monotonic())
             if what.startswith(last):
@@ -100,7 +100,7 @@ def _watched(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float,
         limit = _TO_LOAD * (end - time.monotonic())
         if not followed(time.monotonic() + limit, "loaded") and said.is_silent:
             raise FedsimError(
-                f"'{plan.target}' and its loader did not come to an end within {limit:.0f} s, half of --minutes. Let "
+                f"'{plan.target}' and its loader did not return within {limit:.0f} s, half of --minutes. Let "
                 "it return faster, or give it more minutes."
             )
         followed(end, "done")
@@ -108,22 +108,22 @@ def _watched(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float,
         return True
     log = folder / LOG
     if said.crash:
-        raise FedsimError(f"the audit of '{plan.target}' failed: {said.crash}. {log} holds what it said.")
+        raise FedsimError(f"the audit of '{plan.target}' failed: {said.crash}. {log} holds its output.")
     if not said.is_silent:
         raise FedsimError(
             f"the process that ran '{plan.target}' ended with {child.returncode}, perhaps for lack of memory; {log} "
-            "holds what it said."
+            "holds its output."
         )
     if not (folder / RECORD).exists():
         raise FedsimError(
-            f"nothing was found out within --minutes {plan.minutes:g}: '{plan.target}' was loaded too late, or not one "
-            "attack came to an end. Give it more minutes, or a smaller --batch."
+            f"nothing was found within --minutes {plan.minutes:g}: '{plan.target}' loaded too slowly, or no attack "
+            "ended. Give it more minutes, or a smaller --batch."
         )
     return False
 
 
 class _Said:
-    """What a child says, line by line."""
+    """The output of a child, line by line."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self._child = child
@@ -135,14 +135,14 @@ class _Said:
 
     @property
     def is_silent(self) -> bool:
-        """Whether the child still runs and has not said how it ended."""
+        """Whether the child still runs and has not reported its end."""
         return not self.is_done and not self.crash and self._child.poll() is None
 
     def until(self, end: float) -> Iterator[str]:
-        """Yield what is being done, twice a second and with every line, until the child or the time ends.
+        """Yield progress, twice a second and with every line, until the child ends or the time is over.
 
         Raises:
-            FedsimError: the child says that the user made a mistake.
+            FedsimError: the child reports a mistake of the user.
         """
         while not self.is_done and not self.crash and time.monotonic() < end:
             if not self._lines and not self._listened(end):
@@ -152,7 +152,7 @@ class _Said:
             yield self._what
 
     def _listened(self, end: float) -> bool:
-        """Wait a moment for more; return whether the child still speaks."""
+        """Wait briefly for more; return whether the child still writes."""
         answers = _pipe(self._child.stdout)
         if not select.select([answers], [], [], min(_TICK, max(0.0, end - time.monotonic())))[0]:
             return True

@@ -11,14 +11,17 @@ from rich.text import Text
 
 from fedsim.audit import verdict
 from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.core import registry
+from fedsim.metrics.success import Rule
 from fedsim.record import Interval
+from fedsim.report.verdict import Column
 from fedsim.scenario import Scoring
 
 
 def updates(record: AuditRecord) -> Table:
-    """Return what was recovered from updates, a row a batch size."""
+    """Return what was recovered from updates, one row per batch size."""
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
-    for heading in ("batch", "updates", "images", "iterations", "recovered", "PSNR median", "by"):
+    for heading in ("batch", "updates", "images", "iterations", "recovered", headline().heading, "by"):
         table.add_column(heading, justify="left" if heading == "by" else "right")
     for own in record.inspections:
         table.add_row(*map(Text, _row(own)))
@@ -26,7 +29,7 @@ def updates(record: AuditRecord) -> Table:
 
 
 def members(record: AuditRecord) -> Table:
-    """Return whom membership attacks find, a row an attack."""
+    """Return what membership attacks find, one row per attack."""
     table = Table(title="Members found", title_justify="left")
     for heading in ("attack", "judges", "members", "AUC", "TPR at 1 % FPR"):
         table.add_column(heading, justify="left" if heading in ("attack", "judges") else "right")
@@ -46,9 +49,9 @@ def members(record: AuditRecord) -> Table:
 
 
 def defenses(record: AuditRecord) -> Table:
-    """Return what defenses stop and cost, the best first, and what they were attacked with."""
-    table = Table(title="Defenses, at their defaults where nothing else is said", title_justify="left")
-    table.caption = Text("recovered: share with its interval, over n updates of so many iterations")
+    """Return what defenses stop and cost, the best first, and the attacks behind it."""
+    table = Table(title="Defenses, with default settings unless stated", title_justify="left")
+    table.caption = Text("recovered: share with its interval, over n updates, each with this many iterations")
     for heading in ("defense", "recovered", "accuracy lost, points", "loss", "round", "keeps the policy"):
         table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
     if record.control is not None:
@@ -69,7 +72,7 @@ def defenses(record: AuditRecord) -> Table:
 
 
 def kept(record: AuditRecord, trial: Trial) -> str:
-    """Return whether a defense keeps the policy, for people."""
+    """Return whether a defense keeps the policy, as text."""
     state = verdict.judged(record, trial)
     return "no policy" if record.policy.is_empty and state != "undecided" else state
 
@@ -82,7 +85,7 @@ def _searched(found: Inspection | None) -> str:
 
 @contextmanager
 def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
-    """Show what is being done and how much time is left: one live line on a terminal, plain lines elsewhere."""
+    """Show what is being done and the time left: one live line on a terminal, plain lines elsewhere."""
     latest = ""
     with console.status("") as status:
 
@@ -99,7 +102,7 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
 
 
 def interval(own: Interval, scale: float, digits: int) -> str:
-    """Return value and bounds, for people."""
+    """Return value and bounds, as text."""
     value = f"{scale * own.value:.{digits}f}"
     if own.low is None or own.high is None:
         return value
@@ -107,7 +110,7 @@ def interval(own: Interval, scale: float, digits: int) -> str:
 
 
 def recovered(inspection: Inspection | None) -> str:
-    """Return the recovered share in percent, for people."""
+    """Return the recovered share in percent, as text."""
     if inspection is None or inspection.summary is None:
         return "not scored"
     if inspection.is_unknown:
@@ -117,12 +120,25 @@ def recovered(inspection: Inspection | None) -> str:
 
 def rule(scoring: Scoring) -> str:
     """Return when an image counts as recovered, for people."""
-    sign, unit = "<" if scoring.metric == "mse" else ">", " dB" if scoring.metric == "psnr" else ""
-    return f"{scoring.metric.upper()} {sign} {scoring.threshold:g}{unit}"
+    return Rule.of(scoring.metric, scoring.threshold).told({})
+
+
+def headline() -> Column:
+    """Return the figure of images that tables show beside what was recovered."""
+    metric = next(own for own in registry.every_metric().values() if own.decides and own.shown)
+    name, statistic = next(iter(metric.statistics.items()))
+    return Column(name, metric.heading(statistic), metric)
+
+
+def told(own: Inspection, column: Column) -> str:
+    """Return a figure of what attacks found, with its interval, for people; nothing where there is none."""
+    found = own.summary.metrics.get(column.name) if own.summary else None
+    metric = column.metric
+    return f"{interval(found, metric.scale, metric.digits)}{metric.suffix}" if found else ""
 
 
 def winner(inspection: Inspection) -> str:
-    """Return which attack `auto` chose for most updates."""
+    """Return the attack that `auto` chose for most updates."""
     won = [
         note.removeprefix("won: ").partition(",")[0]
         for victim in inspection.victims
@@ -138,7 +154,6 @@ def _row(own: Inspection) -> tuple[str, ...]:
     if own.failure is not None:
         return (str(own.batch_size), "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
-    median = own.summary.psnr_median if own.summary else None
     images = sum(len(victim.scores) for victim in own.victims)
     by = winner(own)
     return (
@@ -147,6 +162,6 @@ def _row(own: Inspection) -> tuple[str, ...]:
         str(images),
         str(own.iterations),
         recovered(own),
-        f"{interval(median, 1, 1)} dB" if median else "",
+        told(own, headline()),
         by if len(failures) < len(own.victims) else failures[0],
     )

@@ -1,7 +1,7 @@
-"""What is audited: somebody's model, loss and data, as his own factory returns them, and what is checked about them.
+"""The audited subject: a user's model, loss and data, as the factory returns them, and the checks on them.
 
-Nothing here asks the user to change his model. One that returns an object instead of a tensor is read through its
-``logits``, by a hook on a copy.
+Users need not change their model. Where it returns an object instead of a tensor, a hook on a copy reads its
+``logits``.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ _LABEL_KEYS = ("labels", "label", "targets", "target", "y")
 
 @dataclass(frozen=True)
 class Subject:
-    """What a user's factory returns; a plain tuple (model, loss, loader) is the same with the defaults.
+    """What a user's factory returns; a tuple (model, loss, loader) is the same, with defaults for the rest.
 
     Attributes:
-        model: any module that maps images (B, C, H, W) to scores (B, classes), or to an object that has them as
-            ``logits``. Its weights are those that the client receives.
+        model: any module that maps images (B, C, H, W) to scores (B, classes), or to an object with them as
+            ``logits``. The client receives its weights.
         loss: ``loss(scores, labels) -> scalar``; cross-entropy when absent.
-        loader: yields (images, labels), or mappings with such entries: the client's own data. Absent only where
-            captured gradients are audited and nobody has the originals.
-        test: further examples, for accuracy and as non-members; a part of the loader's when absent.
-        mean: per channel, as it was subtracted from pixels in [0, 1]; guessed from the images when absent.
-        std: per channel, as it was divided by.
-        logits: takes the scores out of what the model returns, where that is not a tensor and has no ``logits``.
+        loader: yields the client's data as (images, labels), or as mappings with these entries. Absent only for
+            captured gradients whose originals are unknown.
+        test: further examples, for accuracy and as non-members; absent: a part of the loader's.
+        mean: per channel, subtracted from pixels in [0, 1]; absent: guessed from the images.
+        std: per channel, the divisor.
+        logits: extracts the scores where the model returns neither a tensor nor an object with ``logits``.
         optimizer: name of a component such as ``sgd`` or ``adam``.
         learning_rate: its step size.
         local_steps: steps between the received and the sent weights; with 1 the gradient itself is sent.
-        defenses: what the client already does, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
-        shape: of one image, needed without a loader.
+        defenses: defenses of the client, as tables of a scenario: ``({"name": "pruning", "rate": 0.9},)``.
+        shape: shape of one image, needed without a loader.
     """
 
     model: nn.Module
@@ -69,14 +69,14 @@ class Subject:
 
 @dataclass(frozen=True)
 class Checked:
-    """A subject that was found to work.
+    """A checked subject that works.
 
     Attributes:
-        model: a copy, in training mode, which returns a tensor; nobody changes it.
-        dataset: the client's own examples as the training set, the others as the test set; both are empty where there
-            are no originals.
-        is_cross_entropy: whether the loss is, which defenses that look into a step take for granted.
-        notes: what was guessed, in sentences.
+        model: a copy in training mode that returns a tensor; nothing changes it.
+        dataset: the client's examples as the training set, the others as the test set; both are empty without
+            originals.
+        is_cross_entropy: whether the loss is cross-entropy, which defenses that read local steps assume.
+        notes: what was guessed, as sentences.
     """
 
     subject: Subject
@@ -97,10 +97,10 @@ class Checked:
 
 
 def found(target: str) -> Any:
-    """Return what ``package.module:name`` names.
+    """Return the object of ``package.module:name``.
 
     Raises:
-        FedsimError: it cannot be imported, or there is no such name.
+        FedsimError: the module cannot be imported, or has no such name.
     """
     module_name, colon, attribute = target.partition(":")
     if not colon or not module_name or not attribute:
@@ -125,7 +125,7 @@ def made(factory: Callable[[], Any], name: str) -> Subject:
     """Call a factory and return its subject.
 
     Raises:
-        FedsimError: it is no function, raises, or returns something else.
+        FedsimError: it is not a function, raises, or returns something else.
     """
     if not callable(factory):
         raise FedsimError(f"'{name}' is of type {type(factory).__name__}, expected a function without arguments.")
@@ -148,7 +148,7 @@ def checked(subject: Subject, name: str) -> Checked:
     """Copy the model, read the data, and try one step.
 
     Raises:
-        FedsimError: something is of the wrong kind or shape, or the user's own code raises; one sentence says what.
+        FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
     model = _copied(subject, name)
     own, test, notes = _data(subject, name)
@@ -187,7 +187,7 @@ def _copied(subject: Subject, name: str) -> nn.Module:
 
 
 def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs: Any, output: Any) -> Tensor:
-    """Return the scores in what a model returned; a forward hook."""
+    """Return the scores in a model's output; a forward hook."""
     if logits is not None:
         return logits(output)
     if isinstance(output, Tensor):
@@ -201,7 +201,7 @@ def _scores(logits: Callable[[Any], Tensor] | None, _module: nn.Module, _inputs:
 def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
     if subject.loader is None:
         nothing = Batch(torch.empty(0), torch.empty(0, dtype=torch.long))
-        return nothing, nothing, ("There are no originals: guesses are shown, and cannot be scored.",)
+        return nothing, nothing, ("There are no originals, so guesses are shown but not scored.",)
     what = f"the loader of '{name}'"
     if subject.test is not None:
         return _read(subject.loader, what), _read(subject.test, f"the test loader of '{name}'"), ()
@@ -209,7 +209,7 @@ def _data(subject: Subject, name: str) -> tuple[Batch, Batch, tuple[str, ...]]:
     half = (len(everything) + 1) // 2
     own = Batch(everything.inputs[:half], everything.labels[:half])
     rest = Batch(everything.inputs[half:], everything.labels[half:])
-    note = f"No test data were given: of {len(everything)} examples the last {len(rest)} are taken for it."
+    note = f"No test data were given, so the last {len(rest)} of {len(everything)} examples serve as test data."
     return own, rest, (note,)
 
 
@@ -253,7 +253,7 @@ def _pair(item: Any, what: str) -> tuple[Tensor, Tensor]:
         )
     if labels.is_floating_point() or labels.shape != images.shape[:1]:
         raise FedsimError(
-            f"{what} yields labels of type {labels.dtype} and shape {tuple(labels.shape)}, expected one integer an "
+            f"{what} yields labels of type {labels.dtype} and shape {tuple(labels.shape)}, expected one integer per "
             "image."
         )
     return images.detach().cpu().float(), labels.detach().cpu().long()
@@ -268,11 +268,13 @@ def _stated_shape(subject: Subject, name: str) -> tuple[int, ...]:
 def _statistics(
     subject: Subject, images: Tensor, name: str
 ) -> tuple[tuple[float, ...], tuple[float, ...], tuple[str, ...]]:
-    """Return mean and standard deviation for pixels in [0, 1], and a sentence where they are a guess."""
+    """Return mean and standard deviation for pixels in [0, 1], and a sentence where they are guessed."""
     channels = images.shape[1] if len(images) else _stated_shape(subject, name)[0]
     if subject.mean is not None and subject.std is not None:
         if len(subject.mean) != channels or len(subject.std) != channels or min(subject.std) <= 0:
-            raise FedsimError(f"'{name}': mean and std need {channels} numbers each, one a channel, std above 0.")
+            raise FedsimError(
+                f"'{name}': mean and std need {channels} numbers each, one per channel, with std above 0."
+            )
         return tuple(subject.mean), tuple(subject.std), ()
     if not len(images):
         return (0.0,) * channels, (1.0,) * channels, ()
@@ -281,8 +283,8 @@ def _statistics(
         return (0.0,) * channels, (1.0,) * channels, ()
     width = (high - low).clamp_min(1e-6)
     note = (
-        "Images are not in [0, 1], and no mean and std were given: a pixel of 0 and of 1 is taken to be the smallest "
-        "and the greatest value of its channel."
+        "Images are not in [0, 1], and no mean and std were given, so the smallest and the largest value of a "
+        "channel count as pixels of 0 and 1."
     )
     return tuple((-low / width).tolist()), tuple((1.0 / width).tolist()), (note,)
 
@@ -307,7 +309,7 @@ def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name:
 
 
 def _is_cross_entropy(loss: Loss, classes: int) -> bool:
-    """Compare the loss with cross-entropy on random scores."""
+    """Return whether the loss equals cross-entropy on random scores."""
     generator = torch.Generator().manual_seed(0)
     scores = torch.randn(5, classes, generator=generator)
     labels = torch.randint(classes, (5,), generator=generator)
@@ -318,6 +320,6 @@ def _is_cross_entropy(loss: Loss, classes: int) -> bool:
 
 
 def batches_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield the examples in pieces."""
+    """Yield the examples in batches."""
     for start in range(0, len(batch), size):
         yield Batch(batch.inputs[start : start + size], batch.labels[start : start + size])

@@ -1,4 +1,4 @@
-"""An audit as tables: one row an attacked image, one row a defense."""
+"""An audit as tables: one row per attacked image, one row per defense."""
 
 from __future__ import annotations
 
@@ -7,25 +7,15 @@ from typing import Any
 
 from fedsim.audit import screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection
+from fedsim.core import registry
+from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
-from fedsim.metrics.statistics import succeeded
+from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
 FILES = (IMAGES, DEFENSES)
-_IMAGE_COLUMNS = (
-    "defense",
-    "batch",
-    "update",
-    "image",
-    "label",
-    "guessed_label",
-    "psnr_db",
-    "ssim",
-    "mse",
-    "recovered",
-)
 DEFENSE_COLUMNS = (
     "defense",
     "batch",
@@ -51,12 +41,24 @@ DEFENSE_COLUMNS = (
 
 def write(record: AuditRecord, folder: Path) -> None:
     """Write both as CSV."""
-    write_whole(folder / IMAGES, csv_table(_IMAGE_COLUMNS, images(record)))
+    write_whole(folder / IMAGES, csv_table(_image_columns(), images(record)))
     write_whole(folder / DEFENSES, csv_table(DEFENSE_COLUMNS, defenses(record)))
 
 
+def _metrics() -> list[Metric]:
+    """Return the metrics of images that tables have, those that people are shown first."""
+    known = registry.every_metric().values()
+    own = [metric for metric in known if metric.over == "item" and metric.noun == "image" and metric.tables == "all"]
+    return sorted(own, key=lambda metric: not metric.shown)
+
+
+def _image_columns() -> tuple[str, ...]:
+    names = (metric.in_tables for metric in _metrics())
+    return ("defense", "batch", "update", "image", "label", "guessed_label", *names, "recovered")
+
+
 def images(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row an attacked image."""
+    """Return one row per attacked image."""
     tried = [("", own) for own in record.inspections]
     if record.control is not None:
         tried.append(("control", record.control))
@@ -65,7 +67,7 @@ def images(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
-    """Return one row a defense, after one of the control."""
+    """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
         rows.append(("control", *_searched(record.control), *[""] * 11))
@@ -89,7 +91,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
 
 
 def _searched(found: Inspection | None) -> tuple[Any, ...]:
-    """Return what was attacked, how long, and what was recovered."""
+    """Return the attacked updates, iterations and recovered share."""
     if found is None:
         return ("",) * 7
     share = found.summary.success if found.summary else None
@@ -103,7 +105,7 @@ def _searched(found: Inspection | None) -> tuple[Any, ...]:
 
 
 def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tuple[Any, ...]]:
-    scoring = record.plan.scoring
+    rule, metrics = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold), _metrics()
     return [
         (
             defense,
@@ -112,10 +114,8 @@ def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tup
             item.index,
             item.label,
             item.guessed_label,
-            item.psnr,
-            item.ssim,
-            item.mse,
-            succeeded(item, scoring.metric, scoring.threshold),
+            *(item.values.get(metric.name) for metric in metrics),
+            rule.succeeded(item),
         )
         for number, victim in enumerate(inspection.victims, 1)
         for item in victim.scores

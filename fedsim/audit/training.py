@@ -1,4 +1,4 @@
-"""A short training from the audited weights: what membership attacks judge, and what a defense costs."""
+"""A short training from the audited weights, for membership attacks and the cost of defenses."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Trained:
     """A client that was trained.
 
     Attributes:
-        journal: with the update of every round.
-        truths: the private side of each.
-        correct: whether each test example is classified rightly at the end, shape (test set,).
-        summary: for the record.
+        journal: holds the update of every round.
+        truths: private side of each update.
+        correct: whether each test example is classified right at the end, shape (test set,).
+        summary: summary for the record.
     """
 
     journal: Journal
@@ -40,7 +40,7 @@ class Trained:
 
 
 def trained(world: World, rounds: int, seconds: float) -> Trained:
-    """Train for so many rounds, or as many as fit into the time, but at least two."""
+    """Train for this many rounds, or as many as fit the time, at least two."""
     journal, truths = Journal(lambda _record: None), list[Truth]()
     memory: Memory = {}
     state: dict[str, Tensor] = {}
@@ -72,7 +72,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
 
 
 def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
-    """Return whether each test example is classified rightly, shape (test set,), and the mean loss."""
+    """Return whether each test example is classified right, shape (test set,), and the mean loss."""
     model, test = world.models.holding(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
     total = 0.0
@@ -86,13 +86,13 @@ def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
 
 
 def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
-    """Return the accuracy that a defense costs, with a bootstrap interval over test examples, paired."""
+    """Return the accuracy that a defense costs, with a paired bootstrap interval over test examples."""
     lost = without.double() - with_.double()
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))
 
 
 def _moved(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
-    """Return the server's next weights: it steps along a gradient, and takes a change as it is."""
+    """Return the server's next weights: a step along a gradient, or minus a change of weights."""
     moved = {name: tensor.clone() for name, tensor in weights.items()}
     if update.kind == "gradient":
         world.stack.server_optimizer.step({name: moved[name] for name in update.tensors}, update.tensors, state)

@@ -1,4 +1,4 @@
-"""What an audit means for the policy: thresholds that are broken, what is undecided, and the defense to recommend."""
+"""The verdict of an audit under a policy: broken thresholds, what is undecided, and the recommended defense."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
 
 
 def broken(record: AuditRecord) -> tuple[str, ...]:
-    """Return a sentence for every threshold that the client as it is breaks."""
+    """Return a sentence for every threshold that the client breaks as it is."""
     return (
         *_recognisable(record.policy, record.inspections),
         *_members(record.policy, record.membership),
@@ -27,7 +27,7 @@ def broken(record: AuditRecord) -> tuple[str, ...]:
 
 
 def unjudged(record: AuditRecord) -> tuple[str, ...]:
-    """Return a sentence for every threshold about which the audit decides nothing."""
+    """Return a sentence for every threshold that the audit leaves undecided."""
     policy = record.policy
     found = list(_open_inspections(policy, record.inspections, record.plan.scoring.confidence))
     if policy.max_membership_tpr is not None and not tuple(_members(policy, record.membership)):
@@ -49,7 +49,7 @@ def _open_inspections(policy: Policy, inspections: Sequence[Inspection], confide
 
 
 def _open_share(policy: Policy, found: Inspection, confidence: float) -> Iterator[str]:
-    """Yield that too few updates were attacked for the limit, where that is so."""
+    """Yield a sentence where too few updates were attacked for the limit."""
     limit = policy.max_recognisable
     if limit is None or found.summary is None:
         return
@@ -86,21 +86,21 @@ def broken_by(policy: Policy, trial: Trial) -> tuple[str, ...]:
 
 
 def best_membership(records: Sequence[MembershipRecord]) -> tuple[str, Interval] | None:
-    """Return name and TPR at 1 % FPR of the membership attack that finds most; None where the data do not allow it."""
+    """Return name and TPR at 1 % FPR of the best membership attack; None where there are too few data."""
     rates = [(own.label, low.tpr) for own in records if own.summary for low in own.summary.low_fpr if low.fpr == _FPR]
     known = [(label, tpr) for label, tpr in rates if tpr is not None]
     return max(known, key=lambda own: own[1].value) if known else None
 
 
 def judged(record: AuditRecord, trial: Trial) -> Judgement:
-    """Return whether a client with one more defense keeps the policy; never "yes" without evidence."""
+    """Return whether a client with one more defense keeps the policy; "yes" only with evidence."""
     if broken_by(record.policy, trial):
         return "no"
     return "undecided" if undecided(record, trial) else "yes"
 
 
 def undecided(record: AuditRecord, trial: Trial) -> tuple[str, ...]:
-    """Return what is missing to say that a defense protects the client, each without its full stop."""
+    """Return what is missing to say that a defense protects the client, as sentences without full stops."""
     return tuple(_undecided(record, trial))
 
 
@@ -124,7 +124,7 @@ def _undecided(record: AuditRecord, trial: Trial) -> Iterator[str]:
 
 
 def weak_control(record: AuditRecord) -> tuple[str, ...]:
-    """Return why the client without further defenses is no measure for those with, each without its full stop."""
+    """Return why the client without further defenses is not a valid control, as sentences without full stops."""
     found, own = list[str](), record.training
     if record.control is None or control_failed(record):
         found.append("without it nothing was recovered either")
@@ -139,8 +139,8 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
 def ranked(record: AuditRecord) -> list[Trial]:
     """Return the defenses that were measured, the best first.
 
-    Those that keep the policy come first, then what is undecided. Where a policy is kept they are in the order of what
-    they cost, else of what they let through.
+    Those that keep the policy come first, then undecided ones. Defenses that keep the policy are sorted by their cost,
+    others by what they let through.
     """
 
     def key(trial: Trial) -> tuple[float, ...]:
@@ -156,20 +156,20 @@ def ranked(record: AuditRecord) -> list[Trial]:
 
 
 def recommended(record: AuditRecord) -> Trial | None:
-    """Return the defense to use, where there is evidence for one.
+    """Return the recommended defense, or None without evidence for one.
 
-    It keeps the policy, or without one lets less through than no defense at all.
+    It keeps the policy; without a policy it lets less through than no defense.
     """
     first = next(iter(ranked(record)), None)
     return first if first is not None and judged(record, first) == "yes" else None
 
 
 def sentence(record: AuditRecord) -> str:
-    """Return the recommendation in words, with what it costs."""
+    """Return the recommendation and its cost, as text."""
     if record.inspections and all(own.is_unknown for own in record.inspections):
         if any(own.is_short for own in record.inspections):
-            return "No attack came to a guess within the time, so nothing is known. Give the audit more minutes."
-        return "No attack came to a guess, so nothing is known. The page says why each one failed."
+            return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
+        return "No attack returned a guess, so nothing is known. The page says why each one failed."
     best = recommended(record)
     if best is None:
         return _why_none(record)
@@ -207,7 +207,7 @@ def _without_control(record: AuditRecord) -> str:
     reasons = dict.fromkeys(reason for own in record.inspections for reason in evidence.doubts(own))
     if reasons:
         return f"Undecided: nothing was recovered without further defenses, but {'; '.join(reasons)}."
-    return "Nothing was recovered without further defenses, so there is none to recommend. That is no guarantee."
+    return "Nothing was recovered without further defenses, so none is recommended. That is no guarantee."
 
 
 def _cost(trial: Trial) -> str:
@@ -240,7 +240,7 @@ def _measured(record: AuditRecord) -> list[Trial]:
 
 
 def control_failed(record: AuditRecord) -> bool:
-    """Return whether the client without further defenses withstood the attacks that the defenses were tried with."""
+    """Return whether the attacks of the trials failed on the client without further defenses."""
     return record.control is not None and not record.control.recovered
 
 

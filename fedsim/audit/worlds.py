@@ -1,4 +1,4 @@
-"""An audited subject as the world of a scenario with one client, so that it is trained, seen and attacked as any."""
+"""Turn an audited subject into the world of a scenario with one client, so that all mechanics of fedsim apply."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from fedsim.scenario.data import Data
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.world import World
 
-ROUNDS = 20  # of a training; private mechanisms spread their budget over as many
+ROUNDS = 20  # rounds of a training; private mechanisms spread their budget over them
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a client does beyond what the subject itself says: one more defense, or nothing.
+    """A change of the subject's client: one more defense, or none.
 
     Attributes:
-        name: of the defense; none when empty.
-        options: its settings that are not its defaults.
-        sampling: how batches are drawn; some private mechanisms count on Poisson sampling.
+        name: name of the defense; empty: none.
+        options: its settings that differ from the defaults.
+        sampling: how batches are drawn; some private mechanisms need Poisson sampling.
     """
 
     name: str = ""
@@ -37,12 +37,12 @@ class Setting:
 
     @property
     def label(self) -> str:
-        """The defense and what is special about its settings, for people."""
+        """The defense and its settings that differ from the defaults, as text."""
         return " ".join([self.name, *(f"{key}={value}" for key, value in self.options)])
 
     @property
     def tables(self) -> list[dict[str, Any]]:
-        """The defense as a scenario names it."""
+        """The defense as tables of a scenario."""
         return [{"name": self.name, **dict(self.options)}] if self.name else []
 
 
@@ -52,11 +52,11 @@ def world_of(
     """Return the world of one client that owns all the subject's examples.
 
     Args:
-        subject: checked.
-        plan: with the attacker's knowledge.
-        batch_size: examples of a step, at most as many as the client owns; under Poisson sampling expected.
-        setting: what the client does beyond what the subject says.
-        candidates: members that membership attacks judge.
+        subject: the checked subject.
+        plan: holds the attacker's knowledge.
+        batch_size: examples per step, at most as many as the client owns; under Poisson sampling the expectation.
+        setting: change of the subject's client.
+        candidates: number of members that membership attacks judge.
 
     Raises:
         FedsimError: a method or setting is unknown, or the client owns too few examples.
@@ -84,15 +84,15 @@ def world_of(
 
 
 def check(world: World, subject: Checked) -> None:
-    """Say whether the defenses fit.
+    """Check that the defenses fit.
 
     Raises:
-        FedsimError: one does not, with the reason.
+        FedsimError: one does not fit; the message says why.
     """
     world.check()
     for defense in world.stack.defenses:
         if not subject.is_cross_entropy and (defense.needs_step or defense.overrides("on_examples")):
-            raise FedsimError(f"defense '{defense.name}' computes cross-entropy, and the loss is another.")
+            raise FedsimError(f"defense '{defense.name}' computes cross-entropy, but the loss is another.")
 
 
 def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, candidates: int) -> Scenario:
@@ -132,18 +132,18 @@ def _optimizer(choice: Choice) -> Optimizer[Any]:
     except ValidationError as error:
         raise FedsimError(f"optimizer '{choice.name}': {error.errors()[0]['msg']}.") from error
     if not isinstance(made, Optimizer):
-        raise FedsimError(f"'{choice.name}' is no optimizer.")
+        raise FedsimError(f"'{choice.name}' is not an optimizer.")
     return made
 
 
 def reads_steps(setting: Setting) -> bool:
-    """Return whether a defense looks into local training, instead of only changing what is sent."""
+    """Return whether a defense changes local training, not only what is sent."""
     made = _defense(setting)
     return made.needs_step or any(made.overrides(moment) for moment in ("prepare", "on_batch", "on_examples", "loss"))
 
 
 def settings_of(setting: Setting) -> dict[str, Any]:
-    """Return the settings that a defense runs with, defaults included."""
+    """Return all settings of a defense, including defaults."""
     return _defense(setting).config.model_dump(mode="json")
 
 

@@ -1,4 +1,4 @@
-"""What a person sees while a run works: live bars on a terminal, plain lines elsewhere."""
+"""The display of a run: live bars on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from statistics import fmean
 
 from rich.console import Console
 from rich.progress import (
@@ -20,6 +21,7 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
 from fedsim.experiment.sweep.run import Outcome
 from fedsim.metrics.cost import held_memory
@@ -31,9 +33,9 @@ from fedsim.record import (
     RoundRecord,
     RunRecord,
     Summary,
-    TextSummary,
     VictimRecord,
 )
+from fedsim.report.verdict import Column, Judge
 
 _DECLARED: tuple[Cause, ...] = ("dropout", "late", "crash")
 _LINE_EVERY_SECONDS = 10.0
@@ -42,7 +44,7 @@ _SENTENCES_SHOWN = 4
 
 
 class PlainLines:
-    """A line for every arm, round and attack, and one every ten seconds inside a long attack."""
+    """One line per arm, round and attack, and every ten seconds in a long attack."""
 
     def __init__(self, console: Console) -> None:
         """Write to `console`."""
@@ -58,15 +60,15 @@ class PlainLines:
             self._say(f"  {sentence}")
 
     def arm(self, name: str, number: int, total: int, rounds: int) -> None:
-        """Print that an arm begins."""
+        """Print the start of an arm."""
         self._rounds = rounds
         self._began = time.monotonic()
         self._say(f"Arm {number} of {total}: {name}")
 
     def round(self, record: RoundRecord) -> None:
-        """Print a round when it was evaluated or somebody was left out; what nobody declared with its reason."""
+        """Print a round that was evaluated or left a client out; undeclared failures come with their reason."""
         told = turnout(record)
-        told += [f"{own.name} {own.told}" for own in record.utilities[::-1]]
+        told += [f"{own.name} {own.told}" for own in record.utilities(registry.every_metric())[::-1]]
         if record.tokens is not None:
             told += self._throughput(record.tokens)
         if told:
@@ -77,14 +79,14 @@ class PlainLines:
                 self._say(f"  round {record.round}: {what}")
 
     def _throughput(self, tokens: int) -> list[str]:
-        """Return how fast a round of text was, its evaluation included, and what this process holds after it."""
+        """Return the speed of a round of text, evaluation included, and the memory of this process after it."""
         before, self._began = self._began, time.monotonic()
         seconds, memory = self._began - before, held_memory()
         told = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
         return told if memory is None else [*told, f"{memory / 2**30:.2f} GiB"]
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        """Return a printer of slow progress."""
+        """Return a function that prints progress from time to time."""
         last = time.monotonic()
 
         def on_step(step: Step) -> None:
@@ -101,7 +103,7 @@ class PlainLines:
         self._say(f"  {label} on {victim.who}: {outcome(victim)}")
 
     def shadow(self, label: str, number: int, total: int) -> None:
-        """Print that shadow models are being trained, before the first and every ten seconds."""
+        """Print that shadow models are trained, before the first one and every ten seconds."""
         if number > 1 and time.monotonic() - self._told < _LINE_EVERY_SECONDS:
             return
         self._told = time.monotonic()
@@ -117,7 +119,7 @@ class PlainLines:
 
 @contextmanager
 def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]:
-    """Yield what to tell of every ended run of a sweep: a bar with the time left, or plain lines."""
+    """Yield a function that shows every ended run of a sweep: a bar with the time left, or plain lines."""
     columns = (TextColumn("runs"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("runs", total=runs)
@@ -137,10 +139,10 @@ def counting(console: Console, runs: int) -> Iterator[Callable[[Outcome], None]]
 
 
 class LiveBars:
-    """Bars for rounds, victims and iterations; finished attacks scroll past above them."""
+    """Bars for rounds, victims and iterations; lines of finished attacks scroll above them."""
 
     def __init__(self, console: Console, progress: Progress) -> None:
-        """Draw on `progress`, which the caller starts and stops."""
+        """Use `progress`, which the caller starts and stops."""
         self._lines = PlainLines(console)
         self._progress = progress
         self._round_bar: TaskID | None = None
@@ -165,7 +167,7 @@ class LiveBars:
         self._lines.round(record)
 
     def attack(self, label: str, victim: int, victims: int) -> OnStep:
-        """Return what moves the bar of iterations."""
+        """Return a function that moves the bar of iterations."""
         self._progress.update(
             self._victim_bar, description=label, total=victims, completed=victim - 1, visible=True, refresh=True
         )
@@ -205,7 +207,7 @@ class LiveBars:
 
 @contextmanager
 def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
-    """Yield the display that suits the console."""
+    """Yield the display for the console."""
     if not console.is_terminal:
         yield PlainLines(console)
         return
@@ -215,7 +217,7 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
 
 
 def turnout(record: RoundRecord) -> list[str]:
-    """Return how many updates of a round counted and what became of the others; nothing when all counted."""
+    """Return how many updates of a round counted, and why others did not; empty where all counted."""
     if record.cohort and not record.failures:
         return []
     lost = Counter(failure.cause for failure in record.failures)
@@ -230,41 +232,33 @@ def outcome(victim: VictimRecord) -> str:
     """Return one line about one attacked update."""
     if victim.failure is not None:
         return f"no result: {victim.failure}"
-    if victim.sentences:
-        return _read(victim)
-    psnr = sum(item.psnr for item in victim.scores) / len(victim.scores)
-    ssim = sum(item.ssim for item in victim.scores) / len(victim.scores)
-    found = "".join(f"; {name}: {figure:.0%}" for name, figure in victim.found.items())
-    return (
-        f"PSNR {psnr:.1f} dB, SSIM {ssim:.2f}, {victim.iterations} iterations, "
-        f"{victim.seconds:.1f} s ({victim.stopped}){found}"
-    )
-
-
-def _read(victim: VictimRecord) -> str:
-    """Return how many sentences were read, and the first of them beside their guesses."""
-    exact, rouge = (sum(getattr(own, name) for own in victim.sentences) for name in ("exact", "rouge_l"))
-    lines = [
-        f"{exact} of {len(victim.sentences)} sentences exact, ROUGE-L {rouge / len(victim.sentences):.2f}, "
-        f"{victim.seconds:.1f} s ({victim.stopped}){_secrets_read(victim)}"
-    ]
-    for own in victim.sentences[:_SENTENCES_SHOWN]:
-        lines += [f"    client: {_printable(own.text)}", f"    server: {_printable(own.guess)}"]
+    told = [*_figures(victim), *(f"{name}: {figure:.0%}" for name, figure in victim.found.items())]
+    search = f"{victim.iterations} iterations, {victim.seconds:.1f} s ({victim.stopped})"
+    lines = [f"{', '.join(told)}, {search}" if told else search]
+    for own in [item for item in victim.scores if item.text is not None][:_SENTENCES_SHOWN]:
+        lines += [f"    client: {_printable(own.text or '')}", f"    server: {_printable(own.guess or '')}"]
     return "\n".join(lines)
 
 
-def _secrets_read(victim: VictimRecord) -> str:
-    planted = [own.secret_read for own in victim.sentences if own.secret is not None]
-    return f"; {sum(planted)} of {len(planted)} planted secrets read" if planted else ""
+def _figures(victim: VictimRecord) -> Iterator[str]:
+    """Yield the mean of every metric of the examples that people are shown, and how often a flag is set."""
+    declared = registry.every_metric()
+    for name in dict.fromkeys(name for item in victim.scores for name in item.values):
+        metric, values = declared[name], [item.values[name] for item in victim.scores if name in item.values]
+        if metric.form == "flag" and not metric.table:
+            noun = f"{metric.noun}s {metric.verdict}" if metric.threshold is not None else metric.title
+            yield f"{sum(map(bool, values))} of {len(values)} {noun}"
+        elif metric.shown and not metric.table:
+            yield f"{metric.title} {metric.format(fmean(values))}"
 
 
 def _printable(text: str) -> str:
-    """Replace what could steer a terminal."""
+    """Replace characters that could control a terminal."""
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def separated(record: MembershipRecord) -> str:
-    """Return one line about how well a membership attack told members from others."""
+    """Return one line about a membership attack's success."""
     if record.summary is None:
         return f"no result: {record.failure}"
     found = ", ".join(
@@ -275,7 +269,7 @@ def separated(record: MembershipRecord) -> str:
 
 
 def memberships(record: RunRecord) -> Table:
-    """Return the table of arms and membership attacks that ends a run."""
+    """Return the final table of arms and membership attacks."""
     table = Table(title="Who was a member?", title_justify="left")
     fractions = sorted({low.fpr for a in record.arms for m in a.membership if m.summary for low in m.summary.low_fpr})
     headings = ("arm", "attack", "AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n")
@@ -292,7 +286,7 @@ def memberships(record: RunRecord) -> Table:
 
 
 def exposures(record: RunRecord) -> Table:
-    """Return the table of arms and planted secrets that ends a run."""
+    """Return the final table of arms and planted secrets."""
     table = Table(title="What was memorised?", title_justify="left")
     for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
@@ -305,76 +299,72 @@ def exposures(record: RunRecord) -> Table:
 
 
 def results(record: RunRecord) -> Table:
-    """Return the table of arms and attacks that ends a run: of images, or of sentences."""
-    is_text = any(victim.sentences for arm in record.arms for attack in arm.attacks for victim in attack.victims)
-    headings = ("recognised", "median PSNR (dB)", "mean SSIM")
-    of_text = ("exact sentences", "right tokens", "ROUGE-1, 2, L", "secrets read")
+    """Return the table of arms and attacks that ends a run."""
+    attacks = [attack for arm in record.arms for attack in arm.attacks]
+    judge = Judge.of(record)
+    columns, deciding = judge.columns(attacks), judge.deciding(*attacks)
+    success = f"{deciding.noun}s {deciding.verdict}"
     table = Table(title=str(record.scenario["title"]), title_justify="left")
-    for heading in ("arm", "attack", *(of_text if is_text else headings), "n"):
+    for heading in ("arm", "attack", success, *map(_heading, columns), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
-            cells: Sequence[str] = ("-",) * (len(of_text if is_text else headings) + 1)
+            cells: Sequence[str] = ("-",) * (len(columns) + 2)
             if summary is not None:
-                figures = _of_text(summary) if is_text else _of_images(summary)
                 unsure = "" if arm.replay_matches else " (truth unsure)"
-                cells = (_percent(summary.success) + unsure, *figures, str(summary.success.n))
+                cells = (_percent(summary.success) + unsure, *_cells(summary, columns), str(summary.success.n))
             table.add_row(arm.name, attack.label, *cells)
     return table
 
 
+def _heading(column: Column) -> str:
+    return f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading
+
+
+def _cells(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
+    for own in columns:
+        interval, percent = summary.metrics.get(own.name), own.metric.form != "number"
+        yield "-" if interval is None else _percent(interval) if percent else _number(interval, own.metric.digits)
+
+
 def unrepeated(record: RunRecord) -> list[str]:
-    """Return a sentence for every arm whose scores may be against the wrong truth."""
+    """Return a sentence for every arm whose truth may be wrong."""
     return [
-        f"The truth of {arm.name} is unsure: repeating what the clients did gave another update than the one on the "
-        "wire, so the scores may be against the wrong images. Something in the model, or in a component or defense, "
-        "draws numbers that the seed does not reach, or keeps something between two calls."
+        f"The truth of {arm.name} is unsure: replaying the clients gave another update than the one on the wire, so "
+        "scores may compare with the wrong images. The model, a component or a defense draws numbers that do not "
+        "depend on the seed, or keeps state between two calls."
         for arm in record.arms
         if arm.attacks and not arm.replay_matches
     ]
 
 
-def _of_images(summary: Summary) -> tuple[str, str]:
-    return _number(summary.psnr_median, 1), _number(summary.ssim_mean, 2)
+def own_tables(record: RunRecord) -> list[Table]:
+    """Return the tables of their own that metrics ask for, as that against the composites that clients trained on."""
+    attacks = [attack for arm in record.arms for attack in arm.attacks]
+    judge = Judge.of(record)
+    titles = dict.fromkeys(metric.table for metric in record.metrics if metric.table)
+    return [_own_table(record, title, columns) for title in titles if (columns := judge.columns(attacks, title))]
 
 
-def _of_text(summary: Summary) -> tuple[str, ...]:
-    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
-    rouge = (text.rouge_1, text.rouge_2, text.rouge_l)
-    right, read = ("-" if own is None else _percent(own) for own in (text.token_accuracy, text.secrets))
-    return right, ", ".join(f"{own.value:.2f}" for own in rouge if own is not None) or "-", read
-
-
-def composites(record: RunRecord) -> Table | None:
-    """Return the table of scores against what the model saw, or None when no client trained on composites."""
-    rows = [
-        (arm.name, attack.label, attack.summary.composites)
-        for arm in record.arms
-        for attack in arm.attacks
-        if attack.summary is not None and attack.summary.composites is not None
-    ]
-    if not rows:
-        return None
-    table = Table(title="Against the composites that clients trained on", title_justify="left")
-    to = ("to the composite (dB)", "its SSIM", "to the seen part (dB)")
-    headings = ("arm", "attack", *to, "part seen", "both labels found")
-    for heading in headings:
+def _own_table(record: RunRecord, title: str, columns: Sequence[Column]) -> Table:
+    table = Table(title=title, title_justify="left")
+    for heading in ("arm", "attack", *map(_heading, columns)):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
-    for arm, label, own in rows:
-        similarity = _number(own.ssim_trained, 2)
-        figures = (_number(own.psnr_trained, 1), similarity, _number(own.psnr_seen, 1), _number(own.seen, 2))
-        table.add_row(arm, label, *figures, "-" if own.minor_found is None else _percent(own.minor_found))
+    for arm in record.arms:
+        for attack in arm.attacks:
+            if attack.summary is not None and any(own.name in attack.summary.metrics for own in columns):
+                table.add_row(arm.name, attack.label, *_cells(attack.summary, columns))
     return table
 
 
 def guarantees(record: RunRecord) -> list[str]:
-    """Return a line for what each private method of each arm guaranteed."""
+    """Return a line for every guarantee of every arm."""
     return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]
 
 
 def audits(record: RunRecord) -> list[str]:
-    """Return a line for every audited claim, a loud one where it is contradicted."""
+    """Return a line for every audited claim, marked where it is contradicted."""
     return [
         f"{'CONTRADICTED: ' if own.contradicts else 'Audit: '}{arm.name}: {own.figure}."
         for arm in record.arms
@@ -383,7 +373,7 @@ def audits(record: RunRecord) -> list[str]:
 
 
 def told_of(own: GuaranteeRecord) -> str:
-    """Return a guarantee with everything without which its epsilon says nothing."""
+    """Return a guarantee with all that gives its epsilon meaning."""
     return (
         f"{own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; against {own.against}."
     )

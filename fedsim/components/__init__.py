@@ -1,1 +1,1 @@
-"""What a client may put into its model or its training: one folder a hook, one file a method."""
+"""Components: what a client adds to its model or training, one folder a hook, one file a method."""

@@ -22,6 +22,18 @@ class NotApplicable(FedsimError):
     """A method that does not fit what it was given; the message is the reason."""
 
 
+class CannotContinue(FedsimError):
+    """A generation that ends before its time; the message is the reason, for who asked for it.
+
+    Attributes:
+        rows: places in the state of the rows that end; the others go on as if they had never stood beside them.
+    """
+
+    def __init__(self, reason: str, rows: Iterable[int]) -> None:
+        super().__init__(reason)
+        self.rows = tuple(rows)
+
+
 class MissingExtra(FedsimError):
     """An optional package or data set that is not installed."""
 

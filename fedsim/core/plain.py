@@ -59,3 +59,8 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def slug(name: str) -> str:
+    """Return a name as a part of a file name."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"

@@ -2,7 +2,7 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+``fedsim.memberships``, ``fedsim.metrics``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import pkgutil
 import sys
 import typing
 import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,9 +25,10 @@ from typing import Any, Literal, TypeVar, cast, get_args
 
 from fedsim.core.errors import FedsimError, nearest, told
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
+from fedsim.core.metric import Metric
 from fedsim.core.types import Config
 
-Kind = Literal["attack", "defense", "component", "aggregator", "membership", "dataset", "model"]
+Kind = Literal["attack", "defense", "component", "aggregator", "membership", "metric", "dataset", "model"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _FOLDERS: dict[Kind, str] = {
@@ -36,6 +37,7 @@ _FOLDERS: dict[Kind, str] = {
     "component": "fedsim.components",
     "aggregator": "fedsim.aggregators",
     "membership": "attacks.membership",
+    "metric": "fedsim.metrics",
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
@@ -63,6 +65,7 @@ class Method:
         hook: where a component plugs in; None for other kinds.
         related: arXiv id or citation of what the method builds on, attacks or undoes, where that is not its own.
         aliases: other names that find it, as those of papers.
+        declares: what a metric is; None for other kinds.
     """
 
     kind: Kind
@@ -76,6 +79,7 @@ class Method:
     module: str
     related: str = ""
     aliases: tuple[str, ...] = ()
+    declares: Metric | None = None
 
     @property
     def doc(self) -> str:
@@ -98,16 +102,20 @@ def _register(
     aliases: Sequence[str],
 ) -> Callable[[F], F]:
     def decorate(make: F) -> F:
-        for own in (name, *aliases):
-            known = _methods.get((kind, own)) or _by_alias(kind, own)
-            if known is not None and (known.module, known.name) != (make.__module__, name):
-                raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
+        _check_names(kind, name, aliases, make)
         _methods[kind, name] = Method(
             kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__, related, tuple(aliases)
         )
         return make
 
     return decorate
+
+
+def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[..., Any]) -> None:
+    for own in (name, *aliases):
+        known = _methods.get((kind, own)) or _by_alias(kind, own)
+        if known is not None and (known.module, known.name) != (make.__module__, name):
+            raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
 
 
 def _by_alias(kind: Kind, name: str) -> Method | None:
@@ -192,6 +200,31 @@ def membership(
     return _register("membership", name, summary, paper, extra, None, related, aliases)
 
 
+def metric(
+    name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
+) -> Callable[[F], F]:
+    """Register a metric, above the function that takes it.
+
+    Args:
+        name: under which scorers give it and records hold it.
+        title: for people.
+        summary: what it is, in a sentence.
+        paper: arXiv id or citation of the metric itself.
+        related: arXiv id or citation of what it builds on.
+        declared: what else `fedsim.core.metric.Metric` says of it.
+    """
+    own = Metric(name=name, title=title, meaning=summary, **declared)
+
+    def decorate(make: F) -> F:
+        _check_names("metric", name, (), make)
+        _methods["metric", name] = Method(
+            "metric", name, summary, paper, None, None, make, Config, make.__module__, related, declares=own
+        )
+        return make
+
+    return decorate
+
+
 def dataset(
     name: str,
     *,
@@ -263,6 +296,31 @@ def get(kind: Kind, name: str) -> Method:
     return found
 
 
+def every_metric() -> dict[str, Metric]:
+    """Return what every metric declares, by name: fedsim's own first, file by file, as they stand there."""
+    _discover("metric")
+    found = [method for (kind, _), method in _methods.items() if kind == "metric"]
+    found.sort(key=lambda method: (not method.module.startswith("fedsim."), method.module))
+    return {method.name: method.declares for method in found if method.declares is not None}
+
+
+def declared(names: Iterable[str]) -> tuple[Metric, ...]:
+    """Return what these metrics declare, each once.
+
+    Raises:
+        FedsimError: somebody gives a figure that is no metric; the message names the nearest one.
+    """
+    known = every_metric()
+    wanted = dict.fromkeys(names)
+    strangers = [name for name in wanted if name not in known]
+    if strangers:
+        raise FedsimError(
+            f"there is no metric '{strangers[0]}'.{nearest(strangers[0], known)} "
+            "Declare it with @metric of fedsim.core.registry."
+        )
+    return tuple(known[name] for name in wanted)
+
+
 def find(name: str) -> list[Method]:
     """Return the methods of any kind with this name or alias (a name may be used by two kinds).
 
@@ -325,7 +383,8 @@ def _discover(kind: Kind) -> None:
     for module in _modules(package.__name__, ours):
         importlib.import_module(module)
     for folder in others:
-        _add(package.__name__, Path(folder))
+        if not _is_of_a_copy(package.__name__, Path(folder)):
+            _add(package.__name__, Path(folder))
     for point in entry_points(group=f"fedsim.{kind}s"):
         try:
             point.load()
@@ -344,15 +403,23 @@ def _modules(package: str, folder: str) -> Iterator[str]:
             yield info.name
 
 
+def _is_of_a_copy(package: str, folder: Path) -> bool:
+    """Tell whether a folder belongs to another copy of fedsim, as a checkout beside an installed one."""
+    root = folder.resolve().parents[package.count(".")]
+    return (root / "fedsim" / "core" / "registry.py").exists()
+
+
 def _add(package: str, folder: Path) -> None:
     """Import the methods in a folder that is not fedsim's: files that name the registry. Others may do anything."""
     for path in sorted(folder.glob("*.py")):
         if path.stem.startswith("_") or not path.stem.isidentifier() or not _is_marked(path):
             continue
         try:
-            importlib.import_module(f"{package}.{path.stem}")
+            module = importlib.import_module(f"{package}.{path.stem}")
         except Exception as error:
             raise FedsimError(f"{path} cannot be imported: {told(error)}. Repair it, or move it elsewhere.") from error
+        if module.__file__ is None or not Path(module.__file__).samefile(path):
+            raise FedsimError(f"{path} has the name of fedsim's own '{package}.{path.stem}'. Rename the file.")
 
 
 def _is_marked(path: Path) -> bool:

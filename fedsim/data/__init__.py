@@ -1,1 +1,1 @@
-"""Data sets: one file each; `partition` shares one out among clients."""
+"""Data sets, one a file; `partition` divides one among clients."""

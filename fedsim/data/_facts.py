@@ -1,7 +1,7 @@
-"""What is public about well-known image collections: normalisation constants and class names.
+"""Public facts about well-known image collections: normalisation constants and class names.
 
 Constants are means and standard deviations of the training images in units of [0, 1], per channel. Those of
-MNIST, CIFAR-10 and ImageNet are the ones of Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); those of
+MNIST, CIFAR-10 and ImageNet are from Scheliga, Maeder, Seeland 2023 (arXiv 2208.06163); those of
 Fashion-MNIST and digits were computed from the complete sets, those of CIFAR-100 are the published ones.
 """
 

@@ -1,6 +1,6 @@
-"""What image sets share: picking examples, fitting them to a size, normalising.
+"""Code of image sets: pick examples, fit them to a size, normalise them.
 
-A set hands over its labels and a way to read pixels, so that only the picked images are ever decoded.
+A set provides its labels and a function that reads pixels, so only the picked images are decoded.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ class ImageConfig(Config):
     size: int | None = Field(
         default=None,
         ge=1,
-        description="height and width in pixels: smaller images are padded with black, larger ones shrunk to the "
-        "shorter side and cropped at the centre; as stored when absent",
+        description="height and width in pixels: smaller images are padded with black, larger ones are shrunk "
+        "until the shorter side fits and cropped at the centre; as stored when absent",
     )
     train: int | None = Field(default=None, ge=1, description="at most this many training examples; all when absent")
     test: int | None = Field(default=None, ge=1, description="at most this many test examples; all when absent")
     seed: int = Field(
         default=0,
         ge=0,
-        description="order of the examples, hence which ones a limit keeps; apart from the scenario's seed",
+        description="seed of the examples' order, which decides what a limit keeps; not the scenario's seed",
     )
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images that are read when needed.
+    """Labelled images that are read on demand.
 
     Attributes:
         labels: class of each image, int64, shape (N,).
-        read: from indices (n,) to their pixels, uint8, shape (n, C, H, W).
+        read: maps indices (n,) to pixels, uint8, shape (n, C, H, W).
     """
 
     labels: Tensor
@@ -63,7 +63,7 @@ def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
-    """Return (train, test) where test has this fraction of every class, rounded down."""
+    """Return (train, test); test has this fraction of every class, rounded down."""
     order, place = _shuffled_within_classes(images.labels, seeding.generator(seed, "test split"))
     counts = images.labels.bincount()
     is_test = place < (counts * fraction + 1e-9).floor()[images.labels[order]]
@@ -73,8 +73,8 @@ def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
 def normalised(config: ImageConfig, train: Images, test: Images, facts: Facts) -> Dataset:
     """Pick, fit and normalise examples.
 
-    The order is random, and every class comes up equally often in its beginning: a limited set is as balanced as
-    the classes allow, and a part of any less limited one.
+    The order is random, and classes alternate from the beginning: a limited set is as balanced as the classes allow,
+    and a larger limit keeps all its examples.
 
     Raises:
         FedsimError: an image that cannot be read.
@@ -88,7 +88,7 @@ def normalised(config: ImageConfig, train: Images, test: Images, facts: Facts) -
 def fitted(pixels: Tensor, size: int | None) -> Tensor:
     """Shrink images (N, C, H, W), uint8, to a shorter side of `size`, then crop or pad them to a square.
 
-    Shrinking is bilinear with antialiasing; nothing is ever enlarged.
+    Shrinking is bilinear with antialiasing; no image is enlarged.
     """
     if size is None:
         return pixels
@@ -102,10 +102,10 @@ def fitted(pixels: Tensor, size: int | None) -> Tensor:
 
 
 def decoded(source: Path | BinaryIO, name: str) -> Tensor:
-    """Decode one PNG or JPEG file with the channels it has: grey (1, 1, H, W), anything else (1, 3, H, W), uint8.
+    """Decode one PNG or JPEG file to uint8: a grey image to (1, 1, H, W), any other to (1, 3, H, W).
 
     Raises:
-        FedsimError: the image is corrupt; the message has its name.
+        FedsimError: the image is corrupt; the message names it.
     """
     try:
         with Image.open(source) as image:
@@ -116,7 +116,7 @@ def decoded(source: Path | BinaryIO, name: str) -> Tensor:
 
 
 def decoded_bytes(content: bytes, name: str) -> Tensor:
-    """Decode one image held in memory, as `decoded` does."""
+    """Decode one image in memory, like `decoded`."""
     return decoded(io.BytesIO(content), name)
 
 
@@ -129,7 +129,7 @@ def _batch(config: ImageConfig, images: Images, limit: int | None, facts: Facts)
 
 
 def _shuffled_within_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Return a random order of the examples, and the place of each of these among its class."""
+    """Return a random order of the examples, and each one's rank within its class."""
     order = torch.randperm(len(labels), generator=generator)
     shuffled = labels[order]
     by_class = shuffled.argsort(stable=True)

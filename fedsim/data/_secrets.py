@@ -1,6 +1,6 @@
-"""Secrets for training text: phone numbers and e-mail addresses of generated persons, and random numbers.
+"""Secrets for training text: phone numbers and e-mail addresses of generated persons, and random numbers (canaries).
 
-Canaries: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4.
+Source: Carlini, Liu, Erlingsson, Kos, Song 2019, arXiv 1802.08232, section 4.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _DIGITS = 9
 
 @dataclass(frozen=True)
 class Secret:
-    """One sentence, and how often it stands in the training text; `prompt` and `form` as in `Planted`."""
+    """One sentence and its number of repetitions in the training text; `prompt` and `form` as in `Planted`."""
 
     kind: SecretKind
     text: str
@@ -34,10 +34,10 @@ class Secret:
 def secrets(
     identities: int, canaries: int, addresses: int, repetitions: tuple[int, ...], seed: int
 ) -> Iterator[Secret]:
-    """Yield phone numbers, canaries and then addresses, all different; each kind goes through `repetitions` anew.
+    """Yield different phone numbers, canaries and addresses; each kind cycles through `repetitions`.
 
     Raises:
-        MissingExtra: persons are asked for and faker is not installed.
+        MissingExtra: the settings ask for persons, and faker is not installed.
     """
     for number in range(identities):
         person = _person(seeding.derive(seed, "identity", number))

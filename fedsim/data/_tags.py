@@ -1,7 +1,7 @@
-"""What tagged sets share: words with a tag each become tokens with a label each.
+"""Code of tagged sets: words with one tag each become tokens with one label each.
 
-An example is one sentence: its tokens as inputs (T,), and as labels (T,) the number of each word's tag at the word's
-first token. The other tokens of a word, and what fills up a short sentence, are left out of the loss.
+An example is a sentence: its tokens as inputs (T,), and as labels (T,) the number of a word's tag at the word's first
+token. Further tokens of a word, and padding, do not count in the loss.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from fedsim.data._text import TokenConfig, test_and_training, tokenizer_of
 
 OUTSIDE = "O"
 _FEWEST_DOCUMENTS = 2
-Sentence = tuple[tuple[str, str], ...]  # words with their tags
+Sentence = tuple[tuple[str, str], ...]  # (word, tag) pairs
 Document = Sequence[Sentence]
 
 
 def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
-    """Return training and test sentences; none stands in both, and the owner of a sentence is its document.
+    """Return training and test sentences, without overlap; a sentence's owner is its document.
 
     Args:
-        config: how they become tokens.
-        documents: two or more, each with a sentence or more; no word is empty.
+        config: tokenizer and limits.
+        documents: at least two, each with at least one sentence; no word is empty.
 
     Raises:
         FedsimError: fewer than two documents, no sentence left for training, or a tokenizer that cannot be read.
@@ -44,7 +44,7 @@ def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
     test, _ = _examples(config.length, tested, tokenizer, numbers, known)
     train, users = _examples(config.length, trained, tokenizer, numbers, known)
     if not train:
-        raise FedsimError("every training sentence is also a test sentence. Bring more text.")
+        raise FedsimError("every training sentence is also a test sentence. Add text.")
     return Dataset(
         train=_batch(train[: config.train], tokenizer.padding, config.length),
         test=_batch(test[: config.test], tokenizer.padding, config.length),
@@ -56,11 +56,11 @@ def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
 
 
 def _text(sentence: Sentence) -> str:
-    """Return the sentence as it is cut into tokens: a blank in front of every word, of the first one too."""
+    """Return the text that is tokenised: a blank before every word, including the first."""
     return "".join(f" {word}" for word, _ in sentence)
 
 
-_Example = tuple[list[int], list[int]]  # tokens, and a label each
+_Example = tuple[list[int], list[int]]  # tokens and their labels
 
 
 def _examples(
@@ -70,7 +70,7 @@ def _examples(
     numbers: dict[str, int],
     known: set[tuple[int, ...]],
 ) -> tuple[list[_Example], list[int]]:
-    """Return the sentences that, once cut, are new; and the number of each one's document."""
+    """Return the sentences that are new after cutting, and each one's document number."""
     found: list[_Example] = []
     owners: list[int] = []
     for owner, document in enumerate(documents):

@@ -1,7 +1,7 @@
-"""What text sets share: cutting documents into sentences and sentences into tokens, and planting secrets.
+"""Code of text sets: cut documents into sentences and sentences into tokens, and plant secrets.
 
-A set hands over documents. An example is one sentence: its tokens as inputs (T,), the next tokens as labels (T,).
-Documents are kept together: none stands in both training and test text, and the owner of an example is its document.
+A set provides documents. An example is a sentence: its tokens as inputs (T,), the next tokens as labels (T,).
+A document is either in the training or in the test text, and the owner of an example is its document.
 """
 
 from __future__ import annotations
@@ -28,38 +28,42 @@ Document = TypeVar("Document")
 
 
 class TokenConfig(Config):
-    """Settings of every set whose examples are tokens of sentences."""
+    """Settings of all sets whose examples are tokens of sentences."""
 
-    length: int = Field(default=32, ge=2, description="tokens of an example: longer sentences are cut there")
+    length: int = Field(default=32, ge=2, description="tokens per example; longer sentences are cut")
     tokenizer: Literal["words", "bytes", "smollm2-135m", "minilm"] | Path = Field(
         default="words",
-        description="words: frequent words of the test text, bytes for all others; bytes; smollm2-135m or minilm: that "
-        "of this model; or the folder of a Hugging Face checkpoint, whose model then goes with it",
+        description="words: frequent words of the test text, and bytes for all others; bytes; smollm2-135m or minilm: "
+        "the tokenizer of this model; or the folder of a Hugging Face checkpoint, for its model",
     )
-    words: int = Field(default=2000, ge=1, description="words: how many")
+    words: int = Field(default=2000, ge=1, description="number of words of tokenizer words")
     test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the documents kept for testing")
     train: int | None = Field(default=None, ge=1, description="at most this many training sentences; all when absent")
     test: int | None = Field(default=None, ge=1, description="at most this many test sentences; all when absent")
-    seed: int = Field(default=0, ge=0, description="order of the documents, and what is made up; not the scenario's")
+    seed: int = Field(
+        default=0, ge=0, description="seed of the documents' order and of generated text; not the scenario's seed"
+    )
 
 
 class TextConfig(TokenConfig):
-    """Settings of every text set."""
+    """Settings of all text sets."""
 
-    shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are left out")
-    identities: int = Field(default=0, ge=0, description="generated persons put into the training text (extra llm)")
-    canaries: int = Field(default=0, ge=0, description="random numbers put into the training text")
-    addresses: int = Field(default=0, ge=0, description="generated e-mail addresses put into it (extra llm)")
+    shortest: int = Field(default=4, ge=1, description="sentences with fewer tokens are dropped")
+    identities: int = Field(
+        default=0, ge=0, description="generated persons with phone numbers in the training text (extra llm)"
+    )
+    canaries: int = Field(default=0, ge=0, description="random numbers in the training text")
+    addresses: int = Field(default=0, ge=0, description="generated e-mail addresses in the training text (extra llm)")
     repetitions: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         default=(1,),
         min_length=1,
-        description="how often secrets are repeated: the first, the second, and round again; 0 for one that is drawn "
-        "alike and left out, the control of exposure",
+        description="how often secrets are repeated: the first, the second, and so on, cyclically; 0: the secret is "
+        "drawn and left out, as the control of exposure",
     )
 
 
 def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
-    """Return training and test sentences of documents, with the secrets that the settings ask for.
+    """Return training and test sentences of documents, with the secrets of the settings.
 
     Raises:
         FedsimError: fewer than two documents, no sentence that is long enough, or a tokenizer that cannot be read.
@@ -78,7 +82,7 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
     if not train or not test:
         raise FedsimError(
             f"the {'test' if train else 'training'} text has no sentence of {config.shortest} tokens or more. "
-            "Lower data.shortest, or bring more text."
+            "Lower data.shortest, or add text."
         )
     train, users, planted = train[: config.train], users[: config.train], list[Planted]()
     wanted = (config.identities, config.canaries, config.addresses)
@@ -101,11 +105,11 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
 
 
 def test_and_training(config: TokenConfig, documents: Sequence[Document]) -> tuple[list[Document], list[Document]]:
-    """Return the documents for testing and those for training, both shuffled and at least one of each.
+    """Return test and training documents, both shuffled, at least one of each.
 
     Args:
-        config: seed and share.
-        documents: two or more.
+        config: seed and test share.
+        documents: at least two.
     """
     order: list[int] = torch.randperm(len(documents), generator=seeding.generator(config.seed, "documents")).tolist()
     kept = min(max(1, round(config.test_fraction * len(documents))), len(documents) - 1)
@@ -116,7 +120,7 @@ def read_text(path: Path) -> str:
     """Return the content of a UTF-8 file.
 
     Raises:
-        FedsimError: it is no UTF-8, or holds nothing.
+        FedsimError: the file is not UTF-8, or is empty.
     """
     try:
         text = path.read_bytes().decode("utf-8")
@@ -133,8 +137,8 @@ def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
     """Return the tokenizer that the settings ask for.
 
     Args:
-        config: which one.
-        public: test text, which the server owns. It alone decides what words are known: private words would be a leak.
+        config: names the tokenizer.
+        public: test text, which the server owns. Only it decides the known words: private words would leak.
 
     Raises:
         FedsimError: the tokenizer cannot be read.
@@ -152,7 +156,7 @@ def tokenizer_of(config: TokenConfig, public: Sequence[str]) -> Tokenizer:
 def _sentences(
     config: TextConfig, documents: Sequence[str], tokenizer: Tokenizer, known: set[tuple[int, ...]]
 ) -> tuple[list[list[int]], list[int]]:
-    """Return the tokens of sentences that are long enough and, once cut, new; and the number of each one's document."""
+    """Return the tokens of sentences that are long enough and new after cutting, and their document numbers."""
     found: list[list[int]] = []
     owners: list[int] = []
     for number, document in enumerate(documents):

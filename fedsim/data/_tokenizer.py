@@ -1,4 +1,4 @@
-"""Text to tokens: words of a public list, bytes for all others, or the tokenizer of a real model."""
+"""Text to tokens: words of a public list and bytes for all others, or the tokenizer of a real model."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _PIECE = re.compile(r"\s?\w+|\s?[^\w\s]+|\s+")
 
 
 def frequent_words(texts: Iterable[str], count: int) -> tuple[str, ...]:
-    """Return the `count` most frequent words and signs, each with the blank in front of it; ties alphabetically."""
+    """Return the `count` most frequent words and signs, each with its leading blank; ties alphabetically."""
     found = Counter(piece for text in texts for piece in _PIECE.findall(text))
     return tuple(sorted(found, key=lambda piece: (-found[piece], piece))[:count])
 
 
 @final
 class WordTokenizer:
-    """Known words are one token each, everything else is spelled in UTF-8 bytes, so that no text is lost.
+    """Known words are one token each; all other text is spelled in UTF-8 bytes, so no text is lost.
 
-    Tokens 0 to 255 are bytes, 256 is padding, 257 the end, and words follow. Without words it is a byte tokenizer.
+    Tokens 0 to 255 are bytes, 256 is padding, 257 is the end; words follow. Without words it is a byte tokenizer.
 
     Args:
-        words: what is known, as `frequent_words` returns it; public, so they must not come from private text.
+        words: known words, from `frequent_words`. They are public, so they must not come from private text.
     """
 
     padding = _BYTES
@@ -50,7 +50,7 @@ class WordTokenizer:
         return [token for piece in _PIECE.findall(text) for token in self._of(piece)]
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """Return the text of tokens; a byte sequence that is no UTF-8 shows a replacement sign."""
+        """Return the text of tokens; bytes that are not UTF-8 become a replacement sign."""
         return b"".join(map(self._bytes, tokens)).decode("utf-8", errors="replace")
 
     def _of(self, piece: str) -> list[int]:
@@ -64,7 +64,7 @@ class WordTokenizer:
 
 @final
 class ModelTokenizer:
-    """The tokenizer of a Hugging Face checkpoint folder. No code of the folder is run.
+    """The tokenizer of a Hugging Face checkpoint folder. It runs no code of the folder.
 
     Raises:
         MissingExtra: transformers is not installed.
@@ -79,7 +79,7 @@ class ModelTokenizer:
     @cached_property
     def _own(self) -> Any:
         try:
-            from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and a second of imports
+            from transformers import AutoTokenizer  # noqa: PLC0415 - an extra, and slow to import
         except ImportError:
             raise MissingExtra("transformers, which reads tokenizers,", "pip install 'fedsim-privacy[llm]'") from None
         if not self._folder.is_dir():
@@ -101,7 +101,7 @@ class ModelTokenizer:
 
     @property
     def padding(self) -> int:
-        """The tokenizer's own padding, or its end of text when it has none."""
+        """The tokenizer's padding token, or its end of text where it has none."""
         own = self._own.pad_token_id
         return int(self.end if own is None else own)
 
@@ -113,7 +113,7 @@ class ModelTokenizer:
 
     @property
     def end(self) -> int:
-        """The tokenizer's end of text, or what separates two texts where it has none, as in BERT."""
+        """The tokenizer's end of text, or its separator where it has none, as in BERT."""
         assert self._end is not None
         return self._end
 
@@ -123,7 +123,7 @@ class ModelTokenizer:
         return self._own.sep_token_id if own is None else int(own)
 
     def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, without those that a model puts around it."""
+        """Return the tokens of a text, without the model's border tokens."""
         return list(self._own(text, add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:

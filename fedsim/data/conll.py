@@ -1,8 +1,8 @@
-"""Tagged sentences from your own file, in the form of the CoNLL shared tasks: one token, a tab and its tag a line.
+"""Tagged sentences from your own file, in the form of the CoNLL shared tasks: a token, a tab and its tag per line.
 
-Source: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050 (the form). A sentence ends at an empty line or at one with
-nothing but blanks and tabs. A line with the token -DOCSTART- begins a document, and a document is an owner; a file
-without such lines has an owner for each sentence. What it may leak: names, which is what entity tags are put on.
+Source: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050 (the form). A sentence ends at a line without characters
+other than blanks and tabs. A line with the token -DOCSTART- begins a document; the document is the owner of its
+sentences. In a file without such lines each sentence is its own owner. What it may leak: names.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _COLUMNS = 2
 class ConllConfig(TokenConfig):
     """Settings of conll."""
 
-    path: Path = Field(description="a UTF-8 file with one token, a tab and its tag a line")
+    path: Path = Field(description="a UTF-8 file with one token, a tab and its tag per line")
 
 
 @dataset("conll", summary="your own tagged sentences: entities, parts of speech", paper="cs/0306050")
@@ -32,15 +32,15 @@ def conll(config: ConllConfig) -> Dataset:
     """Load the sentences.
 
     Raises:
-        FedsimError: there is no such file, it is no UTF-8, holds a line that is no token with its tag, or has fewer
-            than two sentences.
+        FedsimError: the file does not exist, is not UTF-8, has a line that is not a token with its tag, or has
+            fewer than two sentences.
     """
     return tagged(config, _documents(config.path))
 
 
 def _documents(path: Path) -> list[Document]:
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}: expected tagged sentences, one token, a tab and its tag a line.")
+        raise FedsimError(f"there is no file {path}: expected tagged sentences, one token, a tab and its tag per line.")
     documents: list[list[Sentence]] = []
     are_told = False
     for sentence in _sentences(path):

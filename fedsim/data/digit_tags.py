@@ -1,7 +1,7 @@
 """Made-up sentences whose tags say which word names a digit: the next one, or the word itself.
 
-No paper. Words are drawn independently, so that nothing but the next word tells a tag of the first kind: without a look
-to the right no tagger does better than the more frequent tag. What it may leak: nothing, it is made up.
+No paper. Words are drawn independently, so only the next word determines a tag of the first kind: a tagger that does
+not see later words is no better than the more frequent tag. What it may leak: nothing, the text is made up.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ class DigitTagsConfig(TokenConfig):
 
     length: int = Field(default=12, ge=2, description="words of the longest sentences; the shortest have half as many")
     decided_by: Literal["next-word", "this-word"] = Field(
-        default="next-word", description="the word that must name a digit for the tag B"
+        default="next-word", description="which word must name a digit for the tag B"
     )
     digits: float = Field(default=0.3, gt=0, lt=1, description="probability that a word names a digit")
-    sentences: int = Field(default=400, ge=2, description="how many, for training and testing together")
+    sentences: int = Field(default=400, ge=2, description="number of sentences, training and test together")
 
 
-@dataset("digit-tags", summary="made-up sentences; the next word decides a word's tag, or the word itself")
+@dataset("digit-tags", summary="made-up sentences; a word's tag depends on the next word, or on itself")
 def digit_tags(config: DigitTagsConfig) -> Dataset:
-    """Make the sentences up.
+    """Generate the sentences.
 
     Raises:
         FedsimError: the tokenizer cannot be read.

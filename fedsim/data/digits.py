@@ -1,7 +1,7 @@
-"""1,797 handwritten digits of 8x8 grey pixels with 17 levels, as they ship inside scikit-learn.
+"""1,797 handwritten digits of 8x8 grey pixels with 17 levels, which scikit-learn contains.
 
-Source: Alpaydin, Kaynak 1998, UCI (no arXiv id). What it may leak: with 64 pixels an image has fewer unknowns
-than any useful model has parameters, so this set is for fast runs, not for judging a defense.
+Source: Alpaydin, Kaynak 1998, UCI (no arXiv id). An image of 64 pixels has fewer unknowns than a useful model has
+parameters, so use this set for fast runs, not to judge a defense.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from fedsim.data._images import ImageConfig, in_memory, normalised, split
 class DigitsConfig(ImageConfig):
     """Settings of digits."""
 
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class for the test set")
 
 
 @dataset("digits", summary="1,797 digits from scikit-learn, 8x8 grey: for fast runs", extra="data")
@@ -39,7 +39,7 @@ def digits(config: DigitsConfig) -> Dataset:
 
 
 def _file() -> Path:
-    """Return scikit-learn's file, without half a second for the import of the package around it."""
+    """Return scikit-learn's file without importing the package, which is slow."""
     package = importlib.util.find_spec("sklearn")
     for folder in (package.submodule_search_locations or ()) if package else ():
         path = Path(folder) / "datasets" / "data" / "digits.csv.gz"

@@ -1,8 +1,8 @@
 """Fashion-MNIST: 60,000 training and 10,000 test images of clothes, 28x28 grey pixels, ten balanced classes.
 
 Source: Xiao, Rasul, Vollgraf 2017, arXiv 1708.07747; the Debian package dataset-fashion-mnist or a copy that
-torchvision downloaded. What it may leak: product photographs without people; harder to guess from the class
-alone than digits are.
+torchvision downloaded. The images show products without people, and are harder to guess from the
+class than digits.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def _images(folder: Path, part: str) -> Images:
     pixels = _idx(_file(folder, f"{part}-images-idx3-ubyte"))
     labels = _idx(_file(folder, f"{part}-labels-idx1-ubyte"))
     if len(pixels) != len(labels):
-        raise FedsimError(f"{folder} has {len(pixels)} {part} images but {len(labels)} labels. Get the files anew.")
+        raise FedsimError(
+            f"{folder} has {len(pixels)} {part} images but {len(labels)} labels. Download the files again."
+        )
     return in_memory(pixels, labels)
 
 
@@ -70,8 +72,8 @@ def _idx(file: Path) -> np.ndarray:
         zeros, kind, rank = struct.unpack_from(">HBB", content)
         shape = struct.unpack_from(f">{rank}I", content, 4)
     except (OSError, EOFError, zlib.error, struct.error) as error:
-        raise FedsimError(f"cannot read {file}: {error}. Get the file anew.") from error
+        raise FedsimError(f"cannot read {file}: {error}. Download the file again.") from error
     values = np.frombuffer(content, np.uint8, offset=4 + 4 * rank)
     if zeros or kind != _UNSIGNED_BYTES or math.prod(shape) != values.size:
-        raise FedsimError(f"{file} is not an IDX file of {shape} unsigned bytes. Get the file anew.")
+        raise FedsimError(f"{file} is not an IDX file of {shape} unsigned bytes. Download the file again.")
     return values.reshape(shape).copy()

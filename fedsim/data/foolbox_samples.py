@@ -1,8 +1,8 @@
-"""Twenty images each of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, as they ship inside foolbox.
+"""Twenty images each of CIFAR-10, CIFAR-100, MNIST, Fashion-MNIST and ImageNet, which foolbox contains.
 
-Source: Rauber, Brendel, Bethge 2017, arXiv 1707.04131. Only the data files of the package are read. The twenty
-images are the training and the test set at once: use them as victims, an accuracy on them means nothing.
-What they may leak: the ImageNet photographs show people and places, the only full-size victims without a download.
+Source: Rauber, Brendel, Bethge 2017, arXiv 1707.04131. Only the data files of the package are read. The twenty images
+are both training and test set: use them as victims; an accuracy on them means nothing. The ImageNet photographs show
+people and places, and are the only full-size images that need no download.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class FoolboxSamplesConfig(ImageConfig):
     """Settings of foolbox-samples; the size of ImageNet images is 224 when absent."""
 
     collection: Literal["cifar10", "cifar100", "mnist", "fashionMNIST", "imagenet"] = Field(
-        default="cifar10", description="where the twenty images come from"
+        default="cifar10", description="collection of the twenty images"
     )
 
 

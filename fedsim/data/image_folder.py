@@ -1,7 +1,7 @@
 """Your own photographs: a folder with one subfolder of PNG or JPEG files per class, read as RGB.
 
-Source: none (no arXiv id); normalised with the ImageNet constants. What it may leak: whatever is in them, so nothing
-is copied anywhere; reports show the attacked examples.
+Source: none (no arXiv id). Images are normalised with the ImageNet constants. What it may leak: all that the
+photographs show, so fedsim copies none of them; reports show the attacked examples.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ class ImageFolderConfig(ImageConfig):
 
     path: Path = Field(description="folder with one subfolder of PNG or JPEG files per class")
     size: int | None = Field(
-        default=64, ge=1, description="height and width in pixels; absent if all files have one size"
+        default=64, ge=1, description="height and width in pixels; may be absent where all files have one size"
     )
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class for the test set")
 
 
-@dataset("image-folder", summary="your own PNG and JPEG files, one subfolder a class")
+@dataset("image-folder", summary="your own PNG and JPEG files, one subfolder per class")
 def image_folder(config: ImageFolderConfig) -> Dataset:
     """Load the images.
 
     Raises:
-        FedsimError: no such folder, too few images, a corrupt image, or different sizes when `size` is absent.
+        FedsimError: no such folder, too few images, a corrupt image, or different sizes without `size`.
     """
     classes = _classes(config.path)
     files = [file for members in classes.values() for file in members]

@@ -1,8 +1,8 @@
-"""Wrong labels on purpose: in every class exactly a given share, drawn at random, gets another class.
+"""Wrong labels on purpose: in every class an exact share of examples, drawn at random, gets another class.
 
-Symmetric: a class drawn evenly among the others. Asymmetric: the class that it is taken for: on CIFAR-10 truck ->
-automobile, bird -> airplane, deer -> horse, cat <-> dog, the other classes untouched (Patrini et al. 2017, arXiv
-1609.03683); on other sets the next class, the last one's being the first.
+Symmetric: the other class is uniform. Asymmetric: the class is replaced by a similar one. On CIFAR-10: truck ->
+automobile, bird -> airplane, deer -> horse, cat <-> dog, other classes unchanged (Patrini et al. 2017, arXiv
+1609.03683). On other sets: the next class, and the first one after the last.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _ROUNDING = 1e-9
 def noisy_labels(
     labels: Tensor, class_names: Sequence[str], scheme: Scheme, rate: float, generator: torch.Generator
 ) -> Tensor:
-    """Return a copy of the labels in which floor(r n_c) of the n_c examples of every class that is touched are wrong.
+    """Return a copy of the labels with floor(r n_c) wrong ones among the n_c examples of each affected class.
 
     Args:
         labels: classes (N,).
-        class_names: in the order of the labels, at least two.
-        scheme: which class a wrong label names.
+        class_names: at least two, in the order of the labels.
+        scheme: how the wrong class is chosen.
         rate: r, in [0, 1].
-        generator: of the permutation of every class, and of the symmetric classes.
+        generator: permutes every class, and draws symmetric classes.
     """
     noisy, classes = labels.clone(), len(class_names)
     for label, mistaken in _taken_for(class_names).items():
@@ -44,7 +44,7 @@ def noisy_labels(
 
 
 def _taken_for(class_names: Sequence[str]) -> dict[int, int | None]:
-    """Return by class the one that it is taken for; None for one that is not mistaken."""
+    """Return the wrong class of each class; None for a class without wrong labels."""
     places = {name: index for index, name in enumerate(class_names)}
     if not places.keys() >= {*_MISTAKEN, *_MISTAKEN.values()}:
         return {index: (index + 1) % len(class_names) for index in range(len(class_names))}

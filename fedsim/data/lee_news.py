@@ -1,7 +1,7 @@
-"""300 news reports of the Australian Broadcasting Corporation, as they ship inside gensim: about 60,000 words.
+"""300 news reports of the Australian Broadcasting Corporation, about 60,000 words, which gensim contains.
 
-Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id). An example is a sentence, its owner the report it
-stands in. What it may leak: names of places and people, which stand in few reports each.
+Source: Lee, Pincombe, Welsh 2005, background corpus (no arXiv id). An example is a sentence; its owner is the report.
+What it may leak: names of places and people, which occur in few reports each.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def lee_news(config: LeeNewsConfig) -> Dataset:
     """Load the reports.
 
     Raises:
-        MissingExtra: gensim is not installed; its own dependencies are not needed.
+        MissingExtra: gensim is not installed (its dependencies are not needed).
     """
     return tokenised(config, read_text(_file()).splitlines())
 

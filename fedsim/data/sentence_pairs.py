@@ -1,8 +1,8 @@
-"""Sentences from your own pairs, of which people have said how alike they are: what sentence embeddings are tested on.
+"""Sentences from your own pairs that people rated by similarity; sentence embeddings are tested on them.
 
-Source: the form of the STS benchmark, Cer et al. 2017, arXiv 1708.00055: a CSV file without a header, two sentences and
-a score from 0 (nothing in common) to 5 (the same meaning) in a row. Training examples are single sentences without
-labels; pairs and scores serve the test alone. What it may leak: the sentences themselves.
+Source: the form of the STS benchmark, Cer et al. 2017, arXiv 1708.00055: a CSV file without a header, with two
+sentences and a score from 0 (nothing in common) to 5 (the same meaning) per row. Training examples are single
+sentences without labels; pairs and scores serve only the test. What it may leak: the sentences.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ class SentencePairsConfig(TokenConfig):
 
     path: Path = Field(description="a UTF-8 CSV file without a header: sentence, sentence, score from 0 to 5")
     test_path: Path | None = Field(
-        default=None, description="such a file with the pairs for testing; when absent, test_fraction of those in path"
+        default=None, description="such a file with the test pairs; absent: test_fraction of the pairs in path"
     )
-    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the pairs kept for testing")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1, description="share of the pairs for the test")
     test: int | None = Field(default=None, ge=1, description="at most this many test pairs; all when absent")
 
 
 class Pair(NamedTuple):
-    """Two sentences and how alike people found them, from 0 to 5."""
+    """Two sentences and people's rating of their similarity, from 0 to 5."""
 
     first: str
     second: str
     score: float
 
 
-@dataset("sentence-pairs", summary="your own sentences, and pairs of which people said how alike", paper="1708.00055")
+@dataset("sentence-pairs", summary="your own sentences, tested on pairs that people rated", paper="1708.00055")
 def sentence_pairs(config: SentencePairsConfig) -> Dataset:
-    """Load the sentences. None stands in both training and test text; an owner is a pair.
+    """Load the sentences. Training and test text do not overlap; a sentence's owner is its pair.
 
     Raises:
-        FedsimError: there is no such file, it is no UTF-8, holds a row that is no pair with its score, or too few of
-            them.
+        FedsimError: the file does not exist, is not UTF-8, has a row that is not a pair with a score, or has too few
+            rows.
         MissingExtra: an optional package is needed that is not installed.
     """
     tested, trained = _parts(config)
@@ -65,7 +65,7 @@ def sentence_pairs(config: SentencePairsConfig) -> Dataset:
             if test.cut(sentence) not in test.known:
                 train.number(sentence, owner)
     if not train.known:
-        raise FedsimError("every training sentence is also a test sentence. Bring more pairs.")
+        raise FedsimError("every training sentence is also a test sentence. Add pairs.")
     return Dataset(
         train=train.batch(config.train),
         test=test.batch(None),
@@ -83,15 +83,17 @@ def read_pairs(path: Path) -> list[Pair]:
     """Return the pairs of a file.
 
     Raises:
-        FedsimError: there is no such file, it is no UTF-8, or holds a row that is no pair with its score.
+        FedsimError: the file does not exist, is not UTF-8, or has a row that is not a pair with a score.
     """
     if not path.is_file():
-        raise FedsimError(f"there is no file {path}: expected a CSV file with two sentences and a score in a row.")
+        raise FedsimError(f"there is no file {path}: expected a CSV file with two sentences and a score per row.")
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         return [_pair(path, rows.line_num, row) for row in rows if row]
     except csv.Error as error:
-        raise FedsimError(f"{path}, line {rows.line_num}: {error}. Expected quoted text with comma between.") from error
+        raise FedsimError(
+            f"{path}, line {rows.line_num}: {error}. Expected quoted texts, separated by commas."
+        ) from error
 
 
 def _pair(path: Path, line: int, row: Sequence[str]) -> Pair:
@@ -110,7 +112,7 @@ def _pair(path: Path, line: int, row: Sequence[str]) -> Pair:
 
 
 def _parts(config: SentencePairsConfig) -> tuple[list[Pair], list[Pair]]:
-    """Return pairs for testing and pairs for training."""
+    """Return test pairs and training pairs."""
     pairs = read_pairs(config.path)
     if config.test_path is None:
         if len(pairs) < _FEWEST_PAIRS:
@@ -124,7 +126,7 @@ def _borders(tokenizer: Tokenizer) -> tuple[int, ...]:
 
 
 class _Sentences:
-    """Distinct sentences, cut to a length, in the order in which they came."""
+    """Distinct sentences, cut to a length, in order of their first appearance."""
 
     def __init__(self, tokenizer: Tokenizer, length: int) -> None:
         self.known: dict[tuple[int, ...], int] = {}
@@ -132,20 +134,20 @@ class _Sentences:
         self._tokenizer, self._length = tokenizer, length
 
     def cut(self, sentence: str) -> tuple[int, ...]:
-        """Return the tokens of a sentence between its borders; it is cut in front of the end."""
+        """Return a sentence's tokens with its border tokens; long sentences are cut before the end token."""
         before = () if self._tokenizer.begin is None else (self._tokenizer.begin,)
         room = max(1, self._length - len(before) - 1)
         return (*before, *self._tokenizer.encode(sentence)[:room], self._tokenizer.end)[: self._length]
 
     def number(self, sentence: str, owner: int) -> int:
-        """Return the number of a sentence; a new one gets the next, and an owner."""
+        """Return the number of a sentence; a new sentence gets the next number and its owner."""
         tokens = self.cut(sentence)
         if tokens not in self.known:
             self.owners.append(owner)
         return self.known.setdefault(tokens, len(self.known))
 
     def batch(self, most: int | None) -> Batch:
-        """Return the first sentences, filled up, without labels."""
+        """Return the first sentences, padded, without labels."""
         chosen = list(self.known)[:most]
         inputs: Tensor = torch.full((len(chosen), self._length), self._tokenizer.padding)
         for row, tokens in enumerate(chosen):

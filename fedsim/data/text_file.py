@@ -1,7 +1,7 @@
 """Your own text: one UTF-8 file whose documents are separated by empty lines, or a folder of .txt files.
 
-Source: none (no arXiv id). An example is a sentence, its owner the document it stands in. What it may leak: whatever is
-in it, so nothing is copied anywhere but into reports, which show the attacked sentences.
+Source: none (no arXiv id). An example is a sentence; its owner is the document. What it may leak: all that the text
+says, so fedsim copies none of it except into reports, which show the attacked sentences.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def text_file(config: TextFileConfig) -> Dataset:
     """Load the text.
 
     Raises:
-        FedsimError: there is no such file, it holds no text or is no UTF-8, or has fewer than two documents.
+        FedsimError: the file does not exist, has no text, is not UTF-8, or has fewer than two documents.
     """
     return tokenised(config, _documents(config.path))
 

@@ -1,1 +1,1 @@
-"""The teaching demo: an image leaks from a gradient, on a recorded page, on a live page and in a terminal."""
+"""The teaching demo of an image leaking from a gradient: a recorded page, a live page and a terminal."""

@@ -1,4 +1,4 @@
-"""One drawn digit, one client, one attack: what the live page and the terminal show while it happens."""
+"""One drawn digit, one client, one attack, shown while it runs on the live page and in the terminal."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ Tell = Callable[[str, dict[str, Any]], None]
 
 
 class Order(Config):
-    """What a viewer asks for.
+    """A viewer's order.
 
     Attributes:
-        pixels: of the drawing, line by line, from 0 (black) to 255.
+        pixels: pixels of the drawing, line by line, from 0 (black) to 255.
     """
 
     pixels: tuple[Annotated[int, Field(ge=0, le=255)], ...] = Field(min_length=SIDE * SIDE, max_length=SIDE * SIDE)
@@ -39,18 +39,18 @@ class Order(Config):
     setting: Setting = Setting()
 
 
-# Building a model draws from torch's global generator, which all threads share.
+# Building a model draws from torch's global generator, which threads share.
 _one_client_at_a_time = threading.Lock()
 
 
 def attempt(order: Order, iterations: int, tell: Tell) -> None:
-    """Let a client compute the gradient of the drawing, then solve for it, then search for it.
+    """Let a client compute the gradient of the drawing; solve for the drawing, then search for it.
 
     Args:
         order: the drawing and the setting.
-        iterations: of the search, at most.
-        tell: is told of ``result`` and ``failure``, one an attack, and of ``step`` during the search. Whatever it
-            raises ends the attack.
+        iterations: largest number of iterations of the search.
+        tell: called with ``result`` or ``failure`` once per attack, and with ``step`` during the search. An exception
+            that it raises ends the attack.
 
     Raises:
         FedsimError: the digits, whose normalisation is used, are not installed.
@@ -90,11 +90,11 @@ def _attackers(order: Order) -> Iterator[Attacker]:
 
 
 def _ignored(_step: Step) -> None:
-    """A closed form has no steps to show."""
+    """Ignore steps: a closed form has none to show."""
 
 
 class _Steps:
-    """Tells of the first step, and of one every twentieth of a second."""
+    """Reports the first step, and then one every twentieth of a second."""
 
     def __init__(self, world: World, image: Tensor, tell: Tell) -> None:
         self._world, self._image, self._tell = world, image, tell
@@ -110,7 +110,7 @@ class _Steps:
 
 
 def _finite(value: float) -> float | None:
-    """Return what JSON has a number for."""
+    """Return the value, or None where JSON has no number for it."""
     return value if math.isfinite(value) else None
 
 

@@ -36,7 +36,7 @@ async function place(file) {
   try {
     image = await createImageBitmap(file);
   } catch {
-    say("failed", "This file is no image that the browser can read.");
+    say("failed", "The browser cannot read this file as an image.");
     return;
   }
   const scale = Math.min(drawing.width / image.width, drawing.height / image.height);

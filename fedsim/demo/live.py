@@ -1,7 +1,7 @@
-"""The live page: a server on this machine alone, which lets viewers draw a digit and watch it being recovered.
+"""The live page: a server for this machine only, where viewers draw a digit and watch its recovery.
 
-It stores nothing, sends nothing elsewhere, and answers only to its own address: a foreign page can neither read from it
-(host header) nor start attacks on it (origin header).
+It stores nothing, sends nothing to other machines, and answers only under its own address: another page can neither
+read from it (host header) nor start attacks on it (origin header).
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from weakref import WeakSet
 from pydantic import ValidationError
 
 from fedsim.core.errors import FedsimError, told
+from fedsim.core.glossary import TERMS
 from fedsim.demo.attempt import Order, attempt
 from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
 from fedsim.demo.victim import SIDE
@@ -33,9 +34,9 @@ ADDRESS = "127.0.0.1"
 LARGEST_BODY = 32 * 1024  # bytes; a drawing takes at most 4 KiB
 _DRAINED = 1 << 20
 _LONGEST_QUEUE = 32
-_MOST_VIEWERS = 64  # at the same time, each in a thread; the queue of attacks is shorter
-_REQUEST_SECONDS = 10  # for a whole request to arrive, however slowly it is sent
-_SILENCE_SECONDS = 10  # in which a viewer must take what is sent to him, all waiting together
+_MOST_VIEWERS = 64  # viewers at the same time, each in a thread; the queue of attacks is shorter
+_REQUEST_SECONDS = 10  # time for a whole request to arrive
+_SILENCE_SECONDS = 10  # time in which a viewer must receive what is sent, over all waits
 _LONGEST_LENGTH = 9  # digits
 _CLOSING_SECONDS = 5
 _PATIENCE_SECONDS = 0.5
@@ -55,7 +56,7 @@ class Full(Exception):
 
 
 class Slots:
-    """Room for a number of attacks at the same time; others wait in the order in which they came."""
+    """Slots for a number of simultaneous attacks; others wait in order of arrival."""
 
     def __init__(self, count: int) -> None:
         """All slots are free."""
@@ -65,10 +66,10 @@ class Slots:
 
     @contextmanager
     def one(self, on_wait: Callable[[int], None]) -> Iterator[None]:
-        """Hold a slot. While there is none, `on_wait` is told, about twice a second, who is next: 1, or how far.
+        """Hold a slot. While none is free, call `on_wait` about twice a second with the place in the queue, from 1.
 
         Raises:
-            Full: the queue is too long to join.
+            Full: the queue is too long.
         """
         ticket = object()
         with self._changed:
@@ -91,7 +92,7 @@ class Slots:
                 self._changed.notify_all()
 
     def _place(self, ticket: object) -> int:
-        """Return 0 when the slot is taken, else the place in the queue after some waiting."""
+        """Return 0 once the slot is taken, else the place in the queue after a short wait."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._is_next(ticket), timeout=_PATIENCE_SECONDS):
                 return self._queue.index(ticket) + 1
@@ -105,7 +106,7 @@ class Slots:
 
 
 class LiveServer(ThreadingHTTPServer):
-    """Serves viewers of this machine, each in a thread of its own."""
+    """Serves viewers of this machine, each in its own thread."""
 
     daemon_threads = True
 
@@ -113,9 +114,9 @@ class LiveServer(ThreadingHTTPServer):
         """Listen.
 
         Args:
-            port: 0 for any free one.
-            attacks: that run at the same time; one a core when absent.
-            iterations: of a search, at most.
+            port: 0: any free one.
+            attacks: number of simultaneous attacks; absent: one per core.
+            iterations: largest number of iterations of a search.
 
         Raises:
             FedsimError: the port is taken or not allowed.
@@ -137,17 +138,18 @@ class LiveServer(ThreadingHTTPServer):
         )
         self.files = {
             "/": ("text/html", page.encode()),
+            "/words.html": ("text/html", rendered("words.html.j2", glossary=TERMS).encode()),
             "/style.css": ("text/css", text_of("style.css", "live.css").encode()),
             "/live.js": ("text/javascript", text_of("shared.js", "live.js").encode()),
         }
 
     @property
     def url(self) -> str:
-        """Where the page is."""
+        """Address of the page."""
         return f"http://{ADDRESS}:{self.server_port}/"
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Give a viewer a thread, or turn him away where all are taken."""
+        """Give a viewer a thread, or refuse where all are taken."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
             return
@@ -156,20 +158,20 @@ class LiveServer(ThreadingHTTPServer):
         self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a viewer, and make room for another."""
+        """Serve a viewer, then free its thread."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._room.release()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say what is broken here, but nothing about who asked; a viewer who leaves is no error."""
+        """Print what failed, without facts about the viewer; a viewer that leaves is not an error."""
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, OSError):
             print(f"The demo failed: {told(error)}", file=sys.stderr)
 
     def server_close(self) -> None:
-        """Stop listening, and end the attacks: Python must not end under a thread that is inside torch."""
+        """Stop listening, and end the attacks: Python must not exit while a thread is inside torch."""
         super().server_close()
         self.is_closing.set()
         end = time.monotonic() + _CLOSING_SECONDS
@@ -178,7 +180,7 @@ class LiveServer(ThreadingHTTPServer):
 
 
 class _Arriving(io.RawIOBase):
-    """What a viewer sends, read until one deadline for all of it."""
+    """A viewer's request, read with one deadline for the whole."""
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         self._connection = connection
@@ -188,10 +190,10 @@ class _Arriving(io.RawIOBase):
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Read some.
+        """Read some bytes.
 
         Raises:
-            TimeoutError: the deadline is over.
+            TimeoutError: the deadline has passed.
         """
         left = self._end - time.monotonic()
         if left <= 0:
@@ -258,7 +260,7 @@ class _Viewer(BaseHTTPRequestHandler):
         """Send an event.
 
         Raises:
-            OSError: the viewer has left, takes too long to read, or the server closes.
+            OSError: the viewer has left, reads too slowly, or the server closes.
         """
         if self.server.is_closing.is_set():
             raise ConnectionAbortedError
@@ -269,7 +271,7 @@ class _Viewer(BaseHTTPRequestHandler):
             raise TimeoutError
 
     def _is_foreign(self) -> bool:
-        """Refuse requests that were meant for another host, or come from another page."""
+        """Refuse requests for another host or from another page."""
         hosts, origin = self.server.hosts, self.headers.get("Origin")
         if self.headers.get("Host") in hosts and (origin is None or origin.removeprefix("http://") in hosts):
             return False
@@ -277,7 +279,7 @@ class _Viewer(BaseHTTPRequestHandler):
         return True
 
     def _order(self) -> Order | None:
-        """Read what is asked for, or refuse it."""
+        """Read the order, or refuse it."""
         stated = self.headers.get("Content-Length", "")
         if not (stated.isascii() and stated.isdecimal()):
             self._refuse(HTTPStatus.LENGTH_REQUIRED, "The request must state its length.")
@@ -310,25 +312,27 @@ class _Viewer(BaseHTTPRequestHandler):
         self.end_headers()
 
     def version_string(self) -> str:
-        """Tell nothing about the machine."""
+        """Return nothing about the machine."""
         return "fedsim"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Write no log: nothing about viewers is kept."""
+        """Write no log, so that nothing about viewers is kept."""
 
 
 def serve(port: int, on_ready: Callable[[str], None]) -> None:
     """Serve until interrupted.
 
     Args:
-        port: 0 for any free one.
-        on_ready: is told the address of the page.
+        port: 0: any free one.
+        on_ready: called with the address of the page.
 
     Raises:
         FedsimError: the port is taken or not allowed, or the digits are not installed.
     """
     with LiveServer(port) as server:
-        attempt(Order(pixels=_BAR, label=1), 1, lambda _event, _about: None)  # what the first viewer would wait for
+        attempt(
+            Order(pixels=_BAR, label=1), 1, lambda _event, _about: None
+        )  # done now, so that the first viewer does not wait for it
         on_ready(server.url)
         with contextlib.suppress(KeyboardInterrupt):
             server.serve_forever()

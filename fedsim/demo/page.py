@@ -1,4 +1,4 @@
-"""The recorded page: one HTML file that loads nothing and asks nobody."""
+"""The recorded page: one HTML file that loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.glossary import TERMS
 from fedsim.demo.recording import Recording
 from fedsim.record.store import check_writable, write_whole
 
@@ -30,7 +31,7 @@ ATTACKERS = {
 
 
 def check_place(path: Path) -> None:
-    """Say before minutes of work whether the page can be written.
+    """Check that the page can be written, before minutes of work.
 
     Raises:
         FedsimError: the folder does not exist or cannot be written to, or the path is a folder.
@@ -45,10 +46,10 @@ def check_place(path: Path) -> None:
 
 
 def write(recording: Recording, path: Path) -> None:
-    """Write the page, whole or not at all.
+    """Write the page completely or not at all.
 
     Raises:
-        FedsimError: it cannot be written.
+        FedsimError: the page cannot be written.
     """
     write_whole(path, page_of(recording).encode())
 
@@ -67,19 +68,20 @@ def page_of(recording: Recording) -> str:
         protections=[(key, PROTECTIONS[key]) for key in recording.grid.protections],
         attackers=[(key, ATTACKERS[key]) for key in recording.grid.attackers],
         threat=recording.threat,
+        glossary=TERMS,
     )
 
 
 class Safe(str):
-    """Text of our own that goes into a page as it is."""
+    """Trusted text that goes into a page unescaped."""
 
     def __html__(self) -> str:
-        """Return itself: nothing to escape."""
+        """Return the text unescaped."""
         return self
 
 
 def rendered(template: str, **values: Any) -> str:
-    """Return a template of this package with values, which are escaped unless they are `Safe`."""
+    """Return a template of this package filled with values, which are escaped unless they are `Safe`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
 
     environment = Environment(
@@ -93,12 +95,12 @@ def rendered(template: str, **values: Any) -> str:
 
 
 def text_of(*names: str) -> str:
-    """Return files of this package, one after the other."""
+    """Return files of this package, concatenated."""
     return "".join(files("fedsim.demo").joinpath(name).read_text(encoding="utf-8") for name in names)
 
 
 def _json(recording: Recording) -> str:
-    """Return the recording with every picture once, in a form that cannot end the element around it."""
+    """Return the recording with every picture once, escaped so that it cannot end the element around it."""
     raw = recording.model_dump(mode="json")
     places: dict[str, int] = {}
     for scene in raw["scenes"]:

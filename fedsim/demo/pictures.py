@@ -1,4 +1,4 @@
-"""Pixels and masks as text that fits into a page."""
+"""Pixels and masks as text for a page."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _LEVELS = 16
 
 
 def strip(frames: Tensor) -> str:
-    """Return images as one PNG of 16 greys, base64: a row a frame, a column an image.
+    """Return images as one base64 PNG of 16 greys: one row per frame, one column per image.
 
     Args:
         frames: pixels in [0, 1], shape (F, B, 1, H, W).
     """
-    from PIL import Image  # noqa: PLC0415 - the command line need not wait for it
+    from PIL import Image  # noqa: PLC0415 - slow, and the command line does not need it
 
     count, batch, _, height, width = frames.shape
     tiled = frames.squeeze(2).permute(0, 2, 1, 3).reshape(count * height, batch * width)
@@ -31,5 +31,5 @@ def strip(frames: Tensor) -> str:
 
 
 def bits(mask: Tensor) -> str:
-    """Return a mask as hexadecimal digits, the first entry in the highest bit: 1 for entries above one half."""
+    """Return a mask as hexadecimal digits, first entry in the highest bit; 1 for entries above one half."""
     return np.packbits(mask.flatten().numpy() > 0.5).tobytes().hex()  # noqa: PLR2004 - halfway from dropped to kept

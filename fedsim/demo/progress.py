@@ -1,4 +1,4 @@
-"""How far a recording is, and how much time is left."""
+"""The progress of a recording, and the time left."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _LINE_EVERY_SECONDS = 10.0
 
 @contextmanager
 def counted(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Yield what is told of (settings done, settings in all): a bar on a terminal, else a line every ten seconds."""
+    """Yield a function of (settings done, all settings): a bar on a terminal, else a line every ten seconds."""
     begin = last = time.monotonic()
     columns = (TextColumn("settings"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:

@@ -1,4 +1,4 @@
-"""The grid of settings behind the page, run once with the attacks themselves: frames, curves, masks and scores."""
+"""Run the page's grid of settings once with the real attacks: frames, curves, masks and scores."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from fedsim.core.types import Config, InputSpec, Observation, Reconstruction, St
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
-from fedsim.metrics.masks import identifiable, score_masks
+from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
+from fedsim.metrics.missing import completed, filled
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
@@ -34,10 +35,10 @@ ATTACKERS: tuple[Attacker, ...] = get_args(Attacker)
 
 
 class Grid(Config):
-    """Every combination of these is recorded; noise belongs to one protection only.
+    """All combinations of these values are recorded; noise applies to one protection only.
 
     Attributes:
-        frames: iterations whose guess is kept, ascending. The last one stands for the attack's result.
+        frames: iterations whose guess is kept, ascending. The last one is the attack's result.
     """
 
     rates: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75)
@@ -60,15 +61,15 @@ class Run(Config):
     """One attack on one gradient.
 
     Attributes:
-        strip: PNG, a row a frame, a column an image in the order of the originals; empty when there is no guess.
+        strip: PNG, one row per frame, one column per image in the order of the originals; empty without a guess.
         frames: rows of the strip. An attack that stopped early has fewer than the grid; the last one is its result.
-        iterations: of the points of both curves.
+        iterations: iterations of the points of both curves.
         objective: what the attack minimises, without unit; None where it is not a number.
-        mean_psnr: dB, over the images of the batch.
-        psnr: dB, of the result, an image each.
-        masks: estimated dropout masks, a text of hexadecimal bits for each image; empty when there is none.
-        agreement: share of the units whose mask can be seen in the gradient at all that is estimated right.
-        used: iterations until then.
+        mean_psnr: in dB, mean over the images of the batch.
+        psnr: in dB, of the result, per image.
+        masks: estimated dropout masks, hexadecimal text per image; empty without one.
+        agreement: share of right mask entries, over units whose mask shows in the gradient.
+        used: number of iterations until the result.
         stopped: why the attack ended.
         failure: why there is no guess.
     """
@@ -90,10 +91,10 @@ class Scene(Config):
     """One client's gradient and every attack on it.
 
     Attributes:
-        masks: the dropout masks that the client drew, a text of hexadecimal bits for each image; empty without dropout.
-        layers: (name, Euclidean norm) of the gradient of every parameter as it was sent.
-        unit: PNG, the gradient of the first layer's unit with the largest one, from black (least) to white.
-        runs: by attacker.
+        masks: the client's dropout masks, hexadecimal text per image; empty without dropout.
+        layers: (name, Euclidean norm) of every parameter's gradient as sent.
+        unit: PNG, the largest gradient among the first layer's units, from black (smallest) to white.
+        runs: runs by attacker.
     """
 
     setting: Setting
@@ -104,13 +105,13 @@ class Scene(Config):
 
 
 class Recording(Config):
-    """Everything that the page shows.
+    """All data of the page.
 
     Attributes:
         originals: PNG of the largest batch, in one row; smaller batches are its first images.
-        labels: of the originals.
-        units: that dropout may drop for one image, layer by layer.
-        attacks: by attacker and then batch size, as text: the name that `fedsim show` knows.
+        labels: labels of the originals.
+        units: number of units with dropout for one image, per layer.
+        attacks: name for `fedsim show`, by attacker and then batch size (as text).
         threat: the attacker, in plain sentences.
     """
 
@@ -128,12 +129,12 @@ def record(grid: Grid, processes: int, on_scene: Callable[[int, int], None]) -> 
     """Run the grid.
 
     Args:
-        grid: what to record.
-        processes: that work at the same time, one thread each.
-        on_scene: told after each setting how many are done, and of how many.
+        grid: settings to record.
+        processes: number of parallel processes, one thread each.
+        on_scene: called after each setting with the number of settings done, and of all.
 
     Raises:
-        FedsimError: the digits are not installed, or a process was ended from outside.
+        FedsimError: the digits are not installed, or a process was killed.
     """
     settings = grid.settings()
     world = world_of(Setting(batch=max(grid.batches), rate=max(grid.rates)))
@@ -165,28 +166,28 @@ def _scenes(grid: Grid, settings: Sequence[Setting], processes: int) -> Iterator
             for done in as_completed(waiting):
                 yield waiting[done], done.result()
         except BrokenProcessPool as error:
-            raise FedsimError("a recording process was ended, perhaps for lack of memory. Try again.") from error
+            raise FedsimError("a recording process was killed, perhaps for lack of memory. Try again.") from error
         finally:
             pool.shutdown(cancel_futures=True)
 
 
 def _begin() -> None:
-    """Make ready a process that leaves Ctrl-C to the one which started it, and ends with it."""
+    """Prepare a process that leaves Ctrl-C to its parent and ends with it."""
     process.prepare()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with contextlib.suppress(AttributeError, OSError, TypeError):  # Linux alone has it
+    with contextlib.suppress(AttributeError, OSError, TypeError):  # only Linux has it
         ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)
     torch.set_num_threads(1)
 
 
 def scene_of(setting: Setting, grid: Grid) -> Scene:
-    """Let one client compute its gradient, and every attacker try to read it."""
+    """Let one client compute its gradient, and run every attacker on it."""
     world = world_of(setting)
     runs: dict[Attacker, Run] = {}
     for attacker in grid.attackers:
         observation, truth = observed(world, attacker)
         if setting.rate == 0 and attacker in ("estimates", "knows") and "ignores" in runs:
-            runs[attacker] = runs["ignores"]  # without dropout all three are the same search
+            runs[attacker] = runs["ignores"]  # without dropout all three searches are the same
             continue
         runs[attacker] = _run(world, observation, truth, attacker, grid)
     observation, truth = observed(world, "ignores")
@@ -212,6 +213,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
     except FedsimError as error:
         return Run(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
+    found = completed(found, len(originals))
     items, order = score_items(found, originals, spec)
     steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
@@ -226,7 +228,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
         iterations=tuple(step.iteration for step in points),
         objective=tuple(_short(step.objective) if math.isfinite(step.objective) else None for step in points),
         mean_psnr=tuple(_mean_psnr(_pixels(step.guess, order, spec), target) for step in points),
-        psnr=tuple(round(min(item.psnr, PSNR_CAP), 1) for item in items),
+        psnr=tuple(round(min(item.values["psnr"], PSNR_CAP), 1) for item in items),
         masks=_by_image(tuple(mask.round() for mask in found.masks or ()), world.scenario.federation.batch_size, order),
         agreement=agreement(world, found, truth, order),
         used=found.iterations,
@@ -235,7 +237,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
 
 
 def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
-    return to_pixels(guess.detach()[order], spec)
+    return to_pixels(filled(guess.detach(), len(order), torch.nan)[order], spec)
 
 
 def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
@@ -243,7 +245,7 @@ def _mean_psnr(pixels: Tensor, target: Tensor) -> float:
 
 
 def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) -> tuple[str, ...]:
-    """Return the bits of all layers' masks, an image each."""
+    """Return the bits of all layers' masks, per image."""
     if not masks:
         return ()
     order = torch.arange(batch) if order is None else order
@@ -251,18 +253,16 @@ def _by_image(masks: Sequence[Tensor], batch: int, order: Tensor | None = None) 
 
 
 def agreement(world: World, found: Reconstruction, truth: Truth, order: Tensor) -> float | None:
-    """Return the share of masks that are right, over all units that leave a trace in the gradient."""
+    """Return the share of right mask entries, over all units that show in the gradient."""
     if found.masks is None or not world.models.sites:
         return None
     batch, masks = truth.batches[0], truth.masks[0]
     model = world.models.holding(world.models.first_weights)
     sites = dropout_sites(model, world.data.dataset.spec.shape, len(batch))
     relevant = identifiable(model, batch, sites, masks, world.stack.loss(1))
-    scores = score_masks(sites, found.masks, masks, relevant, order)
-    seen = sum(score.identifiable for score in scores)
-    return sum(score.identifiable * (score.accuracy or 0.0) for score in scores) / seen if seen else None
+    return mask_accuracy(score_masks(sites, found.masks, masks, relevant, order))
 
 
 def _short(value: float) -> float:
-    """Return three significant digits: a page needs no more."""
+    """Return three significant digits, enough for a page."""
     return float(f"{value:.3g}")

@@ -20,11 +20,11 @@ _SHOWN: tuple[Attacker, ...] = ("ignores", "estimates", "exact")
 
 
 def show(console: Console, setting: Setting) -> None:
-    """Attack one digit with each attacker, and draw the guesses while they change; elsewhere, only the last ones.
+    """Attack one digit with each attacker; on a terminal draw guesses as they change, elsewhere only the last ones.
 
     Args:
         console: a terminal, or anything else.
-        setting: of the client; one image.
+        setting: the client's setting, with one image.
 
     Raises:
         MissingExtra: the digits are not installed.
@@ -54,7 +54,7 @@ def show(console: Console, setting: Setting) -> None:
 
 
 def half_blocks(pixels: Tensor) -> Text:
-    """Return an image (H, W), H even, as text: each character holds two pixels, one above the other."""
+    """Return an image (H, W), H even, as text: each character shows two pixels, one above the other."""
     greys = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).tolist()
     text = Text(no_wrap=True)
     for upper, lower in zip(greys[::2], greys[1::2], strict=True):

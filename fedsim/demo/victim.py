@@ -1,4 +1,4 @@
-"""Who is attacked in the demo, and by whom: one client's gradient under a setting that a viewer can choose."""
+"""The demo's victim and attackers: one client's gradient, under a setting that a viewer chooses."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _KNOWS: tuple[Knowledge, ...] = ("labels", "batch-size", "dropout-rates", "input
 
 
 class Setting(Config):
-    """What a viewer chooses about the client."""
+    """A viewer's choice of the client."""
 
     rate: float = Field(default=0.5, ge=0, le=0.9, description="dropout rate p")
     batch: int = Field(default=1, ge=1, le=8, description="images behind the gradient")
@@ -52,8 +52,8 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
 
     Args:
         image: pixels in [0, 1], shape (28, 28).
-        label: what it shows.
-        setting: its batch size is 1.
+        label: digit of the image.
+        setting: the client's setting, with batch size 1.
 
     Raises:
         MissingExtra: the digits, whose normalisation is used, are not installed.
@@ -67,7 +67,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
 
 
 def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
-    """Let the first client compute its gradient, and return what the attacker sees and what it is after."""
+    """Let the first client compute its gradient, and return the observation and the truth."""
     received = world.models.first_weights
     update, truth = local_training(world, received, 1, 0)
     knows = (*_KNOWS, "masks") if attacker == "knows" else _KNOWS
@@ -75,7 +75,7 @@ def observed(world: World, attacker: Attacker) -> tuple[Observation, Truth]:
 
 
 def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:
-    """Return the attack behind a button; the three searches share pace and length."""
+    """Return the attack of a button; the three searches share iterations, schedule and sign."""
     method = registry.get("attack", name_of(attacker, batch))
     settings: dict[str, Any] = {}
     if attacker != "exact":

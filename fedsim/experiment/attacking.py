@@ -10,6 +10,7 @@ from fedsim.core.errors import reason
 from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
 from fedsim.experiment.progress import RunInProgress
 from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import AttackRecord, VictimRecord
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.scenario.world import World
@@ -92,6 +93,7 @@ def _recorded(this: RunInProgress, victim: Victim, result: Reconstruction | str,
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
     try:
         record, kept = scored(victim, result)
+        registry.declared([*record.values, *(name for item in record.scores for name in item.values)])
     except Exception as error:  # an attack may return anything
         why = f"its guess cannot be scored: {reason(error)}"
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=why)
@@ -112,8 +114,7 @@ def summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRec
         victims=tuple(victims),
         summary=summarise(
             victims,
-            scoring.metric,
-            scoring.threshold,
+            Rule.of(scoring.metric, scoring.threshold),
             scenario.seed,
             confidence=scoring.confidence,
             resamples=scoring.resamples,

@@ -9,23 +9,30 @@ from typing import Any, NamedTuple
 from pydantic import BaseModel
 
 from fedsim.core.errors import nearest
+from fedsim.core.metric import Metric
 from fedsim.record import ArmRecord, Interval, RunRecord
 from fedsim.scenario.expectations import Expected, ExpectedFigure
 
 _SEARCHED = 60.0  # dB; what is above comes from algebra, and its last digits from rounding
-_COUNTED = ("success", "label_accuracy", "minor_found", "secrets", "extracted", "found")
-_REDUNDANT = ("psnr_mean", "mse_mean", "ssim_mean", "ssim_trained", "rouge_1", "rouge_2", "test_loss")
-_TESTED = ("test_loss", "test_accuracy", "test_span_f1", "test_spearman")
+_COUNTED = ("success", "extracted", "found")  # of no metric: shares of attacks, secrets and searches
 
 
 class Figure(NamedTuple):
-    """A figure of a record, the number of units behind it, and where it stands."""
+    """A figure of a record, the number of units behind it, and where it stands; `of` a metric, or of none."""
 
     arm: str
     attack: str
     metric: str
     value: float
     n: int
+    of: Metric | None = None
+
+    @property
+    def is_told(self) -> bool:
+        """Whether no other figure says the same."""
+        if self.of is None:
+            return True
+        return self.of.compared and self.metric in (self.of.name, *list(self.of.statistics)[:1])
 
     @property
     def tolerance(self) -> float:
@@ -35,16 +42,16 @@ class Figure(NamedTuple):
         (10 dB are less than two). Of n units that succeed or fail, one may change sides. Of any other figure the second
         digit counts.
         """
-        if "psnr" in self.metric:
+        if self.of is not None and self.of.unit == "dB":
             return 1.0 if self.value < _SEARCHED else 10.0
-        if self.n and self.metric.rpartition(".")[2] in _COUNTED:
+        if self.n and (self.metric in _COUNTED if self.of is None else self.of.counted):
             return round(1 / self.n, 4)
         return round(0.02 * max(abs(self.value), 1.0), 4)
 
 
 def figures(record: RunRecord) -> list[Figure]:
     """Return every figure of a record that may be expected, in the order of its arms."""
-    return [figure for arm in record.arms for figure in _of_arm(arm) if math.isfinite(figure.value)]
+    return [figure for arm in record.arms for figure in _of_arm(arm, record.declared) if math.isfinite(figure.value)]
 
 
 def departures(record: RunRecord, expected: Expected) -> list[str]:
@@ -74,7 +81,7 @@ def expectation(record: RunRecord) -> dict[str, Any]:
                 "tolerance": own.tolerance,
             }
             for own in figures(record)
-            if own.metric.rpartition(".")[2] not in _REDUNDANT
+            if own.is_told
         ]
     }
 
@@ -90,14 +97,17 @@ def _departure(expected: ExpectedFigure, found: Mapping[tuple[str, str, str], fl
     return f"{who} is {found[key]:.4g}, expected {expected.value:.4g} within {expected.tolerance:.4g}"
 
 
-def _of_arm(arm: ArmRecord) -> Iterator[Figure]:
-    last = next((own for own in reversed(arm.rounds) if own.utility is not None or own.test_loss is not None), None)
-    for name in _TESTED if last is not None else ():
-        value = getattr(last, name)
-        if value is not None:
-            yield Figure(arm.name, "", name, value, 0)
+def _of_arm(arm: ArmRecord, declared: Mapping[str, Metric]) -> Iterator[Figure]:
+    last = next((own for own in reversed(arm.rounds) if own.tested), None)
+    for name, value in last.tested.items() if last is not None else ():
+        yield Figure(arm.name, "", name, value, 0, declared[name])
+    sources = {column: metric for metric in declared.values() for column in metric.statistics}
     for attack in arm.attacks:
-        yield from (Figure(arm.name, attack.label, *own) for own in _intervals(attack.summary))
+        if attack.summary is None:
+            continue
+        yield Figure(arm.name, attack.label, "success", attack.summary.success.value, attack.summary.success.n)
+        for name, own in attack.summary.metrics.items():
+            yield Figure(arm.name, attack.label, name, own.value, own.n, sources[name])
     for member in arm.membership:
         yield from (Figure(arm.name, member.label, *own) for own in _intervals(member.summary))
     for own in arm.guarantees:
@@ -107,10 +117,8 @@ def _of_arm(arm: ArmRecord) -> Iterator[Figure]:
         yield from (Figure(arm.name, planted, *found) for found in _intervals(own))
 
 
-def _intervals(summary: BaseModel | None, prefix: str = "") -> Iterator[tuple[str, float, int]]:
-    """Yield (metric, value, n) of every interval of a summary, those of its parts too."""
+def _intervals(summary: BaseModel | None) -> Iterator[tuple[str, float, int]]:
+    """Yield (metric, value, n) of every interval of a summary."""
     for name, value in summary or ():
         if isinstance(value, Interval):
-            yield f"{prefix}{name}", value.value, value.n
-        elif isinstance(value, BaseModel):
-            yield from _intervals(value, f"{name}.")
+            yield name, value.value, value.n

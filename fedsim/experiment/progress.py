@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from fedsim.core import registry
 from fedsim.experiment.watching import Watcher
 from fedsim.record import ArmRecord, Failure, RunRecord
 from fedsim.record.store import RunFolder
@@ -33,7 +34,7 @@ class RunInProgress:
     def keep(self, arm: ArmRecord, number: int) -> None:
         """Write what is known of an arm."""
         kept = (*self.record.arms[:number], arm)
-        self.record = self.record.model_copy(update={"arms": kept})
+        self.record = declaring(self.record.model_copy(update={"arms": kept}))
         self.folder.write_arrays(self.arrays)
         self.folder.write_record(self.record)
 
@@ -50,6 +51,12 @@ class RunInProgress:
         self.record = self.record.model_copy(update={"status": "finished", "ended": now()})
         self.folder.write_record(self.record)
         return self.record
+
+
+def declaring(record: RunRecord) -> RunRecord:
+    """Return a record with what its metrics declare, and that which decides."""
+    scoring = record.scenario["scoring"]["metric"]
+    return record.model_copy(update={"metrics": registry.declared([*record.figures, scoring])})
 
 
 def now() -> str:

@@ -12,7 +12,7 @@ from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment.arm import check, run_arm, train
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash, scenario_hash
-from fedsim.experiment.progress import RunInProgress, now
+from fedsim.experiment.progress import RunInProgress, declaring, now
 from fedsim.experiment.watching import Watcher
 from fedsim.record import RunRecord
 from fedsim.record.environment import environment
@@ -67,7 +67,9 @@ def run(
         started=earlier.started if earlier else now(),
         arms=done,
     )
-    this = RunInProgress(folder, record, folder.read_arrays() if earlier else {}, watcher, should_stop, attackers)
+    this = RunInProgress(
+        folder, declaring(record), folder.read_arrays() if earlier else {}, watcher, should_stop, attackers
+    )
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:

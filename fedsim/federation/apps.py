@@ -99,10 +99,7 @@ def server_app(journal: Journal) -> ServerApp:
                         participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        test_loss=found and found.loss,
-                        test_accuracy=found and found.accuracy,
-                        test_span_f1=found and found.span_f1,
-                        test_spearman=found and found.spearman,
+                        tested=found.tested if found else {},
                         tokens=strategy.tally.examples * spec.shape[0] if spec.modality == "text" else None,
                     )
                 )
@@ -132,6 +129,17 @@ class Utility(NamedTuple):
     accuracy: float | None
     span_f1: float | None = None
     spearman: float | None = None
+
+    @property
+    def tested(self) -> dict[str, float]:
+        """What was measured, by the name of its metric, the most telling first."""
+        every = {
+            "test_spearman": self.spearman,
+            "test_span_f1": self.span_f1,
+            "test_accuracy": self.accuracy,
+            "test_loss": self.loss,
+        }
+        return {name: value for name, value in every.items() if value is not None}
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from fedsim.core.types import Contribution, Tensors, Update, WireEntry
 from fedsim.core.vectors import Layout
 from fedsim.federation import participation
 from fedsim.federation.journal import Journal
+from fedsim.metrics.testing import training_loss
 from fedsim.record import Cause, Failure
 from fedsim.scenario.world import World
 
@@ -93,7 +94,7 @@ class Tally:
     @property
     def training_loss(self) -> float:
         """Mean training loss over the examples of the updates that counted; over their clients, if all weigh alike."""
-        return self.loss / self.weight if self.weight else float("nan")
+        return training_loss(self.loss, self.weight)
 
 
 class Aggregation(Strategy):

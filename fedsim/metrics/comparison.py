@@ -9,7 +9,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from scipy.stats import t as student
 
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
@@ -74,6 +73,8 @@ def mean_over_seeds(values: Sequence[float], confidence: float = 0.95) -> Interv
     mean, n = float(np.mean(values)), len(values)
     if n == 1:
         return Interval(value=mean, low=None, high=None, n=1)
+    from scipy.stats import t as student  # noqa: PLC0415 - a list of metrics need not wait for SciPy
+
     half = float(student.ppf(0.5 + confidence / 2, n - 1)) * float(np.std(values, ddof=1)) / n**0.5
     return Interval(value=mean, low=mean - half, high=mean + half, n=n)
 

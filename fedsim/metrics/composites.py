@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import numbers
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
@@ -21,6 +22,9 @@ from fedsim.metrics.missing import filled
 from fedsim.record import ItemScore
 
 _PAIR = 2
+_TABLE = "Against the composites that clients trained on"
+_WORST_PSNR = 0.0
+_WORST_SSIM = -1.0
 
 
 class _Sighting(NamedTuple):
@@ -28,6 +32,133 @@ class _Sighting(NamedTuple):
     step: int
     place: int  # of the composite in its batch
     region: Tensor  # (H, W), boolean
+
+
+@registry.metric(
+    "psnr_trained",
+    title="PSNR to the composite",
+    summary="PSNR to the composite that the model saw in the example's place, dB",
+    over="item",
+    unit="dB",
+    digits=1,
+    statistics={"composites.psnr_trained": "median"},
+    worst=_WORST_PSNR,
+    noun="image",
+    tables="none",
+    table=_TABLE,
+)
+def psnr_trained(shown: Tensor, trained: Tensor) -> Tensor:
+    """Return the PSNR of each guess to what was trained on, in dB, shape (B,); the lowest where it is missing."""
+    return psnr(shown, trained).nan_to_num(nan=_WORST_PSNR)
+
+
+@registry.metric(
+    "ssim_trained",
+    title="SSIM to the composite",
+    summary="SSIM to the composite that the model saw in the example's place",
+    over="item",
+    statistics={"composites.ssim_trained": "mean"},
+    worst=_WORST_SSIM,
+    noun="image",
+    compared=False,
+    tables="none",
+    table=_TABLE,
+)
+def ssim_trained(shown: Tensor, trained: Tensor) -> Tensor:
+    """Return the SSIM of each guess to what was trained on, shape (B,); the lowest where it is missing."""
+    return ssim(shown, trained).nan_to_num(nan=_WORST_SSIM)
+
+
+@registry.metric(
+    "psnr_seen",
+    title="PSNR to the seen part",
+    summary="PSNR over those pixels of the example that the model saw, dB",
+    over="item",
+    unit="dB",
+    digits=1,
+    statistics={"composites.psnr_seen": "median"},
+    worst=_WORST_PSNR,
+    noun="image",
+    tables="none",
+    table=_TABLE,
+)
+def psnr_seen(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
+    """PSNR in dB of one image (C, H, W) over the regions (H, W) of guesses; the lowest where nothing is seen.
+
+    It is the lowest for a guess that is missing, too.
+    """
+    errors = torch.cat([(guess - original).double()[:, region].flatten() for guess, region in guesses])
+    if not len(errors) or not bool(errors.isfinite().all()):
+        return _WORST_PSNR
+    return float(-10.0 * errors.square().mean().clamp_min(10.0 ** (-PSNR_CAP / 10.0)).log10())
+
+
+@registry.metric(
+    "seen",
+    title="part seen",
+    summary="share of the example's pixels that stand in any composite of the update",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"composites.seen": "mean"},
+    noun="image",
+    tables="none",
+    table=_TABLE,
+)
+def seen(region: Tensor) -> float:
+    """Return the share of a region (H, W) in the image, in [0, 1]."""
+    return float(region.double().mean())
+
+
+@registry.metric(
+    "minor_share",
+    title="share of the smaller label",
+    summary="the smaller one of the two label shares of the composite in the example's place",
+    over="item",
+    noun="image",
+    shown=False,
+    tables="none",
+    table=_TABLE,
+)
+def minor_share(trained: Tensor) -> float:
+    """Return the smaller one of two shares among those of K classes."""
+    return float(trained.topk(_PAIR).values[1])
+
+
+@registry.metric(
+    "minor_found",
+    title="both labels found",
+    summary="whether the attack named both labels of the composite in the example's place",
+    over="item",
+    form="flag",
+    digits=0,
+    statistics={"composites.minor_found": "mean"},
+    noun="image",
+    counted=True,
+    tables="none",
+    table=_TABLE,
+    by="minor_share",
+    ranges=((0.0, 0.05), (0.05, 0.2), (0.2, 0.5)),
+)
+def minor_found(shares: Tensor, trained: Tensor) -> bool:
+    """Tell whether the two largest of K shares are those of the truth."""
+    return set(shares.topk(_PAIR).indices.tolist()) == set(trained.topk(_PAIR).indices.tolist())
+
+
+@registry.metric(
+    "share_error",
+    title="error of a share",
+    summary="largest error of a label share that the attack gave",
+    over="item",
+    better="lower",
+    noun="image",
+    shown=False,
+    tables="none",
+    table=_TABLE,
+)
+def share_error(shares: Tensor, trained: Tensor) -> float:
+    """Return the largest absolute error of K shares."""
+    return float((shares - trained).abs().max())
 
 
 def with_composites(
@@ -53,14 +184,14 @@ def with_composites(
     sightings: dict[int, list[_Sighting]] = {}
     for sighting in _sightings(truth, steps):
         sightings.setdefault(sighting.example, []).append(sighting)
-    seen: dict[int, dict[str, float]] = {}
+    against: dict[int, dict[str, float]] = {}
     for index, own in sightings.items():
         region = torch.stack([sighting.region for sighting in own]).any(0)
-        readings = [_psnr([(guesses[scored.order[index]], region)], originals[index])]
+        readings = [psnr_seen([(guesses[scored.order[index]], region)], originals[index])]
         if shown is not None:
-            readings.append(_psnr([(shown[one.place], one.region) for one in own], originals[index]))
-        seen[index] = {"seen": float(region.double().mean()), "psnr_seen": max(readings)}
-    return tuple(item.model_copy(update=seen.get(item.index, {})) for item in items)
+            readings.append(psnr_seen([(shown[one.place], one.region) for one in own], originals[index]))
+        against[index] = {"psnr_seen": max(readings), "seen": seen(region)}
+    return tuple(item.with_values(against.get(item.index, {})) for item in items)
 
 
 def _against_trained(
@@ -75,12 +206,10 @@ def _against_trained(
     shares = [named[place] if place < len(named) else None for place in order.tolist()]
     labels = [_labels(true, guess) for true, guess in zip(batch.labels, shares, strict=True)]
     shown = guesses[order]
-    decibels = psnr(shown, trained).nan_to_num(nan=0.0)
-    similarities = ssim(shown, trained).nan_to_num(nan=-1.0)
-    rows = zip(items, decibels.tolist(), similarities.tolist(), labels, strict=True)
+    decibels, similarities = psnr_trained(shown, trained).tolist(), ssim_trained(shown, trained).tolist()
+    rows = zip(items, decibels, similarities, labels, strict=True)
     return shown, tuple(
-        item.model_copy(update={"psnr_trained": db, "ssim_trained": similarity, **own})
-        for item, db, similarity, own in rows
+        item.with_values({"psnr_trained": db, "ssim_trained": similarity, **own}) for item, db, similarity, own in rows
     )
 
 
@@ -103,18 +232,7 @@ def _sightings(truth: Truth, steps: list[Pasted | None]) -> Iterator[_Sighting]:
                 yield _Sighting(int(examples[pasted.partners[place]]), step, place, region)
 
 
-def _psnr(guesses: list[tuple[Tensor, Tensor]], original: Tensor) -> float:
-    """PSNR in dB of one image (C, H, W) over the regions (H, W) of guesses; the lowest where nothing is seen.
-
-    It is the lowest for a guess that is missing, too.
-    """
-    errors = torch.cat([(guess - original).double()[:, region].flatten() for guess, region in guesses])
-    if not len(errors) or not bool(errors.isfinite().all()):
-        return 0.0
-    return float(-10.0 * errors.square().mean().clamp_min(10.0 ** (-PSNR_CAP / 10.0)).log10())
-
-
-def _labels(trained: Tensor, shares: Tensor | None) -> dict[str, float | bool]:
+def _labels(trained: Tensor, shares: Tensor | None) -> dict[str, float]:
     """What an attack found out about the two labels of a composite; nothing when it has only one.
 
     Args:
@@ -123,11 +241,10 @@ def _labels(trained: Tensor, shares: Tensor | None) -> dict[str, float | bool]:
     """
     if not trained.dim() or int((trained > 0).sum()) != _PAIR:
         return {}
-    largest = trained.topk(_PAIR)
     if shares is None:
-        return {"minor_share": float(largest.values[1])}
+        return {"minor_share": minor_share(trained)}
     return {
-        "minor_share": float(largest.values[1]),
-        "minor_found": set(shares.topk(_PAIR).indices.tolist()) == set(largest.indices.tolist()),
-        "share_error": float((shares - trained).abs().max()),
+        "minor_share": minor_share(trained),
+        "minor_found": float(minor_found(shares, trained)),
+        "share_error": share_error(shares, trained),
     }

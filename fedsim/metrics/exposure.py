@@ -1,4 +1,4 @@
-"""How much a trained language model remembers of a secret: exposure, and whether greedy decoding gives it away.
+"""How much a trained language model remembers of a secret: its exposure among others of the same form.
 
     exposure(s) = log2 |R| - log2 rank(s),  R: sentences of the same form, ranked by the model's log-perplexity
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from string import ascii_lowercase, digits
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -96,62 +96,6 @@ def exposure(own: float, others: Tensor) -> float:
     """
     rank = 1.0 + float((others < own).sum()) + 0.5 * float((others == own).sum())
     return math.log2(len(others) + 1) - math.log2(rank)
-
-
-@runtime_checkable
-class Writer(Protocol):
-    """A model that keeps what it made of earlier tokens while it writes on."""
-
-    def continued(self, tokens: Tensor, length: int) -> Tensor:
-        """Return the next `length` tokens (B, length) behind beginnings (B, t), each the likeliest."""
-        ...
-
-
-@torch.no_grad()
-def greedy(model: nn.Module, prompts: Sequence[Sequence[int]], count: int, tokenizer: Tokenizer) -> list[list[int]]:
-    """Return `count` tokens behind each prompt, always the likeliest; of equals, the one numbered first.
-
-    What a `Writer` writes is taken if one pass over all of it agrees: what is done to single places of a text, as when
-    codes are forced there, is lost on a model that is shown one new token at a time.
-
-    Args:
-        model: as for `log_perplexities`.
-        prompts: tokens, one or more each.
-        count: how many tokens to go on.
-        tokenizer: fills up the shorter prompts at the end.
-    """
-    if not isinstance(model, Writer):
-        return _recomputed(model, prompts, count, tokenizer)
-    written: dict[int, list[int]] = {}
-    for length in {len(prompt) for prompt in prompts}:
-        places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
-        for own in torch.tensor(places).split(_rows_at_once(length + count, tokenizer)):
-            alike = [prompts[place] for place in own.tolist()]
-            written.update(zip(own.tolist(), _kept(model, alike, count, tokenizer), strict=True))
-    return [written[place] for place in range(len(prompts))]
-
-
-def _kept(model: nn.Module, prompts: Sequence[Sequence[int]], count: int, tokenizer: Tokenizer) -> list[list[int]]:
-    assert isinstance(model, Writer)
-    tokens = torch.tensor(prompts)
-    written = model.continued(tokens, count)
-    again = model(torch.cat((tokens, written), 1))[:, tokens.shape[1] - 1 : -1].argmax(-1)
-    return written.tolist() if torch.equal(written, again) else _recomputed(model, prompts, count, tokenizer)
-
-
-def _recomputed(
-    model: nn.Module, prompts: Sequence[Sequence[int]], count: int, tokenizer: Tokenizer
-) -> list[list[int]]:
-    lengths = torch.tensor([len(prompt) for prompt in prompts])
-    total = int(lengths.max()) + count
-    tokens, rows = _filled_up(prompts, total, tokenizer.padding), _rows_at_once(total, tokenizer)
-    for start in range(0, len(prompts), rows):
-        own, ends = tokens[start : start + rows], lengths[start : start + rows]
-        every = torch.arange(len(own))
-        for step in range(count):
-            scores = model(own[:, : int(ends.max()) + step])
-            own[every, ends + step] = scores[every, ends + step - 1].argmax(-1)
-    return [row[length : length + count] for row, length in zip(tokens.tolist(), lengths.tolist(), strict=True)]
 
 
 def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:

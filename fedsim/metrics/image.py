@@ -13,6 +13,7 @@ import torch
 from pytorch_msssim import ssim as _windowed_ssim
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Batch, InputSpec, Reconstruction
 from fedsim.metrics.missing import NO_LABEL
@@ -23,6 +24,7 @@ SSIM_WINDOW = 11
 SSIM_SIGMA = 1.5
 
 _WORST_MSE = 1.0
+_WORST_PSNR = 0.0
 _WORST_SSIM = -1.0
 
 
@@ -52,11 +54,60 @@ def to_pixels(inputs: Tensor, spec: InputSpec) -> Tensor:
     return pixels.nan_to_num(nan=0.0).clamp(0.0, 1.0)
 
 
+@registry.metric(
+    "mse",
+    title="MSE",
+    summary="mean squared error in pixel units of [0, 1]",
+    over="item",
+    better="lower",
+    digits=4,
+    statistics={"mse_mean": "mean"},
+    worst=_WORST_MSE,
+    noun="image",
+    decides=True,
+    of_pictures=True,
+    verdict="recognisable",
+    shown=False,
+    compared=False,
+)
 def mse(guesses: Tensor, originals: Tensor) -> Tensor:
     """Return the mean squared error of each image, shape (B,), in double precision. Inputs are (B, C, H, W)."""
     return (guesses.double() - originals.double()).square().flatten(1).mean(1)
 
 
+@registry.metric(
+    "mse_normalised",
+    title="normalised MSE",
+    summary="mean squared error in the model's input units",
+    over="item",
+    better="lower",
+    digits=4,
+    noun="image",
+    shown=False,
+    tables="run",
+)
+def mse_normalised(guesses: Tensor, originals: Tensor) -> Tensor:
+    """Return the same of model inputs, shape (B,). Its worst value depends on how the data were normalised."""
+    return mse(guesses, originals)
+
+
+@registry.metric(
+    "psnr",
+    title="PSNR",
+    summary="peak signal-to-noise ratio, dB",
+    over="item",
+    unit="dB",
+    digits=1,
+    statistics={"psnr_median": "median", "psnr_mean": "mean"},
+    worst=_WORST_PSNR,
+    noun="image",
+    decides=True,
+    of_pictures=True,
+    verdict="recognisable",
+    spread=True,
+    steps=(15.0, 20.0, 25.0, 30.0, 40.0),
+    column="psnr_db",
+)
 def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
     """Return the peak signal-to-noise ratio of each image in dB, shape (B,), at most 160 dB.
 
@@ -67,6 +118,21 @@ def psnr(guesses: Tensor, originals: Tensor) -> Tensor:
     return -10.0 * torch.log10(mse(guesses, originals).clamp_min(10.0 ** (-PSNR_CAP / 10.0)))
 
 
+@registry.metric(
+    "ssim",
+    title="SSIM",
+    summary="structural similarity, at most 1",
+    over="item",
+    statistics={"ssim_mean": "mean"},
+    limits=(-1.0, 1.0),
+    worst=_WORST_SSIM,
+    noun="image",
+    decides=True,
+    of_pictures=True,
+    verdict="recognisable",
+    spread=True,
+    compared=False,
+)
 def ssim(guesses: Tensor, originals: Tensor) -> Tensor:
     """Return the structural similarity of each image, shape (B,), in [-1, 1].
 
@@ -140,17 +206,23 @@ def score_items(reconstruction: Reconstruction, batch: Batch, spec: InputSpec) -
     usable = finite[order]
     pixels = pixels[order]
     worst_normalised = sum(std**-2 for std in spec.std) / len(spec.std)
-    columns = zip(
-        mse(pixels, target).where(usable, _WORST_MSE).tolist(),
-        mse(guesses[order], originals).where(usable, worst_normalised).tolist(),
-        psnr(pixels, target).where(usable, 0.0).tolist(),
-        ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
-        batch.labels.tolist(),
-        (None if label == NO_LABEL else label for label in reconstruction.labels[order].tolist()),
-        strict=True,
+    values = {
+        "mse": mse(pixels, target).where(usable, _WORST_MSE).tolist(),
+        "mse_normalised": mse_normalised(guesses[order], originals).where(usable, worst_normalised).tolist(),
+        "psnr": psnr(pixels, target).where(usable, _WORST_PSNR).tolist(),
+        "ssim": ssim(pixels, target).where(usable, _WORST_SSIM).tolist(),
+    }
+    labels = zip(batch.labels.tolist(), reconstruction.labels[order].tolist(), strict=True)
+    items = tuple(
+        ItemScore(
+            index=index,
+            values={name: column[index] for name, column in values.items()},
+            label=label,
+            guessed_label=None if guess == NO_LABEL else guess,
+            is_missing=guess == NO_LABEL,
+        )
+        for index, (label, guess) in enumerate(labels)
     )
-    fields = ("mse", "mse_normalised", "psnr", "ssim", "label", "guessed_label")
-    items = tuple(ItemScore(index=i, **dict(zip(fields, row, strict=True))) for i, row in enumerate(columns))
     return ScoredItems(items, order)
 
 

@@ -1,12 +1,24 @@
-"""How many of a batch's labels an attacker knows or guessed."""
+"""How many of a batch's labels an attacker knows or guessed, whatever their order: a gradient has none to tell."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
 
+from fedsim.core import registry
 
-def label_accuracy(guessed: Iterable[int | None], true: Iterable[int]) -> float:
+
+@registry.metric(
+    "label_accuracy",
+    title="labels right",
+    summary="share of the labels behind an update that were guessed, in any order",
+    over="update",
+    form="percent",
+    digits=0,
+    statistics={"label_accuracy": "mean"},
+    counted=True,
+)
+def label_accuracy(guessed: Iterable[int | None], true: Iterable[int | None]) -> float:
     """Return the share of true labels that were guessed, in [0, 1], whatever their order.
 
     Size of the intersection of both multisets over the number of true labels: two guesses of a class that occurs
@@ -15,7 +27,7 @@ def label_accuracy(guessed: Iterable[int | None], true: Iterable[int]) -> float:
     Raises:
         ValueError: there are no true labels.
     """
-    wanted = Counter(true)
+    wanted = Counter(label for label in true if label is not None)
     if not wanted:
         raise ValueError("label accuracy needs at least one true label")
     named = Counter(label for label in guessed if label is not None)

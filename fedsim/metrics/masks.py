@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.masks import injected_masks
 from fedsim.core.seeding import generator
@@ -79,6 +80,22 @@ def score_masks(
         _score(site.name, _reordered(site.name, estimate.detach(), mask, order), mask, seen)
         for site, estimate, mask, seen in zip(sites, estimates, masks, visible, strict=True)
     )
+
+
+@registry.metric(
+    "mask_accuracy",
+    title="masks right",
+    summary="share of the entries of dropout masks that were estimated right, where a gradient depends on them",
+    over="update",
+    form="percent",
+    digits=1,
+    statistics={"mask_accuracy": "mean"},
+)
+def mask_accuracy(masks: Sequence[MaskScore]) -> float | None:
+    """Return the share of identifiable mask entries that were estimated right, over all sites, or None without any."""
+    scored = [(mask.accuracy, mask.identifiable) for mask in masks if mask.accuracy is not None]
+    units = sum(count for _, count in scored)
+    return sum(accuracy * count for accuracy, count in scored) / units if units else None
 
 
 def _reordered(site: str, estimate: Tensor, mask: Tensor, order: Tensor) -> Tensor:

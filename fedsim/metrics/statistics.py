@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from statistics import NormalDist
-from typing import Literal
 
 import numpy as np
 
+from fedsim.core.metric import Statistic
 from fedsim.core.seeding import derive
-from fedsim.metrics.labels import label_accuracy
-from fedsim.record import CompositeSummary, Interval, ItemScore, MaskScore, Summary, TextSummary, VictimRecord
+from fedsim.metrics.success import Rule
+from fedsim.record import Interval, Summary, VictimRecord
 
-Metric = Literal["psnr", "ssim", "mse"]
 Clusters = Sequence[Sequence[float]]
 _Statistic = Callable[..., np.ndarray]
+
+_STATISTICS: dict[Statistic, _Statistic] = {"mean": np.nanmean, "median": np.nanmedian}
 
 _LEAST_FOR_BOOTSTRAP = 3
 
@@ -69,39 +70,18 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(value=rate, low=min(max(low, 0.0), rate), high=max(min(high, 1.0), rate), n=n)
 
 
-def succeeded(item: ItemScore, metric: Metric, threshold: float) -> bool:
-    """Tell whether an image counts as recovered: PSNR or SSIM above the threshold, MSE below it."""
-    if metric == "mse":
-        return item.mse < threshold
-    return getattr(item, metric) > threshold
-
-
-def mask_accuracy(masks: Sequence[MaskScore]) -> float | None:
-    """Return the share of identifiable mask entries that were estimated right, over all sites, or None without any."""
-    scored = [(mask.accuracy, mask.identifiable) for mask in masks if mask.accuracy is not None]
-    units = sum(count for _, count in scored)
-    return sum(accuracy * count for accuracy, count in scored) / units if units else None
-
-
 def summarise(
-    victims: Sequence[VictimRecord],
-    metric: Metric,
-    threshold: float,
-    seed: int,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 2000,
+    victims: Sequence[VictimRecord], rule: Rule, seed: int, *, confidence: float = 0.95, resamples: int = 2000
 ) -> Summary:
     """Summarise one attack over its victims.
 
-    The unit of resampling is the victim (a cluster bootstrap when it has several images). A victim on which the
-    attack failed counts as no success; it has no image, so it is absent from PSNR, SSIM, MSE and label statistics,
-    whose n shows how many remained. All statistics use the same resamples of the victims.
+    The unit of resampling is the victim (a cluster bootstrap when it has several examples). A victim on which the
+    attack failed counts as no success; it has no example, so it is absent from every other statistic, whose n shows how
+    many remained. All statistics use the same resamples of the victims.
 
     Args:
         victims: at least one.
-        metric: which score decides success.
-        threshold: success is PSNR (dB) or SSIM above, MSE below it.
+        rule: says what is a success, and how metrics are summarised.
         seed: the scenario's seed.
         confidence: coverage of every interval, in (0, 1).
         resamples: number of bootstrap resamples.
@@ -109,57 +89,41 @@ def summarise(
     Raises:
         ValueError: there are no victims.
     """
-    ended = [victim for victim in victims if victim.failure is None]
-    scored, read = [victim for victim in ended if victim.scores], [victim for victim in ended if victim.sentences]
-    shares = [float(np.mean([succeeded(i, metric, threshold) for i in victim.scores])) for victim in scored]
-    shares += [float(np.mean([sentence.exact for sentence in victim.sentences])) for victim in read]
-    labels = [label_accuracy([i.guessed_label for i in v.scores], [i.label for i in v.scores]) for v in scored]
-    masks = [accuracy for v in scored if (accuracy := mask_accuracy(v.masks)) is not None]
+    scored = [victim for victim in victims if victim.failure is None and victim.scores]
+    shares = [float(np.mean([rule.succeeded(item) for item in victim.scores])) for victim in scored]
 
-    def over(statistic: _Statistic, values: Clusters) -> Interval | None:
+    def interval(statistic: Statistic, values: Clusters) -> Interval:
+        if statistic == "share":
+            return _share(values, confidence)
         source = np.random.default_rng(derive(seed, "bootstrap"))
-        return _bootstrap(statistic, values, source, confidence, resamples) if values else None
-
-    def of(field: str, examples: Sequence[Sequence[object]]) -> Clusters:
-        values = [[getattr(item, field) for item in victim] for victim in examples]
-        known = ([float(value) for value in own if value is not None] for own in values)
-        return [own for own in known if own]
-
-    images, sentences = [victim.scores for victim in scored], [victim.sentences for victim in read]
-    composites = CompositeSummary(
-        psnr_trained=over(np.nanmedian, of("psnr_trained", images)),
-        ssim_trained=over(np.nanmean, of("ssim_trained", images)),
-        psnr_seen=over(np.nanmedian, of("psnr_seen", images)),
-        seen=over(np.nanmean, of("seen", images)),
-        minor_found=over(np.nanmean, of("minor_found", images)),
-    )
+        return _bootstrap(_STATISTICS[statistic], values, source, confidence, resamples)
 
     return Summary(
         success=wilson(min(sum(shares), len(victims)), len(victims), confidence),
-        psnr_median=over(np.nanmedian, of("psnr", images)),
-        psnr_mean=over(np.nanmean, of("psnr", images)),
-        ssim_mean=over(np.nanmean, of("ssim", images)),
-        mse_mean=over(np.nanmean, of("mse", images)),
-        label_accuracy=over(np.nanmean, [[label] for label in labels]),
-        mask_accuracy=over(np.nanmean, [[mask] for mask in masks]),
-        composites=composites if any(value for _, value in composites) else None,
-        text=TextSummary(
-            token_accuracy=over(np.nanmean, of("token_accuracy", sentences)),
-            rouge_1=over(np.nanmean, of("rouge_1", sentences)),
-            rouge_2=over(np.nanmean, of("rouge_2", sentences)),
-            rouge_l=over(np.nanmean, of("rouge_l", sentences)),
-            secrets=_secrets(read, confidence),
-        )
-        if read
-        else None,
+        metrics={
+            column: interval(statistic, values)
+            for name, values in _by_metric(scored).items()
+            for column, statistic in rule.declared[name].statistics.items()
+        },
     )
 
 
-def _secrets(read: Sequence[VictimRecord], confidence: float) -> Interval | None:
-    """Return the share of planted spans that were read, each update by its own share; None where none was planted."""
-    holding = [[own.secret_read for own in victim.sentences if own.secret is not None] for victim in read]
-    shares = [sum(own) / len(own) for own in holding if own]
-    return wilson(min(sum(shares), len(shares)), len(shares), confidence) if shares else None
+def _by_metric(victims: Sequence[VictimRecord]) -> dict[str, list[list[float]]]:
+    """Return the values of every metric, one list a victim that has any; those of examples first."""
+    names = dict.fromkeys(name for victim in victims for item in victim.scores for name in item.values)
+    values = {
+        name: [[item.values[name] for item in victim.scores if name in item.values] for victim in victims]
+        for name in names
+    }
+    for name in dict.fromkeys(name for victim in victims for name in victim.values):
+        values[name] = [[victim.values[name]] for victim in victims if name in victim.values]
+    return {name: [own for own in clusters if own] for name, clusters in values.items()}
+
+
+def _share(values: Clusters, confidence: float) -> Interval:
+    """Return the share of flags that are set, each victim by its own share."""
+    shares = [sum(own) / len(own) for own in values]
+    return wilson(min(sum(shares), len(shares)), len(shares), confidence)
 
 
 def _bootstrap(

@@ -14,14 +14,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedsim.core import registry
 from fedsim.core.types import Batch, Reconstruction, Tokenizer
-from fedsim.record import SentenceScore
+from fedsim.record import ItemScore
+
+_PAPER = "Lin 2004, ROUGE: a package for automatic evaluation of summaries"
 
 
 class ScoredSentences(NamedTuple):
     """Scores in the order of the originals; ``order[i]`` is the guess of original i, or -1."""
 
-    sentences: tuple[SentenceScore, ...]
+    sentences: tuple[ItemScore, ...]
     order: Tensor
 
 
@@ -35,10 +38,39 @@ def common_subsequence(first: Sequence[object], second: Sequence[object]) -> int
     return lengths[-1]
 
 
-def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
-    """Return 2 LCS / (guessed + original words), in [0, 1]: the harmonic mean of recall and precision."""
-    total = len(guess) + len(original)
-    return 2.0 * common_subsequence(guess, original) / total if total else 1.0
+@registry.metric(
+    "exact",
+    title="every token right",
+    summary="of a sentence: whether every token is right and none is too many",
+    over="item",
+    form="flag",
+    digits=0,
+    worst=0.0,
+    noun="sentence",
+    threshold=0.5,
+    verdict="exact",
+    shown=False,
+)
+def exact(guess: Sequence[int], original: Sequence[int]) -> bool:
+    """Tell whether the tokens are the same."""
+    return list(guess) == list(original)
+
+
+@registry.metric(
+    "token_accuracy",
+    title="tokens right",
+    summary="of a sentence: share of its tokens at the right place of the guess",
+    over="item",
+    form="percent",
+    digits=0,
+    statistics={"text.token_accuracy": "mean"},
+    worst=0.0,
+    noun="sentence",
+)
+def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
+    """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
+    right = sum(own == other for own, other in zip(guess, original, strict=False))
+    return right / len(original) if original else 1.0
 
 
 def rouge_n(guess: Sequence[object], original: Sequence[object], size: int) -> float:
@@ -51,10 +83,70 @@ def rouge_n(guess: Sequence[object], original: Sequence[object], size: int) -> f
     return 2.0 * sum((grams[0] & grams[1]).values()) / total if total else 1.0
 
 
-def token_accuracy(guess: Sequence[int], original: Sequence[int]) -> float:
-    """Return the share of the original's tokens that the guess has at the same place, in [0, 1]."""
-    right = sum(own == other for own, other in zip(guess, original, strict=False))
-    return right / len(original) if original else 1.0
+@registry.metric(
+    "rouge_1",
+    title="ROUGE-1",
+    summary="of a sentence: F-measure of words",
+    paper=_PAPER,
+    over="item",
+    statistics={"text.rouge_1": "mean"},
+    worst=0.0,
+    noun="sentence",
+    compared=False,
+)
+def rouge_1(guess: Sequence[object], original: Sequence[object]) -> float:
+    """Return `rouge_n` of single words."""
+    return rouge_n(guess, original, 1)
+
+
+@registry.metric(
+    "rouge_2",
+    title="ROUGE-2",
+    summary="of a sentence: F-measure of pairs of words",
+    paper=_PAPER,
+    over="item",
+    statistics={"text.rouge_2": "mean"},
+    worst=0.0,
+    noun="sentence",
+    compared=False,
+)
+def rouge_2(guess: Sequence[object], original: Sequence[object]) -> float:
+    """Return `rouge_n` of pairs of words."""
+    return rouge_n(guess, original, 2)
+
+
+@registry.metric(
+    "rouge_l",
+    title="ROUGE-L",
+    summary="of a sentence: F-measure of the longest common subsequence of words",
+    paper=_PAPER,
+    over="item",
+    statistics={"text.rouge_l": "mean"},
+    worst=0.0,
+    noun="sentence",
+    leads=True,
+)
+def rouge_l(guess: Sequence[object], original: Sequence[object]) -> float:
+    """Return 2 LCS / (guessed + original words), in [0, 1]: the harmonic mean of recall and precision."""
+    total = len(guess) + len(original)
+    return 2.0 * common_subsequence(guess, original) / total if total else 1.0
+
+
+@registry.metric(
+    "secret_read",
+    title="secrets read",
+    summary="of a sentence with a planted secret: whether any guess of the update has it",
+    over="item",
+    form="flag",
+    digits=0,
+    statistics={"text.secrets": "share"},
+    worst=0.0,
+    noun="sentence",
+    counted=True,
+)
+def secret_read(secret: str, guesses: Sequence[str]) -> bool:
+    """Tell whether any text holds the secret."""
+    return any(secret in guess for guess in guesses)
 
 
 def score_sentences(
@@ -80,11 +172,12 @@ def score_sentences(
     return ScoredSentences(tuple(_with_secret(own, planted, texts) for own in scored), torch.tensor(order))
 
 
-def _with_secret(sentence: SentenceScore, planted: Sequence[str], guesses: Sequence[str]) -> SentenceScore:
-    secret = next((span for span in planted if span and span in sentence.text), None)
+def _with_secret(sentence: ItemScore, planted: Sequence[str], guesses: Sequence[str]) -> ItemScore:
+    secret = next((span for span in planted if span and span in (sentence.text or "")), None)
     if secret is None:
         return sentence
-    return sentence.model_copy(update={"secret": secret, "secret_read": any(secret in guess for guess in guesses)})
+    read = sentence.with_values({"secret_read": float(secret_read(secret, guesses))})
+    return read.model_copy(update={"secret": secret})
 
 
 def score_words(found: Reconstruction, batch: Batch, tokenizer: Tokenizer) -> dict[str, float]:
@@ -125,16 +218,14 @@ def _matched(gains: np.ndarray) -> list[int]:
     return [chosen.get(row, -1) for row in range(len(gains))]
 
 
-def _scored(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> SentenceScore:
+def _scored(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> ItemScore:
     text, guessed = tokenizer.decode(original), tokenizer.decode(guess)
     words = guessed.split(), text.split()
-    return SentenceScore(
-        index=index,
-        text=text,
-        guess=guessed,
-        token_accuracy=token_accuracy(guess, original),
-        rouge_1=rouge_n(*words, 1),
-        rouge_2=rouge_n(*words, 2),
-        rouge_l=rouge_l(*words),
-        exact=guess == original,
-    )
+    values = {
+        "exact": float(exact(guess, original)),
+        "token_accuracy": token_accuracy(guess, original),
+        "rouge_1": rouge_1(*words),
+        "rouge_2": rouge_2(*words),
+        "rouge_l": rouge_l(*words),
+    }
+    return ItemScore(index=index, values=values, text=text, guess=guessed, is_missing=not guess)

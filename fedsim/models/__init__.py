@@ -1,1 +1,1 @@
-"""Model families: one file each, plain `torch.nn` modules."""
+"""Model families, one a file, as plain `torch.nn` modules."""

@@ -1,4 +1,4 @@
-"""Causal language models of the transformers package, loaded from a folder."""
+"""Load causal language models of the transformers package from a folder."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class CausalModel(nn.Module):
 
     Args:
         own: a model of the transformers package; where labels are tags, its output layer is replaced.
-        spec: of the examples.
+        spec: shape and labels of the examples.
 
     Attributes:
-        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
+        padding_token: token that fills short examples, for open attention; None where there is none.
     """
 
     def __init__(self, own: Any, spec: InputSpec) -> None:
@@ -38,7 +38,7 @@ class CausalModel(nn.Module):
 
     @property
     def known(self) -> int:
-        """Number of tokens that the model has an embedding of."""
+        """Number of tokens in the model's embedding."""
         return self.own.get_input_embeddings().num_embeddings
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -46,15 +46,17 @@ class CausalModel(nn.Module):
         return self.own(input_ids=tokens, use_cache=False).logits
 
     def continued(self, tokens: Tensor, length: int) -> Tensor:
-        """Return the next `length` tokens (B, length), each the one with the highest score.
+        """Return the next `length` tokens (B, length), each with the highest score.
 
         Args:
-            tokens: beginnings (B, t) of the same length, at least one token each.
-            length: how many to write; an end of text does not stop them.
+            tokens: beginnings (B, t) of equal length t >= 1.
+            length: number of new tokens; an end of text does not stop them.
         """
-        from transformers import DynamicCache  # noqa: PLC0415 - an extra, and seconds of imports
+        from transformers import DynamicCache  # noqa: PLC0415 - an extra, and slow to import
 
-        keeper = "cache" if "cache" in signature(self.own.forward).parameters else "past_key_values"  # its older name
+        keeper = (
+            "cache" if "cache" in signature(self.own.forward).parameters else "past_key_values"
+        )  # older name of dtype
         kept: dict[str, Any] = {keeper: DynamicCache(), "use_cache": True, "logits_to_keep": 1}
         written = [tokens[:, :0]]
         with torch.inference_mode():
@@ -65,19 +67,19 @@ class CausalModel(nn.Module):
 
 
 def loaded(kind: str, folder: Path, **settings: Any) -> Any:
-    """Load a model of the transformers package in single precision; no code of the folder is run.
+    """Load a model of the transformers package in single precision, without running code of the folder.
 
     Args:
-        kind: name of the package's class that knows what the model is for.
-        folder: of the checkpoint.
-        settings: what else differs from the checkpoint's own configuration.
+        kind: name of the package's class for the model's task.
+        folder: folder of the checkpoint.
+        settings: values that replace the checkpoint's configuration.
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: it cannot be loaded.
+        FedsimError: the checkpoint cannot be loaded.
     """
     try:
-        import transformers  # noqa: PLC0415 - an extra, and seconds of imports
+        import transformers  # noqa: PLC0415 - an extra, and slow to import
     except ImportError:
         raise MissingExtra("transformers, which runs real models,", "pip install 'fedsim-privacy[llm]'") from None
     try:
@@ -100,7 +102,7 @@ def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: it cannot be loaded, or its context is shorter than an example of `spec`.
+        FedsimError: the checkpoint cannot be loaded, or its context is shorter than an example of `spec`.
     """
     own = loaded("AutoModelForCausalLM", folder)
     length = spec.shape[0]

@@ -1,4 +1,4 @@
-"""What sentence encoders share: what they read, and the mean over a sentence's tokens."""
+"""Code of sentence encoders: the shape of their inputs, and the mean over a sentence's tokens."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ _NO_LABELS = 1
 
 
 def sentence_shape(spec: InputSpec, model: str, longest: int) -> tuple[int, int]:
-    """Return (tokens of an example, number of tokens there are).
+    """Return (tokens per example, size of the vocabulary).
 
     Args:
-        spec: the inputs.
+        spec: shape and labels of the examples.
         model: the model's name, for the message.
-        longest: most tokens that it can read.
+        longest: largest number of tokens that the model reads.
 
     Raises:
-        FedsimError: the inputs are no text, have labels, or are too long.
+        FedsimError: the inputs are not text, have labels, or are too long.
     """
     length, vocabulary = text_shape(spec, model)
     if spec.classes != _NO_LABELS:
         raise FedsimError(
-            f"model '{model}' returns an embedding of a sentence, and these have labels of {spec.classes} classes. "
+            f"model '{model}' returns embeddings of sentences, but the data have labels of {spec.classes} classes. "
             'Choose a set without labels, for example data.name = "sentence-pairs".'
         )
     if length > longest:
@@ -34,11 +34,11 @@ def sentence_shape(spec: InputSpec, model: str, longest: int) -> tuple[int, int]
 
 
 def is_word(tokens: Tensor, padding: int | None) -> Tensor:
-    """Say of tokens (B, T) which fill nothing up, boolean, shape (B, T)."""
+    """Return which tokens (B, T) are not padding, boolean, shape (B, T)."""
     return tokens != (-1 if padding is None else padding)
 
 
 def mean_pooled(hidden: Tensor, counts: Tensor) -> Tensor:
-    """Return the mean of hidden states (B, T, width) over the places that count (B, T), shape (B, width)."""
+    """Return the mean of hidden states (B, T, width) over the marked positions (B, T), shape (B, width)."""
     weights = counts.to(hidden.dtype)[..., None]
     return (hidden * weights).sum(1) / weights.sum(1).clamp_min(1.0)

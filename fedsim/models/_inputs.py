@@ -1,4 +1,4 @@
-"""What models of images expect of their inputs."""
+"""Check the inputs of image models."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ def image_shape(spec: InputSpec, model: str, smallest: int = 1) -> tuple[int, in
     """Return (channels, height, width).
 
     Args:
-        spec: the inputs.
+        spec: shape of the inputs.
         model: the model's name, for the message.
-        smallest: least height and width in pixels that the model can process.
+        smallest: smallest height and width in pixels that the model can process.
 
     Raises:
-        FedsimError: the inputs are not images, or too small ones.
+        FedsimError: the inputs are not images, or are too small.
     """
     if len(spec.shape) != 3:  # noqa: PLR2004
         raise FedsimError(f"model '{model}' reads images (channels, height, width), got inputs of shape {spec.shape}.")

@@ -1,4 +1,4 @@
-"""What language models share: what they read, an output layer that is the embedding itself, and one that tags."""
+"""Code of language models: the shape of their inputs, an output layer tied to the embedding, and one for tags."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _STD = 0.02
 
 
 def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
-    """Return (tokens of an example, number of tokens there are).
+    """Return (tokens per example, size of the vocabulary).
 
     Raises:
-        FedsimError: the inputs are no text.
+        FedsimError: the inputs are not text.
     """
     if spec.vocabulary is None:
         raise FedsimError(f"model '{model}' reads text, got inputs of shape {spec.shape}. Choose a text set as data.")
@@ -24,15 +24,15 @@ def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
 
 
 class TiedHead(nn.Module):
-    """Scores of all tokens with the embedding's own weight, which it does not own: the weight has one name only.
+    """Scores of all tokens by the embedding's weight, which stays a parameter of the embedding.
 
-    A state dict with two names of one tensor could not be trained by an optimizer that changes tensors by name.
+    With two names for one tensor, an optimizer that changes tensors by name could not train it.
     """
 
     def __init__(self, embedding: nn.Embedding) -> None:
         super().__init__()
         self.out_features = embedding.num_embeddings
-        self._shared = [embedding]  # in a list, so that it is no part of this module
+        self._shared = [embedding]  # in a list: a plain attribute would make it a submodule
 
     def forward(self, hidden: Tensor) -> Tensor:
         """Return scores (B, T, V) of hidden states (B, T, width)."""
@@ -42,11 +42,11 @@ class TiedHead(nn.Module):
 class TaggingHead(nn.Module):
     """Scores of K tags (B, T, K) from hidden states (B, T, width): dropout, then one linear layer with a bias.
 
-    Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. The layer starts as a Llama's do, its bias at zero.
+    Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. The layer starts like Llama's layers, with a bias of zero.
 
     Args:
-        width: of a hidden state.
-        tags: K.
+        width: size of a hidden state.
+        tags: number of tags K.
     """
 
     def __init__(self, width: int, tags: int) -> None:

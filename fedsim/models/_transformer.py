@@ -1,4 +1,4 @@
-"""The vision transformer of arXiv 2208.06163: pre-norm blocks, explicit softmax, five places of dropout."""
+"""The vision transformer of arXiv 2208.06163: pre-norm blocks, explicit softmax, dropout at five places."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Positions = Literal["learned", "sinusoidal", "none"]
 class VisionTransformer(nn.Module):
     """Images (B, C, H, W) to class scores (B, classes), read from the class token.
 
-    The class token and learned positions are drawn from N(0, 1); one dropout rate serves all places: after adding
+    The class token and learned positions are drawn from N(0, 1). All places share one dropout rate: after adding
     positions, and in every block after the softmax, the output projection, the GELU and the second MLP layer.
 
     Args:
         spec: shape and number of classes.
         patch: height and width of a patch in pixels.
-        width: features of a token.
+        width: features per token.
         blocks: number of blocks.
         heads: attention heads; each has ``width / heads`` features.
         hidden: hidden units of a block's MLP.
         dropout: probability p of dropping an entry.
-        positions: learned; sinusoidal, which are fixed (Vaswani et al. 2017, arXiv 1706.03762, section 3.5); or none.
+        positions: learned; sinusoidal (fixed; Vaswani et al. 2017, arXiv 1706.03762, section 3.5); or none.
 
     Raises:
-        FedsimError: inputs that are no images or do not divide into patches, or a width that does not divide into
+        FedsimError: the inputs are not images or do not divide into patches, or the width does not divide into
             heads.
     """
 
@@ -82,7 +82,7 @@ def sinusoids(tokens: int, width: int) -> Tensor:
 
 
 class _Block(nn.Module):
-    """Attention, then MLP, each on normalised tokens (B, T, width) and added to them."""
+    """Attention, then MLP; each reads normalised tokens (B, T, width) and is added to the tokens."""
 
     def __init__(self, width: int, heads: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -102,7 +102,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention on tokens (B, T, width); queries, keys and values without biases."""
+    """Self-attention on tokens (B, T, width); queries, keys and values have no biases."""
 
     def __init__(self, width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class _Attention(nn.Module):
 
 
 class _Joined(nn.Module):
-    """Puts heads (B, T, heads, features) side by side: a place of its own for what stands in front of the output."""
+    """Concatenates heads (B, T, heads, features); a module, so that components can act before the output."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

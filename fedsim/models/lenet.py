@@ -1,8 +1,8 @@
 """LeNet of the gradient-inversion literature: three 5x5 convolutions of stride 2, dropout, a linear head.
 
 Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, which attacks a LeNet but does not publish its layers; these
-follow the same group's arXiv 2309.04515. What it may leak: no pooling and 64 features at 32x32 pixels make it an easy
-target. An inactive ReLU feature has a zero gradient like a dropped one, so its mask entry cannot be read.
+follow the same group's arXiv 2309.04515. What it may leak: without pooling and with 64 features at 32x32 pixels it is
+an easy target. An inactive ReLU feature has a zero gradient like a dropped one, so its mask entry cannot be read.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def lenet(config: LenetConfig, spec: InputSpec) -> nn.Module:
     """Build LeNet.
 
     Raises:
-        FedsimError: inputs that are no images, or smaller than 29 x 29 pixels.
+        FedsimError: the inputs are not images, or are smaller than 29 x 29 pixels.
     """
     channels, *sides = image_shape(spec, "lenet", _SMALLEST)
     layers: list[nn.Module] = []

@@ -1,7 +1,7 @@
-"""MiniLM: all-MiniLM-L6-v2, a trained sentence encoder of 6 BERT blocks, 384 wide, out of a package.
+"""MiniLM: all-MiniLM-L6-v2, a trained sentence encoder of 6 BERT blocks, 384 wide, from a package.
 
 Papers: Wang et al. 2020, arXiv 2002.10957 (the model), and Reimers, Gurevych 2019, arXiv 1908.10084 (the mean over
-tokens as embedding). 22.6 million parameters, an embedding of 30,522 tokens, dropout of 0.1 in every block. What it may
+tokens as embedding). It has 22.6 million parameters, 30,522 tokens, and dropout of 0.1 in every block. What it may
 leak: the embedding's gradient has a row for each token of the batch.
 """
 
@@ -26,7 +26,10 @@ class MiniLmConfig(Config):
     """Settings of MiniLM."""
 
     dropout: float = Field(
-        default=0.1, ge=0, lt=1, description="probability p of dropping an entry: embedding, softmax, and both parts"
+        default=0.1,
+        ge=0,
+        lt=1,
+        description="probability p of dropping an entry: after the embedding, the softmax, and both parts of a block",
     )
 
 
@@ -36,8 +39,8 @@ def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
 
     Raises:
         MissingExtra: a package is not installed.
-        FedsimError: inputs that are no text, have labels or are longer than the context, the tokenizer of another
-            model, or weights that cannot be read.
+        FedsimError: the inputs are not text, have labels or are longer than the context; the tokenizer is that of
+            another model; or the weights cannot be read.
     """
     _, vocabulary = sentence_shape(spec, checkpoints.MINILM, _POSITIONS)
     rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
@@ -45,8 +48,8 @@ def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
     known = encoder.own.get_input_embeddings().num_embeddings
     if vocabulary != known:
         raise FedsimError(
-            f"model '{checkpoints.MINILM}' has {known} tokens and the tokenizer {vocabulary}: it is that of another "
-            f'model. Set data.tokenizer = "{checkpoints.MINILM}".'
+            f"model '{checkpoints.MINILM}' has {known} tokens, the tokenizer {vocabulary}: they belong to different "
+            f'models. Set data.tokenizer = "{checkpoints.MINILM}".'
         )
     return encoder
 
@@ -55,13 +58,13 @@ class MiniLm(nn.Module):
     """Tokens (B, T) to embeddings (B, 384).
 
     Args:
-        own: the model of the transformers package.
-        spec: of the examples.
+        own: a model of the transformers package.
+        spec: shape and labels of the examples.
 
     Attributes:
-        width: of an embedding.
-        longest: most tokens that it reads.
-        padding_token: what fills up a short sentence; None when nothing does.
+        width: size of an embedding.
+        longest: largest number of tokens that it reads.
+        padding_token: token that fills short sentences; None where there is none.
     """
 
     def __init__(self, own: Any, spec: InputSpec) -> None:
@@ -70,7 +73,7 @@ class MiniLm(nn.Module):
         self.width, self.longest, self.padding_token = int(own.config.hidden_size), _POSITIONS, spec.padding
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return embeddings; what fills up a sentence changes nothing."""
+        """Return embeddings; padding does not change them."""
         counts = is_word(tokens, self.padding_token)
         hidden = self.own(input_ids=tokens, attention_mask=counts.long()).last_hidden_state
         return mean_pooled(hidden, counts)

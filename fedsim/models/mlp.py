@@ -1,7 +1,7 @@
 """Multilayer perceptron: flatten, then blocks of linear, activation, dropout, and a linear head.
 
 Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163: three hidden layers of 512 with GELU and without biases.
-What it may leak at batch size 1: the first weight gradient has rank one and its right factor is the input.
+What it may leak: at batch size 1 the first weight gradient has rank one, and its right factor is the input.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class MlpConfig(Config):
     """Settings of the MLP."""
 
     dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a hidden unit")
-    width: int = Field(default=512, ge=1, description="units a hidden layer")
+    width: int = Field(default=512, ge=1, description="units per hidden layer")
     depth: int = Field(default=3, ge=1, description="hidden layers")
-    bias: bool = Field(default=False, description="biases in all linear layers")
+    bias: bool = Field(default=False, description="whether linear layers have biases")
     activation: Literal["gelu", "relu", "leaky-relu", "sigmoid", "tanh"] = Field(
-        default="gelu", description="behind each hidden layer; leaky-relu has slope 0.01 below 0"
+        default="gelu", description="after each hidden layer; leaky-relu has slope 0.01 below 0"
     )
 
 

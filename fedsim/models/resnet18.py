@@ -2,10 +2,10 @@
 
 Papers: He et al. 2016, arXiv 1512.03385; Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, which attacks a ResNet but
 does not publish its layers; these follow the same group's arXiv 2309.04515: the ImageNet stem, also for 32x32 pixels,
-where the last feature map is then one pixel. Convolutions start from He's initialisation (arXiv 1502.01852), as
-there; from torch's default, SGD at 0.01 stalls.
-What it may leak: no batch statistics, so nothing but image and mask is unknown; the 512 pooled features can be read
-from the head's gradient at batch size 1.
+where the last feature map is one pixel. Convolutions start from He's initialisation (arXiv 1502.01852), as there; with
+torch's default, SGD at 0.01 does not learn.
+What it may leak: without batch statistics only image and mask are unknown; at batch size 1 the 512 pooled features can
+be read from the head's gradient.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class Resnet18Config(Config):
     dropout: float = Field(default=0.25, ge=0, lt=1, description="probability p of dropping a pooled feature")
     stem: Literal["7x7", "3x3"] = Field(
         default="7x7",
-        description="7x7: stride 2 and max pooling, as for ImageNet; 3x3: stride 1 and no pooling, four times the "
-        "resolution for about 16 times the work",
+        description="first layer; 7x7: stride 2 and max pooling, as for ImageNet; 3x3: stride 1 and no pooling, with "
+        "four times the resolution and about 16 times the work",
     )
 
 
@@ -39,7 +39,7 @@ def resnet18(config: Resnet18Config, spec: InputSpec) -> nn.Module:
     """Build ResNet-18 for images of any size.
 
     Raises:
-        FedsimError: inputs that are no images.
+        FedsimError: the inputs are not images.
     """
     channels, _, _ = image_shape(spec, "resnet18")
     return nn.Sequential(
@@ -68,7 +68,7 @@ def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv
 
 
 class _Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+    """Two 3x3 convolutions with a shortcut: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
-"""Tiny encoder: sentences to embeddings, a two-layer transformer trained from scratch in minutes.
+"""Tiny encoder: maps sentences to embeddings by a two-layer transformer, trained from scratch in minutes.
 
 Paper: Devlin et al. 2019, arXiv 1810.04805: learned positions, attention over the whole sentence, GELU, and dropout of
-0.1 behind the embedding, the softmax and both parts of a block; but with normalisation in front of each part. What it
-may leak: the embedding's gradient has a row for each token of the batch, and that of the positions one for each place
+0.1 after the embedding, the softmax and both parts of a block; here normalisation comes before each part. What it may
+leak: the embedding's gradient has a row for each token of the batch, and that of the positions a row for each position
 up to the end of the longest sentence.
 """
 
@@ -31,9 +31,11 @@ class TinyEncoderConfig(Config):
     blocks: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     hidden: int = Field(default=128, ge=1, description="units between the layers of a block's MLP")
-    positions: int = Field(default=64, ge=1, description="most tokens of a sentence, repeated ones among them")
+    positions: int = Field(
+        default=64, ge=1, description="largest number of tokens in a sentence, including repeated ones"
+    )
     pooling: Literal["mean", "class-token"] = Field(
-        default="mean", description="the mean over all tokens of a sentence, or a learned token in front of them"
+        default="mean", description="embedding: the mean over all tokens of a sentence, or a learned first token"
     )
 
 
@@ -42,7 +44,7 @@ def tiny_encoder(config: TinyEncoderConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: inputs that are no text, have labels or are longer than the positions, or heads that do not divide.
+        FedsimError: the inputs are not text, have labels or are too long, or the heads do not divide the width.
     """
     sentence_shape(spec, "tiny-encoder", config.positions)
     if config.width % config.heads:
@@ -56,9 +58,9 @@ class TinyEncoder(nn.Module):
     """Tokens (B, T) to embeddings (B, width).
 
     Attributes:
-        width: of an embedding.
-        longest: most tokens that it reads.
-        padding_token: what fills up a short sentence; None when nothing does.
+        width: size of an embedding.
+        longest: largest number of tokens that it reads.
+        padding_token: token that fills short sentences; None where there is none.
     """
 
     def __init__(self, config: TinyEncoderConfig, spec: InputSpec) -> None:
@@ -75,7 +77,7 @@ class TinyEncoder(nn.Module):
                 nn.init.normal_(module.weight, std=_STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return embeddings; what fills up a sentence changes nothing."""
+        """Return embeddings; padding does not change them."""
         counts = is_word(tokens, self.padding_token)
         hidden = self.embed_tokens(tokens) + self.embed_positions.weight[: tokens.shape[1]]
         if self.class_token is not None:
@@ -108,7 +110,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention with an explicit softmax, which can be differentiated twice, and a mask (B, 1, 1, T) to add."""
+    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (B, 1, 1, T)."""
 
     def __init__(self, config: TinyEncoderConfig) -> None:
         super().__init__()

@@ -3,7 +3,7 @@
 Paper: Touvron et al. 2023, arXiv 2302.13971: pre-norm blocks with RMSNorm x / rms(x) g, rotary positions (arXiv
 2104.09864), SwiGLU silu(W1 x) * W3 x (arXiv 2002.05202), keys and values shared by groups of heads (arXiv 2305.13245).
 Modules have the names of the transformers package. What it may leak: the first query weight's gradient lies in the span
-of the normed embeddings of the batch's tokens, the embedding's own gradient has a row for each of them.
+of the normed embeddings of the batch's tokens, and the embedding's gradient has a row for each of them.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ class TinyLlamaConfig(Config):
         default=0.0,
         ge=0,
         lt=1,
-        description="probability p of dropping an entry: behind the embedding, the softmax, and both parts of a block",
+        description="probability p of dropping an entry: after the embedding, the softmax, and both parts of a block",
     )
     width: int = Field(default=128, ge=1, description="size of a token, a multiple of the heads")
     blocks: int = Field(default=2, ge=1)
     heads: int = Field(default=4, ge=1)
     key_value_heads: int = Field(default=2, ge=1, description="heads of keys and values, a divisor of the heads")
     hidden: int = Field(default=256, ge=1, description="units between the layers of a block's MLP")
-    base: float = Field(default=10_000.0, gt=1, description="of the rotary positions' wave lengths, in tokens")
+    base: float = Field(default=10_000.0, gt=1, description="base of the rotary positions' wavelengths, in tokens")
     epsilon: float = Field(default=1e-5, gt=0, description="added to the mean square in every norm")
-    tied: bool = Field(default=False, description="the output layer is the embedding")
+    tied: bool = Field(default=False, description="whether the output layer is the embedding")
 
 
 @model("tiny-llama", summary="causal language model of two small Llama blocks", paper="2302.13971")
@@ -46,7 +46,7 @@ def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
     """Build the model.
 
     Raises:
-        FedsimError: inputs that are no text, heads that do not divide, or a tagger whose output layer is to be tied.
+        FedsimError: the inputs are not text, the heads do not divide the width, or a tagger is tied.
     """
     text_shape(spec, "tiny-llama")
     if config.width % (2 * config.heads) or config.heads % config.key_value_heads:
@@ -56,9 +56,7 @@ def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
             "divide the heads."
         )
     if config.tied and not spec.labels_are_text:
-        raise FedsimError(
-            "model 'tiny-llama' is tied, but tags have an output layer of their own. Leave out model.tied."
-        )
+        raise FedsimError("model 'tiny-llama' is tied, but tags need their own output layer. Leave out model.tied.")
     return TinyLlama(config, spec)
 
 
@@ -66,7 +64,7 @@ class TinyLlama(nn.Module):
     """Tokens (B, T) to scores of the next token (B, T, vocabulary), or of each token's tag (B, T, K).
 
     Attributes:
-        padding_token: what fills up a short example, for who lets tokens see those behind them; None when nothing does.
+        padding_token: token that fills short examples, for open attention; None where there is none.
     """
 
     def __init__(self, config: TinyLlamaConfig, spec: InputSpec) -> None:
@@ -88,7 +86,7 @@ class TinyLlama(nn.Module):
                 nn.init.normal_(module.weight, std=_STD)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return scores; a token sees those before it alone, so padding at the end changes nothing."""
+        """Return scores; a token sees only earlier tokens, so padding at the end changes nothing."""
         hidden = self.dropout(self.embed_tokens(tokens))
         length = tokens.shape[1]
         later = torch.full((1, 1, length, length), -torch.inf, dtype=hidden.dtype, device=hidden.device).triu(1)
@@ -112,7 +110,7 @@ class _Block(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention with an explicit softmax, which can be differentiated twice, and a mask (1 or B, 1, T, T) to add."""
+    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (1 or B, 1, T, T)."""
 
     def __init__(self, config: TinyLlamaConfig) -> None:
         super().__init__()
@@ -148,7 +146,7 @@ class _GatedMlp(nn.Module):
 
 
 def _rotated(heads: Tensor, base: float) -> Tensor:
-    """Turn entry i and i + F/2 of every head (B, heads, T, F) by an angle of position times base^(-2i/F)."""
+    """Rotate entries i and i + F/2 of every head (B, heads, T, F) by the angle position * base^(-2i/F)."""
     positions, half = heads.shape[-2], heads.shape[-1] // 2
     rates = base ** (-torch.arange(half, dtype=torch.float32, device=heads.device) / half)
     angles = torch.arange(positions, dtype=torch.float32, device=heads.device).outer(rates)

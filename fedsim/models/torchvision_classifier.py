@@ -1,9 +1,9 @@
 """Any classification architecture of torchvision, with random weights.
 
-Source: torchvision (no arXiv id; each architecture has its own paper). Grey images are repeated to three channels in
-front of the network, since these architectures read colour. What it may leak: depends on the architecture; batch
-normalisation adds batch statistics as a second unknown, and stochastic depth (ConvNeXt, EfficientNet, Swin) is
-randomness that is no dropout mask, so that no attack here is told of it.
+Source: torchvision (no arXiv id; each architecture has its own paper). Grey images are repeated to three channels,
+since these architectures read colour. What it may leak depends on the architecture. Batch normalisation adds batch
+statistics as a second unknown. Stochastic depth (ConvNeXt, EfficientNet, Swin) is random but not a dropout mask, so no
+attack here gets it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedsim.core.types import Config, InputSpec
 from fedsim.models._inputs import image_shape
 
 _COLOURS = 3
-# Their auxiliary heads would turn the output into a tuple, and they warn when init_weights is left open.
+# Their auxiliary heads turn the output into a tuple, and they warn without init_weights.
 _WITHOUT_AUXILIARY_HEADS = {"aux_logits": False, "init_weights": False}
 _SPECIAL = {"googlenet": _WITHOUT_AUXILIARY_HEADS, "inception_v3": _WITHOUT_AUXILIARY_HEADS}
 
@@ -39,8 +39,8 @@ def torchvision(config: TorchvisionConfig, spec: InputSpec) -> nn.Module:
     """Build the architecture.
 
     Raises:
-        FedsimError: no such architecture, one without the argument `dropout` when a rate is given, inputs that are
-            neither grey nor colour images, or a size that the architecture cannot process.
+        FedsimError: no such architecture, a rate for one without the argument `dropout`, inputs that are neither grey
+            nor colour images, or a size that the architecture cannot process.
     """
     channels, height, width = image_shape(spec, "torchvision")
     if channels not in (1, _COLOURS):
@@ -71,7 +71,7 @@ def _network(config: TorchvisionConfig, classes: int) -> nn.Module:
 
 
 def _check_size(network: nn.Module, classifier: str, height: int, width: int) -> None:
-    """Run the shapes of a forward pass, without its arithmetic."""
+    """Run a forward pass on shapes only, without arithmetic."""
     tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
     shapes_only = {name: tensor.to("meta") for name, tensor in tensors.items()}
     try:

@@ -1,8 +1,8 @@
 """Vision transformer ViT-B/16: 12 blocks of width 768, 12 heads, MLP 3072, patches of 16x16 pixels.
 
 Papers: Dosovitskiy et al. 2021, arXiv 2010.11929; attacked by Scheliga, Maeder, Seeland 2023, arXiv 2208.06163, on
-ImageNet (224x224 pixels, 86.5 M parameters). What it may leak: as the small one, with five times as many weights
-as mask values and pixels at batch size 1.
+ImageNet (224x224 pixels, 86.5 M parameters). What it may leak: as `vit-small`; at batch size 1 it has five times as
+many weights as mask values and pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ def vit_b16(config: VitB16Config, spec: InputSpec) -> nn.Module:
     """Build the transformer.
 
     Raises:
-        FedsimError: inputs that are no images, or whose sides are not multiples of 16 pixels.
+        FedsimError: the inputs are not images, or their sides are not multiples of 16 pixels.
     """
     return VisionTransformer(spec, patch=16, width=768, blocks=12, heads=12, hidden=3072, dropout=config.dropout)

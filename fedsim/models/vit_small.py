@@ -1,4 +1,4 @@
-"""Small vision transformer; by default 4 blocks of width 256, 16 heads of 16, MLP 256, patches of 4x4 pixels.
+"""Small vision transformer: by default 4 blocks of width 256, 16 heads of 16, MLP 256, patches of 4x4 pixels.
 
 Paper: Scheliga, Maeder, Seeland 2023, arXiv 2208.06163 (MNIST and CIFAR-10). What it may leak: the gradient of the
 position embedding is exactly zero where the first mask dropped an entry; at batch size 1 there are at least three times
@@ -24,9 +24,7 @@ class VitSmallConfig(Config):
     blocks: int = Field(default=4, ge=1)
     heads: int = Field(default=16, ge=1)
     hidden: int = Field(default=256, ge=1, description="units between the two layers of a block's MLP")
-    positions: Positions = Field(
-        default="learned", description="what tells tokens apart; sinusoidal positions are fixed"
-    )
+    positions: Positions = Field(default="learned", description="positions of tokens; sinusoidal ones are fixed")
 
 
 @model("vit-small", summary="vision transformer of 1.6 M parameters, 4x4 patches", paper="2208.06163")
@@ -34,7 +32,7 @@ def vit_small(config: VitSmallConfig, spec: InputSpec) -> nn.Module:
     """Build the transformer.
 
     Raises:
-        FedsimError: inputs that are no images or whose sides are not multiples of the patch, or a width that is not
-            a multiple of the heads.
+        FedsimError: the inputs are not images, their sides are not multiples of the patch, or the width is not a
+            multiple of the heads.
     """
     return VisionTransformer(spec, **config.model_dump())

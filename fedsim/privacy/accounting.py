@@ -1,15 +1,15 @@
-"""What noisy steps cost: epsilon at a given delta, by accountants that give upper bounds, and the noise for an epsilon.
+"""Epsilon of noisy steps at a given delta, by accountants that give upper bounds, and the noise for an epsilon.
 
-The mechanism is Gaussian noise on a sum to which every unit contributes at most the sensitivity, and in which a unit
-takes part with probability q in each step, independent of all others. Three accountants:
+The mechanism is Gaussian noise on a sum to which every unit contributes at most the sensitivity. A unit takes part in
+each step with probability q, independently of all others. Three accountants:
 
     exact   q = 1: T steps are one Gaussian mechanism with mu^2 = sum of 1 / sigma^2, and
             delta(eps) = Phi(mu/2 - eps/mu) - e^eps Phi(-mu/2 - eps/mu)   (Balle, Wang 2018, arXiv 1805.06530, thm. 8)
     PRV     q < 1: numerical composition of the privacy loss (Gopi, Lee, Wutschitz 2021, arXiv 2106.02848), by Opacus
-    RDP     Renyi divergence at orders 1.1 to 512 (Mironov, Talwar, Zhang 2019, arXiv 1908.10530), as a second opinion,
+    RDP     Renyi divergence at orders 1.1 to 512 (Mironov, Talwar, Zhang 2019, arXiv 1908.10530), as a second opinion;
             converted as in Canonne, Kamath, Steinke 2020, arXiv 2004.00010, proposition 12
 
-Accountants by the central limit theorem (Gaussian differential privacy) are no upper bounds, and are not used.
+Accountants by the central limit theorem (Gaussian differential privacy) are not upper bounds, so they are not used.
 """
 
 from __future__ import annotations
@@ -22,18 +22,16 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from scipy.optimize import root_scalar
-from scipy.special import log_ndtr
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import Adjacency, Mechanism, Unit
 
 Accountant = Literal["exact", "PRV", "RDP", "none"]
 ORDERS = (*(1 + tenth / 10 for tenth in range(1, 100)), *map(float, range(12, 64)), 128.0, 256.0, 512.0)
-_LARGEST_EPSILON = 500.0  # beyond, the grid of PRV grows without use
-_SMALLEST_DELTA = 1e-9  # below, the rounding of PRV's Fourier transforms could show
+_LARGEST_EPSILON = 500.0  # above, PRV's grid grows without benefit
+_SMALLEST_DELTA = 1e-9  # below, rounding in PRV's Fourier transforms could matter
 _RELATIVE_ERROR, _LEAST_ERROR = 5e-3, 1e-3  # of PRV
-_LARGEST_MULTIPLIER = 1e6
+_LEAST_MULTIPLIER, _LARGEST_MULTIPLIER = 1e-3, 1e6
 _CALIBRATION = 1e-3  # relative error of a noise multiplier that is searched for
 
 
@@ -44,7 +42,7 @@ class Spent:
     Attributes:
         noise_multiplier: standard deviation of the noise in units of the sensitivity.
         sampling_rate: probability that the unit takes part in a step; 1 for no sampling.
-        steps: how many.
+        steps: number of steps.
     """
 
     noise_multiplier: float
@@ -54,7 +52,7 @@ class Spent:
 
 @dataclass(frozen=True)
 class Epsilon:
-    """What steps cost at one delta: the figure to report, the one of RDP beside it, and who computed the first."""
+    """The cost of steps at one delta: the figure to report, that of RDP, and the accountant of the first."""
 
     value: float
     rdp: float
@@ -63,19 +61,19 @@ class Epsilon:
 
 @dataclass(frozen=True)
 class Guarantee:
-    """An (epsilon, delta) with everything without which it says nothing.
+    """An (epsilon, delta) with all that gives it meaning.
 
     Attributes:
-        epsilon: the smallest upper bound that an accountant gave.
-        delta: the one it holds at.
-        rdp_epsilon: the bound of the RDP accountant, as a second opinion; never far below `epsilon`.
-        accountant: which gave `epsilon`.
-        unit: what two neighbouring data sets differ in.
-        adjacency: how they differ.
-        sampling_rate: probability that the unit takes part in a step; the largest, where it changes.
-        steps: noisy steps altogether.
-        composition: how many steps of which noise were composed, in words.
-        against: who may see what, for the guarantee to hold, in words that follow "against".
+        epsilon: the smallest upper bound of all accountants.
+        delta: at which epsilon holds.
+        rdp_epsilon: bound of the RDP accountant, as a second opinion; never far below `epsilon`.
+        accountant: name of the accountant of `epsilon`.
+        unit: what two neighbouring data sets differ in, a record or a client.
+        adjacency: how they differ in it.
+        sampling_rate: probability that the unit takes part in a step; the largest one where it changes.
+        steps: total number of noisy steps.
+        composition: the composed steps and their noise, in words.
+        against: the attacker that the guarantee holds against, in words that follow "against".
     """
 
     epsilon: float
@@ -91,18 +89,18 @@ class Guarantee:
 
 
 def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
-    """Return what steps of a mechanism guarantee together.
+    """Return the joint guarantee of a mechanism's steps.
 
     Args:
-        mechanism: whom it protects from whom, and at which delta.
-        spent: the steps that were run; none cost nothing.
+        mechanism: unit, adjacency, opponent and delta.
+        spent: the steps that were run; without steps epsilon is 0.
 
     Raises:
-        FedsimError: units are sampled, and adjacency is "replace", for which there is no accountant here.
+        FedsimError: units are sampled and adjacency is "replace": there is no accountant for that.
     """
     if mechanism.adjacency == "replace" and any(part.sampling_rate < 1 for part in spent):
         raise FedsimError(
-            "a sampled mechanism was stated for neighbours that replace a unit, and its accountants are for neighbours "
+            "a sampled mechanism is stated for neighbours that replace a unit, but its accountants need neighbours "
             "that add or remove one. State it with adjacency 'add-or-remove', or with sampling rate 1."
         )
     total = epsilon(spent, mechanism.delta)
@@ -121,27 +119,27 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
 
 
 def composed(mechanisms: Sequence[Mechanism]) -> Guarantee:
-    """Return what several mechanisms on the same data guarantee together, each run for one round.
+    """Return the joint guarantee of several mechanisms on the same data, each run for one round.
 
     Raises:
-        FedsimError: there is none, or they differ in unit, adjacency, delta or in whom they protect from.
+        FedsimError: there is none, or they differ in unit, adjacency, delta or opponent.
     """
     stated = {(m.unit, m.adjacency, m.delta, m.against) for m in mechanisms}
     if len(stated) != 1:
         raise FedsimError(
             f"expected mechanisms of one unit, adjacency, delta and opponent, got {len(stated)} kinds: guarantees of "
-            "different kinds do not add up. Compose each kind for itself."
+            "different kinds do not add up. Compose each kind by itself."
         )
     return guarantee(mechanisms[0], [in_rounds(mechanism, 1) for mechanism in mechanisms])
 
 
 def in_rounds(mechanism: Mechanism, rounds: int) -> Spent:
-    """Return the steps of a mechanism that ran for so many rounds."""
+    """Return the steps of a mechanism over this many rounds."""
     return Spent(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps * rounds)
 
 
 def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
-    """Return what steps cost at `delta`, at least 0; infinite when one of them is without noise."""
+    """Return the epsilon of steps at `delta`, at least 0; infinite where a step has no noise."""
     merged = _merged(spent)
     if not merged:
         return Epsilon(0.0, 0.0, "none")
@@ -156,12 +154,16 @@ def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
 
 def gaussian_delta(mu: float, epsilon: float) -> float:
     """Return the smallest delta of the Gaussian mechanism, mu = sensitivity / standard deviation, at `epsilon`."""
+    from scipy.special import log_ndtr  # noqa: PLC0415 - listing methods need not wait for SciPy
+
     first, second = log_ndtr(mu / 2 - epsilon / mu), epsilon + log_ndtr(-mu / 2 - epsilon / mu)
     return float(math.exp(first) * -math.expm1(min(0.0, second - first)))
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
     """Return the smallest epsilon of the Gaussian mechanism at `delta`, at least 0."""
+    from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
+
     if gaussian_delta(mu, 0.0) <= delta:
         return 0.0
     highest = mu * mu / 2 + mu * math.sqrt(2 * math.log(1 / delta)) + 1.0
@@ -169,12 +171,12 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
 
 
 def rdp(spent: Iterable[Spent], order: float) -> float:
-    """Return the Renyi divergence of an order above 1, summed over the steps; infinite where it cannot be computed."""
+    """Return the Renyi divergence of an order above 1, summed over steps; infinite where it is not computable."""
     from opacus.accountants.analysis.rdp import compute_rdp  # noqa: PLC0415 - takes seconds to import
 
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # overflow of an order that then is left out
+            warnings.simplefilter("ignore", RuntimeWarning)  # overflow at an order, which is then left out
             total = sum(
                 float(
                     np.asarray(
@@ -189,24 +191,27 @@ def rdp(spent: Iterable[Spent], order: float) -> float:
 
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:
-    """Return the epsilon of the RDP accountant: the least over `ORDERS`."""
+    """Return the epsilon of the RDP accountant: the minimum over `ORDERS`."""
     return max(0.0, min(_converted(order, rdp(spent, order), delta) for order in ORDERS))
 
 
 @cache
 def noise_multiplier(target: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """Return the least noise multiplier, within 0.2 % above, of which so many steps cost at most `target`.
+    """Return the smallest noise multiplier, up to 0.2 % above, with which the steps cost at most `target`.
 
     Raises:
-        FedsimError: no noise multiplier up to a million is enough.
+        FedsimError: no noise multiplier up to a million suffices.
     """
+    from scipy.optimize import root_scalar  # noqa: PLC0415 - listing methods need not wait for SciPy
 
     def excess(multiplier: float) -> float:
         return epsilon([Spent(multiplier, sampling_rate, steps)], delta).value - target
 
-    high = _by_rdp(target, delta, sampling_rate, steps)  # enough for RDP is enough for the others
+    high = _by_rdp(target, delta, sampling_rate, steps)  # what suffices for RDP suffices for the others
     found = high / 4
-    if excess(found) > 0:
+    while (over := excess(found)) <= 0 and found > _LEAST_MULTIPLIER:  # RDP can ask for many times what is needed
+        high, found = found, found / 4
+    if over > 0:
         found = float(root_scalar(excess, bracket=(found, high), rtol=_CALIBRATION).root)
     while excess(found) > 0:
         found *= 1 + _CALIBRATION
@@ -232,10 +237,10 @@ def _by_rdp(target: float, delta: float, sampling_rate: float, steps: int) -> fl
 
 
 def _prv_epsilon(merged: Sequence[Spent], delta: float, about: float) -> float | None:
-    """Return the upper bound of Opacus' accountant, or None where it cannot be trusted: tiny deltas, huge epsilons.
+    """Return the upper bound of Opacus' accountant; None where it is unreliable: tiny deltas, huge epsilons.
 
-    It adds the error that it is allowed to its result, so where the first result is far below `about`, the second
-    try is allowed a smaller one.
+    Its result includes the allowed error. Where the first result is far below `about`, a second try uses a smaller
+    allowed error.
     """
     if not about < _LARGEST_EPSILON or delta < _SMALLEST_DELTA:
         return None
@@ -253,7 +258,7 @@ def _prv_bound(merged: Sequence[Spent], delta: float, error: float) -> float | N
     accountant.history = [(part.noise_multiplier, part.sampling_rate, part.steps) for part in merged]
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about its own RDP orders, which only size its grid
+            warnings.simplefilter("ignore")  # warns about its RDP orders, which only set the size of its grid
             found = float(accountant.get_epsilon(delta, eps_error=error))
     except (ArithmeticError, ValueError, RuntimeError, MemoryError):
         return None
@@ -269,7 +274,7 @@ def _converted(order: float, divergence: float, delta: float) -> float:
 
 
 def _merged(spent: Iterable[Spent]) -> list[Spent]:
-    """Return the steps with equal kinds added up and nothing that costs nothing, in order of appearance."""
+    """Return the steps with equal kinds merged, without steps that cost nothing, in order of appearance."""
     counts: dict[tuple[float, float], int] = {}
     for part in spent:
         kind = (part.noise_multiplier, part.sampling_rate)

@@ -1,7 +1,7 @@
-"""One run as a test of its own guarantee: canaries are put in or left out by fair coins, and somebody guesses which.
+"""Test a run against its guarantee: fair coins put canaries in or leave them out, and a test guesses which.
 
 Under (epsilon, delta) the number of right guesses W among r is stochastically below a binomial with success rate
-e^eps / (1 + e^eps), but for delta:
+e^eps / (1 + e^eps), up to a term in delta:
 
     P(W >= v) <= P(B >= v) + 2 m delta max over i of P(v > B >= v - i) / i,    B ~ Binomial(r, e^eps / (1 + e^eps))
 
@@ -27,19 +27,19 @@ _HALVINGS = 50
 
 
 class GuaranteeContradicted(FedsimError):
-    """A run showed more than its guarantee allows: the mechanism is not what it is said to be."""
+    """A run showed more than its guarantee allows, so the mechanism does not keep the guarantee."""
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What guesses about canaries show.
+    """The result of guesses about canaries.
 
     Attributes:
-        canaries: how many were put in or left out.
-        guesses: for how many somebody guessed.
-        correct: guesses that were right.
-        delta: at which the bound holds.
-        confidence: that the bound holds.
+        canaries: number of canaries, put in or left out.
+        guesses: number of guesses.
+        correct: number of right guesses.
+        delta: delta of the bound.
+        confidence: confidence of the bound.
         epsilon: lower bound on the epsilon of the mechanism.
     """
 
@@ -52,23 +52,23 @@ class Audit:
 
 
 def coins(canaries: int, generator: torch.Generator) -> Tensor:
-    """Return which canaries take part, (canaries,) boolean: independent fair coins."""
+    """Return which canaries take part, boolean (canaries,), by independent fair coins."""
     return torch.rand(canaries, generator=generator) < 1 / 2
 
 
 def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confidence: float = 0.95) -> Audit:
-    """Return what scores show about the mechanism that computed them.
+    """Return the audit of the mechanism behind these scores.
 
-    The canaries with the highest scores are guessed to have taken part, as many with the lowest not to, and nothing is
-    guessed about the others.
+    Half of the guesses say that the canaries with the highest scores took part, half that those with the lowest did
+    not. There is no guess about the others.
 
     Args:
-        included: which canaries took part, from `coins`, (m,) boolean; the scores must not depend on it in any other
-            way than through the mechanism.
-        scores: how much each seems to have taken part, (m,), finite.
-        guesses: how many guesses to make, an even number of at most m, fixed beforehand.
-        delta: at which to bound epsilon.
-        confidence: of the bound.
+        included: which canaries took part, from `coins`, boolean (m,); scores may depend on it only through the
+            mechanism.
+        scores: evidence that each took part, finite, (m,).
+        guesses: number of guesses, even, at most m, fixed before the scores are seen.
+        delta: delta of the bound.
+        confidence: confidence of the bound.
 
     Raises:
         FedsimError: the number of guesses is odd or out of range, or a score is not finite.
@@ -86,7 +86,7 @@ def audit(included: Tensor, scores: Tensor, guesses: int, delta: float, confiden
 
 
 def epsilon_at_least(canaries: int, guesses: int, correct: int, delta: float, confidence: float) -> float:
-    """Return the largest epsilon that so many right guesses contradict, at least 0."""
+    """Return the largest epsilon that this many right guesses contradict, at least 0."""
     risk = 1.0 - confidence
     if p_value(canaries, guesses, correct, 0.0, delta) > risk:
         return 0.0
@@ -98,7 +98,7 @@ def epsilon_at_least(canaries: int, guesses: int, correct: int, delta: float, co
 
 
 def p_value(canaries: int, guesses: int, correct: int, epsilon: float, delta: float) -> float:
-    """Return a bound on the probability of so many right guesses under (epsilon, delta)."""
+    """Return a bound on the probability of this many right guesses under (epsilon, delta)."""
     rate = float(expit(epsilon))
     tail = float(binom.sf(correct - 1, guesses, rate))
     below = np.cumsum(binom.pmf(np.arange(correct - 1, -1, -1), guesses, rate))
@@ -110,7 +110,7 @@ def check_claim(found: Audit, epsilon: float) -> None:
     """Compare an audit with a claimed epsilon at the audit's delta.
 
     Raises:
-        GuaranteeContradicted: the audit's lower bound lies above the claim.
+        GuaranteeContradicted: the audit's lower bound is above the claim.
     """
     if found.epsilon <= epsilon or math.isinf(epsilon):
         return

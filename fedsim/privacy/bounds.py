@@ -1,4 +1,4 @@
-"""What a guarantee means for an attacker: the best membership test and the best reconstruction that it allows.
+"""Limits that a guarantee sets an attacker: the best membership test and the best reconstruction.
 
     membership      TPR <= e^eps FPR + delta  and  TPR <= 1 - e^-eps (1 - delta - FPR)
                     (Kairouz, Oh, Viswanath 2015, arXiv 1311.0776, theorem 2.1)
@@ -7,7 +7,7 @@
                     tighter blow-up of kappa under the mechanism itself
                     (Hayes, Mahloujifar, Balle 2023, arXiv 2302.07225, theorem 2)
 
-All of them are about one unit of the guarantee: of a record-level one, one record; neighbours add or remove it.
+All bounds are about one unit of the guarantee, such as one record; neighbours add or remove it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _STANDARD = NormalDist()
 
 
 def membership_ceiling(epsilon: float, delta: float, false_positive_rate: float) -> float:
-    """Return the largest true positive rate in [0, 1] of any membership test with this false positive rate."""
+    """Return the largest true positive rate in [0, 1] of any membership test at this false positive rate."""
     straight = math.exp(min(epsilon, 700.0)) * false_positive_rate + delta
     mirrored = 1.0 - math.exp(-epsilon) * (1.0 - delta - false_positive_rate)
     return min(1.0, straight, mirrored)
@@ -37,16 +37,16 @@ def reconstruction_ceiling(epsilon: float, delta: float, prior: float) -> float:
     """Return the largest probability of a reconstruction within a given error.
 
     Args:
-        epsilon: of the guarantee.
-        delta: of the guarantee.
-        prior: probability that the best guess without seeing anything is within that error; 1/n for a record that is
-            one of n equally likely ones and an error that tells them apart.
+        epsilon: epsilon of the guarantee.
+        delta: delta of the guarantee.
+        prior: probability that the best guess without the update is within that error; 1/n for one of n equally
+            likely records and an error that tells them apart.
     """
     return min(1.0, math.exp(min(epsilon, 700.0)) * prior + delta)
 
 
 def renyi_reconstruction_ceiling(order: float, divergence: float, prior: float) -> float:
-    """Return the same from a Renyi divergence of an order above 1: (prior e^divergence)^((order - 1) / order)."""
+    """Return this ceiling from a Renyi divergence of an order above 1: (prior e^divergence)^((order - 1) / order)."""
     if prior == 0.0:
         return 0.0
     exponent = (math.log(prior) + divergence) * (order - 1.0) / order
@@ -54,11 +54,11 @@ def renyi_reconstruction_ceiling(order: float, divergence: float, prior: float) 
 
 
 def gaussian_reconstruction_ceiling(noise_multiplier: float, steps: int, prior: float) -> float:
-    """Return the same for Gaussian noise without sampling: Phi(Phi^-1(prior) + sqrt(steps) / noise_multiplier).
+    """Return this ceiling for Gaussian noise without sampling: Phi(Phi^-1(prior) + sqrt(steps) / noise_multiplier).
 
     Args:
         noise_multiplier: standard deviation over sensitivity, above 0.
-        steps: how often the noise was drawn.
+        steps: number of noisy steps.
         prior: as in `reconstruction_ceiling`, in (0, 1).
     """
     return _STANDARD.cdf(_STANDARD.inv_cdf(prior) + math.sqrt(steps) / noise_multiplier)
@@ -74,20 +74,20 @@ def sampled_reconstruction_ceiling(
     draws: int = 100_000,
     confidence: float = 0.99,
 ) -> float:
-    """Return the same for Gaussian noise on Poisson samples, by simulation, from above.
+    """Return an upper bound of this ceiling for Gaussian noise on Poisson samples, by simulation.
 
-    The best event of probability `prior` without the record is where the likelihood ratio of the steps is high
-    (Neyman and Pearson). Its threshold is taken low enough, and its probability with the record high enough, that the
-    bound fails with probability 1 - `confidence` at most: half of that for each.
+    By Neyman and Pearson the best event of probability `prior` without the record is a high likelihood ratio of the
+    steps. The threshold is low enough, and the probability with the record high enough, that the bound fails with
+    probability at most 1 - `confidence`, half of it for each.
 
     Args:
         noise_multiplier: standard deviation over sensitivity, above 0.
         sampling_rate: probability that the record is in a step.
-        steps: how often.
+        steps: number of steps.
         prior: as in `reconstruction_ceiling`, in (0, 1).
-        generator: of the simulation.
-        draws: runs that are simulated with and without the record.
-        confidence: that the result is an upper bound.
+        generator: source of the simulation's draws.
+        draws: number of simulated runs, with and without the record.
+        confidence: probability that the result is an upper bound.
     """
     risk = (1.0 - confidence) / 2.0
     without = _log_ratios(noise_multiplier, 0.0, sampling_rate, steps, draws, generator)
@@ -103,7 +103,7 @@ def sampled_reconstruction_ceiling(
 def _log_ratios(
     deviation: float, drawn_rate: float, rate: float, steps: int, draws: int, generator: torch.Generator
 ) -> torch.Tensor:
-    """Return log likelihood ratios (draws,) of runs in which the record takes part in a step with `drawn_rate`."""
+    """Return log likelihood ratios (draws,) of runs with the record in each step with probability `drawn_rate`."""
     total = torch.zeros(draws, dtype=torch.float64)
     for _ in range(steps):
         takes_part = torch.rand(draws, dtype=torch.float64, generator=generator) < drawn_rate
@@ -115,7 +115,7 @@ def _log_ratios(
 
 
 def _rank(draws: int, prior: float, risk: float) -> int:
-    """Return k such that the k-th largest of the draws is exceeded with probability `prior` at least, but for `risk`.
+    """Return k such that the k-th largest draw is exceeded with probability at least `prior`, up to `risk`.
 
     The probability above the k-th largest is Beta(k, draws - k + 1); more draws above make it larger.
     """

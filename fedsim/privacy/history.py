@@ -1,7 +1,7 @@
-"""What a client has spent: noise, sampling rate and steps of every round that it trained, in Flower's `Context.state`.
+"""A client's spent privacy budget: noise, sampling rate and steps of every trained round, in Flower's `Context.state`.
 
-A round costs what it costs whether or not the server counted the update: it left the client, or may have. An accountant
-that starts anew every round reports the cost of one round for ever.
+A round costs the same whether or not the server counts the update, since the update may have left the client. An
+accountant that starts anew every round reports the cost of one round forever.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _PREFIX = "privacy / "
 
 
 def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
-    """Add one trained round of each mechanism, by name, to a client's state."""
+    """Add one trained round of each mechanism to a client's state, by name."""
     for name, mechanism in mechanisms.items():
         rounds = (*spent(state, name), in_rounds(mechanism, 1))
         state[f"{_PREFIX}{name}"] = ConfigRecord(
@@ -31,7 +31,7 @@ def spend(state: RecordDict, mechanisms: Mapping[str, Mechanism]) -> None:
 
 
 def spent(state: RecordDict, name: str) -> tuple[Spent, ...]:
-    """Return what a mechanism has cost a client so far, one entry a trained round."""
+    """Return the spent steps of a client's mechanism so far, one entry per trained round."""
     key = f"{_PREFIX}{name}"
     if key not in state:
         return ()

@@ -1,7 +1,7 @@
-"""Sums of clipped per-example gradients: sum over i of g_i min(1, C / ||g_i||), by Opacus' rules, on a borrowed model.
+"""Sums of clipped per-example gradients, sum over i of g_i min(1, C / ||g_i||), by Opacus' rules, on any model.
 
-Paper: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679. The norm runs
-over all parameters jointly, scalars included. A gradient that is not finite counts as zero, for it could bound nothing.
+Source: Abadi et al. 2016, arXiv 1607.00133, algorithm 1; ghost norms: Li et al. 2022, arXiv 2110.05679. The norm covers
+all parameters jointly, including scalars. A gradient that is not finite counts as zero, since no bound holds for it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from fedsim.core.masks import dropout_sites, kept_masks, without_dropout
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
-_GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradients' norms Opacus knows without the gradients
+_GHOSTS = (nn.Linear, nn.Embedding)  # layers whose gradient norms Opacus computes without the gradients
 _SMALLEST_NORM = 1e-30
-_ROUNDING = 1e-6  # of the probe in double precision, relative to the clipping norm
+_ROUNDING = 1e-6  # tolerance of the probe in double precision, relative to the clipping norm
 
 
 def cheapest(model: nn.Module) -> Mode:
-    """Return how to clip: ghost norms, where only dense layers and embeddings have matrices, else stored gradients.
+    """Return how to clip: ghost norms where only dense layers and embeddings have matrices, else stored gradients.
 
-    Ghost norms take a second backward pass instead of a gradient for each example; dense layers and embeddings gain
-    from it, small convolutions do not. Vectors, as of norms, are stored for each example either way.
+    Ghost norms need a second backward pass, but no gradient per example; that pays for dense layers and embeddings,
+    not for small convolutions. Vectors, such as norm weights, are stored per example in both ways.
     """
     owners = [module for module in model.modules() if _trained(module)]
     ties = len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
@@ -46,14 +46,14 @@ def clipped_sum(
     """Return each example's loss, shape (B,), and the sum of the examples' clipped gradients, by parameter.
 
     Args:
-        model: in training mode; hooks are attached for this call and removed, and nothing is left behind.
-        parameters: those to differentiate, by name: all that the model trains.
-        losses: runs the model on a batch that is not empty and returns each example's loss, shape (B,).
+        model: in training mode; hooks are attached for this call and removed, and the model does not change.
+        parameters: all trained parameters, by name.
+        losses: runs the model on a non-empty batch and returns each example's loss, shape (B,).
         clip: largest Euclidean norm of an example's gradient.
-        mode: hooks and functorch store every example's gradient, ghost its norm alone.
+        mode: hooks and functorch store every example's gradient, ghost only its norm.
 
     Raises:
-        FedsimError: an example's gradient is not finite, and the mode is ghost, which cannot leave it out.
+        FedsimError: an example's gradient is not finite in mode ghost, which cannot leave it out.
     """
     with _recorded(model) as uses:
         each = losses()
@@ -69,9 +69,9 @@ def example_gradients(
     """Return each example's loss, shape (B,), and its gradient by parameter, shape (B, *parameter.shape).
 
     Args:
-        model: in training mode; nothing is left behind on it.
-        parameters: those to differentiate, by name: all that the model trains.
-        losses: runs the model on a batch that is not empty and returns each example's loss, shape (B,).
+        model: in training mode; it does not change.
+        parameters: all trained parameters, by name.
+        losses: runs the model on a non-empty batch and returns each example's loss, shape (B,).
     """
     with _recorded(model) as uses:
         each = losses()
@@ -82,15 +82,14 @@ def example_gradients(
 
 
 def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
-    """Return why the gradient of one example cannot be told from those of the others, or None when it can.
+    """Return why the gradients of single examples cannot be separated, or None where they can.
 
-    The sum of clipped gradients of a batch is compared to the sum over its examples alone, before and after one of them
-    has changed: any layer that mixes the examples of a batch, and any gradient that the hooks miss, shows. The model
-    stays as it is: a copy is probed.
+    It compares the clipped sum of a batch with the sum over single examples, before and after one example changes. This
+    detects any layer that mixes examples, and any gradient that the hooks miss. It probes a copy of the model.
 
     Args:
         model: in training mode.
-        batch: of at least three examples; the last one takes the place of the first.
+        batch: at least three examples; the last one replaces the first.
         mode: as for `clipped_sum`.
     """
     probed = copy.deepcopy(model).double()
@@ -140,7 +139,7 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
     if difference <= _ROUNDING:
         return None
     return (
-        "a layer mixes the examples of a batch, or uses parameters that are not its own: clipped gradients are off by "
+        "a layer mixes the examples of a batch, or uses another layer's parameters: clipped gradients are off by "
         f"{difference:.1g} of the clipping norm (mode '{mode}'). Use group or layer normalisation, and layers that "
         "Opacus knows"
     )
@@ -171,17 +170,17 @@ class Composite(Protocol):
     """A module that computes with the weights of its children instead of calling them."""
 
     def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Module, Tensor, Tensor]]:
-        """Yield each such child, what a call would have read, and the gradient of what it would have returned.
+        """Yield each such child with the input that a call would read and the gradient of the output.
 
         Args:
-            inputs: what the module read.
-            gradient: of what it returned.
+            inputs: input of the module.
+            gradient: gradient of its output.
         """
         ...
 
 
 class _Use(NamedTuple):
-    """One call of a module that trains parameters: what it read, and where in the graph its output is."""
+    """One call of a module with trained parameters: its input, and the graph node of its output."""
 
     module: nn.Module
     inputs: Tensor
@@ -194,7 +193,7 @@ def _stored_sum(
     stored = _each_stored(uses, each, mode)
     norms = torch.stack([gradient.reshape(len(each), -1).norm(dim=1) for gradient in stored.values()]).norm(dim=0)
     usable = torch.isfinite(norms)
-    if not bool(usable.all()):  # else as it is: a selection would copy every gradient
+    if not bool(usable.all()):  # else unchanged: a selection would copy every gradient
         norms, stored = norms[usable], {parameter: gradient[usable] for parameter, gradient in stored.items()}
     factors = (clip / norms.clamp_min(_SMALLEST_NORM)).clamp_max(1.0)
     return {
@@ -234,7 +233,7 @@ def _ghost_sum(
 
 
 def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iterator[tuple[_Use, Tensor]]:
-    """Yield each use that the losses depend on, with the gradient of its output; parameters get none on the way."""
+    """Yield each use that the losses depend on with the gradient of its output; parameters get no gradient."""
     edges = [use.output for use in uses]
     gradients = torch.autograd.grad(each.sum(), edges, allow_unused=True, retain_graph=keep) if edges else ()
     for use, own in zip(uses, gradients, strict=True):
@@ -244,11 +243,11 @@ def _output_gradients(uses: Sequence[_Use], each: Tensor, *, keep: bool) -> Iter
 
 @torch.no_grad()
 def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
-    """Return the use and its gradient; for a composite module, those of the children that it did not call."""
+    """Return the use and its gradient; for a composite module, those of its children."""
     found = [(use.module, use.inputs, gradient)]
     if isinstance(use.module, Composite):
         found = list(use.module.calls(use.inputs, gradient))
-    # Contiguous, since some of Opacus' rules take views.
+    # Contiguous, since some rules of Opacus take views.
     return [(_Use(module, inputs.contiguous(), use.output), own.contiguous()) for module, inputs, own in found]
 
 
@@ -263,12 +262,12 @@ def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parame
 
 
 def _by_functorch(module: nn.Module, inputs: list[Tensor], gradient: Tensor) -> Mapping[nn.Parameter, Tensor]:
-    """Return what a rule does, for a module of any class, and leave nothing on it."""
+    """Return the gradients per example of a module of any class, without changing it."""
     from opacus.grad_sample.functorch import ft_compute_per_sample_gradient  # noqa: PLC0415
 
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "In .* autocast")  # Opacus takes token numbers for another precision
+            warnings.filterwarnings("ignore", "In .* autocast")  # Opacus mistakes token numbers for another precision
             return ft_compute_per_sample_gradient(module, inputs, gradient)
     finally:
         vars(module).pop("ft_compute_sample_grad", None)
@@ -290,7 +289,7 @@ def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]
 
 @contextmanager
 def _recorded(model: nn.Module) -> Generator[list[_Use]]:
-    """Note every call of a module that trains parameters of its own; nothing is left on the model afterwards."""
+    """Record every call of a module with its own trained parameters; the model does not change."""
     uses: list[_Use] = []
 
     def note(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
@@ -307,7 +306,7 @@ def _recorded(model: nn.Module) -> Generator[list[_Use]]:
 
 
 def _owners(module: nn.Module) -> Iterator[nn.Module]:
-    """Yield the modules that train parameters of their own; what is inside one without a rule goes with it."""
+    """Yield the modules with their own trained parameters; one without a rule includes its children."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415
 
     if isinstance(module, Composite):

@@ -1,4 +1,4 @@
-"""An update that its client clips and disturbs itself: u min(1, S / ||u||) + N(0, s^2 I)."""
+"""An update that its client clips and adds noise to: u min(1, S / ||u||) + N(0, s^2 I)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from fedsim.core.types import Tensors, Update
 
 
 def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
-    """Return Gaussian noise of a tensor's shape and type; the order of the draws does not depend on its layout."""
+    """Return Gaussian noise in a tensor's shape and type; the order of draws does not depend on its layout."""
     return deviation * torch.empty(like.shape, dtype=like.dtype).normal_(generator=generator)
 
 
 def disturbed(update: Update, clip: float, deviation: float, generator: torch.Generator) -> Update:
-    """Return an update of which only clipped and noisy tensors depend on the client's data.
+    """Return an update in which only clipped and noisy tensors depend on the client's data.
 
-    Tensors are clipped jointly to norm `clip`; an update that is not finite counts as zero, so that even this stays
-    with the client. Buffers are sent as unchanged, one example is stated and a loss of 0.
+    Tensors are clipped jointly to norm `clip`. An update that is not finite counts as zero, so the server does not
+    learn of it. Buffers are sent unchanged, with one example and a loss of 0.
     """
     tensors = clipped(update.tensors, clip)
     return replace(
@@ -33,7 +33,7 @@ def disturbed(update: Update, clip: float, deviation: float, generator: torch.Ge
 
 
 def clipped(tensors: Tensors, clip: float) -> Tensors:
-    """Return tensors whose joint Euclidean norm is at most `clip`, all zero if one of them is not finite."""
+    """Return tensors with a joint Euclidean norm of at most `clip`; zeros where one is not finite."""
     norm = torch.stack([t.double().norm() for t in tensors.values()]).norm()
     if not bool(torch.isfinite(norm)):
         return {name: torch.zeros_like(t) for name, t in tensors.items()}
@@ -42,11 +42,11 @@ def clipped(tensors: Tensors, clip: float) -> Tensors:
 
 
 def why_buffers_move(model: nn.Module, inputs: Tensor) -> str | None:
-    """Return why a model with buffers that training changes cannot be trained like this, or None when it can.
+    """Return why a model has buffers that training changes, or None where it has none.
 
     Args:
-        model: in training mode; left as it is.
-        inputs: of at least two examples, since batch normalisation refuses to train on one.
+        model: in training mode; it does not change.
+        inputs: at least two examples, since batch normalisation cannot train on one.
     """
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), without_dropout():

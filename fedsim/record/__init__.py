@@ -8,27 +8,22 @@ from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import MembershipRecord, MembershipSummary, TruePositives
 from fedsim.record.memorisation import ExposureRecord, SecretScore, SecretSummary
 from fedsim.record.parts import Cause, Failure, Interval, Part
-from fedsim.record.rounds import CORRELATION, ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
+from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundRecord, Utility
 from fedsim.record.runs import ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackRecord,
-    CompositeSummary,
     ItemScore,
     MaskScore,
-    SentenceScore,
     Summary,
-    TextSummary,
     VictimRecord,
 )
 
 __all__ = [
-    "CORRELATION",
     "ArmRecord",
     "AttackRecord",
     "AuditRecord",
     "Cause",
     "ClientCost",
-    "CompositeSummary",
     "Environment",
     "ExposureRecord",
     "Failure",
@@ -45,9 +40,7 @@ __all__ = [
     "RunRecord",
     "SecretScore",
     "SecretSummary",
-    "SentenceScore",
     "Summary",
-    "TextSummary",
     "TruePositives",
     "Utility",
     "VictimRecord",

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
-from fedsim.record.parts import Failure, Part
+from pydantic import Field
 
-CORRELATION = "Spearman correlation"
+from fedsim.core.metric import Metric
+from fedsim.record.parts import Failure, Part
 
 
 class Utility(NamedTuple):
-    """How good a model is: what was measured on the test set, and the figure, at most 1."""
+    """How good a model is: what was measured on the test set, and the figure."""
 
-    name: str
+    metric: Metric
     value: float
 
     @property
+    def name(self) -> str:
+        """What was measured, for people."""
+        return self.metric.title
+
+    @property
     def told(self) -> str:
-        """For people, without the name: a correlation is no share."""
-        return f"{self.value:.3f}" if self.name == CORRELATION else f"{self.value:.1%}"
+        """For people, without the name."""
+        return self.metric.format(self.value)
 
 
 class RoundRecord(Part):
@@ -28,8 +35,7 @@ class RoundRecord(Part):
     versions that did not say so.
     `training_loss` is the mean over the examples of the updates that counted, as they were stated; behind secure
     aggregation with equal weights it is the mean over their clients, since the sum tells no more.
-    `test_span_f1` is the micro F1 of spans, where labels are tags that mark them. `test_spearman` is the rank
-    correlation of cosines with what people say, in [-1, 1], where there are no labels, and so no loss and no accuracy.
+    `tested` holds the metrics of the test set by name, the most telling first; empty when nothing was evaluated.
     `tokens` are those of the examples behind the updates that counted, what fills short ones up included; None unless
     examples are text.
     """
@@ -39,22 +45,17 @@ class RoundRecord(Part):
     participants: tuple[int, ...] | None = None
     failures: tuple[Failure, ...] = ()
     training_loss: float
-    test_loss: float | None = None
-    test_accuracy: float | None = None
-    test_span_f1: float | None = None
-    test_spearman: float | None = None
+    tested: dict[str, float] = Field(default_factory=dict)
     tokens: int | None = None
 
-    @property
-    def utilities(self) -> tuple[Utility, ...]:
-        """What was measured, the most telling first: the correlation of sentences, the F1 of spans, accuracy."""
-        tested = {CORRELATION: self.test_spearman, "span F1": self.test_span_f1, "accuracy": self.test_accuracy}
-        return tuple(Utility(name, value) for name, value in tested.items() if value is not None)
+    def utilities(self, metrics: Mapping[str, Metric]) -> tuple[Utility, ...]:
+        """Return what was measured and people are shown, the most telling first."""
+        told = (Utility(metrics[name], value) for name, value in self.tested.items())
+        return tuple(own for own in told if own.metric.shown)
 
-    @property
-    def utility(self) -> Utility | None:
-        """The most telling of what was measured."""
-        return next(iter(self.utilities), None)
+    def utility(self, metrics: Mapping[str, Metric]) -> Utility | None:
+        """Return the most telling of what was measured."""
+        return next(iter(self.utilities(metrics)), None)
 
 
 class PartitionRecord(Part):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.metric import Metric
 from fedsim.record.guarantees import AuditRecord, GuaranteeRecord
 from fedsim.record.memberships import MembershipRecord
 from fedsim.record.memorisation import ExposureRecord
@@ -69,7 +71,7 @@ class Environment(Part):
 class RunRecord(Part):
     """One run of a scenario. A record that is being written says ``interrupted``, so that a kill leaves the truth."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[2] = SCHEMA_VERSION
     status: Literal["finished", "interrupted", "failed"]
     scenario: dict[str, Any]
     scenario_hash: str
@@ -79,3 +81,19 @@ class RunRecord(Part):
     ended: str | None = None
     arms: tuple[ArmRecord, ...] = ()
     failures: tuple[Failure, ...] = ()
+    metrics: tuple[Metric, ...] = Field(default=(), description="what the metrics in it are, for its readers")
+
+    @property
+    def declared(self) -> dict[str, Metric]:
+        """What the metrics in it declare, by name."""
+        return {own.name: own for own in self.metrics}
+
+    @property
+    def figures(self) -> Iterator[str]:
+        """The name of every metric in it, again and again."""
+        for arm in self.arms:
+            for entry in arm.rounds:
+                yield from entry.tested
+            for victim in (victim for attack in arm.attacks for victim in attack.victims):
+                yield from (name for item in victim.scores for name in item.values)
+                yield from victim.values

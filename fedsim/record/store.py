@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import io
+import json
 import math
 import os
 import re
@@ -17,10 +18,12 @@ from typing import Any
 import numpy as np
 from pydantic import ValidationError
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.plain import printable_json
+from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.plain import printable_json, slug
 from fedsim.core.types import Tensors
-from fedsim.record import RunRecord
+from fedsim.record import RunRecord, conversion
 
 RECORD = "record.json"
 ARRAYS = "arrays.npz"
@@ -42,7 +45,8 @@ _FILES = (
 )
 _FOLDERS = (_FIGURES, _WEIGHTS, UPDATES)
 _OF_AN_ARM = re.compile(r"(?:wall|curves|exceedance|partition|participation|roc)-(\d+)-[a-z0-9-]+\.(?:png|csv)")
-_OF_A_RUN = re.compile(r"(?:epsilon-\d+|accuracy|span-f1|spearman-correlation)\.(?:png|csv)")
+_OF_A_RUN = re.compile(r"epsilon-\d+\.(?:png|csv)")
+_SCHEMA = re.compile(r'\s*\{\s*"schema_version":\s*(\d+)')
 _LARGE = 64 * 2**20  # bytes; weights hardly shrink, at 5 MB a second
 
 
@@ -157,16 +161,38 @@ def read_record(path: Path) -> RunRecord:
     """Return the record in a run folder.
 
     Raises:
-        FedsimError: there is none, or it is not a record of this schema version.
+        FedsimError: there is none, it is broken, or a later version of fedsim made it.
     """
     try:
-        return RunRecord.model_validate_json(printable_json((path / RECORD).read_bytes()))
+        return RunRecord.model_validate_json(_present_schema(path, printable_json((path / RECORD).read_bytes())))
     except OSError as error:
         raise FedsimError(f"{path} holds no {RECORD}: not a run folder.") from error
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(map(str, first["loc"])) or "the file"
         raise FedsimError(f"{path / RECORD} cannot be read: {place}: {first['msg']}") from error
+
+
+def _present_schema(path: Path, content: str | bytes) -> str | bytes:
+    """Return the text of a record in the present schema.
+
+    Raises:
+        FedsimError: it was made by a later version of fedsim.
+    """
+    text = content.decode(errors="replace") if isinstance(content, bytes) else content
+    found = _SCHEMA.match(text)
+    version = int(found[1]) if found else SCHEMA_VERSION
+    if version > SCHEMA_VERSION:
+        raise FedsimError(
+            f"{path / RECORD} has schema version {version}, and this fedsim reads up to {SCHEMA_VERSION}: a later one "
+            "made it. Install that version to read it."
+        )
+    if version != 1:
+        return content
+    try:
+        return json.dumps(conversion.from_first(json.loads(text)))
+    except (ValueError, KeyError, TypeError, AttributeError):  # validation says what is wrong with it
+        return content
 
 
 def npz(arrays: dict[str, Any]) -> bytes:
@@ -318,5 +344,9 @@ def _belongs(name: str, record: RunRecord) -> bool:
     folder, _, own = name.partition("/")
     if folder != _FIGURES:
         return own in {f"arm-{number}.npz" for number in range(most)}
+    metrics = (*registry.every_metric().values(), *record.metrics)
+    measured = {f"{slug(metric.title)}.{kind}" for metric in metrics for kind in ("png", "csv")}
+    if own in measured or _OF_A_RUN.fullmatch(own):
+        return True
     number = _OF_AN_ARM.fullmatch(own)
-    return _OF_A_RUN.fullmatch(own) is not None or (number is not None and 1 <= int(number[1]) <= most)
+    return number is not None and 1 <= int(number[1]) <= most

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, make_folder, read_record, write_whole
@@ -36,7 +37,7 @@ def build(run_dir: Path) -> Path:
     walls = wall.walls(record, arrays, judge)
     curves = figures.attack_curves(record)
     exceedance = figures.exceedance(record, judge)
-    utility = figures.utility(record)
+    utility = figures.utility(record, judge)
     epsilons = figures.epsilons(ceilings.marks(record, arrays, judge))
     rocs = figures.rocs(record)
     ownerships = tables.ownerships(record)
@@ -48,7 +49,7 @@ def build(run_dir: Path) -> Path:
     for picture in (*curves, *exceedance, *ownership, *participation, *utility, *epsilons, *rocs, *sheets):
         write_whole(folder / f"{picture.name}.png", picture.png)
         write_whole(folder / f"{picture.name}.csv", csv_table(picture.columns, picture.rows))
-    write_whole(run_dir / "scores.csv", csv_table(tables.SCORE_COLUMNS, tables.scores(record, judge)))
+    write_whole(run_dir / "scores.csv", csv_table(tables.score_columns(judge), tables.scores(record, judge)))
     page = _page(
         record,
         judge,
@@ -71,6 +72,7 @@ def build(run_dir: Path) -> Path:
 def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - keeps `import fedsim.report` cheap
 
+    attacks = [attack for arm in record.arms for attack in arm.attacks]
     environment = Environment(
         loader=PackageLoader("fedsim.report", "."),
         autoescape=True,
@@ -87,16 +89,19 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         banners=verdict.banners(record, judge),
         sentences=verdict.sentences(record, judge),
         attackers=tables.attackers(record),
+        columns=judge.columns(attacks),
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),
         memories=tables.memories(record),
-        sights=tables.sights(record),
-        readings=tables.readings(record),
-        minor_shares=tables.MINOR_SHARES,
+        own_tables=tables.own_tables(record, judge),
+        readings=tables.readings(record, judge),
+        rule=judge.rule(*attacks),
+        noun=judge.deciding(*attacks).noun,
         left_out=tables.left_out(record),
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,
         has_public=any(own.has_public for own in pictures["walls"]),
+        glossary=TERMS,
         **pictures,
     )

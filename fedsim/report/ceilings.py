@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fedsim.metrics import image
+from fedsim.core import registry
 from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import ArmRecord, AttackRecord, GuaranteeRecord, Interval, RunRecord
 from fedsim.report.verdict import Judge
@@ -75,7 +75,7 @@ def _reconstructions(
         if prior is None or summary is None:
             continue
         ceiling = reconstruction_ceiling(own.epsilon, own.delta, prior)
-        yield _mark(arm, own, f"reconstruction, {judge.rule}", attack.label, summary.success, prior, ceiling)
+        yield _mark(arm, own, f"reconstruction, {judge.rule(attack)}", attack.label, summary.success, prior, ceiling)
 
 
 def _mark(
@@ -89,12 +89,16 @@ def _mark(
 
 
 def blind(attack: AttackRecord, arrays: Mapping[str, np.ndarray], judge: Judge) -> float | None:
-    """Return the share of an attack's originals that their mean image recovers; None without images."""
+    """Return the share of an attack's originals that their mean image recovers.
+
+    None without images, and where the metric that decides is not installed or takes something else.
+    """
+    metric = judge.deciding(attack)
+    known = registry.methods("metric").get(metric.name)
     found = [arrays[f"{v.arrays}/originals"] for v in attack.victims if f"{v.arrays}/originals" in arrays]
-    if not found:
+    if not found or known is None or not metric.of_pictures:
         return None
     originals = torch.from_numpy(np.concatenate(found))
     blind = originals.mean(0, keepdim=True).expand_as(originals)
-    scores = getattr(image, judge.scoring.metric)(blind, originals)
-    is_close = scores < judge.scoring.threshold if judge.scoring.metric == "mse" else scores > judge.scoring.threshold
-    return max(1, int(is_close.sum())) / (len(originals) + 1)
+    close = sum(metric.is_beyond(value, judge.scoring.threshold) for value in known.make(blind, originals).tolist())
+    return max(1, close) / (len(originals) + 1)

@@ -6,13 +6,12 @@ Colours are those of Okabe and Ito; line styles, hatches and markers repeat the 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fedsim.record import CORRELATION
+from fedsim.core.metric import Metric
 from fedsim.report.wall import data_address
 
 if TYPE_CHECKING:
@@ -107,11 +106,8 @@ def picture(name: str, figure: Figure, *, arm: str, alt: str, columns: tuple[str
     return Picture(name, arm, alt, png.getvalue(), svg.getvalue(), columns, tuple(rows))
 
 
-def slug(name: str) -> str:
-    """Return a name as a part of a file name."""
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:40] or "arm"
-
-
-def utility_axis(measure: str) -> str:
-    """Return the label of an axis with 100 times what was measured on the test set."""
-    return f"test {measure} {'x 100' if measure == CORRELATION else '(%)'}"
+def utility_axis(metric: Metric | None) -> str:
+    """Return the label of an axis with what was measured on the test set, as people read it."""
+    if metric is None:
+        return "test utility"
+    return f"test {metric.title} ({metric.suffix.strip()})" if metric.suffix else f"test {metric.title}"

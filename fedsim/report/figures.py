@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fedsim.core.metric import Metric
+from fedsim.core.plain import slug
 from fedsim.record import ArmRecord, AttackRecord, PartitionRecord, RunRecord
 from fedsim.report.ceilings import COLUMNS, Mark
 from fedsim.report.drawing import (
@@ -21,7 +23,6 @@ from fedsim.report.drawing import (
     blank,
     canvas,
     picture,
-    slug,
     styled,
     utility_axis,
 )
@@ -63,44 +64,49 @@ def attack_curves(record: RunRecord) -> list[Picture]:
 
 @styled()
 def exceedance(record: RunRecord, judge: Judge) -> list[Picture]:
-    """Return one picture an arm: the share of images whose PSNR is above t, over t, for every attack."""
-    by_number = {
-        number: arm for number, arm in enumerate(record.arms, 1) if any(_psnr(attack) for attack in arm.attacks)
-    }
-    if not by_number:
+    """Return one picture an arm: the share of examples whose score is above t, for every attack."""
+    metric = next(iter(judge.spread), None)
+    if metric is None:
         return []
-    highest = max(value for arm in by_number.values() for attack in arm.attacks for value in _psnr(attack))
+    by_number = {
+        number: arm
+        for number, arm in enumerate(record.arms, 1)
+        if any(_scores(attack, metric) for attack in arm.attacks)
+    }
     styles = _styles(record)
-    return [_exceedance_of(arm, number, styles, highest, judge) for number, arm in by_number.items()]
+    highest = max((v for arm in by_number.values() for own in arm.attacks for v in _scores(own, metric)), default=1.0)
+    return [_exceedance_of(arm, number, styles, highest, judge, metric) for number, arm in by_number.items()]
 
 
 @styled()
-def utility(record: RunRecord) -> list[Picture]:
+def utility(record: RunRecord, judge: Judge) -> list[Picture]:
     """Return a picture of each measure on the test set over rounds, a line an arm; none where nothing was evaluated."""
-    evaluated = (own for arm in record.arms for entry in arm.rounds for own in entry.utilities)
-    return [_utility_of(record, name) for name in sorted({own.name for own in evaluated})]
+    evaluated = {name for arm in record.arms for entry in arm.rounds for name in entry.tested}
+    shown = (own for name, own in judge.declared.items() if name in evaluated and own.shown)
+    return [_utility_of(record, own) for own in sorted(shown, key=lambda own: own.title)]
 
 
-def _utility_of(record: RunRecord, name: str) -> Picture:
+def _utility_of(record: RunRecord, metric: Metric) -> Picture:
     figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
     last: list[str] = []
     for index, arm in enumerate(record.arms):
-        line = [(entry.round, own) for entry in arm.rounds for own in entry.utilities if own.name == name]
+        line = [(entry.round, entry.tested[metric.name]) for entry in arm.rounds if metric.name in entry.tested]
         if not line:
             continue
         colour, dash = PALETTE[index % len(PALETTE)], DASHES[index % len(DASHES)]
-        numbers, percent = [number for number, _ in line], [100 * own.value for _, own in line]
-        axes.plot(numbers, percent, dash, color=colour, marker="o", ms=4, label=arm.name)
-        rows += [(arm.name, number, own.value) for number, own in line]
-        last.append(f"{arm.name}: {line[-1][1].told} after round {line[-1][0]}.")
-    lowest = min(0.0, *(100 * value for _, _, value in rows))
-    axes.set(xlabel="round", ylabel=utility_axis(name), ylim=(lowest, 102))
+        numbers, heights = [number for number, _ in line], [metric.scale * value for _, value in line]
+        axes.plot(numbers, heights, dash, color=colour, marker="o", ms=4, label=arm.name)
+        rows += [(arm.name, number, value) for number, value in line]
+        last.append(f"{arm.name}: {metric.format(line[-1][1])} after round {line[-1][0]}.")
+    lowest, most = min(0.0, *(metric.scale * value for _, _, value in rows)), metric.limits[1]
+    axes.set(xlabel="round", ylabel=utility_axis(metric))
+    axes.set(ylim=(lowest, None if most is None else 1.02 * most * metric.scale))
     axes.locator_params(axis="x", integer=True)
     axes.legend()
-    alt = f"Test {name} over rounds. {' '.join(last)}"
-    columns = ("arm", "round", f"test_{slug(name).replace('-', '_')}")
-    return picture(slug(name), figure, arm="", alt=alt, columns=columns, rows=rows)
+    alt = f"Test {metric.title} over rounds. {' '.join(last)}"
+    columns = ("arm", "round", f"test_{slug(metric.title).replace('-', '_')}")
+    return picture(slug(metric.title), figure, arm="", alt=alt, columns=columns, rows=rows)
 
 
 @styled()
@@ -140,20 +146,21 @@ def wall_sheet(wall: Wall, number: int) -> Picture:
     axes.axis("off")
     sheet = np.full((_TILE * 6 * len(wall.rows) // 5, _TILE * len(wall.columns), 3), 255, np.uint8)  # one is faster
     rows: list[tuple[Any, ...]] = []
+    names = list(dict.fromkeys(name for row in wall.rows for cell in row.cells for name in cell.values))
     for top, row in enumerate(wall.rows):
         axes.text(-0.08, 1.2 * top + 0.5, fill(row.label, 16), ha="right", va="center", fontsize=8)
         for left, cell in enumerate(row.cells):
             if cell.pixels is not None:
                 _paste(sheet, cell.pixels, 6 * _TILE * top // 5, _TILE * left)
-            if cell.psnr is not None:
-                told = f"{cell.psnr:.1f} dB  {cell.ssim:.2f}"
-                axes.text(left + 0.5, 1.2 * top + 1.0, told, ha="center", va="top", fontsize=7)
-            rows.append((wall.arm, row.label, *cell.key, cell.psnr, cell.ssim, cell.recovered))
+            if cell.told:
+                axes.text(left + 0.5, 1.2 * top + 1.0, "  ".join(cell.told), ha="center", va="top", fontsize=7)
+            scores = (cell.values.get(name) for name in names)
+            rows.append((wall.arm, row.label, *cell.key, *scores, cell.recovered))
     axes.imshow(sheet, interpolation="none", extent=(0, len(wall.columns), 1.2 * len(wall.rows), 0), aspect="auto")
     axes.set(xlim=(-1.0, len(wall.columns)), ylim=(1.2 * len(wall.rows), -0.1))
     figure.suptitle(wall.arm, fontsize=10)
     alt = f"Originals and guesses of {wall.shown} examples in arm {wall.arm}."
-    columns = ("arm", "row", "round", "client", "image", "psnr_db", "ssim", "success")
+    columns = ("arm", "row", "round", "client", "image", *names, "success")
     name = f"wall-{number}-{slug(wall.arm)}"
     return picture(name, figure, arm=wall.arm, alt=alt, columns=columns, rows=rows)
 
@@ -191,30 +198,33 @@ def _curves_of(arm: str, number: int, points: Rows, styles: _Styles, limits: _Li
     )
 
 
-def _exceedance_of(arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: Judge) -> Picture:
+def _exceedance_of(
+    arm: ArmRecord, number: int, styles: _Styles, highest: float, judge: Judge, metric: Metric
+) -> Picture:
     figure, axes = canvas()
     rows: list[tuple[Any, ...]] = []
     best: list[str] = []
     for attack in arm.attacks:
-        values = _psnr(attack)
+        values = _scores(attack, metric)
         if not values:
             continue
-        steps = _shares_above(values, judge.count(attack).images)
+        steps = _shares_above(values, judge.count(attack).examples)
         colour, dash = styles[attack.label]
         axes.step(*zip(*steps, strict=True), dash, where="post", color=colour, lw=1.8, label=attack.label)
         rows += [(arm.name, attack.label, threshold, share) for threshold, share in steps]
-        best.append(f"The best image of {attack.label} has {max(values):.1f} dB.")
-    if judge.scoring.metric == "psnr":
+        best.append(f"The best {metric.noun} of {attack.label} has {metric.tell(max(values))}.")
+    if judge.scoring.metric == metric.name:
         axes.axvline(judge.scoring.threshold, color="#555555", lw=1, ls=(0, (1, 2)))
-    axes.set(xlabel="t (dB)", ylabel="share of images with PSNR > t", title=arm.name)
+    unit = f" ({metric.unit})" if metric.unit else ""
+    axes.set(xlabel=f"t{unit}", ylabel=f"share of {metric.noun}s with {metric.title} > t", title=arm.name)
     axes.set(xlim=(0, highest * 1.05 or 1.0), ylim=(-0.02, 1.04))
     axes.legend()
     return picture(
         f"exceedance-{number}-{slug(arm.name)}",
         figure,
         arm=arm.name,
-        alt=f"Share of images with PSNR above t in arm {arm.name}. {' '.join(best)}",
-        columns=("arm", "attack", "t_db", "share_above"),
+        alt=f"Share of {metric.noun}s with {metric.title} above t in arm {arm.name}. {' '.join(best)}",
+        columns=("arm", "attack", f"t_{metric.unit.lower()}" if metric.unit else "t", "share_above"),
         rows=rows,
     )
 
@@ -372,8 +382,9 @@ def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
     return {label: list(of_attack.values()) for label, of_attack in lines.items()}
 
 
-def _psnr(attack: AttackRecord) -> list[float]:
-    return [item.psnr for victim in attack.victims if victim.failure is None for item in victim.scores]
+def _scores(attack: AttackRecord, metric: Metric) -> list[float]:
+    items = (item for victim in attack.victims if victim.failure is None for item in victim.scores)
+    return [item.values[metric.name] for item in items if metric.name in item.values]
 
 
 def _shares_above(values: Sequence[float], images: int) -> list[tuple[float, float]]:

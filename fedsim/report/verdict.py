@@ -6,12 +6,17 @@ ought to succeed, an attack that was granted the dropout masks or any attack whe
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
 
+from fedsim.core import registry
+from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
-from fedsim.metrics.statistics import succeeded, summarise
+from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
@@ -60,12 +65,20 @@ class Sentence:
 
 
 class Count(NamedTuple):
-    """Recovered images among all images of the victims, those of failed attacks included."""
+    """Recovered examples among all examples of the victims, those of failed attacks included."""
 
     recovered: int
-    images: int
+    examples: int
     victims: int
     noun: str = "image"
+
+
+class Column(NamedTuple):
+    """A figure of summaries that tables show, and the metric that it is of."""
+
+    name: str
+    heading: str
+    metric: Metric
 
 
 @dataclass(frozen=True)
@@ -75,24 +88,59 @@ class Judge:
     scoring: Scoring
     seed: int
     scenario: Mapping[str, Any]
+    declared: Mapping[str, Metric]
 
     @classmethod
     def of(cls, record: RunRecord) -> Judge:
-        """Read the rule from the record's scenario."""
-        return cls.reading(record.scenario)
+        """Read the rule from the record's scenario, and its metrics from the record."""
+        return cls.reading(record.scenario, record.declared)
 
     @classmethod
-    def reading(cls, scenario: Mapping[str, Any]) -> Judge:
-        """Read the rule from a scenario; what it lacks has the scenario's defaults."""
+    def reading(cls, scenario: Mapping[str, Any], declared: Mapping[str, Metric]) -> Judge:
+        """Read the rule from a scenario; what it lacks has the scenario's defaults.
+
+        Raises:
+            FedsimError: its metric is neither declared nor installed.
+        """
         scoring = Scoring.model_validate(scenario.get("scoring", {}))
-        return cls(scoring, int(scenario.get("seed", 0)), scenario)
+        if scoring.metric not in declared:
+            declared = {**declared, **{own.name: own for own in registry.declared([scoring.metric])}}
+        return cls(scoring, int(scenario.get("seed", 0)), scenario, declared)
 
     @property
-    def rule(self) -> str:
-        """The rule in words, for example ``SSIM > 0.5``."""
-        sign = "<" if self.scoring.metric == "mse" else ">"
-        unit = " dB" if self.scoring.metric == "psnr" else ""
-        return f"{self.scoring.metric.upper()} {sign} {self.scoring.threshold:g}{unit}"
+    def success(self) -> Rule:
+        """What counts as recovered."""
+        return Rule(self.scoring.metric, self.scoring.threshold, self.declared)
+
+    def rule(self, *attacks: AttackRecord) -> str:
+        """Return the rule for what these attacks guessed, in words, for example ``SSIM > 0.5``."""
+        return self.success.told(_values(attacks))
+
+    def deciding(self, *attacks: AttackRecord) -> Metric:
+        """Return the metric that decides about what these attacks guessed."""
+        return self.success.decides(_values(attacks))[0]
+
+    def goal(self, attack: AttackRecord) -> Metric:
+        """Return the metric by which guesses of an attack are better or worse."""
+        return self.success.goal(_values([attack]))
+
+    def order(self, attack: AttackRecord) -> Metric:
+        """Return the metric by which figures order the guesses of an attack: the first whose distribution they show."""
+        values = _values([attack])
+        return next((own for own in self.spread if own.name in values), self.goal(attack))
+
+    @property
+    def spread(self) -> list[Metric]:
+        """The metrics whose whole distribution figures show."""
+        return [own for own in self.declared.values() if own.spread]
+
+    def columns(self, attacks: Sequence[AttackRecord], table: str = "") -> list[Column]:
+        """Return the figures that a table of attacks shows: of each metric in their summaries its first."""
+        summaries = (self.summary(attack) for attack in attacks)
+        found = {name for summary in summaries if summary is not None for name in summary.metrics}
+        shown = (own for own in self.declared.values() if own.shown and own.table == table)
+        firsts = ((own, first) for own in shown for first in list(own.statistics.items())[:1])
+        return [Column(name, own.heading(statistic), own) for own, (name, statistic) in firsts if name in found]
 
     def summary(self, attack: AttackRecord) -> Summary | None:
         """Return the attack's summary, made now if the run ended before; None without victims."""
@@ -100,26 +148,22 @@ class Judge:
             return attack.summary
         return summarise(
             attack.victims,
-            self.scoring.metric,
-            self.scoring.threshold,
+            self.success,
             self.seed,
             confidence=self.scoring.confidence,
             resamples=self.scoring.resamples,
         )
 
     def recovered(self, victim: VictimRecord) -> int:
-        """Return how many of a victim's images count as recovered."""
-        if victim.failure is not None:
-            return 0
-        exact = sum(sentence.exact for sentence in victim.sentences)
-        return exact + sum(succeeded(item, self.scoring.metric, self.scoring.threshold) for item in victim.scores)
+        """Return how many of a victim's examples count as recovered."""
+        return 0 if victim.failure is not None else sum(map(self.success.succeeded, victim.scores))
 
     def count(self, attack: AttackRecord) -> Count:
-        """Count images; a victim without scores has as many as the largest batch among the others, at least one."""
+        """Count examples; a victim without scores has as many as the largest batch among the others, at least one."""
         batch = max([1, *(victim.examples for victim in attack.victims)])
-        images = sum(v.examples if v.failure is None and v.examples else batch for v in attack.victims)
-        noun = "sentence" if is_text(attack) else "image"
-        return Count(sum(map(self.recovered, attack.victims)), images, len(attack.victims), noun)
+        examples = sum(v.examples if v.failure is None and v.examples else batch for v in attack.victims)
+        noun = self.deciding(attack).noun
+        return Count(sum(map(self.recovered, attack.victims)), examples, len(attack.victims), noun)
 
     def is_control(self, arm: ArmRecord, attack: AttackRecord) -> bool:
         """Tell whether the attack ought to succeed: it knows the masks, or nothing protects the arm."""
@@ -137,9 +181,9 @@ class Judge:
         return "a malicious server" if threat.get("server") == "malicious" else "an honest-but-curious server"
 
     def control_succeeded(self, attack: AttackRecord) -> bool:
-        """Tell whether at least half of the control's images were recovered."""
+        """Tell whether at least half of the control's examples were recovered."""
         count = self.count(attack)
-        return count.images > 0 and count.recovered >= CONTROL_SUCCEEDS * count.images
+        return count.examples > 0 and count.recovered >= CONTROL_SUCCEEDS * count.examples
 
 
 def has_result(attack: AttackRecord) -> bool:
@@ -147,9 +191,9 @@ def has_result(attack: AttackRecord) -> bool:
     return any(victim.failure is None and victim.examples for victim in attack.victims)
 
 
-def is_text(attack: AttackRecord) -> bool:
-    """Tell whether the attack guessed sentences."""
-    return any(victim.sentences for victim in attack.victims)
+def _values(attacks: Sequence[AttackRecord]) -> Mapping[str, float]:
+    """Return the metrics of the first example that attacks guessed; nothing where they guessed none."""
+    return next((item.values for attack in attacks for victim in attack.victims for item in victim.scores), {})
 
 
 def knowledge(attack: AttackRecord) -> str:
@@ -299,10 +343,10 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     if not count.recovered:
         labels = _listed([attack.label for attack in uninformed or tried])
         after = f" ({labels}; {_measured(strongest, judge)}), which is no guarantee.{control}"
-        images = f"the one {count.noun} was not" if count.images == 1 else f"none of {_images(count)} was"
+        images = f"the one {count.noun} was not" if count.examples == 1 else f"none of {_images(count)} was"
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
-    finding = f"{count.recovered} of {_images(count)} {verb} {'exact' if is_text(strongest) else 'recognisable'}"
+    finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
     fooled = _fooled_clause(uninformed, judge)
     after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
     return Sentence(arm.name, before, finding, after, True)
@@ -329,26 +373,24 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
 def _measured(attack: AttackRecord, judge: Judge) -> str:
     summary = judge.summary(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
-    rule = "every token right" if is_text(attack) else judge.rule
+    rule = judge.rule(attack)
     return f"{rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else rule
 
 
 def _strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
-    summary = judge.summary(attack)
-    if summary is not None and summary.text is not None and summary.text.rouge_l is not None:
-        return (summary.success.value, summary.text.rouge_l.value)
-    if summary is None or summary.psnr_median is None:
-        return (0.0, 0.0)
-    return (summary.success.value, summary.psnr_median.value)
+    """Rank by success; attacks of the same success by the metric that orders their guesses."""
+    summary, goal = judge.summary(attack), judge.goal(attack)
+    values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]
+    return (summary.success.value if summary else 0.0, goal.sign * fmean(values) if values else -math.inf)
 
 
 def _of(count: Count) -> str:
-    return f"{count.recovered} of {count.images}"
+    return f"{count.recovered} of {count.examples}"
 
 
 def _images(count: Count) -> str:
-    noun = count.noun if count.images == 1 else f"{count.noun}s"
-    return f"{count.images} {noun}" + (f" of {count.victims} updates" if count.images != count.victims else "")
+    noun = count.noun if count.examples == 1 else f"{count.noun}s"
+    return f"{count.examples} {noun}" + (f" of {count.victims} updates" if count.examples != count.victims else "")
 
 
 def _listed(words: list[str]) -> str:

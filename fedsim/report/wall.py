@@ -5,11 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsim.metrics.statistics import succeeded
 from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge
 
@@ -24,17 +23,20 @@ Key = tuple[int, int, int]
 class Cell:
     """One picture, or a text where there is none. `pixels` has shape (H, W, 3) and values in [0, 1].
 
-    `public` is the public picture nearest to a guess, in the same form, and `public_psnr` how near it is in dB.
+    `values` holds the metrics of a guess that tables of examples and figures have, by column, and `told` the same for
+    people. `public` is the public picture nearest to a guess, in the same form; `public_psnr` is how near it is in dB,
+    and `psnr` how near the original is.
     """
 
     key: Key
     pixels: np.ndarray | None
     alt: str
-    psnr: float | None = None
-    ssim: float | None = None
+    values: Mapping[str, float] = field(default_factory=dict)
+    told: tuple[str, ...] = ()
     recovered: bool = False
     text: str = ""
     public: np.ndarray | None = None
+    psnr: float = 0.0
     public_psnr: float = 0.0
 
     @property
@@ -50,7 +52,7 @@ class Cell:
     @property
     def is_public(self) -> bool:
         """Whether the guess is nearer to a public picture than to the original."""
-        return self.public is not None and self.psnr is not None and self.public_psnr > self.psnr
+        return self.public is not None and self.public_psnr > self.psnr
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,21 @@ def walls(record: RunRecord, arrays: Arrays, judge: Judge) -> list[Wall]:
 
     The examples are chosen once, in the first arm with scores, and are the same in every arm that has them.
     """
-    preferred = next((keys for arm in record.arms if (keys := choose(arm))), ())
+    preferred = next((keys for arm in record.arms if (keys := choose(arm, judge))), ())
     built = (_wall(arm, preferred, arrays, judge) for arm in record.arms)
     return [wall for wall in built if wall is not None]
 
 
-def choose(arm: ArmRecord) -> tuple[Key, ...]:
+def choose(arm: ArmRecord, judge: Judge) -> tuple[Key, ...]:
     """Choose (round, client, index) of the examples to show.
 
-    All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's PSNR.
+    All of them up to 8; otherwise those at percentiles 0, 25, 50, 75 and 100 of the first attack's scores.
     """
     for attack in arm.attacks:
         scores = scores_of(attack)
         if len(scores) > MOST:
-            ranked = sorted(scores, key=lambda key: (scores[key][1].psnr, key))
+            order = judge.order(attack)
+            ranked = sorted(scores, key=lambda key: (order.sign * scores[key][1].values[order.name], key))
             return tuple(ranked[round(p / 100 * (len(ranked) - 1))] for p in PERCENTILES)
         if scores:
             return tuple(scores)
@@ -120,7 +123,7 @@ def data_address(kind: str, content: bytes) -> str:
 def _wall(arm: ArmRecord, preferred: Sequence[Key], arrays: Arrays, judge: Judge) -> Wall | None:
     scores = [scores_of(attack) for attack in arm.attacks]
     known = dict.fromkeys(key for of_attack in scores for key in of_attack)
-    keys = [key for key in preferred if key in known] or list(choose(arm))
+    keys = [key for key in preferred if key in known] or list(choose(arm, judge))
     first: dict[Key, tuple[VictimRecord, ItemScore]] = {}
     for of_attack in reversed(scores):
         first |= of_attack
@@ -172,19 +175,36 @@ def guess(
     victim, item = scores[key]
     if item.is_missing:
         return Cell(key, None, "", text="no guess")
-    is_recovered = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
+    spread = [own for own in judge.spread if own.name in item.values]
+    told = tuple(own.tell(item.values[own.name]) for own in spread)
     alt = (
-        f"Guess of attack {attack.label} for round {victim.round}, {victim.who}, image {item.index}: "
-        f"{item.psnr:.1f} dB, SSIM {item.ssim:.2f}"
+        f"Guess of attack {attack.label} for round {victim.round}, {victim.who}, image {item.index}: {', '.join(told)}"
     )
     pixels = _pixels(arrays, f"{victim.arrays}/guesses", item.index)
     public = _pixels(arrays, f"{victim.arrays}/public", item.index)
-    near = 0.0 if pixels is None or public is None else _psnr(pixels, public)
-    return Cell(key, pixels, alt, item.psnr, item.ssim, is_recovered, "not stored", public, near)
+    actual = _pixels(arrays, f"{victim.arrays}/originals", item.index)
+    values = {own.in_tables: item.values[own.name] for own in spread}
+    return Cell(
+        key,
+        pixels,
+        alt,
+        values,
+        told,
+        recovered=judge.success.succeeded(item),
+        text="not stored",
+        public=public,
+        psnr=_psnr(pixels, actual),
+        public_psnr=_psnr(pixels, public),
+    )
 
 
-def _psnr(one: np.ndarray, other: np.ndarray) -> float:
-    """Return how near two pictures are, in dB; two that differ by less than a step of 256 count as one such step."""
+def _psnr(one: np.ndarray | None, other: np.ndarray | None) -> float:
+    """Return how near two pictures are, in dB; two that differ by less than a step of 256 count as one such step.
+
+    0 where one is not stored.
+    """
+    if one is None or other is None:
+        return 0.0
     return float(-10 * np.log10(max(np.square(one - other).mean(), 255.0**-2)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import RUN_AFTERWARDS
 from fedsim.core.registry import Method
 from fedsim.core.types import Knowledge, View
 from fedsim.scenario.choices import AttackChoice, Choice
@@ -30,6 +31,11 @@ def _check_hook(method: Method, place: tuple[str | int, ...]) -> None:
         raise FedsimError(f"'{method.name}' is a component for hook {method.hook}, expected an optimizer.")
     if place[0] == "components" and is_optimizer:
         raise FedsimError(f"'{method.name}' is an optimizer: set federation.optimizer instead.")
+    if method.hook is not None and method.hook in RUN_AFTERWARDS:
+        raise FedsimError(
+            f"'{method.name}' is a {method.hook}, which takes a trained model, and no training runs it. Leave it out, "
+            f"and give it to {RUN_AFTERWARDS[method.hook]}."
+        )
 
 
 def _check_knowledge(method: Method, choice: Choice, scenario: Scenario) -> None:
@@ -104,3 +110,14 @@ def _check_rule(method: Method, scenario: Scenario) -> None:
             f"'{method.name}' gives no mean of the updates, and attacks with threat.sees = 'sum' take what the server "
             "sees for the mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
         )
+
+
+def check_scoring(scenario: Scenario) -> list[str]:
+    """Return what is wrong with the metric that decides about success; nothing where it does so."""
+    own = scenario.scoring.metric
+    try:
+        registry.get("metric", own)
+    except FedsimError as error:
+        return [f"scoring.metric: {error}"]
+    deciding = [name for name, metric in registry.every_metric().items() if metric.decides]
+    return [] if own in deciding else [f"scoring.metric: '{own}' cannot decide; {', '.join(deciding)} can."]

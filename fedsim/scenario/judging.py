@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field, model_validator
 
@@ -90,7 +90,7 @@ class Exposure(Config):
 class Scoring(Config):
     """When a reconstruction counts as a success, and how intervals are drawn."""
 
-    metric: Literal["psnr", "ssim", "mse"] = "ssim"
-    threshold: float = Field(default=0.5, description="success: psnr or ssim above, mse below")
+    metric: str = Field(default="ssim", description="of an example; `fedsim list metrics` names them")
+    threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")

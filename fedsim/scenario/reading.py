@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError, nearest
+from fedsim.core.registry import Method
 from fedsim.core.source import read_source
-from fedsim.scenario.checks import check_choice, check_crafting
+from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.combinations import expand, put
 from fedsim.scenario.tables import Scenario
@@ -115,11 +116,17 @@ def _settled(scenario: Scenario, source: str) -> Scenario:
         except FedsimError as error:
             problems.append(f"{source}: {key}.name: {error}")
         else:
-            settled = _with_part(settled, place, choice.model_copy(update={"settings": settings}))
+            named = {"name": _own_name(method, choice.name), "settings": settings}  # seeds follow names, not aliases
+            settled = _with_part(settled, place, choice.model_copy(update=named))
+    problems += [f"{source}: {problem}" for problem in check_scoring(scenario)]
     if problems:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)
     return settled
+
+
+def _own_name(method: Method, chosen: str) -> str:
+    return method.name if chosen in method.aliases else chosen
 
 
 def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:

@@ -10,18 +10,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import numpy as np
+import torch
 from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.types import Planted, SecretKind, Tokenizer
+from fedsim.core.hooks import Condition
+from fedsim.core.types import Limits, Planted, SecretKind, Tokenizer
 from fedsim.federation.journal import Journal
-from fedsim.metrics.exposure import alternatives, common_beginning, exposure, greedy, log_perplexities
+from fedsim.generation import generate
+from fedsim.metrics.exposure import alternatives, common_beginning, exposure, log_perplexities
 from fedsim.metrics.likeliest import likeliest
 from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
+from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
 from fedsim.threat.membership import trained_on
+
+_DECODER = Choice(name="greedy")
 
 
 def check(world: World) -> None:
@@ -74,7 +80,7 @@ def _scored(
     others = alternatives(planted.form, secret, settings.candidates, source)
     sentences = [tokenizer.encode(planted.prompt + filling) for filling in (secret, *others.texts)]
     bits = log_perplexities(model, sentences, tokenizer)
-    guess = _written(model, tokenizer, planted, sentences[0])
+    guess = _written(model, tokenizer, planted, sentences[0], seeding.generator(seed, "exposure text", number))
     return SecretScore(
         kind=planted.kind,
         text=planted.text,
@@ -100,11 +106,14 @@ def _searched(
     return tuple(own.model_copy(update={"likeliest": text}) for own, text in zip(secrets, texts, strict=True))
 
 
-def _written(model: nn.Module, tokenizer: Tokenizer, planted: Planted, tokens: Sequence[int]) -> str:
+def _written(
+    model: nn.Module, tokenizer: Tokenizer, planted: Planted, tokens: Sequence[int], generator: torch.Generator
+) -> str:
     """Return a secret's beginning and what the model writes behind it, as many tokens as the secret has."""
-    known = list(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
-    (written,) = greedy(model, [known], len(tokens) - len(known), tokenizer)
-    return tokenizer.decode([*known, *written])
+    known = tuple(tokens[: common_beginning(tokens, tokenizer.encode(planted.prompt))])
+    limits = Limits(max_new_tokens=len(tokens) - len(known))
+    (written,) = generate(_DECODER.make("component"), model, Condition((known,)), limits, [generator])
+    return tokenizer.decode([*known, *written.tokens])
 
 
 def _summaries(world: World, secrets: Sequence[SecretScore]) -> Iterator[SecretSummary]:

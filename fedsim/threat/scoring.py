@@ -14,9 +14,9 @@ from fedsim.metrics.composites import with_composites
 from fedsim.metrics.diagnosis import diagnosis
 from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.masks import identifiable, score_masks
+from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
 from fedsim.metrics.missing import completed
-from fedsim.metrics.statistics import succeeded
+from fedsim.metrics.success import Rule
 from fedsim.metrics.text import score_sentences, score_words
 from fedsim.record import ItemScore, MaskScore, VictimRecord
 from fedsim.scenario import Scoring
@@ -66,7 +66,7 @@ def _with_sentences(record: VictimRecord, victim: Victim, found: Reconstruction)
     assert tokenizer is not None
     sentences = score_sentences(found, batch, tokenizer, [secret.span for secret in dataset.planted]).sentences
     words = score_words(found, batch, tokenizer)
-    return Scored(record.model_copy(update={"sentences": sentences, "found": words}), {})
+    return Scored(record.model_copy(update={"scores": sentences, "found": words}), {})
 
 
 def _with_images(record: VictimRecord, victim: Victim, found: Reconstruction) -> Scored:
@@ -80,13 +80,23 @@ def _with_images(record: VictimRecord, victim: Victim, found: Reconstruction) ->
     public = _public_images(dataset)
     if public is not None:
         arrays["public"] = _in_bytes(public[nearest(guesses, public)])
+    masks = _mask_scores(victim, found, order)
+    values = update_values(scores, masks)
     judged = {
         "scores": scores,
+        "values": values,
         "notes": record.notes if made >= len(batch) else (*record.notes, _missing(made, len(batch))),
-        "masks": _mask_scores(victim, found, order),
-        "why": _why(victim.world.scenario.scoring, found, scores, record.objective_at_truth),
+        "masks": masks,
+        "why": _why(victim.world.scenario.scoring, found, scores, values, record.objective_at_truth),
     }
     return Scored(record.model_copy(update=judged), arrays)
+
+
+def update_values(items: Sequence[ItemScore], masks: Sequence[MaskScore] = ()) -> dict[str, float]:
+    """Return the metrics of an update of labelled examples as a whole."""
+    labels = label_accuracy((item.guessed_label for item in items), (item.label for item in items))
+    right = mask_accuracy(masks)
+    return {"label_accuracy": labels} if right is None else {"label_accuracy": labels, "mask_accuracy": right}
 
 
 def _missing(made: int, count: int) -> str:
@@ -116,17 +126,21 @@ def _component_scores(victim: Victim, found: Reconstruction) -> dict[str, float]
 
 
 def _why(
-    scoring: Scoring, found: Reconstruction, scores: Sequence[ItemScore], at_truth: float | None
+    scoring: Scoring,
+    found: Reconstruction,
+    scores: Sequence[ItemScore],
+    values: Mapping[str, float],
+    at_truth: float | None,
 ) -> tuple[str, ...]:
-    if all(succeeded(item, scoring.metric, scoring.threshold) for item in scores):
+    rule = Rule.of(scoring.metric, scoring.threshold)
+    if all(rule.succeeded(item) for item in scores):
         return ()
-    right = label_accuracy((item.guessed_label for item in scores), (item.label for item in scores))
     return diagnosis(
         objective=found.objective,
         at_truth=at_truth,
         facts=found.facts,
         batch_size=len(scores),
-        wrong_labels=round(len(scores) * (1.0 - right)),
+        wrong_labels=round(len(scores) * (1.0 - values["label_accuracy"])),
     )
 
 

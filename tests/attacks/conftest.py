@@ -95,7 +95,7 @@ def left_alone() -> Callable[[Observation], AbstractContextManager[None]]:
 def psnr_of() -> Callable[..., list[float]]:
     def score(guess: Reconstruction, truth: Truth, spec: InputSpec) -> list[float]:
         whole = completed(guess, len(truth.batches[0]))
-        return [item.psnr for item in score_items(whole, truth.batches[0], spec).items]
+        return [item.values["psnr"] for item in score_items(whole, truth.batches[0], spec).items]
 
     return score
 
@@ -151,6 +151,6 @@ def attacked(
             own = {"iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
             found = attack_named(attack, **own)(observation, seeding.generator(5, "attack"))
         items = score_items(found, truth.private[0], world.data.dataset.spec).items
-        return sum(item.psnr for item in items) / len(items), found
+        return sum(item.values["psnr"] for item in items) / len(items), found
 
     return build

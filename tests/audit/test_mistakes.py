@@ -66,11 +66,11 @@ def test_a_mistake_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     ("name", "settings", "message"),
     [
         ("clients:raises", {}, "'clients:raises' failed: ZeroDivisionError"),
-        ("clients:hangs", {"minutes": 0.5}, "did not come to an end within [0-9]+ s, half of --minutes"),
+        ("clients:hangs", {"minutes": 0.5}, "did not return within [0-9]+ s, half of --minutes"),
         pytest.param(
             "clients:hangs_forward",
             {"minutes": 0.5},
-            "did not come to an end within [0-9]+ s, half of --minutes",
+            "did not return within [0-9]+ s, half of --minutes",
             marks=pytest.mark.slow,
         ),
         ("clients:eats_memory", {"memory": 6.0}, "'clients:eats_memory' ran out of the 6 GiB that --memory allows"),

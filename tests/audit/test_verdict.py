@@ -12,6 +12,7 @@ from fedsim.audit import evidence, page, running, screen, tables, verdict
 from fedsim.audit.record import AuditRecord, Inspection, Plan, Training, Trial, command_of
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise, wilson
+from fedsim.metrics.success import Rule
 from fedsim.record import Interval, ItemScore, MembershipRecord, MembershipSummary, TruePositives, VictimRecord
 from fedsim.record.environment import environment
 from fedsim.record.policy import Policy
@@ -25,12 +26,12 @@ def inspection(recovered: int, of: int = 4, batch: int = 1, iterations: int = 50
         VictimRecord(
             round=number + 1,
             client=0,
-            scores=(ItemScore(index=0, mse=0, mse_normalised=0, psnr=30, ssim=float(hit), label=1, guessed_label=1),),
+            scores=(ItemScore(index=0, values={"psnr": 30.0, "ssim": float(hit)}, label=1, guessed_label=1),),
             stopped="no improvement",
         ).model_copy(update=victim)
         for number, hit in enumerate([True] * recovered + [False] * (of - recovered))
     )
-    summary = summarise(victims, "ssim", 0.5, 0)
+    summary = summarise(victims, Rule.of("ssim", 0.5), 0)
     return Inspection(batch_size=batch, iterations=iterations, victims=victims, summary=summary)
 
 
@@ -132,7 +133,7 @@ AT_REST = ((1, 1.0), (80, 0.5), (100, 0.4999))
         ({"stopped": "iterations used up", "history": MOVING}, "40 of 40 searches did not converge"),
         ({"stopped": "solved in closed form", "history": ((1, 0.3),)}, "40 of 40 searches did not converge"),
         ({"stopped": "objective is not a number", "history": ((1, 0.3), (2, math.nan))}, "40 of 40 searches did"),
-        ({"failure": "it broke"}, "no attack came to a guess"),
+        ({"failure": "it broke"}, "no attack returned a guess"),
         ({"of": 30}, "n = 30 leaves up to 11 % open and the limit is 10 %: none of 35 would keep it (--updates 35)"),
     ],
 )
@@ -233,14 +234,14 @@ def test_what_is_printed_to_run_it_again_can_be_typed() -> None:
 def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
     victims = (VictimRecord(round=1, client=0, failure="no guess within the time"),)
     none = Inspection(
-        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, "ssim", 0.5, 0), is_short=True
+        batch_size=1, iterations=9, victims=victims, summary=summarise(victims, Rule.of("ssim", 0.5), 0), is_short=True
     )
     found = record(Policy(), inspections=(none,), control=none)
-    assert verdict.sentence(found).startswith("No attack came to a guess within the time, so nothing is known.")
+    assert verdict.sentence(found).startswith("No attack returned a guess within the time, so nothing is known.")
     assert screen.recovered(none) == "not known"
     found = record(Policy(), inspections=(none, inspection(0)), control=none)
     assert verdict.sentence(found) == (
-        "Undecided: nothing was recovered without further defenses, but no attack came to a guess."
+        "Undecided: nothing was recovered without further defenses, but no attack returned a guess."
     )
     found = record(Policy(), inspections=(inspection(0),), control=inspection(0))
     assert verdict.sentence(found).startswith("Nothing was recovered")

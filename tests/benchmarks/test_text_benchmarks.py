@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks._contrastive_text import Contrast, searched
-from benchmarks.text_attacks import chance, interval
+from benchmarks._rows import with_interval
+from benchmarks.text_attacks import chance
 from fedsim.core.losses import IGNORED
 from fedsim.core.types import Batch, DropoutSite, Truth, Update
 from fedsim.federation.client import local_training
@@ -28,9 +29,11 @@ def test_chance_is_the_mean_over_all_orders_of_a_sentence() -> None:
 
 
 def test_an_interval_holds_the_mean_and_has_no_width_where_all_are_equal() -> None:
-    low, high = interval([0.0, 0.5, 1.0, 0.25])
-    assert low < 0.4375 < high
-    assert interval([0.3] * 5) == pytest.approx((0.3, 0.3))
+    spread = with_interval("read", "plain", [0.0, 0.5, 1.0, 0.25], "share")
+    assert spread.value == spread.median == pytest.approx(0.4375)
+    assert 0 <= spread.minimum < spread.value < spread.maximum <= 1
+    equal = with_interval("read", "plain", [0.3] * 5, "share")
+    assert (equal.minimum, equal.maximum) == pytest.approx((0.3, 0.3))
 
 
 def encoders(path: Path, dropout: float) -> World:

@@ -127,7 +127,8 @@ def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> 
     assert done.stderr.strip().endswith("[]")
     entries = json.loads(done.stdout)
     assert {entry["group"] for entry in entries} == {
-        "attacks", "defenses", "components", "aggregators", "memberships", "models", "data", "scenarios",
+        "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "models", "data",
+        "scenarios",
     }  # fmt: skip
     assert {"dropout-inversion", "wiig", "inverting-gradients", "krum", "mnist5k", "vit-small"} <= {
         e["name"] for e in entries
@@ -176,6 +177,7 @@ NEW = [
     *families("defense", "batch", "model", "examples", "noise"),
     ("component", (), "augment"),
     *families("component", "layer", "adapter", "bottleneck", "token_reducer", "loss", "optimizer"),
+    *families("component", "decoder", "sampler", "probe"),
 ]
 
 
@@ -207,7 +209,7 @@ def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: s
             "-m",
             "pytest",
             "-q",
-            f"tests/{kind}s/test_contract.py",
+            *map(str, (checkout / "tests" / f"{kind}s").glob("test_*contract.py")),
             "-k",
             "my-",
             "-p",
@@ -237,7 +239,7 @@ def test_the_command_says_what_it_wrote_and_the_other_families(checkout: Path) -
     written = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
     assert written.returncode == 0, written.stderr
     assert "Wrote attacks/gradient_matching/another.py" in written.stdout
-    assert "Other families, to be chosen with --family: batch_separation, closed_form" in written.stdout
+    assert "Other families, for --family: batch_separation, closed_form" in written.stdout
     again = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
     assert again.returncode == 2
     assert "exists already" in again.stderr
@@ -264,10 +266,15 @@ def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
     for kind, folder in (("attack", "attacks"), ("defense", "defenses"), ("component", "fedsim/components")):
         folders = {path.parent.name for path in (ROOT / folder).glob("[!_]*/__init__.py")}
         known = known_families(kind)  # type: ignore[arg-type]
-        assert {own.name for own in known} == (folders | {"token_reducer"} if kind == "component" else folders) - {
-            "core", "membership",
-        }  # fmt: skip
-        assert all(own.holds or own.name == "token_reducer" for own in known)
+        empty = {"probe", "sampler", "token_reducer"} if kind == "component" else set()
+        assert {own.name for own in known} == folders - {"core", "membership"} | empty
+        assert {own.name for own in known if not own.holds} == empty
+
+
+def test_a_component_is_written_for_its_hook(checkout: Path) -> None:
+    written = fedsim("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
+    assert written.returncode == 0, written.stderr
+    assert "Wrote fedsim/components/decoder/another_writer.py" in written.stdout
 
 
 def test_like_is_for_attacks() -> None:

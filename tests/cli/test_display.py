@@ -21,7 +21,9 @@ def lost(client: int, cause: Cause) -> Failure:
 
 def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() -> None:
     failures = (lost(0, "dropout"), lost(2, "error"), lost(3, "dropout"), lost(4, "crash"))
-    record = RoundRecord(round=3, cohort=(0, 1, 2, 3, 4), failures=failures, training_loss=1.0, test_accuracy=0.5)
+    record = RoundRecord(
+        round=3, cohort=(0, 1, 2, 3, 4), failures=failures, training_loss=1.0, tested={"test_accuracy": 0.5}
+    )
     assert told(record) == [
         "  round 3 of 9: 1 of 5 counted, 1 crash, 2 dropout, 1 error, accuracy 50.0%",
         "  round 3: client 2 left out: why error",
@@ -30,7 +32,7 @@ def test_a_round_says_who_counted_and_gives_reasons_of_what_nobody_declared() ->
 
 def test_a_round_in_which_nothing_happened_is_told_only_when_it_was_evaluated() -> None:
     assert told(RoundRecord(round=1, cohort=(0, 1), training_loss=1.0)) == []
-    assert told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_accuracy=1.0)) == [
+    assert told(RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_accuracy": 1.0})) == [
         "  round 1 of 9: accuracy 100.0%"
     ]
     assert told(RoundRecord(round=2, cohort=(), training_loss=1.0)) == ["  round 2 of 9: 0 of 0 counted"]

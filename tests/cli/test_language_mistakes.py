@@ -105,7 +105,7 @@ def test_a_missing_transformers_is_named_by_model_and_tokenizer(
 def test_a_tokenizer_of_another_model_and_one_that_is_none(complaint: Any, checkpoint: Path) -> None:
     model = {"name": "hugging-face", "path": str(checkpoint)}
     told = complaint(data={"tokenizer": "words", "words": 200}, model=model)
-    assert f"and the model in {checkpoint} only {VOCABULARY}: it is that of another model" in told
+    assert f"the model in {checkpoint} only {VOCABULARY}: they belong to different models" in told
     assert "holds no tokenizer: expected tokenizer.json" in complaint(data={"tokenizer": str(checkpoint)})
     assert "there is no folder nowhere" in complaint(data={"tokenizer": "nowhere"})
 
@@ -122,7 +122,7 @@ def test_a_checkpoint_that_wants_to_run_code(complaint: Any, checkpoint: Path) -
     (checkpoint / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "evil.Model"}}')
     (checkpoint / "evil.py").write_text("raise SystemExit('it ran')")
     told = complaint(model={"name": "hugging-face", "path": str(checkpoint)})
-    assert told == f"the checkpoint in {checkpoint} wants to run code of its own (auto_map), which fedsim never does."
+    assert told == f"the checkpoint in {checkpoint} wants to run its own code (auto_map), which fedsim never does."
 
 
 def test_a_checkpoint_that_is_cut_off(complaint: Any, checkpoint: Path) -> None:

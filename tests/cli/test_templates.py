@@ -54,7 +54,7 @@ def test_the_closed_form_is_exact_for_one_example_and_refuses_two(
     assert found.failure is None
     assert found.objective is not None
     assert found.objective < 1e-5  # rounding enters 1 - cosine squared; attacks.core calls less than this exact
-    assert found.scores[0].psnr > 60
+    assert found.scores[0].values["psnr"] > 60
     two = fedsim.run({**TABLES, "federation": {"clients": 2, "batch_size": 2}}, out=tmp_path / "two").record
     assert two.arms[0].attacks[0].victims[0].failure == "the update mixes 2 examples; this equation needs one"
 

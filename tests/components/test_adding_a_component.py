@@ -45,7 +45,7 @@ def test_the_component_is_listed_runs_and_is_told_of(followed: Path) -> None:
     record = json.loads((followed / "results" / "record.json").read_text())
     (attack,) = record["arms"][0]["attacks"]
     assert all(victim["objective"] < 1e-9 for victim in attack["victims"])
-    assert max(item["psnr"] for victim in attack["victims"] for item in victim["scores"]) < 40
+    assert max(item["values"]["psnr"] for victim in attack["victims"] for item in victim["scores"]) < 40
 
 
 def test_its_own_test_passes(followed: Path) -> None:

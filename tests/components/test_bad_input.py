@@ -46,7 +46,7 @@ def test_a_batch_of_one_where_pairs_are_needed(
     ("components", "told"),
     [
         ('[{name = "codebook", at = ["2"], width = 40}]', "its codes have 40 entries, more than the 24 of '2'."),
-        ('[{name = "codebook", at = ["2"], groups = 5}]', "'2' returns 24 entries, which 5 groups do not divide."),
+        ('[{name = "codebook", at = ["2"], groups = 5}]', "'2' returns 24 entries, not a multiple of the 5 groups."),
         ('[{name = "nested-dropout", kept = 25}]', "kept is 25, but its layer has 24 channels."),
         (
             '[{name = "lora", targets = ["*"], rank = 25}]',
@@ -56,7 +56,10 @@ def test_a_batch_of_one_where_pairs_are_needed(
             '[{name = "allora", targets = ["*"], rank = 25}]',
             "rank is 25, expected at most 24, the width of '1'.",
         ),
-        ('[{name = "key-value-bottleneck", active = 300}]', "300 active keys of 256 pairs; expected at most all."),
+        (
+            '[{name = "key-value-bottleneck", active = 300}]',
+            "active is 300, expected at most 256, the pairs of a codebook.",
+        ),
     ],
 )
 def test_more_than_a_layer_is_wide(
@@ -96,7 +99,7 @@ def test_no_layer_of_that_name(
         ('[{name = "cutmix"}, {name = "cutmix", mode = "mixup"}]', "the components name it twice"),
         (
             '[{name = "codebook", at = ["2"]}, {name = "codebook", at = ["2"]}]',
-            "'2' has a codebook already; a place has one.",
+            "'2' has a codebook already. Name it once.",
         ),
     ],
 )

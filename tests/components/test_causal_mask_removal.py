@@ -212,9 +212,9 @@ def test_text_cannot_be_generated_nor_blocks_be_run_alone(checkpoint: Path) -> N
     assert opened(model, "00").own.generate(tokens(1), max_new_tokens=1, do_sample=False).shape == (1, LENGTH + 1)
     with pytest.raises(FedsimError, match="cannot generate text"):
         opened(model, "01").own.generate(tokens(1), max_new_tokens=1)
-    with pytest.raises(FedsimError, match="run the whole model, without a cache"):
+    with pytest.raises(FedsimError, match="Run the whole model, without a cache"):
         opened(model, "01").own(input_ids=tokens(1))
-    with pytest.raises(FedsimError, match="run the whole model, without a cache"):
+    with pytest.raises(FedsimError, match="Run the whole model, without a cache"):
         opened(tiny(), "1").get_submodule("layers.0")(torch.zeros(1, 2, 16), attention_mask=torch.zeros(1, 1, 2, 2))
 
 
@@ -224,7 +224,7 @@ def test_a_forward_pass_that_fails_leaves_nothing_behind() -> None:
     with pytest.raises(ZeroDivisionError):
         model(tokens())
     handle.remove()
-    with pytest.raises(FedsimError, match="run the whole model"):
+    with pytest.raises(FedsimError, match="Run the whole model"):
         model.get_submodule("layers.3")(torch.zeros(3, LENGTH, 16), attention_mask=torch.zeros(1, 1, LENGTH, LENGTH))
 
 
@@ -241,7 +241,7 @@ def test_models_without_such_blocks_are_refused(checkpoint: Path) -> None:
         opened(tiny(), "00000")
     transformers = pytest.importorskip("transformers")
     fused = transformers.AutoModelForCausalLM.from_pretrained(checkpoint, attn_implementation="sdpa")
-    with pytest.raises(NotApplicable, match="computed as 'sdpa', which may not keep to the mask"):
+    with pytest.raises(NotApplicable, match="computed as 'sdpa', which may ignore the mask"):
         opened(fused, "1")
 
 

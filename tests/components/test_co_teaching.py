@@ -212,11 +212,11 @@ def test_a_rest_that_leaves_nothing_to_learn_from_gives_no_gradient() -> None:
     ("settings", "tables", "told"),
     [
         ({}, {"federation": {"batch_size": 1}}, "a batch holds 1. Set same_batch = true"),
-        ({"forget_rate": 0.8}, {"federation": {"batch_size": 8}}, "of 4 examples none is left at forget_rate 0.8"),
+        ({"forget_rate": 0.8}, {"federation": {"batch_size": 8}}, "forget_rate 0.8 leaves none of 4 examples"),
         (
             {},
             {"components": [{"name": "co-teaching"}, {"name": "nested-dropout"}]},
-            "components that change the model must stand in front of it",
+            "components that change the model must come before it",
         ),
     ],
 )
@@ -235,13 +235,13 @@ def test_statistics_that_mix_the_halves_and_several_answers_are_refused() -> Non
     own = component(freeze_batch_norm=False)
     model = own.prepare(network(normalised=True).float(), torch.Generator())
     assert own.refuses(rules, model) == (
-        "'first.1' would mix the halves that its networks keep apart. Set freeze_batch_norm = true"
+        "'first.1' would mix the two halves of the batch. Set freeze_batch_norm = true"
     )
     classic = component(freeze_batch_norm=False, same_batch=True)
     assert classic.refuses(rules, model) is None
     several = nn.Sequential(nn.Linear(5, 6), nn.Unflatten(1, (2, 3)))
     reason = own.refuses(rules, own.prepare(several, torch.Generator()))
-    expected = "each network must give one answer an example, (examples, 3 classes)"
+    expected = "each network must give one answer per example, (examples, 3 classes)"
     assert reason == f"{expected}, and one returns (2, 2, 3)"
 
 

@@ -417,9 +417,9 @@ def test_first_codes_are_centres_of_public_activations() -> None:
         ({"at": ("12",)}, r"no layer is called '12'\. Did you mean '2'\?"),
         ({"at": ("1", "1")}, "'1' has a codebook already"),
         ({"at": ("2",), "width": 7}, "codes have 7 entries, more than the 6 of '2'"),
-        ({"at": ("2",), "groups": 4}, "'2' returns 6 entries, which 4 groups do not divide"),
-        ({"at": ("2",), "codes": 2, "active": 3}, "3 active codes of 2"),
-        ({"at": ("2",), "codes": 2, "active": 1, "first_active": 3}, "3 active codes of 2"),
+        ({"at": ("2",), "groups": 4}, "'2' returns 6 entries, not a multiple of the 4 groups"),
+        ({"at": ("2",), "codes": 2, "active": 3}, "3 active codes, expected at most 2"),
+        ({"at": ("2",), "codes": 2, "active": 1, "first_active": 3}, "3 active codes, expected at most 2"),
         ({"at": ("2",), "active": 3, "first_active": 2}, "k cannot fall from first_active 2 to 3"),
     ],
 )
@@ -438,7 +438,7 @@ def test_a_place_inside_an_attention_or_of_unknown_width_is_refused() -> None:
 @pytest.mark.parametrize(
     ("component", "why"),
     [
-        ({"at": ["2"], "width": 8}, "its codes have 8 entries, but there are 16 at '2'"),
+        ({"at": ["2"], "width": 8}, "its codes have 8 entries, but the activation of '2' has 16"),
         ({"at": ["2.layer"]}, "no layer is called '2.layer'"),
     ],
 )

@@ -20,7 +20,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.metrics.exposure import greedy
+from tests.components.generating import greedy
 
 TOKENIZER = WordTokenizer()
 LENGTH, HEADS = 7, 4
@@ -100,15 +100,15 @@ def test_forcing_the_codes_that_fire_anyway_changes_nothing() -> None:
 @torch.no_grad()
 def test_forced_codes_fire_at_every_new_position_of_what_is_written() -> None:
     model, prompts = quantised(), tokens(2)[:, :3].tolist()
-    plain_text = greedy(model, prompts, 4, TOKENIZER)
+    plain_text = greedy(model, prompts, 4)
     with forced(model, PLACES[1], [5, 6], positions=slice(3, None)):
-        written = greedy(model, prompts, 4, TOKENIZER)
+        written = greedy(model, prompts, 4)
         codes = chosen(model, torch.tensor([[*prompt, *own] for prompt, own in zip(prompts, written, strict=True)]))
     assert (codes[PLACES[1]][:, 3:] == torch.tensor([5, 6])).all()
     assert written != plain_text
     assert [own[0] for own in written] == [own[0] for own in plain_text]
     with forced(model, PLACES[1], [5, 6], positions=slice(0, 0)):
-        assert greedy(model, prompts, 4, TOKENIZER) == plain_text
+        assert greedy(model, prompts, 4) == plain_text
 
 
 @torch.no_grad()
@@ -136,7 +136,9 @@ def test_rows_of_codes_that_did_not_fire_have_no_gradient() -> None:
 def test_a_pattern_without_a_module_and_heads_that_do_not_divide_are_refused() -> None:
     with pytest.raises(NotApplicable, match=r"no layer is called '\*\.o_pro'"):
         quantised(at=["*.o_pro"])
-    with pytest.raises(NotApplicable, match=r"'layers.0.self_attn.o_proj' reads 16 entries, which 3 groups"):
+    with pytest.raises(
+        NotApplicable, match=r"'layers.0.self_attn.o_proj' reads 16 entries, not a multiple of the 3 groups"
+    ):
         quantised(groups=3)
     with pytest.raises(NotApplicable, match="is a part of"):
         quantised(at=["layers.0.*"])

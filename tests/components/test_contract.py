@@ -13,12 +13,15 @@ from fedsim.core.hooks import (
     Adapter,
     Augmentation,
     Bottleneck,
+    Decoder,
     Here,
     Layer,
     LossTerm,
     ModelComponent,
     Objective,
     Optimizer,
+    Probe,
+    Sampler,
     TokenReducer,
 )
 from fedsim.core.masks import dropout_sites
@@ -36,6 +39,9 @@ OF_HOOK: dict[str, Any] = {
     "token_reducer": TokenReducer,
     "loss": LossTerm | Objective,
     "optimizer": Optimizer,
+    "decoder": Decoder,
+    "sampler": Sampler,
+    "probe": Probe,
 }
 
 

@@ -341,7 +341,7 @@ def test_evaluation_uses_the_plain_embedding_and_is_a_rank_correlation(sentences
     assert utility.spearman == pytest.approx(agreement(plain, world.data.dataset.similarities), abs=1e-6)
     assert (utility.loss, utility.accuracy) == (None, None)
     out = StringIO()
-    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_spearman=0.25)
+    record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_spearman": 0.25})
     display.PlainLines(Console(file=out, width=200)).round(record)
     assert "Spearman correlation 0.250" in out.getvalue()
 
@@ -387,12 +387,12 @@ def test_engines_and_defenses_that_take_examples_apart_are_refused(sentences: Ca
 
 
 def test_lonely_sentences_and_too_few_positions_are_refused(sentences: Callable[..., World]) -> None:
-    with pytest.raises(ScenarioError, match="a batch holds 1, and there is no queue"):
+    with pytest.raises(ScenarioError, match="a batch holds 1 and there is no queue"):
         sentences(federation={"batch_size": 1}, queue_size=0).check()
     sentences(federation={"batch_size": 1}).check()
     raw = sentences().scenario.model_dump(mode="json")
     tight = worlds.build(Scenario.model_validate({**raw, "model": {**SMALL, "positions": 14}}))
-    with pytest.raises(ScenarioError, match="has up to 15, and the model reads 14"):
+    with pytest.raises(ScenarioError, match="has up to 15 tokens, but the model reads 14"):
         tight.check()
 
 
@@ -410,5 +410,5 @@ def test_other_models_and_other_moments_are_refused() -> None:
     component = EsimCse(EsimCseConfig())
     with pytest.raises(NotApplicable, match="Linear is none. Choose model 'tiny-encoder' or 'minilm'"):
         component.prepare(nn.Linear(2, 2), torch.Generator())
-    with pytest.raises(NotApplicable, match="exist in training alone"):
+    with pytest.raises(NotApplicable, match="exist only in training"):
         component.objective(rows(3), torch.zeros(3), 1)

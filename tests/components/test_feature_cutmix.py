@@ -124,7 +124,7 @@ def test_what_does_not_fit_is_refused_before_training(scenario: Build) -> None:
     with pytest.raises(ScenarioError, match="it mixes pairs of maps of a batch, but a batch holds 1"):
         worlds.build(scenario(**{**TABLES, "federation": {"batch_size": 1}}, components=[OWN])).check()
     for others, name in (([{"name": "cutmix"}], "CutMix"), ([OWN], "FeatureCutMix")):
-        with pytest.raises(ScenarioError, match=f"nothing else may change or read a batch .*: {name}"):
+        with pytest.raises(ScenarioError, match=f"nothing else may change or read a batch, .*: {name}"):
             worlds.build(scenario(**TABLES, components=[OWN, *others])).check()
     with pytest.raises(FedsimError, match="feature-cutmix: it takes a batch as a whole"):
         cohort.check(world_with(scenario))

@@ -316,8 +316,8 @@ def test_memory_grows_with_the_batch_times_the_keys_of_one_codebook(monkeypatch:
     ("settings", "why"),
     [
         ({"at": "12"}, r"no layer is called '12'\. Did you mean '2'\?"),
-        ({"active": 8}, "8 active keys of 7 pairs"),
-        ({"projection": "chunk", "codebooks": 4}, "returns 6 features, which 4 codebooks do not divide"),
+        ({"active": 8}, "active is 8, expected at most 7"),
+        ({"projection": "chunk", "codebooks": 4}, "returns 6 features, not a multiple of the 4 codebooks"),
     ],
 )
 def test_what_does_not_fit_is_refused(settings: dict[str, Any], why: str) -> None:
@@ -329,7 +329,7 @@ def test_a_model_without_a_linear_layer_behind_an_encoder_is_refused() -> None:
     for model in (nn.Sequential(nn.Conv2d(1, 1, 1), nn.Flatten()), nn.Linear(3, 3)):
         with pytest.raises(NotApplicable, match="no linear layer"):
             prepared(model)
-    with pytest.raises(NotApplicable, match="how wide is '0'"):
+    with pytest.raises(NotApplicable, match="the width of '0' is unknown"):
         prepared(nn.Sequential(nn.Flatten(), nn.Linear(3, 3)), at="0")
 
 
@@ -342,7 +342,7 @@ def test_a_model_that_does_not_end_there_is_refused_before_the_first_round(scena
             return super().forward(x)[:, :3]
 
     reason = own.refuses(world.facts.rules, prepared(Narrow(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 10))).float())
-    assert reason == "its keys look at 6 features, but the encoder returns 3"
+    assert reason == "its keys read 6 features, but the encoder returns 3"
     reason = own.refuses(
         world.facts.rules, prepared(nn.Sequential(nn.Flatten(), nn.Linear(64, 6), nn.Linear(6, 4))).float()
     )

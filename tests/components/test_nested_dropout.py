@@ -166,7 +166,7 @@ def test_layers_that_take_turns_are_trained_together_with_other_clients_and_refu
     world.check()
     cohort.check(world)
     pair = scenario(components=[own, {"name": "co-teaching"}], model=model, federation={"batch_size": 4})
-    with pytest.raises(ScenarioError, match="each network would toss a coin of its own"):
+    with pytest.raises(ScenarioError, match="each network would toss its own coin"):
         worlds.build(pair).check()
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Component
+from fedsim.core.hooks import RUN_AFTERWARDS, Component
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -19,7 +19,8 @@ Build = Callable[..., Scenario]
 CLIENTS = {
     name: method
     for name, method in registry.methods("component").items()
-    if method.hook != "optimizer" and "images" in cast("type[Component[Any]]", method.make).modalities
+    if method.hook not in ("optimizer", *RUN_AFTERWARDS)
+    and "images" in cast("type[Component[Any]]", method.make).modalities
 }
 CUTMIX = {"name": "cutmix", "probability": 1.0, "per_sample": True}
 MODEL = {"name": "mlp", "width": 32, "depth": 2, "dropout": 0.25, "bias": True}

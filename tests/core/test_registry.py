@@ -89,8 +89,11 @@ def test_a_hook_beside_the_base_class_warns(kind: type, stated: str, base: str) 
 
 
 def test_no_method_imports_another() -> None:
-    """Files with an underscore are shared parts; methods stay independent of each other."""
-    for kind in registry.KINDS:
+    """Files with an underscore are shared parts; methods stay independent of each other.
+
+    Not so metrics: one may be another one of a part, as PSNR over the pixels that were seen.
+    """
+    for kind in set(registry.KINDS) - {"metric"}:
         modules = {method.module for method in registry.methods(kind).values()}
         for module in modules:
             tree = ast.parse(Path(str(sys.modules[module].__file__)).read_text())

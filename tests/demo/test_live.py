@@ -157,9 +157,15 @@ def test_a_foreign_page_cannot_start_an_attack(ask: Ask, server: LiveServer) -> 
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../pyproject.toml", "/live.py", "/attack"])
-def test_only_the_page_and_its_two_files_are_served(ask: Ask, path: str) -> None:
+def test_only_the_page_and_its_three_files_are_served(ask: Ask, path: str) -> None:
     assert ask("GET", path)[0] == 404
     assert ask("POST", "/", b"{}")[0] == 404
+
+
+def test_the_page_of_words_is_served(ask: Ask) -> None:
+    status, body, _ = ask("GET", "/words.html")
+    assert status == 200
+    assert "<dt>victim</dt>" in body
 
 
 def test_every_answer_carries_the_policy(ask: Ask) -> None:
@@ -313,7 +319,7 @@ def test_an_image_is_dropped_or_chosen_and_other_files_are_refused(page: Page, b
     expect(page.locator("#exact-text")).to_contain_text("160.0 dB")
     page.evaluate(drop, "no image")
     phase(page, "failed")
-    expect(page.locator("#status")).to_have_text("This file is no image that the browser can read.")
+    expect(page.locator("#status")).to_have_text("The browser cannot read this file as an image.")
     with page.expect_file_chooser():
         page.click("#open")
 

@@ -10,6 +10,8 @@ from PIL import Image
 from torch import Tensor
 
 from fedsim.core import seeding
+from fedsim.core.types import OnStep, Reconstruction, Step
+from fedsim.demo import recording as recording_module
 from fedsim.demo.pictures import bits, strip
 from fedsim.demo.recording import Recording, Run, Scene, record
 from fedsim.demo.victim import Attacker, Setting, attack_of, observed, world_of
@@ -57,7 +59,7 @@ def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Atta
     )
     items, order = score_items(found, truth.private[0], world.data.dataset.spec)
     run = scene(recording, rate=0.5, batch=2, protection="noise", noise=1.0).runs[attacker]
-    assert run.psnr == pytest.approx([item.psnr for item in items], abs=0.051)
+    assert run.psnr == pytest.approx([item.values["psnr"] for item in items], abs=0.051)
     assert (run.used, run.stopped) == (found.iterations, found.stopped)
     shown = to_pixels(found.inputs[order], world.data.dataset.spec)[:, 0].permute(1, 0, 2).reshape(28, 56)
     assert np.abs(greys(run.strip)[-28:] - shown.numpy()).max() <= 0.5 / 15 + 0.5 / 255
@@ -112,3 +114,21 @@ def test_the_largest_batch_is_shown_and_its_labels(recording: Recording) -> None
     assert recording.labels == tuple(batch.labels.tolist())
     assert greys(recording.originals).shape == (28, 56)
     assert any("masks" in sentence for sentence in recording.threat)
+
+
+def test_a_guess_of_fewer_images_is_recorded_with_those_it_lacks_as_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    setting = Setting(rate=0.0, batch=2, protection="none", noise=1.0)
+    world = world_of(setting)
+    observation, truth = observed(world, "exact")
+    own = truth.private[0]
+    steps = [Step(1, 1, 1, 0.5, 0.5, own.inputs[:1])]
+
+    def attack(_seen: object, _generator: object, on_step: OnStep) -> Reconstruction:
+        on_step(steps[0])
+        return Reconstruction(own.inputs[:1], own.labels[:1], None, 0.0, 1, 1, (), "done")
+
+    monkeypatch.setattr(recording_module, "attack_of", lambda *_: attack)
+    run = recording_module._run(world, observation, truth, "exact", TINY)
+    assert run.failure == ""
+    assert run.psnr == (160.0, 0.0)
+    assert run.frames == 1

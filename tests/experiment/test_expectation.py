@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from fedsim.core import registry
 from fedsim.experiment.expectation import Figure, departures, expectation, figures
 from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import read_record
@@ -13,6 +14,7 @@ from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
 from tests.cli.test_cli import fedsim
 
+METRICS = registry.every_metric()
 SMALL = """
 title = "small"
 [data]
@@ -89,10 +91,11 @@ def test_departures_name_what_is_wrong(run_folder: Path) -> None:
 @pytest.mark.parametrize(
     ("figure", "tolerance"),
     [
-        (Figure("all", "IG", "psnr_median", 18.0, 4), 1.0),
-        (Figure("all", "exact", "composites.psnr_trained", 150.0, 4), 10.0),
+        (Figure("all", "IG", "psnr_median", 18.0, 4, METRICS["psnr"]), 1.0),
+        (Figure("all", "exact", "composites.psnr_trained", 150.0, 4, METRICS["psnr_trained"]), 10.0),
         (Figure("all", "IG", "success", 0.5, 4), 0.25),
-        (Figure("all", "", "test_accuracy", 0.8, 0), 0.02),
+        (Figure("all", "IG", "label_accuracy", 0.5, 4, METRICS["label_accuracy"]), 0.25),
+        (Figure("all", "", "test_accuracy", 0.8, 0, METRICS["test_accuracy"]), 0.02),
         (Figure("all", "dp-sgd", "epsilon", 8.0, 0), 0.16),
     ],
 )

@@ -363,5 +363,5 @@ def test_a_killed_command_leaves_a_valid_interrupted_record(tmp_path: Path, how:
     assert read_record(tmp_path / "out").status == "interrupted"
     if how != signal.SIGKILL:
         assert process.returncode == 130
-        assert "add --resume to go on" in errors
+        assert "add --resume to continue" in errors
         assert "Traceback" not in errors

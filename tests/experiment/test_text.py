@@ -275,26 +275,25 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert [own.tokens for own in record.arms[0].rounds] == [trained] * federation.rounds
     assert "tokens/s" in out.getvalue()
     assert record.arms[0].replay_matches
-    assert [len(victim.sentences) for victim in attack.victims] == [2, 2]
+    assert [len(victim.scores) for victim in attack.victims] == [2, 2]
     assert [victim.failure for victim in attack.victims] == [None, None]
-    assert {own.guess for victim in attack.victims for own in victim.sentences} == {"", "<b>\x1b[31mno"}
+    assert {own.guess for victim in attack.victims for own in victim.scores} == {"", "<b>\x1b[31mno"}
     assert attack.summary is not None
-    assert attack.summary.text is not None
     assert attack.summary.success.value == 0.0
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
     Console(file=ending, width=200).print(display.results(record))
-    for heading in ("exact sentences", "right tokens", "ROUGE-1, 2, L"):
+    for heading in ("sentences exact", "tokens right", "mean ROUGE-1", "mean ROUGE-L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()
     assert not any("normalised" in told or "labels" in told for told in record.threat_model)
     page = report.build(folder).read_text()
     assert "What was read" in page
     assert "No pictures were stored" not in page
-    assert "A sentence is recovered when every token is right." in page
+    assert "Sentences with every token right count as recovered." in page
     for size in "12L":
-        assert f'<th scope="col" class="number">ROUGE-{size}</th>' in page
+        assert f'<th scope="col" class="number">mean ROUGE-{size}</th>' in page
     assert "PSNR" not in page[page.index('id="results"') : page.index("How these numbers are made")]
     assert "none of 4 sentences of 2 updates was" in page
     assert "&lt;b&gt;" in page

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, final
 
 import pytest
@@ -240,3 +241,64 @@ def test_a_hook_cannot_change_the_weights_that_others_received(scenario: Build) 
         assert torch.equal(received[name], tensor)
     for name, tensor in plain.tensors.items():
         assert torch.equal(update.tensors[name], tensor)
+
+
+@final
+class Reading(Defense[Config]):
+    """Notes how many examples a batch has that it may change."""
+
+    def __init__(self) -> None:
+        super().__init__(Config())
+        self.sizes: list[int] = []
+
+    def on_batch(self, batch: Batch, here: Here) -> Batch:
+        self.sizes.append(len(batch))
+        return batch
+
+    def adaptive_view(self) -> PublicKnowledge:
+        return PublicKnowledge("reading")
+
+
+def test_a_defense_of_batches_sees_none_that_is_empty(scenario: Build) -> None:
+    defense = Reading()
+    world = worlds.build(scenario(federation={"sampling": "poisson", "batch_size": 1}))
+    world = replace(world, stack=replace(world.stack, defenses_as_written=(defense,)))
+    rounds = [local_training(world, world.models.first_weights, round_, 0)[1] for round_ in range(1, 9)]
+    sizes = [len(batch) for truth in rounds for batch in truth.batches]
+    assert 0 in sizes
+    assert defense.sizes == [size for size in sizes if size]
+
+
+@pytest.mark.parametrize("per_sample", [False, True])
+def test_nested_dropout_draws_one_length_for_a_clients_batch_or_one_for_every_example(
+    scenario: Build, per_sample: bool
+) -> None:
+    nested = {"name": "nested-dropout", "eta": 6.0, "per_sample": per_sample}
+    tables: dict[str, Any] = {"components": [nested], "federation": {"batch_size": 16}, "model": {"dropout": 0.0}}
+    world = worlds.build(scenario(**tables))
+    _, truth = local_training(world, world.models.first_weights, 1, 0)
+    ((mask,),) = truth.masks
+    lengths = mask.sum(1)
+    assert len(lengths) == 16
+    assert (len(set(lengths.tolist())) > 1) is per_sample
+
+
+def test_what_the_loss_does_not_depend_on_has_a_gradient_of_zeros(
+    scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "idle_net.py").write_text(
+        "from torch import nn\n"
+        "class Idle(nn.Sequential):\n"
+        "    def __init__(self):\n"
+        "        super().__init__(nn.Flatten(), nn.Linear(64, 10))\n"
+        "        self.idle = nn.Linear(2, 3)\n"
+        "    def forward(self, x):\n"
+        "        return self[1](self[0](x))\n"
+        "def make(spec):\n"
+        "    return Idle()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    world = worlds.build(scenario(model={"name": "idle_net:make"}))
+    update, _ = local_training(world, world.models.first_weights, 1, 0)
+    assert torch.equal(update.tensors["idle.weight"], torch.zeros(3, 2))
+    assert update.tensors["1.weight"].any()

@@ -55,9 +55,9 @@ def test_training_learns_and_reports_every_round(scenario: Build) -> None:
             federation={"algorithm": "fedavg", "rounds": 6, "local_steps": 20, "batch_size": 16, "evaluate_every": 2}
         )
     )
-    assert [record.test_accuracy is not None for record in journal.rounds] == [False, True] * 3
-    assert journal.rounds[-1].test_accuracy is not None
-    assert journal.rounds[-1].test_accuracy > 0.8
+    assert [record.tested.get("test_accuracy") is not None for record in journal.rounds] == [False, True] * 3
+    assert journal.rounds[-1].tested.get("test_accuracy") is not None
+    assert journal.rounds[-1].tested.get("test_accuracy") > 0.8
     assert journal.rounds[-1].training_loss < journal.rounds[0].training_loss
 
 

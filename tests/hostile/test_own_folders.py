@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,21 @@ def test_a_method_that_cannot_be_imported_is_named(folder: Path) -> None:
     assert done.returncode == 2
     assert "attacks/broken.py cannot be imported: ImportError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_method_in_a_file_that_is_called_like_one_of_our_folders_is_named(folder: Path) -> None:
+    (folder / "attacks" / "my_attack.py").rename(folder / "attacks" / "text.py")
+    done = fedsim("list", "attacks", cwd=folder)
+    assert done.returncode == 2
+    assert "attacks/text.py has the name of fedsim's own 'attacks.text'. Rename the file." in done.stderr
+
+
+def test_a_checkout_of_fedsim_is_no_folder_of_ones_own(tmp_path: Path) -> None:
+    for name in ("attacks", "defenses", "fedsim"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    done = fedsim("list", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == json.loads(fedsim("list", "--json", cwd=tmp_path.parent).stdout)
 
 
 def test_a_sweep_finds_both_in_every_process(folder: Path) -> None:

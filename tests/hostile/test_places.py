@@ -185,7 +185,7 @@ def test_ctrl_c_in_a_sweep_ends_it_in_one_sentence(folder: Path, wait: float) ->
         process.kill()
         process.communicate()
     assert process.returncode == 130
-    assert errors.strip() == "Interrupted. What is finished lies in o; the same command goes on."
+    assert errors.strip() == "Interrupted. Finished runs are in o; the same command continues."
 
 
 def until(is_so: Callable[[], bool]) -> None:

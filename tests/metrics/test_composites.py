@@ -55,10 +55,10 @@ def test_the_composites_themselves_score_best_and_show_what_the_boxes_say(watche
                 is_pasted = top <= row < bottom and left <= column < right
                 visible[int(pasted.partners[place]) if is_pasted else place, row, column] = True
     for item in items:
-        assert item.psnr_trained == 160.0
-        assert item.ssim_trained == pytest.approx(1.0)
-        assert item.psnr_seen == 160.0
-        assert item.seen == pytest.approx(float(visible[item.index].double().mean()))
+        assert item.values.get("psnr_trained") == 160.0
+        assert item.values.get("ssim_trained") == pytest.approx(1.0)
+        assert item.values.get("psnr_seen") == 160.0
+        assert item.values.get("seen") == pytest.approx(float(visible[item.index].double().mean()))
 
 
 def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched: Watched) -> None:
@@ -82,27 +82,31 @@ def test_the_error_over_the_seen_part_is_that_of_a_loop_over_its_pixels(watched:
                         errors.append(float(pixels[place, 0, row, column] - originals[source, 0, row, column]) ** 2)
         expected = -10 * math.log10(sum(errors) / len(errors))
         # Whoever returned the originals themselves is judged as such, where that is better.
-        assert item.psnr_seen is not None
-        assert item.psnr_seen >= expected - 1e-3
-        assert item.psnr_seen == pytest.approx(expected, abs=1e-3) or item.psnr_seen < item.psnr + 20
+        assert item.values.get("psnr_seen") is not None
+        assert item.values.get("psnr_seen") >= expected - 1e-3
+        assert (
+            item.values["psnr_seen"] == pytest.approx(expected, abs=1e-3)
+            or item.values["psnr_seen"] < item.values["psnr"] + 20
+        )
 
 
 def test_originals_count_as_well_as_composites(watched: Watched) -> None:
     truth, world = trained(watched)
     items = scores(guess(truth.private[0].inputs), truth, world)
-    assert [item.psnr_seen for item in items] == [160.0] * 4
-    assert min(item.psnr_trained or 0.0 for item in items) < 60
-    assert min(item.ssim_trained or 0.0 for item in items) < 0.99
+    assert [item.values.get("psnr_seen") for item in items] == [160.0] * 4
+    assert min(item.values.get("psnr_trained") or 0.0 for item in items) < 60
+    assert min(item.values.get("ssim_trained") or 0.0 for item in items) < 0.99
 
 
 def test_what_was_not_guessed_shows_nothing(watched: Watched) -> None:
     truth, world = trained(watched)
     items = scores(completed(guess(truth.batches[0].inputs[:3]), 4), truth, world)
-    assert sorted(item.psnr_trained for item in items if item.psnr_trained is not None) == [0.0, 160.0, 160.0, 160.0]
+    assert sorted(item.values["psnr_trained"] for item in items) == [0.0, 160.0, 160.0, 160.0]
     missing = next(item for item in items if item.is_missing)
     sole = scores(completed(guess(truth.batches[0].inputs[:0]), 4), truth, world)
-    assert all((item.psnr_trained, item.ssim_trained, item.psnr_seen) == (0.0, -1.0, 0.0) for item in sole)
-    assert missing.seen == sole[missing.index].seen
+    worst = {"psnr_trained": 0.0, "ssim_trained": -1.0, "psnr_seen": 0.0}
+    assert all({name: item.values[name] for name in worst} == worst for item in sole)
+    assert missing.values.get("seen") == sole[missing.index].values.get("seen")
 
 
 def test_label_shares_are_compared_with_the_mixed_labels(watched: Watched) -> None:
@@ -113,10 +117,12 @@ def test_label_shares_are_compared_with_the_mixed_labels(watched: Watched) -> No
     for shares, right in ((batch.labels, True), (batch.labels.roll(1, 1), False)):
         items = scores(guess(batch.inputs, Batch(batch.inputs, shares)), truth, world)
         for item, is_mixed, label in zip(items, mixed.tolist(), batch.labels, strict=True):
-            assert item.minor_share == (pytest.approx(float(label.topk(2).values[1])) if is_mixed else None)
-            assert item.minor_found is (right if is_mixed else None)
-            assert (item.share_error == 0.0) is (is_mixed and right)
-    assert all(item.minor_found is None for item in scores(guess(batch.inputs), truth, world))
+            assert item.values.get("minor_share") == (
+                pytest.approx(float(label.topk(2).values[1])) if is_mixed else None
+            )
+            assert item.values.get("minor_found") == (float(right) if is_mixed else None)
+            assert (item.values.get("share_error") == 0.0) is (is_mixed and right)
+    assert all(item.values.get("minor_found") is None for item in scores(guess(batch.inputs), truth, world))
 
 
 def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -> None:
@@ -126,26 +132,31 @@ def test_over_several_steps_every_box_shows_more_of_a_record(watched: Watched) -
     originals = distinct(several.private).inputs
     assert len(several.draws) == 3
     items = scores(guess(originals), several, world)
-    assert all(item.psnr_trained is None and item.psnr_seen == 160.0 for item in items)
+    assert all(item.values.get("psnr_trained") is None and item.values.get("psnr_seen") == 160.0 for item in items)
     one, _ = trained(watched, federation={**federation, "local_epochs": 1}, partition=partition)
     first = scores(guess(originals), one, world)
-    assert all((after.seen or 0) >= (before.seen or 0) for before, after in zip(first, items, strict=True))
-    assert sum(item.seen or 0 for item in items) > sum(item.seen or 0 for item in first)
+    before, after = ([item.values.get("seen", 0.0) for item in own] for own in (first, items))
+    assert all(later >= own for own, later in zip(before, after, strict=True))
+    assert sum(after) > sum(before)
 
 
 def test_nothing_is_added_where_nothing_was_mixed_and_absent_scores_are_not_written(watched: Watched) -> None:
     truth, world = trained(watched, components=[])
     items = scores(guess(truth.private[0].inputs), truth, world)
-    assert all(item.psnr_trained is item.psnr_seen is item.seen is None for item in items)
+    assert all(not item.values.keys() & {"psnr_trained", "psnr_seen", "seen"} for item in items)
     assert "psnr_trained" not in items[0].model_dump()
     assert ItemScore.model_validate_json(items[0].model_dump_json()) == items[0]
     erased, _ = trained(watched, components=[{**CUTMIX, "mode": "cutout"}])
     item = scores(guess(erased.batches[0].inputs), erased, world)[0]
     box = erased.draws[0]["cutmix.boxes"][:1]
-    assert item.seen == pytest.approx(1.0 - float(inside(box, 8, 8).double().mean()))
+    assert item.values.get("seen") == pytest.approx(1.0 - float(inside(box, 8, 8).double().mean()))
     blended, _ = trained(watched, components=[{**CUTMIX, "mode": "mixup"}])
     item = scores(guess(blended.batches[0].inputs), blended, world)[0]
-    assert (item.psnr_trained, item.psnr_seen, item.seen) == (160.0, None, None)
+    assert (item.values.get("psnr_trained"), item.values.get("psnr_seen"), item.values.get("seen")) == (
+        160.0,
+        None,
+        None,
+    )
 
 
 @pytest.mark.parametrize("client", range(4))

@@ -1,12 +1,13 @@
 """Cost of a piece of work: memory that was given back before it does not count, memory during it does."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedsim.metrics import cost
-from fedsim.metrics.cost import costed
+from fedsim.metrics.cost import costed, held_memory
 
 SIZE = 200 * 2**20
 SLACK = SIZE // 4
@@ -48,3 +49,13 @@ def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.Mo
     monkeypatch.setattr(cost, "_STATUS", tmp_path / "absent")
     monkeypatch.setattr(cost, "_FORGET", tmp_path / "absent" / "absent")
     assert costed(lambda: 1)[1].peak_memory is None
+
+
+def test_memory_is_told_in_bytes_where_the_system_counts_in_kibibytes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "status").write_text("Name:\tfedsim\nVmHWM:\t    34 kB\nVmRSS:\t    12 kB\n")
+    monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(cost, "_FORGET", tmp_path / "absent" / "absent")
+    assert held_memory() == 12 * 1024
+    assert costed(lambda: 1)[1].peak_memory == 34 * 1024

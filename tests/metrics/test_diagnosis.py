@@ -21,6 +21,9 @@ def told(**changes: Any) -> str:
         ({}, "the guess explains the gradient as well as the truth (1.0e-07)"),
         ({"facts": {"starts": 8, "starts that reached the lowest objective": 2}}, "2 of 8 starts reached"),
         ({"facts": {"starts": 2, "starts that reached the lowest objective": 1}}, "1 of 2 starts reached"),
+        ({"facts": {"starts": 3}}, "1 of 3 starts reached"),
+        ({"objective": 1.05e-3, "at_truth": 1e-4}, "the search did not arrive"),  # more than ten times the truth's
+        ({"objective": 0.95e-3, "at_truth": 1e-4}, "the guess explains the gradient as well as the truth"),
         ({"objective": diagnosing._MATCHED, "at_truth": 0.0}, "the guess explains the gradient as well as the truth"),
         ({"facts": {"numerical rank": 3}}, "numerical rank 3 of the first gradient is below the batch size 4"),
         ({"facts": {"condition number": 1e6}}, "condition number 1.0e+06"),
@@ -34,3 +37,4 @@ def test_each_cause_has_its_sentence(changes: dict[str, Any], words: str) -> Non
 def test_nothing_is_said_that_nothing_shows() -> None:
     assert diagnosis(objective=0.1, at_truth=None, facts={"numerical rank": 4}, batch_size=4, wrong_labels=0) == ()
     assert "rank" not in told(facts={"numerical rank": 4, "condition number": 3.0, "starts": 1})
+    assert "condition" not in told(facts={"condition number": diagnosing._ILL_CONDITIONED})

@@ -66,3 +66,11 @@ def test_embeddings_that_show_the_length_are_biased_and_others_are_not() -> None
     biased = torch.stack([angles.cos(), angles.sin()], 1)
     assert length_bias(biased, lengths, pairs) == pytest.approx(-1)
     assert length_bias(biased, torch.ones(8), pairs) == 0.0
+
+
+def test_the_bias_is_that_of_how_far_lengths_are_apart_whichever_is_longer() -> None:
+    embeddings, lengths = rows(6), torch.tensor([9, 1, 5, 2, 8, 4])
+    pairs = torch.combinations(torch.arange(6))
+    apart = [abs(int(lengths[i]) - int(lengths[j])) for i, j in pairs.tolist()]
+    alike = [float(embeddings[i] @ embeddings[j] / embeddings[[i, j]].norm(dim=1).prod()) for i, j in pairs.tolist()]
+    assert length_bias(embeddings, lengths, pairs) == pytest.approx(float(spearmanr(apart, alike).statistic), abs=1e-12)

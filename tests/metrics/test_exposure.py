@@ -1,4 +1,4 @@
-"""Exposure against enumeration, against what chance gives, and greedy decoding against a loop over single prompts."""
+"""Exposure against enumeration, and against what chance gives."""
 
 import math
 from collections.abc import Sequence
@@ -16,7 +16,6 @@ from fedsim.metrics.exposure import (
     common_beginning,
     exposure,
     filled,
-    greedy,
     log_perplexities,
     space_of,
 )
@@ -72,6 +71,23 @@ def test_bits_of_a_sentence_are_those_of_its_tokens_whatever_stands_beside_it(se
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("vocabulary", "expected"), [(2**21, [2, 2, 1]), (2**30, [1, 1, 1, 1, 1])])
+def test_so_many_sentences_are_scored_together_as_memory_is_meant_for(
+    monkeypatch: pytest.MonkeyPatch, vocabulary: int, expected: list[int]
+) -> None:
+    """2^24 scores at once: of 4 tokens and 2^21 words each, those of two sentences."""
+    monkeypatch.setattr(WordTokenizer, "vocabulary", vocabulary)
+    shown: list[int] = []
+
+    class Noting(Bigrams):
+        def forward(self, tokens: Tensor) -> Tensor:
+            shown.append(len(tokens))
+            return super().forward(tokens)
+
+    log_perplexities(Noting(), [[1, 2, 3, 4]] * 5, TOKENIZER)
+    assert shown == expected
+
+
 @torch.no_grad()
 def test_exposure_is_the_rank_among_all_fillings() -> None:
     model, secret = Bigrams(), " 4-x."
@@ -96,67 +112,6 @@ def test_chance_gives_t_bits_or_more_with_probability_two_to_the_minus_t() -> No
     for threshold in (1.0, 2.0, 4.0):
         assert np.mean(bits >= threshold) == pytest.approx(2.0**-threshold, abs=4 * math.sqrt(2.0**-threshold / 4000))
     assert bits.mean() == pytest.approx(math.log2(math.e), abs=4 * bits.std() / math.sqrt(4000))
-
-
-@given(st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=6), min_size=1, max_size=4), st.integers(1, 4))
-@torch.no_grad()
-def test_greedy_decoding_of_several_prompts_is_that_of_each(prompts: list[list[int]], count: int) -> None:
-    model = Bigrams()
-    for prompt, written in zip(prompts, greedy(model, prompts, count, TOKENIZER), strict=True):
-        alone = list(prompt)
-        for _ in range(count):
-            alone.append(int(model(torch.tensor([alone]))[0, -1].argmax()))
-        assert written == alone[len(prompt) :]
-
-
-class Keeping(Bigrams):
-    """Keeps the sum over what was read; may write something else at a chosen place of the text."""
-
-    def __init__(self, forced: int | None = None) -> None:
-        super().__init__()
-        self.forced = forced
-        self.asked = self.read = 0
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        self.read += 1
-        scores = super().forward(tokens)
-        if self.forced is not None:
-            scores[:, self.forced : self.forced + 1, 65] = 1e9
-        return scores
-
-    def continued(self, tokens: Tensor, length: int) -> Tensor:
-        self.asked += 1
-        past, written = self.embedding(tokens).sum(1), []
-        for _ in range(length):
-            own = self.embedding(tokens[:, -1])
-            tokens = self.head(own + 0.5 * past).argmax(-1, keepdim=True)
-            written.append(tokens)
-            past = past + self.embedding(tokens[:, 0])
-        return torch.cat(written, 1)
-
-
-@given(
-    st.lists(st.lists(st.integers(0, 255), min_size=1, max_size=4), min_size=1, max_size=5),
-    st.integers(1, 4),
-    st.one_of(st.none(), st.integers(0, 7)),
-)
-def test_a_model_that_keeps_the_past_writes_what_one_that_recomputes_it_does(
-    prompts: list[list[int]], count: int, forced: int | None
-) -> None:
-    model = Keeping(forced)
-    written = greedy(model, prompts, count, TOKENIZER)
-    assert model.asked == len({len(prompt) for prompt in prompts})
-    for prompt, own in zip(prompts, written, strict=True):
-        alone = list(prompt)
-        for _ in range(count):
-            alone.append(int(model(torch.tensor([alone]))[0, -1].argmax()))
-        assert own == alone[len(prompt) :]
-
-
-def test_a_model_that_keeps_the_past_is_read_once_for_what_it_wrote() -> None:
-    model = Keeping()
-    greedy(model, [[1, 2], [3, 4]], 3, TOKENIZER)
-    assert (model.asked, model.read) == (1, 1)
 
 
 def test_two_texts_begin_alike_until_they_differ() -> None:

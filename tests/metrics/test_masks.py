@@ -100,6 +100,25 @@ def test_tokens_nobody_reads_hide_their_masks():
     assert all(torch.equal(f, e) for f, e in zip((attention, hidden, output), expected, strict=True))
 
 
+def test_a_site_whose_output_nobody_reads_hides_its_whole_mask():
+    class Branched(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.read, self.unread, self.head = nn.Dropout(0.5), nn.Dropout(0.5), nn.Linear(4, 3)
+
+        def forward(self, inputs):
+            self.unread(inputs)
+            return self.head(self.read(inputs))
+
+    with contained(0):
+        model = Branched().double()
+    batch, sites, masks = setting(model, (4,), 2)
+    visible = identifiable(model, batch, sites, masks, F.cross_entropy)
+    found = {site.name: seen for site, seen in zip(sites, visible, strict=True)}
+    assert not found["unread"].any()
+    assert found["read"].all()
+
+
 def test_leaves_the_model_as_it_was():
     with contained(0):
         model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
@@ -123,6 +142,12 @@ def test_scores_only_what_can_be_seen():
     assert (score.units, score.identifiable) == (4, 3)
     assert score.accuracy == pytest.approx(2 / 3)
     assert score.auc == pytest.approx(0.5)
+
+
+def test_an_estimate_of_one_half_says_dropped():
+    mask, seen = torch.tensor([[1.0, 0.0, 0.0, 0.0]]), torch.ones(1, 4, dtype=torch.bool)
+    (score,) = score_masks([site(1, 4)], (torch.full((1, 4), 0.5),), (mask,), [seen], ORDER)
+    assert score.accuracy == 0.75
 
 
 def test_auc_counts_ties_as_half_and_needs_both_kinds():

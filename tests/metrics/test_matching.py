@@ -62,6 +62,17 @@ def test_masks_belong_to_the_truth(scenario: Build) -> None:
     assert found > 0.01
 
 
+def test_draws_belong_to_the_truth(scenario: Build) -> None:
+    own = {"name": "feature-cutmix", "at": "3", "size": [4, 4], "probability": 1.0, "per_sample": True}
+    tables = {"model": {"name": "convnet"}, "federation": {"batch_size": 5}, "components": [own]}
+    world = worlds.build(scenario(**tables))
+    update, truth = local_training(world, world.models.first_weights, 1, 0)
+    assert at_truth(world, update, truth) == pytest.approx(0.0, abs=ROUNDING)
+    without = at_truth(world, update, replace(truth, draws=()))
+    assert without is not None
+    assert without > 1000 * ROUNDING
+
+
 @pytest.mark.parametrize("steps", [2, 3])
 def test_an_update_of_several_steps_is_not_one_gradient(scenario: Build, steps: int) -> None:
     world, update, truth = trained(scenario, algorithm="fedavg", local_steps=steps)

@@ -1,6 +1,7 @@
 """ROC, AUC and rates at few false alarms, against scikit-learn, SciPy and brute force."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
@@ -67,6 +68,10 @@ def test_clopper_pearson_is_the_beta_quantile(k: int, n: int) -> None:
     assert interval.high == pytest.approx(1.0 if k == n else beta.ppf(0.95, k + 1, n - k))
 
 
+def test_clopper_pearson_covers_95_of_100_unless_said() -> None:
+    assert clopper_pearson(3, 20) == clopper_pearson(3, 20, 0.95)
+
+
 def test_scores_that_say_nothing_have_no_advantage_on_average_and_perfect_ones_have_all() -> None:
     source = np.random.default_rng(3)
     members = np.arange(100) < 50
@@ -87,6 +92,11 @@ def test_both_halves_choose_a_threshold_and_the_mean_of_their_gains_counts() -> 
     assert advantage(apart, members) == pytest.approx((0.5 + 1.0) / 2)
 
 
+def test_there_is_no_advantage_where_no_half_has_members_and_others() -> None:
+    assert advantage(np.array([1.0, 0.0]), np.array([True, False])) == 0.0
+    assert advantage(np.array([1.0, 0.0, 1.0, 0.0]), np.array([True, False, True, False])) == 0.0
+
+
 def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None:
     source = np.random.default_rng(4)
     scores, is_member = torch.from_numpy(source.normal(size=6000)), torch.arange(6000) % 3 == 0
@@ -105,6 +115,17 @@ def test_thinning_keeps_the_upper_points_of_the_curve() -> None:
     fpr, tpr = roc(source.normal(1, 1, 500), source.normal(0, 1, 500))
     for x, y in thinned(fpr, tpr, 500):
         assert y == tpr[fpr <= x + 1e-12].max()
+
+
+def test_thinning_keeps_few_alarms_about_40_a_decade_and_the_end() -> None:
+    others = 20_000
+    counts = np.arange(others + 1)
+    expected = list(range(21))
+    while (due := math.ceil(expected[-1] * 10 ** (1 / 40))) < others:
+        expected.append(due)
+    assert due > others  # the end is kept though it is not due
+    kept = thinned(counts / others, counts / others, others)
+    assert [x for x, _ in kept] == [count / others for count in (*expected, others)]
 
 
 def test_one_kind_alone_cannot_be_told_apart() -> None:

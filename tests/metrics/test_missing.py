@@ -25,9 +25,14 @@ def test_what_was_guessed_is_matched_and_the_rest_is_missing(places):
     assert [item.index for item in items if not item.is_missing] == sorted(places)
     for item in items:
         if item.is_missing:
-            assert (item.guessed_label, item.mse, item.psnr, item.ssim) == (None, 1.0, 0.0, -1.0)
+            assert (item.guessed_label, item.values["mse"], item.values["psnr"], item.values["ssim"]) == (
+                None,
+                1.0,
+                0.0,
+                -1.0,
+            )
         else:
-            assert (item.guessed_label, item.psnr) == (item.label, 160.0)
+            assert (item.guessed_label, item.values["psnr"]) == (item.label, 160.0)
     accuracy = label_accuracy([item.guessed_label for item in items], BATCH.labels.tolist())
     assert accuracy == pytest.approx(len(places) / 3)
 

@@ -13,6 +13,7 @@ def test_one_pass_equals_as_many_masked_passes_as_there_are_features(bias: bool)
     inputs, labels = torch.randn(50, 6), torch.randint(4, (50,))
     features, head = features_and_head(model, inputs)
     assert model.training
+    assert not any(layer._forward_hooks for layer in model)
     logits = list(prefix_logits(features, head.weight, head.bias))
     accuracies = prefix_accuracies(iter(logits), labels)
     for k in range(1, 21):

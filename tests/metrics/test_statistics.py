@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
 from fedsim.metrics.statistics import mean_interval, median_interval, summarise, wilson
-from fedsim.record import ItemScore, MaskScore, SentenceScore, VictimRecord
+from fedsim.metrics.success import Rule
+from fedsim.record import ItemScore, MaskScore, VictimRecord
+from fedsim.threat.scoring import update_values
 
 
 def singles(values):
@@ -13,19 +15,13 @@ def singles(values):
 
 
 def item(index=0, psnr=20.0, ssim=0.6, label=1, guessed=1) -> ItemScore:
-    return ItemScore(
-        index=index,
-        mse=10 ** (-psnr / 10),
-        mse_normalised=1.0,
-        psnr=psnr,
-        ssim=ssim,
-        label=label,
-        guessed_label=guessed,
-    )
+    values = {"mse": 10 ** (-psnr / 10), "mse_normalised": 1.0, "psnr": psnr, "ssim": ssim}
+    return ItemScore(index=index, values=values, label=label, guessed_label=guessed)
 
 
 def victim(client, *scores, masks=(), failure=None) -> VictimRecord:
-    return VictimRecord(round=1, client=client, scores=scores, masks=masks, failure=failure)
+    values = update_values(scores, masks) if scores and scores[0].label is not None else {}
+    return VictimRecord(round=1, client=client, scores=scores, values=values, masks=masks, failure=failure)
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (1, 1), (0, 10), (3, 10), (10, 10), (64, 128)])
@@ -59,6 +55,13 @@ def test_mean_interval_agrees_with_scipy():
         (values,), np.mean, method="percentile", n_resamples=4000, rng=np.random.default_rng(2)
     ).confidence_interval
     assert (interval.low, interval.high) == pytest.approx((reference.low, reference.high), abs=0.15)
+
+
+@pytest.mark.parametrize("interval", [mean_interval, median_interval])
+def test_there_are_2000_resamples_unless_said(interval):
+    values, one, other = singles(np.arange(9.0) ** 2), np.random.default_rng(5), np.random.default_rng(5)
+    assert interval(values, one) == interval(values, other, resamples=2000)
+    assert one.random() == other.random()  # as much was drawn
 
 
 def test_the_bounds_are_quantiles_of_as_many_resamples_as_asked_for():
@@ -117,61 +120,62 @@ def test_clusters_are_resampled_whole():
 
 def test_secrets_count_by_the_share_of_each_update_that_holds_one():
     def sentence(secret, read):
-        return SentenceScore(
-            index=0, text="a", guess="a", token_accuracy=1.0, rouge_l=1.0, exact=True, secret=secret, secret_read=read
-        )
+        values = {"exact": 1.0, "token_accuracy": 1.0, "rouge_l": 1.0}
+        if secret is not None:
+            values["secret_read"] = float(read)
+        return ItemScore(index=0, values=values, text="a", guess="a", secret=secret)
 
     held = [[sentence("1", True), sentence("2", False)], [sentence("3", True)], [sentence(None, False)]]
-    victims = [victim(number).model_copy(update={"sentences": tuple(own)}) for number, own in enumerate(held)]
-    secrets = summarise(victims, "ssim", 0.5, seed=0).text.secrets
+    victims = [victim(number).model_copy(update={"scores": tuple(own)}) for number, own in enumerate(held)]
+    secrets = summarise(victims, Rule.of("ssim", 0.5), seed=0).metrics["text.secrets"]
     assert (secrets.value, secrets.n) == (0.75, 2)
     assert secrets == wilson(1.5, 2)
-    without = summarise(victims[2:], "ssim", 0.5, seed=0)
-    assert without.text.secrets is None
+    without = summarise(victims[2:], Rule.of("ssim", 0.5), seed=0)
+    assert "text.secrets" not in without.metrics
 
 
 def test_rouge_is_a_mean_with_its_interval_and_absent_where_a_record_has_none():
     def read(rouge):
-        return SentenceScore(
-            index=0, text="a", guess="a", token_accuracy=1.0, rouge_1=rouge, rouge_2=rouge, rouge_l=0.5, exact=False
-        )
+        grams = {} if rouge is None else {"rouge_1": rouge, "rouge_2": rouge}
+        values = {"exact": 0.0, "token_accuracy": 1.0, **grams, "rouge_l": 0.5}
+        return ItemScore(index=0, values=values, text="a", guess="a")
 
-    victims = [victim(n).model_copy(update={"sentences": (read(n / 4), read(n / 4))}) for n in range(5)]
-    text = summarise(victims, "ssim", 0.5, seed=0).text
-    assert text.rouge_1 == text.rouge_2
-    assert (text.rouge_1.value, text.rouge_1.n) == (0.5, 5)
-    assert 0.0 <= text.rouge_1.low < 0.5 < text.rouge_1.high <= 1.0
-    assert (text.rouge_l.low, text.rouge_l.high) == (0.5, 0.5)
-    before = [victim(0).model_copy(update={"sentences": (read(None),)})]
-    assert summarise(before, "ssim", 0.5, seed=0).text.rouge_1 is None
+    victims = [victim(n).model_copy(update={"scores": (read(n / 4), read(n / 4))}) for n in range(5)]
+    text = summarise(victims, Rule.of("ssim", 0.5), seed=0).metrics
+    assert text["text.rouge_1"] == text["text.rouge_2"]
+    assert (text["text.rouge_1"].value, text["text.rouge_1"].n) == (0.5, 5)
+    assert 0.0 <= text["text.rouge_1"].low < 0.5 < text["text.rouge_1"].high <= 1.0
+    assert (text["text.rouge_l"].low, text["text.rouge_l"].high) == (0.5, 0.5)
+    before = [victim(0).model_copy(update={"scores": (read(None),)})]
+    assert "text.rouge_1" not in summarise(before, Rule.of("ssim", 0.5), seed=0).metrics
 
 
 def test_failures_count_as_no_success_and_have_no_image():
     victims = [victim(0, item(psnr=30)), victim(1, item(psnr=20, ssim=0.1)), victim(2, failure="diverged")]
-    summary = summarise(victims, "ssim", 0.5, seed=0)
+    summary = summarise(victims, Rule.of("ssim", 0.5), seed=0)
     assert (summary.success.value, summary.success.n) == (pytest.approx(1 / 3), 3)
-    assert (summary.psnr_median.value, summary.psnr_median.n) == (25.0, 2)
+    assert (summary.metrics["psnr_median"].value, summary.metrics["psnr_median"].n) == (25.0, 2)
 
 
 def test_only_failures_leave_a_rate():
-    summary = summarise([victim(0, failure="a"), victim(1, failure="b")], "ssim", 0.5, seed=0)
+    summary = summarise([victim(0, failure="a"), victim(1, failure="b")], Rule.of("ssim", 0.5), seed=0)
     assert (summary.success.value, summary.success.n) == (0.0, 2)
-    assert summary.psnr_median is summary.ssim_mean is summary.label_accuracy is summary.mask_accuracy is None
+    assert summary.metrics == {}
 
 
 def test_several_images_share_their_victims_fate():
     batch = (item(0, ssim=0.9), item(1, ssim=0.9), item(2, ssim=0.1), item(3, ssim=0.1, guessed=7))
-    summary = summarise([victim(c, *batch) for c in range(4)], "ssim", 0.5, seed=0)
+    summary = summarise([victim(c, *batch) for c in range(4)], Rule.of("ssim", 0.5), seed=0)
     assert summary.success == wilson(2, 4)
-    assert (summary.ssim_mean.value, summary.ssim_mean.n) == (pytest.approx(0.5), 4)
-    assert summary.label_accuracy.value == pytest.approx(0.75)
+    assert (summary.metrics["ssim_mean"].value, summary.metrics["ssim_mean"].n) == (pytest.approx(0.5), 4)
+    assert summary.metrics["label_accuracy"].value == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize(
     ("metric", "threshold", "rate"), [("psnr", 19.0, 1.0), ("psnr", 20.0, 0.0), ("mse", 0.011, 1.0), ("mse", 0.01, 0.0)]
 )
 def test_success_is_strict_and_knows_its_direction(metric, threshold, rate):
-    assert summarise([victim(0, item())], metric, threshold, seed=0).success.value == rate
+    assert summarise([victim(0, item())], Rule.of(metric, threshold), seed=0).success.value == rate
 
 
 def test_mask_accuracy_weighs_sites_by_what_can_be_seen():
@@ -180,9 +184,10 @@ def test_mask_accuracy_weighs_sites_by_what_can_be_seen():
         MaskScore(site="b", units=10, identifiable=2, accuracy=0.0, auc=None),
         MaskScore(site="c", units=10, identifiable=0, accuracy=None, auc=None),
     )
-    assert summarise([victim(0, item(), masks=masks)], "ssim", 0.5, seed=0).mask_accuracy.value == pytest.approx(0.8)
+    summary = summarise([victim(0, item(), masks=masks)], Rule.of("ssim", 0.5), seed=0)
+    assert summary.metrics["mask_accuracy"].value == pytest.approx(0.8)
 
 
 def test_the_seed_decides_and_the_values_order_of_fields_does_not():
     victims = [victim(c, item(psnr=10.0 + c)) for c in range(6)]
-    assert summarise(victims, "ssim", 0.5, seed=3) == summarise(victims, "ssim", 0.5, seed=3)
+    assert summarise(victims, Rule.of("ssim", 0.5), seed=3) == summarise(victims, Rule.of("ssim", 0.5), seed=3)

@@ -40,6 +40,7 @@ def test_rouge_is_the_harmonic_mean_of_recall_and_precision(first: list[int], se
 def test_token_accuracy_counts_places() -> None:
     assert token_accuracy([1, 2, 3], [1, 9, 3, 4]) == 0.5
     assert token_accuracy([], [1]) == 0.0
+    assert token_accuracy([1], []) == token_accuracy([], []) == 1.0  # all that there is was found
 
 
 def reconstruction(rows: list[list[int]]) -> Reconstruction:
@@ -52,7 +53,10 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     batch = Batch(torch.tensor([[a, b, c], [c, 256, 256]]), torch.tensor([[b, c, 257], [257, -100, -100]]))
     swapped = score_sentences(reconstruction([[c, -1, -1], [a, b, c]]), batch, WordTokenizer())
     assert swapped.order.tolist() == [1, 0]
-    assert all(own.exact and own.rouge_l == own.token_accuracy == 1.0 for own in swapped.sentences)
+    assert all(
+        own.values["exact"] and own.values["rouge_l"] == own.values["token_accuracy"] == 1.0
+        for own in swapped.sentences
+    )
     assert [own.text for own in swapped.sentences] == ["abc", "c"]
     tagged = Batch(batch.inputs, torch.tensor([[1, -100, 0], [0, -100, -100]]))
     assert (
@@ -62,16 +66,16 @@ def test_sentences_are_matched_in_any_order_and_a_missing_one_has_no_guess() -> 
     missing = score_sentences(reconstruction([[a, b, -1]]), batch, WordTokenizer())
     assert missing.order.tolist() == [0, -1]
     assert [own.guess for own in missing.sentences] == ["ab", ""]
-    assert [own.exact for own in missing.sentences] == [False, False]
+    assert [own.values["exact"] for own in missing.sentences] == [False, False]
     nothing = score_sentences(reconstruction([]), batch, WordTokenizer())
-    assert [own.token_accuracy for own in nothing.sentences] == [0.0, 0.0]
+    assert [own.values["token_accuracy"] for own in nothing.sentences] == [0.0, 0.0]
 
 
 def test_the_first_token_of_a_vocabulary_is_one_like_others() -> None:
     found = reconstruction([[5, 0, 7], [0, 0, -1]])
     batch = Batch(torch.tensor([[0, 0, 256], [5, 0, 7]]), torch.zeros(2))
     scores = score_sentences(found, batch, WordTokenizer()).sentences
-    assert [own.exact for own in scores] == [True, True]
+    assert [own.values["exact"] for own in scores] == [True, True]
 
 
 def test_of_guesses_with_as_many_right_tokens_the_one_of_the_right_length_is_matched() -> None:
@@ -86,8 +90,8 @@ def test_of_guesses_with_as_many_right_tokens_the_one_of_the_right_length_is_mat
 def test_a_token_too_many_is_not_exact() -> None:
     batch = Batch(torch.tensor([[97, 98, 256]]), torch.tensor([[98, 257, -100]]))
     (own,) = score_sentences(reconstruction([[97, 98, 99]]), batch, WordTokenizer()).sentences
-    assert own.token_accuracy == 1.0
-    assert not own.exact
+    assert own.values["token_accuracy"] == 1.0
+    assert not own.values["exact"]
 
 
 def test_a_planted_span_is_read_when_any_guess_holds_it() -> None:
@@ -99,7 +103,11 @@ def test_a_planted_span_is_read_when_any_guess_holds_it() -> None:
         [[*text.encode(), *[-1] * (12 - len(text))] for text in ("call 777-7.", "or 555-1", "nothing")]
     )
     scored = score_sentences(guesses, batch, WordTokenizer(), ["555-1", "555-2", ""]).sentences
-    assert [(own.secret, own.secret_read) for own in scored] == [("555-1", True), (None, False), ("555-2", False)]
+    assert [(own.secret, own.values.get("secret_read")) for own in scored] == [
+        ("555-1", True),
+        (None, None),
+        ("555-2", False),
+    ]
     plain = score_sentences(guesses, batch, WordTokenizer()).sentences
     assert [own.secret for own in plain] == [None] * 3
 
@@ -132,10 +140,10 @@ def test_rouge_is_taken_of_the_words_of_the_guess_that_is_matched() -> None:
     batch = Batch(torch.tensor([row("one two three four", 256), row("nothing", 256)]), torch.zeros(2))
     guesses = reconstruction([row("nothing", -1), row("two three five one", -1)])
     first, second = score_sentences(guesses, batch, WordTokenizer()).sentences
-    assert (first.rouge_1, first.rouge_2, first.rouge_l) == (3 / 4, 1 / 3, 1 / 2)
-    assert (second.rouge_1, second.rouge_2, second.rouge_l) == (1.0, 1.0, 1.0)
+    assert (first.values["rouge_1"], first.values["rouge_2"], first.values["rouge_l"]) == (3 / 4, 1 / 3, 1 / 2)
+    assert (second.values["rouge_1"], second.values["rouge_2"], second.values["rouge_l"]) == (1.0, 1.0, 1.0)
     (missing, _) = score_sentences(reconstruction([]), batch, WordTokenizer()).sentences
-    assert (missing.rouge_1, missing.rouge_2, missing.rouge_l) == (0.0, 0.0, 0.0)
+    assert (missing.values["rouge_1"], missing.values["rouge_2"], missing.values["rouge_l"]) == (0.0, 0.0, 0.0)
 
 
 def test_words_count_once_wherever_they_stand() -> None:
@@ -147,4 +155,9 @@ def test_words_count_once_wherever_they_stand() -> None:
     assert score_words(reconstruction([]), batch, WordTokenizer()) == {
         "words found": 0.0,
         "found words that are right": 1.0,
+    }
+    padding = Batch(torch.full((1, 3), 256), torch.full((1, 3), -100))
+    assert score_words(reconstruction([[3, 1, 7]]), padding, WordTokenizer()) == {
+        "words found": 1.0,
+        "found words that are right": 0.0,
     }

@@ -128,7 +128,7 @@ def test_a_tagger_drops_hidden_states_and_starts_unbiased() -> None:
     (site,) = masks.dropout_sites(model, TAGS.shape, 2, TAGS.dtype)
     assert (site.name, site.rate, site.shape) == ("lm_head.dropout", 0.1, (2, LENGTH, 16))
     assert not bool(model.get_parameter("lm_head.score.bias").any())
-    with pytest.raises(FedsimError, match="tags have an output layer of their own"):
+    with pytest.raises(FedsimError, match="tags need their own output layer"):
         build(about=TAGS, **SIZES, tied=True)
 
 
@@ -136,19 +136,19 @@ def test_unusable_checkpoints_are_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(FedsimError, match=r"there is no .*config\.json"):
         build("hugging-face", path=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama", "auto_map": {"AutoModel": "x.py"}}')
-    with pytest.raises(FedsimError, match="wants to run code"):
+    with pytest.raises(FedsimError, match="wants to run its own code"):
         build("hugging-face", path=tmp_path)
     (tmp_path / "config.json").write_text('{"model_type": "llama"}')
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
     with pytest.raises(FedsimError, match=r"holds no \.safetensors file"):
         build("hugging-face", path=tmp_path)
     reference().save_pretrained(tmp_path)
-    with pytest.raises(FedsimError, match="the tokenizer has 12 tokens and the model in .* only 11"):
+    with pytest.raises(FedsimError, match="the tokenizer has 12 tokens, the model in .* only 11"):
         build("hugging-face", spec(vocabulary=12), path=tmp_path)
     with pytest.raises(FedsimError, match=r"data\.length is 33, expected at most 32"):
         build("hugging-face", spec(length=33), path=tmp_path)
     (tmp_path / "config.json").write_text("no json")
-    with pytest.raises(FedsimError, match="is no JSON"):
+    with pytest.raises(FedsimError, match="is not JSON"):
         build("hugging-face", path=tmp_path)
 
 

@@ -13,8 +13,8 @@ from fedsim.core.losses import cross_entropy
 from fedsim.core.types import InputSpec
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.data.text_file import TextFileConfig, text_file
-from fedsim.metrics.exposure import greedy
 from fedsim.models._checkpoint import CausalModel
+from tests.components.generating import greedy
 
 TOKENS = 49_152
 QUESTION = "The capital of France is"
@@ -69,7 +69,7 @@ def test_greedy_text_is_that_of_the_package_with_and_without_kept_keys(
         for _ in range(6):
             tokens = torch.cat((tokens, model(tokens)[:, -1:].argmax(-1)), 1)
     assert torch.equal(written, tokens[:, 5:])
-    assert greedy(model, [own.tolist() for own in tokens[:, :5]], 6, tokenizer) == written.tolist()
+    assert greedy(model, tokens[:, :5].tolist(), 6) == written.tolist()
     assert model.continued(tokens, 0).shape == (2, 0)
     weight = model.get_parameter("own.model.norm.weight")
     (gradient,) = torch.autograd.grad(cross_entropy(model(written), written), weight)
@@ -113,9 +113,7 @@ def test_a_text_set_takes_its_tokenizer_by_name(smollm2: Path, tokenizer: ModelT
 
 
 def test_another_tokenizer_and_images_are_one_clear_sentence(smollm2: Path) -> None:
-    with pytest.raises(
-        FedsimError, match=r'has 49152 tokens and the tokenizer 300: .*data\.tokenizer = "smollm2-135m"'
-    ):
+    with pytest.raises(FedsimError, match=r'has 49152 tokens, the tokenizer 300: .*data\.tokenizer = "smollm2-135m"'):
         build(spec(vocabulary=300))
     with pytest.raises(FedsimError, match="model 'smollm2-135m' reads text"):
         build(InputSpec((3, 8, 8), 10, (0.0,) * 3, (1.0,) * 3))

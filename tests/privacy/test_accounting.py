@@ -7,7 +7,7 @@ import pytest
 from dp_accounting.pld import PLDAccountant
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from opacus.accountants import RDPAccountant
+from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.stats import norm
 
 from fedsim.core.errors import FedsimError
@@ -75,7 +75,13 @@ def test_integer_orders_alone_are_slightly_larger_and_never_smaller(setting) -> 
     assert any(order % 1 for order in ORDERS)
 
 
-@pytest.mark.parametrize("setting", [*REFERENCE, (0.2, 30.0, 1, 1e-5), (0.9, 0.6, 3, 1e-5), (0.3, 1.0, 1, 1e-2)])
+# Where the Renyi bound is far above (50 times), the error that PRV is allowed by it is too, until it is asked again.
+FAR_BELOW_RENYI = (1e-4, 0.5, 10, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "setting", [*REFERENCE, (0.2, 30.0, 1, 1e-5), (0.9, 0.6, 3, 1e-5), (0.3, 1.0, 1, 1e-2), FAR_BELOW_RENYI]
+)
 def test_a_second_library_agrees_and_never_finds_more(setting) -> None:
     q, sigma, number, delta = setting
     spent = steps(q, sigma, number)
@@ -123,12 +129,26 @@ def test_no_noise_costs_everything_and_no_step_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    ("target", "delta", "q", "number"), [(1.0, 1e-5, 1.0, 10), (3.0, 1e-5, 0.01, 1000), (0.05, 1e-5, 0.1, 10)]
+    ("target", "delta", "q", "number"),
+    [(1.0, 1e-5, 1.0, 10), (3.0, 1e-5, 0.01, 1000), (0.05, 1e-5, 0.1, 10), (0.0405, 1e-5, 1e-4, 10)],
 )
 def test_calibrated_noise_spends_the_target_and_no_more(target, delta, q, number) -> None:
     sigma = noise_multiplier(target, delta, q, number)
     assert 0.98 * target <= epsilon(steps(q, sigma, number), delta).value <= target
     assert epsilon(steps(q, 0.95 * sigma, number), delta).value > target
+
+
+@pytest.mark.parametrize("error", [OverflowError, ValueError, RuntimeError, MemoryError])
+def test_where_the_tight_accountant_fails_the_figure_is_that_of_rdp(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def fail(*_: object, **__: object) -> float:
+        raise error("the grid is too large")
+
+    monkeypatch.setattr(PRVAccountant, "get_epsilon", fail)
+    found = epsilon(steps(0.01, 1.0, 1000), 1e-5)
+    assert (found.accountant, found.value) == ("RDP", found.rdp)
+    assert found.rdp == rdp_epsilon(steps(0.01, 1.0, 1000), 1e-5)
 
 
 def mechanism(**changes) -> Mechanism:
@@ -155,7 +175,7 @@ def test_a_guarantee_says_what_it_is_about() -> None:
 
 
 def test_guarantees_of_different_kinds_do_not_add_up() -> None:
-    with pytest.raises(FedsimError, match="Compose each kind for itself"):
+    with pytest.raises(FedsimError, match="Compose each kind by itself"):
         composed([mechanism(), mechanism(unit="client")])
     with pytest.raises(FedsimError, match="add or remove"):
         guarantee(mechanism(adjacency="replace"), [in_rounds(mechanism(), 1)])

@@ -29,6 +29,11 @@ def test_the_best_test_touches_the_ceiling_and_its_mirror() -> None:
     assert bounds.membership_ceiling(epsilon, delta, mirrored) == pytest.approx(1.0 - touching)
 
 
+@pytest.mark.parametrize("epsilon", [0.0, 1.0, 1000.0])
+def test_whoever_accuses_everybody_finds_all_and_no_more(epsilon) -> None:
+    assert bounds.membership_ceiling(epsilon, 0.01, 1.0) == 1.0
+
+
 @given(st.floats(0.0, 5.0), st.floats(0.0, 0.1))
 def test_the_advantage_is_the_largest_difference(epsilon, delta) -> None:
     rates = [step / 2000 for step in range(2001)]

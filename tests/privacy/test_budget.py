@@ -13,6 +13,10 @@ def test_noise_is_what_was_stated_and_else_1() -> None:
     assert Budget(noise_multiplier=0.7).multiplier(0.1, 50, sensitivity=2.0) == 0.7
 
 
+def test_epsilon_is_stated_at_the_same_delta_wherever_a_scenario_names_none() -> None:
+    assert Budget().delta == 1e-5
+
+
 @pytest.mark.parametrize("sensitivity", [1.0, 2.0])
 def test_noise_for_a_budget_grows_with_the_sensitivity(sensitivity: float) -> None:
     budget = Budget(target_epsilon=3.0, delta=1e-6)

@@ -205,7 +205,7 @@ def test_a_round_of_a_version_that_did_not_name_participants_is_read() -> None:
     assert (read.cohort, read.participants) == ((0, 1), None)
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 99}'])
+@pytest.mark.parametrize("content", ["", "{", '{"schema_version": 1}', '{"schema_version": 1, "arms": [1]}'])
 def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "record.json").write_text(content)
     with pytest.raises(FedsimError, match=r"record.json cannot be read"):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fedsim.experiment.progress import declaring
 from fedsim.record import (
     ArmRecord,
     AttackRecord,
@@ -15,6 +16,7 @@ from fedsim.record import (
     RunRecord,
     VictimRecord,
 )
+from fedsim.threat.scoring import update_values
 
 ENVIRONMENT = Environment(
     command="fedsim run scenarios/dropout.toml",
@@ -43,9 +45,8 @@ def scenario(**changes):
 
 
 def item(index=0, *, psnr, ssim, label=1):
-    return ItemScore(
-        index=index, mse=10 ** (-psnr / 10), mse_normalised=0.5, psnr=psnr, ssim=ssim, label=label, guessed_label=label
-    )
+    values = {"mse": 10 ** (-psnr / 10), "mse_normalised": 0.5, "psnr": psnr, "ssim": ssim}
+    return ItemScore(index=index, values=values, label=label, guessed_label=label)
 
 
 def victim(client, scores, *, arrays="", objective=1e-6, **changes):
@@ -53,6 +54,7 @@ def victim(client, scores, *, arrays="", objective=1e-6, **changes):
         "round": 1,
         "client": client,
         "scores": tuple(scores),
+        "values": update_values(scores) if scores else {},
         "objective": objective,
         "objective_at_truth": 1e-7,
         "iterations": 300,
@@ -82,7 +84,9 @@ def arm(name, attacks, **changes):
         "model_hash": "feed" * 8,
         "attacked_model": "untrained",
         "rounds": tuple(
-            RoundRecord(round=r, cohort=(0, 1), training_loss=1.0, test_loss=1.0, test_accuracy=0.4 + 0.1 * r)
+            RoundRecord(
+                round=r, cohort=(0, 1), training_loss=1.0, tested={"test_accuracy": 0.4 + 0.1 * r, "test_loss": 1.0}
+            )
             for r in range(1, 5)
         ),
         "replay_matches": True,
@@ -103,7 +107,7 @@ def run(arms, **changes):
         "ended": "2026-01-01T10:05:00Z",
         "arms": tuple(arms),
     }
-    return RunRecord(**{**settings, **changes})
+    return declaring(RunRecord(**{**settings, **changes}))
 
 
 def recovered(clients=4, batch=1):

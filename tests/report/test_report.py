@@ -10,6 +10,7 @@ import pytest
 
 from fedsim.core.errors import FedsimError
 from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import ClientCost, Failure, RoundRecord
 from fedsim.record.store import RunFolder
 from fedsim.report import build, figures
@@ -94,7 +95,7 @@ def test_scores_match_the_record(typical):
     record, folder, _ = typical
     rows = read_csv(folder / "scores.csv")
     expected = [
-        (arm.name, attack.label, str(victim.client), str(item.psnr))
+        (arm.name, attack.label, str(victim.client), str(item.values["psnr"]))
         for arm in record.arms
         for attack in arm.attacks
         for victim in attack.victims
@@ -394,7 +395,7 @@ def test_a_search_without_a_history_or_with_one_a_logarithm_cannot_show(report, 
 
 def test_a_summary_in_the_record_is_used(report, records):
     arm = records.typical().arms[0]
-    summary = summarise(arm.attacks[0].victims, "ssim", 0.5, seed=3, resamples=200)
+    summary = summarise(arm.attacks[0].victims, Rule.of("ssim", 0.5), seed=3, resamples=200)
     stored = arm.attacks[0].model_copy(update={"summary": summary})
     with_summary = report(records.run([arm.model_copy(update={"attacks": (stored,)})]))
     assert with_summary.html == report(records.run([arm])).html

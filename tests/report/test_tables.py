@@ -2,23 +2,25 @@
 
 from typing import get_args
 
+from fedsim.core import registry
 from fedsim.core.types import Knowledge
 from fedsim.metrics.statistics import summarise
+from fedsim.metrics.success import Rule
 from fedsim.record import AttackRecord, ItemScore, VictimRecord
-from fedsim.report.tables import composites
+from fedsim.report.tables.own_tables import counts_of
 from fedsim.report.verdict import knowledge
 
 
 def attack(items: list[ItemScore]) -> AttackRecord:
     victims = [VictimRecord(round=1, client=client, scores=(item,)) for client, item in enumerate(items)]
-    summary = summarise(victims, "psnr", 20.0, 1)
+    summary = summarise(victims, Rule.of("psnr", 20.0), 1)
     return AttackRecord(
         label="a", name="a", knows=get_args(Knowledge), settings={}, victims=tuple(victims), summary=summary
     )
 
 
-def item(**more: float | bool | None) -> ItemScore:
-    return ItemScore(index=0, mse=0.1, mse_normalised=1, psnr=10, ssim=0, label=0, guessed_label=0, **more)  # type: ignore[arg-type]
+def item(**more: float) -> ItemScore:
+    return ItemScore(index=0, values={"mse": 0.1, "psnr": 10.0, "ssim": 0.0, **more}, label=0, guessed_label=0)
 
 
 WORDS: dict[Knowledge, str] = {  # that only the sentence of this grant has
@@ -47,12 +49,8 @@ def test_labels_are_counted_by_the_share_of_the_smaller_one_and_the_table_is_abs
     shares = [(0.01, False), (0.05, True), (0.1, True), (0.3, False), (0.5, True)]
     seen = attack([item(psnr_trained=90, minor_share=share, minor_found=found) for share, found in shares])
     assert seen.summary is not None
-    assert seen.summary.composites is not None
-    assert seen.summary.composites.minor_found is not None
-    assert seen.summary.composites.minor_found.value == 0.6
-    found = [composites._found_between(seen, *bounds) for bounds in composites.MINOR_SHARES]
-    assert found == ["1 of 2", "1 of 1", "1 of 2"]
+    assert seen.summary.metrics["composites.minor_found"].value == 0.6
+    assert list(counts_of(seen, registry.every_metric()["minor_found"])) == ["1 of 2", "1 of 1", "1 of 2"]
     plain = attack([item()])
     assert plain.summary is not None
-    assert plain.summary.composites is None
-    assert "composites" not in plain.summary.model_dump()
+    assert not [name for name in plain.summary.metrics if name.startswith("composites")]

@@ -4,10 +4,12 @@ import csv
 from pathlib import Path
 
 from fedsim import report
+from fedsim.experiment.progress import declaring
 from fedsim.experiment.sweep import results
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.metrics.statistics import summarise
-from fedsim.record import RoundRecord, RunRecord, SentenceScore, VictimRecord
+from fedsim.metrics.success import Rule
+from fedsim.record import ItemScore, RoundRecord, RunRecord, VictimRecord
 from fedsim.record.store import RunFolder
 from fedsim.report.sweep import build
 from fedsim.report.sweep.cells import gather
@@ -18,31 +20,24 @@ from . import records, sweeps
 from .records import arm, attack, run
 
 
-def sentence(index: int, exact: bool, secret: str | None = None, read: bool = False) -> SentenceScore:
-    return SentenceScore(
-        index=index,
-        text="call 555-1",
-        guess="call 555-1" if exact else "",
-        token_accuracy=float(exact),
-        rouge_1=0.25,
-        rouge_2=0.125,
-        rouge_l=0.75,
-        exact=exact,
-        secret=secret,
-        secret_read=read,
-    )
+def sentence(index: int, exact: bool, secret: str | None = None, read: bool = False) -> ItemScore:
+    values = {"exact": float(exact), "token_accuracy": float(exact), "rouge_1": 0.25, "rouge_2": 0.125, "rouge_l": 0.75}
+    if secret is not None:
+        values["secret_read"] = float(read)
+    guess = "call 555-1" if exact else ""
+    return ItemScore(index=index, values=values, text="call 555-1", guess=guess, secret=secret)
 
 
 def written(folder: Path) -> RunRecord:
     """Four updates of two sentences, of which three hold a secret and two of these were read; and one failure."""
     secrets = [("1", True), ("2", True), ("3", False), (None, False)]
     victims = [
-        VictimRecord(round=1, client=c, sentences=(sentence(0, c % 2 == 0, *own), sentence(1, True)))
+        VictimRecord(round=1, client=c, scores=(sentence(0, c % 2 == 0, *own), sentence(1, True)))
         for c, own in enumerate(secrets)
     ]
     victims.append(VictimRecord(round=1, client=4, failure="diverged"))
     made = attack("reader", victims)
-    made = made.model_copy(update={"summary": summarise(victims, "ssim", 0.5, seed=0)})
+    made = made.model_copy(update={"summary": summarise(victims, Rule.of("ssim", 0.5), seed=0)})
     record = run([arm("plain", [made])])
     folder.mkdir()
     RunFolder(folder).write_record(record)
@@ -53,15 +48,19 @@ def test_rouge_and_secrets_stand_in_the_report_with_their_intervals(tmp_path: Pa
     record = written(tmp_path / "run")
     summary = record.arms[0].attacks[0].summary
     assert summary is not None
-    assert summary.text is not None
-    secrets = summary.text.secrets
+    secrets = summary.metrics["text.secrets"]
     assert secrets is not None
     assert secrets.low is not None
     assert secrets.high is not None
     assert (round(3 * secrets.value), secrets.n) == (2, 3)
     page = report.build(tmp_path / "run").read_text()
     assert f"{100 * secrets.low:.0f} to {100 * secrets.high:.0f}" in page
-    for heading, value in (("ROUGE-1", "0.25"), ("ROUGE-2", "0.12"), ("ROUGE-L", "0.75"), ("secrets read", "67%")):
+    for heading, value in (
+        ("mean ROUGE-1", "0.25"),
+        ("mean ROUGE-2", "0.12"),
+        ("mean ROUGE-L", "0.75"),
+        ("secrets read", "67%"),
+    ):
         assert f">{heading}</th>" in page
         assert value in page
 
@@ -88,35 +87,36 @@ def swept(folder: Path, measure: str, values: dict[str, float]) -> Path:
     runs = []
     for defense, value in values.items():
         for seed in (1, 2):
-            victims = [VictimRecord(round=1, client=c, sentences=(sentence(0, defense == "none"),)) for c in range(4)]
+            victims = [VictimRecord(round=1, client=c, scores=(sentence(0, defense == "none"),)) for c in range(4)]
             rounds = (
-                RoundRecord(round=1, cohort=(0,), training_loss=1.0, test_accuracy=0.99),
-                RoundRecord(round=2, cohort=(0,), training_loss=1.0, **{"test_accuracy": None, measure: value}),
+                RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_accuracy": 0.99}),
+                RoundRecord(round=2, cohort=(0,), training_loss=1.0, tested={measure: value}),
             )
             own = sweeps.run(records, defense, seed, victims)
             own = own.model_copy(update={"arms": (own.arms[0].model_copy(update={"rounds": rounds}),)})
+            own = declaring(own)
             runs.append((defense, seed, own))
     return sweeps.save(folder, records, runs)
 
 
 def test_a_sweep_on_text_counts_exact_sentences_and_names_what_it_measured(tmp_path: Path) -> None:
     for measure, name, told in (
-        ("test_spearman", "Spearman correlation", "points of Spearman correlation"),
+        ("test_spearman", "Spearman correlation", " of Spearman correlation"),
         ("test_span_f1", "span F1", "points of span F1"),
         ("test_accuracy", "accuracy", "points of accuracy"),
     ):
         folder = swept(tmp_path / measure, measure, {"none": 0.75, "gradient-noise 1.0": 0.5})
         sweep = gather(folder)
         undefended, noisy = found = points(sweep)
-        assert (undefended.setting.measure, noisy.setting.is_text) == (name, True)
+        assert (undefended.setting.measure, noisy.setting.what) == (name, "sentences exact")
         assert undefended.strongest is not None
         assert noisy.strongest is not None
         assert (undefended.strongest.rate.value, noisy.strongest.rate.value) == (1.0, 0.0)
         assert noisy.utility is not None
         assert noisy.loss is not None
         assert (noisy.utility.value, noisy.loss.value) == (0.5, 0.25)
-        assert headings(found)[0].startswith(name)
-        assert [row[2] for row in rows(found)] == [name, name]
+        assert headings(sweep, found)[0].startswith(name)
+        assert [row[2] for row in rows(sweep, found)] == [name, name]
         assert [own.success.value for own in by_attack(sweep, found)] == ["100%", "0%"]
         page = report.build(folder / "runs" / ("0" * 16)).read_text()
         assert f"test {name}" in page

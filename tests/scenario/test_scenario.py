@@ -38,6 +38,11 @@ def test_every_default_is_filled_in_and_survives_a_round_trip(tmp_path: Path) ->
     assert Scenario.model_validate_json(scenario.model_dump_json()) == scenario
 
 
+def test_an_alias_gives_the_same_scenario_as_the_name(tmp_path: Path) -> None:
+    named = GOOD.replace('"wiig"', '"dropout-inversion"')
+    assert load(write(tmp_path, named.replace("dropout-inversion", "dia"))) == load(write(tmp_path, named))
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
@@ -72,6 +77,7 @@ def test_a_mistake_is_named_with_file_key_and_nearest_name(
         ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
         ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),
         ({"components": [{"name": "adam"}]}, r"set federation.optimizer instead"),
+        ({"components": [{"name": "greedy"}]}, r"'greedy' is a decoder, which takes a trained model, and no training"),
         ({"partition": {"scheme": "dirichlet", "alpha": 0}}, r"partition.alpha: .*greater than 0, got 0"),
         ({"threat": {"rounds": [4]}}, r"round 4 is after the last"),
         ({"threat": {"victims": 11}}, r"threat.victims is 11, expected at most 10"),

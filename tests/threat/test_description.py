@@ -1,6 +1,7 @@
 """What is said of the threat model on the screen, in the record and in the report."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import get_args
 
 import pytest
@@ -147,3 +148,24 @@ def test_the_description_says_how_long_a_client_trained(scenario: Callable[..., 
     ):
         world = worlds.build(scenario(federation={"algorithm": "fedavg", **settings}))
         assert any(words in sentence for sentence in describe(world))
+
+
+@pytest.mark.parametrize("knows", [[], ["labels", "input-statistics", "masks"]])
+def test_of_a_language_model_nothing_is_said_of_labels_and_normalisation(
+    scenario: Callable[..., Scenario], tmp_path: Path, knows: list[str]
+) -> None:
+    """Its labels are its text, and tokens are not normalised."""
+    (tmp_path / "text.txt").write_text("\n\n".join(f"Number {d} ends here." for d in range(10)))
+    world = worlds.build(
+        scenario(
+            data={"name": "text-file", "path": str(tmp_path / "text.txt"), "length": 12},
+            model={"name": "tiny-llama", "width": 16, "hidden": 16},
+            federation={"clients": 2},
+            threat={"knows": knows},
+            attacks=[],
+        )
+    )
+    text = " ".join(describe(world))
+    assert "dropout masks" in text
+    assert "labels" not in text
+    assert "normalised" not in text

@@ -105,7 +105,7 @@ def test_a_checkpoint_belongs_to_the_clients_own_model(scenario: Build, tmp_path
     record = recorded(scenario(**MALICIOUS, model=model), tmp_path / "second")
     assert record.arms[0].attacked_model == "weights of arm-0.npz, changed by robbing-the-fed"
     (victim,) = record.arms[0].attacks[0].victims
-    assert sum(item.psnr > 60 for item in victim.scores) >= 2
+    assert sum(item.values["psnr"] > 60 for item in victim.scores) >= 2
 
 
 def test_the_record_and_the_report_say_what_was_changed(scenario: Build, tmp_path: Path) -> None:

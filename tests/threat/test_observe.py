@@ -50,6 +50,8 @@ def reachable(root: object) -> Iterator[object]:
             todo += [*cells, *(item.__defaults__ or ()), *(item.__kwdefaults__ or {}).values(), item.__dict__]
             continue
         todo += gc.get_referents(item)
+        if isinstance(item, dict):
+            todo += item  # keys that are strings are no referents
         if isinstance(item, torch.Tensor) and item.grad_fn is not None:
             todo.append(item.grad_fn)
 

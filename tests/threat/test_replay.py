@@ -112,6 +112,15 @@ def test_a_mean_gradient_is_that_of_the_union_unless_a_layer_mixes_a_clients_exa
         check_union(worlds.build(scenario(model={"name": "mixing_net:make"}, federation={"batch_size": 2})))
 
 
+def test_a_mean_gradient_is_not_that_of_the_union_where_a_component_takes_a_clients_batch_as_a_whole(
+    scenario: Build,
+) -> None:
+    own = {"name": "feature-cutmix", "at": "3", "size": [4, 4]}
+    tables: dict[str, Any] = {"model": {"name": "convnet"}, "federation": {"batch_size": 2}, "components": [own]}
+    with pytest.raises(FedsimError, match="component feature-cutmix takes each client's batch as a whole"):
+        check_union(worlds.build(scenario(**tables)))
+
+
 def test_the_loss_of_a_union_is_that_of_its_examples(scenario: Build) -> None:
     """Clients own different numbers of examples, and those of many count as much more."""
     tables: dict[str, Any] = {

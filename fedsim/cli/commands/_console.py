@@ -1,4 +1,4 @@
-"""What every command shares: the application, the screen, and how Ctrl-C is heard."""
+"""Code of all commands: the application, the screen, and the handling of Ctrl-C."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app = typer.Typer(
 
 
 class _Screen(Console):
-    """A console on which what is shown cannot act: a title may hold what a terminal takes for a command."""
+    """A console that shows text without executing it: a title may contain terminal commands."""
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         for segment in super().render(renderable, options):
@@ -46,9 +46,9 @@ def complain(text: str) -> None:
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """Yield what Ctrl-C or a termination sets; the second one does not wait for the end of a step.
+    """Yield an event that Ctrl-C or a termination sets; the second signal does not wait for the end of a step.
 
-    An interrupt that is raised just anywhere can be lost: code that Python calls back from C swallows it.
+    An interrupt raised at an arbitrary place can be lost, since callbacks from C suppress it.
     """
     event = threading.Event()
 

@@ -21,29 +21,31 @@ _GIB = 1 << 30
 def audit(
     target: Annotated[str, typer.Argument(help="package.module:function that returns (model, loss, loader)")],
     batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
-    minutes: Annotated[float, typer.Option(min=0.05, help="wall time of everything")] = 5.0,
-    out: Annotated[Path | None, typer.Option(help="folder of the audit; results/audit-NAME when absent")] = None,
-    knows: Annotated[str | None, typer.Option(help="what the attacker is granted, separated by commas")] = None,
+    minutes: Annotated[float, typer.Option(min=0.05, help="wall time of the whole audit")] = 5.0,
+    out: Annotated[Path | None, typer.Option(help="folder of the audit; absent: results/audit-NAME")] = None,
+    knows: Annotated[str | None, typer.Option(help="knowledge granted to the attacker, separated by commas")] = None,
     client_app: Annotated[
         str | None, typer.Option(help="package.module:app, a Flower ClientApp: attack the reply of one round")
     ] = None,
     gradients: Annotated[
-        Path | None, typer.Option(help="attack captured gradients, .safetensors or .npz; --batch says of how many")
+        Path | None,
+        typer.Option(help="attack captured gradients, .safetensors or .npz; --batch is their number of images"),
     ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="weights they were computed at, .safetensors or .npz; the function's if absent")
+        Path | None, typer.Option(help="weights of these gradients, .safetensors or .npz; absent: the function's")
     ] = None,
     defenses: Annotated[bool, typer.Option(help="try defenses; without them an audit may end early")] = True,
     updates: Annotated[
-        int | None, typer.Option(min=1, help="updates attacked for each batch size and defense; more narrow intervals")
+        int | None,
+        typer.Option(min=1, help="attacked updates per batch size and defense; more updates give narrower intervals"),
     ] = None,
     policy: Annotated[Path, typer.Option(help="file with [tool.fedsim.policy]")] = Path("pyproject.toml"),
     memory: Annotated[float | None, typer.Option(min=0, help="GiB of address space for your code; 0: no limit")] = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,
 ) -> None:
-    """Say what of a client's data an update of your own model gives away, and what it costs to stop that.
+    """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
 
-    Ends with exit code 3 when a threshold of the policy is broken.
+    Ends with exit code 3 where a threshold of the policy is broken.
     """
     from fedsim.audit import Plan, running, verdict
     from fedsim.audit import screen as tables
@@ -53,7 +55,7 @@ def audit(
     if weights is not None and gradients is None:
         raise FedsimError("--weights goes with --gradients: without them the function's own weights are audited.")
     if client_app is not None and gradients is not None:
-        raise FedsimError("--client-app and --gradients exclude each other: choose where the update comes from.")
+        raise FedsimError("--client-app and --gradients exclude each other: choose one source of the update.")
     folder = out or Path("results") / f"audit-{target.rpartition(':')[2]}"
     plan = Plan(
         target=target,

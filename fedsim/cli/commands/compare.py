@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @app.command(epilog="Example: fedsim compare results/before results/after")
 def compare(
     a: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
-    b: Annotated[Path, typer.Argument(help="folder of another")],
+    b: Annotated[Path, typer.Argument(help="folder of another sweep or run")],
 ) -> None:
     """Compare two sweeps or runs, setting by setting, on the same seeds and victims."""
     from fedsim.report.sweep.compare import compare as compared

@@ -16,13 +16,13 @@ _PROCESSES = 2
 @app.command(epilog="Example: fedsim demo --out demo.html")
 def demo(
     out: Annotated[
-        Path | None, typer.Option(help="record a page of sliders into this file; it opens without network")
+        Path | None, typer.Option(help="record a page with sliders into this file; it opens without network")
     ] = None,
-    live: Annotated[bool, typer.Option("--live", help="serve a page to draw on, to this machine only")] = False,
-    port: Annotated[int, typer.Option(min=0, max=65535, help="of --live; 0 for any free one")] = 8765,
+    live: Annotated[bool, typer.Option("--live", help="serve a page to draw on, only to this machine")] = False,
+    port: Annotated[int, typer.Option(min=0, max=65535, help="port of --live; 0: any free one")] = 8765,
     terminal: Annotated[bool, typer.Option("--terminal", help="show attacks in this terminal")] = False,
 ) -> None:
-    """Show how an image leaks from a gradient: on a page of sliders, on a page to draw on, or in the terminal."""
+    """Show how an image leaks from a gradient: on a page with sliders, on a page to draw on, or in the terminal."""
     if [out is not None, live, terminal].count(True) != 1:
         raise FedsimError("say which demo: one of --out demo.html, --live and --terminal.")
     try:

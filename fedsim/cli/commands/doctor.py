@@ -10,7 +10,7 @@ from fedsim.cli.commands._console import app, screen
 
 @app.command(epilog="Example: fedsim doctor")
 def doctor() -> None:
-    """Say what is installed, which data is present, and how to get the rest."""
+    """Show what is installed, which data are present, and how to get the rest."""
     from fedsim.cli.doctor import examine
 
     table = Table(box=None, pad_edge=False)

@@ -15,14 +15,14 @@ from fedsim.core.errors import FedsimError
 def export(
     folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
     as_csv: Annotated[bool, typer.Option("--csv", help="write table.csv")] = False,
-    as_parquet: Annotated[bool, typer.Option("--parquet", help="write table.parquet; an extra")] = False,
-    as_duckdb: Annotated[bool, typer.Option("--duckdb", help="write results.duckdb; an extra")] = False,
+    as_parquet: Annotated[bool, typer.Option("--parquet", help="write table.parquet (needs an extra)")] = False,
+    as_duckdb: Annotated[bool, typer.Option("--duckdb", help="write results.duckdb (needs an extra)")] = False,
 ) -> None:
-    """Write all results as one table, a row for each attacked example; the columns are explained beside it."""
+    """Write all results as one table, a row per attacked example, and a file that explains the columns."""
     from fedsim.experiment.sweep.export import write_csv, write_duckdb, write_parquet
 
     if not (as_csv or as_parquet or as_duckdb):
-        raise FedsimError("say in which form: add --csv, --parquet or --duckdb, as many as you like.")
+        raise FedsimError("choose a format: add --csv, --parquet or --duckdb, one or several.")
     for wanted, write in ((as_csv, write_csv), (as_parquet, write_parquet), (as_duckdb, write_duckdb)):
         if wanted:
             say(f"Wrote {write(folder)}")

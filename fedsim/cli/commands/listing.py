@@ -16,13 +16,16 @@ from fedsim.core import registry
 from fedsim.core.errors import ScenarioError, in_a_line
 from fedsim.core.source import read_source
 
-Group = Literal["attacks", "defenses", "components", "aggregators", "memberships", "models", "data", "scenarios"]
+Group = Literal[
+    "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "models", "data", "scenarios"
+]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
     "defenses": "defense",
     "components": "component",
     "aggregators": "aggregator",
     "memberships": "membership",
+    "metrics": "metric",
     "models": "model",
     "data": "dataset",
 }
@@ -30,10 +33,10 @@ _KINDS: dict[str, registry.Kind] = {
 
 @app.command(name="list", epilog="Example: fedsim list attacks --json")
 def list_(
-    group: Annotated[Group | None, typer.Argument(help="what to list; everything when absent")] = None,
+    group: Annotated[Group | None, typer.Argument(help="what to list; absent: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, aggregators, membership attacks, models, data sets and scenarios."""
+    """List attacks, defenses, components, aggregators, membership attacks, metrics, models, data sets and scenarios."""
     groups = [group] if group else [*_KINDS, "scenarios"]
     entries = [entry for name in groups for entry in _entries(name)]
     if as_json:
@@ -49,7 +52,7 @@ def list_(
 
 
 class _Entry(TypedDict):
-    """One line of the list; `related` is a paper that is not the method's own."""
+    """One line of the list; `related` is a paper other than the method's own."""
 
     group: str
     name: str

@@ -17,13 +17,17 @@ def new(
     family: Annotated[
         str | None,
         typer.Option(
+            "--family",
+            "--hook",
             help="folder of the method: the family of an attack, the place of a defense, the hook of a component; "
-            "gradient_matching, norm or augment when absent"
+            "gradient_matching, norm or augment when absent",
         ),
     ] = None,
     like: Annotated[
         Literal["matching", "closed-form", "text"] | None,
-        typer.Option(help="of an attack: search for inputs, solve for them, or read text; as its family when absent"),
+        typer.Option(
+            help="kind of an attack: search for inputs, solve for them, or read text; absent: that of its family"
+        ),
     ] = None,
 ) -> None:
     """Write the one file of a new method, ready to run and to change."""
@@ -33,4 +37,4 @@ def new(
     say(f"Wrote {path.relative_to(Path.cwd())}. It is listed already: fedsim show {name}")
     if family is None:
         others = [own.name for own in families(kind) if own.name != path.parent.name]
-        say(f"Other families, to be chosen with --family: {', '.join(others)}")
+        say(f"Other families, for --family: {', '.join(others)}")

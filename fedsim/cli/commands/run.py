@@ -26,18 +26,18 @@ def run(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the run; results/NAME when absent")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the run; absent: results/NAME")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="override the scenario's seed")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace the run that the folder holds")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="go on with an interrupted run in that folder")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the interrupted run in that folder")] = False,
     check: Annotated[
         bool,
-        typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it departs"),
+        typer.Option("--check", help="compare the run with the scenario's table [expected]; exit code 1 if it differs"),
     ] = False,
     isolate: Annotated[
-        bool, typer.Option("--isolate", help="run each attack in a process that holds nothing but what it may see")
+        bool, typer.Option("--isolate", help="run each attack in its own process, which holds only what it may see")
     ] = False,
-    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
     from fedsim import report
@@ -75,7 +75,7 @@ def run(
                     attackers=isolated if isolate else in_process,
                 )
         except KeyboardInterrupt:
-            complain(f"Interrupted. What was found lies in {folder.path}; add --resume to go on.")
+            complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
             raise typer.Exit(130) from None
         page = report.build(folder.path)
     _show(record, page)
@@ -84,7 +84,7 @@ def run(
 
 
 def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -> None:
-    """Refuse before anything runs: a check needs figures, and the scenario as it stands."""
+    """Refuse, before anything runs, a check without figures or of a changed scenario."""
     if overrides:
         raise FedsimError("--check compares the scenario as it stands with its figures: leave out --set and --seed.")
     if not loaded.expected.figures and not loaded.expected.model_hash:
@@ -95,7 +95,7 @@ def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -
 
 
 def _check(record: RunRecord, scenario: Scenario) -> None:
-    """Say where a run departs from what its scenario expects, and exit with 1 if it does."""
+    """Print where a run differs from its scenario's expected figures; exit with 1 if it does."""
     from fedsim.experiment.expectation import departures
 
     found = departures(record, scenario.expected)
@@ -108,12 +108,12 @@ def _check(record: RunRecord, scenario: Scenario) -> None:
 
 
 def _show(record: RunRecord, page: Path) -> None:
-    """Print what was found; exit with 1 if an audit contradicts a guarantee."""
+    """Print the results; exit with 1 if an audit contradicts a guarantee."""
     from fedsim.cli import display
 
     if any(arm.attacks for arm in record.arms):
         screen.print(display.results(record))
-    if (seen := display.composites(record)) is not None:
+    for seen in display.own_tables(record):
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
         screen.print(display.memberships(record))
@@ -125,5 +125,5 @@ def _show(record: RunRecord, page: Path) -> None:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
     say(f"Report: {page}")
     if any(own.contradicts for arm in record.arms for own in arm.audits):
-        complain("An audit contradicts a guarantee: the mechanism is not what it is said to be.")
+        complain("An audit contradicts a guarantee: the mechanism does not keep its guarantee.")
         raise typer.Exit(1)

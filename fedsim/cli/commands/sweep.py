@@ -26,16 +26,18 @@ def sweep(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; one a core when absent")] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the sweep; results/NAME when absent")] = None,
-    budget: Annotated[str | None, typer.Option(metavar="TIME", help="begin no run later: 90s, 20m, 2h")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="worker processes; absent: one per core")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder of the sweep; absent: results/NAME")] = None,
+    budget: Annotated[
+        str | None, typer.Option(metavar="TIME", help="start no run after this time: 90s, 20m, 2h")
+    ] = None,
     ray: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster that makes the runs, or 'local' to start one"),
+        typer.Option(metavar="ADDRESS", help="HOST:PORT of a Ray cluster for the runs, or 'local' to start one"),
     ] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
+    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
 ) -> None:
-    """Make every run of a sweep that is not finished yet; the same command goes on after any interruption."""
+    """Run all unfinished runs of a sweep; after an interruption the same command continues."""
     folder = out or Path("results") / scenario.stem
     origin = origin_of(scenario, set_ or [])
     runs = finished_before(folder, origin)
@@ -88,7 +90,7 @@ def _make(
                 should_stop=stop.is_set,
             )
     except KeyboardInterrupt:
-        complain(f"Interrupted. What is finished lies in {folder.path}; the same command goes on.")
+        complain(f"Interrupted. Finished runs are in {folder.path}; the same command continues.")
         raise typer.Exit(130) from None
     _report(folder.path, len(runs), outcomes)
 
@@ -104,7 +106,7 @@ def _report(folder: Path, runs: int, outcomes: Sequence[Outcome]) -> None:
     for outcome in failed:
         complain(f"Failed: {outcome.run.name}: {outcome.failure.why if outcome.failure else ''}")
     if any(outcome.failure and outcome.failure.cause == "disk" for outcome in failed):
-        complain("The disk is full. Make room: the same command goes on, and nothing that is finished was lost.")
+        complain("The disk is full. Make room: the same command continues, and no finished run is lost.")
     say(f"{len(outcomes) - len(failed)} of {runs} runs are finished in {folder}.")
     if failed:
         raise typer.Exit(1)

@@ -18,10 +18,10 @@ def tune(
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder of the search; results/NAME-tuned when absent")] = None,
-    trust: Annotated[bool, typer.Option("--trust", help="let the scenario name any function")] = False,
+    out: Annotated[Path | None, typer.Option(help="folder of the search; absent: results/NAME-tuned")] = None,
+    trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
 ) -> None:
-    """Search the strongest setting of an attack for every arm, on victims that no score is told of. Needs an extra."""
+    """Search for an attack's strongest settings in every arm, on victims that no score uses. Needs an extra."""
     from fedsim.core.plain import csv_table
     from fedsim.experiment.sweep.tuning import tune as tuned
     from fedsim.record.store import write_whole
@@ -31,11 +31,11 @@ def tune(
     try:
         found = tuned(loaded, folder, lambda arm, number, of: say(f"{arm}: trial {number} of {of}"))
     except KeyboardInterrupt:
-        complain(f"Interrupted. Finished trials lie in {folder}; the same command goes on.")
+        complain(f"Interrupted. Finished trials are in {folder}; the same command continues.")
         raise typer.Exit(130) from None
     rows = [{**asdict(one), "settings": json.dumps(one.settings)} for one in found]
     write_whole(folder / "tuned.csv", csv_table(rows[0], [[*row.values()] for row in rows]))
     write_whole(folder / "tuned.json", json.dumps([asdict(one) for one in found], indent=1).encode())
     for one in found:
         say(f"{one.arm}: {one.metric} {one.score:.4g} with {one.settings or 'the default'} (default {one.default:.4g})")
-    say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario: it has other victims.")
+    say(f"Wrote {folder / 'tuned.csv'} and tuned.json. To report a score, run the scenario, which has other victims.")

@@ -1,4 +1,4 @@
-"""The file that `fedsim new` writes: a working method to change, one file and nothing else to edit."""
+"""Write the file of `fedsim new`: a working method to change; no other file needs an edit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Like = Literal["matching", "closed-form", "text"]
 _PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
 _FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
-_NOT_FOR_ATTACKS = ("core", "membership")  # what attacks share; methods of another kind
+_NOT_FOR_ATTACKS = ("core", "membership")  # code shared by attacks; methods of another kind
 _PLACES = {  # by family of defenses
     "batch": "input",
     "model": "model",
@@ -29,12 +29,13 @@ _PLACES = {  # by family of defenses
     "noise": "noise",
     "rounding": "quantise",
 }
-_BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer", "token_reducer": "TokenReducer"}
+_BASES = {"adapter": "Adapter", "bottleneck": "Bottleneck", "layer": "Layer"}
+_WITHOUT_METHODS = ("probe", "sampler", "token_reducer")  # hooks whose folder the first method makes
 
 
 @dataclass(frozen=True)
 class Family:
-    """A folder of methods: its name, and what it holds in a sentence."""
+    """A folder of methods: its name, and one sentence about it."""
 
     name: str
     holds: str
@@ -46,7 +47,7 @@ def families(kind: NewKind) -> list[Family]:
     home = Path(next(iter((spec and spec.submodule_search_locations) or ("",))))
     found = {path.parent.name: path for path in home.glob("[!_]*/__init__.py")}
     if kind == "component":
-        found = {hook: found.get(hook, home / hook / "__init__.py") for hook in sorted({*found, *_BASES})}
+        found = {hook: found.get(hook, home / hook / "__init__.py") for hook in sorted({*found, *_WITHOUT_METHODS})}
     own = {"attack": set(found) - set(_NOT_FOR_ATTACKS), "defense": set(_PLACES), "component": set(found)}[kind]
     return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name in own]
 
@@ -55,14 +56,14 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
     """Write the file of a new method below `root`, the checkout, and return its path.
 
     Args:
-        kind: of the method.
+        kind: kind of the method.
         name: lower-case words joined by hyphens.
-        root: where the folders fedsim and attacks lie.
+        root: folder that holds fedsim and attacks.
         family: folder of the method: the family of an attack, the place of a defense, the hook of a component.
-        like: what an attack resembles; by the family when absent.
+        like: kind of an attack; absent: that of its family.
 
     Raises:
-        FedsimError: the name, the family or the root is none, or the file exists.
+        FedsimError: the name, the family or the root is invalid, or the file exists.
     """
     words = name.split("-")
     if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):

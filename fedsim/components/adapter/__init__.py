@@ -1,1 +1,1 @@
-"""Adapters: small trained parts beside frozen layers."""
+"""Hook adapter: small trained parts beside frozen layers."""

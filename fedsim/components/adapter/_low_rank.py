@@ -1,4 +1,4 @@
-"""What low-rank adapters share: which layers get one, its two factors, and the ordinary model that it becomes."""
+"""Code of low-rank adapters: which layers get one, its two factors, and merging it into an ordinary model."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class LowRankConfig(Config):
 
     targets: tuple[str, ...] = Field(
         min_length=1,
-        description="patterns of the names of linear layers that get an adapter",
+        description="name patterns of the linear layers that get an adapter",
         examples=[("1",), ("*.q_proj", "*.v_proj")],
     )
-    rank: int = Field(default=8, ge=1, description="r, at most the layer's inputs and outputs")
+    rank: int = Field(default=8, ge=1, description="rank r, at most the layer's number of inputs and of outputs")
     also_train: tuple[str, ...] = Field(
         default=(),
-        description="patterns of the names of parameters that stay trained in full, as a new output layer must",
+        description="name patterns of further parameters that are trained in full, such as a new output layer",
         examples=[("*lm_head.*",)],
     )
 
@@ -34,12 +34,12 @@ class LowRankConfig(Config):
 class LowRankLinear(nn.Module):
     """A frozen linear layer with a low-rank adapter beside it: inputs (..., in), outputs (..., out).
 
-    Both factors are ordinary linear layers without a bias, so that whatever knows linear layers knows them: A reads
-    what the layer reads and has weight (r, in), uniform in +-1 / sqrt(in) at first; B has weight (out, r), zero at
-    first, and lies in memory by columns: both products of its backward pass are then a half or a third as long.
+    Both factors are ordinary linear layers without a bias, so code for linear layers works on them. A reads the
+    layer's input and has weight (r, in), which starts uniform in +-1 / sqrt(in). B has weight (out, r), which starts at
+    zero; it is stored by columns, which shortens both products of its backward pass.
 
     Attributes:
-        scale: the factor s of the adapter's output.
+        scale: factor s of the adapter's output.
     """
 
     scale: float = 1.0
@@ -54,24 +54,24 @@ class LowRankLinear(nn.Module):
         self.lora_b = _factor(base.weight.new_zeros(rank, base.out_features).T)
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Return W x + b + B (s A x): the factor costs least on the few entries in the middle."""
+        """Return W x + b + B (s A x); s multiplies the r middle entries, where it costs least."""
         return self.base(inputs) + self.lora_b(self.scale * self.lora_a(inputs))
 
     @torch.no_grad()
     def change(self) -> Tensor:
-        """Return what the adapter adds to the weight: s B A, shape (out, in)."""
+        """Return s B A (out, in), which the adapter adds to the weight."""
         return self.scale * self.lora_b.weight @ self.lora_a.weight
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """Return one ordinary layer that does the same in evaluation: W + s B A."""
+        """Return one ordinary layer with weight W + s B A, which gives the same outputs in evaluation."""
         layer = copy.deepcopy(self.base)
         layer.weight += self.change()
         return layer.requires_grad_(True)
 
     @torch.no_grad()
     def unmerged(self, layer: nn.Linear) -> nn.Linear:
-        """Return the frozen layer that `layer` was before it took this adapter in: W - s B A."""
+        """Return the frozen layer before `merged`: weight W - s B A, W that of `layer`."""
         layer = copy.deepcopy(layer)
         layer.weight -= self.change()
         return layer.requires_grad_(False)
@@ -86,7 +86,7 @@ def _factor(weight: Tensor) -> nn.Linear:
 def adapted(
     model: nn.Module, method: str, config: LowRankConfig, adapter: Callable[[nn.Linear], LowRankLinear]
 ) -> nn.Module:
-    """Freeze a model, but for what is also trained, and put an adapter on each chosen linear layer; it is changed.
+    """Freeze a model in place, except `also_train`, and put an adapter on each chosen linear layer.
 
     Raises:
         NotApplicable: a pattern matches no linear layer or no parameter, or the rank is above a layer's width.
@@ -122,7 +122,7 @@ def adapted(
 
 
 def merged(model: nn.Module) -> nn.Module:
-    """Return a copy of a model in which ordinary linear layers have taken in their adapters."""
+    """Return a copy of a model whose adapters are merged into ordinary linear layers."""
     plain = copy.deepcopy(model)
     for name, layer in [(n, m) for n, m in plain.named_modules() if isinstance(m, LowRankLinear)]:
         plain.set_submodule(name, layer.merged())
@@ -130,5 +130,5 @@ def merged(model: nn.Module) -> nn.Module:
 
 
 def _patterns(names: Iterable[str]) -> set[str]:
-    """Return short patterns for names of modules: a large model repeats the same few in every block."""
+    """Return short patterns of module names: every block of a large model repeats the same names."""
     return {f"*.{own}" if parent else own for parent, _, own in (name.rpartition(".") for name in names)}

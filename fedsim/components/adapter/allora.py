@@ -1,15 +1,13 @@
-"""ALLoRA: y = W x + b + B A x without dropout or scale; each output unit's gradient is weighed by its own c_i.
+"""allora: LoRA without dropout or scale, whose gradient shrinks as the adapter grows.
 
-    c_i = 1 / sqrt(||w_i|| + 1 / eta^2),    dB = diag(c) G^T (x A^T),    dA = B^T diag(c) G^T x,    dx = G (W + B A)
-
-with G = dL/dy and w_i row i of B A as it is now: eta at first, less as the row grows.
-Paper: Huang, Balestriero 2024, arXiv 2410.09692. The paper itself was not at hand. Two public implementations by others
-agree on the form above, on the rows of B A and on eta^2 of 1, 2 or 4, and say that the paper leaves the gradient of x
-unscaled; hence the defaults, and a family of rules by name beside them. c is a constant of each step's gradient, and
-what earlier layers get is not weighed, so that depth does not compound the factors.
-
-What it may leak: all that LoRA does, without LoRA's dropout in the way. c follows from public weights, so the server
-divides by it; dropout at least hides which entries were read.
+Idea: Each output unit's gradient gets its own factor c_i: eta at first, less as its row of B A grows.
+Equation: y = W x + b + B A x, G = dL/dy, w_i row i of B A: c_i = 1 / sqrt(||w_i|| + 1 / eta^2);
+    dB = diag(c) G^T (x A^T), dA = B^T diag(c) G^T x, dx = G (W + B A). c is constant within a step; dx has no c.
+Assumes: linear layers; `apply_to = 'update'` needs local steps.
+Leaks: as LoRA, without its dropout: c follows from public weights, so the server divides by it.
+Fails: with Adam, which divides out a constant factor of a gradient; `apply_to = 'update'` weighs the step instead.
+Source: Huang, Balestriero 2024, arXiv 2410.09692, not read; form and defaults follow two public implementations by
+    others, and other readings are settings.
 """
 
 from __future__ import annotations
@@ -33,24 +31,24 @@ _A, _B = ".lora_a.weight", ".lora_b.weight"
 class AlloraConfig(LowRankConfig):
     """Settings of ALLoRA."""
 
-    eta: float = Field(default=2.0, gt=0, description="c while the adapter is zero, its maximum")
+    eta: float = Field(default=2.0, gt=0, description="factor c of an adapter that is zero, its maximum")
     power: Literal["sqrt", "inverse", "none"] = Field(
         default="sqrt", description="c = 1 / sqrt(norm + 1 / eta^2), or 1 / (norm + 1 / eta), or 1"
     )
-    norm: Literal["B", "BA"] = Field(default="BA", description="w_i is row i of the product B A, or of B")
+    norm: Literal["B", "BA"] = Field(default="BA", description="whether w_i is row i of the product B A, or of B")
     dependence: Literal["weight", "output"] = Field(
-        default="weight", description="output: the norm is that of each example's own (B A x)_i"
+        default="weight", description="weight: the norm of w_i; output: that of each example's (B A x)_i"
     )
     apply_to: Literal["gradient", "update"] = Field(
         default="gradient",
-        description="update: the optimizer's step on row i of B is multiplied by c_i, and no gradient is. Adam divides "
-        "a constant factor of a gradient out again",
+        description="gradient: c multiplies gradients; update: c_i multiplies the optimizer's step on row i of B. Adam "
+        "divides out a constant factor of a gradient",
     )
 
     @model_validator(mode="after")
     def _updates_depend_on_weights(self) -> Self:
         if self.apply_to == "update" and self.dependence == "output":
-            raise ValueError("apply_to is 'update', which knows no single example: expected dependence = 'weight'")
+            raise ValueError("apply_to = 'update' has no single examples: expected dependence = 'weight'")
         return self
 
     def factors(self, norms: Tensor) -> Tensor:
@@ -62,7 +60,7 @@ class AlloraConfig(LowRankConfig):
         return (norms + 1.0 / self.eta**2).rsqrt()
 
     def of_outputs(self, a: Tensor, b: Tensor, read: Tensor) -> Tensor:
-        """Return c of outputs, shape (out,), or that of `read` (..., r) @ B^T where it depends on each of them."""
+        """Return c of the outputs, shape (out,); where c depends on examples, that of `read` (..., r) @ B^T."""
         return self.of_rows(a, b) if self.dependence == "weight" else self.factors((read @ b.mT).abs())
 
     def of_rows(self, a: Tensor, b: Tensor) -> Tensor:
@@ -75,7 +73,7 @@ class AlloraConfig(LowRankConfig):
 @final
 @component("allora", summary="LoRA whose gradient shrinks as the adapter grows", paper="2410.09692")
 class Allora(Adapter[AlloraConfig]):
-    """Puts adapters on linear layers and freezes everything else."""
+    """Puts adapters on linear layers and freezes all other parameters."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -95,7 +93,7 @@ class Allora(Adapter[AlloraConfig]):
         return adapted(model, "allora", self.config, adapter)
 
     def step_factors(self, parameters: Tensors) -> Tensors:
-        """Return c of the rows of every B, shape (..., out, 1), where it belongs to the step."""
+        """Return c of the rows of every B, shape (..., out, 1), where c multiplies the step."""
         if self.config.apply_to == "gradient":
             return {}
         layers = [name.removesuffix(_B) for name in parameters if name.endswith(_B)]
@@ -105,19 +103,19 @@ class Allora(Adapter[AlloraConfig]):
         }
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse to weigh local steps where there are none."""
+        """Refuse `apply_to = 'update'` where clients take no local steps."""
         if self.config.apply_to == "update" and rules.algorithm == "fedsgd":
-            return "apply_to = 'update' weighs a client's own steps, and federation.algorithm = 'fedsgd' has none"
+            return "apply_to = 'update' weighs a client's local steps, and federation.algorithm = 'fedsgd' has none"
         return None
 
     def public_view(self) -> PublicKnowledge:
-        """Return the rule; the weights that it reads are public."""
+        """Return the rule; it reads only public weights."""
         return PublicKnowledge("allora", self.config.model_dump())
 
 
 @final
 class AlloraLinear(LowRankLinear):
-    """A frozen linear layer with an ALLoRA adapter beside it, whose gradient is weighed."""
+    """A frozen linear layer beside an ALLoRA adapter, whose gradient is weighed."""
 
     def __init__(self, base: nn.Linear, config: AlloraConfig, generator: torch.Generator) -> None:
         super().__init__(base, config.rank, generator)
@@ -131,14 +129,14 @@ class AlloraLinear(LowRankLinear):
         return outputs.view_as(base)  # pyright: ignore[reportOptionalMemberAccess]
 
     def calls(self, inputs: Tensor, gradient: Tensor) -> Iterator[tuple[nn.Linear, Tensor, Tensor]]:
-        """Yield each factor, what it read (..., in) and the gradient of its output (..., out), as if it were called."""
+        """Yield each factor with its input (..., in) and the gradient of its output (..., out), as a call would."""
         read = self.lora_a(inputs)
         weighed = gradient * self._config.of_outputs(self.lora_a.weight, self.lora_b.weight, read)
         yield self.lora_a, inputs, weighed @ self.lora_b.weight
         yield self.lora_b, read, weighed
 
     def factors(self) -> Tensor:
-        """Return c of each output unit as the weights are now, shape (out,)."""
+        """Return c of each output unit at the current weights, shape (out,)."""
         return self._config.of_rows(self.lora_a.weight, self.lora_b.weight)
 
 
@@ -146,23 +144,23 @@ def product_norms(a: Tensor, b: Tensor) -> Tensor:
     """Return the norms of the rows of B A, shape (..., out): sqrt(b_i (A A^T) b_i^T), without the product."""
     squares = ((b @ (a @ a.mT)) * b).sum(-1)
     is_positive = squares > 0
-    # The square root has no derivative at zero, where every row starts.
+    # The square root has no derivative at zero, and every row starts there.
     return torch.where(is_positive, torch.where(is_positive, squares, 1.0).sqrt(), 0.0)
 
 
 class _Weighed(torch.autograd.Function):
-    """y + B A x, with the gradients of A and B weighed by c, and that of x not.
+    """y + B A x, where c weighs the gradients of A and B but not that of x.
 
-    c is no part of the loss, so the gradient of it is never taken; but it is a part of the gradient, and whoever
-    differentiates the gradient once more, as an attacker does, gets c's derivative too. Matrices (N, r) are kept as
-    (r, N): products of so few columns take long.
+    The loss does not contain c, so its gradient has no derivative of c. The gradient contains c, so a second
+    derivative, as attackers take it, includes that of c. Matrices (N, r) are stored as (r, N), since products of few
+    columns are slow.
     """
 
     generate_vmap_rule = True
 
     @staticmethod
     def forward(y: Tensor, x: Tensor, read: Tensor, a: Tensor, b: Tensor, config: AlloraConfig) -> Tensor:
-        """Return y + B A x (N, out) from y, x (N, in), A x (r, N), A and B."""
+        """Return y + B A x, shape (N, out), from y, x (N, in), A x (r, N), A and B."""
         return torch.addmm(y, read.mT, b.mT)
 
     @staticmethod
@@ -183,9 +181,9 @@ class _Weighed(torch.autograd.Function):
             c = config.of_rows(a, b)
             of_read, of_read_weighed = (torch.cat((b.mT, b.mT * c)) @ gradient.mT).chunk(2)
             of_b = (read @ gradient * c).mT
-        # What was read is a function of x and A, whose gradients are whole without it.
+        # A x is a function of x and A, which already get their whole gradients here.
         return gradient, of_read.mT @ a if ctx.needs_input_grad[1] else None, None, of_read_weighed @ x, of_b, None
 
 
-# Else `apply` would work it out anew in every call, which takes about as long as a product.
+# Else every call of `apply` computes it again, which takes about as long as a product.
 _Weighed.forward.__signature__ = signature(_Weighed.forward)  # pyright: ignore[reportFunctionMemberAccess]

@@ -1,12 +1,12 @@
-"""Causal-mask removal: in chosen groups of a decoder's blocks every token sees all tokens, not only those before it.
+"""causal-mask-removal: in chosen groups of a decoder's blocks every token sees all tokens, not only earlier ones.
 
-Query t of an ordinary block attends to key s iff s <= t; that of an open block iff s is no padding. Positions, norms
-and weights stay as they are. The paper fine-tunes taggers like this, with LoRA, and searches for the best groups.
-Paper: Dukic, Snajder 2024, arXiv 2401.14556, section 3. What it may leak: with an open block at the bottom a token's
-gradient depends on the whole sentence, so that prefixes cannot be tested one token after the other; blocks that are
-open higher up change nothing of what the first two blocks read.
-
-Next tokens are no labels for such a model: it would copy what it sees.
+Idea: A tagger may read the whole sentence. The paper fine-tunes decoders so, with LoRA, and searches for the groups.
+Equation: in an ordinary block query t attends to key s iff s <= t; in an open block iff s is not padding.
+Assumes: a Llama decoder whose attention keeps to a given mask. Positions, norms and weights do not change.
+Leaks: with an open bottom block a token's gradient depends on the whole sentence, so prefixes cannot be tested token by
+    token; open blocks higher up do not change what the first two blocks read.
+Fails: with next-token labels, which an open model copies from its input; it cannot generate text.
+Source: Dukic, Snajder 2024, arXiv 2401.14556, section 3.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ class CausalMaskRemovalConfig(Config):
 
     open: str = Field(
         pattern="^[01]+$",
-        description="a digit for each group of blocks, the lowest first; 1 for a group without causal mask",
+        description="one digit per group of blocks, lowest first; 1: the group has no causal mask",
         examples=["01"],
     )
 
 
 def configurations(groups: int) -> tuple[str, ...]:
-    """Return all values of `open` in the paper's order: the last digit, of the top group, changes fastest."""
+    """Return all values of `open` in the paper's order: the last digit (the top group) changes fastest."""
     return tuple(f"{number:0{groups}b}" for number in range(2**groups))
 
 
 def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
-    """Return which blocks a value of `open` opens, from the bottom.
+    """Return whether each block is open under a value of `open`, from the bottom.
 
-    Groups have blocks // groups consecutive blocks each, and the top group the rest too.
+    A group has blocks // groups consecutive blocks; the top group also has the rest.
 
     Raises:
         NotApplicable: there are more groups than blocks.
@@ -61,20 +61,20 @@ def open_blocks(chosen: str, blocks: int) -> tuple[bool, ...]:
 @final
 @component(
     "causal-mask-removal",
-    summary="tokens see those behind them in chosen blocks of a decoder",
+    summary="tokens see later tokens in chosen blocks of a decoder",
     paper="2401.14556",
 )
 class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
-    """Gives the open blocks another mask, in training and in evaluation. Nothing is added to the weights."""
+    """Changes the mask of open blocks, in training and evaluation; the weights do not change."""
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model` with its open blocks; it must not generate text any more if there are any.
+        """Return `model` with its open blocks; with any open block it refuses to generate text.
 
         Raises:
-            NotApplicable: the model has no blocks of Llama's names, an attention that keeps to no mask, or too few
-                blocks.
+            NotApplicable: the model has no blocks with Llama's names, too few blocks, or an attention that may
+                ignore a mask.
         """
         blocks = _blocks(model)
         are_open = open_blocks(self.config.open, len(blocks))
@@ -98,14 +98,14 @@ class CausalMaskRemoval(Adapter[CausalMaskRemovalConfig]):
 
 @final
 class _Sight:
-    """What the tokens of the running forward pass may see in an open block."""
+    """What tokens may see in open blocks during the current forward pass."""
 
     def __init__(self, padding: int | None) -> None:
         self._padding = padding
-        self._is_real: Tensor | None = None  # (B, T), while the model runs
+        self._is_real: Tensor | None = None  # (B, T), only while the model runs
 
     def begin(self, _model: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Note which tokens (B, T) are real: those in front of the padding at the end."""
+        """Store which tokens (B, T) are real: those before the padding at the end."""
         (tokens, *_) = inputs
         if self._padding is None:
             self._is_real = torch.ones_like(tokens, dtype=torch.bool)
@@ -113,20 +113,20 @@ class _Sight:
         self._is_real = (tokens != self._padding).long().flip(1).cumsum(1).flip(1) > 0
 
     def end(self, _model: nn.Module, _inputs: object, _outputs: object) -> None:
-        """Forget them."""
+        """Drop what `begin` stored."""
         self._is_real = None
 
     def unmask(
         self, _block: nn.Module, inputs: tuple[Any, ...], settings: Mapping[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return a block's arguments with a mask (B, 1, T, T) that hides padding alone.
+        """Return a block's arguments with a mask (B, 1, T, T) that hides only padding.
 
         Raises:
-            FedsimError: the model keeps what it computed for earlier tokens, or the block runs without its model.
+            FedsimError: the model keeps a cache of earlier tokens, or the block runs without its model.
         """
         if settings.get("use_cache") or self._is_real is None:
             raise FedsimError(
-                "a block without causal mask needs all tokens at once: run the whole model, without a cache."
+                "a block without causal mask needs all tokens at once. Run the whole model, without a cache."
             )
         hidden: Tensor = inputs[0]
         length = hidden.shape[1]
@@ -152,13 +152,13 @@ def _blocks(model: nn.Module) -> Sequence[nn.Module]:
     if kept_to != {"eager"}:
         raise NotApplicable(
             f"component 'causal-mask-removal': the attention is computed as '{', '.join(sorted(kept_to))}', which may "
-            "not keep to the mask it is given. Load the model with attn_implementation = 'eager'."
+            "ignore the mask it is given. Load the model with attn_implementation = 'eager'."
         )
     return list(found[0])
 
 
 def _refuse_to_generate(*_arguments: object, **_settings: object) -> NoReturn:
     raise FedsimError(
-        "a model with open blocks cannot generate text: what it would write next changes all that it computed before. "
+        "a model with open blocks cannot generate text: a new token changes what was computed for earlier ones. "
         "Leave out component 'causal-mask-removal'."
     )

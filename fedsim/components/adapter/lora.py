@@ -1,10 +1,13 @@
-"""LoRA: y = W x + b + s B A drop(x), with W and b frozen, and only A (r, in) and B (out, r) trained and sent.
+"""lora: freezes linear layers, and trains and sends only a low-rank change of each.
 
-Paper: Hu et al. 2021, arXiv 2106.09685, section 4.1: s = alpha / r; or alpha / sqrt(r) (Kalajdzievski 2023, arXiv
-2312.03732). A starts uniform in +-1 / sqrt(in), B at zero, so that the model starts unchanged. What it may leak: the
-rows of A's gradient are combinations of what the layer reads, up to r of them, and B's gradient shows them through A.
-In the first round A has no gradient, since B is zero. A server that averages A and B does not average their products;
-with A frozen it does (Sun et al. 2024, arXiv 2403.12313), and aggregator `product-mean` averages the products.
+Idea: Fine-tuning needs few directions. A starts uniform, B at zero, so the model starts unchanged.
+Equation: y = W x + b + s B A drop(x), A (r, in) and B (out, r) trained, s = alpha / r or alpha / sqrt(r)
+Assumes: linear layers at least r wide.
+Leaks: rows of A's gradient are combinations of the layer's inputs, up to r of them; B's gradient shows the inputs
+    through A. In the first round A has no gradient, since B is zero.
+Fails: the mean of A and of B is not the mean of their products. With A frozen it is (Sun et al. 2024, arXiv
+    2403.12313); aggregator `product-mean` averages the products.
+Source: Hu et al. 2021, arXiv 2106.09685, section 4.1; root-rank scale: Kalajdzievski 2023, arXiv 2312.03732.
 """
 
 from __future__ import annotations
@@ -25,23 +28,24 @@ from fedsim.core.types import Modality
 class LoraConfig(LowRankConfig):
     """Settings of LoRA."""
 
-    alpha: float = Field(default=16.0, gt=0, description="the adapter's output is scaled by alpha over the rank")
-    scaling: Literal["rank", "root-rank"] = Field(default="rank", description="alpha / r, or alpha / sqrt(r)")
+    alpha: float = Field(default=16.0, gt=0, description="numerator of the adapter's scale s")
+    scaling: Literal["rank", "root-rank"] = Field(default="rank", description="s is alpha / r, or alpha / sqrt(r)")
     dropout: float = Field(default=0.0, ge=0, lt=1, description="probability p of dropping an entry that A reads")
     trains: Literal["a-and-b", "b"] = Field(
-        default="a-and-b", description="b: A keeps its first values, and the mean of adapters is that of their products"
+        default="a-and-b",
+        description="what is trained; b: A keeps its first values, and the mean of B gives the mean of the products",
     )
 
     @property
     def scale(self) -> float:
-        """The factor s."""
+        """Factor s of the adapter's output."""
         return self.alpha / (self.rank if self.scaling == "rank" else math.sqrt(self.rank))
 
 
 @final
-@component("lora", summary="trains low-rank changes of frozen linear layers", paper="2106.09685")
+@component("lora", summary="freezes linear layers and trains a low-rank change of each", paper="2106.09685")
 class Lora(Adapter[LoraConfig]):
-    """Puts adapters on linear layers and freezes everything else."""
+    """Puts adapters on linear layers and freezes all other parameters."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 

@@ -1,6 +1,6 @@
-"""What CutMix and its kin share: which examples are mixed with which, the boxes, and the labels of mixtures.
+"""Code of CutMix and its variants: who is mixed with whom, the boxes, and the mixed labels.
 
-Paper: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
+Source: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _PROBABILITIES = 2
 
 
 class Draw(NamedTuple):
-    """What is drawn for a batch of B images; equal rows where one box serves all.
+    """The draws for a batch of B images; all rows are equal where the batch shares one box.
 
     Attributes:
         partners: p, shape (B,).
-        boxes: first and last row, first and last column, the last ones excluded, shape (B, 4).
+        boxes: first row, end row, first column, end column (ends excluded), shape (B, 4).
         weights: l, the share of each image's own label, shape (B,), float64.
     """
 
@@ -33,12 +33,12 @@ class Draw(NamedTuple):
 
 
 class Chances(NamedTuple):
-    """What is drawn how.
+    """The distribution of the draws.
 
     Attributes:
-        beta: both parameters of the Beta distribution of l0; 0 is off.
+        beta: both parameters of the Beta distribution of l0; 0 turns mixing off.
         probability: chance that a batch is changed.
-        per_sample: whether every example has a box and a weight of its own.
+        per_sample: whether every example has its own box and weight.
     """
 
     beta: float
@@ -56,7 +56,7 @@ def drawn_shares(count: int, chances: Chances, generator: torch.Generator) -> Dr
 
 
 def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: torch.Generator) -> Draw:
-    """Draw partners and boxes for `count` examples of height and width `size`, with weights by the boxes' areas."""
+    """Draw partners and boxes for `count` examples of `size` (height, width); weights follow the boxes' areas."""
     mixture = _mixture(count, chances, generator)
     if mixture is None:
         return unmixed(count)
@@ -69,22 +69,22 @@ def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: 
 
 
 def unmixed(count: int) -> Draw:
-    """Return the draw that leaves `count` examples as they are."""
+    """Return the draw that leaves `count` examples unchanged."""
     return Draw(torch.arange(count), torch.zeros(count, 4, dtype=torch.long), torch.ones(count, dtype=torch.float64))
 
 
 def pasted(inputs: Tensor, draw: Draw) -> Tensor:
-    """Return inputs (B, C, H, W) with each partner's box in them; they stay as they are."""
-    if draw.boxes.stride(0) == 0:  # one box, expanded
+    """Return a copy of inputs (B, C, H, W) with each partner's box pasted in."""
+    if draw.boxes.stride(0) == 0:  # one box for all examples
         box, mixed = _slices(draw.boxes), inputs.clone()
         mixed[box] = inputs[box].index_select(0, draw.partners)
         return mixed
-    # Several times as fast as torch.where, and as exact with weights 0 and 1.
+    # Faster than torch.where, and as exact, since the weights are 0 and 1.
     return torch.lerp(inputs, inputs.index_select(0, draw.partners), _cover(draw.boxes, inputs))
 
 
 def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
-    """Return inputs (B, C, H, W) with zeros in the boxes (B, 4); they stay as they are."""
+    """Return a copy of inputs (B, C, H, W) with zeros in the boxes (B, 4)."""
     if boxes.stride(0) == 0:
         mixed = inputs.clone()
         mixed[_slices(boxes)] = 0.0
@@ -95,8 +95,8 @@ def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
 def boxes_of(shares: Tensor, height: int, width: int, generator: torch.Generator) -> list[tuple[int, int, int, int]]:
     """Draw a box for each share l0 (N,): sides floor(H r) and floor(W r), r = sqrt(1 - l0), clipped at the border.
 
-    Half sides are whole numbers, so an odd side loses a pixel. Returns rows and columns, as `Draw` has them, as
-    numbers: for so few, tensors cost more than Python, most of all between two gradients.
+    Half sides are whole numbers, so an odd side loses a pixel. Returns rows and columns in the order of `Draw`, as
+    Python numbers: for so few, tensors cost more.
     """
     rows, columns = (torch.randint(size, shares.shape, generator=generator).tolist() for size in (height, width))
     boxes: list[tuple[int, int, int, int]] = []
@@ -112,12 +112,12 @@ def mixed_labels(labels: Tensor, draw: Draw, classes: int, like: Tensor) -> Tens
 
     Args:
         labels: classes (B,) or probabilities (B, K).
-        draw: with partners and weights.
+        draw: holds partners and weights.
         classes: K.
         like: any tensor of the wanted type.
 
     Raises:
-        FedsimError: they are neither.
+        FedsimError: the labels are neither.
     """
     if labels.is_floating_point() and labels.shape != (len(labels), classes):
         expected = f"classes (B,) or probabilities (B, {classes})"
@@ -132,7 +132,7 @@ def _one_hot(classes: int) -> Tensor:
 
 
 def _cover(boxes: Tensor, inputs: Tensor) -> Tensor:
-    """Return 1 in each box (B, 4) and 0 outside, for inputs (B, C, H, W): shape (B, 1, H, W), of their type."""
+    """Return 1 in each box (B, 4) and 0 outside, shape (B, 1, H, W), in the type of inputs (B, C, H, W)."""
     top, bottom, left, right = boxes.numpy().T[:, :, None]
     rows, columns = np.arange(inputs.shape[-2]), np.arange(inputs.shape[-1])
     is_row, is_column = (rows >= top) & (rows < bottom), (columns >= left) & (columns < right)
@@ -146,7 +146,7 @@ def _slices(boxes: Tensor) -> tuple[Any, ...]:
 
 
 def _mixture(count: int, chances: Chances, generator: torch.Generator) -> tuple[Tensor, Tensor] | None:
-    """Draw shares l0 (B,) or (1,) and partners (B,), or None for a batch that is left alone."""
+    """Draw shares l0 (B,) or (1,) and partners (B,); None for a batch that stays unchanged."""
     if chances.beta == 0 or torch.rand((), generator=generator).item() >= chances.probability:
         return None
     shares = _beta(chances.beta, count if chances.per_sample else 1, generator)

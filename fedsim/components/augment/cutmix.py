@@ -1,12 +1,13 @@
-"""CutMix: a random rectangle of every image is replaced by the same rectangle of another image of its batch.
+"""cutmix: replaces a random rectangle of every image by the same rectangle of another image of its batch.
 
-x'_i = x_i outside the box, x_p(i) inside;  y'_i = l y_i + (1 - l) y_p(i),  l = 1 - (box area) / (H W).
-
-Paper: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2: l0 from Beta(b, b), sides H sqrt(1 - l0) and
-W sqrt(1 - l0), a uniform centre, the box clipped at the border; l is counted from the clipped box. Cross-entropy is
-linear in the target, so the paper's two weighted losses are one loss against the mixed label. What it may leak: every
-pixel stays in clear. An attacker who inverts the gradient gets the composites, and from the last layer both labels and
-l; with one box for the batch nothing is lost, since what is cut out of one composite is pasted into another.
+Idea: The model learns from parts of images, with labels in proportion to the visible areas.
+Equation: x'_i = x_i outside the box, x_p(i) inside; y'_i = l y_i + (1 - l) y_p(i), l = 1 - (box area) / (H W); l0 from
+    Beta(b, b), sides H sqrt(1 - l0) and W sqrt(1 - l0), uniform centre, box clipped at the border.
+Assumes: images, in batches of at least two. One loss against the mixed label equals the paper's two weighted losses.
+Leaks: every pixel stays in clear. Inversion gives the composites, and the last layer gives both labels and l. With one
+    box for the batch nothing is lost: each composite shows what another one lacks.
+Fails: as a defense. A random permutation may leave an image unmixed.
+Source: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 """
 
 from __future__ import annotations
@@ -35,25 +36,27 @@ _IMAGE = 3
 
 
 class CutMixConfig(Config):
-    """Settings of CutMix and of the variants that the paper compares it with."""
+    """Settings of CutMix and of the variants that the paper compares."""
 
     mode: Literal["cutmix", "cutout", "mixup", "label-only"] = Field(
         default="cutmix",
         description="cutmix pastes a box; cutout fills it with 0, the mean colour, and keeps the label; mixup blends "
         "whole images; label-only mixes labels by the box, and no pixels",
     )
-    beta: float = Field(default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 is off")
+    beta: float = Field(
+        default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 turns mixing off"
+    )
     probability: float = Field(default=0.5, ge=0, le=1, description="chance that a batch is changed")
-    per_sample: bool = Field(default=False, description="every image has a box and a weight of its own")
+    per_sample: bool = Field(default=False, description="every image has its own box and weight")
 
 
 @final
 @component("cutmix", summary="pastes a box of one image into another", paper="1905.04899")
 class CutMix(Augmentation[CutMixConfig]):
-    """Mixes the images of a batch in pairs, with labels in proportion to what is seen of each."""
+    """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 
     def augment(self, batch: Batch, here: Here) -> Batch:
-        """Return the mixed batch, its labels as probabilities (B, K); under cutout they stay as they are.
+        """Return the mixed batch; its labels are probabilities (B, K), and unchanged under cutout.
 
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
@@ -80,7 +83,7 @@ class CutMix(Augmentation[CutMixConfig]):
         return unmixed(count)._replace(boxes=draw.boxes) if config.mode == "cutout" else draw
 
     def mixed(self, inputs: Tensor, draw: Draw) -> Tensor:
-        """Return what the model sees of inputs (B, C, H, W), which stay as they are."""
+        """Return the mixed copy of inputs (B, C, H, W)."""
         if self.config.mode == "label-only":
             return inputs
         if self.config.mode == "mixup":
@@ -89,18 +92,18 @@ class CutMix(Augmentation[CutMixConfig]):
         return erased(inputs, draw.boxes) if self.config.mode == "cutout" else pasted(inputs, draw)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse inputs without rows and columns, batches without a partner, and a second one of its kind."""
+        """Refuse inputs that are not images, batches without a partner, and a second mixing component."""
         if len(rules.shape) != _IMAGE:
             return f"it needs images (channels, height, width), but an example has shape {rules.shape}"
         smallest = min(rules.batch_size, rules.examples)
         if self.config.mode != "cutout" and smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of images of a batch, but a batch holds {smallest}"
         if rules.batch_readers.count(type(self).__name__) > 1:
-            return "the components name it twice, and mixtures of mixtures are not tracked"
+            return "the components name it twice, and mixtures of mixtures are not tracked. Name it once"
         return None
 
     def public_view(self) -> PublicKnowledge:
-        """Return the mode and what is known about the draws."""
+        """Return the mode and the distribution of the draws."""
         facts = self.config.model_dump()
         own = {"cutmix": {"pasted_examples": 2}, "mixup": {"mixed_examples": 2}}
         return PublicKnowledge("cutmix", {**facts, **own.get(self.config.mode, {})})

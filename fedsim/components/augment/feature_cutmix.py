@@ -1,11 +1,13 @@
-"""Feature CutMix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
+"""feature-cutmix: CutMix on a hidden feature map, with labels mixed by the areas in that map.
 
-h'_i = h_i outside the box, h_p(i) inside;  y'_i = l y_i + (1 - l) y_p(i),  l = 1 - (box area) / (H' W')
-
-for maps h of H' x W' entries behind a named layer. Paper: Yun et al. 2019, arXiv 1905.04899, which reports it between
-MixUp and CutMix. Partners, boxes and weights are drawn with the batch, as `cutmix` draws them; the pasting happens in
-the client's forward pass, and in no other: in evaluation, and where an attacker runs the model, features pass.
-What it may leak: layers in front of the map see whole images, and their gradient is that of whole images.
+Idea: As `cutmix`, behind a named layer. The draws belong to the batch; pasting happens only in the client's training
+    pass, not in evaluation or where an attacker runs the model.
+Equation: h'_i = h_i outside the box, h_p(i) inside; y'_i = l y_i + (1 - l) y_p(i), l = 1 - (box area) / (H' W'), for
+    maps h of H' x W' entries.
+Assumes: a layer that returns maps and runs once in a pass, and nothing else that changes or reads the batch.
+Leaks: layers in front of the map read whole images, and their gradient is that of whole images.
+Fails: as a defense; in accuracy the paper finds it between MixUp and CutMix.
+Source: Yun et al. 2019, arXiv 1905.04899.
 """
 
 from __future__ import annotations
@@ -34,25 +36,27 @@ _MAPS = 4  # dimensions of a batch of feature maps
 class FeatureCutMixConfig(Config):
     """Settings of Feature CutMix."""
 
-    at: str = Field(description="name of the module behind which maps are mixed", examples=["1"])
-    size: tuple[int, int] = Field(description="height and width of its maps", examples=[(8, 8)])
-    beta: float = Field(default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 is off")
+    at: str = Field(description="name of the module whose output maps are mixed", examples=["1"])
+    size: tuple[int, int] = Field(description="height and width of these maps", examples=[(8, 8)])
+    beta: float = Field(
+        default=1.0, ge=0, le=100, description="both parameters b of the Beta distribution; 0 turns mixing off"
+    )
     probability: float = Field(default=0.5, ge=0, le=1, description="chance that a batch is changed")
-    per_sample: bool = Field(default=False, description="every example has a box and a weight of its own")
+    per_sample: bool = Field(default=False, description="every example has its own box and weight")
 
 
 @final
 @component(_NAME, summary="pastes a box of one feature map into another", paper="1905.04899")
 class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCutMixConfig]):
-    """Mixes labels with the batch, and the maps behind one layer in the forward pass."""
+    """Mixes labels in the batch, and one layer's output maps in the forward pass."""
 
     @property
     def batch_reader(self) -> str | None:
-        """It mixes the examples of a batch inside the model."""
+        """The component mixes examples of a batch inside the model."""
         return _NAME
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return `model`, whose layer will look for what was drawn; names and shapes of weights stay.
+        """Return `model` with a layer that reads the draws; names and shapes of weights do not change.
 
         Raises:
             NotApplicable: no module of that name.
@@ -66,7 +70,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return model
 
     def augment(self, batch: Batch, here: Here) -> Batch:
-        """Return the same inputs with labels as probabilities (B, K), and write down what the forward pass is to do.
+        """Return the inputs with labels as probabilities (B, K), and store the draws for the forward pass.
 
         Raises:
             FedsimError: the labels are neither classes nor probabilities.
@@ -79,14 +83,14 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return Batch(batch.inputs, mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse batches without a partner, layers without maps of that size, and whatever else reads batches."""
+        """Refuse batches without a partner, layers without maps of that size, and other readers of the batch."""
         smallest = min(rules.batch_size, rules.examples)
         if smallest < 2:  # noqa: PLR2004 - a pair
             return f"it mixes pairs of maps of a batch, but a batch holds {smallest}"
         own = [type(self).__name__, _NAME]
         others = [name for name in rules.batch_readers if name not in own]
         if others or len(rules.batch_readers) > len(own):
-            return f"nothing else may change or read a batch or run its forward pass again: {(*others, own[0])[0]}"
+            return f"nothing else may change or read a batch, or repeat its forward pass: {(*others, own[0])[0]}"
         return self._refuses_layer(rules, model)
 
     def _refuses_layer(self, rules: Rules, model: nn.Module) -> str | None:
@@ -107,7 +111,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return None
 
     def public_view(self) -> PublicKnowledge:
-        """Return what is known about place and draws."""
+        """Return the place and the distribution of the draws."""
         return PublicKnowledge(_NAME, {**self.config.model_dump(), "mixed_features": 2})
 
 

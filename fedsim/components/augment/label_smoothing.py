@@ -1,7 +1,12 @@
-"""Label smoothing: the target becomes (1 - s) y + s / K.
+"""label-smoothing: moves each label a little towards the uniform distribution.
 
-Paper: Szegedy et al. 2015, arXiv 1512.00567, section 7. What it may leak: nothing more, nothing less. The last layer's
-gradient is softmax minus target, and the true class still has by far the smallest target entry to subtract from.
+Idea: Targets below 1 keep the logits small.
+Equation: y' = (1 - s) y + s / K
+Assumes: classes, or probabilities, as labels.
+Leaks: as much as without it: the last layer's gradient is softmax minus target, and the true class still has by far the
+    largest target.
+Fails: as a defense of labels.
+Source: Szegedy et al. 2015, arXiv 1512.00567, section 7.
 """
 
 from __future__ import annotations
@@ -21,13 +26,15 @@ _PROBABILITIES = 2
 class LabelSmoothingConfig(Config):
     """Settings of label smoothing."""
 
-    smoothing: float = Field(default=0.1, ge=0, le=1, description="share s of the target that all classes divide")
+    smoothing: float = Field(
+        default=0.1, ge=0, le=1, description="share s of the target, spread evenly over all classes"
+    )
 
 
 @final
-@component("label-smoothing", summary="targets a little nearer to uniform", paper="1512.00567")
+@component("label-smoothing", summary="moves labels towards the uniform distribution", paper="1512.00567")
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
-    """Turns labels into probabilities; those that are probabilities already are smoothed too."""
+    """Smooths labels; classes and probabilities both become smoothed probabilities."""
 
     def augment(self, batch: Batch, here: Here) -> Batch:
         """Return the batch with labels as probabilities (B, K)."""
@@ -37,5 +44,5 @@ class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
         return Batch(batch.inputs, (1.0 - share) * target.to(batch.inputs) + share / classes)
 
     def public_view(self) -> PublicKnowledge:
-        """Return the share."""
+        """Return the share s."""
         return PublicKnowledge("label-smoothing", {"smoothing": self.config.smoothing})

@@ -1,1 +1,1 @@
-"""Hook bottleneck."""
+"""Hook bottleneck: replaces an activation by a discrete or narrow one."""

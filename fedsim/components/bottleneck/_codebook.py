@@ -1,4 +1,4 @@
-"""The codebook layer: every position of an activation becomes a combination of the k codes that resemble it most."""
+"""The codebook layer: replaces the activation at every position by the k codes most similar to it."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _SHORTEST = 1e-12
 
 
 class CodebookLayer(nn.Module):
-    """Activations (B, ..., d), or feature maps (B, d, H, W) position by position, in groups of d / groups entries.
+    """Quantises activations (B, ..., d), or each position of maps (B, d, H, W), in groups of d / groups entries.
 
     Attributes:
         codes: shape (groups, C, d / groups).
-        place: name of the module whose output, or input, it replaces.
-        active: codes k of a position at the present step.
-        enabled: when false, activations pass as they are.
+        place: name of the module whose output or input it replaces.
+        active: codes k per position at the current step.
+        enabled: when false, activations pass unchanged.
         rankings: functions that change the similarities (B, ..., groups, C) before the codes are chosen.
-        silent: which codes add nothing where they are chosen, each of shape (groups, C), boolean.
-        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order; -1
-            in place of those that are silent.
+        silent: boolean masks (groups, C) of codes that add nothing where they are chosen.
+        readers: lists to which every forward pass adds the chosen codes (B, ..., groups, k), in ascending order, with
+            -1 for silent codes.
     """
 
     idle: Tensor
@@ -91,16 +91,16 @@ class CodebookLayer(nn.Module):
 
     @property
     def active(self) -> int:
-        """k: `first_active` at the first training step, one less at a time down to its last value after `decay_steps`.
+        """k: falls from `first_active` at the first training step to its last value after `decay_steps`.
 
-        The count of steps is a buffer, which travels and is averaged like the weights.
+        The step count is a buffer, which is sent and averaged like the weights.
         """
         if self._first_active is None:
             return self._last_active
         return active_codes(round(float(self.steps)), self._first_active, self._last_active, self._decay_steps)
 
     def normalised(self, activation: Tensor) -> Tensor:
-        """Return what is compared with the codes, shape (B, ..., groups, d / groups): a LayerNorm of each group.
+        """Return the LayerNorm of each group, which is compared with the codes, (B, ..., groups, d / groups).
 
         Raises:
             NotApplicable: the activation has another width.
@@ -108,13 +108,13 @@ class CodebookLayer(nn.Module):
         features = activation.movedim(1, -1) if activation.dim() == _FEATURE_MAP else activation
         if features.shape[-1] != self.width:
             raise NotApplicable(
-                f"its codes have {self.width} entries, but there are {features.shape[-1]} at '{self.place}'"
+                f"its codes have {self.width} entries, but the activation of '{self.place}' has {features.shape[-1]}"
             )
         grouped = features.unflatten(-1, self.scale.shape)
         return F.layer_norm(grouped, grouped.shape[-1:]) * self.scale + self.shift
 
     def chosen(self, inputs: Tensor) -> Tensor:
-        """Return the k best codes of every position and group, in ascending order; of equals, those numbered first."""
+        """Return the k best codes per position and group, ascending; of equal codes those with lower numbers."""
         ranked = self.similarities(inputs)
         for change in self.rankings:
             ranked = change(ranked)
@@ -123,22 +123,22 @@ class CodebookLayer(nn.Module):
             return best
         left = ranked.flatten(0, -2).clone()
         every, found = torch.arange(len(left), device=left.device), [best.flatten()]
-        for _ in range(active - 1):  # topk promises no order among equals
+        for _ in range(active - 1):  # topk guarantees no order among equal values
             left[every, found[-1]] = -torch.inf
             found.append(left.argmax(-1))
         return torch.stack(found, -1).sort(-1).values.view(*best.shape[:-1], active)
 
     def similarities(self, inputs: Tensor) -> Tensor:
-        """Return what ranks codes, shape (B, ..., groups, C): only the code is normalised, or the squared distance."""
+        """Return each code's score (B, ..., groups, C): product with the normalised code, or minus distance."""
         codes = self.codes.detach()
-        if self.similarity == "euclid":  # -||a - e||^2 / 2, without ||a||^2, which is the same for every code
+        if self.similarity == "euclid":  # -||a - e||^2 / 2 without ||a||^2, which is equal for all codes
             return _products(inputs, codes) - 0.5 * codes.square().sum(-1)
         if self.similarity == "cosine":
             inputs = inputs / inputs.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
         return _products(inputs, codes / codes.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST))
 
     def combined(self, chosen: Tensor) -> Tensor:
-        """Return the mean or the sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
+        """Return the mean or sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
         groups, count, _ = self.codes.shape
         rows = chosen + count * torch.arange(groups, device=chosen.device)[:, None]
         codes = self.codes
@@ -150,18 +150,18 @@ class CodebookLayer(nn.Module):
         return picked.mean(-2) if self.combine == "mean" else picked.sum(-2)
 
     def _is_heard(self, chosen: Tensor) -> Tensor:
-        """Say which of the chosen codes (B, ..., groups, k) add something."""
+        """Return which of the chosen codes (B, ..., groups, k) are not silent."""
         silent = torch.stack(self.silent).any(0)
         return ~silent[torch.arange(len(silent))[:, None], chosen]
 
     @property
     def _is_trained(self) -> bool:
-        """Whether the codes are the model's own, and not those that an attacker runs it with."""
+        """Return whether the codes are the model's own, not tensors that an attacker runs it with."""
         return isinstance(self.codes, nn.Parameter) and self.codes.requires_grad
 
     @torch.no_grad()
     def _revive(self, inputs: Tensor, chosen: Tensor) -> None:
-        """Count how many steps each code has been idle, and move those that were idle too long onto activations."""
+        """Count the steps since each code fired, and move codes that were unused for too long onto activations."""
         groups, count, size = self.codes.shape
         fired = fired_codes(chosen, groups, count)
         self.idle.add_(1.0).masked_fill_(fired, 0.0)
@@ -177,10 +177,10 @@ class CodebookLayer(nn.Module):
 
 
 class _StraightThrough(torch.autograd.Function):
-    """Returns the combined codes; hands their gradient to the inputs, and to the codes what their loss says.
+    """Returns the combined codes; their gradient goes to the inputs, and codes get that of their own loss.
 
-    With gap = o - a: dL/da = dL/do - 2 beta gap (commitment), and codes get dL/do (task) plus 2 gap / n of the mean
-    squared gap over n positions (reconstruction). Differentiable again, since attackers differentiate gradients.
+    With gap = o - a: dL/da = dL/do - 2 beta gap (commitment). Codes get dL/do (task) plus 2 gap / n, from the mean
+    squared gap over n positions (reconstruction). Differentiable twice, since attackers differentiate gradients.
     """
 
     generate_vmap_rule = True
@@ -208,7 +208,7 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class _Penalised(torch.autograd.Function):
-    """Returns the codes; adds to their gradient that of w times the sum of ||e_c||_p over the codes c that fired."""
+    """Returns the codes; their gradient gets that of w times the sum of ||e_c||_p over codes c that fired."""
 
     generate_vmap_rule = True
 
@@ -231,12 +231,12 @@ class _Penalised(torch.autograd.Function):
 
 
 def active_codes(step: int, first: int, last: int, decay_steps: int) -> int:
-    """Return k at a step, from 0: a line from `first` down to `last` over `decay_steps` steps, rounded down."""
+    """Return k at a step (from 0): falls linearly from `first` to `last` in `decay_steps` steps, rounded down."""
     return int(first - (first - last) * min(1.0, step / (decay_steps - 1)))
 
 
 def fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:
-    """Return which codes are among those chosen (..., groups, k), boolean, shape (groups, codes)."""
+    """Return whether each code is among the chosen (..., groups, k), boolean, shape (groups, codes)."""
     by_group = chosen.movedim(-2, 0).reshape(groups, -1)
     return torch.zeros(groups, codes, dtype=torch.bool).scatter(1, by_group, True)
 

@@ -1,4 +1,4 @@
-"""The parts of a key-value bottleneck: a frozen encoder, frozen keys that are looked up, and values that vote."""
+"""Parts of a key-value bottleneck: a frozen encoder, frozen keys that are looked up, and trained values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
 
-_ONE_VECTOR, _SEVERAL_POSITIONS, _FEATURE_MAP = 2, 3, 4  # dimensions of what an encoder returns
-_AT_ONCE = 1 << 18  # numbers of a table of distances, so that it stays in the cache
+_ONE_VECTOR, _SEVERAL_POSITIONS, _FEATURE_MAP = 2, 3, 4  # dimensions of an encoder's output
+_AT_ONCE = 1 << 18  # entries of a distance table that stays in the cache
 
 
 class KeyLookup(nn.Module):
-    """Nearest keys of C linear projections of every position. Nothing here is trained.
+    """Finds the nearest keys of C linear projections of every position. Nothing here is trained.
 
     Attributes:
         projections: P, shape (m, C, d_k).
         keys: shape (C, J, d_k).
-        active: how many of the nearest keys are read.
+        active: number of nearest keys that are read.
     """
 
     def __init__(self, projections: Tensor, keys: Tensor, active: int) -> None:
@@ -29,11 +29,11 @@ class KeyLookup(nn.Module):
         self.active = active
 
     def forward(self, features: Tensor, barred: Tensor | None = None) -> Tensor:
-        """Return the keys of features (B, n, m) by number, nearest first, shape (B, C, active, n).
+        """Return the numbers of the keys of features (B, n, m), nearest first, shape (B, C, active, n).
 
         Args:
-            features: of n positions an example.
-            barred: keys that are not to be found, boolean, shape (C, J); none when absent.
+            features: n positions per example.
+            barred: keys to skip, boolean, shape (C, J); none when absent.
         """
         found = nearest(self.heads(features), self.keys, self.active, barred)
         return found.unflatten(1, features.shape[:2]).permute(1, 0, 3, 2)
@@ -46,18 +46,18 @@ class KeyLookup(nn.Module):
         """
         if features.shape[-1] != len(self.projections):
             raise NotApplicable(
-                f"its keys look at {len(self.projections)} features, but the encoder returns {features.shape[-1]}"
+                f"its keys read {len(self.projections)} features, but the encoder returns {features.shape[-1]}"
             )
         flat = features.flatten(0, -2) @ self.projections.flatten(1)
         return flat.unflatten(-1, self.projections.shape[1:]).movedim(1, 0)
 
 
 class ValueTable(nn.Module):
-    """What every key stands for: the only thing that is trained.
+    """The values of all keys: the only trained part.
 
     Attributes:
-        entries: row c J + j is the value of key j of codebook c, shape (C J, d_v); a layer that Opacus knows.
-        pairs: J.
+        entries: row c J + j is the value of key j of codebook c, shape (C J, d_v); a layer that Opacus supports.
+        pairs: J, pairs per codebook.
     """
 
     def __init__(self, values: Tensor) -> None:
@@ -67,7 +67,7 @@ class ValueTable(nn.Module):
 
     @property
     def values(self) -> Tensor:
-        """The values V, shape (C, J, d_v), without a graph."""
+        """The values V, shape (C, J, d_v), detached from the graph."""
         return self.entries.weight.detach().unflatten(0, (-1, self.pairs))
 
     def forward(self, indices: Tensor) -> Tensor:
@@ -76,12 +76,12 @@ class ValueTable(nn.Module):
         return self.entries(indices + first[:, None, None])
 
     def never_read(self) -> Tensor:
-        """Return which values are still zero, boolean, shape (C, J): with a first value of zero, those never read."""
+        """Return which values are zero, boolean, shape (C, J): those never read, where values start at zero."""
         return ~self.values.any(-1)
 
 
 class LinearDecoder(nn.Module):
-    """A fixed linear map from the joined values to the logits, averaged over positions."""
+    """A frozen linear map from the concatenated values to logits, averaged over positions."""
 
     def __init__(self, weight: Tensor) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class LinearDecoder(nn.Module):
 
 
 class VotingDecoder(nn.Module):
-    """Values are logits: their sum over the keys that one codebook reads, their mean over codebooks and positions."""
+    """Values are logits: summed over the keys of a codebook, averaged over codebooks and positions."""
 
     def forward(self, values: Tensor) -> Tensor:
         return values.sum(2).mean((1, 2))
@@ -102,8 +102,8 @@ class KeyValueModel(nn.Module):
     """logits = decoder(values(keys nearest to encoder(x))).
 
     Attributes:
-        encoder: frozen, and in evaluation mode also while the values are trained.
-        skips_unread: whether evaluation passes over keys whose values are zero.
+        encoder: frozen, and in evaluation mode also during training.
+        skips_unread: whether evaluation skips keys whose values are zero.
     """
 
     def __init__(
@@ -124,15 +124,15 @@ class KeyValueModel(nn.Module):
 
     @torch.no_grad()
     def read(self, inputs: Tensor) -> Tensor:
-        """Return the keys that inputs (B, ...) read, by number, shape (B, C, active, n)."""
+        """Return the numbers of the keys that inputs (B, ...) read, shape (B, C, active, n)."""
         barred = self.table.never_read() if self.skips_unread and not self.training else None
         return self.lookup(self.features(inputs), barred)
 
     def features(self, inputs: Tensor) -> Tensor:
-        """Return what the encoder makes of inputs, shape (B, n, m): one position, or those of a map.
+        """Return the encoder's output of inputs, shape (B, n, m): one position, or all positions of a map.
 
         Raises:
-            NotApplicable: it returns neither.
+            NotApplicable: it returns something else.
         """
         found = self.encoder(inputs)
         if found.dim() == _ONE_VECTOR:
@@ -148,7 +148,7 @@ class KeyValueModel(nn.Module):
 
 
 def nearest(heads: Tensor, keys: Tensor, count: int, barred: Tensor | None = None) -> Tensor:
-    """Return the `count` nearest of keys (C, J, d) for each of heads (C, N, d), nearest first, shape (C, N, count)."""
+    """Return the `count` nearest keys (C, J, d) of each head (C, N, d), nearest first, shape (C, N, count)."""
     together = max(1, _AT_ONCE // (heads.shape[1] * keys.shape[1]))
     lengths = keys.square().sum(-1)
     if barred is not None:
@@ -158,22 +158,22 @@ def nearest(heads: Tensor, keys: Tensor, count: int, barred: Tensor | None = Non
 
 
 def _nearest(heads: Tensor, keys: Tensor, lengths: Tensor, count: int) -> Tensor:
-    """Compare ||k||^2 - 2 <h, k>, which is the squared distance but for what all keys of a head share."""
+    """Compare ||k||^2 - 2 <h, k>: the squared distance without ||h||^2, which is equal for all keys."""
     compared = torch.baddbmm(lengths[:, None], heads, keys.mT, alpha=-2.0)
     return compared.argmin(-1, keepdim=True) if count == 1 else compared.topk(count, largest=False).indices
 
 
 @dataclass
 class MovingAverages:
-    """Keys that follow the heads nearest to them: k = S / N, with moving averages S of sums and N of counts.
+    """Keys that follow their nearest heads: k = S / N, with moving averages S of sums and N of counts.
 
     Attributes:
         keys: shape (C, J, d).
         counts: N, shape (C, J).
         sums: S, shape (C, J, d).
-        decay: weight g of what was before.
-        epsilon: added to every count, so that none is zero.
-        resets: whether a key that is moved onto a head takes its averages along, S = N k.
+        decay: weight g of the previous average.
+        epsilon: added to every count, so that no count is zero.
+        resets: whether a key that moves onto a head also sets its averages to S = N k.
     """
 
     keys: Tensor
@@ -184,7 +184,7 @@ class MovingAverages:
     resets: bool
 
     def follow(self, heads: Tensor, least: float, generator: torch.Generator) -> None:
-        """Take one batch of heads (C, N, d), then move keys whose average count is below `least` onto some of them."""
+        """Follow one batch of heads (C, N, d), then move keys with an average count below `least` onto heads."""
         counts, sums = assigned(heads, self.keys)
         self.counts = self.decay * self.counts + (1.0 - self.decay) * counts
         self.sums = self.decay * self.sums + (1.0 - self.decay) * sums
@@ -204,14 +204,14 @@ class MovingAverages:
 
 
 def assigned(heads: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-    """Return how many heads (C, N, d) are nearest to each key, shape (C, J), and their sum, shape (C, J, d)."""
+    """Return each key's number of nearest heads (C, N, d), shape (C, J), and their sum, shape (C, J, d)."""
     chosen = nearest(heads, keys, 1)
     counts = keys.new_zeros(keys.shape[:2]).scatter_add(1, chosen[..., 0], keys.new_ones(heads.shape[:2]))
     return counts, torch.zeros_like(keys).scatter_add(1, chosen.expand_as(heads), heads)
 
 
 def centred(heads: Tensor, keys: Tensor, steps: int, generator: torch.Generator) -> Tensor:
-    """Return k-means centres (C, J, d) of heads (C, N, d), from random heads; keys beyond N heads stay as they are."""
+    """Return k-means centres (C, J, d) of heads (C, N, d), from random heads; keys beyond N do not change."""
     order = torch.rand(heads.shape[:2], generator=generator).argsort(-1)[:, : keys.shape[1]]
     first = heads.gather(1, order[..., None].expand(-1, -1, heads.shape[-1]))
     keys = torch.cat([first, keys[:, first.shape[1] :]], 1)

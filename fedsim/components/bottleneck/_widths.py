@@ -1,4 +1,4 @@
-"""How wide the input and the output of a module are, from what layers say about themselves."""
+"""The widths of a module's input and output, from the attributes of its layers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def width_of(model: nn.Module, place: str) -> int | None:
-    """Return the width of the last layer that says its own, up to the end of the module, in order of registration."""
+    """Return the output width of the last layer that states one, up to this module, in order of registration."""
     width, is_inside = None, False
     for name, module in model.named_modules():
         if is_inside and not name.startswith(f"{place}."):
@@ -18,7 +18,7 @@ def width_of(model: nn.Module, place: str) -> int | None:
 
 
 def width_into(model: nn.Module, place: str) -> int | None:
-    """Return the width that the first layer of a module says to read, in order of registration."""
+    """Return the input width of a module's first layer that states one, in order of registration."""
     for module in model.get_submodule(place).modules():
         for key in ("in_features", "in_channels"):
             own = getattr(module, key, None)

@@ -1,10 +1,13 @@
-"""Codebook features: a layer's activation a becomes the mean of the k codes that resemble it most.
+"""codebook: replaces a layer's activation by the mean of the k codes most similar to it.
 
-    o = (1 / k) sum of e_c over the k largest <LayerNorm(a), e_c / ||e_c||>,   dL/dLayerNorm(a) := dL/do
-
-in groups with codebooks of their own. Paper: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, section 2; it speaks of
-the sum of codes, the authors' program takes the mean, and so does the default here. What it may leak: the rows of the
-codebook's gradient that are not zero are the codes that fired; behind it at most k log2 C bits of a position are left.
+Idea: Few codes per position make activations sparse and readable; groups have their own codebooks.
+Equation: o = (1 / k) sum of e_c over the k largest <LayerNorm(a), e_c / ||e_c||>, dL/dLayerNorm(a) := dL/do
+Assumes: named modules whose activation width is known or set.
+Leaks: the nonzero rows of the codebook's gradient are the codes that fired; behind it at most k log2 C bits
+    per position remain.
+Fails: as a defense, since the codes that fired describe the input.
+Source: Tamkin, Taufeeque, Goodman 2023, arXiv 2310.17230, section 2. The paper writes the sum of codes; its code and
+    this default take the mean.
 """
 
 from __future__ import annotations
@@ -44,56 +47,59 @@ class CodebookConfig(Config):
 
     at: tuple[str, ...] = Field(
         min_length=1,
-        description="names of the modules whose output is replaced, or patterns such as 'layers.*.mlp'",
+        description="names, or patterns such as 'layers.*.mlp', of the modules whose output is replaced",
         examples=[("2",)],
     )
     side: Literal["output", "input"] = Field(
         default="output",
-        description="input: what these modules read is replaced, such as the heads in front of an attention's o_proj",
+        description="what is replaced; input: what these modules read, such as the heads before o_proj",
     )
-    codes: int = Field(default=512, ge=1, description="codes C of a codebook")
-    active: int = Field(default=8, ge=1, description="codes k of a position, in every group")
+    codes: int = Field(default=512, ge=1, description="codes C per codebook")
+    active: int = Field(default=8, ge=1, description="codes k per position and group")
     first_active: int | None = Field(
-        default=None, ge=1, description="k at the first training step, from where it falls to `active`; absent: k stays"
+        default=None, ge=1, description="k at the first training step, which falls to `active`; absent: k is constant"
     )
-    decay_steps: int = Field(default=1000, ge=2, description="training steps in which k falls")
+    decay_steps: int = Field(default=1000, ge=2, description="training steps until k reaches `active`")
     groups: int = Field(
-        default=1, ge=1, description="parts of an activation with a codebook each, such as the heads of an attention"
+        default=1,
+        ge=1,
+        description="parts of an activation with their own codebooks, such as the heads of an attention",
     )
     width: int | None = Field(
-        default=None, ge=1, description="entries of the activation; found out from the layers in front when absent"
+        default=None, ge=1, description="entries of the activation; absent: taken from the layers before it"
     )
     similarity: Similarity = Field(
-        default="dot", description="with the normalised code; cosine ranks alike; euclid: the nearest code"
+        default="dot",
+        description="dot: product with the normalised code; cosine: the same ranking; euclid: the nearest code",
     )
-    combine: Combine = Field(default="mean", description="of the active codes; the paper's text says sum")
+    combine: Combine = Field(default="mean", description="how active codes are combined; the paper writes sum")
     loss: CodeLoss = Field(
         default="aeloss",
-        description="what moves codes: base: the task; aeloss: also the squared distance to the activation; vqvae: "
-        "that alone, and activations are drawn to their codes; fullaeloss: all three",
+        description="loss of the codes; base: the task; aeloss: also the squared distance to the activation; vqvae: "
+        "only this distance, and activations are pulled to their codes; fullaeloss: all three",
     )
-    beta: float = Field(default=0.25, ge=0, description="vqvae and fullaeloss: weight of drawing activations to codes")
-    penalty: float = Field(default=0.0, ge=0, description="weight of the lengths of the codes that fired; 0.01 in use")
-    penalty_norm: float = Field(default=2.0, ge=1, allow_inf_nan=False, description="p of the norm that measures them")
+    beta: float = Field(default=0.25, ge=0, description="vqvae, fullaeloss: weight of pulling activations to codes")
+    penalty: float = Field(default=0.0, ge=0, description="weight of the norms of the codes that fired, such as 0.01")
+    penalty_norm: float = Field(default=2.0, ge=1, allow_inf_nan=False, description="p of these norms")
     initialisation: Literal["normal", "k-means"] = Field(
         default="normal", description="first codes: N(0, 1), or centres of the activations of public examples"
     )
     revive_after: int = Field(
-        default=0, ge=0, description="steps after which an unused code moves onto an activation; 0 for never"
+        default=0, ge=0, description="steps after which an unused code moves onto an activation; 0: never"
     )
     revive_noise: float = Field(default=1e-4, ge=0, description="noise on a revived code, in units of its norm")
 
 
 @final
-@component("codebook", summary="activations become a few codes each", paper="2310.17230")
+@component("codebook", summary="replaces activations by a few codes", paper="2310.17230")
 class Codebook(Bottleneck[CodebookConfig]):
-    """Puts a codebook behind each named module, or in front of it."""
+    """Puts a codebook after, or before, each named module."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     @property
     def batch_reader(self) -> str | None:
-        """What of it needs a batch as a whole: a mean over positions, a set, or counts of steps or of what fired."""
+        """The setting that needs a whole batch (a mean over positions, a set, or counts), if any."""
         if self.config.first_active is not None:
             return "codebook with first_active"
         if self.config.penalty:
@@ -106,12 +112,12 @@ class Codebook(Bottleneck[CodebookConfig]):
         """Return `model` with the codebooks.
 
         Raises:
-            NotApplicable: no module of that name, one that has a codebook, or codes that do not fit its width.
+            NotApplicable: no module has that name, it already has a codebook, or the codes do not fit its width.
         """
         most = max(self.config.active, self.config.first_active or 0)
         if most > self.config.codes:
             raise NotApplicable(
-                f"component 'codebook': {most} active codes of {self.config.codes}; expected at most all."
+                f"component 'codebook': {most} active codes, expected at most {self.config.codes}, all codes."
             )
         if most != (self.config.first_active or most):
             raise NotApplicable(
@@ -122,7 +128,7 @@ class Codebook(Bottleneck[CodebookConfig]):
             parent, _, own = place.rpartition(".")
             module, owner = model.get_submodule(place), model.get_submodule(parent)
             if isinstance(module, _Quantised) or isinstance(owner, _Quantised):
-                raise NotApplicable(f"component 'codebook': '{place}' has a codebook already; a place has one.")
+                raise NotApplicable(f"component 'codebook': '{place}' has a codebook already. Name it once.")
             if isinstance(owner, nn.MultiheadAttention):
                 raise NotApplicable(f"component 'codebook': '{place}' is never called; name the attention itself.")
             layer = self._layer(place, self._width(model, place), generator)
@@ -130,7 +136,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return model
 
     def initialise(self, model: nn.Module, public: Tensor, generator: torch.Generator) -> None:
-        """Set the codes to centres of the plain model's activations, where the settings say so.
+        """Set the codes to k-means centres of the plain model's activations, where the settings ask for it.
 
         Raises:
             NotApplicable: there are no public examples.
@@ -149,7 +155,7 @@ class Codebook(Bottleneck[CodebookConfig]):
                     layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Say whether a codebook's width is another than that of its layer, or the layer is never reached."""
+        """Refuse a codebook whose width is not that of its layer, and layers that are never reached."""
         try:
             with torch.no_grad(), without_dropout(), reading(model) as seen:
                 model(rules.probe(2).inputs)
@@ -159,7 +165,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return f"the forward pass never reaches '{idle[0]}'" if idle else None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return recall and precision of the codes that an attacker read, at each place, of one local step."""
+        """Return recall and precision, per place, of the codes that an attacker read of one local step."""
         read = {place: guess.found.get(f"codebook.{place}") for place in codebooks(model) if self._is_own(place)}
         mine = {place: codes for place, codes in read.items() if codes is not None}
         if not mine or truth.batches[1:]:
@@ -177,7 +183,7 @@ class Codebook(Bottleneck[CodebookConfig]):
         return found
 
     def _named(self, model: nn.Module) -> list[str]:
-        """Return the modules that the settings name, in order of registration for each pattern."""
+        """Return the named modules, in order of registration for each pattern."""
         names = [name for name, _ in model.named_modules() if name]
         found: list[str] = []
         for pattern in self.config.at:
@@ -200,8 +206,8 @@ class Codebook(Bottleneck[CodebookConfig]):
     def _layer(self, place: str, width: int, generator: torch.Generator) -> CodebookLayer:
         if width % self.config.groups:
             raise NotApplicable(
-                f"component 'codebook': '{place}' {self._does} {width} entries, which {self.config.groups} groups do "
-                "not divide."
+                f"component 'codebook': '{place}' {self._does} {width} entries, not a multiple of the "
+                f"{self.config.groups} groups."
             )
         settings = self.config.model_dump(exclude={"at", "side", "width", "initialisation"})
         return CodebookLayer(place, width, **settings, generator=generator)
@@ -221,7 +227,7 @@ class Codebook(Bottleneck[CodebookConfig]):
 
 
 class _Quantised(nn.Sequential):
-    """A module and the codebook behind it, or in front of it."""
+    """A module with the codebook after or before it."""
 
     def __init__(self, layer: nn.Module, codebook: CodebookLayer, side: Literal["output", "input"]) -> None:
         super().__init__()
@@ -231,13 +237,13 @@ class _Quantised(nn.Sequential):
 
 
 def codebooks(model: nn.Module) -> dict[str, CodebookLayer]:
-    """Return the codebooks of a model by the name of the module whose output, or input, they replace."""
+    """Return a model's codebooks, by the name of the module whose output or input they replace."""
     return {module.place: module for module in model.modules() if isinstance(module, CodebookLayer)}
 
 
 @contextmanager
 def reading(model: nn.Module) -> Iterator[Mapping[str, list[Tensor]]]:
-    """Collect the codes that fire, by place: of each forward pass one tensor (B, ..., groups, k), ascending."""
+    """Collect the codes that fire, by place: one tensor (B, ..., groups, k) per forward pass, ascending."""
     layers = codebooks(model)
     seen: dict[str, list[Tensor]] = {place: [] for place in layers}
     for place, layer in layers.items():
@@ -251,7 +257,7 @@ def reading(model: nn.Module) -> Iterator[Mapping[str, list[Tensor]]]:
 
 @contextmanager
 def bypassed(model: nn.Module) -> Iterator[None]:
-    """Let activations pass through all codebooks as they are: the plain model."""
+    """Pass activations through all codebooks unchanged, as in the plain model."""
     before = {layer: layer.enabled for layer in codebooks(model).values()}
     for layer in before:
         layer.enabled = False
@@ -265,17 +271,17 @@ def bypassed(model: nn.Module) -> Iterator[None]:
 def forced(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None, positions: slice = slice(None)
 ) -> ExitStack:
-    """Return a context in which these codes fire, in place of the weakest that would; k codes stay active.
+    """Return a context in which these codes fire instead of the weakest active ones; k does not change.
 
     Args:
-        model: with a codebook there.
-        place: name of the module whose output, or input, the codebook replaces.
+        model: has a codebook at `place`.
+        place: name of the module whose output or input the codebook replaces.
         codes: at most k.
-        group: of the codebook; all when absent.
-        positions: of the dimension behind the batch, for activations (B, T, ..., d).
+        group: group of the codebook; all when absent.
+        positions: indices in the dimension after the batch, for activations (B, T, ..., d).
 
     Raises:
-        FedsimError: no codebook there, a code or group that it does not have, or more codes than are active.
+        FedsimError: no codebook at `place`, an unknown code or group, or more codes than are active.
     """
     layer = _codebook_at(model, place)
     if len(set(codes)) > layer.active:
@@ -284,10 +290,10 @@ def forced(
 
 
 def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:
-    """Return a context in which these codes never fire; the next best take their places.
+    """Return a context in which these codes never fire; the next best codes replace them.
 
     Raises:
-        FedsimError: no codebook there, a code or group that it does not have, or fewer codes left than are active.
+        FedsimError: no codebook at `place`, an unknown code or group, or fewer codes left than are active.
     """
     layer = _codebook_at(model, place)
     if layer.codes.shape[1] - len(set(codes)) < layer.active:
@@ -298,12 +304,12 @@ def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int |
 def silenced(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None
 ) -> AbstractContextManager[None]:
-    """Return a context in which these codes add nothing where they fire; no other takes their places.
+    """Return a context in which these codes add nothing where they fire; no other code replaces them.
 
-    What is left is still divided by k where codes are averaged.
+    A mean still divides by k.
 
     Raises:
-        FedsimError: no codebook there, or a code or group that it does not have.
+        FedsimError: no codebook at `place`, or an unknown code or group.
     """
     layer = _codebook_at(model, place)
     return _silencing(layer, _chosen_codes(layer, codes, group))
@@ -339,7 +345,7 @@ def _silencing(layer: CodebookLayer, silent: Tensor) -> Iterator[None]:
 
 
 def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None) -> Tensor:
-    """Return which codes are named, boolean, shape (groups, C)."""
+    """Return a mask of these codes, boolean, shape (groups, C)."""
     groups, count, _ = layer.codes.shape
     if not all(0 <= code < count for code in codes) or not 0 <= (group or 0) < groups:
         raise FedsimError(f"'{layer.place}' has {groups} groups of {count} codes, numbered from 0.")
@@ -371,7 +377,7 @@ def _inputs(layers: Mapping[str, CodebookLayer]) -> Iterator[Mapping[str, list[T
 
 
 def _centres(points: Tensor, codes: Tensor, generator: torch.Generator) -> Tensor:
-    """Return k-means centres (C, w) of points (N, w) by Lloyd's algorithm; codes beyond N points stay as they are."""
+    """Return k-means centres (C, w) of points (N, w) by Lloyd's algorithm; codes beyond N do not change."""
     first = points[torch.randperm(len(points), generator=generator)[: len(codes)]]
     centres = first.clone()
     for _ in range(_LLOYD_STEPS):

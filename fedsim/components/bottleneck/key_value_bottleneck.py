@@ -1,14 +1,13 @@
-"""Discrete key-value bottleneck: nearest keys of a frozen encoder's output are read, and only their values trained.
+"""key-value-bottleneck: looks up the nearest keys of a frozen encoder's output and trains only their values.
 
-    j*_c = argmin over j of ||P_c^T e - k_cj||^2,   logits = (1 / C) sum over c of V[c, j*_c]
-
-Paper: Traeuble et al. 2023, arXiv 2207.11240, sections 2 and 3. The model's last linear layer gives way to C codebooks
-of J pairs. Keys follow moving averages of public, unlabelled examples and are then frozen like P and the encoder, so a
-step changes what the batch read and nothing else; with momentum, Adam or weight decay that is lost. One reading of the
-paper's program fails: a key that nobody reads is moved onto a head h, but not its averages, so that the next batch
-throws it back. Averages that go along must satisfy S / N = h, hence S = N h with N the threshold; S = h would throw the
-key to h / N. A test shows all three. What it may leak: the support of the update lists the cells that a client's
-records fall into, C pieces of their encoder output, and a value's gradient is softmax minus target: the label.
+Idea: A step changes the values that its batch read and nothing else, so later data does not overwrite earlier data.
+Equation: j*_c = argmin over j of ||P_c^T e - k_cj||^2, logits = (1 / C) sum over c of V[c, j*_c]
+Assumes: a last linear layer, which gives way to C codebooks of J pairs, and public examples, whose moving averages the
+    keys follow until they are frozen like P and the encoder.
+Leaks: the support of the update lists the cells of a client's records, C pieces of their encoder output; a value's
+    gradient is softmax minus target, which gives the label.
+Fails: with momentum, Adam or weight decay, which also change values that the batch did not read.
+Source: Traeuble et al. 2023, arXiv 2207.11240, sections 2 and 3; the page says where its code differs.
 """
 
 from __future__ import annotations
@@ -45,45 +44,53 @@ class KeyValueBottleneckConfig(Config):
 
     at: str | None = Field(
         default=None,
-        description="name of the module that ends the encoder; absent: all in front of the last linear layer",
+        description="name of the encoder's last module; absent: all modules before the last linear layer",
     )
-    codebooks: int = Field(default=32, ge=1, description="C; the paper's experiments have 256")
-    pairs: int = Field(default=256, ge=1, description="key-value pairs J of a codebook; the paper's experiments: 4096")
-    key_width: int = Field(default=8, ge=1, description="entries of a key; the paper finds 8 to 14 best")
-    active: int = Field(default=1, ge=1, description="nearest keys that are read in every codebook (topk)")
+    codebooks: int = Field(default=32, ge=1, description="codebooks C; the paper's experiments use 256")
+    pairs: int = Field(
+        default=256, ge=1, description="key-value pairs J per codebook; the paper's experiments use 4096"
+    )
+    key_width: int = Field(default=8, ge=1, description="entries per key; the paper finds 8 to 14 best")
+    active: int = Field(default=1, ge=1, description="nearest keys that are read per codebook (topk)")
     projection: Literal["gaussian", "chunk"] = Field(
         default="gaussian",
-        description="of the encoder's output: random, with columns of length 1; chunk: C slices, whose width is that "
-        "of a key",
+        description="projections of the encoder's output; gaussian: random columns of length 1; chunk: C slices, "
+        "as wide as a key",
     )
     decoder: Literal["voting", "linear"] = Field(
-        default="voting", description="values are logits and are averaged; linear: a random map of them that is frozen"
+        default="voting",
+        description="voting: values are logits and are averaged; linear: a frozen random map of the values",
     )
-    value_width: int = Field(default=16, ge=1, description="linear: entries of a value; voting has one a class")
+    value_width: int = Field(default=16, ge=1, description="entries per value for linear; voting has one per class")
     values: Literal["zeros", "normal"] = Field(default="zeros", description="first values: 0, or N(0, 1)")
     skip_unread: bool = Field(
         default=True,
-        description="evaluation looks for the nearest key whose value is not zero: the nearest that training ever read",
+        description="whether evaluation takes the nearest key with a nonzero value (one that training read)",
     )
     keys: Literal["k-means", "normal"] = Field(
-        default="k-means", description="keys begin as centres of the first public batch, or as N(0, 1)"
+        default="k-means", description="first keys: centres of the first public batch, or N(0, 1)"
     )
-    passes: int = Field(default=10, ge=0, description="over the public examples, after which keys are frozen")
-    batch_size: int = Field(default=256, ge=1, description="public examples of a step of the keys")
-    decay: float = Field(default=0.95, ge=0, lt=1, description="of the keys' moving averages in every step")
-    epsilon: float = Field(default=1e-5, gt=0, description="added to every average count, in reads of a batch")
+    passes: int = Field(default=10, ge=0, description="passes over the public examples; then keys are frozen")
+    batch_size: int = Field(default=256, ge=1, description="public examples per step of the keys")
+    decay: float = Field(default=0.95, ge=0, lt=1, description="decay of the keys' moving averages per step")
+    epsilon: float = Field(default=1e-5, gt=0, description="added to every average count, in reads per batch")
     threshold: float = Field(
-        default=0.1, ge=0, description="a key that is read less than this share of the mean is moved onto a head"
+        default=0.1, ge=0, description="a key that is read less often than this share of the mean moves onto a head"
     )
     reset_ema: bool = Field(
-        default=True, description="a key that is placed anew takes its averages along; false: as in the paper's program"
+        default=True, description="whether a key that moves also resets its averages; false: as in the paper's code"
     )
 
 
 @final
-@component(_NAME, summary="a frozen encoder looks up votes, which are trained", paper="2207.11240", aliases=("dkvb",))
+@component(
+    _NAME,
+    summary="looks up values by a frozen encoder, and trains only the values",
+    paper="2207.11240",
+    aliases=("dkvb",),
+)
 class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
-    """Freezes a model up to a layer and puts a table of keys and values in place of the rest."""
+    """Freezes a model up to a layer and replaces the rest by a table of keys and values."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -91,16 +98,17 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         """Return a model around `model`, which becomes its encoder.
 
         Raises:
-            NotApplicable: no linear layer to replace, no module of that name, or sizes that do not fit each other.
+            NotApplicable: no linear layer to replace, no module of that name, or sizes that do not fit.
         """
         config = self.config
         if config.active > config.pairs:
             raise NotApplicable(
-                f"component '{_NAME}': {config.active} active keys of {config.pairs} pairs; expected at most all."
+                f"component '{_NAME}': active is {config.active}, expected at most {config.pairs}, "
+                "the pairs of a codebook."
             )
         heads = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear)}
         if not heads or "" in heads:
-            raise NotApplicable(f"component '{_NAME}': the model has no linear layer (nn.Linear) behind an encoder.")
+            raise NotApplicable(f"component '{_NAME}': the model has no linear layer (nn.Linear) after an encoder.")
         last, head = list(heads.items())[-1]
         width = head.in_features if config.at is None else self._width(model, config.at)
         _cut(model, last if config.at is None else config.at, keeps=config.at is not None)
@@ -121,7 +129,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         """Let the keys follow the public examples.
 
         Raises:
-            NotApplicable: there are no public examples, and the settings call for them.
+            NotApplicable: the settings need public examples, and there are none.
         """
         config = self.config
         if config.keys == "normal" and not config.passes:
@@ -145,9 +153,9 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         lookup.keys.copy_(averages.keys)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Say whether labels are those of tokens, or the encoder's output does not fit the keys, or the classes."""
+        """Refuse labels of tokens, and encoder outputs that do not fit the keys or the classes."""
         if rules.label_shape:
-            return "it gives one answer an example, and here every token has a label"
+            return "it gives one answer per example, and here every token has a label"
         try:
             with torch.no_grad():
                 outputs = model(rules.probe(2).inputs)
@@ -158,7 +166,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Compare the cells and the encoder outputs that an attacker read in one local step with the true ones."""
+        """Compare the cells and encoder outputs that an attacker read of one local step with the true ones."""
         if truth.batches[1:]:
             return {}
         bottleneck, inputs = bottleneck_of(model), truth.batches[0].inputs
@@ -173,7 +181,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
 
     @property
     def _skips(self) -> bool:
-        """Whether unread pairs are passed over; where values do not begin at 0 nothing tells which they are."""
+        """Return whether unread pairs are skipped; only values that start at 0 show which pairs are unread."""
         return self.config.skip_unread and self.config.values == "zeros"
 
     def _width(self, model: nn.Module, place: str) -> int:
@@ -183,7 +191,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         width = width_of(model, place)
         if width is None:
             raise NotApplicable(
-                f"component '{_NAME}': how wide is '{place}'? Name a layer with weights, or one behind."
+                f"component '{_NAME}': the width of '{place}' is unknown. Name a layer with weights, or a later one."
             )
         return width
 
@@ -195,8 +203,8 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
             return drawn / drawn.norm(dim=0)
         if width % config.codebooks:
             raise NotApplicable(
-                f"component '{_NAME}': the encoder returns {width} features, which {config.codebooks} codebooks do not "
-                "divide; projection = 'chunk' needs that."
+                f"component '{_NAME}': the encoder returns {width} features, not a multiple of the "
+                f"{config.codebooks} codebooks, which projection = 'chunk' needs."
             )
         return torch.eye(width).unflatten(1, (config.codebooks, -1))
 
@@ -205,7 +213,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         return LinearDecoder(torch.randn(classes, joined, generator=generator) / joined**0.5)
 
     def _least(self, heads: int) -> float:
-        """Return the average count below which a key is dead, for so many heads a batch."""
+        """Return the average count below which a key counts as unused, for this many heads per batch."""
         return self.config.threshold * heads / self.config.pairs
 
     def _averages(self, keys: Tensor, heads: int) -> MovingAverages:
@@ -218,10 +226,10 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
 
 
 def bottleneck_of(model: nn.Module) -> KeyValueModel:
-    """Return the key-value model that `model` is or holds.
+    """Return the key-value model that `model` is or contains.
 
     Raises:
-        NotApplicable: there is none.
+        NotApplicable: the model has none.
     """
     found = next((module for module in model.modules() if isinstance(module, KeyValueModel)), None)
     if found is None:
@@ -230,13 +238,13 @@ def bottleneck_of(model: nn.Module) -> KeyValueModel:
 
 
 def cells_of(indices: Tensor, pairs: int) -> Tensor:
-    """Return which pairs are among keys (B, C, active, n), boolean, shape (C, J)."""
+    """Return whether each pair is among the keys (B, C, active, n), boolean, shape (C, J)."""
     by_codebook = indices.movedim(1, 0).flatten(1)
     return torch.zeros(len(by_codebook), pairs, dtype=torch.bool).scatter(1, by_codebook, True)
 
 
 def _cut(model: nn.Module, place: str, *, keeps: bool) -> None:
-    """Replace all modules registered behind `place` by the identity, and `place` too unless it is kept."""
+    """Replace all modules registered after `place` by the identity, and `place` too unless it is kept."""
     names = [name for name, _ in model.named_modules()]
     behind = names[names.index(place) :]
     inside = [name for name in behind if name == place or name.startswith(f"{place}.")]
@@ -257,7 +265,7 @@ def _cell_scores(bottleneck: KeyValueModel, inputs: Tensor, cells: Tensor) -> di
 
 
 def _key_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> dict[str, float]:
-    """Compare the one key that each guessed record reads in every codebook (G, C) with the true ones."""
+    """Compare each guessed record's key in every codebook (G, C) with the true keys."""
     truly = bottleneck.read(inputs)[:, :, 0, 0]
     agreement = (truly[:, None] == guesses).float().mean(-1)
     return {"share of the keys given to the right record": float(agreement[_matched(agreement)].mean())}
@@ -282,7 +290,7 @@ def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) 
 
 
 def _matched(likeness: Tensor) -> tuple[Tensor, Tensor]:
-    """Return rows and columns of the pairs of records and guesses whose likeness (B, G) is highest in all."""
+    """Return rows and columns of the matching of records and guesses with the highest total similarity (B, G)."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 
     rows, columns = linear_sum_assignment(-likeness.numpy())

@@ -1,1 +1,1 @@
-"""Hook layer."""
+"""Hook layer: adds or changes layers of the model."""

@@ -1,4 +1,4 @@
-"""Layers that cut features to a prefix: of random length in training, of a fixed one in evaluation."""
+"""Layers that cut features to a prefix: of random length in training, of fixed length in evaluation."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _FAIR = (0.5, 0.5)
 
 @final
 class Prefix(nn.Module):
-    """Cuts features (B, ..., D) to a random prefix in training, and to a fixed one in evaluation.
+    """Cuts features (B, ..., D) to a random prefix in training and a fixed prefix in evaluation.
 
     Args:
         eta: width of the bell, above 0.
-        mu: its top.
-        kept: channels in evaluation; all when None.
-        per_example: every example has a length of its own; else one serves the batch.
+        mu: top of the bell.
+        kept: channels in evaluation; all where None.
+        per_example: whether every example has its own length; else the batch shares one.
 
     Attributes:
-        mask: what it multiplied with last in training, where another layer follows it; for that one to take.
+        mask: its last training mask, kept where another layer follows it and takes it.
     """
 
     def __init__(self, eta: float, mu: float, kept: int | None, *, per_example: bool = False) -> None:
@@ -35,8 +35,8 @@ class Prefix(nn.Module):
         self.mask: Tensor | None = None
 
     def follow(self, leader: Prefix) -> None:
-        """Cut where `leader` did in the same forward pass, in training."""
-        self._leader = (leader,)  # in a tuple, since a module that is an attribute would be a part of this one
+        """In training, cut where `leader` cut in the same forward pass."""
+        self._leader = (leader,)  # in a tuple: a plain attribute would make it a submodule
         leader._is_followed = True
 
     def forward(self, features: Tensor) -> Tensor:
@@ -58,13 +58,13 @@ class Prefix(nn.Module):
 
 @final
 class Alternating(nn.Module):
-    """One of two layers that cut features, of which a fair coin lets only one cut in each training step.
+    """One of two layers that cut features; in each training step a fair coin chooses which one cuts.
 
-    The coin is tossed by the layer that runs first, as a prefix of two entries, so that it is recorded like a mask.
+    The layer that runs first tosses the coin, as a prefix of two entries, so it is recorded like a mask.
 
     Args:
-        prefix: what cuts; in evaluation always.
-        first: the layer that runs first, for the one that runs after it.
+        prefix: the cutting layer; in evaluation it always cuts.
+        first: the layer that runs first, where this one runs second.
     """
 
     def __init__(self, prefix: Prefix, first: Alternating | None = None) -> None:
@@ -80,7 +80,7 @@ class Alternating(nn.Module):
         return features + self._turn(features) * (cut - features)
 
     def _turn(self, features: Tensor) -> Tensor:
-        """Return 1 where it cuts and 0 where it does not, for every example."""
+        """Return 1 for examples that are cut, and 0 for others."""
         shape = (-1, *(1 for _ in features.shape[1:]))
         if not self._first:
             self._coin = prefix_dropout(features.new_ones(len(features), 2), _FAIR)[:, 1]
@@ -92,7 +92,7 @@ class Alternating(nn.Module):
 
 
 def prefixes(model: nn.Module) -> list[Prefix]:
-    """Return the layers of a model that cut features, in the order of registration."""
+    """Return a model's layers that cut features, in order of registration."""
     return [module for module in model.modules() if isinstance(module, Prefix)]
 
 
@@ -102,8 +102,8 @@ def prefix_odds(channels: int, eta: float, mu: float = 0.0) -> tuple[float, ...]
 
     Args:
         channels: D.
-        eta: width of the bell, above 0; infinity for the same odds of every k.
-        mu: its top.
+        eta: width of the bell, above 0; infinity for equal odds of every k.
+        mu: top of the bell.
     """
     lengths = torch.arange(1, channels + 1, dtype=torch.float64)
     return tuple(torch.softmax(-(((lengths - mu) / eta) ** 2), 0).tolist())

@@ -1,4 +1,4 @@
-"""Layers that carry several samples of every example, (B, M, ...), in training, and one, (B, ...), in evaluation."""
+"""Layers that carry several samples per example in training, (B, M, ...), and one in evaluation, (B, ...)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _MAP = 4  # dimensions of a batch of feature maps
 
 @final
 class Samples(nn.Module):
-    """Repeats what it gets M times, then applies its layer to every sample.
+    """Repeats its input M times, then applies its layer to every sample.
 
     Args:
         layer: a dropout, flattening or pooling layer.
         samples: M.
-        flips: whether every second sample is mirrored, left to right.
-        shifts: whether each sample is pooled behind a shift of its own by zeros, down and to the right.
+        flips: whether every second sample is mirrored from left to right.
+        shifts: whether each sample is first shifted down and right, by its own number of zeros, and then pooled.
     """
 
     def __init__(self, layer: nn.Module, samples: int, *, flips: bool, shifts: bool) -> None:
@@ -56,7 +56,7 @@ def _stride(layer: nn.Module) -> int:
 
 @final
 class FlattenSamples(nn.Module):
-    """A flattening layer that leaves the samples alone in training."""
+    """A flattening layer that keeps the samples' dimension in training."""
 
     def __init__(self, layer: nn.Flatten) -> None:
         super().__init__()

@@ -1,7 +1,12 @@
-"""Dropout: h <- h m / (1 - p), m ~ Bernoulli(1 - p) for every entry and example.
+"""dropout: sets the rate of the model's dropout layers.
 
-Paper: Srivastava et al. 2014, JMLR 15; inverted form. What it may leak: the masks hide nothing from an attacker
-who estimates them together with the data (arXiv 2208.06163), and their zeros help closed forms.
+Idea: Random masks keep units from relying on one another.
+Equation: h <- h m / (1 - p), m ~ Bernoulli(1 - p) for every entry and example
+Assumes: a model with dropout layers, attention included.
+Leaks: masks hide nothing from an attacker that estimates them with the data (arXiv 2208.06163); their zeros help closed
+    forms.
+Fails: as a defense.
+Source: Srivastava et al. 2014, JMLR 15; inverted form.
 """
 
 from __future__ import annotations
@@ -27,9 +32,9 @@ class DropoutConfig(Config):
 
 
 @final
-@component("dropout", summary="one rate for every dropout layer of the model", paper="Srivastava 2014")
+@component("dropout", summary="sets one rate for all dropout layers of the model", paper="Srivastava 2014")
 class Dropout(Layer[DropoutConfig]):
-    """Sets the rate of the dropout layers that a model already has, attention included."""
+    """Sets the rate of the dropout layers that a model has, including those in attention."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -42,7 +47,9 @@ class Dropout(Layer[DropoutConfig]):
         layers = [m for m in model.modules() if isinstance(m, nn.modules.dropout._DropoutNd)]
         attentions = [m for m in model.modules() if isinstance(m, nn.MultiheadAttention)]
         if not layers and not attentions:
-            raise NotApplicable("component 'dropout': the model has no dropout layer whose rate could be set.")
+            raise NotApplicable(
+                "component 'dropout': the model has no dropout layer whose rate could be set. Leave it out."
+            )
         for layer in layers:
             layer.p = self.config.rate
         for attention in attentions:

@@ -1,7 +1,12 @@
-"""Freeze: parameters that clients do not train, so that their gradients are not sent.
+"""freeze: keeps chosen parameters out of training, so their gradients are not sent.
 
-Source: none (no arXiv id); fine-tuning with a fixed part of the model is common practice. What it may leak: nothing of
-the frozen layers themselves; attacks that read a frozen first layer lose their equations, those on other layers do not.
+Idea: Fine-tuning often needs only a part of a model.
+Equation: w_f <- w_f, and the update has no entry for w_f
+Assumes: patterns that match parameters, and at least one parameter left to train.
+Leaks: nothing of the frozen layers' gradients. Attacks that read the first layer fail where it is frozen; attacks on
+    other layers work as before.
+Fails: as a defense of the layers that are trained.
+Source: none; common practice.
 """
 
 from __future__ import annotations
@@ -23,12 +28,12 @@ class FreezeConfig(Config):
     """Settings of freezing."""
 
     parameters: tuple[str, ...] = Field(
-        min_length=1, description="patterns of the names of parameters to freeze", examples=[("*.bias",)]
+        min_length=1, description="name patterns of the parameters to freeze", examples=[("*.bias",)]
     )
 
 
 @final
-@component("freeze", summary="parameters that clients do not train, by name")
+@component("freeze", summary="keeps named parameters out of training")
 class Freeze(Layer[FreezeConfig]):
     """Takes parameters out of training."""
 

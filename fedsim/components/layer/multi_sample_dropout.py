@@ -1,10 +1,13 @@
-"""Multi-sample dropout: M masks on the same features, one loss each, L = 1/M sum_m CE(g(h z_m / (1 - p)), y).
+"""multi-sample-dropout: applies M dropout masks to the same features and averages their losses.
 
-Paper: Inoue 2019, arXiv 1905.09788. From one layer onward a training pass carries M samples of every example through
-the same weights; losses are averaged, and so are gradients. M = 1 is plain dropout. In evaluation nothing is repeated,
-and the weights have the names and shapes of the plain model's.
-What it may leak: the gradient comes nearer to that without dropout, like 1 / sqrt(M), so an attacker who ignores masks
-gains; one who estimates them has M times as many to find.
+Idea: From one layer on, a training pass carries M samples of every example through the same weights; their gradients
+    are averaged. M = 1 is plain dropout. Evaluation repeats nothing; names and shapes of weights do not change.
+Equation: L = 1/M sum_m CE(g(h z_m / (1 - p)), y)
+Assumes: a dropout layer, and later layers that treat samples like examples.
+Leaks: the gradient approaches that without dropout, like 1 / sqrt(M), so an attacker that ignores masks gains; one that
+    estimates masks has M times as many to find.
+Fails: as a defense, with many samples.
+Source: Inoue 2019, arXiv 1905.09788.
 """
 
 from __future__ import annotations
@@ -30,19 +33,21 @@ _ROUNDING = 1e-4
 class MultiSampleDropoutConfig(Config):
     """Settings of multi-sample dropout."""
 
-    samples: int = Field(default=8, ge=1, description="masks of an example in a step, M")
+    samples: int = Field(default=8, ge=1, description="masks M per example and step")
     at: str | None = Field(
         default=None,
-        description="the dropout, flattening or pooling layer from which on samples differ; the last dropout if absent",
+        description="first dropout, flattening or pooling layer with samples; absent: the last dropout layer",
     )
     flip_half: bool = Field(default=False, description="mirror the feature maps of every second sample")
-    shift_pooling: bool = Field(default=False, description="pool each sample's maps behind another shift by zeros")
+    shift_pooling: bool = Field(
+        default=False, description="shift each sample's maps by another number of zeros before pooling"
+    )
 
 
 @final
-@component(_NAME, summary="several dropout masks a step on the same features", paper="1905.09788")
+@component(_NAME, summary="applies several dropout masks to the same features in a step", paper="1905.09788")
 class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
-    """Repeats the last layers of a model, in training, for M samples of every example: logits (B, M, K)."""
+    """Runs a model's last layers on M samples of every example in training: logits (B, M, K)."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -50,7 +55,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         """Return `model`, changed.
 
         Raises:
-            NotApplicable: there is no dropout layer, or no layer of that name to begin at.
+            NotApplicable: the model has no dropout layer, or no layer of the name in `at`.
         """
         config, path = self.config, self._start(model)
         if config.shift_pooling and not isinstance(model.get_submodule(path), Pooling):
@@ -65,12 +70,12 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         return model
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why the layers behind the first mask cannot carry several samples of an example."""
+        """Return why the layers after the first mask cannot carry several samples, or None where they can."""
         inputs = rules.probe(_EXAMPLES).inputs
         try:
             outputs = _outputs(model, inputs)
-        except Exception as error:  # a foreign layer may raise anything when it gets one dimension more
-            return f"the layers behind its first mask get (examples, samples, ...), and one says: {error}"
+        except Exception as error:  # any layer may raise anything on an additional dimension
+            return f"the layers after its first mask get (examples, samples, ...), and one fails: {error}"
         if outputs.shape != (_EXAMPLES, self.config.samples, *rules.label_shape, rules.classes):
             return f"the model returns {tuple(outputs.shape)}, expected (examples, samples, classes)"
         begin = next(module for module in model.modules() if isinstance(module, Samples))
@@ -79,10 +84,10 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
         handle.remove()
         if torch.allclose(others[:, 1:], outputs[:, 1:], atol=_ROUNDING):
             return None
-        return "a layer behind its first mask mixes samples"
+        return "a layer after its first mask mixes samples"
 
     def _start(self, model: nn.Module) -> str:
-        """Return the path of the layer that the samples begin at."""
+        """Return the path of the first layer with samples."""
         kinds = (nn.Dropout, nn.Flatten, nn.MaxPool2d, nn.AvgPool2d)
         layers = {path: module for path, module in model.named_modules() if isinstance(module, kinds)}
         dropouts = [path for path, module in layers.items() if isinstance(module, nn.Dropout)]

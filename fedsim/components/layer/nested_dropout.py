@@ -1,11 +1,13 @@
-"""Nested Dropout: the last features are cut to their first k channels, h <- (h_1, ..., h_k, 0, ..., 0), k drawn anew.
+"""nested-dropout: cuts the last features to their first k channels, with a random k in every step.
 
-    p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; one k for the whole batch, and no rescaling
-
-so that early channels are trained nearly always and late ones rarely: features end up ordered by importance, and the
-network can be cut at a fixed k afterwards (`fedsim.metrics.prefixes` chooses it). Paper: Chen et al. 2022, arXiv
-2206.13140. What it may leak: whole columns of the classifier's gradient are zero, so an upload shows k, and an attacker
-has one integer left to find; what it hides of the record is what the late channels would have said.
+Idea: Early channels are trained nearly always and late ones rarely, so features end up sorted by importance and the
+    network can be cut at a fixed k afterwards (`fedsim.metrics.prefixes` chooses it).
+Equation: h <- (h_1, ..., h_k, 0, ..., 0), p(k) proportional to exp(-((k - mu) / eta)^2), k = 1, ..., D; no rescaling
+Assumes: a dropout layer to replace, which gets feature vectors and runs once in a pass.
+Leaks: whole columns of the classifier's gradient are zero, so an upload shows k; an attacker has one integer to find.
+    What it hides of a record is what the late channels hold.
+Fails: as a defense: the columns that remain are exact.
+Source: Chen et al. 2022, arXiv 2206.13140.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ _MAPS = 4  # dimensions of a batch of feature maps
 
 
 def _named(eta: Any) -> Any:
-    """Spell infinity out: JSON has no number for it."""
+    """Return infinity as text, since JSON has no number for it."""
     return "inf" if isinstance(eta, float) and math.isinf(eta) and eta > 0 else eta
 
 
@@ -41,23 +43,25 @@ class NestedDropoutConfig(Config):
     eta: Annotated[
         Annotated[float, Field(ge=0, allow_inf_nan=False)] | Literal["inf"],
         BeforeValidator(_named),
-        Field(default=10.0, description="width of the bell, in channels; 0: nothing is cut; inf: every k is as likely"),
+        Field(
+            default=10.0, description="width of the bell, in channels; 0: nothing is cut; inf: all k are equally likely"
+        ),
     ]
-    mu: float = Field(default=0.0, allow_inf_nan=False, description="where the bell has its top, in channels")
+    mu: float = Field(default=0.0, allow_inf_nan=False, description="top of the bell, in channels")
     kept: int | None = Field(default=None, ge=1, description="k in evaluation; all channels when absent")
-    at: str | None = Field(default=None, description="the dropout layer that is replaced; the last one when absent")
-    per_sample: bool = Field(default=False, description="every example has a k of its own; else one serves a batch")
+    at: str | None = Field(default=None, description="dropout layer to replace; the last one when absent")
+    per_sample: bool = Field(default=False, description="every example has its own k; else a batch shares one")
     alternate_with: str | None = Field(
         default=None,
-        description="a dropout layer in front of that one; in each training step a fair coin says which of both is "
-        "cut. In evaluation it is not",
+        description="a dropout layer in front of that one; in each training step a fair coin chooses which of both "
+        "is cut. In evaluation this one is not cut",
     )
 
 
 @final
-@component(_NAME, summary="a random prefix of the last features, one length a batch", paper="2206.13140")
+@component(_NAME, summary="cuts the last features to a prefix of random length", paper="2206.13140")
 class NestedDropout(Layer[NestedDropoutConfig]):
-    """Stands in place of a dropout layer: features (B, ..., D) -> (B, ..., D)."""
+    """Replaces a dropout layer: features (B, ..., D) -> (B, ..., D)."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
@@ -65,7 +69,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         """Return `model`, changed; with eta = 0 the layer does nothing.
 
         Raises:
-            NotApplicable: there is no dropout layer, or none of that name.
+            NotApplicable: the model has no dropout layer, or none of that name.
         """
         place, other = self._places(model)
         config, eta = self.config, float(self.config.eta)
@@ -83,7 +87,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return model
 
     def _places(self, model: nn.Module) -> tuple[str, str | None]:
-        """Return the names of the layer that is replaced, and of the one that takes turns with it."""
+        """Return the names of the replaced layer and of the one that alternates with it."""
         layers = [name for name, module in model.named_modules() if isinstance(module, nn.Dropout)]
         if not layers:
             raise NotApplicable(f"component '{_NAME}': the model has no dropout layer (nn.Dropout) to replace.")
@@ -96,7 +100,7 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return place, other
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse feature maps, layers that run again and again, and more channels in evaluation than there are."""
+        """Refuse feature maps, layers that run several times in a pass, and a `kept` above the number of channels."""
         shapes: dict[Prefix, list[torch.Size]] = {layer: [] for layer in prefixes(model)}
 
         def note(layer: Prefix, _layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -120,9 +124,9 @@ class NestedDropout(Layer[NestedDropoutConfig]):
         return None
 
     def scores(self, model: nn.Module, truth: Truth, guess: Reconstruction) -> Mapping[str, float]:
-        """Return by how many channels the length that an attacker read differs from the client's, at each place.
+        """Return, per place, how far the k that an attacker found is from the client's, in channels.
 
-        Nothing where a coin decides between two places, since no length is used at one of them.
+        Empty where a coin decides between two places, since one of them uses no k.
         """
         if truth.batches[1:] or self.config.alternate_with is not None:
             return {}

@@ -1,1 +1,1 @@
-"""Hook loss."""
+"""Hook loss: adds a loss term or replaces the objective."""

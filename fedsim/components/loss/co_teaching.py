@@ -1,13 +1,13 @@
-"""Co-teaching: two networks, each learning from the examples of a batch whose loss the other one finds small.
+"""co-teaching: trains two networks, each on the examples whose loss is small under the other one.
 
-    I_1 = the floor((1 - tau) n) of half 1 with the smallest loss under network 1, I_2 of half 2 under network 2
-    L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1),   tau(e) from 0 to tau over the first epochs
-
-A small loss speaks for a right label, and a network that does not choose its own examples does not confirm its own
-mistakes. Papers: Han et al. 2018, arXiv 1804.06872, where both score the same batch; Chen et al. 2022, arXiv
-2206.13140, where each scores one half in evaluation mode, cut at the k of Nested Dropout. An epoch here is a round. In
-evaluation the answer is the mean of both logits. What it may leak: forgotten records leave no gradient; a record that
-both networks learn from leaves two, at different weights: two sets of equations for one image.
+Idea: A small loss suggests a right label, and a network that does not choose its own examples does not confirm its own
+    mistakes. Each network scores one half of the batch in evaluation mode; evaluation takes the mean of both logits.
+Equation: I_1: the floor((1 - tau) n) of half 1 with the smallest loss under network 1; I_2 of half 2 under network 2;
+    L = mean CE(network 1 on I_2) + mean CE(network 2 on I_1); tau(e) rises from 0 to tau over the first rounds e.
+Assumes: classification, one label per example.
+Leaks: left-out records leave no gradient; a record that both networks learn from leaves two sets of equations.
+Fails: as a defense: kept records leak as without it.
+Source: Han et al. 2018, arXiv 1804.06872, where both score the same batch; Chen et al. 2022, arXiv 2206.13140.
 """
 
 from __future__ import annotations
@@ -38,24 +38,26 @@ class CoTeachingConfig(Config):
     """Settings of Co-teaching."""
 
     forget_rate: float = Field(default=0.2, ge=0, lt=1, description="share tau of the examples that are left out")
-    ramp: int = Field(default=0, ge=0, description="rounds in which that share grows from 0 to tau; 0: tau at once")
+    ramp: int = Field(
+        default=0, ge=0, description="rounds in which this share grows from 0 to tau; 0: tau from the start"
+    )
     same_batch: bool = Field(
-        default=False, description="both networks score and learn from the whole batch; else from one half each"
+        default=False, description="both networks score and learn from the whole batch; else each from one half"
     )
     freeze_batch_norm: bool = Field(
-        default=True, description="batch normalisation keeps its statistics, and its weights are not trained"
+        default=True, description="batch normalisation keeps its statistics and does not train its weights"
     )
 
 
 @final
-@component(_NAME, summary="two networks choose each other's examples by small loss", paper="2206.13140")
+@component(_NAME, summary="trains two networks that choose each other's examples by small loss", paper="2206.13140")
 class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
-    """Doubles the model, and trains each network on what the other has chosen: outputs (B, 4, K) in training."""
+    """Doubles the model and trains each network on the other's choice: outputs (B, 4, K) in training."""
 
     modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return two networks of the model's kind as one; the second has the first one's weights in another order."""
+        """Return a pair of networks of the model's kind; the second has the first's weights in permuted order."""
         second = copy.deepcopy(model)
         with torch.no_grad():
             for weights in second.parameters():
@@ -64,7 +66,7 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return Pair(model, second, freezes=self.config.freeze_batch_norm)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse what was built around the two networks, batches that leave nothing, and statistics of both halves."""
+        """Refuse components around the pair, batches without a kept example, and layers that mix both halves."""
         reason = self._refuses_networks(rules, model)
         if reason is not None:
             return reason
@@ -72,31 +74,31 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         if not parts[0]:
             return "each network scores a half of the batch, but a batch holds 1. Set same_batch = true"
         if not kept(parts[0], self.config.forget_rate):
-            return f"of {parts[0]} examples none is left at forget_rate {self.config.forget_rate:g}"
+            return f"forget_rate {self.config.forget_rate:g} leaves none of {parts[0]} examples. Lower it"
         mixing = next((name for name, module in model.named_modules() if isinstance(module, BatchNorm)), None)
         if mixing is not None and not (self.config.freeze_batch_norm or self.config.same_batch):
-            return f"'{mixing}' would mix the halves that its networks keep apart. Set freeze_batch_norm = true"
+            return f"'{mixing}' would mix the two halves of the batch. Set freeze_batch_norm = true"
         return None
 
     def _refuses_networks(self, rules: Rules, model: nn.Module) -> str | None:
         if not isinstance(model, Pair) or model.differ():
-            return "components that change the model must stand in front of it, so that both networks have them"
+            return "components that change the model must come before it, so that both networks have them"
         if any(isinstance(module, Alternating) for module in model.modules()):
-            return "each network would toss a coin of its own for nested-dropout's alternate_with"
+            return "each network would toss its own coin for nested-dropout's alternate_with. Leave that setting out"
         with torch.no_grad(), without_dropout():
             answers = model.first(rules.probe(2).inputs)
         if answers.shape != (2, rules.classes):
-            expected = f"one answer an example, (examples, {rules.classes} classes)"
+            expected = f"one answer per example, (examples, {rules.classes} classes)"
             return f"each network must give {expected}, and one returns {tuple(answers.shape)}"
         return None
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
-        """Return the sum of both networks' mean losses on what the other has chosen.
+        """Return the sum of both networks' mean losses on the examples that the other has chosen.
 
         Args:
-            outputs: training logits of network 1 and 2, then their scoring logits, (B, 4, K); in evaluation (B, K).
+            outputs: training logits of networks 1 and 2, then scoring logits, (B, 4, K); in evaluation (B, K).
             labels: classes (B,), or probabilities (B, K).
-            round_: from 1.
+            round_: number of the round, from 1.
         """
         if outputs.dim() == _ONE_ANSWER:
             return cross_entropy(outputs, labels)
@@ -109,19 +111,19 @@ class CoTeaching(ModelComponent[CoTeachingConfig], Objective[CoTeachingConfig]):
         return own + _mean(second[one][chosen_1], labels[one][chosen_1])
 
     def rate(self, round_: int) -> float:
-        """Return tau of a round, from 1: as many evenly spaced values from 0 to tau as `ramp` says, then tau."""
+        """Return tau of a round (from 1): `ramp` evenly spaced values from 0 to tau, then tau."""
         ramp, epoch = self.config.ramp, round_ - 1
         return self.config.forget_rate if epoch >= ramp else self.config.forget_rate * epoch / max(1, ramp - 1)
 
 
 @final
 class Pair(nn.Module):
-    """Two networks: (B, 4, K) in training, first both as they learn and then both as they score; else their mean.
+    """Two networks: (B, 4, K) in training (both learning, then both scoring); in evaluation their mean.
 
     Args:
         first: network 1.
-        second: network 2, of the same kind; where both cut features, it cuts them where network 1 does.
-        freezes: whether batch normalisation stays as it is.
+        second: network 2, of the same kind; where both cut features, it uses the cut of network 1.
+        freezes: whether batch normalisation does not change.
     """
 
     def __init__(self, first: nn.Module, second: nn.Module, *, freezes: bool) -> None:
@@ -134,19 +136,19 @@ class Pair(nn.Module):
             layer.requires_grad_(False)
 
     def differ(self) -> bool:
-        """Whether something was put into one of the networks alone."""
+        """Whether only one of the networks was changed."""
         first, second = ([type(module) for module in own.modules()] for own in (self.first, self.second))
         return first != second
 
     def train(self, mode: bool = True) -> Pair:
-        """Set the mode of all layers but those that are frozen."""
+        """Set the mode of all layers except frozen ones."""
         super().train(mode)
         for layer in self._frozen():
             layer.eval()
         return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Answer as the mode says."""
+        """Return the outputs of the mode."""
         networks = (self.first, self.second)
         if not self.training:
             return torch.stack([network(inputs) for network in networks]).mean(0)
@@ -162,7 +164,7 @@ class Pair(nn.Module):
 
 
 def halves(examples: int) -> tuple[int, int]:
-    """Return how many examples of a batch network 1 scores, and how many network 2."""
+    """Return how many examples of a batch networks 1 and 2 score."""
     return examples // 2, examples - examples // 2
 
 
@@ -172,11 +174,11 @@ def kept(examples: int, rate: float) -> int:
 
 
 def small_losses(logits: Tensor, labels: Tensor, rate: float) -> Tensor:
-    """Return the places of the floor((1 - tau) n) smallest losses among n logits (n, K), by growing loss."""
+    """Return the indices of the floor((1 - tau) n) smallest losses among logits (n, K), in ascending order."""
     losses = F.cross_entropy(logits.detach(), labels, reduction="none")
     return losses.argsort(stable=True)[: kept(len(losses), rate)]
 
 
 def _mean(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean loss, 0 where nothing was chosen; a rest of a pass may be that small."""
+    """Return the mean loss; 0 where no example was chosen, as in a small last batch."""
     return cross_entropy(logits, labels) if len(logits) else logits.sum()

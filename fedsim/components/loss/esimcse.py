@@ -1,13 +1,13 @@
-"""ESimCSE: sentence embeddings without labels, from two views of each sentence, of which one repeats some tokens.
+"""esimcse: trains sentence embeddings without labels, from two views of each sentence, one with repeated tokens.
 
-    L_i = -log exp(cos(z1_i, z2_i) / t) / [sum_j exp(cos(z1_i, z2_j) / t) + sum_q exp(cos(z1_i, q) / t)]
-
-with z1 = head(E(s)), z2 = head(E(s with repeated tokens)), each with dropout of its own, and q in a queue of what a
-slowly following encoder E' made of the sentences of earlier batches, without dropout. Papers: Wu et al. 2022, arXiv
-2109.04380; without repetition and queue it is SimCSE, Gao, Yao, Chen 2021, arXiv 2104.08821, equation 4. E' and queue
-stay with the client, from step to step and round to round; E' follows the weights before the optimizer's step. The
-head, a linear layer and tanh, is used in training alone. What it may leak: the words of a batch, as every embedding
-does, and through the queue sentences that are not in the batch at all.
+Idea: Views with their own dropout belong together; other sentences of the batch and of a queue q are negatives. The
+    queue holds outputs of a slow encoder E' for earlier batches. Without repetition and queue it is SimCSE.
+Equation: L_i = -log exp(cos(z1_i, z2_i) / t) / [sum_j exp(cos(z1_i, z2_j) / t) + sum_q exp(cos(z1_i, q) / t)],
+    z1 = head(E(s)), z2 = head(E(s with repeated tokens)); the head (linear, tanh) is used only in training.
+Assumes: an encoder of sentences. E' and queue stay with the client from step to step and round to round.
+Leaks: the batch's words, as every embedding does, and through the queue sentences of earlier batches.
+Fails: with small batches and no queue, which leave few negatives.
+Source: Wu et al. 2022, arXiv 2109.04380; SimCSE: Gao, Yao, Chen 2021, arXiv 2104.08821, equation 4.
 """
 
 from __future__ import annotations
@@ -39,22 +39,24 @@ Mode = Literal["paper", "bpe"]
 class EsimCseConfig(Config):
     """Settings of ESimCSE."""
 
-    temperature: float = Field(default=0.05, gt=0, description="t, by which cosines are divided")
+    temperature: float = Field(default=0.05, gt=0, description="temperature t, which divides cosines")
     dup_rate: float = Field(
-        default=0.32, ge=0, le=1, description="share of a sentence's tokens to repeat at most; 0: none"
+        default=0.32, ge=0, le=1, description="largest share of a sentence's tokens to repeat; 0: none"
     )
     mode: Mode = Field(
         default="paper",
-        description="how many of N tokens are repeated, evenly drawn. paper: 0 to max(2, int(dup_rate N)); bpe, as in "
-        "the authors' code: 0 to min(10, int(dup_rate N)) - 1",
+        description="how many of N tokens are repeated, drawn uniformly; paper: 0 to max(2, int(dup_rate N)); "
+        "bpe (the authors' code): 0 to min(10, int(dup_rate N)) - 1",
     )
-    queue_size: int = Field(default=160, ge=0, description="sentences of earlier batches as further negatives; 0: none")
-    momentum: float = Field(default=0.995, ge=0, lt=1, description="share of E' that stays in each step")
+    queue_size: int = Field(
+        default=160, ge=0, description="sentences of earlier batches, as further negatives; 0: none"
+    )
+    momentum: float = Field(default=0.995, ge=0, lt=1, description="share of E' that is kept in each step")
 
 
 @runtime_checkable
 class Encoder(Protocol):
-    """A model of sentences: tokens (B, T) to embeddings (B, width)."""
+    """An encoder of sentences: tokens (B, T) to embeddings (B, width)."""
 
     width: int
     longest: int
@@ -62,11 +64,11 @@ class Encoder(Protocol):
 
 
 @final
-@component(_NAME, summary="sentence embeddings from repeated tokens and a queue", paper="2109.04380")
+@component(_NAME, summary="trains sentence embeddings with repeated tokens and a queue", paper="2109.04380")
 class EsimCse(
     ModelComponent[EsimCseConfig], Objective[EsimCseConfig], LossTerm[EsimCseConfig], Augmentation[EsimCseConfig]
 ):
-    """Draws what is repeated with the batch, encodes both views, and compares them with batch and queue."""
+    """Draws the repeated tokens with the batch, encodes both views, and compares them with batch and queue."""
 
     modalities = frozenset[Modality]({"text"})
 
@@ -80,33 +82,35 @@ class EsimCse(
         return _NAME
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
-        """Return the encoder with a head, which encodes two views in training.
+        """Return the encoder with a head; in training it encodes two views.
 
         Raises:
-            NotApplicable: the model is no encoder of sentences.
+            NotApplicable: the model is not an encoder of sentences.
         """
         if not isinstance(model, Encoder):
             raise NotApplicable(
-                f"component '{_NAME}' trains encoders of sentences, and {type(model).__name__} is none. Choose model "
+                f"component '{_NAME}' trains encoders of sentences, but {type(model).__name__} is none. Choose model "
                 "'tiny-encoder' or 'minilm'"
             )
         return TwoViews(model, self.config.mode, self.config.dup_rate, generator)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Refuse lonely sentences, too few positions, and whatever else wraps the encoder or changes batches."""
+        """Refuse batches of one without a queue, too few positions, and other wrappers or changes of the batch."""
         views = two_views(model)
         if views is None:
-            return "another component has replaced the encoder with its two views"
+            return "another component has replaced the encoder and its two views. Leave it out"
         smallest = min(rules.batch_size, rules.examples)
         if smallest < _FEWEST and not self.config.queue_size:
-            return f"a sentence is told from others of its batch, but a batch holds {smallest}, and there is no queue"
+            return (
+                f"a sentence is compared with others of its batch, but a batch holds {smallest} and there is no queue"
+            )
         longest = rules.shape[0] + most_repeated(rules.shape[0], self.config.mode, self.config.dup_rate)
         if longest > views.longest:
-            return f"a sentence with its repeated tokens has up to {longest}, and the model reads {views.longest}"
+            return f"a sentence with repeated tokens has up to {longest} tokens, but the model reads {views.longest}"
         return None
 
     def augment(self, batch: Batch, here: Here) -> Batch:
-        """Return the batch, and write down which tokens the second view repeats, boolean, shape (B, T)."""
+        """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
         assert here.rules is not None
         rules, config = here.rules, self.config
         here.draws[_REPEATED] = drawn(
@@ -115,7 +119,7 @@ class EsimCse(
         return batch
 
     def objective(self, outputs: Tensor, labels: Tensor, round_: int) -> Tensor:
-        """Return the mean loss with the sentences of the batch alone as negatives.
+        """Return the mean loss with only the batch's sentences as negatives.
 
         Args:
             outputs: both views of every sentence, (B, 2, d).
@@ -123,17 +127,17 @@ class EsimCse(
             round_: not used.
 
         Raises:
-            NotApplicable: the outputs are embeddings, which a model returns in evaluation.
+            NotApplicable: the outputs are embeddings, as in evaluation.
         """
         if outputs.dim() != _TRAINING_DIMENSIONS:
-            raise NotApplicable(f"the loss of '{_NAME}' takes two views of a sentence, which exist in training alone")
+            raise NotApplicable(f"the loss of '{_NAME}' needs two views of a sentence, which exist only in training")
         return contrast(outputs[:, 0], outputs[:, 1], self.config.temperature)
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
-        """Return what the queue adds to the loss, and let E' and the queue go on by a step.
+        """Return the queue's part of the loss, and advance E' and the queue by one step.
 
         Raises:
-            NotApplicable: the model has no two views.
+            NotApplicable: the model has no encoder with two views.
         """
         if not self.config.queue_size:
             return outputs.new_zeros(())
@@ -154,19 +158,19 @@ class EsimCse(
 
 @final
 class TwoViews(nn.Module):
-    """An encoder with a head: projections of two views (B, 2, d) in training, plain embeddings (B, d) in evaluation.
+    """An encoder with a head: two views (B, 2, d) in training, plain embeddings (B, d) in evaluation.
 
-    The second view repeats what was drawn for the client's step; where nothing is shown, as to an attacker who runs the
-    model, it is the first one, filled up to the same length.
+    The second view repeats the tokens drawn for the client's step. Without a draw, as where an attacker runs the model,
+    it is the first view, padded to the same length.
 
     Args:
         encoder: an `Encoder`.
-        mode: by which tokens are repeated.
-        rate: the same.
-        generator: of the head's first weights.
+        mode: rule of repetition.
+        rate: largest share of repeated tokens.
+        generator: draws the head's first weights.
 
     Attributes:
-        longest: most tokens that the encoder reads.
+        longest: largest number of tokens that the encoder reads.
     """
 
     def __init__(self, encoder: nn.Module, mode: Mode, rate: float, generator: torch.Generator) -> None:
@@ -184,7 +188,7 @@ class TwoViews(nn.Module):
         self._rate = rate
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Return both views, or embeddings."""
+        """Return both views in training, embeddings in evaluation."""
         if not self.training:
             return self.encoder(tokens)
         places = shown().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
@@ -194,7 +198,7 @@ class TwoViews(nn.Module):
 
     @torch.no_grad()
     def entries(self, tokens: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        """Return what E' and the present head make of sentences (B, T) without dropout, shape (B, d)."""
+        """Return the outputs of E' and the current head for sentences (B, T), without dropout, shape (B, d)."""
         follower = {name.removeprefix(_FOLLOWER): t for name, t in memory.items() if name.startswith(_FOLLOWER)}
         was_training = self.encoder.training
         self.encoder.eval()
@@ -204,7 +208,7 @@ class TwoViews(nn.Module):
 
 
 def most_repeated(length: int, mode: Mode, rate: float) -> int:
-    """Return how many tokens of a sentence of `length`, its borders included, are repeated at most; at least are 0."""
+    """Return the largest number of repeated tokens for a sentence of `length`, borders included; at least 0."""
     share = int(rate * length)
     if not rate:
         return 0
@@ -214,15 +218,15 @@ def most_repeated(length: int, mode: Mode, rate: float) -> int:
 def drawn(
     tokens: Tensor, padding: int | None, borders: tuple[int, ...], mode: Mode, rate: float, generator: torch.Generator
 ) -> Tensor:
-    """Draw which tokens are repeated: a number of them evenly, then so many distinct places evenly.
+    """Draw which tokens are repeated: first how many, then distinct positions, both uniformly.
 
     Args:
         tokens: sentences (B, T).
-        padding: what fills up a short sentence, and is never repeated.
-        borders: further tokens that are not, but that count.
-        mode: says how many.
-        rate: the same.
-        generator: decides.
+        padding: token that fills short sentences; it is never repeated.
+        borders: tokens that are not repeated either, but count in the length.
+        mode: rule of repetition.
+        rate: largest share of repeated tokens.
+        generator: source of the draws.
 
     Returns:
         Boolean, shape (B, T). A sentence with too few words repeats all of them.
@@ -236,7 +240,7 @@ def drawn(
 
 
 def repeated(tokens: Tensor, places: Tensor, more: int, padding: int) -> Tensor:
-    """Return sentences (B, T) with the tokens at some places (B, T) twice in a row, filled up: (B, T + more)."""
+    """Return sentences (B, T) with the marked tokens (B, T) doubled, padded to (B, T + more)."""
     ends = (1 + places.long()).cumsum(1)
     targets = torch.arange(tokens.shape[1] + more).expand(len(tokens), -1).contiguous()
     sources = torch.searchsorted(ends, targets, right=True)
@@ -249,7 +253,7 @@ def contrast(first: Tensor, second: Tensor, temperature: float) -> Tensor:
 
 
 def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> Tensor:
-    """Return what M further negatives (M, d) add to `contrast`: the mean of log(1 + their sum / the batch's sum)."""
+    """Return what M queued negatives (M, d) add to `contrast`: mean of log(1 + their sum / the batch's sum)."""
     if not len(queue):
         return first.new_zeros(())
     batch = _scores(first, second, temperature).logsumexp(1)
@@ -257,7 +261,7 @@ def queued(first: Tensor, second: Tensor, queue: Tensor, temperature: float) -> 
 
 
 def followed(encoder: nn.Module, memory: dict[str, Tensor], momentum: float) -> dict[str, Tensor]:
-    """Return the trained weights of E' after a step, by their names in the memory; at first they are the encoder's."""
+    """Return the weights of E' after a step, by their names in the memory; they start as the encoder's."""
     own = {f"{_FOLLOWER}{name}": p.detach() for name, p in encoder.named_parameters() if p.requires_grad}
     return {name: torch.lerp(p, memory[name], momentum) if name in memory else p.clone() for name, p in own.items()}
 

@@ -1,8 +1,12 @@
-"""FedProx: loss + mu / 2 ||w - w_received||^2 over the trainable weights.
+"""fedprox: adds a proximal term that keeps local training near the received weights.
 
-Paper: Li et al. 2018, arXiv 1812.06127, algorithm 2, with a fixed number of local steps for the inexact solver. What
-it may leak: the gradient at the received weights is unchanged, so an update of one step leaks what it leaks without;
-longer ones stay closer to the received weights, where attacks know the model.
+Idea: Clients with uneven data drift apart in local steps; the term limits the drift.
+Equation: loss + mu / 2 ||w - w_received||^2 over the trainable weights
+Assumes: several local steps; the number of steps is fixed, in place of the paper's inexact solver.
+Leaks: the gradient at the received weights is unchanged, so a one-step update leaks as much as without it; longer
+    updates stay closer to weights that the attacker knows.
+Fails: as a defense.
+Source: Li et al. 2018, arXiv 1812.06127, algorithm 2.
 """
 
 from __future__ import annotations
@@ -21,7 +25,9 @@ from fedsim.core.types import Batch, Config, Modality
 class FedProxConfig(Config):
     """Settings of the proximal term."""
 
-    mu: float = Field(default=0.01, ge=0, description="weight of the term, in units of loss per squared weight")
+    mu: float = Field(
+        default=0.01, ge=0, description="weight of the proximal term, in units of loss per squared weight"
+    )
 
 
 @final

@@ -1,1 +1,1 @@
-"""Hook optimizer."""
+"""Hook optimizer: turns gradients into steps of the weights."""

@@ -1,10 +1,12 @@
-"""Adam: w <- w - s m' / (sqrt(v') + e), with bias-corrected running means m' of g and v' of g^2.
+"""adam: scales each step by running means of the gradient and of its square.
 
-Paper: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1. Without bias correction, at a server whose g is the mean
-update, it is FedAdam (Reddi et al. 2020, arXiv 2003.00295, algorithm 2) with e for tau and v from 0.
-
-What it may leak: the first step is the sign of the gradient, so an update of one step keeps directions and loses
-magnitudes.
+Idea: Each weight gets a step of nearly the same size, whatever the scale of its gradient.
+Equation: w <- w - s m' / (sqrt(v') + e), bias-corrected running means m' of g and v' of g^2
+Assumes: a client; or a server whose g is the mean update: without bias correction this is FedAdam (Reddi et al. 2020,
+    arXiv 2003.00295, algorithm 2) with e for tau and v from 0.
+Leaks: the first step is the sign of the gradient, so a one-step update keeps directions and loses magnitudes.
+Fails: as a defense, for the same reason.
+Source: Kingma, Ba 2015, arXiv 1412.6980, algorithm 1.
 """
 
 from __future__ import annotations
@@ -25,9 +27,9 @@ class AdamConfig(Config):
 
     learning_rate: float = Field(default=1e-3, gt=0, description="step size")
     beta1: float = Field(default=0.9, ge=0, lt=1, description="decay of the mean of g")
-    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of g squared")
+    beta2: float = Field(default=0.999, ge=0, lt=1, description="decay of the mean of g^2")
     epsilon: float = Field(default=1e-8, gt=0)
-    bias_correction: bool = Field(default=True, description="divide out that both means start at 0")
+    bias_correction: bool = Field(default=True, description="correct for both means starting at 0")
 
 
 @final

@@ -1,7 +1,11 @@
-"""Stochastic gradient descent: v <- m v + g, w <- w - s v.
+"""sgd: steps against the gradient, with momentum (stochastic gradient descent).
 
-Paper: Robbins, Monro 1951; momentum as in Sutskever et al. 2013. What it may leak: one step without momentum
-sends the gradient itself, times the learning rate.
+Idea: Momentum averages the gradients of several steps.
+Equation: v <- m v + g, w <- w - s v
+Assumes: nothing.
+Leaks: one step without momentum sends the gradient itself, times the learning rate.
+Fails: as a defense.
+Source: Robbins, Monro 1951; momentum as in Sutskever et al. 2013.
 """
 
 from __future__ import annotations
@@ -27,7 +31,7 @@ class SgdConfig(Config):
 @final
 @component("sgd", summary="stochastic gradient descent, with momentum")
 class Sgd(Optimizer[SgdConfig]):
-    """SGD without a second of imports that `torch.optim` costs in every fresh process."""
+    """SGD without `torch.optim`, whose import slows every new process."""
 
     @property
     def learning_rate(self) -> float:

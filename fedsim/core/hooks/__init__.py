@@ -13,6 +13,8 @@
     aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
     score      how likely an example was trained on      membership attacks
+    generate   a text or sample, with a trained model    components: decoder, sampler
+    probe      hidden states of a trained model          components: probe
 
 Classes here are abstract; a method is a final subclass of one of them in a file of its own.
 """
@@ -21,7 +23,6 @@ from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, check_update
 from fedsim.core.hooks.base import IMAGES, IMAGES_AND_TEXT, ConfigT, Configured
 from fedsim.core.hooks.components import (
-    KINDS_OF_COMPONENTS,
     Adapter,
     Augmentation,
     Bottleneck,
@@ -34,24 +35,32 @@ from fedsim.core.hooks.components import (
     Optimizer,
     TokenReducer,
 )
-from fedsim.core.hooks.contexts import Grid, Here, LocalStep, Rules, ServerRound
+from fedsim.core.hooks.contexts import GenerationContext, Grid, Here, LocalStep, Rules, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Defense, Place
+from fedsim.core.hooks.generation import Condition, Decoder, Generation, Rows, Sampler, Sampling, Writing
+from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
+from fedsim.core.hooks.probes import Probe
 
 __all__ = [
     "IMAGES",
     "IMAGES_AND_TEXT",
     "KINDS_OF_COMPONENTS",
     "PLACES",
+    "RUN_AFTERWARDS",
     "Adapter",
     "Aggregator",
     "Attack",
     "Augmentation",
     "Bottleneck",
     "Component",
+    "Condition",
     "ConfigT",
     "Configured",
+    "Decoder",
     "Defense",
     "Effort",
+    "Generation",
+    "GenerationContext",
     "Grid",
     "Here",
     "Hook",
@@ -63,8 +72,13 @@ __all__ = [
     "Objective",
     "Optimizer",
     "Place",
+    "Probe",
+    "Rows",
     "Rules",
+    "Sampler",
+    "Sampling",
     "ServerRound",
     "TokenReducer",
+    "Writing",
     "check_update",
 ]

@@ -1,10 +1,10 @@
-"""Parts of a client's model or training."""
+"""Parts of a client's model or training, and the base of what is run with a trained model."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, final
+from typing import ClassVar, Literal, final
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,18 @@ from fedsim.core.hooks.base import IMAGES_AND_TEXT, ConfigT, Configured
 from fedsim.core.hooks.contexts import Here, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 
-Hook = Literal["augment", "layer", "loss", "optimizer", "adapter", "bottleneck", "token_reducer"]
+Hook = Literal[
+    "augment",
+    "layer",
+    "loss",
+    "optimizer",
+    "adapter",
+    "bottleneck",
+    "token_reducer",
+    "decoder",
+    "sampler",
+    "probe",
+]
 
 
 class Component(Configured[ConfigT]):
@@ -115,7 +126,11 @@ class Bottleneck(ModelComponent[ConfigT]):
 
 
 class TokenReducer(ModelComponent[ConfigT]):
-    """Hook token_reducer: leaves tokens out or merges them inside a forward pass."""
+    """Hook token_reducer: leaves tokens out or merges them inside a forward pass.
+
+    The modules that do so derive from `fedsim.core.kept_tokens.Reducing` and report how many tokens they keep, so that
+    traces of generations show it.
+    """
 
     hook: ClassVar[Hook] = "token_reducer"
 
@@ -179,16 +194,3 @@ class Optimizer(Component[ConfigT]):
         self.step(parameters, gradient, state)
         for name, factor in factors.items():
             parameters[name].copy_(torch.lerp(before[name], parameters[name], factor))
-
-
-KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
-    Adapter,
-    Augmentation,
-    Bottleneck,
-    Layer,
-    LossTerm,
-    Objective,
-    Optimizer,
-    TokenReducer,
-)
-"""The base classes that a client, or who builds its model, runs."""

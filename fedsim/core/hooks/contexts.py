@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.masks import injected_masks, without_dropout
-from fedsim.core.types import Batch, DropoutSite, Masks, Tensors
+from fedsim.core.types import Batch, DropoutSite, Limits, Masks, Tensors
 from fedsim.core.vectors import Layout
 
 
@@ -63,6 +63,22 @@ class Here:
     local: LocalStep | None = None
     rules: Rules | None = None
     draws: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+
+
+@dataclass(frozen=True)
+class GenerationContext:
+    """What a generation is told beside model and state.
+
+    Attributes:
+        generators: the randomness of each row of the state, in its order. A row draws from its own one alone, so that
+            its result does not depend on the rows beside it.
+        limits: when the driver ends a text; None for samplers.
+        shape: of one output of a sampler; () for decoders.
+    """
+
+    generators: tuple[torch.Generator, ...]
+    limits: Limits | None = None
+    shape: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

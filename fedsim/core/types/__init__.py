@@ -2,6 +2,16 @@
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Memory, Tensors
 from fedsim.core.types.data import Batch, Dataset, InputSpec, Modality, Planted, SecretKind, Similarities, Tokenizer
+from fedsim.core.types.generation import (
+    Activations,
+    Ending,
+    Event,
+    Generated,
+    Limits,
+    Trace,
+    TraceObservation,
+    TraceView,
+)
 from fedsim.core.types.guesses import Applicability, OnStep, Reconstruction, Step
 from fedsim.core.types.membership import MembershipObservation, Shadow, ShadowPlan, Target, TrainShadow, WatchedUpdate
 from fedsim.core.types.observations import Knowledge, Observation, PublicKnowledge, Server, ThreatModel, View
@@ -9,6 +19,7 @@ from fedsim.core.types.privacy import Adjacency, Mechanism, Unit
 from fedsim.core.types.updates import Contribution, DropoutSite, Truth, Update, WireEntry
 
 __all__ = [
+    "Activations",
     "Adjacency",
     "Applicability",
     "Batch",
@@ -17,8 +28,12 @@ __all__ = [
     "Dataset",
     "Draws",
     "DropoutSite",
+    "Ending",
+    "Event",
+    "Generated",
     "InputSpec",
     "Knowledge",
+    "Limits",
     "Loss",
     "Masks",
     "Mechanism",
@@ -40,6 +55,9 @@ __all__ = [
     "Tensors",
     "ThreatModel",
     "Tokenizer",
+    "Trace",
+    "TraceObservation",
+    "TraceView",
     "TrainShadow",
     "Truth",
     "Unit",

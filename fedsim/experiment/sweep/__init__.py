@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fedsim.experiment.sweep.plan import Planned, planned
-    from fedsim.experiment.sweep.results import COLUMNS, load
+    from fedsim.experiment.sweep.results import COLUMNS, columns, load
     from fedsim.experiment.sweep.run import Outcome, sweep
 
-__all__ = ["COLUMNS", "Outcome", "Planned", "load", "planned", "sweep"]
+__all__ = ["COLUMNS", "Outcome", "Planned", "columns", "load", "planned", "sweep"]
 
 _HOMES = {
     **dict.fromkeys(("planned", "Planned"), "plan"),
-    **dict.fromkeys(("COLUMNS", "load"), "results"),
+    **dict.fromkeys(("COLUMNS", "columns", "load"), "results"),
     **dict.fromkeys(("Outcome", "sweep"), "run"),
 }
 

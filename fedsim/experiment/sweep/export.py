@@ -8,7 +8,7 @@ from typing import Any
 
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
-from fedsim.experiment.sweep.results import COLUMNS, Found, problems_of, read, rows_of
+from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
 from fedsim.record.store import explained, write_whole
 
 
@@ -19,9 +19,9 @@ def write_csv(path: Path) -> Path:
         FedsimError: it is the folder of neither.
     """
     found = read(path)
-    columns, rows = _table(found)
-    _explain(path, columns, found)
-    write_whole(path / "table.csv", csv_table(columns, rows))
+    names, rows = _table(found)
+    _explain(path, names, found)
+    write_whole(path / "table.csv", csv_table(names, rows))
     return path / "table.csv"
 
 
@@ -38,10 +38,10 @@ def write_parquet(path: Path) -> Path:
     except ImportError as error:
         raise MissingExtra("pyarrow", "pip install 'fedsim-privacy[parquet]'") from error
     found = read(path)
-    columns, rows = _table(found)
-    _explain(path, columns, found)
-    values = zip(*rows, strict=True) if rows else ([] for _ in columns)
-    table = pyarrow.table({name: list(column) for name, column in zip(columns, values, strict=True)})
+    names, rows = _table(found)
+    _explain(path, names, found)
+    values = zip(*rows, strict=True) if rows else ([] for _ in names)
+    table = pyarrow.table({name: list(column) for name, column in zip(names, values, strict=True)})
     buffer = io.BytesIO()
     pyarrow.parquet.write_table(table, buffer)
     write_whole(path / "table.parquet", buffer.getvalue())
@@ -51,8 +51,8 @@ def write_parquet(path: Path) -> Path:
 def write_duckdb(path: Path) -> Path:
     """Write ``results.duckdb`` and return it.
 
-    Its table `results` holds the rows, its view `best` those of the attack with the highest SSIM, or ROUGE-L of
-    sentences, on each example.
+    Its table `results` holds the rows, its view `best` those of the attack that did best on each example: by the metric
+    that decides about success, or the one by which such examples are ordered.
 
     Raises:
         FedsimError: it is the folder of neither a sweep nor a run.
@@ -72,7 +72,7 @@ def write_duckdb(path: Path) -> Path:
             database.execute(
                 "create view best as select * from results qualify "
                 "row_number() over (partition by run, arm, round, client, image "
-                "order by ssim desc nulls last, rouge_l desc nulls last) = 1"
+                f"order by {_order(path)}) = 1"
             )
         with explained(target):
             fresh.replace(target)
@@ -84,18 +84,29 @@ def write_duckdb(path: Path) -> Path:
     return target
 
 
+def _order(path: Path) -> str:
+    """Return by which columns one attack did better than another, in SQL."""
+    records = [record for _, record in read(path) if not isinstance(record, str)]
+    deciding = {record.scenario.get("scoring", {}).get("metric", "") for record in records}
+    known = [metric for record in records for metric in record.declared.values()]
+    wanted = {own.in_tables: own for own in known if own.name in deciding or own.leads}
+    terms = [f'"{name}" {"desc" if own.better == "higher" else "asc"} nulls last' for name, own in wanted.items()]
+    return ", ".join(terms) or "image"
+
+
 def _table(found: Found) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows; a setting that is a table itself is written as text."""
     rows = rows_of(found)
-    columns = list(dict.fromkeys([*COLUMNS, *(name for row in rows for name in row)]))
-    return columns, [[_plain(row.get(name)) for name in columns] for row in rows]
+    names = list(dict.fromkeys([*columns(found), *(name for row in rows for name in row)]))
+    return names, [[_plain(row.get(name)) for name in names] for row in rows]
 
 
 def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, (str, int, float)) else str(value)
 
 
-def _explain(path: Path, columns: list[str], found: Found) -> None:
-    meanings = [(name, COLUMNS.get(name, "what the sweep set")) for name in columns]
+def _explain(path: Path, names: list[str], found: Found) -> None:
+    known = columns(found)
+    meanings = [(name, known.get(name, "what the sweep set")) for name in names]
     absent = [(f"left out: {run.name}", why) for run, why in problems_of(found)]
     write_whole(path / "table-columns.csv", csv_table(("column", "meaning"), [*meanings, *absent]))

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.json_schema import SCHEMA_VERSION
+from fedsim.core.json_schema import READABLE
 from fedsim.core.plain import printable_json
 from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
@@ -131,7 +131,7 @@ class SweepFolder:
         return self.path / "logs" / f"worker-{worker}.log"
 
     def is_finished(self, digest: str) -> bool:
-        """Tell from both ends of its record whether a run was finished, by a fedsim of this schema version."""
+        """Tell from both ends of its record whether a run was finished, by a fedsim whose schema this one reads."""
         return heads.is_finished(self.run_path(digest) / RECORD)
 
     def misfit(self, digest: str) -> str | None:
@@ -140,10 +140,10 @@ class SweepFolder:
         start = heads.head(path)
         if start is None:
             return f"{path} cannot be read: its beginning is no record's" if path.exists() else None
-        if start[0] == SCHEMA_VERSION:
+        if start[0] in READABLE:
             is_cut = start[1] == "finished" and not heads.is_whole(path)
             return f"{path} cannot be read: it is cut off; the sweep makes this run again" if is_cut else None
-        return f"{path} has schema version {start[0]}, expected {SCHEMA_VERSION}: the sweep makes this run again"
+        return f"{path} has schema version {start[0]}, expected {READABLE[-1]}: the sweep makes this run again"
 
     def failure(self, digest: str) -> Failed | None:
         """Return why the last attempt at a run failed, or None when it did not fail."""

@@ -6,19 +6,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
-from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, SentenceScore, VictimRecord
+from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
 from fedsim.record.store import read_record
 
-COLUMNS: dict[str, str] = {
+Found = Sequence[tuple[PlannedRun, RunRecord | str]]
+
+_BEFORE_TESTS = {
     "run": "hash of the resolved scenario",
     "setting": "what the sweep set, for people",
     "seed": "seed of the run",
     "arm": "arm within the run",
-    "test_accuracy": "of the last evaluated round, in [0, 1]",
-    "test_span_f1": "the same: micro F1 of whole spans, where labels are tags",
-    "test_spearman": "the same: rank correlation of sentence pairs, in [-1, 1], where there are no labels",
+}
+_BEFORE_SCORES = {
     "attack": "label of the attack",
     "knows": "what it was granted, space-separated",
     "round": "attacked round",
@@ -26,20 +28,32 @@ COLUMNS: dict[str, str] = {
     "image": "index of the example within the victim's batches",
     "label": "its label",
     "guessed_label": "the attack's",
-    "mse": "pixel units of [0, 1]",
-    "psnr_db": "dB",
-    "ssim": "structural similarity",
-    "exact": "of a sentence: whether every token is right and none is too many",
-    "token_accuracy": "of a sentence: share of its tokens at the right place of the guess",
-    "rouge_1": "of a sentence: F-measure of words",
-    "rouge_2": "of a sentence: F-measure of pairs of words",
-    "rouge_l": "of a sentence: F-measure of the longest common subsequence of words",
-    "secret_read": "of a sentence with a planted secret: whether any guess of the update has it",
+}
+_AFTER_SCORES = {
     "objective": "the attack's own, at its guess",
     "iterations": "of the attack, over all restarts",
     "failure": "why the attack gave no guess; empty otherwise",
 }
-"""Name and meaning of every column, in order. The values of the sweep follow, a column each."""
+
+
+def columns(found: Found = ()) -> dict[str, str]:
+    """Return name and meaning of every column, in order: those of every metric that is installed or in a record.
+
+    The values of the sweep follow, a column each.
+    """
+    own = {
+        name: metric for _, record in found if not isinstance(record, str) for name, metric in record.declared.items()
+    }
+    metrics = [metric for metric in {**registry.every_metric(), **own}.values() if metric.tables == "all"]
+    tested, scores = ({m.in_tables: m.meaning for m in metrics if m.over == over} for over in ("round", "item"))
+    return {**_BEFORE_TESTS, **tested, **_BEFORE_SCORES, **scores, **_AFTER_SCORES}
+
+
+def __getattr__(name: str) -> Any:
+    """Return `COLUMNS`: those of metrics that are installed."""
+    if name != "COLUMNS":
+        raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    return columns()
 
 
 def load(path: Path) -> list[dict[str, Any]]:
@@ -59,9 +73,6 @@ def load(path: Path) -> list[dict[str, Any]]:
 def problems(path: Path) -> list[tuple[PlannedRun, str]]:
     """Return every run of a sweep that has no usable record, with the reason."""
     return problems_of(read(path))
-
-
-Found = Sequence[tuple[PlannedRun, RunRecord | str]]
 
 
 def read(path: Path) -> Found:
@@ -105,42 +116,13 @@ def _record(folder: SweepFolder, digest: str) -> RunRecord | str:
 
 
 def _rows(planned: PlannedRun, record: RunRecord) -> Iterator[dict[str, Any]]:
+    names = columns([(planned, record)])
     for arm in record.arms:
         for attack in arm.attacks:
             for victim in attack.victims:
-                for scores in _scores(victim):
-                    yield {**_row(planned, record, arm, attack, victim, scores), **planned.values}
-
-
-def _scores(victim: VictimRecord) -> list[dict[str, Any]]:
-    """Return what is known of each attacked example, by column; one without anything where there is no guess."""
-    if not victim.examples:
-        return [{}]
-    images = [_of_image(item) for item in victim.scores]
-    return [*images, *(_of_sentence(own) for own in victim.sentences)]
-
-
-def _of_image(item: ItemScore) -> dict[str, Any]:
-    return {
-        "image": item.index,
-        "label": item.label,
-        "guessed_label": item.guessed_label,
-        "mse": item.mse,
-        "psnr_db": item.psnr,
-        "ssim": item.ssim,
-    }
-
-
-def _of_sentence(own: SentenceScore) -> dict[str, Any]:
-    return {
-        "image": own.index,
-        "exact": own.exact,
-        "token_accuracy": own.token_accuracy,
-        "rouge_1": own.rouge_1,
-        "rouge_2": own.rouge_2,
-        "rouge_l": own.rouge_l,
-        "secret_read": own.secret_is_read,
-    }
+                for item in victim.scores or (None,):
+                    row = _row(planned, record, arm, attack, victim, item)
+                    yield {**{name: row.get(name) for name in names}, **planned.values}
 
 
 def _row(
@@ -149,23 +131,26 @@ def _row(
     arm: ArmRecord,
     attack: AttackRecord,
     victim: VictimRecord,
-    scores: dict[str, Any],
+    item: ItemScore | None,
 ) -> dict[str, Any]:
-    evaluated = [own for own in arm.rounds if own.utilities]
-    tested = evaluated[-1].model_dump() if evaluated else {}
-    values = {
+    """Return what is known of an attacked example, by column; of an update without a guess there is none."""
+    declared = record.declared
+    evaluated = [own.tested for own in arm.rounds if own.utilities(declared)]
+    measured = (*(evaluated[-1] if evaluated else {}).items(), *(item.values if item else {}).items())
+    return {
         "run": planned.digest,
         "setting": planned.name,
         "seed": record.scenario.get("seed"),
         "arm": arm.name,
-        **{name: tested.get(name) for name in ("test_accuracy", "test_span_f1", "test_spearman")},
         "attack": attack.label,
         "knows": " ".join(attack.knows),
         "round": victim.round,
         "client": victim.client,
-        **scores,
+        "image": item.index if item else None,
+        "label": item.label if item else None,
+        "guessed_label": item.guessed_label if item else None,
+        **{declared[name].in_tables: declared[name].plain(value) for name, value in measured},
         "objective": victim.objective,
         "iterations": victim.iterations,
         "failure": victim.failure or "",
     }
-    return {name: values.get(name) for name in COLUMNS}

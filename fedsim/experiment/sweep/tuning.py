@@ -18,6 +18,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError, nearest
 from fedsim.experiment import runner
 from fedsim.experiment.sweep.executors.worker import Silent
+from fedsim.metrics.success import Rule
 from fedsim.record.store import RunFolder, make_folder
 from fedsim.scenario import Scenario, Span, Tune, arms, parse
 
@@ -34,8 +35,8 @@ class Tuned:
     Attributes:
         arm: its name.
         settings: of the attack, those of the space.
-        metric: what was scored: that of the scoring, or ROUGE-L of sentences.
-        score: mean of it over the victims' examples, higher is a stronger attack (mse: negative).
+        metric: what was scored: that of the scoring, or the one by which such examples are ordered.
+        score: mean of it over the victims' examples, higher is a stronger attack (negative where less is better).
         default: the same for the settings of the scenario.
         trials: how many were made.
         failed: how many of them ended with an error.
@@ -136,13 +137,12 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, 
         folder.create(overwrite=False)
         record = runner.run(single, folder, cast("Any", Silent()), command="fedsim tune", earlier=None)
     victims = record.arms[0].attacks[0].victims
-    if sentences := [own.rouge_l for victim in victims for own in victim.sentences]:
-        return "ROUGE-L", fmean(sentences)
-    metric = arm.scoring.metric
-    scores = [getattr(item, metric) for victim in victims for item in victim.scores]
-    if not scores:
+    rule = Rule.of(arm.scoring.metric, arm.scoring.threshold)
+    items = [item for victim in victims for item in victim.scores]
+    if not items:
         raise FedsimError("the attack gave no guess")
-    return metric, -fmean(scores) if metric == "mse" else fmean(scores)
+    goal = rule.goal(items[0].values)
+    return goal.title, goal.sign * fmean(item.values[goal.name] for item in items)
 
 
 def _tuned(name: str, study: optuna.Study) -> Tuned:

@@ -1,9 +1,9 @@
 """Secure aggregation: the server learns the sum of the cohort's vectors and nothing else about them.
 
 Papers: Bonawitz et al. 2017 (SecAgg, CCS 2017, ePrint 2017/281); Bell et al. 2020 (SecAgg+, CCS 2020, ePrint 2020/704).
-`quantisation` turns updates into integers and sums back into means, `protocol` holds the two sides of the masked
-protocol, `ideal` what it computes. Nothing here knows Flower.
+`quantisation` turns updates into integers and sums into means, `protocol` holds the two sides of the masked
+protocol, and `ideal` computes its result. Nothing here depends on Flower.
 
-The guarantee is the one against an honest-but-curious server: public keys are not signed and clients do not compare
-what the server told them. It ends where clients collude: whoever knows all other vectors of a sum knows the last one.
+The guarantee holds against an honest-but-curious server: public keys are not signed, and clients do not compare what
+the server sends them. It fails where clients collude: whoever knows all other vectors of a sum knows the last one.
 """

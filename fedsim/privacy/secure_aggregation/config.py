@@ -12,7 +12,7 @@ from fedsim.privacy.secure_aggregation.quantisation import Quantisation
 
 
 class SecureAggregation(Quantisation):
-    """How the cohort's updates are summed so that the server sees no single one."""
+    """How the cohort's updates are summed without showing the server single updates."""
 
     mode: Literal["ideal", "masked"] = Field(
         default="ideal",
@@ -23,14 +23,14 @@ class SecureAggregation(Quantisation):
         gt=0.5,
         le=1,
         description="share of the cohort, and of every neighbourhood, that must answer, else the round is aborted; "
-        "above one half, so that no two disjoint groups can each open a secret",
+        "above one half, so that two disjoint groups cannot both open a secret",
     )
     neighbours: int | None = Field(
         default=None,
         ge=2,
         multiple_of=2,
-        description="clients with whom each client shares masks and secrets (SecAgg+), an even number; "
-        "without it all others (SecAgg)",
+        description="number of clients with which each client shares masks and secrets (SecAgg+), even; "
+        "absent: all others (SecAgg)",
     )
 
     def survivors_needed(self, cohort: int) -> int:
@@ -47,5 +47,5 @@ class SecureAggregation(Quantisation):
         return self._share_of(self.neighbourhood(cohort))
 
     def _share_of(self, size: int) -> int:
-        # The decimal number that was written, not its binary neighbour: 0.55 of 100 is 55, not 56.
+        # Use the decimal number as written, not its binary value: 0.55 of 100 is 55, not 56.
         return math.ceil(Fraction(str(self.threshold)) * size)

@@ -1,4 +1,4 @@
-"""Who shares masks and secrets with whom."""
+"""Which clients share masks and secrets."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 def neighbourhoods(
     clients: Sequence[int], neighbours: int | None, generator: torch.Generator
 ) -> dict[int, tuple[int, ...]]:
-    """Return each client's neighbours in ascending order, without itself; neighbourhood is mutual.
+    """Return each client's neighbours, ascending and without itself; the relation is symmetric.
 
     Args:
-        clients: different client numbers.
-        neighbours: an even number k: a ring in random order where everyone is joined to the k / 2 next on either side
-            (Bell et al. 2020, section 3); None, or k of at least all others: everyone is joined to everyone.
-        generator: draws the order.
+        clients: distinct client numbers.
+        neighbours: an even k: clients on a random ring are joined to the k / 2 next ones on either side (Bell et al.
+            2020, section 3). None, or k of at least all others: all clients are joined.
+        generator: draws the order of the ring.
     """
     size = len(clients)
     if neighbours is None or neighbours >= size - 1:

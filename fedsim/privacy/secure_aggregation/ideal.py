@@ -1,7 +1,7 @@
-"""What secure aggregation computes, without the cryptography: a trusted party adds up and says only the sum.
+"""The result of secure aggregation without the cryptography: a trusted party adds up and returns only the sum.
 
-With all others as neighbours the masked protocol gives the same integers, and aborts on the same uploads. With fewer
-it may also abort when too many of one neighbourhood are gone.
+With all others as neighbours the masked protocol gives the same integers and aborts on the same uploads. With fewer
+neighbours it may also abort where too many clients of one neighbourhood are missing.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum
 
 
 def ideal_aggregate(uploads: Iterable[tuple[int, Tensor]], cohort: int, config: SecureAggregation) -> Aggregate:
-    """Return the modular sum of the uploaded vectors and who took part.
+    """Return the modular sum of the uploaded vectors, and the participants.
 
     Args:
         uploads: (client, vector) of every client that uploaded, in any order; int64 vectors of one length with entries
-            in [0, 2**modulus_bits). Each is added and forgotten before the next is asked for.
-        cohort: number of clients that were asked.
+            in [0, 2**modulus_bits). Each is added and dropped before the next is requested.
+        cohort: number of clients in the cohort.
         config: holds the threshold and the modulus.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Keys of clients: where they come from, how two clients agree on one, how a message is sealed with it.
+"""Clients' keys: derive them, agree on one between two clients, and seal a message with it.
 
 X25519 key agreement (RFC 7748), HKDF with SHA-256 (RFC 5869), ChaCha20-Poly1305 (RFC 8439).
 """
@@ -20,8 +20,8 @@ _NONCE = bytes(12)
 def derived_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
     """Return 32 bytes for one purpose of one client in one round.
 
-    A simulation's choice: the run can be repeated, and whoever knows the scenario's seed knows every secret. In a
-    deployment each client draws its secrets from its operating system.
+    This is for simulations only: the run can be repeated, and whoever knows the scenario's seed knows every secret. In
+    a deployment each client draws its secrets from its operating system.
     """
     return _expand(str(seed).encode(), f"{purpose}/{round_}/{client}")
 
@@ -32,10 +32,10 @@ def public_key(private: bytes) -> bytes:
 
 
 def agreed_key(private: bytes, public: bytes, purpose: str) -> bytes:
-    """Return the 32 bytes that both owners of a pair of keys get, and nobody else.
+    """Return the 32 bytes that only the owners of the two key pairs can compute.
 
     Raises:
-        FedsimError: a public key that leads to no secret.
+        FedsimError: the public key gives no secret.
     """
     try:
         secret = X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(public))
@@ -45,7 +45,7 @@ def agreed_key(private: bytes, public: bytes, purpose: str) -> bytes:
 
 
 def sealed(key: bytes, plaintext: bytes) -> bytes:
-    """Return the plaintext, encrypted and authenticated. A key may seal one plaintext only: the nonce is constant."""
+    """Return the plaintext, encrypted and authenticated. A key must seal only one: the nonce is constant."""
     return ChaCha20Poly1305(key).encrypt(_NONCE, plaintext, None)
 
 
@@ -59,7 +59,7 @@ def opened(key: bytes, ciphertext: bytes) -> bytes:
         return ChaCha20Poly1305(key).decrypt(_NONCE, ciphertext, None)
     except InvalidTag as error:
         raise FedsimError(
-            "a sealed share does not open: it was changed, or it is from another client or round."
+            "a sealed share does not open: it was changed, or comes from another client or round."
         ) from error
 
 

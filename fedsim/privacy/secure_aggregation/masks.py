@@ -1,7 +1,7 @@
 """Masks: long vectors that look uniform, from 32 bytes that two clients share or one client keeps.
 
-The whole key goes into the ChaCha20 stream (RFC 8439). A seed of 32 bits, as a numpy generator takes, could be
-searched through.
+The whole key goes into the ChaCha20 stream (RFC 8439). A 32-bit seed, as for a NumPy generator, could be found by
+exhaustive search.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _SHORT_BITS = 32
 
 
 def mask(secret: bytes, length: int, modulus_bits: int) -> Tensor:
-    """Return `length` integers in [0, 2**modulus_bits), int64, from a secret of 32 bytes that is used only here."""
+    """Return `length` int64 integers in [0, 2**modulus_bits) from a secret of 32 bytes that is used only here."""
     kind = np.dtype("<u4" if modulus_bits <= _SHORT_BITS else "<u8")
-    # A constant nonce: every secret is expanded into one mask.
+    # The nonce is constant, since every secret is expanded into one mask only.
     stream = Cipher(ChaCha20(secret, _START), mode=None).encryptor().update(bytes(length * kind.itemsize))
     words = np.frombuffer(stream, dtype=kind).astype(np.int64)
     return reduced(torch.from_numpy(words), modulus_bits)

@@ -1,4 +1,4 @@
-"""The messages of the protocol, and what a client remembers between them: numbers and bytes only."""
+"""Messages of the protocol, and a client's memory between them, as numbers and bytes only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class _Message:
     """A message; fields are ints, bytes, tuples of client numbers, or bytes by client number."""
 
     def to_config(self) -> dict[str, ConfigValue]:
-        """Return the message as a flat mapping that a Flower ConfigRecord takes."""
+        """Return the message as a flat mapping for a Flower ConfigRecord."""
         config: dict[str, ConfigValue] = {}
         for name, value in vars(self).items():
             if isinstance(value, Mapping):
@@ -26,7 +26,7 @@ class _Message:
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> Self:
-        """Return the message behind `to_config`."""
+        """Return the message of a mapping from `to_config`."""
         return cls(**{each.name: _field(each.name, config) for each in fields(cls)})
 
 
@@ -42,7 +42,7 @@ class PublicKeys(_Message):
     """Stage 0, client to server.
 
     Attributes:
-        client: whose keys they are.
+        client: owner of the keys.
         mask_key: X25519 public key for pairwise masks.
         seal_key: X25519 public key for sealing shares.
     """
@@ -54,7 +54,7 @@ class PublicKeys(_Message):
 
 @dataclass(frozen=True)
 class NeighbourKeys(_Message):
-    """Stage 1, server to client: both public keys of each of its neighbours."""
+    """Stage 1, server to client: both public keys of each neighbour."""
 
     mask_keys: Mapping[int, bytes]
     seal_keys: Mapping[int, bytes]
@@ -62,7 +62,7 @@ class NeighbourKeys(_Message):
 
 @dataclass(frozen=True)
 class SealedShares(_Message):
-    """Stage 1, client to server: for each neighbour a sealed share of both secrets of `client`."""
+    """Stage 1, client to server: for each neighbour, sealed shares of both secrets of `client`."""
 
     client: int
     sealed: Mapping[int, bytes]
@@ -70,14 +70,14 @@ class SealedShares(_Message):
 
 @dataclass(frozen=True)
 class ForwardedShares(_Message):
-    """Stage 2, server to client: the sealed shares for it, by the neighbour they come from."""
+    """Stage 2, server to client: its sealed shares, by the neighbour that sent them."""
 
     sealed: Mapping[int, bytes]
 
 
 @dataclass(frozen=True)
 class UnmaskRequest(_Message):
-    """Stage 3, server to client: who of its neighbourhood, itself included, uploaded, and who shared but did not."""
+    """Stage 3, server to client: who of its neighbourhood (itself included) uploaded, and who only shared."""
 
     survivors: tuple[int, ...]
     dropped: tuple[int, ...]
@@ -88,9 +88,9 @@ class RevealedShares(_Message):
     """Stage 3, client to server.
 
     Attributes:
-        client: who reveals.
-        self_masks: shares of the seed of the self-mask, by survivor.
-        mask_keys: shares of the private key for pairwise masks, by client that dropped out.
+        client: the client that reveals.
+        self_masks: shares of the self-mask's seed, by survivor.
+        mask_keys: shares of the private key for pairwise masks, by dropped client.
     """
 
     client: int
@@ -103,11 +103,11 @@ class Memory(_Message):
     """What a client keeps between the stages of a round.
 
     Attributes:
-        round: the round it belongs to.
-        stage: the stage that comes next, from 0.
+        round: round of this memory.
+        stage: next stage, from 0.
         mask_keys: its neighbours' public keys for pairwise masks.
         seal_keys: its neighbours' public keys for sealing.
-        sealed: the sealed shares it received.
+        sealed: sealed shares that it received.
     """
 
     round: int

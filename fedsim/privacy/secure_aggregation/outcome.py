@@ -1,4 +1,4 @@
-"""How a secure aggregation ends: with a sum, or aborted."""
+"""The outcome of a secure aggregation: a sum, or an abort."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _FEWEST_CLIENTS = 2
 
 
 class Aborted(FedsimError):
-    """Too few clients answered: the round has no sum."""
+    """Too few clients answered, so the round has no sum."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Aggregate:
 
     Attributes:
         total: sum of the participants' vectors modulo 2**modulus_bits, int64.
-        participants: whose vectors are in it, ascending.
+        participants: clients whose vectors are in it, ascending.
     """
 
     total: Tensor
@@ -30,7 +30,7 @@ class Aggregate:
 
 
 def check_cohort(cohort: int) -> None:
-    """Raise Aborted for a cohort whose sum hides nobody."""
+    """Raise Aborted for a cohort of one, whose sum hides nothing."""
     if cohort < _FEWEST_CLIENTS:
         raise Aborted(
             f"secure aggregation needs a cohort of at least {_FEWEST_CLIENTS} clients, got {cohort}: a sum of one is "
@@ -39,7 +39,7 @@ def check_cohort(cohort: int) -> None:
 
 
 def check_survivors(survivors: int, cohort: int, config: SecureAggregation, deed: str) -> None:
-    """Raise Aborted when fewer clients than the threshold have done their `deed`."""
+    """Raise Aborted where fewer clients than the threshold have done their `deed`."""
     needed = config.survivors_needed(cohort)
     if survivors < needed:
         raise Aborted(

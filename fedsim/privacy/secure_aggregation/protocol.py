@@ -1,4 +1,4 @@
-"""The two sides of SecAgg and SecAgg+: four stages between a `MaskingClient` each and one `UnmaskingServer`.
+"""The two sides of SecAgg and SecAgg+: four stages between many `MaskingClient`s and one `UnmaskingServer`.
 
     stage  client                        server
     0      advertise   public keys    -> introduce   who is whose neighbour
@@ -10,10 +10,10 @@ Client i uploads, modulo 2**modulus_bits,
 
     x_i + PRG(b_i) + sum over j > i of PRG(s_ij) - sum over j < i of PRG(s_ij),
 
-where j runs over the neighbours that sent shares. The pairwise masks cancel in the sum. Survivors' neighbours reveal
-shares of b_i; for a client that dropped out before its upload they reveal shares of its mask key, with which its
-pairwise masks are computed and taken out. Nobody reveals both for one client: together they would unmask an upload
-that is only late.
+where j runs over the neighbours that sent shares. Pairwise masks cancel in the sum. For a survivor, its neighbours
+reveal shares of b_i; for a client that dropped out before its upload they reveal shares of its mask key, from which the
+server computes and removes its pairwise masks. No client reveals both for one client: together they would unmask an
+upload that is only late.
 
 Papers: Bonawitz et al. 2017 (ePrint 2017/281), Bell et al. 2020 (ePrint 2020/704).
 """
@@ -48,18 +48,18 @@ _STAGES = ("advertise", "share", "upload", "reveal")
 
 
 class MaskingClient:
-    """One client in one round. Its secrets follow from (seed, round, client), all else is in `memory`.
+    """One client in one round. Its secrets follow from (seed, round, client); all other state is in `memory`.
 
-    Every method is one stage, answers once, and raises FedsimError when it is asked out of turn or for something that
-    would endanger this or another client's vector.
+    Every method is one stage and answers once. It raises FedsimError where it is called out of order, or where an
+    answer would reveal this or another client's vector.
     """
 
     def __init__(
         self, seed: int, round_: int, client: int, cohort: int, config: SecureAggregation, memory: Memory | None = None
     ) -> None:
-        """Take a place in a cohort of `cohort` clients, with the memory of the stages before.
+        """Join a cohort of `cohort` clients, with the memory of earlier stages.
 
-        What is left in the memory from another round, which this client did not finish, is forgotten.
+        Memory of another round, which this client did not finish, is dropped.
         """
         check_cohort(cohort)
         self._round = round_
@@ -95,17 +95,17 @@ class MaskingClient:
         return SealedShares(self._client, shares)
 
     def upload(self, vector: Tensor, forwarded: ForwardedShares) -> Tensor:
-        """Stage 2: return the vector, masked.
+        """Stage 2: return the masked vector.
 
         Args:
-            vector: int64, shape (P,), entries in [0, 2**modulus_bits).
-            forwarded: the sealed shares of the neighbours that are still there.
+            vector: int64, shape (P,), with entries in [0, 2**modulus_bits).
+            forwarded: sealed shares of the remaining neighbours.
         """
         self._check_turn("upload")
         check_element(vector, self._config.modulus_bits)
         strangers = set(forwarded.sealed) - set(self.memory.seal_keys)
         if strangers:
-            raise self._refusal(f"shares came from clients {sorted(strangers)}, which are no neighbours")
+            raise self._refusal(f"shares came from clients {sorted(strangers)}, which are not neighbours")
         self._check_holders(len(forwarded.sealed) + 1)
         bits = self._config.modulus_bits
         masked = reduced(vector + mask(self._self_mask, len(vector), bits), bits)
@@ -135,7 +135,7 @@ class MaskingClient:
         return plaintext[: shamir.SHARE_BYTES], plaintext[shamir.SHARE_BYTES :]
 
     def _channel(self, sender: int, recipient: int, public: bytes) -> bytes:
-        # One key a direction and round, which therefore seals one message.
+        # One key per direction and round, so it seals one message.
         return agreed_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
 
     def _check_turn(self, stage: str) -> None:
@@ -151,7 +151,7 @@ class MaskingClient:
             raise self._refusal("two of its neighbours' public keys are the same")
         holders = len(neighbours.seal_keys) + 1
         if holders > self._neighbourhood:
-            # More holders, and two disjoint groups of them could open both secrets.
+            # With more holders, two disjoint groups of them could open both secrets.
             raise self._refusal(f"{holders} clients would hold its secrets, expected at most {self._neighbourhood}")
         self._check_holders(holders)
 
@@ -164,7 +164,7 @@ class MaskingClient:
         known = {self._client, *self.memory.sealed}
         if survivors | dropped != known:
             raise self._refusal(
-                f"the request speaks of clients {sorted(survivors | dropped)}, but shares were exchanged with "
+                f"the request names clients {sorted(survivors | dropped)}, but shares were exchanged with "
                 f"{sorted(known)}"
             )
         self._check_holders(len(survivors))
@@ -181,10 +181,10 @@ class MaskingClient:
 
 
 class UnmaskingServer:
-    """The server in one round. Methods are called in the order of the stages, with what arrived in time."""
+    """The server in one round. Call its methods in the order of the stages, with the messages that arrived in time."""
 
     def __init__(self, seed: int, round_: int, cohort: Sequence[int], config: SecureAggregation) -> None:
-        """Take the numbers of the clients that are asked; the seed draws who is whose neighbour."""
+        """Take the cohort's client numbers; the seed draws the neighbours."""
         check_cohort(len(cohort))
         self._seed = seed
         self._round = round_
@@ -197,11 +197,11 @@ class UnmaskingServer:
         self._masked_total: Tensor | None = None
 
     def introduce(self, advertised: Iterable[PublicKeys]) -> dict[int, NeighbourKeys]:
-        """Stage 0 to 1: return for every client that advertised its neighbours' keys.
+        """Stage 0 to 1: return, for every client that advertised keys, its neighbours' keys.
 
         Raises:
             Aborted: fewer clients than the threshold.
-            FedsimError: keys of a client outside the cohort.
+            FedsimError: keys came from a client outside the cohort.
         """
         self._keys = {keys.client: keys for keys in advertised}
         self._check_known(self._keys, self._cohort)
@@ -216,11 +216,11 @@ class UnmaskingServer:
         }
 
     def forward(self, shared: Iterable[SealedShares]) -> dict[int, ForwardedShares]:
-        """Stage 1 to 2: return for every client that shared the sealed shares meant for it.
+        """Stage 1 to 2: return, for every client that shared secrets, the sealed shares for it.
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
-            FedsimError: shares of a client that advertised no keys.
+            FedsimError: shares came from a client that advertised no keys.
         """
         sent = {message.client: message.sealed for message in shared}
         self._check_known(sent, self._keys)
@@ -233,11 +233,11 @@ class UnmaskingServer:
         }
 
     def ask(self, uploads: Mapping[int, Tensor]) -> dict[int, UnmaskRequest]:
-        """Stage 2 to 3: return for every client that uploaded whose shares it shall reveal.
+        """Stage 2 to 3: return, for every client that uploaded, the clients whose shares it must reveal.
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
-            FedsimError: uploads that cannot be added, or of a client that sent no shares.
+            FedsimError: uploads cannot be added, or came from a client that sent no shares.
         """
         self._check_known(uploads, self._shared)
         self._check_survivors(uploads, "uploaded")
@@ -253,7 +253,7 @@ class UnmaskingServer:
 
         Raises:
             Aborted: fewer clients than the threshold, in the cohort or in a neighbourhood.
-            FedsimError: shares that do not open a secret, or of a client that did not upload.
+            FedsimError: shares do not open a secret, or came from a client that did not upload.
         """
         answers = {message.client: message for message in revealed}
         if self._masked_total is None:
@@ -294,7 +294,7 @@ class UnmaskingServer:
         strangers = set(senders) - set(expected)
         if strangers:
             raise FedsimError(
-                f"secure aggregation got an answer of clients {sorted(strangers)}, which take no part in this stage."
+                f"secure aggregation got answers from clients {sorted(strangers)}, which take no part in this stage."
             )
 
     def _check_survivors(self, survivors: Iterable[int], deed: str) -> None:
@@ -313,7 +313,7 @@ class UnmaskingServer:
 
 
 def _point(client: int) -> int:
-    # 0 is where the secret lies.
+    # The secret is the value at 0.
     return client + 1
 
 

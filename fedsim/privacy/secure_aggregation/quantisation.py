@@ -2,11 +2,11 @@
 
 A coordinate v becomes an integer q with E[q] = (clip(v) + c) / step and |q - E[q]| < 1, where c is the clipping range
 and step = 2c / (levels - 1). A client with weight w sends w * q and, as one more coordinate, w itself: the sum over
-the cohort holds all that a weighted mean needs, and no client's own weight is seen. Then
+the cohort holds all that a weighted mean needs, and hides each client's weight. Then
 
     mean = step * sum(w q) / sum(w) - c,    |mean - true mean of the clipped vectors| < step,
 
-whatever the weights and the number of clients, because a mean of errors below one step is below one step.
+for all weights and numbers of clients, because a mean of errors below one step is below one step.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from fedsim.privacy.secure_aggregation.ring import check_element
 
 _MOST_BITS = 62
 _FEWEST_CLIENTS = 2
-_WORDS = 1 << 16  # values of the random integers that decide on rounding up
-_BLOCK = 1 << 16  # coordinates that stay in the processor's cache from the first operation to the last
+_WORDS = 1 << 16  # number of values of the random integers that decide on rounding up
+_BLOCK = 1 << 16  # coordinates per block, so that a block stays in the processor's cache
 
 
 class NotFinite(FedsimError):
@@ -38,12 +38,12 @@ class Quantisation(Config):
     clipping_range: float = Field(
         default=8.0, gt=0, description="coordinates are clipped to [-clipping_range, clipping_range]"
     )
-    levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers a coordinate is mapped to")
+    levels: int = Field(default=2**22, ge=2, le=2**32, description="number of integers for a coordinate")
     modulus_bits: int = Field(
         default=40,
         ge=2,
         le=_MOST_BITS,
-        description="sums are taken modulo 2**modulus_bits; every coordinate travels with that many bits",
+        description="sums are modulo 2**modulus_bits; every coordinate is sent with this many bits",
     )
 
     @model_validator(mode="after")
@@ -57,7 +57,7 @@ class Quantisation(Config):
 
     @property
     def step(self) -> float:
-        """The distance of two neighbouring levels, which also bounds the error of every coordinate of a mean."""
+        """The distance of neighbouring levels, which bounds the error of every coordinate of a mean."""
         return 2.0 * self.clipping_range / (self.levels - 1)
 
     @property
@@ -68,11 +68,11 @@ class Quantisation(Config):
 
 @dataclass(frozen=True)
 class WeightedMean:
-    """What a sum says.
+    """The mean behind a sum.
 
     Attributes:
         mean: weighted mean of the clipped vectors, float64, shape (P,).
-        weight: total weight of those who took part.
+        weight: total weight of the participants.
     """
 
     mean: Tensor
@@ -80,7 +80,7 @@ class WeightedMean:
 
 
 def narrowest(weight: int, quantisation: Quantisation) -> torch.dtype:
-    """Return int32 where it holds the weighted levels of a client with this weight, else int64."""
+    """Return int32 where it can hold the weighted levels of a client with this weight, else int64."""
     return torch.int32 if (quantisation.levels - 1) * weight <= torch.iinfo(torch.int32).max else torch.int64
 
 
@@ -91,21 +91,21 @@ def weighted_levels(
     generator: torch.Generator,
     dtype: torch.dtype = torch.int64,
 ) -> Tensor:
-    """Return (weight * levels, weight), shape (P + 1,): what a client adds to the sum.
+    """Return (weight * levels, weight), shape (P + 1,), which a client adds to the sum.
 
     A coordinate's level is floor(position + u) in [0, levels), with u uniform on the odd multiples of 2^-17 in (0, 1):
     the bias is below 2^-17 levels.
 
     Args:
         vector: shape (P,).
-        weight: number of examples, or 1. With 0, as after empty batches, a client adds nothing.
+        weight: number of examples, or 1; with 0, as after empty batches, the client adds nothing.
         quantisation: holds range, levels and modulus.
         generator: decides which coordinates are rounded up.
-        dtype: int64, as masks want it, or what `narrowest` returns.
+        dtype: int64, which masks need, or the type from `narrowest`.
 
     Raises:
-        NotFinite: not a vector, or with entries that are not finite, which would spoil the sum unseen.
-        FedsimError: a weight below 0, or too large for the modulus.
+        NotFinite: not a vector, or entries are not finite, which would corrupt the sum unnoticed.
+        FedsimError: the weight is below 0, or too large for the modulus.
     """
     check_total_weight(weight, quantisation)
     if vector.dim() != 1 or not _is_finite(vector):
@@ -116,37 +116,37 @@ def weighted_levels(
     own = torch.empty(len(vector) + 1, dtype=dtype)
     own[-1] = weight
     words = _random_words(len(vector), generator)
-    middle = 0.5 + 0.5 / _WORDS  # of u, whose words are signed
+    middle = 0.5 + 0.5 / _WORDS  # offset of u, whose words are signed
     least, most = middle, quantisation.levels - 1.0 + middle
     for values, word, out in zip(
         *(part.split(_BLOCK) for part in (vector.detach().cpu(), words, own[:-1])), strict=True
     ):
         position = values.to(torch.float64, copy=True).mul_(1.0 / quantisation.step)
         position.add_(quantisation.clipping_range / quantisation.step + middle).clamp_(least, most)
-        out.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # a copy to integers rounds down
+        out.copy_(position.add_(word.double(), alpha=1.0 / _WORDS)).mul_(weight)  # the copy to integers rounds down
     return own
 
 
 def _random_words(count: int, generator: torch.Generator) -> Tensor:
-    """Return uniform signed integers of 16 bits, four of each draw of the generator."""
+    """Return uniform signed 16-bit integers, four per draw of the generator."""
     draws = torch.empty(-(-count // 4), dtype=torch.int64).random_(-(1 << 63), None, generator=generator)
     return draws.view(torch.int16)[:count]
 
 
 def _is_finite(vector: Tensor) -> bool:
-    """Say whether every entry is finite, in one pass that allocates nothing; extremes keep what is not a number."""
+    """Return whether every entry is finite, in one pass without allocation (extremes propagate NaN)."""
     return not len(vector) or all(math.isfinite(float(extreme)) for extreme in vector.aminmax())
 
 
 def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
     """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weighted_levels`.
 
-    It is 0 where nobody counts. The total weight travels modulo 2**modulus_bits as well; it betrays every sum that
-    wrapped around as long as the cohort is smaller than the number of levels. Whoever knows the largest weight that a
-    client can have must check the largest total beforehand, with `check_total_weight`.
+    The mean is 0 where the total weight is 0. The total weight is also modulo 2**modulus_bits; it shows every wrapped
+    sum as long as the cohort is smaller than the number of levels. A caller that knows the largest weight of a client
+    must check the largest total beforehand with `check_total_weight`.
 
     Raises:
-        FedsimError: a total weight for which the sum may have wrapped around.
+        FedsimError: the sum may have wrapped around at this total weight.
     """
     check_element(total, quantisation.modulus_bits)
     weight = int(total[-1])
@@ -159,7 +159,7 @@ def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
 def check_total_weight(weight: int, quantisation: Quantisation) -> None:
     """Raise FedsimError unless a sum with this total weight fits the modulus.
 
-    A server that knows the largest possible total weight can ask before the first round.
+    A server that knows the largest possible total weight can check before the first round.
     """
     if weight < 0:
         raise FedsimError(f"the weight of a client is a whole number of at least 0, got {weight}.")
@@ -169,7 +169,7 @@ def check_total_weight(weight: int, quantisation: Quantisation) -> None:
     advice = (
         f"Set modulus_bits to at least {needed} (at most {_MOST_BITS})"
         if needed <= _MOST_BITS
-        else "Lower levels, for no modulus_bits is enough"
+        else "Lower levels, since no modulus_bits is enough"
     )
     raise FedsimError(
         f"a total weight of {weight} does not fit: with levels = {quantisation.levels} and modulus_bits = "

@@ -13,15 +13,15 @@ _SIGN_BIT = 63
 
 
 def reduced(integers: Tensor, modulus_bits: int) -> Tensor:
-    """Return int64 `integers`, which may be negative, modulo 2**modulus_bits: in [0, 2**modulus_bits)."""
+    """Return int64 `integers` (also negative ones) modulo 2**modulus_bits, in [0, 2**modulus_bits)."""
     return integers & ((1 << modulus_bits) - 1)
 
 
 def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
-    """Return the sum of vectors with entries in [0, 2**modulus_bits), modulo 2**modulus_bits; empty when there is none.
+    """Return the sum modulo 2**modulus_bits of vectors in [0, 2**modulus_bits); empty without vectors.
 
     Raises:
-        FedsimError: vectors of different length.
+        FedsimError: the vectors differ in length.
     """
     remaining = iter(vectors)
     total = next(remaining, torch.empty(0)).to(torch.int64, copy=True)
@@ -34,7 +34,7 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
             )
         total.add_(vector)
         added += 1
-        if added >> (_SIGN_BIT - modulus_bits):  # one more could overflow
+        if added >> (_SIGN_BIT - modulus_bits):  # one more addition could overflow
             total.bitwise_and_((1 << modulus_bits) - 1)
             added = 1
     return reduced(total, modulus_bits)

@@ -1,8 +1,8 @@
-"""t-of-n secret sharing: any t shares give the secret, fewer say nothing about it.
+"""t-of-n secret sharing: any t shares give the secret, fewer reveal nothing about it.
 
-Paper: Shamir 1979, "How to share a secret", doi 10.1145/359168.359176. The secret is the constant term of a polynomial
+Source: Shamir 1979, "How to share a secret", doi 10.1145/359168.359176. The secret is the constant term of a polynomial
 of degree t - 1 over the field of the Mersenne prime 2**521 - 1, the smallest above 2**256; a share is its value at a
-point that is not 0.
+point other than 0.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ class Share:
 
 
 def shares(secret: bytes, threshold: int, points: Sequence[int], randomness: bytes) -> dict[int, bytes]:
-    """Return the value of each share by its point.
+    """Return the value of each share, by its point.
 
     Args:
         secret: `SECRET_BYTES` bytes.
-        threshold: number of shares that give the secret back, at least 1.
-        points: different numbers from 1.
-        randomness: a secret seed that is used for this one polynomial; its coefficients are the output of SHAKE-256.
+        threshold: number of shares that give the secret, at least 1.
+        points: distinct numbers from 1.
+        randomness: secret seed for this polynomial only; SHAKE-256 expands it into the coefficients.
 
     Raises:
-        FedsimError: a secret of another length, a threshold below 1, or points that are not usable.
+        FedsimError: the secret has another length, the threshold is below 1, or a point is below 1 or repeated.
     """
     if len(secret) != SECRET_BYTES or threshold < 1:
         raise FedsimError(
@@ -54,7 +54,7 @@ def reconstructed(given: Iterable[Share], threshold: int) -> bytes:
     """Return the secret behind at least `threshold` shares, by Lagrange interpolation at 0.
 
     Raises:
-        FedsimError: too few shares, two of one point, or shares that lead to no secret of 32 bytes.
+        FedsimError: too few shares, two of one point, or shares that give no secret of 32 bytes.
     """
     ordered = sorted(given, key=lambda share: share.point)
     points = tuple(share.point for share in ordered)
@@ -73,7 +73,7 @@ def reconstructed(given: Iterable[Share], threshold: int) -> bytes:
 
 
 def _random_elements(randomness: bytes, count: int) -> list[int]:
-    # 521 bits, uniform but for the two names of 0, which differ from uniform by 2**-521.
+    # 521 bits: uniform up to 2**-521, since 0 has two representations.
     stream = hashlib.shake_256(randomness).digest(SHARE_BYTES * count)
     chunks = (stream[start : start + SHARE_BYTES] for start in range(0, len(stream), SHARE_BYTES))
     return [(int.from_bytes(chunk) & PRIME) % PRIME for chunk in chunks]
@@ -86,7 +86,7 @@ def _value(coefficients: Sequence[int], point: int) -> int:
     return value
 
 
-# Every secret of a round is opened with the shares of the same few groups of clients.
+# The same few groups of clients open all secrets of a round.
 @lru_cache(maxsize=256)
 def _weights_at_zero(points: tuple[int, ...]) -> tuple[int, ...]:
     weights = []

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedsim.core.glossary import TERMS
 from fedsim.core.plain import csv_table, printable
 from fedsim.record.store import make_folder, write_whole
 from fedsim.report import figures, wall
@@ -50,14 +51,14 @@ def build(path: Path) -> Path:
     shown = pictures.wall_of(sweep, found) if sweep.seeds else None
     drawn = {
         "pareto": pareto.drawn(found, blind),
-        "exceedance": curves.exceedance(found),
+        "exceedance": curves.exceedance(sweep, found),
         "rocs": curves.rocs(found),
         "epsilons": figures.epsilons(marks),
         "histories": health.histories(sweep, found),
         "sensitivity": sensitivity.drawn(found),
         "sheets": [figures.wall_sheet(shown, 1)] if shown else [],
     }
-    table = csv_table(tables.COLUMNS, tables.rows(found))
+    table = csv_table(tables.columns(sweep), tables.rows(sweep, found))
     banners, verdicts, lines = verdict.banners(sweep, found), verdict.verdicts(sweep, found), tables.lines(sweep, found)
     page = _page(sweep, found, drawn, table, banners=banners, verdicts=verdicts, lines=lines, marks=marks, shown=shown)
     _write(path, [picture for own in drawn.values() for picture in own], table)
@@ -89,22 +90,23 @@ def _page(sweep: Sweep, found: Sequence[Point], drawn: dict[str, list[Picture]],
     shown = parts.pop("shown")
     return environment.get_template("sweep/page.html.j2").render(
         sweep=sweep,
+        glossary=TERMS,
         points=found,
         drawn=drawn,
         walls=[shown] if shown else [],
         most=wall.MOST,
         has_public=shown is not None and shown.has_public,
         table=wall.data_address("text/csv", table),
-        columns=tables.COLUMNS,
-        headings=tables.headings(found),
-        steps=tables.PSNR_STEPS,
-        thresholds=tables.thresholds(found),
+        columns=tables.columns(sweep),
+        headings=tables.headings(sweep, found),
+        thresholds=tables.thresholds(sweep, found),
         by_attack=tables.by_attack(sweep, found),
         threats=threat.threats(sweep),
         assumptions=threat.assumptions(sweep),
         floors=guarantees.floors(found),
         odds=guarantees.odds,
         false_alarms=FEW_FALSE_ALARMS,
+        rules=sorted({f"{own.decides.noun}s with {own.rule}" for own in sweep.settings}),
         health=health.health(sweep),
         made=reproduce.environments(sweep),
         scenario=reproduce.toml(sweep.scenario),

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
@@ -25,25 +26,20 @@ from fedsim.record import (
     VictimRecord,
 )
 from fedsim.record.policy import Policy
-from fedsim.report.verdict import Judge, is_text
+from fedsim.report.verdict import Judge
 from fedsim.scenario import with_values
 
 UNDEFENDED = "undefended"
 
 
 class Attacked(NamedTuple):
-    """One update under one attack; `share` of its examples were recovered, the scores have one value an example.
-
-    `rouge` is ROUGE-L of sentences, which have no `psnr` and `ssim`.
-    """
+    """One update under one attack; `share` of its examples were recovered, each metric has one value an example."""
 
     seed: int
     round: int
     client: int
     share: float
-    psnr: tuple[float, ...]
-    ssim: tuple[float, ...]
-    rouge: tuple[float, ...] = ()
+    values: Mapping[str, tuple[float, ...]]
 
 
 class Searches(NamedTuple):
@@ -57,7 +53,7 @@ class Searches(NamedTuple):
 
 
 class Tried(NamedTuple):
-    """One attack in one cell."""
+    """One attack in one cell. `goal` is the metric by which its guesses are better or worse."""
 
     label: str
     knows: tuple[Knowledge, ...]
@@ -65,6 +61,7 @@ class Tried(NamedTuple):
     searches: Searches
     reasons: tuple[str, ...]
     seconds: float
+    goal: Metric
 
 
 class Inferred(NamedTuple):
@@ -105,6 +102,8 @@ class Setting:
         knobs: every number in its resolved scenario, by dotted key.
         threat: who attacks, in words.
         data: which data, and when an example of them counts as recovered, in words.
+        rule: when an example counts as recovered, in words.
+        decides: the metric of that.
     """
 
     name: str
@@ -113,6 +112,8 @@ class Setting:
     threat: str
     data: str
     knobs: dict[str, float]
+    rule: str
+    decides: Metric
     cells: list[Cell] = field(default_factory=list)
 
     @property
@@ -121,14 +122,19 @@ class Setting:
         return self.family == UNDEFENDED
 
     @property
-    def measure(self) -> str:
-        """What was measured of its models on the test set; empty where nothing was."""
-        return next((cell.utility.name for cell in self.cells if cell.utility is not None), "")
+    def measured(self) -> Metric | None:
+        """What was measured of its models on the test set; None where nothing was."""
+        return next((cell.utility.metric for cell in self.cells if cell.utility is not None), None)
 
     @property
-    def is_text(self) -> bool:
-        """Whether attacks guessed sentences."""
-        return any(victim.rouge for cell in self.cells for tried in cell.attacks for victim in tried.victims)
+    def measure(self) -> str:
+        """Its title; empty where nothing was measured."""
+        return self.measured.title if self.measured else ""
+
+    @property
+    def what(self) -> str:
+        """What attacks recover of it, for people."""
+        return f"{self.decides.noun}s {self.decides.verdict}"
 
     @property
     def labels(self) -> list[str]:
@@ -205,6 +211,7 @@ def gather(path: Path) -> Sweep:
             sweep.problems.append((planned.name or planned.digest, record))
             continue
         judge = Judge.of(record)
+        sweep.judge = replace(sweep.judge, declared={**sweep.judge.declared, **record.declared})
         _note(sweep, record)
         for number, arm in enumerate(record.arms):
             setting = _setting(planned, record, arm, judge, settings)
@@ -225,7 +232,7 @@ def _empty(path: Path) -> Sweep:
         scenario, digest, planned = record.scenario, record.scenario_hash, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
-    return Sweep(path, title, scenario, digest, policy, planned, Judge.reading(scenario))
+    return Sweep(path, title, scenario, digest, policy, planned, Judge.reading(scenario, {}))
 
 
 def _note(sweep: Sweep, record: RunRecord) -> None:
@@ -245,12 +252,13 @@ def _setting(
     if key not in settings:
         scenario = with_values(record.scenario, arm.values)
         family = _family(scenario, arm, judge)
+        rule = judge.rule(*arm.attacks)
         threat, data, knobs = (
             _threat(scenario, judge.server(arm)),
-            _data(scenario, judge, arm),
+            _data(scenario, rule),
             dict(_numbers(scenario)),
         )
-        settings[key] = Setting("", values, family, threat, data, knobs)
+        settings[key] = Setting("", values, family, threat, data, knobs, rule, judge.deciding(*arm.attacks))
     return settings[key]
 
 
@@ -270,8 +278,7 @@ def _threat(scenario: Mapping[str, Any], server: str) -> str:
     return f"{server} that sees {seen}"
 
 
-def _data(scenario: Mapping[str, Any], judge: Judge, arm: ArmRecord) -> str:
-    rule = "every token right" if any(map(is_text, arm.attacks)) else judge.rule
+def _data(scenario: Mapping[str, Any], rule: str) -> str:
     told = (f"{value}" if key == "name" else f"{key} {value}" for key, value in scenario.get("data", {}).items())
     return ", ".join((*told, rule))
 
@@ -290,7 +297,7 @@ def _numbers(value: Any, place: str = "") -> Iterator[tuple[str, float]]:
 
 def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cell:
     seed = int(planned.values.get("seed", judge.seed))
-    utilities = [entry.utility for entry in arm.rounds if entry.utility is not None]
+    utilities = [own for entry in arm.rounds if (own := entry.utility(judge.declared)) is not None]
     attacking = sum(v.seconds for attack in arm.attacks for v in attack.victims) + sum(
         m.seconds for m in arm.membership
     )
@@ -330,20 +337,22 @@ def _tried(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
         _searches(attack),
         tuple(reasons),
         sum(victim.seconds for victim in attack.victims),
+        judge.goal(attack),
     )
 
 
 def _attacked(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
     if victim.failure is not None or not victim.examples:
-        return Attacked(seed, victim.round, victim.client, 0.0, (), ())
+        return Attacked(seed, victim.round, victim.client, 0.0, {})
     return Attacked(
         seed,
         victim.round,
         victim.client,
         judge.recovered(victim) / victim.examples,
-        tuple(item.psnr for item in victim.scores),
-        tuple(item.ssim for item in victim.scores),
-        tuple(own.rouge_l for own in victim.sentences),
+        {
+            name: tuple(item.values[name] for item in victim.scores if name in item.values)
+            for name in dict.fromkeys(name for item in victim.scores for name in item.values)
+        },
     )
 
 

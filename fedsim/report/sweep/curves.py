@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, slug, styled
-from fedsim.report.sweep.cells import Attacked, Setting
+from fedsim.core import registry
+from fedsim.core.metric import Metric
+from fedsim.core.plain import slug
+from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
+from fedsim.report.sweep.cells import Attacked, Setting, Sweep
 from fedsim.report.sweep.points import Point, inferred
 
 _MOST_FAMILIES = 8
@@ -25,10 +28,15 @@ def families(points: Sequence[Point]) -> dict[str, list[Point]]:
 
 
 @styled()
-def exceedance(points: Sequence[Point]) -> list[Picture]:
-    """Return one picture a family: P(PSNR > t) and P(SSIM > t) under the strongest attack of each setting."""
+def exceedance(sweep: Sweep, points: Sequence[Point]) -> list[Picture]:
+    """Return one picture a family: P(score > t) of the metrics so drawn, under the strongest attack of each setting."""
     attacked = [point for point in points if point.strongest]
-    return [_exceedance(name, own) for name, own in families(attacked).items()]
+    known = {**registry.every_metric(), **sweep.judge.declared}.values()
+    given = {name for point in attacked for victim in _victims(point) for name in victim.values}
+    metrics = [own for own in known if own.spread and own.name in given]
+    if not metrics:
+        return []
+    return [_exceedance(name, own, metrics) for name, own in families(attacked).items()]
 
 
 @styled()
@@ -42,7 +50,7 @@ def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray
     """Return P(score > t) for every t, each victim counted alike; one without a guess is above nothing."""
     shares = np.zeros(len(thresholds))
     for victim in victims:
-        values = np.asarray(getattr(victim, score))
+        values = np.asarray(victim.values.get(score, ()))
         if len(values):
             shares += (values[:, None] > thresholds).mean(0)
     return shares / max(1, len(victims))
@@ -59,31 +67,30 @@ def _tpr_at(roc: Sequence[tuple[float, float]], fpr: float) -> float:
     return max((tpr for other, tpr in roc if other <= fpr), default=0.0)
 
 
-def _exceedance(name: str, points: Sequence[Point]) -> Picture:
-    figure = blank(7.2, 3.6)
+def _exceedance(name: str, points: Sequence[Point], metrics: Sequence[Metric]) -> Picture:
+    figure = blank(3.6 * len(metrics), 3.6)
     rows: list[tuple[str, str, str, float, float]] = []
-    for axes, score, unit in zip(figure.subplots(1, 2), ("psnr", "ssim"), ("dB", ""), strict=True):
-        values = [v for p in points for victim in _victims(p) for v in getattr(victim, score)]
-        low, high = (0.0, max(values, default=1.0)) if score == "psnr" else (-0.1, 1.0)
+    for index, (axes, own) in enumerate(zip(figure.subplots(1, len(metrics), squeeze=False)[0], metrics, strict=True)):
+        low, high = _range(points, own)
         thresholds = np.linspace(low, high * 1.02 or 1.0, _GRID)
-        for index, point in enumerate(points[:_MOST_LINES]):
-            shares = shares_above(_victims(point), score, thresholds)
-            colour, dash = _line(index, point)
-            label = point.name if score == "psnr" else f"_{point.name}"
+        for place, point in enumerate(points[:_MOST_LINES]):
+            shares = shares_above(_victims(point), own.name, thresholds)
+            colour, dash = _line(place, point)
+            label = f"_{point.name}" if index else point.name
             axes.plot(thresholds, 100 * shares, dash, color=colour, lw=1.6, label=label)
             attack = point.strongest.attack if point.strongest else ""
-            rows += [(point.name, attack, score, *pair) for pair in zip(thresholds, shares, strict=True)]
-        axes.set(
-            xlabel=f"t, {score.upper()} {unit}".strip(), ylabel=f"images with {score.upper()} > t (%)", ylim=(-2, 104)
-        )
+            rows += [(point.name, attack, own.name, *pair) for pair in zip(thresholds, shares, strict=True)]
+        axes.set(xlabel=f"t, {own.title} {own.unit}".strip(), ylim=(-2, 104))
+        axes.set(ylabel=f"{own.noun}s with {own.title} > t (%)")
     figure.suptitle(name, fontsize=10)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
-    ends = " ".join(f"{p.name}: best image {_best(p)}." for p in points[:_MOST_LINES])
+    ends = " ".join(f"{p.name}: best {_best(p, metrics[0])}." for p in points[:_MOST_LINES])
+    titles = " and ".join(own.title for own in metrics)
     return picture(
         f"exceedance-{slug(name)}",
         figure,
         arm=name,
-        alt=f"Share of images with PSNR and SSIM above t for {name}, strongest attack of each setting. {ends}",
+        alt=f"Share of examples with {titles} above t for {name}, strongest attack of each setting. {ends}",
         columns=("setting", "attack", "score", "t", "share_above"),
         rows=rows,
     )
@@ -125,6 +132,15 @@ def _line(index: int, point: Point) -> tuple[str, str]:
     return PALETTE[index % (len(PALETTE) - 1)], DASHES[index % len(DASHES)]
 
 
-def _best(point: Point) -> str:
-    values = [value for victim in _victims(point) for value in victim.psnr]
-    return f"{max(values):.1f} dB" if values else "none"
+def _range(points: Sequence[Point], metric: Metric) -> tuple[float, float]:
+    """Return from where to where thresholds of a metric go: to its largest possible value, or else to the largest."""
+    values = [v for p in points for victim in _victims(p) for v in victim.values.get(metric.name, ())]
+    most = metric.limits[1]
+    if most is None:
+        return 0.0, max(values, default=1.0)
+    return -0.1 * most, most
+
+
+def _best(point: Point, metric: Metric) -> str:
+    values = [value for victim in _victims(point) for value in victim.values.get(metric.name, ())]
+    return metric.tell(max(values)) if values else "none"

@@ -69,7 +69,7 @@ def _reconstructions(sweep: Sweep, point: Point, own: GuaranteeRecord, blind: fl
     for label in attackers(point.setting):
         found = risk(point.setting, label, sweep.judge)
         if found:
-            yield _mark(point, own, f"reconstruction, {sweep.judge.rule}", label, found.rate, blind, ceiling)
+            yield _mark(point, own, f"reconstruction, {point.setting.rule}", label, found.rate, blind, ceiling)
 
 
 def _mark(

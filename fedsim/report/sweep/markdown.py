@@ -10,7 +10,7 @@ from fedsim.report.sweep.tables import Line, headings
 from fedsim.report.sweep.verdict import Verdict
 from fedsim.report.verdict import Banner
 
-_SHOWN = (0, 1, 2, 3, 5, 7)
+_SHOWN = (0, 1, 2, 3, -6, -4)  # the first four, p and epsilon; between them stand figures of metrics
 _MOST_PROBLEMS = 20
 
 
@@ -20,7 +20,7 @@ def summary(sweep: Sweep, banners: Sequence[Banner], verdicts: Sequence[Verdict]
     parts += [f"**{_plain(banner.title)}.** {_plain(banner.text)}" for banner in banners]
     parts += map(_verdict, verdicts)
     if lines:
-        parts.append(_table(lines))
+        parts.append(_table(sweep, lines))
     if sweep.problems:
         shown = [f"- {_plain(name)}: {_plain(why)}" for name, why in sweep.problems[:_MOST_PROBLEMS]]
         rest = len(sweep.problems) - _MOST_PROBLEMS
@@ -34,8 +34,8 @@ def _verdict(own: Verdict) -> str:
     return "\n".join([text, *(["", *checks] if checks else [])])
 
 
-def _table(lines: Sequence[Line]) -> str:
-    names = headings([line.point for line in lines])
+def _table(sweep: Sweep, lines: Sequence[Line]) -> str:
+    names = headings(sweep, [line.point for line in lines])
     first = ["setting", *(names[index] for index in _SHOWN), "notes"]
     rows = [
         [

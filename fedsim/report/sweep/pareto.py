@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from fedsim.record import Interval
 from fedsim.report.drawing import MARKERS, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.cells import UNDEFENDED
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measured
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attacked, measure, measured, turned
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,6 +28,17 @@ class Place(NamedTuple):
     risk: Interval
 
     @property
+    def gain(self) -> Interval:
+        """The utility, turned round where less is better."""
+        return turned(self.utility, self.point.setting.measured)
+
+    @property
+    def scale(self) -> float:
+        """What people read of the utility is so many times the value."""
+        own = self.point.setting.measured
+        return own.scale if own else 1.0
+
+    @property
     def utility_and_risk(self) -> tuple[float | None, ...]:
         """Both with their bounds."""
         return tuple(x for own in (self.utility, self.risk) for x in (own.value, own.low, own.high))
@@ -41,7 +52,7 @@ def dominated(places: Sequence[Place]) -> list[bool]:
 def frontier(places: Sequence[Place]) -> list[Place]:
     """Return the places that none beats by its estimates, from the least accurate on."""
     best: list[Place] = []
-    for place in sorted(places, key=lambda p: (-p.utility.value, p.risk.value)):
+    for place in sorted(places, key=lambda p: (-p.gain.value, p.risk.value)):
         if not best or place.risk.value < best[-1].risk.value:
             best.append(place)
     return best[::-1]
@@ -91,9 +102,9 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
         is_control = place.point.setting.is_undefended
         shade = _GREY if is_beaten and not is_control else colour
         axes.errorbar(
-            100 * place.utility.value,
+            place.scale * place.utility.value,
             100 * place.risk.value,
-            xerr=_bars(place.utility),
+            xerr=_bars(place.utility, place.scale),
             yerr=_bars(place.risk),
             fmt=marker,
             ms=10 if is_control else 6,
@@ -101,7 +112,7 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
             elinewidth=0.7,
             alpha=0.6 if is_beaten and not is_control else 1.0,
         )
-    steps = [(100 * place.utility.value, 100 * place.risk.value) for place in best]
+    steps = [(own.scale * own.utility.value, 100 * own.risk.value) for own in best]
     axes.step(*zip(*steps, strict=True), where="pre", color="#555555", lw=1, zorder=0)
     _annotate(
         axes, [p for p, is_beaten in zip(places, beaten, strict=True) if not is_beaten or p.point.setting.is_undefended]
@@ -134,7 +145,7 @@ def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapp
     ]
     told = "; ".join(f"{p.point.name}: {p.point.told}, success {p.risk.value:.0%}" for p in best)
     name = f"pareto-{'-'.join(title.replace(',', '').replace('%', '').split())}"
-    alt = f"Test {measured(own)} against the success of the {title}, {len(places)} settings. On the frontier: {told}."
+    alt = f"Test {measure(own)} against the success of the {title}, {len(places)} settings. On the frontier: {told}."
     return picture(name, figure, arm="", alt=alt, columns=COLUMNS, rows=rows)
 
 
@@ -143,7 +154,7 @@ def _annotate(axes: Axes, places: Sequence[Place]) -> None:
         return
     used: list[tuple[float, float]] = []
     for place in sorted(places, key=lambda p: (p.utility.value, p.risk.value)):
-        x, y = 100 * place.utility.value, 100 * place.risk.value
+        x, y = place.scale * place.utility.value, 100 * place.risk.value
         crowd = sum(abs(y - other) < 5 and abs(x - beside) < 12 for beside, other in used)  # noqa: PLR2004 - percent
         used.append((x, y))
         axes.annotate(
@@ -161,9 +172,9 @@ def _unaware(point: Point) -> tuple[str, Interval] | None:
 
 
 def _beats(one: Place, other: Place) -> bool:
-    if one.utility.value < other.utility.value or one.risk.value > other.risk.value:
+    if one.gain.value < other.gain.value or one.risk.value > other.risk.value:
         return False
-    return lowest(one.utility) > highest(other.utility) or highest(one.risk) < lowest(other.risk)
+    return lowest(one.gain) > highest(other.gain) or highest(one.risk) < lowest(other.risk)
 
 
 def lowest(interval: Interval) -> float:
@@ -176,6 +187,6 @@ def highest(interval: Interval) -> float:
     return interval.value if interval.high is None else interval.high
 
 
-def _bars(interval: Interval) -> list[list[float]]:
+def _bars(interval: Interval, scale: float = 100.0) -> list[list[float]]:
     value = interval.value
-    return [[100 * (value - lowest(interval))], [100 * (highest(interval) - value)]]
+    return [[scale * (value - lowest(interval))], [scale * (highest(interval) - value)]]

@@ -39,7 +39,7 @@ def wall_of(sweep: Sweep, points: Sequence[Point]) -> Wall | None:
     if not shown:
         return None
     first = shown[0]
-    keys = wall.choose(first.arm.model_copy(update={"attacks": (first.attack,)}))
+    keys = wall.choose(first.arm.model_copy(update={"attacks": (first.attack,)}), first.judge)
     known = wall.scores_of(first.attack)
     originals = tuple(wall.original(key, *known[key], first.arrays) for key in keys)
     if not any(cell.pixels is not None for cell in originals):

@@ -13,10 +13,11 @@ from statistics import fmean, median_high
 
 import numpy as np
 
+from fedsim.core.metric import Metric
 from fedsim.core.seeding import derive
 from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
 from fedsim.metrics.statistics import wilson
-from fedsim.record import CORRELATION, GuaranteeRecord, Interval, Utility
+from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
 from fedsim.report.verdict import Judge
 
@@ -71,9 +72,13 @@ class Point:
     @property
     def told(self) -> str:
         """What was measured on the test set, with the mean figure, for people."""
-        return (
-            f"{self.setting.measure} {Utility(self.setting.measure, self.utility.value).told}" if self.utility else ""
-        )
+        measured = self.setting.measured
+        return f"{measured.title} {measured.format(self.utility.value)}" if measured and self.utility else ""
+
+    @property
+    def gain(self) -> Interval | None:
+        """The utility, turned round where less is better."""
+        return turned(self.utility, self.setting.measured) if self.utility else None
 
     @property
     def epsilon(self) -> float:
@@ -84,6 +89,14 @@ class Point:
     def parameters(self) -> int:
         """Numbers in an update."""
         return self.setting.cells[0].parameters
+
+
+def turned(own: Interval, metric: Metric | None) -> Interval:
+    """Return a figure so that more is better: negative where less of its metric is."""
+    if metric is None or metric.better == "higher":
+        return own
+    low, high = (None if bound is None else -bound for bound in (own.high, own.low))
+    return Interval(value=-own.value, low=low, high=high, n=own.n)
 
 
 def points(sweep: Sweep) -> list[Point]:
@@ -114,8 +127,8 @@ def attackers(setting: Setting) -> list[str]:
 
 
 def strongest_attack(setting: Setting) -> str | None:
-    """Return the label of the attack that recovers most, of equals by mean SSIM or ROUGE-L; None without any."""
-    return max(attackers(setting), key=lambda label: _strength(setting.victims(label)), default=None)
+    """Return the label of the attack that recovers most, of equals by how good its guesses are; None without any."""
+    return max(attackers(setting), key=lambda label: _strength(setting, label), default=None)
 
 
 def by_seed(victims: Sequence[Attacked]) -> list[list[float]]:
@@ -142,7 +155,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     strongest = strongest_attack(setting)
     fewer, p = _fewer(setting, control, judge)
     unaware = [label for label in attackers(setting) if "defenses" not in setting.knows(label)]
-    best_unaware = max(unaware, key=lambda label: _strength(setting.victims(label)), default=None)
+    best_unaware = max(unaware, key=lambda label: _strength(setting, label), default=None)
     is_informed = len(unaware) < len(attackers(setting))
     utilities = [cell.utility.value for cell in setting.cells if cell.utility is not None]
     seconds = [cell.seconds / max(1, cell.client_rounds) for cell in setting.cells]
@@ -150,7 +163,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     costs = [cell.client_cost for cell in setting.cells if cell.client_cost is not None]
     return Point(
         setting=setting,
-        utility=_utility(utilities, judge, -1.0 if setting.measure == CORRELATION else 0.0) if utilities else None,
+        utility=_utility(utilities, judge, setting.measured) if utilities else None,
         loss=_loss(setting, control, judge),
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
@@ -166,17 +179,22 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
     )
 
 
-def _utility(values: Sequence[float], judge: Judge, least: float) -> Interval:
+def _utility(values: Sequence[float], judge: Judge, metric: Metric | None) -> Interval:
     found = mean_over_seeds(values, judge.scoring.confidence)
-    if found.low is None or found.high is None:
+    if found.low is None or found.high is None or metric is None:
         return found
-    return found.model_copy(update={"low": max(least, found.low), "high": min(1.0, found.high)})
+    least, most = metric.limits
+    low = found.low if least is None else max(least, found.low)
+    return found.model_copy(update={"low": low, "high": found.high if most is None else min(most, found.high)})
 
 
-def _strength(victims: Sequence[Attacked]) -> tuple[float, float]:
-    similarities = [value for victim in victims for value in victim.ssim + victim.rouge]
+def _strength(setting: Setting, label: str) -> tuple[float, float]:
+    tried, victims = setting.tried(label), setting.victims(label)
+    values = [
+        own.goal.sign * v for own in tried for victim in own.victims for v in victim.values.get(own.goal.name, ())
+    ]
     share = sum(victim.share for victim in victims) / max(1, len(victims))
-    return share, float(np.mean(similarities)) if similarities else -1.0
+    return share, float(np.mean(values)) if values else -math.inf
 
 
 def _median(setting: Setting, judge: Judge) -> Risk | None:
@@ -193,22 +211,30 @@ def _loss(setting: Setting, control: Setting | None, judge: Judge) -> Interval |
 
 
 def gains(before: Setting, after: Setting) -> list[float]:
-    """Return utility of the second minus that of the first, seed by seed, where both measured the same."""
+    """Return how much better the second's utility is than the first's, seed by seed, where both measured the same."""
     earlier = {cell.seed: cell.utility for cell in before.cells}
     pairs = [(earlier.get(cell.seed), cell.utility) for cell in after.cells]
-    return [own.value - other.value for other, own in pairs if own and other and own.name == other.name]
+    return [
+        own.metric.sign * (own.value - other.value) for other, own in pairs if own and other and own.name == other.name
+    ]
 
 
-def measured(points: Sequence[Point]) -> str:
-    """Return what was measured of all of them on the test set, or ``utility`` where that differs."""
-    names = {point.setting.measure for point in points} - {""}
-    return names.pop() if len(names) == 1 else "utility"
+def measured(points: Sequence[Point]) -> Metric | None:
+    """Return what was measured of all of them on the test set; None where that differs."""
+    found = {own.name: own for point in points if (own := point.setting.measured)}
+    return next(iter(found.values())) if len(found) == 1 else None
+
+
+def measure(points: Sequence[Point]) -> str:
+    """Return its title, or ``utility`` where they differ."""
+    own = measured(points)
+    return own.title if own else "utility"
 
 
 def attacked(points: Sequence[Point]) -> str:
     """Return what attacks were after, in the plural, for people."""
-    kinds = {point.setting.is_text for point in points}
-    return "examples" if len(kinds) > 1 else "sentences" if True in kinds else "images"
+    nouns = {point.setting.decides.noun for point in points}
+    return f"{nouns.pop()}s" if len(nouns) == 1 else "examples"
 
 
 def _fewer(setting: Setting, control: Setting | None, judge: Judge) -> tuple[Interval | None, float | None]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled, utility_axis
 from fedsim.report.sweep.pareto import highest, lowest
-from fedsim.report.sweep.points import Point, attacked, measured
+from fedsim.report.sweep.points import Point, attacked, measure, measured
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,6 +45,9 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
     grid = figure.subplots(height, columns, squeeze=False)
     for axes in grid.flat[len(found) :]:
         axes.set_visible(False)
+    own = [p for knob in found for line in knob.lines for _, p in line]
+    what, metric = attacked(own), measured(own)
+    scale = metric.scale if metric else 100.0
     for axes, knob in zip(grid.flat, found, strict=False):
         for index, line in enumerate(knob.lines):
             dash, places = DASHES[index % len(DASHES)], [value for value, _ in line]
@@ -52,7 +55,7 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
             heights = [100 * rate.value for rate in risks]
             spread = [[100 * (r.value - lowest(r)) for r in risks], [100 * (highest(r) - r.value) for r in risks]]
             axes.errorbar(places, heights, spread, ls=dash, marker="o", ms=3, color=PALETTE[1], elinewidth=0.7)
-            seen = [(value, 100 * p.utility.value) for value, p in line if p.utility]
+            seen = [(value, scale * p.utility.value) for value, p in line if p.utility]
             if seen:
                 axes.plot(*zip(*seen, strict=True), dash, marker="s", ms=3, color=PALETTE[0])
         _scale(axes, [value for line in knob.lines for value, _ in line])
@@ -60,14 +63,14 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
         axes.set_xlabel(knob.key, fontsize=8)
         axes.tick_params(labelsize=8)
         axes.title.set_fontsize(8)
-    own = [p for knob in found for line in knob.lines for _, p in line]
-    what, measure = attacked(own), measured(own)
-    for name, colour, marker in ((f"{what} recovered (%)", PALETTE[1], "o"), (utility_axis(measure), PALETTE[0], "s")):
+    for name, colour, marker in ((f"{what} recovered (%)", PALETTE[1], "o"), (utility_axis(metric), PALETTE[0], "s")):
         figure.axes[0].plot([], [], marker=marker, color=colour, label=name)
     figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, fontsize=8)
     rows = [_row(knob, value, p) for knob in found for line in knob.lines for value, p in line]
     told = " ".join(_told(knob) for knob in found)
-    alt = f"{what.capitalize()} recovered by the strongest attack and test {measure} over each varied number. {told}"
+    alt = (
+        f"{what.capitalize()} recovered by the strongest attack and test {measure(own)} over each varied number. {told}"
+    )
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 

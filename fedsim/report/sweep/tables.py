@@ -8,18 +8,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fedsim.record import CORRELATION, Interval
+from fedsim.core import registry
+from fedsim.core.metric import Metric
+from fedsim.record import Interval
 from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.pareto import Place, dominated
-from fedsim.report.sweep.points import Point, attackers, measured, risk
+from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import judge
 from fedsim.report.tables import NOTHING, Estimate, estimate
 
-COLUMNS: dict[str, str] = {
+_FIRST: dict[str, str] = {
     "setting": "what the sweep set",
     "defense": "names of the defenses and components in force",
-    "measure": "what was measured on the test set: accuracy, span F1 or Spearman correlation",
+    "measure": "what was measured on the test set",
     "utility": "the figure of that, mean over seeds",
     "utility_low": "Student's interval over seeds",
     "utility_high": "",
@@ -30,8 +32,8 @@ COLUMNS: dict[str, str] = {
     "success": "share of images or sentences that it recovers",
     "success_low": "the wider of Wilson's interval over victims and a bootstrap of seeds and victims",
     "success_high": "",
-    "psnr_p95": "95th percentile of its PSNR, dB",
-    "psnr_max": "its best image, dB",
+}
+_REST: dict[str, str] = {
     "difference": "success minus that on the control, victim by victim",
     "difference_low": "two-stage bootstrap",
     "difference_high": "",
@@ -61,21 +63,43 @@ class Line(NamedTuple):
 
 
 _HEADINGS = (
-    "attack success",
-    "strongest attack",
-    "95th / best PSNR",
     "p (Holm)",
     "members found",
     "epsilon",
     "train s",
+    "bytes up",
+    "seeds, victims",
 )
-_HEADINGS = (*_HEADINGS, "bytes up", "seeds, victims")
 
 
-def headings(points: Sequence[Point]) -> tuple[str, ...]:
-    """Return the headings of the table; a correlation stands there 100 times as large."""
-    measure = measured(points)
-    return (f"{measure} x 100" if measure == CORRELATION else measure, f"{measure} loss", *_HEADINGS)
+def columns(sweep: Sweep) -> dict[str, str]:
+    """Return name and meaning of the columns of the table as numbers."""
+    extremes = {
+        name: meaning
+        for own in counted(sweep)
+        for name, meaning in (
+            (f"{own.name}_p95", f"95th percentile of its {own.title}{_unit(own)}"),
+            (f"{own.name}_max", f"its best {own.noun}{_unit(own)}"),
+        )
+    }
+    return {**_FIRST, **extremes, **_REST}
+
+
+def counted(sweep: Sweep) -> list[Metric]:
+    """Return the metrics whose examples are counted above thresholds: those of the records, or else those installed."""
+    known = {**registry.every_metric(), **sweep.judge.declared}.values()
+    return [own for own in known if own.steps]
+
+
+def _unit(metric: Metric) -> str:
+    return f", {metric.unit}" if metric.unit else ""
+
+
+def headings(sweep: Sweep, points: Sequence[Point]) -> tuple[str, ...]:
+    """Return the headings of the table."""
+    name = measure(points)
+    extremes = (f"95th / best {own.title}" for own in counted(sweep))
+    return (name, f"{name} loss", "attack success", "strongest attack", *extremes, *_HEADINGS)
 
 
 def lines(sweep: Sweep, points: Sequence[Point]) -> list[Line]:
@@ -84,30 +108,37 @@ def lines(sweep: Sweep, points: Sequence[Point]) -> list[Line]:
     return [_line(sweep, point, point.name in beaten) for point in points]
 
 
-def rows(points: Sequence[Point]) -> list[tuple[Any, ...]]:
-    """Return the table as numbers, in the order of `COLUMNS`."""
-    return [_row(point) for point in points]
+def rows(sweep: Sweep, points: Sequence[Point]) -> list[tuple[Any, ...]]:
+    """Return the table as numbers, in the order of `columns`."""
+    metrics = counted(sweep)
+    return [_row(point, metrics) for point in points]
 
 
-class Threshold(NamedTuple):
-    """Success of one setting at several thresholds of one score."""
+class Thresholds(NamedTuple):
+    """The share of examples above several thresholds of one metric, a row (setting, shares) each."""
 
-    setting: str
-    shares: tuple[str, ...]
+    metric: Metric
+    headings: tuple[str, ...]
+    rows: tuple[tuple[str, tuple[str, ...]], ...]
 
 
 _LAST = 1e300
-PSNR_STEPS = (15.0, 20.0, 25.0, 30.0, 40.0)
 
 
-def thresholds(points: Sequence[Point]) -> list[Threshold]:
-    """Return P(PSNR > t) of each setting's strongest attack at a few t."""
-    return [
-        Threshold(p.name, tuple(f"{100 * share:.0f}%" for share in shares))
+def thresholds(sweep: Sweep, points: Sequence[Point]) -> list[Thresholds]:
+    """Return P(score > t) of each setting's strongest attack at a few t, for every metric that names these."""
+    return [_thresholds(own, points) for own in counted(sweep)]
+
+
+def _thresholds(metric: Metric, points: Sequence[Point]) -> Thresholds:
+    rows = tuple(
+        (p.name, tuple(f"{100 * share:.0f}%" for share in shares))
         for p in points
         if p.strongest
-        for shares in [shares_above(p.setting.victims(p.strongest.attack), "psnr", np.array(PSNR_STEPS))]
-    ]
+        for shares in [shares_above(p.setting.victims(p.strongest.attack), metric.name, np.array(metric.steps))]
+    )
+    unit = f" {metric.unit}" if metric.unit else ""
+    return Thresholds(metric, tuple(f"{step:g}{unit}" for step in metric.steps), rows)
 
 
 class ByAttack(NamedTuple):
@@ -129,7 +160,7 @@ def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
 def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
     found = risk(setting, label, sweep.judge)
     reasons = dict.fromkeys(reason for tried in setting.tried(label) for reason in tried.reasons)
-    has_guess = any(victim.psnr or victim.rouge for victim in setting.victims(label))
+    has_guess = any(victim.values for victim in setting.victims(label))
     success = estimate(found.rate, 100, 0, "%") if found and has_guess else Estimate(NOTHING)
     told = "; ".join(list(reasons)[:2])
     is_control = label not in attackers(setting)
@@ -143,17 +174,17 @@ def _beaten(points: Sequence[Point]) -> set[str]:
 
 def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     p = NOTHING if point.p is None else f"{point.p:.3f}" if point.p >= 0.001 else "< 0.001"  # noqa: PLR2004 - three digits
-    late, best = _extremes(point)
+    extremes = [_extremes(point, own) for own in counted(sweep)]
     members = point.membership[1] if point.membership else None
     success = point.strongest.rate if point.strongest else None
     victims = success.n if success else 0
     size = 4 * point.parameters
     cells = (
-        estimate(point.utility, 100, 1, "" if point.setting.measure == CORRELATION else "%"),
-        estimate(point.loss, 100, 1),
+        _measured(point, point.utility),
+        _measured(point, point.loss, has_unit=False),
         estimate(success, 100, 0, "%"),
         Estimate(point.strongest.attack if point.strongest else NOTHING),
-        Estimate(NOTHING if best is None else f"{late:.1f} / {best:.1f} dB"),
+        *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
         Estimate(p),
         estimate(members, 100, 1, "%"),
         _epsilon(point),
@@ -166,7 +197,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         _sortable(point.loss),
         _sortable(success),
         cells[3].value,
-        _LAST if best is None else best,
+        *(_LAST if best is None else best for _, best in extremes),
         _LAST if point.p is None else point.p,
         _sortable(members),
         min(point.epsilon, _LAST),
@@ -178,6 +209,19 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     marks += ["control"] if point.setting.is_undefended else []
     marks += ["dominated"] if is_beaten and not point.setting.is_undefended else []
     return Line(point, tuple(marks), cells, sort)
+
+
+def _measured(point: Point, interval: Interval | None, *, has_unit: bool = True) -> Estimate:
+    own = point.setting.measured
+    return (
+        Estimate(NOTHING) if own is None else estimate(interval, own.scale, own.digits, own.suffix if has_unit else "")
+    )
+
+
+def _extremes_told(metric: Metric, late: float | None, best: float | None) -> Estimate:
+    if late is None or best is None:
+        return Estimate(NOTHING)
+    return Estimate(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
 
 
 def _light(broken: Sequence[Any]) -> str:
@@ -195,14 +239,14 @@ def _sortable(interval: Interval | None) -> float:
     return _LAST if interval is None else interval.value
 
 
-def _extremes(point: Point) -> tuple[float | None, float | None]:
-    """Return 95th percentile and maximum of the PSNR of the strongest attack."""
+def _extremes(point: Point, metric: Metric) -> tuple[float | None, float | None]:
+    """Return 95th percentile and maximum of a metric of the strongest attack."""
     victims = point.setting.victims(point.strongest.attack) if point.strongest else []
-    values = [value for victim in victims for value in victim.psnr]
+    values = [value for victim in victims for value in victim.values.get(metric.name, ())]
     return (float(np.percentile(values, 95)), max(values)) if values else (None, None)
 
 
-def _row(point: Point) -> tuple[Any, ...]:
+def _row(point: Point, metrics: Sequence[Metric]) -> tuple[Any, ...]:
     risk_, own = point.strongest, point.guarantee
     is_bounded = own is not None and math.isfinite(own.epsilon)
     return (
@@ -213,7 +257,7 @@ def _row(point: Point) -> tuple[Any, ...]:
         *_three(point.loss),
         risk_.attack if risk_ else None,
         *_three(risk_.rate if risk_ else None),
-        *_extremes(point),
+        *(bound for own in metrics for bound in _extremes(point, own)),
         *_three(point.fewer),
         point.p,
         *_three(point.membership[1] if point.membership else None),

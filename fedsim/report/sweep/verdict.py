@@ -78,7 +78,7 @@ def sentence(point: Point) -> str:
     """Return what a setting costs and what it leaves, in words."""
     parts = [_cost(point)]
     if point.strongest:
-        rate, what = point.strongest.rate, "sentences exact" if point.setting.is_text else "images recognisable"
+        rate, what = point.strongest.rate, point.setting.what
         parts.append(
             f"leaves {_percent(rate)} of the {what} to {point.strongest.attack} "
             f"(95% interval {bounds(rate, 100, 0)}%, {rate.n} updates)"
@@ -92,10 +92,14 @@ def sentence(point: Point) -> str:
 def _cost(point: Point) -> str:
     if point.loss is None:
         return "" if point.utility is None else f"reaches {point.told}"
-    value = 100 * point.loss.value
-    margin = "" if point.loss.high is None else f" +/- {100 * (point.loss.high - point.loss.value):.1f}"
-    seeds = f"{point.loss.n} seed{'s' if point.loss.n > 1 else ''}"
-    return f"{'loses' if value >= 0 else 'gains'} {abs(value):.1f}{margin} points of {point.setting.measure} ({seeds})"
+    own, loss = point.setting.measured, point.loss
+    if own is None:
+        return ""
+    value = own.scale * loss.value
+    margin = "" if loss.high is None else f" +/- {own.scale * (loss.high - loss.value):.{own.digits}f}"
+    seeds = f"{loss.n} seed{'s' if loss.n > 1 else ''}"
+    points = " points" if own.suffix == "%" else own.suffix
+    return f"{'loses' if value >= 0 else 'gains'} {abs(value):.{own.digits}f}{margin}{points} of {own.title} ({seeds})"
 
 
 def _percent(rate: Interval) -> str:
@@ -104,7 +108,7 @@ def _percent(rate: Interval) -> str:
 
 def _checks(point: Point, policy: Policy) -> Iterator[Check]:
     if policy.max_recognisable is not None:
-        what = "sentences exact" if point.setting.is_text else "images recognisable"
+        what = point.setting.what
         yield _check(what, point.strongest.rate if point.strongest else None, policy.max_recognisable)
     if policy.max_accuracy_loss is not None:
         loss = Interval(value=0, low=0, high=0, n=1) if point.setting.is_undefended and point.utility else point.loss
@@ -179,7 +183,7 @@ def _risk(point: Point) -> float:
 
 
 def _utility(point: Point) -> float:
-    return point.utility.value if point.utility else 0.0
+    return point.gain.value if point.gain else 0.0
 
 
 def _about_controls(points: Sequence[Point]) -> Iterator[Banner]:

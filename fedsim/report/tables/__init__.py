@@ -21,16 +21,14 @@ from fedsim.report.tables.clients import (
     left_out,
     ownerships,
 )
-from fedsim.report.tables.composites import MINOR_SHARES, Sight, sights
 from fedsim.report.tables.figures import NOTHING, Estimate, cost, estimate
 from fedsim.report.tables.models import Inference, Inferences, Memories, Remembered, memberships, memories
-from fedsim.report.tables.scores import SCORE_COLUMNS, scores
+from fedsim.report.tables.own_tables import OwnTable, own_tables
+from fedsim.report.tables.scores import score_columns, scores
 
 __all__ = [
     "CAUSES",
-    "MINOR_SHARES",
     "NOTHING",
-    "SCORE_COLUMNS",
     "Attacker",
     "Attendance",
     "Diagnosis",
@@ -39,12 +37,12 @@ __all__ = [
     "Inferences",
     "LeftOut",
     "Memories",
+    "OwnTable",
     "Ownership",
     "Reading",
     "Remembered",
     "Result",
     "Results",
-    "Sight",
     "Turnout",
     "attackers",
     "attendances",
@@ -54,9 +52,10 @@ __all__ = [
     "left_out",
     "memberships",
     "memories",
+    "own_tables",
     "ownerships",
     "readings",
     "results",
+    "score_columns",
     "scores",
-    "sights",
 ]

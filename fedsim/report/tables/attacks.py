@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedsim.record import ArmRecord, AttackRecord, RunRecord, SentenceScore, TextSummary, VictimRecord
-from fedsim.report.tables.figures import NOTHING, Estimate, _scientific, cost, duration, estimate
-from fedsim.report.verdict import Judge, has_result, knowledge
+from fedsim.record import ArmRecord, AttackRecord, ItemScore, RunRecord, VictimRecord
+from fedsim.report.tables.figures import NOTHING, Estimate, _scientific, cost, duration, estimate, figure_of
+from fedsim.report.verdict import Column, Judge, has_result, knowledge
 
 
 @dataclass(frozen=True)
 class Result:
-    """One attack in one arm; `rouge` holds ROUGE-1, ROUGE-2 and ROUGE-L."""
+    """One attack in one arm; `figures` are those of `headings`, in order."""
 
     attack: str
     is_control: bool
     n: int
     recovered: str
     success: Estimate
-    psnr: Estimate
-    ssim: Estimate
-    labels: Estimate
-    masks: Estimate
-    tokens: Estimate
-    rouge: tuple[Estimate, ...]
-    secrets: Estimate
+    figures: tuple[Estimate, ...]
     seconds: str
     reason: str
 
@@ -56,12 +51,14 @@ class Diagnosis:
 
 @dataclass(frozen=True)
 class Reading:
-    """One sentence of a client, and what an attack made of it."""
+    """One text of a client, and what an attack made of it; `closeness` says how near that is."""
 
     arm: str
     attack: str
     victim: str
-    sentence: SentenceScore
+    text: str
+    guess: str
+    closeness: str
 
 
 @dataclass(frozen=True)
@@ -76,27 +73,40 @@ class Attacker:
 
 def results(record: RunRecord, judge: Judge) -> list[Results]:
     """Return the table of attacks by arms."""
+    columns = judge.columns(_every(record))
     return [
         Results(
             arm.name,
             _model(arm),
-            _accuracy(arm),
+            _accuracy(arm, judge),
             cost(arm.client_cost),
-            tuple(_result(arm, attack, judge) for attack in arm.attacks),
+            tuple(_result(arm, attack, judge, columns) for attack in arm.attacks),
         )
         for arm in record.arms
     ]
 
 
-def readings(record: RunRecord) -> list[Reading]:
-    """Return every client's sentence beside each attack's guess of it."""
+def _every(record: RunRecord) -> list[AttackRecord]:
+    return [attack for arm in record.arms for attack in arm.attacks]
+
+
+def readings(record: RunRecord, judge: Judge) -> list[Reading]:
+    """Return every client's text beside each attack's guess of it."""
     return [
-        Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", sentence)
+        _reading_of(arm, attack, victim, item, judge)
         for arm in record.arms
         for attack in arm.attacks
         for victim in attack.victims
-        for sentence in victim.sentences
+        for item in victim.scores
+        if item.text is not None
     ]
+
+
+def _reading_of(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: Judge) -> Reading:
+    guess = judge.success.decides(item.values)[0].verdict if judge.success.succeeded(item) else item.guess or ""
+    goal = judge.success.goal(item.values)
+    closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
+    return Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", item.text or "", guess, closeness)
 
 
 def diagnoses(record: RunRecord, judge: Judge) -> list[tuple[str, list[Diagnosis]]]:
@@ -118,46 +128,32 @@ def attackers(record: RunRecord) -> list[Attacker]:
     return list(seen)
 
 
-def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge) -> Result:
+def _result(arm: ArmRecord, attack: AttackRecord, judge: Judge, columns: Sequence[Column]) -> Result:
     summary = judge.summary(attack)
     count = judge.count(attack)
     if summary is None or not has_result(attack):
         reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
         return _no_result(arm, attack, judge, "; ".join(reasons) or "no victim was attacked")
-    text = summary.text or TextSummary(token_accuracy=None, rouge_l=None)
     return Result(
         attack=attack.label,
         is_control=judge.is_control(arm, attack),
         n=count.victims,
-        recovered=f"{count.recovered} of {count.images}",
+        recovered=f"{count.recovered} of {count.examples}",
         success=estimate(summary.success, 100, 0, "%"),
-        psnr=estimate(summary.psnr_median, 1, 1, " dB"),
-        ssim=estimate(summary.ssim_mean, 1, 2),
-        labels=estimate(summary.label_accuracy, 100, 0, "%"),
-        masks=estimate(summary.mask_accuracy, 100, 1, "%"),
-        tokens=estimate(text.token_accuracy, 100, 0, "%"),
-        rouge=tuple(estimate(own, 1, 2) for own in (text.rouge_1, text.rouge_2, text.rouge_l)),
-        secrets=estimate(text.secrets, 100, 0, "%"),
+        figures=tuple(figure_of(summary, column) for column in columns),
         seconds=duration(sum(victim.seconds for victim in attack.victims) / count.victims),
         reason="",
     )
 
 
 def _no_result(arm: ArmRecord, attack: AttackRecord, judge: Judge, reason: str) -> Result:
-    none = Estimate(NOTHING)
     return Result(
         attack=attack.label,
         is_control=judge.is_control(arm, attack),
         n=len(attack.victims),
         recovered=NOTHING,
-        success=none,
-        psnr=none,
-        ssim=none,
-        labels=none,
-        masks=none,
-        tokens=none,
-        rouge=(none,) * 3,
-        secrets=none,
+        success=Estimate(NOTHING),
+        figures=(),
         seconds=NOTHING,
         reason=reason,
     )
@@ -167,12 +163,13 @@ def _model(arm: ArmRecord) -> str:
     return f"{arm.attacked_model} model, {arm.parameters:,} parameters"
 
 
-def _accuracy(arm: ArmRecord) -> str:
-    evaluated = [entry for entry in arm.rounds if entry.utilities]
+def _accuracy(arm: ArmRecord, judge: Judge) -> str:
+    evaluated = [entry for entry in arm.rounds if entry.utilities(judge.declared)]
     if not evaluated:
         return "accuracy not evaluated"
     last = evaluated[-1]
-    return f"test {' and '.join(f'{own.name} {own.told}' for own in last.utilities[::-1])} after round {last.round}"
+    told = " and ".join(f"{own.name} {own.told}" for own in last.utilities(judge.declared)[::-1])
+    return f"test {told} after round {last.round}"
 
 
 def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diagnosis:
@@ -189,7 +186,7 @@ def _diagnosis(attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Diag
 
 
 def _reading(victim: VictimRecord, judge: Judge) -> str:
-    """How many images were recovered, and why not the others."""
+    """How many examples were recovered, and why not the others."""
     recovered = judge.recovered(victim)
     if victim.examples and recovered == victim.examples:
         return "recovered"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedsim.record import ClientCost, Interval
-from fedsim.report.verdict import bounds
+from fedsim.record import ClientCost, Interval, Summary
+from fedsim.report.verdict import Column, bounds
 
 NOTHING = "\N{EN DASH}"
 
@@ -23,6 +23,12 @@ def estimate(interval: Interval | None, scale: float, digits: int, unit: str = "
     if interval is None:
         return Estimate(NOTHING)
     return Estimate(f"{interval.value * scale:.{digits}f}{unit}", bounds(interval, scale, digits))
+
+
+def figure_of(summary: Summary, column: Column) -> Estimate:
+    """Return a figure of a summary as its metric is told."""
+    own = column.metric
+    return estimate(summary.metrics.get(column.name), own.scale, own.digits, own.suffix)
 
 
 def cost(own: ClientCost | None) -> str:

@@ -2,49 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from fedsim.metrics.statistics import succeeded
+from fedsim.core import registry
+from fedsim.core.metric import Metric
 from fedsim.record import ArmRecord, AttackRecord, RunRecord, VictimRecord
 from fedsim.report.verdict import Judge
 
-SCORE_COLUMNS = (
-    "arm",
-    "attack",
-    "round",
-    "client",
-    "image",
-    "label",
-    "guessed_label",
-    "mse",
-    "mse_normalised",
-    "psnr_db",
-    "ssim",
-    "token_accuracy",
-    "rouge_1",
-    "rouge_2",
-    "rouge_l",
-    "secret_read",
-    "success",
-    "objective",
-    "objective_at_truth",
-    "iterations",
-    "stopped",
-    "seconds",
-    "failure",
-)
+_BEFORE = ("arm", "attack", "round", "client", "image", "label", "guessed_label")
+_AFTER = ("success", "objective", "objective_at_truth", "iterations", "stopped", "seconds", "failure")
+
+
+def score_columns(judge: Judge) -> tuple[str, ...]:
+    """Return the columns of `scores.csv`: every metric of examples, but those that say success and nothing else."""
+    return (*_BEFORE, *(metric.in_tables for metric in _metrics(judge)), *_AFTER)
 
 
 def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
-    """Yield the rows of `scores.csv`: one an arm, attack, victim and image; one without scores where it failed."""
+    """Yield the rows of `scores.csv`: one an arm, attack, victim and example; one without scores where it failed."""
+    metrics = _metrics(judge)
     for arm in record.arms:
         for attack in arm.attacks:
             for victim in attack.victims:
-                yield from _score_rows(arm, attack, victim, judge)
+                yield from _score_rows(arm, attack, victim, judge, metrics)
 
 
-def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
+def _metrics(judge: Judge) -> list[Metric]:
+    """Return those that are installed, and those of the record, in order."""
+    known = {**registry.every_metric(), **judge.declared}.values()
+    return [own for own in known if own.over == "item" and own.tables != "none" and own.threshold is None]
+
+
+def _score_rows(
+    arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judge: Judge, metrics: Sequence[Metric]
+) -> Iterator[tuple[Any, ...]]:
     start = (arm.name, attack.label, victim.round, "+".join(map(str, victim.clients)) or victim.client)
     end = (
         victim.objective,
@@ -55,21 +47,8 @@ def _score_rows(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, judg
         victim.failure,
     )
     if victim.failure is not None or not victim.examples:
-        yield (*start, *(None,) * 12, False, *end)
+        yield (*start, *(None,) * (3 + len(metrics)), False, *end)
         return
-    for sentence in victim.sentences:
-        rouge = (sentence.rouge_1, sentence.rouge_2, sentence.rouge_l)
-        yield (
-            *start,
-            sentence.index,
-            *(None,) * 6,
-            sentence.token_accuracy,
-            *rouge,
-            sentence.secret_is_read,
-            sentence.exact,
-            *end,
-        )
     for item in victim.scores:
-        is_success = succeeded(item, judge.scoring.metric, judge.scoring.threshold)
-        scored = (item.index, item.label, item.guessed_label, item.mse, item.mse_normalised, item.psnr, item.ssim)
-        yield (*start, *scored, *(None,) * 5, is_success, *end)
+        values = (own.plain(item.values[own.name]) if own.name in item.values else None for own in metrics)
+        yield (*start, item.index, item.label, item.guessed_label, *values, judge.success.succeeded(item), *end)

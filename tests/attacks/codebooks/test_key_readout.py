@@ -218,7 +218,7 @@ def test_it_says_why_it_does_not_apply(watched, attack_named):
     attack = attack_named("key-readout")
     cases = [
         ({}, "the model has no key-value bottleneck"),
-        ({"components": table(decoder="linear")}, "are no votes"),
+        ({"components": table(decoder="linear")}, "are not logits"),
         (
             {"components": table(), "federation": {"algorithm": "fedavg", "local_steps": 2, "batch_size": 1}},
             "holds 2 local steps",

@@ -34,7 +34,7 @@ def attacked(observation: Observation, **settings: Any) -> Reconstruction:
 
 
 def psnr(guess: Reconstruction, truth: Truth, world: World) -> list[float]:
-    return [item.psnr for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
+    return [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
 
 
 def with_noise(observation: Observation, level: float) -> Observation:
@@ -205,7 +205,7 @@ def test_of_a_text_the_exact_sentences_win(watched: Watched, written_text: dict[
     observation, truth, world = watched(**written_text, knows=UNKNOWN_LABELS, federation={"batch_size": 1})
     guess = attacked(observation, leave_out=("dager",))
     assert world.data.dataset.tokenizer is not None
-    assert score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences[0].exact
+    assert score_sentences(guess, truth.private[0], world.data.dataset.tokenizer).sentences[0].values["exact"]
     assert guess.notes[0] == "won: sentence-atoms, which explains the gradient exactly"
 
 

@@ -73,7 +73,9 @@ def test_an_attack_on_the_mean_sees_more(noisy: Noisy) -> None:
     attack = RoundAveraging(RoundAveragingConfig.model_validate(settings))
     over = attack(observation, seeding.generator(1, "attack"))
     alone = attack(Observation(**{**vars(observation), "earlier": ()}), seeding.generator(1, "attack"))
-    scores = [score_items(found, truth.private[0], world.data.dataset.spec).items[0].psnr for found in (alone, over)]
+    scores = [
+        score_items(found, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] for found in (alone, over)
+    ]
     assert scores[1] > scores[0] + 6
     assert over.facts["rounds averaged"] == ROUNDS
     assert alone.facts["rounds averaged"] == 1
@@ -104,7 +106,7 @@ def test_mistakes_are_one_clear_sentence(noisy: Noisy) -> None:
     def attacked(**settings: Any) -> None:
         RoundAveraging(RoundAveragingConfig.model_validate(settings))(observation, seeding.generator(1, "attack"))
 
-    with pytest.raises(NotApplicable, match="cannot average for itself"):
+    with pytest.raises(NotApplicable, match="names this attack itself"):
         attacked(attack="round-averaging")
     with pytest.raises(FedsimError, match="settings of 'map'"):
         attacked(attack="map", options={"iterations": 0})

@@ -42,7 +42,7 @@ def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any],
     for client in range(2):
         observation, truth, world = watched(client=client, knows=(*KNOWN, *knows), defenses=[defense], **tables)
         guess = attacked("inverting-gradients", observation, iterations=150, schedule="steps")
-        values += [item.psnr for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
+        values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
     return sum(values) / len(values)
 
 
@@ -182,7 +182,10 @@ def test_an_imprint_is_not_exact_under_them(watched: Watched, defense: dict[str,
     )
     guess = attacked("robbing-the-fed", observation)
     if guess.is_exact:
-        assert min(item.psnr for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items) > 30
+        assert (
+            min(item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items)
+            > 30
+        )
     assert not (knows and guess.is_exact)
 
 

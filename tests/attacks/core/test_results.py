@@ -40,7 +40,7 @@ def test_what_was_not_found_gets_the_worst_scores(watched: Watched) -> None:
     observation, truth, world = watched(federation={"batch_size": 2})
     entry = WireEntry(1, 0, world.models.first_weights, observation.update)
     record = scored(Victim(world, entry, truth), no_guess(observation, "gave up: why")).record
-    assert [item.psnr for item in record.scores] == [0.0, 0.0]
+    assert [item.values["psnr"] for item in record.scores] == [0.0, 0.0]
     assert [item.guessed_label for item in record.scores] == [None, None]
     assert record.failure is None
     assert record.stopped == "gave up: why"

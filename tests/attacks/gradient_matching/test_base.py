@@ -238,7 +238,7 @@ def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched)
     after = score_items(
         Reconstruction(**{**vars(guess), "labels": labels, "inputs": swapped}), batch, world.data.dataset.spec
     )
-    assert [item.psnr for item in before.items] == [item.psnr for item in after.items]
+    assert [item.values["psnr"] for item in before.items] == [item.values["psnr"] for item in after.items]
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

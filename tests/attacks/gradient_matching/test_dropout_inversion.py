@@ -97,7 +97,7 @@ def test_every_relaxation_finds_masks_and_image(
     observation, truth, world = watched(model=WIDE)
     found = attacked(attack_named, observation, iterations=500, sign="off", schedule="cosine", **settings)
     assert agreement(found, truth) > 0.9
-    assert score_items(found, truth.batches[0], world.data.dataset.spec).items[0].psnr > 25
+    assert score_items(found, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 25
 
 
 def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -> None:
@@ -127,7 +127,9 @@ def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: W
     assert fine.iterations == len(steps)
     assert [step.iteration for step in steps] == list(range(1, len(steps) + 1))
     assert steps[-1].restart == 1
-    before, after = (score_items(r, truth.batches[0], world.data.dataset.spec).items[0].psnr for r in (rough, fine))
+    before, after = (
+        score_items(r, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] for r in (rough, fine)
+    )
     assert after > before
 
 

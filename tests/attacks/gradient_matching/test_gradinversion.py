@@ -136,7 +136,7 @@ def test_a_batch_is_recovered_and_every_seed_has_masks_of_its_own(toy: Toy, atta
     observation, truth = toy(plain(), (1, 6, 6), 2)
     observation = replace(observation, labels=truth.batches[0].labels)
     found = attacked(attack_named, observation, iterations=600, trials=3, boxed=False)
-    assert min(item.psnr for item in score_items(found, truth.batches[0], observation.spec).items) > 25
+    assert min(item.values["psnr"] for item in score_items(found, truth.batches[0], observation.spec).items) > 25
     assert found.masks is not None
     assert found.facts["starts"] == 3
     assert any("no running statistics" in note for note in found.notes)

@@ -28,7 +28,7 @@ def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **set
     for client in range(2):
         observation, truth, world = watched(client=client, knows=KNOWN, model=PLAIN, defenses=defenses)
         guess = attacked(name, observation, **SEARCH, **settings)
-        values += [item.psnr for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
+        values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
     return sum(values) / len(values)
 
 
@@ -94,7 +94,9 @@ def test_noise_on_unknown_slices_hides_nothing(watched: Watched, batch_size: int
     worst: dict[str, float] = {}
     for name in ("inverting-gradients", "map"):
         guess = attacked(name, observation, **{**SEARCH, "total_variation": 1e-4})
-        worst[name] = min(item.psnr for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items)
+        worst[name] = min(
+            item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items
+        )
     assert worst["inverting-gradients"] < 20
     assert worst["map"] > 40
 
@@ -103,7 +105,7 @@ def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched
     defenses = [{"name": "clipping", "norm": 0.3}, {"name": "gradient-noise", "scale": 3e-3}]
     observation, truth, world = watched(knows=KNOWN, model=PLAIN, defenses=defenses)
     guess = attacked("map", observation, **SEARCH)
-    assert score_items(guess, truth.batches[0], world.data.dataset.spec).items[0].psnr > 18.0
+    assert score_items(guess, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 18.0
     assert guess.objective < 1.0
 
 

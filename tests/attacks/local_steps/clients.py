@@ -44,4 +44,6 @@ def found(
 ) -> tuple[Reconstruction, list[float]]:
     observation, truth, world = seen
     guess = attack_named(name, **choices)(observation, seeding.generator(1, "attack"))
-    return guess, [item.psnr for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items]
+    return guess, [
+        item.values["psnr"] for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items
+    ]

@@ -64,9 +64,9 @@ def test_one_box_for_the_batch_hides_nothing_whether_it_is_known_or_not(
         found, items = attacked(watched, attack_named("label-shares"), 1, model=model, knows=knows)
         assert found.is_exact
         assert found.objective < 1e-9
-        assert min(item.psnr for item in items) > 100
-        assert min(item.psnr_trained or 0.0 for item in items) > 100
-        assert all(item.minor_found in (True, None) for item in items)
+        assert min(item.values["psnr"] for item in items) > 100
+        assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 100
+        assert all(item.values.get("minor_found") in (True, None) for item in items)
         assert sorted(found.labels.tolist()) == sorted(item.label for item in items)
 
 
@@ -76,11 +76,11 @@ def test_a_box_for_every_image_leaves_the_composites_and_the_seen_parts(watched:
     assert shown.is_exact
     assert told.is_exact
     for items in (composites, originals):
-        assert min(item.psnr_trained or 0.0 for item in items) > 100
-        assert min(item.psnr_seen or 0.0 for item in items) > 100
-    is_whole = [item.index for item in originals if item.seen == 1.0]
-    assert all(originals[index].psnr > 100 for index in is_whole)
-    assert sum(item.psnr for item in originals) >= sum(item.psnr for item in composites) - 1.0
+        assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 100
+        assert min(item.values.get("psnr_seen") or 0.0 for item in items) > 100
+    is_whole = [item.index for item in originals if item.values.get("seen") == 1.0]
+    assert all(originals[index].values["psnr"] > 100 for index in is_whole)
+    assert sum(item.values["psnr"] for item in originals) >= sum(item.values["psnr"] for item in composites) - 1.0
 
 
 def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_weights(
@@ -89,24 +89,24 @@ def test_one_local_step_gives_composites_and_labels_up_to_the_rounding_of_the_we
     federation = {"clients": 50, "batch_size": 4, "algorithm": "fedavg", "local_steps": 1}
     found, items = attacked(watched, attack_named("label-shares"), 1, federation=federation)
     assert found.trained is not None
-    assert min(item.psnr_trained or 0.0 for item in items) > 50
-    assert all(item.minor_found in (True, None) for item in items)
-    assert max(item.share_error or 0.0 for item in items) < 0.01
+    assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 50
+    assert all(item.values.get("minor_found") in (True, None) for item in items)
+    assert max(item.values.get("share_error") or 0.0 for item in items) < 0.01
 
 
 def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched, attack_named: Named) -> None:
     found, items = attacked(watched, attack_named("label-shares"), 0, mode="mixup")
     assert found.is_exact
-    assert min(item.psnr_trained or 0.0 for item in items) > 100
-    assert min(item.psnr for item in items) < 40
-    assert all(item.minor_found in (True, None) for item in items)
+    assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 100
+    assert min(item.values["psnr"] for item in items) < 40
+    assert all(item.values.get("minor_found") in (True, None) for item in items)
 
 
 def test_auto_ends_its_search_with_it_if_it_knows_the_components(watched: Watched, attack_named: Named) -> None:
     auto = attack_named("auto", iterations=20, mask_iterations=5)
     found, items = attacked(watched, auto, 1)
     assert found.notes[0] == "won: label-shares, which explains the gradient exactly"
-    assert min(item.psnr for item in items) > 100
+    assert min(item.values["psnr"] for item in items) > 100
 
 
 def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) -> None:

@@ -36,7 +36,7 @@ def auto(observation: Observation, *left_out: str) -> Reconstruction:
 
 
 def worst(guess: Reconstruction, truth: Truth, world: World) -> float:
-    return min(item.psnr for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
+    return min(item.values["psnr"] for item in score_items(guess, truth.private[0], world.data.dataset.spec).items)
 
 
 def seen(watched: Watched, name: str, batch: int, client: int, *extra: Any) -> tuple[Observation, Truth, World]:

@@ -165,7 +165,7 @@ def test_other_losses_and_unknown_labels_are_refused(
     with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
         attack_named("tag")(other, torch.Generator())
     classes = replace(observation, spec=replace(observation.spec, classes=3))
-    with pytest.raises(NotApplicable, match="the labels are no next words"):
+    with pytest.raises(NotApplicable, match="the labels are not next words"):
         attack_named("lamp")(classes, torch.Generator())
 
 

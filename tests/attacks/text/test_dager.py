@@ -237,7 +237,7 @@ def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: di
     found = attacked(replace(observation, batch_size=2))
     assert len(found.inputs) == 2
     assert set(read(found)) <= set(inputs_of(THREE))
-    assert found.notes == ("3 sentences lie in the span; the 2 that lie in it best were taken",)
+    assert found.notes == ("3 sentences lie in the span; the 2 best ones were taken",)
     assert read(attacked(replace(observation, batch_size=None))) == inputs_of(THREE)
 
 
@@ -274,7 +274,7 @@ def test_sentences_of_all_lengths_are_read_from_open_blocks_and_in_front_of_drop
     (batch,) = truth.private
     assert world.data.dataset.tokenizer is not None
     (score,) = score_sentences(attacked(observation), batch, world.data.dataset.tokenizer).sentences
-    assert score.exact
+    assert score.values["exact"]
 
 
 def test_open_blocks_leave_too_many_arrangements_of_long_sentences(watched: Watched) -> None:
@@ -338,7 +338,7 @@ def test_blocks_behind_the_second_are_not_run() -> None:
 
 
 def test_adapters_tell_nothing_at_first_and_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
-    with pytest.raises(NotApplicable, match="are zero: those of fresh adapters are, until the second update"):
+    with pytest.raises(NotApplicable, match="are zero, as those of fresh adapters are until the second update"):
         attacked(seen(watched, tables, adapted(llama(), 16, start=0.0), THREE))
     with pytest.raises(NotApplicable, match="have full rank 8: too many tokens, or noise"):
         attacked(seen(watched, tables, adapted(llama(), 4), THREE))
@@ -358,7 +358,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
     observation, truth, world = watched(knows=KNOWN, **tables, federation=federation)
     assert world.data.dataset.tokenizer is not None
     scored = score_sentences(attacked(observation), truth.private[0], world.data.dataset.tokenizer)
-    assert [own.exact for own in scored.sentences] == [True] * batch_size
+    assert [own.values["exact"] for own in scored.sentences] == [True] * batch_size
 
 
 @pytest.mark.parametrize(
@@ -367,7 +367,7 @@ def test_every_sentence_of_a_batch_is_exact(batch_size: int, watched: Watched, t
         ({"model": {"name": "tiny-llama", "width": 64, "dropout": 0.1}}, "dropout changes what the layers read"),
         (
             {"model": {"name": "tiny-llama", "width": 64, "blocks": 1}},
-            "the model has no two attentions whose layers have the names",
+            "the model does not have two attentions with layers named",
         ),
     ],
 )

@@ -294,11 +294,20 @@ def test_a_client_uploads_only_when_enough_neighbours_are_left(federation):
     vector = torch.zeros(3, dtype=torch.int64)
     with pytest.raises(FedsimError, match="2 clients of its neighbourhood are left"):
         sides[0].upload(vector, ForwardedShares({1: sealed[0].sealed[1]}))
-    with pytest.raises(FedsimError, match=r"clients \[9\], which are no neighbours"):
+    with pytest.raises(FedsimError, match=r"clients \[9\], which are not neighbours"):
         sides[0].upload(vector, ForwardedShares({**sealed[0].sealed, 9: b""}))
     for bad in (torch.tensor([0.5]), torch.tensor([-1]), torch.tensor([2**BITS]), torch.tensor([[1]])):
         with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
             sides[0].upload(bad, sealed[0])
+
+
+@pytest.mark.parametrize("bad", [torch.tensor([-1, 0, 0]), torch.tensor([0, 2**BITS, 0]), torch.zeros(3)])
+def test_the_server_adds_up_nothing_but_elements_of_the_ring(federation, bad):
+    sides, server, keys = introduced(federation)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    uploads = {c: side.upload(torch.tensor([1, 2, 3]), sealed[c]) for c, side in sides.items()}
+    with pytest.raises(FedsimError, match="one-dimensional integer vector with entries in"):
+        server.ask({**uploads, 2: bad})
 
 
 def test_shares_do_not_open_when_they_were_swapped(federation):

@@ -53,6 +53,11 @@ def test_defaults_lie_within_their_own_bounds():
     assert Quantisation.model_validate(defaults).model_dump() == defaults
 
 
+def test_the_defaults_stay_since_a_scenario_that_does_not_state_them_depends_on_them():
+    assert Quantisation().model_dump() == {"clipping_range": 8.0, "levels": 2**22, "modulus_bits": 40}
+    assert Quantisation().max_total_weight == 262_144  # as docs/scenarios.md says
+
+
 @pytest.mark.parametrize(
     ("settings_", "is_allowed"),
     [
@@ -193,7 +198,7 @@ def test_a_weight_of_zero_adds_nothing_and_a_sum_of_nothing_is_zero():
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_values_that_are_not_finite_are_refused(bad):
     with pytest.raises(FedsimError, match="1 entries that are not finite"):
-        levels_of(torch.tensor([0.0, bad]), Quantisation(), generator())
+        levels_of(torch.tensor([0.0, 1.0, bad]), Quantisation(), generator())
 
 
 def test_vectors_have_one_length():

@@ -1,5 +1,7 @@
 """Secret sharing against Lagrange interpolation written out in fractions of the field."""
 
+import math
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,6 +62,20 @@ def test_shares_lie_on_a_polynomial_of_degree_threshold_minus_one(secret, random
     values = {p: int.from_bytes(v) for p, v in shares(secret, threshold, range(1, threshold + 4), randomness).items()}
     through = {0: int.from_bytes(secret)} | {point: values[point] for point in range(1, threshold)}
     assert [polynomial_at(through, point) for point in values] == list(values.values())
+
+
+def test_every_bit_of_every_coefficient_is_a_fair_coin():
+    """Where the secret is 0, shares at 1 and 2 give both coefficients of a parabola. Six standard deviations."""
+    draws, half = 400, pow(2, -1, PRIME)
+    ones = [[0] * 521, [0] * 521]
+    for seed in range(draws):
+        values = shares(bytes(32), 3, [1, 2], seed.to_bytes(4))
+        one, two = (int.from_bytes(values[point]) for point in (1, 2))
+        square = (two - 2 * one) * half % PRIME
+        for counts, coefficient in zip(ones, (square, (one - square) % PRIME), strict=True):
+            for bit in range(521):
+                counts[bit] += coefficient >> bit & 1
+    assert all(abs(count - draws / 2) < 6 * math.sqrt(draws) / 2 for counts in ones for count in counts)
 
 
 def test_the_randomness_decides_the_shares():

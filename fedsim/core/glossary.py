@@ -1,0 +1,51 @@
+"""The words of this project, each with one meaning everywhere: shown on pages, and as docs/glossary.md."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TERMS: Final = {
+    "arm": "One variant in a comparison, such as a defended client beside an undefended one. Arms of a record share "
+    "seed, victims and everything that the comparison does not change.",
+    "attack": "A method that reconstructs data, or tells who was a member, from an observation.",
+    "client": "A participant who owns data and trains on it locally.",
+    "cohort": "The clients that the server asks in a round.",
+    "component": "A part of a client's model or training that a scenario adds: a regulariser, an adapter, a "
+    "bottleneck, an augmentation, a decoder.",
+    "control": "The same setting without the defense, or with an attack that must succeed. Without it, an attack that "
+    "recovered nothing proves nothing.",
+    "defense": "A method that changes the batch, the model or the update so that the update says less about the data.",
+    "draw": "The outcome of a client's hidden randomness in a local step: a batch, a dropout mask, a partner for "
+    "mixing, a noise vector.",
+    "dummy": "The input that a matching attack changes until its gradient equals the observed one.",
+    "exposure": "How much likelier a model finds a planted secret than random secrets of the same form, in bits.",
+    "grant": "A fact that the threat model gives the attacker, listed under knows: labels, masks, rates, a batch size.",
+    "guess": "What an attack returns for one example. An example without a guess is missing and gets the worst scores.",
+    "local step": "One step of a client's optimizer between receiving the weights and sending its update.",
+    "mask": "Which entries dropout kept and which it dropped, for one example at one site.",
+    "matching objective": "What a matching attack minimises: the distance between the gradient of its dummy and the "
+    "observed one. Its value at the truth shows whether a search fell short.",
+    "observation": "Everything that the attacker gets: the update or sum that it saw, the model, and its grants.",
+    "place": "The moment at which a defense acts: batch, model, examples, layers, norm, entries, noise or rounding.",
+    "policy": "The limits that a user sets: how much may be recovered, and how much utility a defense may cost.",
+    "record": "The file record.json of a run: scenario, environment, rounds, victims and scores.",
+    "restarts": "How often a search begins anew, from other random values.",
+    "scenario": "The file that describes a run: data, model, clients, defenses, attacks and threat model.",
+    "site": "A place in the model where dropout draws a mask, named by its module.",
+    "sweep": "Many runs of one scenario, over settings and seeds, with one report.",
+    "task": "What a model is trained to do. It fixes loss, utility and how a guess is scored.",
+    "threat model": "Who attacks, what it sees and what it is granted.",
+    "truth": "The client's batch, masks and draws, which only the scorer has.",
+    "update": "What a client sends after training: a gradient, or the received minus the trained weights.",
+    "utility": "How good the trained model is at its task: accuracy, span F1, rank correlation.",
+    "victim": "One attacked update with the data behind it. Intervals resample victims, since examples of one update "
+    "share its fate.",
+    "view": "What the attacker sees of a round, each client's update or only the sum, or of a generation.",
+}
+
+
+def as_markdown() -> str:
+    """Return the page of all terms."""
+    head = "# Glossary\n\nEach word has one meaning in this project. Reports and teaching pages show the same list.\n"
+    rows = "".join(f"| {term} | {meaning} |\n" for term, meaning in TERMS.items())
+    return f"{head}\n| word | meaning |\n|---|---|\n{rows}"

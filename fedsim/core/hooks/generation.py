@@ -1,0 +1,194 @@
+"""What writes texts or draws samples with a trained model. The driver of `fedsim.generation` runs it.
+
+A method says how one step goes. The driver owns the loop, the rules that end a text, batches and streams, and writes
+the trace. A state has several rows, one a generation; a row's result must not depend on those beside it.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, ClassVar, Generic, Protocol, Self, TypeVar, cast, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks.base import IMAGES, ConfigT
+from fedsim.core.hooks.components import Component, Hook
+from fedsim.core.hooks.contexts import GenerationContext
+from fedsim.core.types import Event, Modality, Tensors
+
+
+@runtime_checkable
+class Leaving(Protocol):
+    """What rows can leave."""
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """Return it with the rows at these places alone, in their order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What has one entry a row in every field: tensors, tuples, tensors by name, or what has a `keep` of its own."""
+
+    def keep(self, places: Sequence[int]) -> Self:
+        """Return it with the rows at these places alone, in their order."""
+        return replace(self, **{own.name: _kept(own.name, getattr(self, own.name), places) for own in fields(self)})
+
+
+def _kept(name: str, value: Any, places: Sequence[int]) -> Any:
+    if isinstance(value, Leaving):
+        return value.keep(places)
+    if isinstance(value, Tensor):
+        return value[torch.tensor(places, dtype=torch.long, device=value.device)]
+    if isinstance(value, tuple):
+        return tuple(cast("tuple[Any, ...]", value)[place] for place in places)
+    if isinstance(value, Mapping):
+        return {key: _kept(name, own, places) for key, own in cast("Mapping[str, Any]", value).items()}
+    raise FedsimError(
+        f"the field '{name}' of a generation's state is a {type(value).__name__}, out of which no row can be taken. "
+        "Make it a tensor or a tuple with one entry a row, or give its class a method keep(places)."
+    )
+
+
+@dataclass(frozen=True)
+class Condition(Rows):
+    """What generations start from.
+
+    Attributes:
+        prompts: the tokens of each row; empty for samplers.
+        given: what else the model reads, by name, first dimension is the row: an image, a class.
+    """
+
+    prompts: tuple[tuple[int, ...], ...]
+    given: Tensors = field(default_factory=dict[str, Tensor])
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+
+@dataclass(frozen=True)
+class Writing(Rows):
+    """Texts that are being written.
+
+    Attributes:
+        tokens: of each row, the prompt and what stands behind it. What stands is never taken back.
+    """
+
+    tokens: tuple[tuple[int, ...], ...]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def extended(self, more: Sequence[Sequence[int]]) -> Self:
+        """Return the state with these tokens behind those of each row."""
+        return replace(self, tokens=tuple((*own, *new) for own, new in zip(self.tokens, more, strict=True)))
+
+
+@dataclass(frozen=True)
+class Sampling(Rows):
+    """Samples that are being drawn.
+
+    Attributes:
+        x: as far as they are, shape (B, ...).
+        level: steps that each row has still to go.
+    """
+
+    x: Tensor
+    level: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+
+StateT = TypeVar("StateT", bound=Writing | Sampling)
+WritingT = TypeVar("WritingT", bound=Writing)
+SamplingT = TypeVar("SamplingT", bound=Sampling)
+
+
+class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
+    """Turns a condition into a text or a sample, step by step. Derive from `Decoder` or `Sampler`.
+
+    An instance keeps nothing between steps: what it needs stands in the state. All randomness comes from the context's
+    generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks for them.
+
+    Attributes:
+        counts: names of what its events count, the same in every step.
+    """
+
+    counts: ClassVar[frozenset[str]]
+
+    @abstractmethod
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> StateT:
+        """Return the state before the first step, one row for each of the condition.
+
+        Raises:
+            CannotContinue: some rows have no way to begin.
+        """
+
+    @abstractmethod
+    def step(self, model: nn.Module, state: StateT, context: GenerationContext) -> tuple[StateT, Sequence[Event]]:
+        """Return the state after one step, and what the step did to each row. The given state stays as it is.
+
+        Raises:
+            CannotContinue: some rows have no way on; the driver takes them out and asks again for the others.
+        """
+
+    @abstractmethod
+    def finished(self, state: StateT) -> Sequence[bool]:
+        """Say of each row whether it has ended by itself."""
+
+
+class Decoder(Generation[ConfigT, WritingT]):
+    """Hook decoder: writes tokens. The driver ends a text at a stop token, at the limit, and at the context's end."""
+
+    hook: ClassVar[Hook] = "decoder"
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+
+    def finished(self, state: WritingT) -> Sequence[bool]:
+        """Say that no text ends by itself."""
+        return [False] * len(state)
+
+    def next_scores(self, model: nn.Module, state: WritingT) -> Tensor:
+        """Return the model's scores of the token behind each row, shape (B, V).
+
+        Args:
+            model: tokens (B, T) to scores of the next token (B, T, V); no token sees those behind it.
+            state: rows of any lengths from one token.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+        """
+        longest = max(map(len, state.tokens))
+        device = next((own.device for own in model.parameters()), None)
+        tokens = torch.tensor([[*own, *own[-1:] * (longest - len(own))] for own in state.tokens], device=device)
+        ends = torch.tensor([len(own) - 1 for own in state.tokens], device=device)
+        scores: Tensor = model(tokens)
+        if scores.shape[:-1] != tokens.shape:
+            raise FedsimError(
+                f"the model returns scores of shape {tuple(scores.shape)} for tokens of shape {tuple(tokens.shape)}; a "
+                f"decoder needs one score for every token of the vocabulary behind each of them, (B, T, V). Use a "
+                "causal language model."
+            )
+        scores = scores[torch.arange(len(state), device=device), ends]
+        is_broken = ~scores.logsumexp(-1).isfinite()
+        if is_broken.any():
+            raise CannotContinue(
+                "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
+                "diverged leaves such ones.",
+                is_broken.nonzero().flatten().tolist(),
+            )
+        return scores
+
+
+class Sampler(Generation[ConfigT, SamplingT]):
+    """Hook sampler: draws samples x of the context's shape, from noise to the last level.
+
+    The model takes x (B, ...) and the standard deviation of its noise (B,), and returns x without noise, D(x, s).
+    """
+
+    hook: ClassVar[Hook] = "sampler"
+    modalities: ClassVar[frozenset[Modality]] = IMAGES

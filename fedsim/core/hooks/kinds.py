@@ -1,0 +1,44 @@
+"""Which base classes somebody runs, and who."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fedsim.core.hooks.components import (
+    Adapter,
+    Augmentation,
+    Bottleneck,
+    Component,
+    Hook,
+    Layer,
+    LossTerm,
+    Objective,
+    Optimizer,
+    TokenReducer,
+)
+from fedsim.core.hooks.generation import Decoder, Sampler
+from fedsim.core.hooks.probes import Probe
+
+KINDS_OF_COMPONENTS: tuple[type[Component[Any]], ...] = (
+    Adapter,
+    Augmentation,
+    Bottleneck,
+    Decoder,
+    Layer,
+    LossTerm,
+    Objective,
+    Optimizer,
+    Probe,
+    Sampler,
+    TokenReducer,
+)
+"""The base classes that somebody runs: a client, who builds its model, or whoever `RUN_AFTERWARDS` says."""
+
+
+RUN_AFTERWARDS: Mapping[Hook, str] = {
+    "decoder": "fedsim.generation.generate",
+    "probe": "fedsim.generation.probe",
+    "sampler": "fedsim.generation.sample",
+}
+"""What runs the components that no training runs: they take a trained model."""

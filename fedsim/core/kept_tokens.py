@@ -1,0 +1,50 @@
+"""How many tokens a model keeps in a forward pass, told by the modules that leave some out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+
+from torch import Tensor, nn
+
+_Listener = Callable[[Tensor | Sequence[int]], None]
+
+
+class Reducing(nn.Module):
+    """Base of a module that leaves tokens out or merges them. It calls `report` once in each forward pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._listeners: list[_Listener] = []
+
+    def report(self, kept: Tensor | Sequence[int]) -> None:
+        """Tell whoever listens how many tokens of each example are kept, shape (B,)."""
+        for listener in self._listeners:
+            listener(kept)
+
+
+def reducing_places(model: nn.Module) -> list[str]:
+    """Return the names of the modules that leave tokens out."""
+    return [name for name, module in model.named_modules() if isinstance(module, Reducing)]
+
+
+@contextmanager
+def kept_tokens(model: nn.Module) -> Iterator[dict[str, list[tuple[int, ...]]]]:
+    """Collect how many tokens are kept of each example, by name of the place, for every forward pass in the context."""
+    seen: dict[str, list[tuple[int, ...]]] = {}
+    own: list[tuple[Reducing, _Listener]] = []
+    for name, module in model.named_modules():
+        if isinstance(module, Reducing):
+            listener = partial(_note, seen.setdefault(name, []))
+            module._listeners.append(listener)
+            own.append((module, listener))
+    try:
+        yield seen
+    finally:
+        for module, listener in own:
+            module._listeners.remove(listener)
+
+
+def _note(seen: list[tuple[int, ...]], kept: Tensor | Sequence[int]) -> None:
+    seen.append(tuple(int(count) for count in (kept.tolist() if isinstance(kept, Tensor) else kept)))

@@ -1,0 +1,6 @@
+"""Runs generations: the loop, what ends a text, batches, streams and traces; and reads hidden states with probes."""
+
+from fedsim.generation.driver import Piece, generate, sample, stream
+from fedsim.generation.probing import hidden_states, probe
+
+__all__ = ["Piece", "generate", "hidden_states", "probe", "sample", "stream"]

@@ -1,0 +1,169 @@
+"""The front door of the driver: checks what is asked, forms batches, and hands out pieces as they are made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler
+from fedsim.core.kept_tokens import reducing_places
+from fedsim.core.types import Generated, Limits, Trace
+from fedsim.generation.loop import Loop, Piece, Row
+
+_AT_ONCE = 8
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """Rows that begin, and those that cannot."""
+
+    rows: list[Row]
+    refused: list[Piece]
+
+
+def stream(
+    decoder: Decoder[Any, Any],
+    model: nn.Module,
+    condition: Condition,
+    limits: Limits,
+    generators: Sequence[torch.Generator],
+    *,
+    at_once: int = _AT_ONCE,
+    cuts: Sequence[str] = (),
+) -> Iterator[Piece]:
+    """Return an iterator over what is written, piece by piece; a row's last piece holds all that it came to.
+
+    A prompt that is empty or fills the context, or scores that are no numbers, end a row with a reason; the other rows
+    go on. The results of a row depend on its prompt and generator, and not on what is asked beside it: but for the
+    rounding of the model's own sums, which may differ with the shape of a batch.
+
+    Args:
+        decoder: writes the text.
+        model: tokens (B, T) to scores of the next token (B, T, V). It is left as it was.
+        condition: the prompts.
+        limits: what ends a text.
+        generators: the randomness of each row.
+        at_once: rows that are written together; one by one where something is read inside the model.
+        cuts: names of modules whose outputs are kept, which an observer between layers would see.
+
+    Raises:
+        FedsimError: not one generator of its own for each row, or no module of such a name.
+    """
+    _check(model, condition, generators, cuts)
+    plan = _planned(condition, limits, generators)
+    context = GenerationContext((), limits)
+    return _streamed(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
+
+
+def generate(
+    decoder: Decoder[Any, Any],
+    model: nn.Module,
+    condition: Condition,
+    limits: Limits,
+    generators: Sequence[torch.Generator],
+    *,
+    at_once: int = _AT_ONCE,
+    cuts: Sequence[str] = (),
+    on_piece: Callable[[Piece], None] = lambda _piece: None,
+) -> list[Generated]:
+    """Return what each row came to; see `stream`. `on_piece` is called with every piece as it is made."""
+    pieces = stream(decoder, model, condition, limits, generators, at_once=at_once, cuts=cuts)
+    return _collected(pieces, len(condition), on_piece)
+
+
+def sample(
+    sampler: Sampler[Any, Any],
+    model: nn.Module,
+    condition: Condition,
+    shape: tuple[int, ...],
+    generators: Sequence[torch.Generator],
+    *,
+    at_once: int = _AT_ONCE,
+    cuts: Sequence[str] = (),
+) -> list[Generated]:
+    """Return a sample of a shape for each row; the arguments are those of `stream`.
+
+    Raises:
+        FedsimError: not one generator of its own for each row, or no module of such a name.
+    """
+    _check(model, condition, generators, cuts)
+    rows = [Row(number, own) for number, own in enumerate(generators)]
+    context = GenerationContext((), shape=shape)
+    pieces = _streamed(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
+    return _collected(pieces, len(condition), lambda _piece: None)
+
+
+def _streamed(
+    method: Generation[Any, Any],
+    model: nn.Module,
+    condition: Condition,
+    plan: _Plan,
+    context: GenerationContext,
+    size: int,
+    cuts: Sequence[str],
+) -> Iterator[Piece]:
+    yield from plan.refused
+    for start in range(0, len(plan.rows), size):
+        rows = plan.rows[start : start + size]
+        chosen = condition.keep([row.number for row in rows])
+        yield from Loop(method, model, rows, context, cuts).run(chosen)
+
+
+def _collected(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], None]) -> list[Generated]:
+    found: dict[int, Generated] = {}
+    for piece in pieces:
+        on_piece(piece)
+        if piece.generated is not None:
+            found[piece.row] = piece.generated
+    return [found[number] for number in range(rows)]
+
+
+def _planned(condition: Condition, limits: Limits, generators: Sequence[torch.Generator]) -> _Plan:
+    plan = _Plan([], [])
+    for number, (prompt, generator) in enumerate(zip(condition.prompts, generators, strict=True)):
+        reason = _refusal(number, len(prompt), limits)
+        if reason is not None:
+            plan.refused.append(Piece(number, (), Generated(Trace(), "failed", reason=reason)))
+        elif limits.max_new_tokens == 0:
+            plan.refused.append(Piece(number, (), Generated(Trace(), "length")))
+        else:
+            plan.rows.append(Row(number, generator, seen=len(prompt)))
+    return plan
+
+
+def _refusal(number: int, length: int, limits: Limits) -> str | None:
+    if not length:
+        return (
+            f"prompt {number} is empty, and a model writes behind at least one token. Begin it with the token that "
+            "begins a text, `begin` or `end` of the tokenizer."
+        )
+    if limits.context is not None and length >= limits.context:
+        return (
+            f"prompt {number} has {length} tokens, and the model reads {limits.context} with what it writes. Shorten "
+            f"the prompt to {limits.context - 1} or fewer."
+        )
+    return None
+
+
+def _size(model: nn.Module, at_once: int, cuts: Sequence[str]) -> int:
+    """Return how many rows share a batch: one where something inside the model is to be told apart by row."""
+    return 1 if cuts or reducing_places(model) else max(1, at_once)
+
+
+def _check(model: nn.Module, condition: Condition, generators: Sequence[torch.Generator], cuts: Sequence[str]) -> None:
+    if len({id(own) for own in generators}) != len(condition) or len(generators) != len(condition):
+        raise FedsimError(
+            f"{len(condition)} rows are asked for with {len({id(own) for own in generators})} generators: give each "
+            "row one of its own, for example those of fedsim.core.seeding.generators."
+        )
+    names = [name for name, _ in model.named_modules() if name]
+    unknown = [cut for cut in cuts if cut not in names]
+    if unknown:
+        raise FedsimError(f"cuts: the model has no module '{unknown[0]}'.{nearest(unknown[0], names)}")

@@ -1,0 +1,203 @@
+"""The loop over the steps of rows that are generated together, and the traces it writes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Writing
+from fedsim.core.types import Activations, Ending, Event, Generated, Trace
+from fedsim.generation.ending import cut
+from fedsim.generation.reading import Inside, evaluating, reading_inside
+
+State = Writing | Sampling
+WhatT = TypeVar("WhatT", Condition, State)
+FoundT = TypeVar("FoundT")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Tokens that a row gained in a step, and on its last one all that it came to.
+
+    Attributes:
+        row: its number among those asked for.
+        tokens: new ones.
+        generated: None until the row has ended.
+    """
+
+    row: int
+    tokens: tuple[int, ...]
+    generated: Generated | None = None
+
+
+@dataclass
+class Row:
+    """What the loop keeps of one row.
+
+    Attributes:
+        number: among those asked for.
+        generator: its randomness.
+        seen: tokens of its state that were handed out or belong to the prompt.
+    """
+
+    number: int
+    generator: torch.Generator
+    seen: int = 0
+    tokens: list[int] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    activations: list[Activations] = field(default_factory=list)
+    x: Tensor | None = None
+    ending: Ending | None = None
+    reason: str = ""
+
+    def generated(self, ending: Ending) -> Generated:
+        """Return what the row came to."""
+        return Generated(
+            trace=Trace(tuple(self.counts), tuple(self.events)),
+            ending=ending,
+            tokens=tuple(self.tokens),
+            x=self.x,
+            reason=self.reason,
+            seconds=tuple(self.seconds),
+            activations=tuple(self.activations),
+        )
+
+
+class Loop:
+    """Rows that are generated together. One use.
+
+    Args:
+        method: takes the steps.
+        model: what it reads.
+        rows: at least one; a single one where something is read inside the model.
+        context: what is told to every step; the loop fills in the generators.
+        cuts: names of modules whose outputs are kept.
+    """
+
+    def __init__(
+        self,
+        method: Generation[Any, Any],
+        model: nn.Module,
+        rows: list[Row],
+        context: GenerationContext,
+        cuts: Sequence[str],
+    ) -> None:
+        self._method, self._model, self._rows = method, model, rows
+        self._context, self._cuts = context, cuts
+        self._pieces: list[Piece] = []
+        self._at_start, self._start_seconds = Inside(), 0.0
+
+    def run(self, condition: Condition) -> Iterator[Piece]:
+        """Yield what the rows come to, in the order in which it is made."""
+        begin = time.perf_counter()
+        with reading_inside(self._model, self._cuts) as self._at_start:
+            state: State | None = self._ask(self._method.start, condition)
+        self._start_seconds = time.perf_counter() - begin
+        while state is not None and self._rows:
+            self._check_rows(len(state), "a state")
+            self._end_finished(state)
+            state = self._without_ended(state)
+            yield from self._handed_out()
+            if self._rows:
+                state = self._step(state)
+        yield from self._handed_out()
+
+    def _step(self, state: State) -> State | None:
+        """Take a step; the first one counts what the start took too."""
+        begin = time.perf_counter()
+        with reading_inside(self._model, self._cuts) as inside:
+            found = self._ask(self._method.step, state)
+        seconds = self._start_seconds + time.perf_counter() - begin
+        inside = self._at_start.followed_by(inside)
+        self._at_start, self._start_seconds = Inside(), 0.0
+        if found is None:
+            return None
+        after, events = found
+        self._check_rows(len(events), "events")
+        self._check_rows(len(after), "a state")
+        for place, (row, event) in enumerate(zip(self._rows, events, strict=True)):
+            self._check_event(event)
+            row.events.append(Event({**event, **inside.counts}))
+            row.seconds.append(seconds)
+            if self._cuts:
+                row.activations.append(inside.activations)
+            self._take(row, after, place)
+        return after
+
+    def _take(self, row: Row, state: State, place: int) -> None:
+        """Take what the step made of a row out of the state."""
+        if isinstance(state, Sampling):
+            row.x = state.x[place].clone()
+            row.counts.append(0)
+            return
+        limits = self._context.limits
+        assert limits is not None, "who writes has limits"
+        new = state.tokens[place][row.seen :]
+        ended = cut(new, len(row.tokens), row.seen, limits)
+        row.seen = len(state.tokens[place])
+        row.counts.append(len(ended.tokens))
+        row.tokens += ended.tokens
+        row.ending = ended.ending
+        if ended.tokens:
+            self._pieces.append(Piece(row.number, ended.tokens))
+
+    def _end_finished(self, state: State) -> None:
+        finished = self._method.finished(state)
+        self._check_rows(len(finished), "answers whether rows are finished")
+        for row, is_finished in zip(self._rows, finished, strict=True):
+            if is_finished and row.ending is None:
+                row.ending = "finished"
+
+    def _without_ended(self, what: WhatT) -> WhatT:
+        """Let the rows that have ended leave, and return what is left."""
+        places = [place for place, row in enumerate(self._rows) if row.ending is None]
+        if len(places) == len(self._rows):
+            return what
+        for row in self._rows:
+            if row.ending is not None:
+                self._pieces.append(Piece(row.number, (), row.generated(row.ending)))
+        self._rows = [self._rows[place] for place in places]
+        return what.keep(places)
+
+    def _handed_out(self) -> Iterator[Piece]:
+        pieces, self._pieces = self._pieces, []
+        yield from pieces
+
+    def _ask(self, act: Callable[[nn.Module, WhatT, GenerationContext], FoundT], what: WhatT) -> FoundT | None:
+        """Return what the method makes of the rows; those that it cannot go on with leave, and it is asked again."""
+        while self._rows:
+            generators = tuple(row.generator for row in self._rows)
+            states = [own.get_state() for own in generators]
+            try:
+                with evaluating(self._model):
+                    return act(self._model, what, replace(self._context, generators=generators))
+            except CannotContinue as error:
+                for own, state in zip(generators, states, strict=True):
+                    own.set_state(state)
+                for place in error.rows or range(len(self._rows)):
+                    self._rows[place].ending, self._rows[place].reason = "failed", str(error)
+                what = self._without_ended(what)
+        return None
+
+    def _check_rows(self, found: int, what: str) -> None:
+        if found != len(self._rows):
+            raise FedsimError(
+                f"'{self._method.name}' returned {what} of {found} rows, expected {len(self._rows)}: one for each row "
+                "of the state that it was given."
+            )
+
+    def _check_event(self, event: Event) -> None:
+        if set(event) == self._method.counts:
+            return
+        raise FedsimError(
+            f"an event of '{self._method.name}' counts {', '.join(event) or 'nothing'}, but its class says counts = "
+            f"{{{', '.join(sorted(self._method.counts))}}}. Make the two agree."
+        )

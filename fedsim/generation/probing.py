@@ -1,0 +1,74 @@
+"""Runs probes: reads the hidden states of a layer, has a probe learn from some and tell the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError, nearest
+from fedsim.core.hooks import Probe
+from fedsim.core.layer_calls import layer_outputs
+from fedsim.core.masks import without_dropout
+from fedsim.generation.reading import evaluating
+
+_AT_ONCE = 64
+
+
+def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
+    """Return what a layer returns for each input, detached, shape (N, ...). The model is left as it was.
+
+    Args:
+        model: reads the inputs.
+        layer: name of a module that the model calls once in a forward pass, and that returns a tensor (N, ...).
+        inputs: shape (N, ...).
+
+    Raises:
+        FedsimError: there is no such layer, or it is not called once.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    if layer not in names:
+        raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
+    found: list[Tensor] = []
+    with evaluating(model), without_dropout():
+        for some in inputs.split(_AT_ONCE):
+            with layer_outputs(model, [layer]) as seen:
+                model(some)
+            if len(seen) != 1:
+                raise FedsimError(f"the model calls layer '{layer}' {len(seen)} times, expected once. Choose another.")
+            found.append(seen[0][1])
+    return torch.cat(found)
+
+
+def probe(
+    method: Probe[Any],
+    model: nn.Module,
+    layer: str,
+    known: tuple[Tensor, Tensor],
+    asked: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Return the probability of each class for each asked input, shape (N, K).
+
+    Hidden states of several tokens are averaged over all but the first and the last dimension.
+
+    Args:
+        method: the probe.
+        model: whose hidden states are read.
+        layer: see `hidden_states`.
+        known: inputs, and the class of each, to learn from.
+        asked: inputs to tell.
+        generator: the probe's randomness.
+
+    Raises:
+        NotApplicable: the states or labels do not suit the probe.
+        FedsimError: see `hidden_states`.
+    """
+    inputs, labels = known
+    learned = method.fit(_vectors(hidden_states(model, layer, inputs)), labels, generator)
+    return method.predict(learned, _vectors(hidden_states(model, layer, asked)))
+
+
+def _vectors(hidden: Tensor) -> Tensor:
+    return hidden.flatten(1, -2).mean(1) if hidden.ndim > 2 else hidden  # noqa: PLR2004 - (N, width)

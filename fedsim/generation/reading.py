@@ -1,0 +1,67 @@
+"""How a model is read: in evaluation mode, without gradients, and left as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.kept_tokens import kept_tokens
+from fedsim.core.types import Activations
+
+
+@dataclass
+class Inside:
+    """What was read inside the model: kept tokens by place, a tuple for each pass, and what modules returned."""
+
+    kept: dict[str, list[tuple[int, ...]]] = field(default_factory=dict)
+    activations: Activations = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many tokens each place kept in all passes."""
+        return {f"kept.{place or 'model'}": sum(map(sum, passes)) for place, passes in self.kept.items()}
+
+    def followed_by(self, other: Inside) -> Inside:
+        """Return what was read in both."""
+        kept = {place: [*passes, *other.kept.get(place, ())] for place, passes in self.kept.items()}
+        return Inside({**other.kept, **kept}, (*self.activations, *other.activations))
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Put the model into evaluation mode without gradients, and every module back into its own."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+@contextmanager
+def reading_inside(model: nn.Module, cuts: Sequence[str]) -> Iterator[Inside]:
+    """Collect what token reducers keep, and what the modules named in `cuts` return; complete behind the context."""
+    inside = Inside()
+    seen: list[tuple[str, Tensor]] = []
+    with ExitStack() as stack:
+        inside.kept = stack.enter_context(kept_tokens(model))
+        for name in cuts:
+            stack.callback(model.get_submodule(name).register_forward_hook(_noting(name, seen)).remove)
+        yield inside
+    inside.activations = tuple(seen)
+
+
+def _noting(name: str, seen: list[tuple[str, Tensor]]) -> Callable[..., None]:
+    def note(_module: nn.Module, _inputs: object, output: Any) -> None:
+        first = output[0] if isinstance(output, tuple) else output
+        seen.append((name, first.detach().clone()))
+
+    return note

@@ -1,0 +1,68 @@
+"""When an example counts as recovered, and by which of its metrics one guess is better than another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.metric import Metric
+from fedsim.record import ItemScore
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule of a scenario, for examples that have its metric; others are judged by a metric that says so itself.
+
+    Attributes:
+        metric: name of the metric that decides.
+        threshold: an example is a success beyond it.
+        declared: what metrics declare, by name.
+    """
+
+    metric: str
+    threshold: float
+    declared: Mapping[str, Metric]
+
+    @classmethod
+    def of(cls, metric: str, threshold: float) -> Rule:
+        """Return a rule for metrics that are installed."""
+        return cls(metric, threshold, registry.every_metric())
+
+    def decides(self, values: Mapping[str, float]) -> tuple[Metric, float]:
+        """Return the metric that decides about an example with these values, and its threshold.
+
+        Raises:
+            FedsimError: none of them does.
+        """
+        if self.metric in values or not values:
+            return self.declared[self.metric], self.threshold
+        for name in values:
+            own = self.declared[name]
+            if own.threshold is not None:
+                return own, own.threshold
+        raise FedsimError(
+            f"scoring.metric is '{self.metric}', but what is scored has {', '.join(values)}. Set scoring.metric to one "
+            "of these and scoring.threshold to what counts as recovered."
+        )
+
+    def succeeded(self, item: ItemScore) -> bool:
+        """Tell whether an example counts as recovered."""
+        metric, threshold = self.decides(item.values)
+        return metric.is_beyond(item.values[metric.name], threshold)
+
+    def goal(self, values: Mapping[str, float]) -> Metric:
+        """Return the metric of an example that a stronger attack makes better."""
+        if self.metric in values or not values:
+            return self.declared[self.metric]
+        return next((self.declared[name] for name in values if self.declared[name].leads), self.decides(values)[0])
+
+    def told(self, values: Mapping[str, float]) -> str:
+        """Return the rule for examples with these values, for people: ``SSIM > 0.5``."""
+        metric, threshold = self.decides(values)
+        if metric.form == "flag":
+            return metric.title
+        sign = ">" if metric.better == "higher" else "<"
+        unit = f" {metric.unit}" if metric.unit else ""
+        return f"{metric.title} {sign} {threshold:g}{unit}"

@@ -1,0 +1,172 @@
+"""What every decoder, sampler, token reducer and probe promises. Driven by the registry, with a toy of each."""
+
+import copy
+import pickle
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core.hooks import Condition
+from fedsim.core.kept_tokens import kept_tokens, reducing_places
+from fedsim.core.types import Generated, Limits
+from fedsim.generation import Piece, generate, probe, sample
+from tests.components.generating import (
+    LEAKING,
+    Breaking,
+    Denoiser,
+    make,
+    names,
+    prompts,
+    sources,
+    tiny_llama,
+)
+
+DECODERS, SAMPLERS = names("decoder"), names("sampler")
+REDUCERS, PROBES = names("token_reducer"), names("probe")
+ASKED = prompts([1, 2, 3], [LEAKING], [4, 5], [LEAKING, 6, 9, 2, 2])
+LIMITS = Limits(max_new_tokens=5, stop_tokens=frozenset({3}), context=9)
+SHAPE = (3, 4, 4)
+
+
+@contextmanager
+def untouched(model: nn.Module, method: object) -> Iterator[None]:
+    """Check that neither weights, modes, gradients and hooks of a model, nor a method, nor global randomness change."""
+
+    def state() -> tuple[object, ...]:
+        weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        modules = [(own.training, len(own._forward_hooks), len(own._forward_pre_hooks)) for own in model.modules()]
+        randomness = (torch.random.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state()))
+        return weights, modules, [own.grad for own in model.parameters()], randomness, copy.deepcopy(vars(method))
+
+    before = state()
+    yield
+    after = state()
+    assert all(torch.equal(before[0][name], tensor) for name, tensor in after[0].items())  # type: ignore[index]
+    assert before[1:] == after[1:]
+
+
+def texts(name: str, condition: Condition = ASKED, at_once: int = 8, model: nn.Module | None = None) -> list[Generated]:
+    own = model or tiny_llama()
+    return generate(make(name), own, condition, LIMITS, sources(len(condition)), at_once=at_once)
+
+
+def drawn(name: str, places: tuple[int, ...] = (0, 1, 2), model: nn.Module | None = None) -> list[Generated]:
+    every = Condition(((),) * 3, {"class": torch.tensor([0, 2, 1])})
+    own = model or Denoiser()
+    return sample(make(name), own, every.keep(places), SHAPE, [sources(3)[place] for place in places])
+
+
+def alike(first: Generated, second: Generated) -> bool:
+    """The same but for the rounding of sums, which the size of a batch may change: of 27 terms, in up to ten steps."""
+    if (first.x is None) != (second.x is None):
+        return False
+    if first.x is not None and second.x is not None:
+        torch.testing.assert_close(first.x, second.x, rtol=1e-4, atol=1e-4)
+    return (first.tokens, first.trace, first.ending) == (second.tokens, second.trace, second.ending)
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_writes_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
+    model, method = tiny_llama().train(), make(name)
+    with untouched(model, method):
+        first = generate(method, model, ASKED, LIMITS, sources(4))
+    second = generate(method, model, ASKED, LIMITS, sources(4))
+    assert [own.tokens for own in first] == [own.tokens for own in second]
+    assert pickle.dumps([own.trace for own in first]) == pickle.dumps([own.trace for own in second])
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_the_counts_of_a_decoder_agree_with_the_text(name: str) -> None:
+    pieces: list[Piece] = []
+    found = generate(make(name), tiny_llama(), ASKED, LIMITS, sources(4), on_piece=pieces.append)
+    for row, own in enumerate(found):
+        assert own.ending in ("stop", "length", "context", "finished")
+        assert sum(own.trace.tokens) == len(own.tokens) <= LIMITS.max_new_tokens
+        assert len(own.trace.tokens) == len(own.trace.events) == len(own.seconds)
+        assert own.tokens == tuple(token for piece in pieces if piece.row == row for token in piece.tokens)
+        assert not LIMITS.stop_tokens & set(own.tokens[:-1])
+        accepted = own.trace.series().get("accepted", own.trace.tokens)
+        assert accepted[:-1] == own.trace.tokens[:-1]
+        assert accepted[-1:] >= own.trace.tokens[-1:]  # the end of a text may cut the last step
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_text_does_not_depend_on_those_beside_it(name: str) -> None:
+    together, by_one = texts(name), texts(name, at_once=1)
+    assert all(alike(own, other) for own, other in zip(together, by_one, strict=True))
+    alone = generate(make(name), tiny_llama(), ASKED.keep([2]), LIMITS, [sources(4)[2]])
+    assert alike(alone[0], together[2])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("name", DECODERS)
+def test_scores_that_are_no_numbers_end_their_text_alone(name: str, value: float) -> None:
+    found = texts(name, model=Breaking(tiny_llama(), 4, 4, value))
+    plain = texts(name)
+    assert found[2].ending == "failed"
+    assert "scores of the next token are no finite numbers" in found[2].reason
+    assert found[2].tokens == plain[2].tokens[: len(found[2].tokens)]
+    assert 0 < len(found[2].tokens) < len(plain[2].tokens)
+    assert all(alike(found[place], plain[place]) for place in (0, 1, 3))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sampler_draws_the_same_for_the_same_seed_and_changes_nothing(name: str) -> None:
+    model, method = Denoiser().train(), make(name)
+    with untouched(model, method):
+        (first,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
+    (second,) = sample(method, model, Condition(((),)), SHAPE, sources(1))
+    assert first.x is not None
+    assert second.x is not None
+    assert torch.equal(first.x, second.x)
+    assert first.x.shape == SHAPE
+    assert first.x.isfinite().all()
+    assert first.ending == "finished"
+    assert pickle.dumps(first.trace) == pickle.dumps(second.trace)
+    assert len(first.trace.events) == len(first.seconds) > 0
+    assert sum(first.trace.tokens) == 0
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_sample_does_not_depend_on_those_beside_it(name: str) -> None:
+    together = drawn(name)
+    assert all(alike(drawn(name, (place,))[0], together[place]) for place in range(3))
+
+
+@pytest.mark.parametrize("name", REDUCERS)
+def test_a_token_reducer_reports_what_it_keeps_of_each_example(name: str) -> None:
+    x = torch.randn(4, 5, 6, generator=torch.Generator().manual_seed(0))
+    model = make(name).prepare(nn.Sequential(nn.Flatten(), nn.Linear(30, 3)), torch.Generator().manual_seed(0))
+    assert reducing_places(model)
+    with untouched(model, make(name)), torch.no_grad(), kept_tokens(model) as seen:
+        model(x)
+        model(x[1:3])
+    assert set(seen) == set(reducing_places(model))
+    for first, second in seen.values():
+        assert len(first) == 4
+        assert all(0 <= kept <= 5 for kept in first)
+        assert second == first[1:3]
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_a_probe_tells_classes_apart_and_keeps_nothing(name: str) -> None:
+    source = torch.Generator().manual_seed(0)
+    labels = torch.arange(60) % 3
+    inputs = 6.0 * nn.functional.one_hot(labels, 4).float() + torch.randn(60, 4, generator=source)
+    model, method = nn.Sequential(nn.Linear(4, 8), nn.Linear(8, 2)).train(), make(name)
+    nn.init.orthogonal_(model.get_parameter("0.weight"), generator=source)
+    known = (inputs[:30], labels[:30])
+    with untouched(model, method):
+        found = probe(method, model, "0", known, inputs[30:], torch.Generator().manual_seed(1))
+    again = probe(method, model, "0", known, inputs[30:], torch.Generator().manual_seed(1))
+    assert torch.equal(found, again)
+    assert found.shape == (30, 3)
+    torch.testing.assert_close(found.sum(1), torch.ones(30))
+    assert (found.argmax(1) == labels[30:]).all()  # classes lie six standard deviations apart
+    one = probe(method, model, "0", known, inputs[30:31], torch.Generator().manual_seed(1))
+    torch.testing.assert_close(one, found[:1])

@@ -1,0 +1,46 @@
+"""Hidden states are those of the layer, and a probe's mistakes are named."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError
+from fedsim.generation import hidden_states, probe
+from tests.components.generating import make
+
+
+class Twice(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.never = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.layer(x))
+
+
+def test_hidden_states_are_what_the_layer_returns_without_dropout() -> None:
+    model = nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.5), nn.Linear(3, 2)).train()
+    inputs = torch.randn(100, 4, generator=torch.Generator().manual_seed(0))
+    found = hidden_states(model, "1", inputs)
+    assert not found.requires_grad
+    torch.testing.assert_close(found, model[0](inputs).detach())
+    assert model.training
+
+
+def test_states_of_several_tokens_are_averaged() -> None:
+    inputs = torch.randn(8, 5, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(8) % 2
+    inputs[labels == 1] += 4
+    model = nn.Sequential(nn.Linear(4, 4))
+    found = probe(make("toy-nearest-mean"), model, "0", (inputs, labels), inputs, torch.Generator())
+    assert found.shape == (8, 2)
+    assert (found.argmax(1) == labels).all()
+
+
+def test_layers_that_are_not_there_or_run_more_than_once_are_refused() -> None:
+    x = torch.zeros(2, 4)
+    with pytest.raises(FedsimError, match="the model has no layer 'layr'. Did you mean 'layer'"):
+        hidden_states(Twice(), "layr", x)
+    for layer, times in (("layer", 2), ("never", 0)):
+        with pytest.raises(FedsimError, match=f"calls layer '{layer}' {times} times, expected once"):
+            hidden_states(Twice(), layer, x)
