@@ -84,6 +84,18 @@ def given(observation: Observation, generator: torch.Generator) -> None:
         passed(observation)
 
 
+def differentiated(observation: Observation, _generator: torch.Generator) -> None:
+    def gradient(inputs: Tensor) -> Tensor:
+        with without_dropout():
+            return torch.func.grad(lambda own: observation.model(own).square().sum())(inputs)
+
+    torch.func.vmap(gradient)(torch.zeros(2, 1, *observation.spec.shape))
+
+
+def test_the_model_may_run_inside_transforms_of_functions(observation: Observation) -> None:
+    attacked(observation, differentiated)
+
+
 def test_what_has_a_generator_masks_or_a_block_of_its_own_is_fine(observation: Observation) -> None:
     attacked(observation, given)
 

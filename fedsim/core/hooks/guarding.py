@@ -66,10 +66,11 @@ class Draws:
     def _state(self) -> bytes | None:
         """The generator's state; None inside a block of `contained`, be it another thread's.
 
-        Read without an operation of torch, which a transform of functions might refuse.
+        Read outside of the transforms of `torch.func`, which hand out tensors without storage.
         """
         before = seeding.contained_blocks()
-        state = torch.random.get_rng_state().numpy().tobytes()
+        with torch._C._DisableFuncTorch():
+            state = torch.random.get_rng_state().numpy().tobytes()
         is_outside = before == seeding.contained_blocks() and before[0] == self._open
         return state if is_outside else None
 
