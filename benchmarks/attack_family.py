@@ -145,6 +145,7 @@ CASES = {
     "dlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "dropout-inversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "fedavg-inversion": SEVERAL_STEPS,
+    "gauss-newton": Case("LeNet with sigmoid, digits", DIGITS, {"name": "benchmarks._frontier_models:lenet"}),
     "gradinversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, 2, {"iterations": 800, "trials": 4}),
     "idlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),

@@ -28,7 +28,7 @@ from fedsim.core.types import (
     View,
 )
 
-Effort = Literal["algebra", "search", "descent", "reference"]
+Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
 
 
 class Attack(Configured[ConfigT]):
@@ -37,8 +37,9 @@ class Attack(Configured[ConfigT]):
     Attributes:
         needs: what the threat model must grant.
         views: what the attack works on: updates of single clients, or also the mean of a round's updates.
-        effort: algebra takes milliseconds, search seconds, descent thousands of gradients; reference attacks exist to
-            be compared with, and no attacker would choose them.
+        effort: algebra takes milliseconds, search seconds, second-order a few steps of as many gradients as there are
+            unknowns, descent thousands of gradients; reference attacks exist to be compared with, and no attacker would
+            choose them.
         crafts: whether it overrides `craft`, which takes a malicious server.
         undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
             there before the change, and not what the model saw.

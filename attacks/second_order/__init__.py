@@ -1,0 +1,1 @@
+"""Solve the equations of an update by their derivatives."""

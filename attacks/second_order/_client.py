@@ -1,0 +1,66 @@
+"""A client's training as a pure function of its examples and its dropout masks, for derivatives of any order."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, grad, replace_all_batch_norm_modules_
+
+from attacks.core.defense_facts import bound_of
+from attacks.core.labels import gradient_weight
+from attacks.core.tolerances import TINY
+from fedsim.core.masks import injected_masks
+from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
+
+
+class Client:
+    """Computes the mean gradient of the local steps in double precision, on the device of the observed model.
+
+    Attributes:
+        steps: local steps, each on all examples.
+        device: where everything is computed.
+    """
+
+    def __init__(self, observation: Observation) -> None:
+        """Copy the model, so that the observed one stays as it is."""
+        self.steps = observation.local_steps
+        self.device = next(observation.model.parameters()).device
+        self._model = copy.deepcopy(observation.model).double().train().requires_grad_(False)
+        replace_all_batch_norm_modules_(self._model)  # running statistics would be written in place
+        trained = {name for name, own in observation.model.named_parameters() if own.requires_grad}
+        self._received = {name: own for name, own in self._model.named_parameters() if name in trained}
+        self._sent = list(observation.update.tensors)
+        self._loss, self._sites = observation.loss, observation.sites
+        is_gradient = observation.update.kind == "gradient"
+        self._step_size = 1.0 if is_gradient else observation.learning_rate
+        settings = {} if is_gradient else observation.optimizer_settings
+        self._momentum = float(settings.get("momentum", 0.0))
+        self._weight = gradient_weight(observation) / self._step_size
+        self._bound = bound_of(observation)
+
+    def gradient(self, inputs: Tensor, labels: Tensor, masks: Sequence[Masks]) -> Tensor:
+        """Return the tensors that are sent, each in units of one gradient, flattened and joined, shape (P,).
+
+        Args:
+            inputs: shape (B, *shape), for any B that the masks are made for.
+            labels: shape (B,).
+            masks: of every local step, one a site.
+        """
+        total = velocity = {name: torch.zeros_like(own) for name, own in self._received.items()}
+        for own in masks:
+            weights = {name: own - self._step_size * total[name] for name, own in self._received.items()}
+            found = grad(self._value)(weights, inputs, labels, own)
+            velocity = {name: self._momentum * velocity[name] + found[name] for name in found}
+            total = {name: total[name] + velocity[name] for name in found}
+        sent = torch.cat([total[name].flatten() for name in self._sent]) / self._weight
+        return sent if self._bound is None else sent * (self._bound / sent.norm().clamp_min(TINY)).clamp_max(1.0)
+
+    def _value(self, weights: Tensors, inputs: Tensor, labels: Tensor, masks: Masks) -> Tensor:
+        with injected_masks(self._sites_for(masks), masks):
+            return self._loss(functional_call(self._model, dict(weights), (inputs,)), labels)
+
+    def _sites_for(self, masks: Masks) -> tuple[DropoutSite, ...]:
+        return self._sites if masks else ()

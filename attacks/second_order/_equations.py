@@ -1,0 +1,142 @@
+"""The equations g(x) = g* of an update, weighted, with their derivatives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attacks.core.defense_facts import sends_part
+from attacks.core.labels import gradient_weight
+from attacks.core.noise_level import stated_levels
+from attacks.core.tolerances import TINY
+from attacks.second_order._client import Client
+from attacks.second_order._derivatives import push_all_forward
+from attacks.second_order._unknowns import Part, Unknowns
+from fedsim.core.types import Observation
+
+_COLUMNS = 64  # of the Jacobian at once; more of them do not fit the caches of a processor
+_SEPARATE = 1e-10  # of the gradient's norm: far above rounding in double precision, far below what examples share
+
+
+@dataclass(frozen=True)
+class Linearisation:
+    """The equations at one point.
+
+    Attributes:
+        residual: weighted g* - g(x), shape (P,).
+        forward: maps a change of x (n,) to that of the weighted gradient (P,).
+        backward: maps weights of the equations (P,) to J^T of them (n,).
+    """
+
+    residual: Tensor
+    forward: Callable[[Tensor], Tensor]
+    backward: Callable[[Tensor], Tensor]
+
+
+class Equations:
+    """Weighted equations of an update for unknown examples and masks.
+
+    Without noise each tensor is divided by its norm, so that all of them count alike. Noise of a stated law divides
+    them by its standard deviation, and adds the prior of the unknowns: then a solution is the most probable one.
+
+    Attributes:
+        unknowns: their layout.
+        count: number of equations P.
+        tensors: number of tensors.
+        is_noisy: whether noise is stated.
+        precision: of the numbers that arrived, relative.
+        parts: the examples, one a part where their gradients add up.
+        prior_mean: of the unknowns, shape (n,).
+        prior_precision: of the unknowns, shape (n,); 0 without noise.
+    """
+
+    def __init__(self, observation: Observation, unknowns: Unknowns, labels: Tensor) -> None:
+        """Weigh the equations, and leave out those whose entries were not sent."""
+        self.unknowns, self._client = unknowns, Client(observation)
+        device = self._client.device
+        weight = gradient_weight(observation)
+        observed = {name: own.double() / weight for name, own in observation.update.tensors.items()}
+        levels = stated_levels(observation, observed)
+        self.is_noisy, self.tensors = levels is not None, len(observed)
+        self.precision = max(torch.finfo(own.dtype).eps for own in observation.update.tensors.values())
+        scales = levels or [max(float(own.norm()), TINY) for own in observed.values()]
+        weights = torch.cat(
+            [torch.full_like(own, 1.0 / scale).flatten() for own, scale in zip(observed.values(), scales, strict=True)]
+        )
+        target = torch.cat([own.flatten() for own in observed.values()])
+        self._kept = target.nonzero()[:, 0].to(device) if sends_part(observation) else slice(None)
+        self._weights, self._target = weights.to(device)[self._kept], (target * weights).to(device)[self._kept]
+        self.count, self._labels = len(self._target), labels.to(device)
+        self.prior_mean = unknowns.prior_mean().to(device)
+        precision = unknowns.prior_precision()
+        self.prior_precision = (precision if self.is_noisy else torch.zeros_like(precision)).to(device)
+        self.parts = self._split()
+
+    def objective(self, residual: Tensor, values: Tensor) -> float:
+        """Return the sum of squares of the residual and, under noise, of the prior."""
+        prior = (self.prior_precision * (values - self.prior_mean).square()).sum()
+        return float(residual.square().sum() + prior)
+
+    @torch.no_grad()
+    def residual(self, values: Tensor) -> Tensor:
+        """Return weighted g* - g(x), shape (P,)."""
+        return self._target - self._gradient(values)
+
+    def linearise(self, values: Tensor) -> Linearisation:
+        """Return the equations at a point with products of their Jacobian, which is never formed.
+
+        J^T w is linear in w, so its own derivative along a change v is J v: both products cost a gradient or two.
+        """
+        point = values.detach().requires_grad_()
+        gradient = self._gradient(point)
+        dummy = torch.zeros_like(gradient, requires_grad=True)
+        (transposed,) = torch.autograd.grad(gradient, point, dummy, create_graph=True)
+
+        def forward(change: Tensor) -> Tensor:
+            return torch.autograd.grad(transposed, dummy, change, retain_graph=True)[0]
+
+        def backward(weights: Tensor) -> Tensor:
+            return torch.autograd.grad(gradient, point, weights, retain_graph=True)[0]
+
+        return Linearisation((self._target - gradient).detach(), forward, backward)
+
+    def jacobian(self, values: Tensor) -> Tensor:
+        """Return the transposed Jacobian of the weighted gradient, shape (n, P), by forward over reverse."""
+        rows = torch.empty((self.unknowns.size, self.count), dtype=torch.float64, device=values.device)
+        for part in self.parts:
+            own = values[part.places]
+            directions = torch.eye(len(own), dtype=own.dtype, device=own.device).split(_COLUMNS)
+            for places, some in zip(part.places.split(_COLUMNS), directions, strict=True):
+                rows[places] = push_all_forward(self._of(part), own, some)
+        return rows
+
+    def _gradient(self, values: Tensor) -> Tensor:
+        whole = self.unknowns.split(1)[0]
+        return self._of(whole)(values[whole.places])
+
+    def _of(self, part: Part) -> Callable[[Tensor], Tensor]:
+        """Return the weighted gradient of a part's examples as a function of their unknowns."""
+        labels = self._labels[part.examples.start : part.examples.stop]
+        share = len(part.examples) / self.unknowns.examples
+
+        def gradient(values: Tensor) -> Tensor:
+            inputs, masks = part.unpack(values, self.unknowns.shape)
+            return share * self._client.gradient(inputs, labels, masks)[self._kept] * self._weights
+
+        return gradient
+
+    @torch.no_grad()
+    def _split(self) -> list[Part]:
+        """Return one part an example where their gradients add up to that of the batch, else a single part."""
+        whole, single = self.unknowns.split(1), self.unknowns.split(self.unknowns.examples)
+        generator = torch.Generator().manual_seed(0)
+        values = self.unknowns.start(generator, 1.0).to(self._client.device)
+        batch = self._of(whole[0])(values[whole[0].places])
+        try:
+            added = torch.stack([self._of(part)(values[part.places]) for part in single]).sum(0)
+        except (ValueError, RuntimeError):  # batch statistics of a single example
+            return whole
+        return single if float((added - batch).norm()) < _SEPARATE * float(batch.norm()) else whole

@@ -1,0 +1,193 @@
+"""Levenberg-Marquardt: damped Gauss-Newton steps (J^T J + damping * scale * I) s = J^T r, dense or matrix-free."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attacks.second_order._equations import Equations, Linearisation
+
+_FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
+_AGAIN = 0.25  # a factor that is at hand is used again while it lowers the objective to this share
+_PROBES = 4
+_LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
+
+
+class Limits(NamedTuple):
+    """Where a solution ends.
+
+    Attributes:
+        iterations: most linearisations.
+        products: most iterations of conjugate gradients a step.
+        dense: most entries of the Jacobian; larger ones are never formed.
+        converged: objective below which the equations hold up to rounding.
+    """
+
+    iterations: int
+    products: int
+    dense: int
+    converged: float
+
+
+class Solution(NamedTuple):
+    """Where Levenberg-Marquardt ended.
+
+    Attributes:
+        values: the unknowns (n,).
+        objective: sum of squares there.
+        history: the objective after every iteration.
+        stopped: why it ended.
+        is_dense: whether the Jacobian was formed.
+    """
+
+    values: Tensor
+    objective: float
+    history: tuple[float, ...]
+    stopped: str
+    is_dense: bool
+
+    @property
+    def has_converged(self) -> bool:
+        """Whether the equations hold up to rounding."""
+        return self.stopped == CONVERGED
+
+
+CONVERGED = "the equations hold up to rounding"
+STUCK = "no step lowers the residual"
+USED_UP = "iterations used up"
+
+
+class Normal(Protocol):
+    """Solves damped normal equations at one point."""
+
+    def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
+        """Return the step (n,), or None where the system cannot be solved with so little damping."""
+        ...
+
+
+class DenseNormal:
+    """Forms J^T J and factors it by Cholesky."""
+
+    def __init__(self, equations: Equations, values: Tensor) -> None:
+        """Compute the matrix."""
+        self._matrix = square(equations.jacobian(values))
+        self._scale = float(self._matrix.diagonal().mean())
+        self._matrix.diagonal().add_(equations.prior_precision)
+        self._factor: tuple[float, Tensor] | None = None
+
+    def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
+        """Return the step, up to rounding."""
+        if self._factor is None or self._factor[0] != damping:
+            damped = self._matrix.clone()
+            damped.diagonal().add_(damping * self._scale)
+            factor, failed = torch.linalg.cholesky_ex(damped)
+            if int(failed):
+                return None
+            self._factor = (damping, factor)
+        return torch.cholesky_solve(right[:, None], self._factor[1])[:, 0]
+
+
+class ProductNormal:
+    """Solves by conjugate gradients with products of the Jacobian."""
+
+    def __init__(self, equations: Equations, here: Linearisation, products: int) -> None:
+        """Estimate the mean diagonal of J^T J by random signs."""
+        self._here, self._prior, self._products = here, equations.prior_precision, products
+        generator = torch.Generator().manual_seed(0)
+        size = (_PROBES, equations.unknowns.size)
+        signs = torch.randint(2, size, generator=generator).to(self._prior) * 2.0 - 1.0
+        sizes = [float(here.forward(sign).square().sum()) for sign in signs]
+        self._scale = sum(sizes) / len(sizes) / equations.unknowns.size
+
+    def solve_step(self, damping: float, right: Tensor, accuracy: float) -> Tensor | None:
+        """Return the step once the residual is `accuracy` of the right side, or the products are used up."""
+        step, left = torch.zeros_like(right), right.clone()
+        direction, size = left.clone(), left.square().sum()
+        end = float(size) * accuracy**2
+        for _ in range(self._products):
+            image = self._here.backward(self._here.forward(direction))
+            image = image + (self._prior + damping * self._scale) * direction
+            length = size / (direction @ image)
+            step, left = step + length * direction, left - length * image
+            size, before = left.square().sum(), size
+            if float(size) <= end:
+                break
+            direction = left + size / before * direction
+        return step
+
+
+def square(rows: Tensor) -> Tensor:
+    """Return A A^T of a matrix (n, P); on a CPU by the routine that computes only one half of it."""
+    if rows.device.type != "cpu":
+        return rows @ rows.T
+    from scipy.linalg.blas import dsyrk  # noqa: PLC0415 - takes long to import
+
+    half = torch.from_numpy(np.ascontiguousarray(dsyrk(1.0, rows.numpy().T, trans=1, lower=0)))
+    return half + half.triu(1).T
+
+
+def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[int, float, Tensor], None]) -> Solution:
+    """Solve the equations from a start.
+
+    Args:
+        equations: of an update.
+        start: of the unknowns (n,).
+        limits: where to end.
+        tell: gets iteration (from 1), objective and unknowns after every iteration.
+    """
+    is_dense = equations.count * equations.unknowns.size <= limits.dense
+    here, values, damping = equations.linearise(start), start, _FIRST_DAMPING
+    objective, history, stopped = equations.objective(here.residual, values), [], USED_UP
+    for iteration in range(1, limits.iterations + 1):
+        normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
+        moved = _move(equations, normal, here, values, objective, damping)
+        if moved is not None:
+            values, here, objective, damping = moved
+        history.append(objective)
+        tell(iteration, objective, values)
+        if objective < limits.converged or moved is None:
+            stopped = CONVERGED if objective < limits.converged else STUCK
+            break
+    return Solution(values, objective, tuple(history), stopped, is_dense)
+
+
+class _Moved(NamedTuple):
+    values: Tensor
+    here: Linearisation
+    objective: float
+    damping: float
+
+
+def _move(
+    equations: Equations, normal: Normal, here: Linearisation, values: Tensor, objective: float, damping: float
+) -> _Moved | None:
+    """Return where the first step leads that lowers the objective, and as many more as the same factor is good for."""
+    for _ in range(_TRIES):
+        moved = _step(equations, normal, here, values, objective, damping)
+        if moved is not None:
+            break
+        damping *= _TIGHTEN
+    else:
+        return None
+    if isinstance(normal, DenseNormal):
+        while (further := _step(equations, normal, moved.here, moved.values, moved.objective, damping)) is not None:
+            is_better, moved = further.objective < _AGAIN * moved.objective, further
+            if not is_better:
+                break
+    return moved._replace(damping=damping * _EASE)
+
+
+def _step(
+    equations: Equations, normal: Normal, here: Linearisation, values: Tensor, objective: float, damping: float
+) -> _Moved | None:
+    right = here.backward(here.residual) + equations.prior_precision * (equations.prior_mean - values)
+    step = normal.solve_step(damping, right, min(_LOOSEST, objective**0.5))
+    if step is None:
+        return None
+    new = equations.unknowns.project(values + step)
+    reached = equations.objective(equations.residual(new), new)
+    return _Moved(new, equations.linearise(new), reached, damping) if reached < objective else None

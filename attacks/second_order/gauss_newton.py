@@ -1,0 +1,183 @@
+"""gauss-newton: solves the equations g(x) = g* of an update by Levenberg-Marquardt steps.
+
+Idea: an update holds far more equations than inputs; second-order steps converge in a few where descent stalls.
+Equation: (J^T J + c I) s = J^T r, with r = w (g* - g(x)), J = w dg/dx, w = 1 / |g*_l| for each tensor l.
+Assumes: honest-but-curious server, smooth activations, more entries than unknowns; labels granted or inferred; dropout
+    rates known where the model drops out; several local steps of SGD where each sees all examples.
+Recovers: the inputs up to rounding, and the dropout masks; under noise of a stated law the most probable inputs.
+Fails: for ReLU and maximum pooling, which it refuses; for batches whose search ends in a local minimum; where noise,
+    pruning or hidden tensors leave too few equations.
+Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han 2019, arXiv 1906.08935.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.core.defense_facts import bound_of, noise_of, sends_part
+from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact
+from attacks.core.labels import examples_of, labels_of
+from attacks.core.preconditions import gradient_steps_only
+from attacks.core.progress import continued
+from attacks.second_order._equations import Equations
+from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
+from attacks.second_order._smoothness import refuse_kinks
+from attacks.second_order._unknowns import Unknowns, masks_to_solve
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
+
+_FEW, _MEDIUM = 20, 50_000_000  # steps, and entries of the Jacobian, within a budget
+_START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
+_STEPS = 4.0  # of rounding, in units of the precision: what the sums of a tensor lose
+_FINEST = 1e-12  # relative residual that products in double precision surely reach
+
+
+class GaussNewtonConfig(Config):
+    """Settings of the solver."""
+
+    iterations: int = Field(default=60, ge=1, description="most Gauss-Newton steps from one start")
+    restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
+    products: int = Field(
+        default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
+    )
+    dense: int = Field(
+        default=120_000_000,
+        ge=0,
+        description="most entries of the Jacobian; a larger one is never formed (8 bytes an entry)",
+    )
+
+
+@final
+@attack(
+    "gauss-newton",
+    summary="solves the gradient's equations by second-order steps, smooth models",
+    related="1906.08935",
+    aliases=("levenberg-marquardt",),
+)
+class GaussNewton(Attack[GaussNewtonConfig]):
+    """Levenberg-Marquardt on the equations of an update."""
+
+    effort: ClassVar[Effort] = "second-order"
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse updates that are no smooth function of the inputs, or hold fewer equations than unknowns."""
+        reason = gradient_steps_only(observation) or _refuse_batches(observation) or _refuse_defenses(observation)
+        if reason is not None:
+            return reason
+        if observation.masks is None and not knows_rates(observation):
+            return "the model drops out at rates that are not known"
+        equations = _count_equations(observation)
+        unknowns = Unknowns(observation, masks_to_solve(observation)).size
+        if equations < unknowns and noise_of(observation) is None:
+            return f"the update holds {equations} equations for {unknowns} unknowns"
+        return refuse_kinks(observation)
+
+    @classmethod
+    def within(cls, gradients: int) -> dict[str, Any]:
+        """Return one start, of about so many products, and no Jacobian that takes minutes to square."""
+        return {"restarts": 1, "iterations": _FEW, "products": max(1, gradients // (2 * _FEW)), "dense": _MEDIUM}
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Solve from one start after the other, and report the best solution."""
+        labels = labels_of(observation)
+        unknowns = Unknowns(observation, masks_to_solve(observation))
+        equations = Equations(observation, unknowns, labels)
+        solutions: list[Solution] = []
+        for restart in range(self.config.restarts):
+            start = unknowns.start(generator, _START).to(equations.prior_mean)
+            best = min((one.objective for one in solutions), default=float("inf"))
+            told = continued(on_step, restarts=restart, done=sum(len(s.history) for s in solutions), best=best)
+            solutions.append(self._solve(equations, start, told))
+            if solutions[-1].has_converged:
+                break
+        return _report(observation, equations, labels, solutions)
+
+    def _solve(self, equations: Equations, start: Tensor, on_step: OnStep) -> Solution:
+        config, unknowns = self.config, equations.unknowns
+        converged = 0.0 if equations.is_noisy else equations.tensors * max(_STEPS * equations.precision, _FINEST) ** 2
+        limits = Limits(config.iterations, config.products, config.dense, converged)
+        most = config.iterations * config.restarts
+
+        def tell(iteration: int, objective: float, values: Tensor) -> None:
+            guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float().cpu()
+            shown = _scale(equations) * objective
+            on_step(Step(0, iteration, most, shown, shown, guess))
+
+        return solve(equations, start, limits, tell)
+
+
+def _count_equations(observation: Observation) -> int:
+    tensors = observation.update.tensors.values()
+    return sum(int(own.count_nonzero()) if sends_part(observation) else own.numel() for own in tensors)
+
+
+def _refuse_batches(observation: Observation) -> str | None:
+    """Return why the local steps are not all on the same examples, or None."""
+    size = examples_of(observation)
+    if any(own != size for own in observation.batch_sizes or ()):
+        return f"the local steps see parts of {size} examples in an order that is not known"
+    strange = [site.name for site in observation.sites if site.shape[0] % size]
+    return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None
+
+
+def _refuse_defenses(observation: Observation) -> str | None:
+    """Return which known defense leaves no equations, or None."""
+    for known in observation.public:
+        if known.facts.get("signs", False):
+            return f"the defense '{known.source}' sends signs alone"
+        if "clip" in known.facts:
+            return f"the defense '{known.source}' clips single examples"
+    if bound_of(observation) is not None and observation.update.kind == "delta":
+        return "a defense clips the change of weights"
+    return None
+
+
+def _scale(equations: Equations) -> float:
+    """Return what makes a sum of squares the mean over tensors (under noise, over entries), halved.
+
+    Near a solution without noise that is 1 - cosine.
+    """
+    return 0.5 / (equations.count if equations.is_noisy else equations.tensors)
+
+
+def _report(
+    observation: Observation, equations: Equations, labels: Tensor, solutions: list[Solution]
+) -> Reconstruction:
+    best = min(solutions, key=lambda one: one.objective)
+    unknowns, scale = equations.unknowns, _scale(equations)
+    (whole,) = unknowns.split(1)
+    inputs, steps = whole.unpack(best.values[whole.places], unknowns.shape)
+    path = "the Jacobian was formed" if best.is_dense else "matrix-free, by conjugate gradients"
+    measure = "entries, in units of the noise" if equations.is_noisy else "tensors, each relative to its norm"
+    return Reconstruction.of(
+        inputs.to(next(observation.model.parameters())),
+        labels,
+        masks=_round(observation, steps),
+        objective=scale * best.objective,
+        iterations=sum(len(one.history) for one in solutions),
+        best_iteration=len(best.history),
+        history=[(number, scale * value) for number, value in enumerate(best.history, 1)],
+        stopped=best.stopped,
+        notes=(path, f"objective: half the mean squared residual of the {measure}", *doubts(observation)),
+        facts={
+            "unknowns": unknowns.size,
+            "equations": equations.count,
+            "restarts": len(solutions),
+            "steps of the best restart": len(best.history),
+            "examples separate": float(len(equations.parts) == unknowns.examples),
+        },
+        is_exact=best.has_converged and may_be_exact(observation, scale * best.objective),
+    )
+
+
+def _round(observation: Observation, steps: tuple[Masks, ...]) -> Masks | None:
+    """Return the masks of a single step in the model's precision, or None."""
+    if not observation.sites or len(steps) > 1:
+        return None
+    like = next(observation.model.parameters())
+    return tuple(mask.detach().to(like) for mask in steps[0])
