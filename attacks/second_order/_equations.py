@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -17,6 +18,9 @@ from attacks.second_order._derivatives import push_all_forward
 from attacks.second_order._unknowns import Part, Unknowns
 from fedsim.core.types import Observation
 
+_SURE = 5.0  # standard deviations
+_STEPS = 4.0  # of rounding: what the sums behind an entry lose
+_FINEST = 1e-12  # relative residual that products in double precision surely reach
 _COLUMNS = 64  # of the Jacobian at once; more of them do not fit the caches of a processor
 _SEPARATE = 1e-10  # of the gradient's norm: far above rounding in double precision, far below what examples share
 
@@ -47,7 +51,7 @@ class Equations:
         count: number of equations P.
         tensors: number of tensors.
         is_noisy: whether noise is stated.
-        precision: of the numbers that arrived, relative.
+        expected: the objective that rounding alone leaves at the truth or, under noise, the noise.
         parts: the examples, one a part where their gradients add up.
         prior_mean: of the unknowns, shape (n,).
         prior_precision: of the unknowns, shape (n,); 0 without noise.
@@ -61,7 +65,6 @@ class Equations:
         observed = {name: own.double() / weight for name, own in observation.update.tensors.items()}
         levels = stated_levels(observation, observed)
         self.is_noisy, self.tensors = levels is not None, len(observed)
-        self.precision = max(torch.finfo(own.dtype).eps for own in observation.update.tensors.values())
         scales = levels or [max(float(own.norm()), TINY) for own in observed.values()]
         weights = torch.cat(
             [torch.full_like(own, 1.0 / scale).flatten() for own, scale in zip(observed.values(), scales, strict=True)]
@@ -73,6 +76,8 @@ class Equations:
         self.prior_mean = unknowns.prior_mean().to(device)
         precision = unknowns.prior_precision()
         self.prior_precision = (precision if self.is_noisy else torch.zeros_like(precision)).to(device)
+        noise = self.count + _SURE * math.sqrt(2.0 * self.count)  # a sum of squares of normal variables
+        self.expected = noise if self.is_noisy else _sum_rounding(observation)
         self.parts = self._split()
 
     def objective(self, residual: Tensor, values: Tensor) -> float:
@@ -140,3 +145,19 @@ class Equations:
         except (ValueError, RuntimeError):  # batch statistics of a single example
             return whole
         return single if float((added - batch).norm()) < _SEPARATE * float(batch.norm()) else whole
+
+
+def _sum_rounding(observation: Observation) -> float:
+    """Return the sum of squares that rounding leaves, tensor by tensor, each relative to its norm.
+
+    A change of weights also has the rounding of the weights, once for every local step.
+    """
+    total = 0.0
+    for name, own in observation.update.tensors.items():
+        relative = _STEPS * torch.finfo(own.dtype).eps
+        if observation.update.kind == "delta":
+            weights = observation.model.get_parameter(name).detach()
+            size = float(weights.norm()) / max(float(own.norm()), TINY)
+            relative = max(relative, math.sqrt(observation.local_steps) * torch.finfo(weights.dtype).eps * size)
+        total += max(relative, _FINEST) ** 2
+    return total

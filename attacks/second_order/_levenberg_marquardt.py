@@ -13,6 +13,7 @@ from attacks.second_order._equations import Equations, Linearisation
 
 _FIRST_DAMPING, _EASE, _TIGHTEN, _TRIES = 1e-2, 0.2, 4.0, 8
 _AGAIN = 0.25  # a factor that is at hand is used again while it lowers the objective to this share
+_STILL = 1.0 - 1e-6  # a step that gains less is the last one
 _PROBES = 4
 _LOOSEST = 1e-2  # relative residual of conjugate gradients in the first steps
 
@@ -124,9 +125,9 @@ def square(rows: Tensor) -> Tensor:
     """Return A A^T of a matrix (n, P); on a CPU by the routine that computes only one half of it."""
     if rows.device.type != "cpu":
         return rows @ rows.T
-    from scipy.linalg.blas import dsyrk  # noqa: PLC0415 - takes long to import
+    from scipy.linalg import blas  # noqa: PLC0415 - takes long to import
 
-    half = torch.from_numpy(np.ascontiguousarray(dsyrk(1.0, rows.numpy().T, trans=1, lower=0)))
+    half = torch.from_numpy(np.ascontiguousarray(blas.dsyrk(1.0, rows.numpy().T, trans=1, lower=0)))
     return half + half.triu(1).T
 
 
@@ -145,11 +146,12 @@ def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[i
     for iteration in range(1, limits.iterations + 1):
         normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
         moved = _move(equations, normal, here, values, objective, damping)
+        before = objective
         if moved is not None:
             values, here, objective, damping = moved
         history.append(objective)
         tell(iteration, objective, values)
-        if objective < limits.converged or moved is None:
+        if objective < limits.converged or objective > _STILL * before:
             stopped = CONVERGED if objective < limits.converged else STUCK
             break
     return Solution(values, objective, tuple(history), stopped, is_dense)

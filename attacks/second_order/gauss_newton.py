@@ -33,8 +33,6 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 _FEW, _MEDIUM = 20, 50_000_000  # steps, and entries of the Jacobian, within a budget
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
-_STEPS = 4.0  # of rounding, in units of the precision: what the sums of a tensor lose
-_FINEST = 1e-12  # relative residual that products in double precision surely reach
 
 
 class GaussNewtonConfig(Config):
@@ -45,6 +43,7 @@ class GaussNewtonConfig(Config):
     products: int = Field(
         default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
     )
+    largest: int = Field(default=20_000, ge=1, description="most unknowns: entries of examples and of unknown masks")
     dense: int = Field(
         default=120_000_000,
         ge=0,
@@ -73,6 +72,8 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             return "the model drops out at rates that are not known"
         equations = _count_equations(observation)
         unknowns = Unknowns(observation, masks_to_solve(observation)).size
+        if unknowns > self.config.largest:
+            return f"there are {unknowns} unknowns, more than the setting 'largest' ({self.config.largest})"
         if equations < unknowns and noise_of(observation) is None:
             return f"the update holds {equations} equations for {unknowns} unknowns"
         return refuse_kinks(observation)
@@ -93,13 +94,13 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             best = min((one.objective for one in solutions), default=float("inf"))
             told = continued(on_step, restarts=restart, done=sum(len(s.history) for s in solutions), best=best)
             solutions.append(self._solve(equations, start, told))
-            if solutions[-1].has_converged:
+            if solutions[-1].objective <= equations.expected:
                 break
         return _report(observation, equations, labels, solutions)
 
     def _solve(self, equations: Equations, start: Tensor, on_step: OnStep) -> Solution:
         config, unknowns = self.config, equations.unknowns
-        converged = 0.0 if equations.is_noisy else equations.tensors * max(_STEPS * equations.precision, _FINEST) ** 2
+        converged = 0.0 if equations.is_noisy else equations.expected
         limits = Limits(config.iterations, config.products, config.dense, converged)
         most = config.iterations * config.restarts
 
@@ -177,7 +178,8 @@ def _report(
 
 def _round(observation: Observation, steps: tuple[Masks, ...]) -> Masks | None:
     """Return the masks of a single step in the model's precision, or None."""
-    if not observation.sites or len(steps) > 1:
+    if not observation.sites or len(steps) != 1:
         return None
+    (masks,) = steps
     like = next(observation.model.parameters())
-    return tuple(mask.detach().to(like) for mask in steps[0])
+    return tuple(mask.detach().to(like) for mask in masks)

@@ -138,7 +138,8 @@ def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
     )
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-2  # a change of weights has the rounding of the weights
-    assert guess.objective < 1e-9
+    assert guess.stopped == "the equations hold up to rounding"
+    assert guess.facts["restarts"] == 1
 
 
 def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
@@ -162,7 +163,9 @@ def test_under_noise_the_error_is_that_of_the_bound(watched: Watched) -> None:
         observation, truth, _ = watched(
             client=client, model=SMOOTH, knows=ALL, defenses=[{"name": "gradient-noise", "scale": 1e-3}]
         )
-        errors.append(float(distances(solve(observation), truth).square()))
+        guess = solve(observation)
+        assert guess.facts["restarts"] == 1
+        errors.append(float(distances(guess, truth).square()))
         equations = equations_of(observation)
         rows = equations.jacobian(truth.batches[0].inputs.flatten().double())
         floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))
