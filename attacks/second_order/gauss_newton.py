@@ -158,7 +158,7 @@ def _report(
     return Reconstruction.of(
         inputs.to(next(observation.model.parameters())),
         labels,
-        masks=_round(observation, steps),
+        masks=_take_masks(observation, steps),
         objective=scale * best.objective,
         iterations=sum(len(one.history) for one in solutions),
         best_iteration=len(best.history),
@@ -176,7 +176,7 @@ def _report(
     )
 
 
-def _round(observation: Observation, steps: tuple[Masks, ...]) -> Masks | None:
+def _take_masks(observation: Observation, steps: tuple[Masks, ...]) -> Masks | None:
     """Return the masks of a single step in the model's precision, or None."""
     if not observation.sites or len(steps) != 1:
         return None
