@@ -125,9 +125,11 @@ def square(rows: Tensor) -> Tensor:
     """Return A A^T of a matrix (n, P); on a CPU by the routine that computes only one half of it."""
     if rows.device.type != "cpu":
         return rows @ rows.T
-    from scipy.linalg import blas  # noqa: PLC0415 - takes long to import
+    from scipy.linalg import get_blas_funcs  # noqa: PLC0415 - takes long to import
 
-    half = torch.from_numpy(np.ascontiguousarray(blas.dsyrk(1.0, rows.numpy().T, trans=1, lower=0)))
+    array = rows.numpy().T
+    (multiply,) = get_blas_funcs(("syrk",), (array,))
+    half = torch.from_numpy(np.ascontiguousarray(multiply(1.0, array, trans=1, lower=0)))
     return half + half.triu(1).T
 
 
