@@ -1,12 +1,13 @@
 """gauss-newton: solves the equations g(x) = g* of an update by Levenberg-Marquardt steps.
 
-Idea: an update holds far more equations than inputs; second-order steps converge in a few where descent stalls.
+Idea: an update holds far more equations than inputs; second-order steps converge in a few where descent stalls. ReLU(z)
+    becomes g z with unknown switches g, so that the equations are smooth.
 Equation: (J^T J + c I) s = J^T r, with r = w (g* - g(x)), J = w dg/dx, w = 1 / |g*_l| for each tensor l.
-Assumes: honest-but-curious server, smooth activations, more entries than unknowns; labels granted or inferred; dropout
-    rates known where the model drops out; several local steps of SGD where each sees all examples.
+Assumes: honest-but-curious server, more entries than unknowns; labels granted or inferred; dropout rates known where
+    the model drops out; several local steps of SGD where each sees all examples.
 Recovers: the inputs up to rounding, and the dropout masks; under noise of a stated law the most probable inputs.
-Fails: for ReLU and maximum pooling, which it refuses; for batches whose search ends in a local minimum; where noise,
-    pruning or hidden tensors leave too few equations.
+Fails: for maximum pooling, which it refuses; in local minima; where noise, pruning, hidden tensors or the switches of
+    many ReLUs leave too few equations.
 Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han 2019, arXiv 1906.08935.
 """
 
@@ -19,13 +20,15 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
-from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact
+from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.progress import continued
+from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
 from attacks.second_order._smoothness import refuse_kinks
+from attacks.second_order._switches import keep_own_masks, switch_units
 from attacks.second_order._unknowns import Unknowns, masks_to_solve
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
@@ -54,7 +57,7 @@ class GaussNewtonConfig(Config):
 @final
 @attack(
     "gauss-newton",
-    summary="solves the gradient's equations by second-order steps, smooth models",
+    summary="solves the gradient's equations by second-order steps",
     related="1906.08935",
     aliases=("levenberg-marquardt",),
 )
@@ -64,19 +67,22 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     effort: ClassVar[Effort] = "second-order"
 
     def not_applicable(self, observation: Observation) -> str | None:
-        """Refuse updates that are no smooth function of the inputs, or hold fewer equations than unknowns."""
+        """Refuse updates that are no smooth function of the unknowns, or hold fewer equations than unknowns."""
         reason = gradient_steps_only(observation) or _refuse_batches(observation) or _refuse_defenses(observation)
         if reason is not None:
             return reason
-        if observation.masks is None and not knows_rates(observation):
-            return "the model drops out at rates that are not known"
+        smooth, switches = _smooth(observation)
+        return refuse_kinks(smooth) or _refuse_masks(observation, switches) or self._refuse_size(observation, smooth)
+
+    def _refuse_size(self, observation: Observation, smooth: Observation) -> str | None:
+        """Return that there are too many unknowns, or None."""
         equations = _count_equations(observation)
-        unknowns = Unknowns(observation, masks_to_solve(observation)).size
+        unknowns = Unknowns(smooth, masks_to_solve(smooth)).size
         if unknowns > self.config.largest:
             return f"there are {unknowns} unknowns, more than the setting 'largest' ({self.config.largest})"
         if equations < unknowns and noise_of(observation) is None:
             return f"the update holds {equations} equations for {unknowns} unknowns"
-        return refuse_kinks(observation)
+        return None
 
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
@@ -86,8 +92,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from one start after the other, and report the best solution."""
         labels = labels_of(observation)
-        unknowns = Unknowns(observation, masks_to_solve(observation))
-        equations = Equations(observation, unknowns, labels)
+        smooth, switches = _smooth(observation)
+        unknowns = Unknowns(smooth, masks_to_solve(smooth))
+        equations = Equations(smooth, unknowns, labels)
         solutions: list[Solution] = []
         for restart in range(self.config.restarts):
             start = unknowns.start(generator, _START).to(equations.prior_mean)
@@ -96,7 +103,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             solutions.append(self._solve(equations, start, told))
             if solutions[-1].objective <= equations.expected:
                 break
-        return _report(observation, equations, labels, solutions)
+        return _report(observation, equations, labels, solutions, switches)
 
     def _solve(self, equations: Equations, start: Tensor, on_step: OnStep) -> Solution:
         config, unknowns = self.config, equations.unknowns
@@ -112,6 +119,11 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         return solve(equations, start, limits, tell)
 
 
+def _smooth(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
+    """Return the observation, with ReLUs as unknown switches where its gradient jumps, and which sites are switches."""
+    return (observation, ()) if refuse_kinks(observation) is None else switch_units(observation)
+
+
 def _count_equations(observation: Observation) -> int:
     tensors = observation.update.tensors.values()
     return sum(int(own.count_nonzero()) if sends_part(observation) else own.numel() for own in tensors)
@@ -124,6 +136,15 @@ def _refuse_batches(observation: Observation) -> str | None:
         return f"the local steps see parts of {size} examples in an order that is not known"
     strange = [site.name for site in observation.sites if site.shape[0] % size]
     return f"the dropout mask of '{strange[0]}' does not begin with the examples" if strange else None
+
+
+def _refuse_masks(observation: Observation, switches: tuple[int, ...]) -> str | None:
+    """Return why dropout masks cannot be solved for, or None."""
+    if observation.masks is None:
+        return None if knows_rates(observation) else "the model drops out at rates that are not known"
+    if switches and observation.sites:
+        return "masks are granted, and are not told apart from the switches of ReLU"
+    return None
 
 
 def _refuse_defenses(observation: Observation) -> str | None:
@@ -147,24 +168,28 @@ def _scale(equations: Equations) -> float:
 
 
 def _report(
-    observation: Observation, equations: Equations, labels: Tensor, solutions: list[Solution]
+    observation: Observation,
+    equations: Equations,
+    labels: Tensor,
+    solutions: list[Solution],
+    switches: tuple[int, ...],
 ) -> Reconstruction:
     best = min(solutions, key=lambda one: one.objective)
     unknowns, scale = equations.unknowns, _scale(equations)
     (whole,) = unknowns.split(1)
     inputs, steps = whole.unpack(best.values[whole.places], unknowns.shape)
-    path = "the Jacobian was formed" if best.is_dense else "matrix-free, by conjugate gradients"
-    measure = "entries, in units of the noise" if equations.is_noisy else "tensors, each relative to its norm"
+    inputs = inputs.detach().to(next(observation.model.parameters()))
+    masks = _take_masks(observation, steps, switches)
     return Reconstruction.of(
-        inputs.to(next(observation.model.parameters())),
+        inputs,
         labels,
-        masks=_take_masks(observation, steps),
+        masks=masks,
         objective=scale * best.objective,
         iterations=sum(len(one.history) for one in solutions),
         best_iteration=len(best.history),
         history=[(number, scale * value) for number, value in enumerate(best.history, 1)],
         stopped=best.stopped,
-        notes=(path, f"objective: half the mean squared residual of the {measure}", *doubts(observation)),
+        notes=_note(observation, equations, best, switches),
         facts={
             "unknowns": unknowns.size,
             "equations": equations.count,
@@ -172,14 +197,30 @@ def _report(
             "steps of the best restart": len(best.history),
             "examples separate": float(len(equations.parts) == unknowns.examples),
         },
-        is_exact=best.has_converged and may_be_exact(observation, scale * best.objective),
+        is_exact=best.has_converged
+        and may_be_exact(observation, scale * best.objective)
+        and (not switches or _holds(observation, inputs, labels, masks)),
     )
 
 
-def _take_masks(observation: Observation, steps: tuple[Masks, ...]) -> Masks | None:
-    """Return the masks of a single step in the model's precision, or None."""
+def _note(observation: Observation, equations: Equations, best: Solution, switches: tuple[int, ...]) -> tuple[str, ...]:
+    path = "the Jacobian was formed" if best.is_dense else "matrix-free, by conjugate gradients"
+    measure = "entries, in units of the noise" if equations.is_noisy else "tensors, each relative to its norm"
+    relu = (f"units of {len(switches)} ReLUs were solved for as switches between 0 and 1",) if switches else ()
+    return (path, *relu, f"objective: half the mean squared residual of the {measure}", *doubts(observation))
+
+
+def _holds(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None) -> bool:
+    """Say whether the model itself has the observed gradient at a guess that was found with switches."""
+    if observation.local_steps > 1:
+        return False
+    return gradient_distance(observation, inputs, labels, masks or ()) < MATCHES
+
+
+def _take_masks(observation: Observation, steps: tuple[Masks, ...], switches: tuple[int, ...]) -> Masks | None:
+    """Return the dropout masks of a single step in the model's precision, or None."""
     if not observation.sites or len(steps) != 1:
         return None
     (masks,) = steps
     like = next(observation.model.parameters())
-    return tuple(mask.detach().to(like) for mask in masks)
+    return tuple(mask.detach().to(like) for mask in keep_own_masks(masks, switches))

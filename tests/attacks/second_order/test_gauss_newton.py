@@ -13,6 +13,7 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.labels import labels_of
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
+from attacks.second_order._switches import switch_units
 from attacks.second_order._unknowns import Unknowns, masks_to_solve
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
@@ -117,6 +118,32 @@ def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) ->
     assert guess.stopped == "the equations hold up to rounding"
 
 
+@pytest.mark.parametrize(("activation", "size", "rate"), [(nn.ReLU, 1, 0.5), (nn.LeakyReLU, 1, 0.0), (nn.ReLU, 2, 0.0)])
+def test_units_that_switch_are_solved_for(toy: Toy, activation: type[nn.Module], size: int, rate: float) -> None:
+    observation, truth = toy(lenet(1, 8, 12, rate, activation), (1, 8, 8), size, classes=10, dtype=torch.float32)
+    guess = solve(observation)
+    assert guess.is_exact
+    assert float(distances(guess, truth).max()) < 1e-4
+    assert [tuple(mask.shape) for mask in guess.masks or ()] == [site.shape for site in observation.sites]
+
+
+def test_switches_in_place_and_as_functions_are_found(toy: Toy) -> None:
+    class Block(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 36, 4)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            hidden = nn.functional.leaky_relu(self.first(inputs), 0.2)
+            return self.last(torch.relu_(hidden + 0.1).flatten(1))
+
+    observation, _ = toy(Block(), (1, 6, 6), 1)
+    smooth, switches = switch_units(observation)
+    assert switches == (0, 1)
+    assert [site.shape for site in smooth.sites] == [(1, 8, 6, 6)] * 2
+    assert list(dict(smooth.model.named_parameters())) == list(observation.update.tensors)
+
+
 @pytest.mark.parametrize("size", [1, 2])
 def test_unknown_masks_come_out_with_the_images(toy: Toy, size: int) -> None:
     observation, truth = toy(lenet(1, 8, 12, 0.5), (1, 8, 8), size, classes=10)
@@ -177,9 +204,10 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
     smooth = toy(lenet(1, 8, 4), (1, 8, 8), 2, classes=10)[0]
     dropping = toy(lenet(1, 8, 4, 0.5), (1, 8, 8), 1, classes=10)[0]
     unaware = replace(dropping, threat=replace_knowledge(dropping, "dropout-rates"))
-    few = {"6.weight": smooth.update.tensors["8.bias"]}
+    pooled = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(36, 4))
+    few = {"8.bias": smooth.update.tensors["8.bias"]}
     cases = {
-        "no smooth function of the inputs": toy(lenet(1, 8, 4, 0.0, nn.ReLU), (1, 8, 8), 1, classes=10)[0],
+        "no smooth function of the inputs": toy(pooled, (1, 8, 8), 1)[0],
         "rates that are not known": unaware,
         "10 equations for 128 unknowns": replace(smooth, update=replace(smooth.update, tensors=few)),
         "in an order that is not known": replace(smooth, local_steps=2, batch_sizes=(1, 1), examples=2),

@@ -1,0 +1,82 @@
+"""ReLU as a product with an unknown switch: within one pattern of switches, a gradient is smooth.
+
+relu(z) = g z with g = 1 where z > 0, else 0, on the way forward and on the way back. The switches g are solved for like
+dropout masks, between 0 and 1, so that no derivative meets a kink; what comes out is held to the model itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from fedsim.core.masks import dropout_sites
+from fedsim.core.types import Masks, Observation
+
+_RATE, _OTHER_RATE = 0.5, 0.25  # any two: what changes with the rate is a switch
+
+
+class _Switches(TorchFunctionMode):
+    """Turns ReLU into a dropout whose kept entries stay as large as they were."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self._rate = rate
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _RELU:
+            return self._switch(args[0])
+        if func is F.leaky_relu:
+            slope = args[1] if len(args) > 1 else (kwargs or {}).get("negative_slope", 0.01)
+            return slope * args[0] + (1.0 - slope) * self._switch(args[0])
+        return func(*args, **(kwargs or {}))
+
+    def _switch(self, values: Tensor) -> Tensor:
+        return F.dropout((1.0 - self._rate) * values, self._rate, training=True)
+
+
+_RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
+
+
+def switch_units(observation: Observation) -> tuple[Observation, tuple[int, ...]]:
+    """Return the observation of a model whose ReLUs are dropout sites, and which of its sites are none of the client's.
+
+    Args:
+        observation: of any model; where it has no ReLU, no site is added.
+    """
+    sizes = observation.spec.shape, observation.batch_size or 1
+    model = _switch_model(observation.model, _RATE)
+    sites = dropout_sites(model, *sizes)
+    others = dropout_sites(_switch_model(observation.model, _OTHER_RATE), *sizes)
+    switches = tuple(i for i, (one, other) in enumerate(zip(sites, others, strict=True)) if one.rate != other.rate)
+    return replace(observation, model=model, sites=sites), switches
+
+
+def keep_own_masks(masks: Masks, switches: Sequence[int]) -> Masks:
+    """Return masks without those of the switches."""
+    return tuple(mask for index, mask in enumerate(masks) if index not in switches)
+
+
+def _switch_model(model: nn.Module, rate: float) -> nn.Module:
+    """Return a copy, of a class of its own, so that names of parameters and copies of it stay what they are."""
+    kind = type(model)
+
+    def forward(self: nn.Module, *inputs: Any, **named: Any) -> Any:
+        with _Switches(rate):
+            return kind.forward(self, *inputs, **named)
+
+    own = copy.deepcopy(model)
+    own.__class__ = type(kind.__name__, (kind,), {"forward": forward})
+    return own
