@@ -26,12 +26,14 @@ class Limits(NamedTuple):
         products: most iterations of conjugate gradients a step.
         dense: most entries of the Jacobian; larger ones are never formed.
         converged: objective below which the equations hold up to rounding.
+        box: least and greatest values of pixels, or None for no such range.
     """
 
     iterations: int
     products: int
     dense: int
     converged: float
+    box: tuple[Tensor, Tensor] | None = None
 
 
 class Solution(NamedTuple):
@@ -147,7 +149,7 @@ def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[i
     objective, history, stopped = equations.objective(here.residual, values), [], USED_UP
     for iteration in range(1, limits.iterations + 1):
         normal = DenseNormal(equations, values) if is_dense else ProductNormal(equations, here, limits.products)
-        moved = _move(equations, normal, here, values, objective, damping)
+        moved = _move(_Path(equations, normal, limits.box), _Place(values, here, objective, damping))
         before = objective
         if moved is not None:
             values, here, objective, damping = moved
@@ -159,39 +161,42 @@ def solve(equations: Equations, start: Tensor, limits: Limits, tell: Callable[[i
     return Solution(values, objective, tuple(history), stopped, is_dense)
 
 
-class _Moved(NamedTuple):
+class _Place(NamedTuple):
     values: Tensor
     here: Linearisation
     objective: float
     damping: float
 
 
-def _move(
-    equations: Equations, normal: Normal, here: Linearisation, values: Tensor, objective: float, damping: float
-) -> _Moved | None:
+class _Path(NamedTuple):
+    equations: Equations
+    normal: Normal
+    box: tuple[Tensor, Tensor] | None
+
+    def step(self, place: _Place) -> _Place | None:
+        """Return where a step leads, if it lowers the objective."""
+        equations = self.equations
+        right = place.here.backward(place.here.residual)
+        right = right + equations.prior_precision * (equations.prior_mean - place.values)
+        step = self.normal.solve_step(place.damping, right, min(_LOOSEST, place.objective**0.5))
+        if step is None:
+            return None
+        values = equations.unknowns.project(place.values + step, self.box)
+        objective = equations.objective(equations.residual(values), values)
+        if not objective < place.objective:
+            return None
+        return _Place(values, equations.linearise(values), objective, place.damping)
+
+
+def _move(path: _Path, place: _Place) -> _Place | None:
     """Return where the first step leads that lowers the objective, and as many more as the same factor is good for."""
-    for _ in range(_TRIES):
-        moved = _step(equations, normal, here, values, objective, damping)
+    for tightened in range(_TRIES):
+        moved = path.step(place._replace(damping=place.damping * _TIGHTEN**tightened))
         if moved is not None:
             break
-        damping *= _TIGHTEN
     else:
         return None
-    if isinstance(normal, DenseNormal):
-        while (further := _step(equations, normal, moved.here, moved.values, moved.objective, damping)) is not None:
-            is_better, moved = further.objective < _AGAIN * moved.objective, further
-            if not is_better:
-                break
-    return moved._replace(damping=damping * _EASE)
-
-
-def _step(
-    equations: Equations, normal: Normal, here: Linearisation, values: Tensor, objective: float, damping: float
-) -> _Moved | None:
-    right = here.backward(here.residual) + equations.prior_precision * (equations.prior_mean - values)
-    step = normal.solve_step(damping, right, min(_LOOSEST, objective**0.5))
-    if step is None:
-        return None
-    new = equations.unknowns.project(values + step)
-    reached = equations.objective(equations.residual(new), new)
-    return _Moved(new, equations.linearise(new), reached, damping) if reached < objective else None
+    is_good = isinstance(path.normal, DenseNormal)
+    while is_good and (further := path.step(moved)) is not None:
+        is_good, moved = further.objective < _AGAIN * moved.objective, further
+    return moved._replace(damping=moved.damping * _EASE)

@@ -84,9 +84,12 @@ class Unknowns:
         variances = [torch.full_like(mean, own) for mean, own in zip(self._expected, spreads, strict=True)]
         return 1.0 / self._fill(1.0, variances)
 
-    def project(self, values: Tensor) -> Tensor:
-        """Return the unknowns with mask entries in [0, 1]."""
-        return torch.cat([values[: self.pixels], values[self.pixels :].clamp(0.0, 1.0)])
+    def project(self, values: Tensor, box: tuple[Tensor, Tensor] | None) -> Tensor:
+        """Return the unknowns with mask entries in [0, 1], and pixels in a box if there is one."""
+        pixels = values[: self.pixels]
+        if box is not None:
+            pixels = pixels.view(-1, *self.shape).clamp(*box).flatten()
+        return torch.cat([pixels, values[self.pixels :].clamp(0.0, 1.0)])
 
     def split(self, parts: int) -> list[Part]:
         """Return the examples in `parts` parts of equal size: 1 or as many as there are examples."""

@@ -24,6 +24,7 @@ from attacks.core.gradient_distance import doubts, gradient_distance, knows_rate
 from attacks.core.labels import examples_of, labels_of
 from attacks.core.preconditions import gradient_steps_only
 from attacks.core.progress import continued
+from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
@@ -34,6 +35,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
+Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 50_000_000  # steps, and entries of the Jacobian, within a budget
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
 
@@ -41,7 +43,9 @@ _START = 0.1  # standard deviation of the first inputs: near grey, where smooth 
 class GaussNewtonConfig(Config):
     """Settings of the solver."""
 
-    iterations: int = Field(default=60, ge=1, description="most Gauss-Newton steps from one start")
+    iterations: int = Field(
+        default=60, ge=1, description="most steps from one start, with pixels in their range; then as many without"
+    )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
     products: int = Field(
         default=400, ge=1, description="matrix-free: most iterations of conjugate gradients a step, two products each"
@@ -95,21 +99,33 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         smooth, switches = _smooth(observation)
         unknowns = Unknowns(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
+        box = None if equations.is_noisy else _box(observation, equations)
         solutions: list[Solution] = []
         for restart in range(self.config.restarts):
             start = unknowns.start(generator, _START).to(equations.prior_mean)
             best = min((one.objective for one in solutions), default=float("inf"))
             told = continued(on_step, restarts=restart, done=sum(len(s.history) for s in solutions), best=best)
-            solutions.append(self._solve(equations, start, told))
+            solutions.append(self._solve(equations, start, box, told))
             if solutions[-1].objective <= equations.expected:
                 break
         return _report(observation, equations, labels, solutions, switches)
 
-    def _solve(self, equations: Equations, start: Tensor, on_step: OnStep) -> Solution:
+    def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
+        """Solve with pixels in their range, then without it if that does not end at a solution."""
+        if box is None:
+            return self._solve_once(equations, start, None, on_step)
+        first = self._solve_once(equations, start, box, on_step)
+        if first.has_converged:
+            return first
+        later = continued(on_step, done=len(first.history), best=first.objective)
+        second = self._solve_once(equations, first.values, None, later)
+        return second._replace(history=(*first.history, *second.history))
+
+    def _solve_once(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
         config, unknowns = self.config, equations.unknowns
         converged = 0.0 if equations.is_noisy else equations.expected
-        limits = Limits(config.iterations, config.products, config.dense, converged)
-        most = config.iterations * config.restarts
+        limits = Limits(config.iterations, config.products, config.dense, converged, box)
+        most = 2 * config.iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
             guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float().cpu()
@@ -117,6 +133,14 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             on_step(Step(0, iteration, most, shown, shown, guess))
 
         return solve(equations, start, limits, tell)
+
+
+def _box(observation: Observation, equations: Equations) -> Box | None:
+    """Return the range of normalised pixels in which the unknowns are kept, or None where it is not known."""
+    if "input-statistics" not in observation.threat.knows:
+        return None
+    least, greatest = pixel_box(observation)
+    return least.to(equations.prior_mean), greatest.to(equations.prior_mean)
 
 
 def _smooth(observation: Observation) -> tuple[Observation, tuple[int, ...]]:

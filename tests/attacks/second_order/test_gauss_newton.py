@@ -28,6 +28,17 @@ ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 SMOOTH = {"name": "mlp", "width": 24, "depth": 2, "activation": "sigmoid", "bias": True, "dropout": 0.0}
 
 
+@pytest.fixture
+def toy(toy: Toy) -> Toy:
+    """Random inputs are no images: a standard deviation of a tenth leaves room for them in the pixel range."""
+
+    def build(*args: Any, **settings: Any) -> tuple[Observation, Truth]:
+        observation, truth = toy(*args, **settings)
+        return replace(observation, spec=replace(observation.spec, std=(0.1,) * len(observation.spec.std))), truth
+
+    return build
+
+
 def lenet(channels: int = 1, side: int = 28, width: int = 12, rate: float = 0.0, activation: Any = nn.Sigmoid):
     """The LeNet of the literature on gradient inversion: strides 2, 2 and 1."""
     with seeding.contained(0):
@@ -232,6 +243,15 @@ def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information:
     assert guess.objective > 0.1
     assert guess.stopped != "the equations hold up to rounding"
     assert float(distances(guess, truth).min()) > 0.5
+
+
+def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
+    narrow = replace(observation, spec=replace(observation.spec, std=(0.5,)))
+    assert float(truth.batches[0].inputs.abs().max()) > 2.0
+    guess = solve(narrow, iterations=10)
+    assert float(distances(guess, truth).max()) < 1e-6
+    assert guess.facts["restarts"] == 1
 
 
 def test_models_without_derivatives_are_refused(toy: Toy) -> None:
