@@ -37,14 +37,18 @@ class _Switches(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if func in _RELU:
-            return self._switch(args[0])
+            return self._switch(*args[:1])
         if func is F.leaky_relu:
-            slope = args[1] if len(args) > 1 else (kwargs or {}).get("negative_slope", 0.01)
-            return slope * args[0] + (1.0 - slope) * self._switch(args[0])
+            values, slope = _read_leaky(*args, **(kwargs or {}))
+            return slope * values + (1.0 - slope) * self._switch(values)
         return func(*args, **(kwargs or {}))
 
     def _switch(self, values: Tensor) -> Tensor:
         return F.dropout((1.0 - self._rate) * values, self._rate, training=True)
+
+
+def _read_leaky(input: Tensor, negative_slope: float = 0.01, inplace: bool = False) -> tuple[Tensor, float]:
+    return input, negative_slope
 
 
 _RELU = (F.relu, F.relu_, torch.relu, torch.relu_, Tensor.relu, Tensor.relu_)
