@@ -1,7 +1,7 @@
 """Exact attacks beyond dense first layers: a LeNet's images by second-order steps, through dropout, in batches.
 
 Labels are inferred, masks unknown, models untrained; seconds are those of one core. Without ``--full``: few victims a
-setting (about six minutes). With it: 10 victims a setting (about an hour).
+setting (about eight minutes). With it: 10 victims a setting (about an hour).
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 Box = tuple[Tensor, Tensor]
-_FEW, _MEDIUM = 20, 50_000_000  # steps, and entries of the Jacobian, within a budget
+_FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
 
 
@@ -73,10 +73,11 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates that are no smooth function of the unknowns, or hold fewer equations than unknowns."""
         reason = gradient_steps_only(observation) or _refuse_batches(observation) or _refuse_defenses(observation)
+        reason = reason or self._refuse_size(observation, observation)  # before a large model is tried
         if reason is not None:
             return reason
         smooth, switches = _smooth(observation)
-        return refuse_kinks(smooth) or _refuse_masks(observation, switches) or self._refuse_size(observation, smooth)
+        return _refuse_masks(observation, switches) or self._refuse_size(observation, smooth) or refuse_kinks(smooth)
 
     def _refuse_size(self, observation: Observation, smooth: Observation) -> str | None:
         """Return that there are too many unknowns, or None."""
