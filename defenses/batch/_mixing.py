@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
         here: holds the local step; K is the number of outputs of the model's output layer.
     """
     inputs = (weights @ batch.inputs.flatten(1)).view_as(batch.inputs)
-    return Batch(inputs, weights @ _probabilities(batch.labels, here, inputs))
+    return replace(batch, inputs=inputs, labels=weights @ _probabilities(batch.labels, here, inputs))
 
 
 def _probabilities(labels: Tensor, here: Here, like: Tensor) -> Tensor:

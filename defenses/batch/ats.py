@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, cast, final
 
 import torch
@@ -86,7 +87,7 @@ class Ats(Defense[AtsConfig]):
     def on_batch(self, batch: Batch, here: Here) -> Batch:
         """Return the batch, transformed by one of the policies."""
         chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
-        return Batch(self._policies[chosen](batch.inputs), batch.labels)
+        return replace(batch, inputs=self._policies[chosen](batch.inputs))
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the policies, as functions and as text."""

@@ -13,6 +13,7 @@ Source: Huang et al. 2020, arXiv 2010.02772.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
@@ -67,7 +68,7 @@ class Instahide(Defense[InstahideConfig]):
         weights = self._weights(len(batch), images, here.generator).to(batch.inputs)
         encoded = mixed(batch, weights, here)
         signs = 2.0 * torch.randint(2, batch.inputs.shape, generator=here.generator) - 1.0
-        return Batch(encoded.inputs * signs.to(batch.inputs), encoded.labels)
+        return replace(encoded, inputs=encoded.inputs * signs.to(batch.inputs))
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of mixed examples, the bound of their coefficients, and that signs are random."""

@@ -11,6 +11,7 @@ Source: Fan et al. 2022, arXiv 2212.02042; 1 - SSIM replaces its learned network
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import ClassVar, final
 
 import torch
@@ -63,7 +64,7 @@ class Refiner(Defense[RefinerConfig]):
             with torch.no_grad():
                 adam.step({"x": variable}, {"x": slope}, state)
                 variable.clamp_(low, high)
-        return Batch(variable.detach(), batch.labels)
+        return replace(batch, inputs=variable.detach())
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the settings of the search."""

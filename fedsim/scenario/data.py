@@ -58,7 +58,7 @@ class Data:
         """Yield the batch of every local step."""
         train = self.dataset.train
         for chosen in self.drawn(round_, client):
-            yield Batch(train.inputs.index_select(0, chosen), train.labels.index_select(0, chosen))
+            yield train.taken(chosen)
 
     def drawn(self, round_: int, client: int) -> Iterator[Tensor]:
         """Yield the numbers of the training examples of every local step."""
@@ -124,7 +124,7 @@ def _with_noise(scenario: Scenario, dataset: Dataset) -> Dataset:
         raise ScenarioError("label_noise: it changes the class of an image, and the examples are text. Leave it out.")
     generator = seeding.generator(scenario.seed, "label noise")
     labels = noisy_labels(train.labels, dataset.class_names, settings.scheme, settings.rate, generator)
-    return replace(dataset, train=Batch(train.inputs, labels))
+    return replace(dataset, train=replace(train, labels=labels))
 
 
 def _shares(scenario: Scenario, dataset: Dataset) -> Sequence[Tensor]:

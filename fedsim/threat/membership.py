@@ -130,7 +130,7 @@ def of_model(world: World, journal: Journal) -> Case:
     wanted = _wanted(world)
     _check_enough(wanted, len(members), "the training examples that updates were computed from")
     chosen = members[torch.randperm(len(members), generator=_generator(world, "members"))][:wanted]
-    return _case(world, journal, _taken(world.data.dataset.train, chosen), ())
+    return _case(world, journal, world.data.dataset.train.taken(chosen), ())
 
 
 def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
@@ -154,7 +154,7 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
     private = distinct(drawn)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
     updates = tuple(WatchedUpdate(e.round, _copied(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
-    return _case(world, journal, _taken(private, order[: _wanted(world)]), updates, client)
+    return _case(world, journal, private.taken(order[: _wanted(world)]), updates, client)
 
 
 def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
@@ -185,13 +185,15 @@ def shadows(
         on_shadow: called with the number of each, from 1, before it is trained.
     """
     n, purpose = len(observation.candidates), f"shadows {plan.count} {plan.with_candidates}"
-    pool = _joined(observation.candidates, observation.reference) if plan.with_candidates else observation.reference
+    pool = observation.reference
+    if plan.with_candidates:
+        pool = Batch.joined((observation.candidates, pool))
     chosen = halves(plan.count, len(pool), seeding.generator(seed, purpose))
     trained: list[Shadow] = []
     for number, inside in enumerate(chosen, 1):
         on_shadow(number)
         weights = observation.train_shadow(
-            _taken(pool, inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
+            pool.taken(inside.nonzero().flatten()), seeding.generator(seed, purpose, number)
         )
         if plan.with_candidates:
             trained.append(Shadow(weights, inside[:n].clone(), inside[n:].clone()))
@@ -227,8 +229,8 @@ def _case(
 ) -> Case:
     order = torch.randperm(len(world.data.dataset.test), generator=_generator(world, "test set"))
     outside, reference = order.tensor_split(2)
-    others = _taken(world.data.dataset.test, outside[: len(members)])
-    both = _joined(members, others)
+    others = world.data.dataset.test.taken(outside[: len(members)])
+    both = Batch.joined((members, others))
     is_member = torch.arange(len(both)) < len(members)
     shuffled = torch.randperm(len(both), generator=_generator(world, "order"))
     model = world.models.new()
@@ -236,8 +238,8 @@ def _case(
     last = world.scenario.federation.rounds
     weights = {round_: _copied(own) for round_, own in {**journal.models, last: journal.weights}.items()}
     observation = MembershipObservation(
-        candidates=_taken(both, shuffled),
-        reference=_taken(world.data.dataset.test, reference),
+        candidates=both.taken(shuffled),
+        reference=world.data.dataset.test.taken(reference),
         model=model.eval(),
         loss=world.stack.loss(last),
         weights=tuple(sorted(weights.items())),
@@ -288,14 +290,6 @@ def _check_enough(wanted: int, found: int, where: str) -> None:
 
 def _generator(world: World, purpose: str) -> torch.Generator:
     return seeding.generator(world.scenario.seed, f"membership {purpose}")
-
-
-def _taken(batch: Batch, chosen: Tensor) -> Batch:
-    return Batch(batch.inputs.index_select(0, chosen), batch.labels.index_select(0, chosen))
-
-
-def _joined(first: Batch, second: Batch) -> Batch:
-    return Batch(torch.cat([first.inputs, second.inputs]), torch.cat([first.labels, second.labels]))
 
 
 def _copied(weights: Tensors) -> Tensors:

@@ -126,10 +126,10 @@ def _union(world: World, round_: int, replayed: list[_Replayed]) -> Truth:
     loss = sum(update.loss * update.examples for update in raw.values()) / max(examples, 1)
     mean = Update(replayed[0].truth.raw.kind, *world.models.layout.named(_mean(world, round_, raw)), examples, loss)
     return Truth(
-        tuple(_joined([own for own in step if own is not None]) for step in batches),
+        tuple(Batch.joined([own for own in step if own is not None]) for step in batches),
         tuple(_side_by_side([own for own in step if own]) for step in masks),
         mean,
-        tuple(_joined([own for own in step if own is not None]) for step in private),
+        tuple(Batch.joined([own for own in step if own is not None]) for step in private),
     )
 
 
@@ -140,10 +140,6 @@ def _mean(world: World, round_: int, updates: Mapping[int, Update]) -> Tensor:
 
 def _flat(world: World, update: Update) -> Tensor:
     return world.models.layout.flat(update.tensors, update.buffers)
-
-
-def _joined(batches: list[Batch]) -> Batch:
-    return Batch(torch.cat([own.inputs for own in batches]), torch.cat([own.labels for own in batches]))
 
 
 def _side_by_side(masks: list[Masks]) -> Masks:

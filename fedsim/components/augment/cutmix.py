@@ -12,6 +12,7 @@ Source: Yun et al. 2019, arXiv 1905.04899, equations 1 and 2.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, final
 
 import torch
@@ -69,8 +70,9 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode in ("cutmix", "cutout"):
             here.draws["cutmix.boxes"] = draw.boxes
         if self.config.mode == "cutout":
-            return Batch(self.mixed(batch.inputs, draw), batch.labels)
-        return Batch(self.mixed(batch.inputs, draw), mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
+            return replace(batch, inputs=self.mixed(batch.inputs, draw))
+        labels = mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs)
+        return replace(batch, inputs=self.mixed(batch.inputs, draw), labels=labels)
 
     def draw(self, inputs: Tensor, generator: torch.Generator) -> Draw:
         """Draw partners, boxes and weights for inputs (B, C, H, W)."""

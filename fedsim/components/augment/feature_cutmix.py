@@ -12,6 +12,7 @@ Source: Yun et al. 2019, arXiv 1905.04899.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import final
 
@@ -80,7 +81,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         chances = Chances(config.beta, config.probability, config.per_sample)
         draw = drawn_boxes(len(batch), config.size, chances, here.generator)
         here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
-        return Batch(batch.inputs, mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
+        return replace(batch, labels=mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse batches without a partner, layers without maps of that size, and other readers of the batch."""

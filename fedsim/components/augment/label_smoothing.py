@@ -11,6 +11,7 @@ Source: Szegedy et al. 2015, arXiv 1512.00567, section 7.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import final
 
 import torch.nn.functional as F
@@ -41,7 +42,7 @@ class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
         assert here.rules is not None
         labels, classes, share = batch.labels, here.rules.classes, self.config.smoothing
         target = labels if labels.dim() == _PROBABILITIES else F.one_hot(labels, classes)
-        return Batch(batch.inputs, (1.0 - share) * target.to(batch.inputs) + share / classes)
+        return replace(batch, labels=(1.0 - share) * target.to(batch.inputs) + share / classes)
 
     def public_view(self) -> PublicKnowledge:
         """Return the share s."""

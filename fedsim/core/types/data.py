@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+import torch
 from torch import Tensor, dtype, long
 
-Modality = Literal["images", "text"]  # what one example is
+Modality = str  # what one example is: images, text, or what a task of your own calls it
 
 
 SecretKind = Literal["identity", "canary", "address"]  # what is planted into training text
@@ -20,13 +21,36 @@ class Batch:
 
     A hook may turn the labels into probabilities of shape (B, K). Of text, inputs are token numbers (B, T), and labels
     are the next tokens or the tags of the tokens (B, T), where -100 is left out of the loss.
+
+    Attributes:
+        inputs: what an attacker is after.
+        labels: what the task compares the model's outputs with.
+        given: what else the model reads, by the name of the argument of its `forward`; first dimension the example.
     """
 
     inputs: Tensor
     labels: Tensor
+    given: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def taken(self, chosen: Tensor) -> Batch:
+        """Return the examples of these numbers, in their order."""
+        given = {name: own.index_select(0, chosen) for name, own in self.given.items()}
+        return Batch(self.inputs.index_select(0, chosen), self.labels.index_select(0, chosen), given)
+
+    def split(self, size: int) -> Iterator[Batch]:
+        """Yield the examples in pieces of a size; the last one may be smaller."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Batch(self.inputs[part], self.labels[part], {name: own[part] for name, own in self.given.items()})
+
+    @classmethod
+    def joined(cls, batches: Sequence[Batch]) -> Batch:
+        """Return the examples of several batches, one after the other."""
+        given = {name: torch.cat([own.given[name] for own in batches]) for name in batches[0].given}
+        return cls(torch.cat([own.inputs for own in batches]), torch.cat([own.labels for own in batches]), given)
 
 
 @dataclass(frozen=True)

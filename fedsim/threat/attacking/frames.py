@@ -113,7 +113,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, int | float):
         return int(value) if isinstance(value, int) else float(value)
     if isinstance(value, Batch):
-        return (_plain(value.inputs), _plain(value.labels))
+        return (_plain(value.inputs), _plain(value.labels), _plain(value.given))
     if isinstance(value, Mapping):
         return {str(key): _plain(own) for key, own in value.items()}
     if isinstance(value, list | tuple):
