@@ -69,6 +69,11 @@ def is_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int,
     return torch.allclose(gradient, expected)
 
 
+def left_out(labels: Tensor) -> Tensor:
+    """Say which labels are left out of the loss, those of tokens that have none; of the shape of the labels."""
+    return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)
+
+
 def are_tokens(labels: Tensor) -> bool:
     """Tell next tokens and tags (B, T) from classes (B,) and from probabilities (B, K)."""
     return labels.dim() == _ONE_ANSWER and labels.dtype == torch.long

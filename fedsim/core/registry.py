@@ -2,7 +2,8 @@
 
 A method is a class or function with a pydantic config. Third-party packages add theirs by an entry
 point in the group ``fedsim.attacks``, ``fedsim.defenses``, ``fedsim.components``, ``fedsim.aggregators``,
-``fedsim.memberships``, ``fedsim.metrics``, ``fedsim.datasets`` or ``fedsim.models`` that names the module to import.
+``fedsim.memberships``, ``fedsim.metrics``, ``fedsim.tasks``, ``fedsim.datasets`` or ``fedsim.models`` that names the
+module to import.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelCompone
 from fedsim.core.metric import Metric
 from fedsim.core.types import Config
 
-Kind = Literal["attack", "defense", "component", "aggregator", "membership", "metric", "dataset", "model"]
+Kind = Literal["attack", "defense", "component", "aggregator", "membership", "metric", "task", "dataset", "model"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 _FOLDERS: dict[Kind, str] = {
@@ -38,6 +39,7 @@ _FOLDERS: dict[Kind, str] = {
     "aggregator": "fedsim.aggregators",
     "membership": "attacks.membership",
     "metric": "fedsim.metrics",
+    "task": "fedsim.tasks",
     "dataset": "fedsim.data",
     "model": "fedsim.models",
 }
@@ -223,6 +225,19 @@ def metric(
         return make
 
     return decorate
+
+
+def task(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a task: a final subclass of `fedsim.core.hooks.Task`."""
+    return _register("task", name, summary, paper, extra, None, related, aliases)
 
 
 def dataset(

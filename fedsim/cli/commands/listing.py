@@ -17,7 +17,7 @@ from fedsim.core.errors import ScenarioError, in_a_line
 from fedsim.core.source import read_source
 
 Group = Literal[
-    "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "models", "data", "scenarios"
+    "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "tasks", "models", "data", "scenarios"
 ]
 _KINDS: dict[str, registry.Kind] = {
     "attacks": "attack",
@@ -26,6 +26,7 @@ _KINDS: dict[str, registry.Kind] = {
     "aggregators": "aggregator",
     "memberships": "membership",
     "metrics": "metric",
+    "tasks": "task",
     "models": "model",
     "data": "dataset",
 }
@@ -36,7 +37,7 @@ def list_(
     group: Annotated[Group | None, typer.Argument(help="what to list; absent: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, aggregators, membership attacks, metrics, models, data sets and scenarios."""
+    """List attacks, defenses, components, aggregators, membership attacks, metrics, tasks, models, data, scenarios."""
     groups = [group] if group else [*_KINDS, "scenarios"]
     entries = [entry for name in groups for entry in _entries(name)]
     if as_json:

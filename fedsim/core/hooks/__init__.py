@@ -4,6 +4,8 @@
     initialise the model, from public examples           the same components
     craft      the model, before clients receive it       attacks of a malicious server
     augment    each batch                                components: augment; defenses
+    draw       what is hidden in a step                  the task
+    outputs    one forward pass, and the losses of it    the task
     objective  the training loss, from the outputs       components: loss, at most one
     loss       one more term of the training loss        components: loss; defenses
     examples   each example's gradient                   defenses, at most one
@@ -13,6 +15,7 @@
     aggregate  one vector of a round's updates           aggregators
     attack     what the server does with what it saw     attacks
     score      how likely an example was trained on      membership attacks
+    evaluate   the global model, on the test set         the task
     generate   a text or sample, with a trained model    components: decoder, sampler
     probe      hidden states of a trained model          components: probe
 
@@ -40,6 +43,7 @@ from fedsim.core.hooks.defenses import PLACES, Defense, Place
 from fedsim.core.hooks.generation import Condition, Decoder, Generation, Rows, Sampler, Sampling, Writing
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
+from fedsim.core.hooks.tasks import Task
 
 __all__ = [
     "IMAGES",
@@ -78,6 +82,7 @@ __all__ = [
     "Sampler",
     "Sampling",
     "ServerRound",
+    "Task",
     "TokenReducer",
     "Writing",
     "check_update",

@@ -170,6 +170,7 @@ class Dataset:
         users: owner of each training example, or None when the set names no users; of text, its document.
         tokenizer: of text, what made its tokens.
         planted: of text, the secrets in it; private.
+        task: name of the task that it is for; when empty, the usual one for such inputs and labels.
         similarities: of sentences without labels, whose labels are all 0, what embeddings are tested on; else None.
     """
 
@@ -181,3 +182,4 @@ class Dataset:
     tokenizer: Tokenizer | None = None
     planted: tuple[Planted, ...] = ()
     similarities: Similarities | None = None
+    task: str = ""

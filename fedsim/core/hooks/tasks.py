@@ -1,0 +1,98 @@
+"""What a model is trained to do."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor
+
+from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality
+
+Model = Callable[..., Tensor]  # a module, or a function that stands for one
+
+
+class Task(Configured[ConfigT]):
+    """Says what the outputs of a model are for: how a step's loss is made, and how good a model is.
+
+    An attacker knows the task, as it knows the model.
+
+    Attributes:
+        modality: what one example is; a method works on it if its `modalities` name it.
+        at_once: examples of one forward pass where a model is evaluated.
+        has_labels: whether examples have labels; where they have none a component must say what clients minimise.
+        labels_are_inputs: whether labels repeat the inputs, so that who knows them knows everything.
+        knowable: which of the labels and the input statistics there are for a threat model to grant.
+    """
+
+    modality: ClassVar[Modality] = "images"
+    at_once: ClassVar[int] = 512
+    has_labels: ClassVar[bool] = True
+    labels_are_inputs: ClassVar[bool] = False
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Return why it does not fit this data set, in words that end a sentence, or None when it does."""
+        return None
+
+    def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
+        """Return what is wrong with labels that an attacker was given, in words that end a sentence, or None."""
+        return None
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
+        """Return the shape of a model's outputs for examples with these labels; None where any will do."""
+        return None
+
+    def draw(self, batch: Batch, generator: torch.Generator) -> Draws:
+        """Draw what is hidden in a step beside dropout: noise, times, masked places. Nothing for most tasks.
+
+        Args:
+            batch: as the model sees it, not empty.
+            generator: the client's for this step.
+
+        Returns:
+            By name, the first dimension that of the examples.
+        """
+        return {}
+
+    def outputs(self, model: Model, batch: Batch, draws: Draws) -> Tensor:
+        """Run the model once on a batch."""
+        return model(batch.inputs, **batch.given)
+
+    def targets(self, batch: Batch, draws: Draws) -> Tensor:
+        """Return what the outputs are compared with, the first dimension that of the examples: the labels, or more."""
+        return batch.labels
+
+    @abstractmethod
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each example's loss, shape (B,)."""
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean loss over the examples, a scalar."""
+        return self.losses(outputs, targets).mean()
+
+    @abstractmethod
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return how good a model is on the test set: by the name of the metric, the most telling first.
+
+        Args:
+            model: in evaluation mode, without gradients.
+            data: its test set is meant.
+            generator: for what a task draws.
+        """
+
+    @final
+    @property
+    def draws(self) -> bool:
+        """Whether a step has hidden randomness of the task's own."""
+        return type(self).draw is not Task.draw
+
+    @final
+    def does_not_suit(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:
+        """Return why a method does not work on the examples of this task, in words that end a sentence, or None."""
+        if self.modality in method.modalities:
+            return None
+        return f"works on {' and '.join(sorted(method.modalities))}, and the examples are {self.modality}"

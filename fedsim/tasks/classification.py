@@ -1,0 +1,36 @@
+"""Classification: a model says for every image which of K classes it shows.
+
+    loss = -log softmax(outputs)_label, the mean over the examples
+
+Labels are classes (B,), or probabilities (B, K) where a component or a defense mixed them. A model may give several
+answers (B, M, K), whose losses are averaged. Tested are the accuracy and the mean loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from fedsim.core.hooks.tasks import Model
+from fedsim.core.registry import task
+from fedsim.core.types import Dataset, Knowledge
+from fedsim.tasks.core.classes import ClassTask, class_answers
+from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+
+
+@final
+@task("classification", summary="one class for every image")
+class Classification(ClassTask):
+    """Cross-entropy of classes."""
+
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels", "input-statistics"})
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are tokens, or have no class each."""
+        return refuses_inputs(data, tokens=False) or refuses_classes(data, of_tokens=False)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return accuracy and loss on the test set."""
+        return class_answers(self, model, data)

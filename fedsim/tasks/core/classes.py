@@ -1,0 +1,69 @@
+"""Labels that are classes, of whole examples or of tokens: their cross-entropy, and what is right of them."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fedsim.core import losses
+from fedsim.core.hooks.tasks import Model, Task
+from fedsim.core.types import Config, Dataset, InputSpec
+
+
+class ClassTask(Task[Config]):
+    """A task whose labels are classes, learnt by cross-entropy. Derive a task from it."""
+
+    def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
+        """Say which label is no class; that of a token may be left out."""
+        strangers = labels[((labels < 0) | (labels >= spec.classes)) & ~losses.left_out(labels)]
+        if not len(strangers):
+            return None
+        return f"label {int(strangers[0])} is out of range, expected 0 to {spec.classes - 1}"
+
+    def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...]:
+        """Return one score for each class of each label."""
+        return (*labels.shape, spec.classes)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return each example's cross-entropy, the mean over its tokens where they have labels."""
+        return losses.per_example(outputs, targets)
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Return the mean cross-entropy of the examples."""
+        return losses.cross_entropy(outputs, targets)
+
+
+class Answers(NamedTuple):
+    """What a model says of the test set's tokens.
+
+    Attributes:
+        guesses: the class with the highest score, of every label.
+        loss: mean over the examples.
+        accuracy: share of the labels that are guessed, without those that are left out.
+    """
+
+    guesses: Tensor
+    loss: float
+    accuracy: float
+
+
+def token_answers(task: ClassTask, model: Model, data: Dataset) -> Answers:
+    """Run a model chunk by chunk: scores of every token of a whole test set would fill the memory."""
+    each: list[Tensor] = []
+    guesses: list[Tensor] = []
+    for batch in data.test.split(task.at_once):
+        outputs = task.outputs(model, batch, {})
+        each.append(task.losses(outputs, batch.labels))
+        guesses.append(outputs.argmax(-1))
+    guessed = torch.cat(guesses)
+    right = (guessed == data.test.labels)[~losses.left_out(data.test.labels)]
+    return Answers(guessed, float(torch.cat(each).mean()), float(right.double().mean()))
+
+
+def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:
+    """Return accuracy and mean loss of a model that answers once for every example."""
+    outputs = torch.cat([task.outputs(model, batch, {}) for batch in data.test.split(task.at_once)])
+    accuracy = (outputs.argmax(1) == data.test.labels).double().mean()
+    return {"test_accuracy": float(accuracy), "test_loss": float(task.loss(outputs, data.test.labels))}

@@ -1,0 +1,38 @@
+"""Which task a data set is for, where it names none, and which kinds of labels a task takes."""
+
+from __future__ import annotations
+
+from fedsim.core.losses import are_tokens
+from fedsim.core.types import Dataset
+
+
+def usual_task(data: Dataset) -> str:
+    """Return the name of the task of a data set that names none."""
+    if data.similarities is not None:
+        return "sentence-embedding"
+    if data.spec.vocabulary is None:
+        return "classification"
+    if data.spec.classes == data.spec.vocabulary:
+        return "next-token"
+    return "tagging" if are_tokens(data.train.labels) else "text-classification"
+
+
+def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
+    """Say whether the examples are not what a task reads, token numbers or else numbers."""
+    if (data.spec.vocabulary is not None) is tokens:
+        return None
+    return (
+        f"it reads {'token numbers' if tokens else 'numbers'}, and the examples are {'numbers' if tokens else 'tokens'}"
+    )
+
+
+def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
+    """Say whether labels are no classes, of every token or else of every example."""
+    labels = data.train.labels
+    if labels.is_floating_point():
+        return "it needs classes as labels, and they are numbers with a fraction"
+    if (labels.dim() > 1) is of_tokens:
+        return None
+    return (
+        f"it needs a label for every {'token' if of_tokens else 'example'}, and labels have shape {tuple(labels.shape)}"
+    )

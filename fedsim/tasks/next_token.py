@@ -1,0 +1,45 @@
+"""Next tokens: a language model says at every token of a text which one follows.
+
+    loss = mean over the tokens t of -log softmax(outputs_t)_token(t + 1), then over the examples
+
+Labels are the inputs one token later, so whoever is granted them has the text. What fills up a short example is left
+out. Long and short examples weigh the same. Tested are the accuracy of next tokens and the mean loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from fedsim.core.hooks.tasks import Model
+from fedsim.core.registry import task
+from fedsim.core.types import Dataset, Knowledge, Modality
+from fedsim.tasks.core.classes import ClassTask, token_answers
+from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+
+
+@final
+@task("next-token", summary="the next token at every token of a text")
+class NextToken(ClassTask):
+    """Cross-entropy of next tokens."""
+
+    modality: ClassVar[Modality] = "text"
+    at_once: ClassVar[int] = 16
+    labels_are_inputs: ClassVar[bool] = True
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset()
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no tokens with one label each, or labels are no tokens."""
+        why = refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
+        if why is None and data.spec.classes != data.spec.vocabulary:
+            return (
+                f"it needs tokens as labels, {data.spec.vocabulary} of them, and there are {data.spec.classes} classes"
+            )
+        return why
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return accuracy and loss of next tokens on the test set."""
+        found = token_answers(self, model, data)
+        return {"test_accuracy": found.accuracy, "test_loss": found.loss}

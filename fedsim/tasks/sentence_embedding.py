@@ -1,0 +1,51 @@
+"""Sentence embedding: a model maps a text to a vector, near those of texts that mean the same.
+
+Examples have no labels (all are 0), so a component such as `esimcse` says what clients minimise. Tested is Spearman's
+rank correlation between the cosines of pairs of test sentences and how alike people found them, in [-1, 1].
+Paper of the test: Cer et al. 2017, arXiv 1708.00055.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.tasks import Model, Task
+from fedsim.core.registry import task
+from fedsim.core.types import Config, Dataset, Modality
+from fedsim.metrics.embedding import agreement
+from fedsim.tasks.core.fitting import refuses_inputs
+
+
+@final
+@task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
+class SentenceEmbedding(Task[Config]):
+    """Vectors of sentences, learnt without labels."""
+
+    modality: ClassVar[Modality] = "text"
+    at_once: ClassVar[int] = 16
+    has_labels: ClassVar[bool] = False
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no tokens, or nobody said how alike test sentences are."""
+        if data.similarities is None:
+            return "it needs pairs of test sentences that people compared"
+        return refuses_inputs(data, tokens=True)
+
+    def losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """Say that there is no loss without labels.
+
+        Raises:
+            FedsimError: always.
+        """
+        raise FedsimError("sentences without labels have no loss: a component must say what clients minimise.")
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the correlation with what people say, on the test set."""
+        assert data.similarities is not None, "refused otherwise"
+        outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
+        return {"test_spearman": agreement(outputs, data.similarities)}

@@ -1,0 +1,44 @@
+"""Tagging: a model says for every token of a text which of K tags it has.
+
+    loss = mean over the tokens t of -log softmax(outputs_t)_tag(t), then over the examples
+
+Tokens that have no tag (all but the first of a word, and what fills up) are left out. Where tags mark spans in the IOB2
+scheme, the micro F1 of whole spans is tested first, then the accuracy of tags and the mean loss.
+Paper of the scheme: Tjong Kim Sang, De Meulder 2003, arXiv cs/0306050.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from fedsim.core.hooks.tasks import Model
+from fedsim.core.registry import task
+from fedsim.core.types import Dataset, Knowledge, Modality
+from fedsim.metrics.tagging import are_spans, score_spans
+from fedsim.tasks.core.classes import ClassTask, token_answers
+from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+
+
+@final
+@task("tagging", summary="a tag for every token of a text", related="cs/0306050")
+class Tagging(ClassTask):
+    """Cross-entropy of tags."""
+
+    modality: ClassVar[Modality] = "text"
+    at_once: ClassVar[int] = 16
+    knowable: ClassVar[frozenset[Knowledge]] = frozenset()
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no tokens with one label each."""
+        return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=True)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return the F1 of spans, if there are any, accuracy and loss on the test set."""
+        found = token_answers(self, model, data)
+        tested = {"test_accuracy": found.accuracy, "test_loss": found.loss}
+        if not are_spans(data.class_names):
+            return tested
+        return {"test_span_f1": score_spans(found.guesses, data.test.labels, data.class_names).f1, **tested}

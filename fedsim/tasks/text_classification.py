@@ -1,0 +1,35 @@
+"""Text classification: a model says for every text which of K classes it has.
+
+    loss = -log softmax(outputs)_label, the mean over the examples
+
+Inputs are token numbers (B, T), labels classes (B,). Tested are the accuracy and the mean loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar, final
+
+import torch
+
+from fedsim.core.hooks.tasks import Model
+from fedsim.core.registry import task
+from fedsim.core.types import Dataset, Modality
+from fedsim.tasks.core.classes import ClassTask, class_answers
+from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+
+
+@final
+@task("text-classification", summary="one class for every text")
+class TextClassification(ClassTask):
+    """Cross-entropy of the classes of texts."""
+
+    modality: ClassVar[Modality] = "text"
+
+    def refuses(self, data: Dataset) -> str | None:
+        """Say whether examples are no tokens, or have no class each."""
+        return refuses_inputs(data, tokens=True) or refuses_classes(data, of_tokens=False)
+
+    def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
+        """Return accuracy and loss on the test set."""
+        return class_answers(self, model, data)

@@ -1,0 +1,63 @@
+"""Small data sets of every kind that the tasks know, and models that say what a test wants."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from fedsim.core.types import Batch, Dataset, InputSpec, Similarities
+
+Says = Callable[[Tensor], Callable[[Tensor], Tensor]]
+
+_TEXT = InputSpec((3,), 7, (), (), vocabulary=7)
+
+
+def _data(inputs: Tensor, labels: Tensor, spec: InputSpec, names: tuple[str, ...] = (), **more: object) -> Dataset:
+    batch = Batch(inputs, labels)
+    return Dataset(batch, batch, spec, names, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def samples() -> dict[str, Dataset]:
+    """A data set for each task, by the task's name."""
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randint(7, (20, 3), generator=generator)
+    following = torch.randint(7, (20, 3), generator=generator)
+    following[::3, 1:] = -100
+    tags = torch.randint(5, (20, 3), generator=generator)
+    tags[1::4, 0] = -100
+    classes, none = torch.randint(4, (20,), generator=generator), torch.zeros(20, dtype=torch.long)
+    pairs = torch.tensor([(a, a + 10) for a in range(10)])
+    tagged = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    return {
+        "classification": _data(
+            torch.randn(20, 1, 2, 2, generator=generator), classes, InputSpec((1, 2, 2), 4, (0.0,), (1.0,))
+        ),
+        "text-classification": _data(tokens, classes, InputSpec((3,), 4, (), (), vocabulary=7)),
+        "next-token": _data(tokens, following, _TEXT),
+        "tagging": _data(tokens, tags, InputSpec((3,), 5, (), (), vocabulary=7), tagged),
+        "sentence-embedding": _data(
+            tokens,
+            none,
+            InputSpec((3,), 1, (), (), vocabulary=7),
+            similarities=Similarities(pairs, torch.rand(10, generator=generator)),
+        ),
+    }
+
+
+@pytest.fixture
+def says() -> Says:
+    """A model that gives one row of a table after the other, however it is asked."""
+
+    def model(table: Tensor) -> Callable[[Tensor], Tensor]:
+        begin = 0
+
+        def forward(inputs: Tensor) -> Tensor:
+            nonlocal begin
+            begin += len(inputs)
+            return table[begin - len(inputs) : begin]
+
+        return forward
+
+    return model

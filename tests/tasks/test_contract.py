@@ -1,0 +1,75 @@
+"""What holds for every task."""
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from fedsim.core import registry
+from fedsim.core.hooks import IMAGES, IMAGES_AND_TEXT, Attack, Task
+from fedsim.core.types import Batch, Dataset
+from fedsim.tasks.core.fitting import usual_task
+
+NAMES = sorted(registry.methods("task"))
+
+
+def made(name: str) -> Task[Any]:
+    method = registry.get("task", name)
+    return method.make(method.config()).named(name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_fits_its_own_kind_of_data_alone(name: str, samples: dict[str, Dataset]) -> None:
+    assert made(name).refuses(samples[name]) is None
+    refused = {other: made(name).refuses(samples[other]) for other in samples if other != name}
+    # The sentences have a class each, all the same: whoever names the task may classify them.
+    accepted = {other for other, why in refused.items() if why is None}
+    assert accepted == ({"sentence-embedding"} if name == "text-classification" else
+                        {"next-token"} if name == "tagging" else set())  # fmt: skip
+    assert all(why is None or not why.endswith(".") for why in refused.values())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_data_set_that_names_no_task_gets_the_one_of_its_kind(name: str, samples: dict[str, Dataset]) -> None:
+    assert usual_task(samples[name]) == name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_task_travels_to_another_process(name: str) -> None:
+    again = pickle.loads(pickle.dumps(made(name)))
+    assert (type(again), again.name, again.config) == (type(made(name)), name, made(name).config)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if made(name).has_labels])
+def test_the_mean_loss_is_that_of_the_examples(name: str, samples: dict[str, Dataset]) -> None:
+    task, batch = made(name), samples[name].train
+    shape = task.output_shape(batch.labels, samples[name].spec)
+    assert shape is not None
+    outputs = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    each = task.losses(outputs, task.targets(batch, {}))
+    assert each.shape == (len(batch),)
+    torch.testing.assert_close(task.loss(outputs, batch.labels), each.mean())  # the same sum in another order
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_present_task_draws(name: str, samples: dict[str, Dataset]) -> None:
+    assert not made(name).draws
+    assert made(name).draw(samples[name].train, torch.Generator()) == {}
+
+
+def test_a_task_hands_the_model_what_is_given() -> None:
+    batch = Batch(torch.ones(2, 1), torch.zeros(2), {"question": torch.tensor([[1.0], [2.0]])})
+    outputs = made("classification").outputs(lambda inputs, question: inputs + question, batch, {})
+    assert outputs.tolist() == [[2.0], [3.0]]
+
+
+def test_methods_that_name_other_examples_do_not_suit_a_task() -> None:
+    class Own(Attack[Any]):
+        modalities = IMAGES
+
+    why = "works on images, and the examples are text"
+    assert made("tagging").does_not_suit(Own) == why
+    assert made("classification").does_not_suit(Own) is None
+    Own.modalities = IMAGES_AND_TEXT
+    assert made("tagging").does_not_suit(Own) is None
