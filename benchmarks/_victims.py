@@ -15,7 +15,7 @@ from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.scenario import parse
+from fedsim.scenario import Choice, parse
 from fedsim.scenario.world import shared
 from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
@@ -108,6 +108,7 @@ def _read(file: Path, network: nn.Module, spec: InputSpec) -> Victim:
         labels=batch.labels.clone(),
         masks=None,
         public=(),
+        task=Choice(name="classification").make("task"),
     )
     return Victim(observation, batch, spec)
 

@@ -27,6 +27,7 @@ from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
 from fedsim.core.types import Batch, Dataset, InputSpec, Observation, Reconstruction, ThreatModel, Update  # noqa: E402
 from fedsim.metrics.text import score_sentences  # noqa: E402
 from fedsim.models._checkpoint import causal_model  # noqa: E402
+from fedsim.scenario import Choice  # noqa: E402
 
 _LENGTH, _TOKENS, _WRITTEN = 16, 49_152, 32
 _SPEC = InputSpec((_LENGTH,), _TOKENS, (), (), vocabulary=_TOKENS)
@@ -128,6 +129,7 @@ def observed(model: nn.Module, batch: Batch, dataset: Dataset) -> Observation:
         labels=None,
         masks=None,
         public=(),
+        task=Choice(name=dataset.task).make("task"),
     )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,7 +22,8 @@ from attacks.core.unknowns import MASKS, Unknowns
 from attacks.gradient_matching._comparison import Comparison, setting_of
 from attacks.gradient_matching._engine import Pace, Search, descend
 from attacks.gradient_matching._ghost import fastest
-from fedsim.core.types import Masks, Observation
+from fedsim.core.hooks import IMAGES
+from fedsim.core.types import Masks, Modality, Observation
 
 _FEWEST = 3
 _MASK_RATE = 0.03
@@ -42,7 +44,13 @@ class Judged:
 
 
 class Judge:
-    """Compares guesses for one observation."""
+    """Compares guesses for one observation.
+
+    Attributes:
+        modalities: what the examples may be.
+    """
+
+    modalities: ClassVar[frozenset[Modality]] = IMAGES
 
     def __init__(self, observation: Observation, labels: Tensor, *, is_noisy: bool, iterations: int) -> None:
         """Hold out every other tensor of the second half when the gradient is noisy.

@@ -160,7 +160,7 @@ class Auto(Attack[AutoConfig]):
         """
         if observation.local_steps > 1:
             return _lowest(tried, leak, passed)
-        if observation.spec.modality == "text":
+        if observation.task.does_not_suit(Judge.modalities):
             return _best_text(observation, leak, tried, passed)
         labels = labels_of(observation)
         fitting = [one for one in tried if len(one.guess.inputs) <= len(labels)]

@@ -12,12 +12,8 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from fedsim.core.losses import are_tokens, per_example
+from fedsim.core.losses import log_odds
 from fedsim.core.types import Batch, MembershipObservation, Tensors
-
-_AT_ONCE = 512
-_SENTENCES_AT_ONCE = 16
-_LEAST_LOSS = torch.finfo(torch.float64).eps
 
 
 def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
@@ -28,21 +24,12 @@ def losses(observation: MembershipObservation, weights: Tensors, batch: Batch) -
 
 def confidences(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return the probability p of each example's own label or tokens, shape (B,)."""
-    return _each(observation, weights, batch, lambda outputs, labels: (-per_example(outputs, labels)).exp())
+    return _each(observation, weights, batch, lambda outputs, labels: (-observation.task.losses(outputs, labels)).exp())
 
 
 def scaled(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return log(p / (1 - p)), shape (B,), which stays precise for p near 0 or 1."""
-    return _each(observation, weights, batch, _logits)
-
-
-def _logits(outputs: Tensor, labels: Tensor) -> Tensor:
-    if are_tokens(labels):
-        loss = per_example(outputs, labels).clamp_min(_LEAST_LOSS)
-        return -loss - (-torch.expm1(-loss)).log()
-    own = labels[:, None]
-    others = outputs.scatter(1, own, -torch.inf).logsumexp(1)
-    return outputs.gather(1, own)[:, 0] - others
+    return _each(observation, weights, batch, log_odds)
 
 
 @torch.no_grad()
@@ -54,6 +41,11 @@ def _each(
 
 
 def _answers(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
-    size = _SENTENCES_AT_ONCE if are_tokens(batch.labels) else _AT_ONCE
-    for inputs, labels in zip(batch.inputs.split(size), batch.labels.split(size), strict=True):
-        yield functional_call(observation.model, dict(weights), (inputs,)).double(), labels
+    task = observation.task
+
+    def model(*inputs: Tensor, **given: Tensor) -> Tensor:
+        return functional_call(observation.model, dict(weights), inputs, given)
+
+    for part in batch.split(task.at_once):
+        outputs, targets = task.answer(model, part, {})
+        yield outputs.double(), targets

@@ -28,7 +28,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.layer_calls import read_by
-from fedsim.core.losses import IGNORED, are_tokens
+from fedsim.core.losses import left_out
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
@@ -183,8 +183,8 @@ def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
 
 def _worst(shares: Tensor, labels: Tensor) -> Tensor:
     """Return the largest share (B, places) of each example; padding of a text does not count."""
-    if are_tokens(labels) and labels.shape == shares.shape:
-        shares = shares.masked_fill(labels == IGNORED, 0.0)
+    if labels.shape == shares.shape:
+        shares = shares.masked_fill(left_out(labels), 0.0)
     return shares.amax(1)
 
 

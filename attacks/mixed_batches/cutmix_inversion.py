@@ -207,7 +207,8 @@ def _searched(observation: Observation, examples: int) -> SearchedPasting:
 def _trained(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
     """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
     if _layer_of(observation) is None:
-        return Batch(*(tensor.cpu() for tensor in pasting.composites(values, found.inputs, found.labels)))
+        inputs, labels = pasting.composites(values, found.inputs, found.labels)
+        return Batch(inputs.cpu(), labels.cpu())
     shares = cast("BoxPasting", pasting).mixture(values).of_labels(found.labels)
     return Batch(found.inputs.cpu(), shares.cpu())
 

@@ -73,7 +73,7 @@ def embedding_of(observation: Observation) -> tuple[str, nn.Embedding]:
 
 def predicts_words(observation: Observation) -> bool:
     """Say whether the model is a language model: its classes are the tokens."""
-    return observation.spec.vocabulary is not None and observation.spec.classes == observation.spec.vocabulary
+    return observation.task.labels_are_inputs
 
 
 def words_of(observation: Observation) -> Words:

@@ -243,7 +243,7 @@ class Lamp(TextMatching[LampConfig]):
     def _language(self, task: Task, options: list[Tensor], row: int) -> list[float]:
         """Return the weighted loss of a sentence in each option, under the received model; 0 without one."""
         vocabulary = task.observation.spec.vocabulary or 2
-        if self.config.language_weight == 0.0 or task.observation.spec.classes != vocabulary:
+        if self.config.language_weight == 0.0 or not task.observation.task.labels_are_inputs:
             return [0.0] * len(options)
         tokens = torch.stack([task.tokens(own.to(task.table))[row] for own in options]).to(task.table.device)
         labels = torch.cat((tokens[:, 1:], tokens.new_full((len(tokens), 1), -1)), 1)

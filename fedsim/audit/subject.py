@@ -167,7 +167,7 @@ def checked(subject: Subject, name: str) -> Checked:
         subject=subject,
         model=model,
         loss=F.cross_entropy if is_plain else loss,
-        dataset=Dataset(own, test, spec, tuple(map(str, range(classes)))),
+        dataset=Dataset(own, test, spec, tuple(map(str, range(classes))), task="classification"),
         is_cross_entropy=is_plain,
         notes=(*notes, *guessed),
     )

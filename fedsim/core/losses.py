@@ -47,6 +47,19 @@ def per_example(outputs: Tensor, labels: Tensor) -> Tensor:
     return each.view(-1, answers).mean(1)
 
 
+def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Return log(p / (1 - p)) of the probability p of each example's own label or tokens, shape (B,).
+
+    That of a text is the geometric mean of its tokens' probabilities. Nothing is lost where p is near 0 or 1.
+    """
+    if are_tokens(labels):
+        loss = per_example(outputs, labels).clamp_min(torch.finfo(outputs.dtype).eps)
+        return -loss - (-torch.expm1(-loss)).log()
+    own = labels[:, None]
+    others = outputs.scatter(1, own, -torch.inf).logsumexp(1)
+    return outputs.gather(1, own)[:, 0] - others
+
+
 @torch.enable_grad()
 def is_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> bool:
     """Say whether a loss has the gradient of the cross-entropy, by trying it on random logits.

@@ -13,7 +13,17 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, nearest, told
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import dropout_sites
-from fedsim.core.types import InputSpec, Knowledge, Loss, Observation, OnStep, Reconstruction, ThreatModel, Update
+from fedsim.core.types import (
+    Config,
+    InputSpec,
+    Knowledge,
+    Loss,
+    Observation,
+    OnStep,
+    Reconstruction,
+    ThreatModel,
+    Update,
+)
 
 _MODE_MATTERS = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm, nn.MultiheadAttention)
 
@@ -102,6 +112,7 @@ def _observation(
         masks=None,
         public=(),
         hidden=hidden,
+        task=registry.get("task", "classification").make(Config()),
     )
 
 

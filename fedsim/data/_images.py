@@ -82,7 +82,7 @@ def normalised(config: ImageConfig, train: Images, test: Images, facts: Facts) -
     train_batch, test_batch = _batch(config, train, config.train, facts), _batch(config, test, config.test, facts)
     shape = tuple(train_batch.inputs.shape[1:])
     spec = InputSpec(shape, len(facts.class_names), facts.mean, facts.std)
-    return Dataset(train_batch, test_batch, spec, facts.class_names)
+    return Dataset(train_batch, test_batch, spec, facts.class_names, task="classification")
 
 
 def fitted(pixels: Tensor, size: int | None) -> Tensor:

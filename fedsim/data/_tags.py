@@ -52,6 +52,7 @@ def tagged(config: TokenConfig, documents: Sequence[Document]) -> Dataset:
         class_names=tuple(tags),
         users=torch.tensor(users[: config.train]),
         tokenizer=tokenizer,
+        task="tagging",
     )
 
 

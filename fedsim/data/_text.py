@@ -101,6 +101,7 @@ def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
         users=torch.tensor(users),
         tokenizer=tokenizer,
         planted=tuple(planted),
+        task="next-token",
     )
 
 

@@ -76,6 +76,7 @@ def sentence_pairs(config: SentencePairsConfig) -> Dataset:
         users=torch.tensor(train.owners[: config.train]),
         tokenizer=tokenizer,
         similarities=Similarities(torch.tensor(numbers), torch.tensor([pair.score for pair in tested])),
+        task="sentence-embedding",
     )
 
 

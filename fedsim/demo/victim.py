@@ -11,7 +11,7 @@ from torch import Tensor
 
 from fedsim.core import registry
 from fedsim.core.hooks import Attack
-from fedsim.core.types import Batch, Config, Dataset, Knowledge, Observation, Truth, WireEntry
+from fedsim.core.types import Batch, Config, Knowledge, Observation, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse
 from fedsim.scenario.world import World, build, shared
@@ -62,7 +62,7 @@ def world_around(image: Tensor, label: int, setting: Setting) -> World:
     spec = world.data.dataset.spec
     inputs = ((image - spec.mean[0]) / spec.std[0]).reshape(1, *spec.shape)
     own = Batch(inputs, torch.tensor([label]))
-    dataset = Dataset(train=own, test=own, spec=spec, class_names=world.data.dataset.class_names)
+    dataset = replace(world.data.dataset, train=own, test=own, users=None)
     return replace(build(world.scenario), data=replace(world.data, dataset=dataset, shares=(torch.tensor([0]),)))
 
 

@@ -6,35 +6,29 @@ The resolved scenario travels as JSON in the run configuration; every process bu
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from functools import partial
-from typing import NamedTuple, Protocol, cast, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
-import torch.nn.functional as F
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from torch import Tensor, nn
 
-from fedsim.core import losses, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Batch, Tensors
+from fedsim.core.types import Tensors
 from fedsim.federation import participation, secure_client
 from fedsim.federation.client import local_training
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
 from fedsim.federation.secure_server import SecureSum
 from fedsim.federation.server import Aggregation, Nodes, lost, pack
-from fedsim.metrics.embedding import agreement
-from fedsim.metrics.tagging import are_spans, score_spans
 from fedsim.privacy.history import spend
 from fedsim.record import RoundRecord
 from fedsim.scenario.world import World, shared
 
 SCENARIO_KEY = "scenario"
-_EVALUATION_BATCH = 512
-_TEXTS = 16
 _START_TIMEOUT = 300.0
 _POLL_INTERVAL = 0.1
 
@@ -99,8 +93,8 @@ def server_app(journal: Journal) -> ServerApp:
                         participants=tuple(strategy.tally.participants),
                         failures=tuple(strategy.tally.failures),
                         training_loss=strategy.tally.training_loss,
-                        tested=found.tested if found else {},
-                        tokens=strategy.tally.examples * spec.shape[0] if spec.modality == "text" else None,
+                        tested=dict(found or {}),
+                        tokens=None if spec.tokens is None else strategy.tally.examples * spec.tokens,
                     )
                 )
             return None
@@ -114,62 +108,12 @@ def server_app(journal: Journal) -> ServerApp:
     return app
 
 
-class Utility(NamedTuple):
-    """How good a model is on the test set.
-
-    Attributes:
-        loss: mean cross-entropy; None where there are no labels.
-        accuracy: in [0, 1]; of text, that of tokens that have a label; None where there are none.
-        span_f1: of tags that mark spans, micro F1 in [0, 1]; None of everything else.
-        spearman: of sentences without labels, the rank correlation between the cosines of pairs of embeddings and what
-            people said of them, in [-1, 1]; None of everything else.
-    """
-
-    loss: float | None
-    accuracy: float | None
-    span_f1: float | None = None
-    spearman: float | None = None
-
-    @property
-    def tested(self) -> dict[str, float]:
-        """What was measured, by the name of its metric, the most telling first."""
-        every = {
-            "test_spearman": self.spearman,
-            "test_span_f1": self.span_f1,
-            "test_accuracy": self.accuracy,
-            "test_loss": self.loss,
-        }
-        return {name: value for name, value in every.items() if value is not None}
-
-
 @torch.no_grad()
-def evaluate_model(world: World, weights: Tensors) -> Utility:
-    """Return how good the global model is on the test set."""
-    model = world.models.holding(weights).eval()
-    test, similarities = world.data.dataset.test, world.data.dataset.similarities
-    with seeding.contained(seeding.derive(world.scenario.seed, "evaluation")):  # some models are random here too
-        if losses.are_tokens(test.labels):
-            return _evaluated_on_text(model, test, world.data.dataset.class_names)
-        size = _EVALUATION_BATCH if similarities is None else _TEXTS
-        outputs = torch.cat([model(chunk) for chunk in test.inputs.split(size)])
-    if similarities is not None:
-        return Utility(None, None, spearman=agreement(outputs, similarities))
-    accuracy = (outputs.argmax(1) == test.labels).double().mean()
-    return Utility(float(F.cross_entropy(outputs, test.labels)), float(accuracy))
-
-
-def _evaluated_on_text(model: nn.Module, test: Batch, names: Sequence[str]) -> Utility:
-    """Return what is measured chunk by chunk: scores of every token of a whole test set would fill the memory."""
-    each: list[Tensor] = []
-    guesses: list[Tensor] = []
-    for inputs, labels in zip(test.inputs.split(_TEXTS), test.labels.split(_TEXTS), strict=True):
-        outputs = model(inputs)
-        each.append(losses.per_example(outputs, labels))
-        guesses.append(outputs.argmax(-1))
-    guessed = torch.cat(guesses)
-    right = (guessed == test.labels)[test.labels != losses.IGNORED]
-    f1 = score_spans(guessed, test.labels, names).f1 if are_spans(names) else None
-    return Utility(float(torch.cat(each).mean()), float(right.double().mean()), f1)
+def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
+    """Return how good the global model is on the test set: by the name of the metric, the most telling first."""
+    model, seed = world.models.holding(weights).eval(), world.scenario.seed
+    with seeding.contained(seeding.derive(seed, "evaluation")):  # some models are random here too
+        return world.task.evaluate(model, world.data.dataset, seeding.generator(seed, "evaluation"))
 
 
 def _answer(stage: secure_client.Stage, message: Message, context: Context) -> Message:

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import losses, seeding
-from fedsim.core.hooks import Augmentation, Defense, Here, LocalStep, LossTerm
+from fedsim.core import seeding
+from fedsim.core.hooks import Augmentation, Defense, Here, LocalStep, LossTerm, Task
 from fedsim.core.masks import KeptPrefixes, kept_masks
 from fedsim.core.showing import Showing
-from fedsim.core.types import Batch, Draws, Masks, Memory, Tensors, Truth, Update
+from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
 from fedsim.scenario.world import World
 
 
@@ -51,7 +51,8 @@ def local_training(
         private = tuple(world.data.batches(round_, client))
         augmented, draws = here.augmented_in_order(private)
         for step, (batch, dropping) in enumerate(zip(augmented, here.droppings(len(private)), strict=True)):
-            local = here.disguised(LocalStep(model, parameters, batch, expected), step)
+            local = here.disguised(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
+            here.draw(local.batch, step, draws[step])
             with Showing(draws[step]):
                 loss, gradient, local = here.gradient(local, step, dropping)
             gradient = here.defended(gradient, step, local)
@@ -89,7 +90,7 @@ class ClientRound:
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
-    def augmented_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[Draws, ...]]:
+    def augmented_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Return the batches of all steps as the model sees them, and what was drawn for each.
 
         Before the first step, since the same work between two gradients, with cold caches, takes several times as long.
@@ -112,6 +113,11 @@ class ClientRound:
                 local = replace(local, batch=defense.on_batch(local.batch, here))
         return local
 
+    def draw(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> None:
+        """Add to `draws` what the task draws for a step's batch, as the model sees it."""
+        if self.world.task.draws and len(batch):
+            draws.update(self.world.task.drawn(batch, self.generator("task", step)))
+
     def droppings(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
         """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""
         sites = self.world.models.sites
@@ -130,10 +136,7 @@ class ClientRound:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.models.sites:
             return loss, gradient, local
-        masked = LocalStep(
-            local.model, local.parameters, local.batch, local.expected, tuple(masks), self.world.models.sites
-        )
-        return loss, gradient, masked
+        return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.models.sites)
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""
@@ -161,7 +164,7 @@ class ClientRound:
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_examples"):
                 here = self._at(f"defense {index}", defense, step, local, "examples")
-                return defense.on_examples(partial(_losses, local), here)
+                return defense.on_examples(partial(_losses, self.world.task, local), here)
         return self._plain_gradient(local, step)
 
     def _plain_gradient(self, local: LocalStep, step: int) -> tuple[float, Tensors]:
@@ -171,8 +174,8 @@ class ClientRound:
         return loss.item(), _gradient(loss, local.parameters)
 
     def _loss(self, local: LocalStep, step: int) -> Tensor:
-        outputs = local.model(local.batch.inputs)
-        loss = self.world.stack.loss(self.round)(outputs, local.batch.labels)
+        outputs, targets = self.world.task.answer(local.model, local.batch, local.draws)
+        loss = self.world.stack.loss(self.round)(outputs, targets)
         for index, term in enumerate(self.world.stack.loss_terms):
             loss = loss + term.loss(local.model, local.batch, outputs, self._at(f"loss {index}", term, step))
         for index, defense in enumerate(self.world.stack.defenses):
@@ -223,8 +226,8 @@ class _Copies(Mapping[str, Tensor]):
         return len(self._originals)
 
 
-def _losses(local: LocalStep) -> Tensor:
-    return losses.per_example(local.model(local.batch.inputs), local.batch.labels)
+def _losses(task: Task[Any], local: LocalStep) -> Tensor:
+    return task.losses(*task.answer(local.model, local.batch, local.draws))
 
 
 def _gradient(loss: Tensor, parameters: Mapping[str, nn.Parameter]) -> Tensors:

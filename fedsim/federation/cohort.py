@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import cast
 
 import torch
@@ -18,9 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, told
-from fedsim.core.losses import per_example
 from fedsim.core.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
-from fedsim.core.types import Batch, DropoutSite, Masks, Memory, Tensors, Update
+from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
 from fedsim.scenario.world import World
 
@@ -28,6 +28,7 @@ ROUNDING = 1e-4
 """Largest distance between an update trained in a cohort and the same trained alone, relative to the latter's norm."""
 
 _PROBE = 3
+_Parts = tuple[Tensor, Tensor, dict[str, Tensor]]  # of a batch
 _ADVICE = "Use engine = 'local'."
 
 
@@ -81,7 +82,8 @@ def check(world: World) -> None:
         )
     model = world.models.new()
     spec = world.data.dataset.spec
-    site = mask_not_batch_first(model, spec.shape, spec.dtype)
+    run = world.models.trial(model)
+    site = mask_not_batch_first(model, spec.shape, spec.dtype, run)
     if site is not None:
         raise FedsimError(f"engine 'vectorized' cannot train '{site.name}': its mask is not batch first. {_ADVICE}")
     mixing = world.models.mixing_module
@@ -90,7 +92,7 @@ def check(world: World) -> None:
             f"engine 'vectorized' cannot train {mixing}: it mixes the examples of a batch, of which clients have "
             f"different numbers. {_ADVICE}"
         )
-    _check_buffers(model, torch.zeros(_PROBE, *spec.shape, dtype=spec.dtype))
+    _check_buffers(model, partial(run, torch.zeros(_PROBE, *spec.shape, dtype=spec.dtype)))
     clients = range(min(2, world.scenario.federation.clients))
     where: list[str] = []
     try:
@@ -110,10 +112,10 @@ def check(world: World) -> None:
             )
 
 
-def _check_buffers(model: nn.Module, blank: Tensor) -> None:
+def _check_buffers(model: nn.Module, run: Callable[[], Tensor]) -> None:
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     with torch.no_grad(), without_dropout():
-        model(blank)
+        run()
     for name, buffer in model.named_buffers():
         if not torch.equal(buffer, before[name]):
             owner, _, own_name = name.rpartition(".")
@@ -161,7 +163,9 @@ class _Cohort:
         parameters = {name: p[:active] for name, p in self._parameters.items()}
         choices = [own[step] for own in self._choices[:active]]
         with seeding.contained(0):
-            gradient, losses = self._gradients(parameters, self._batch(step, choices), self._masks(step, choices))
+            batch, draws = self._batch(step, choices)
+            masks = self._masks(step, choices)
+            gradient, losses = self._gradients(parameters, batch, draws, _shares(choices), masks)
         if self._world.stack.defenses or self._world.scenario.federation.keep_optimizer_state:
             self._one_by_one(parameters, gradient, step)
         elif self._is_fedsgd:
@@ -171,34 +175,44 @@ class _Cohort:
             self._world.stack.step(parameters, gradient, self._state)
         return losses
 
-    def _batch(self, step: int, choices: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """Return inputs, labels and the share of each example in its client's mean loss, zero for padding."""
+    def _batch(self, step: int, choices: list[Tensor]) -> tuple[Batch, Draws]:
+        """Return the clients' batches as their models see them, and what the task draws for them, all filled up."""
         train = self._world.data.dataset.train
-        chosen = pad_sequence(choices, batch_first=True)
-        counts = torch.tensor([len(own) for own in choices]).unsqueeze(1)
-        shares = (torch.arange(chosen.shape[1]) < counts) / counts
-        if not self._world.stack.augmentations:
-            return train.inputs[chosen], train.labels[chosen], shares
-        own = [
-            place.augmented(Batch(train.inputs[part], train.labels[part]), step, {})
-            for place, part in zip(self._rounds, choices, strict=False)
-        ]
-        inputs = pad_sequence([batch.inputs for batch in own], batch_first=True)
-        return inputs, pad_sequence([batch.labels for batch in own], batch_first=True), shares
+        if not self._world.stack.augmentations and not self._world.task.draws:
+            chosen = pad_sequence(choices, batch_first=True)
+            given = {name: own[chosen] for name, own in train.given.items()}
+            return Batch(train.inputs[chosen], train.labels[chosen], given), {}
+        batches: list[Batch] = []
+        drawn: list[dict[str, Tensor]] = []
+        for place, part in zip(self._rounds, choices, strict=False):
+            batches.append(place.augmented(train.taken(part), step, {}))
+            drawn.append({})
+            place.draw(batches[-1], step, drawn[-1])
+        return _padded(batches), _filled_up(drawn)
 
     def _gradients(
-        self, parameters: dict[str, Tensor], batch: tuple[Tensor, Tensor, Tensor], masks: tuple[Tensor, ...]
+        self,
+        parameters: dict[str, Tensor],
+        batch: Batch,
+        draws: Draws,
+        shares: Tensor,
+        masks: tuple[Tensor, ...],
     ) -> tuple[dict[str, Tensor], Tensor]:
-        inputs, labels, shares = batch
-        sites = self._world.models.sites
+        """Return every client's gradient and mean loss; everything given has one dimension more in front."""
+        sites, task = self._world.models.sites, self._world.task
 
-        def outputs(own: dict[str, Tensor], x: Tensor, drawn: Masks) -> Tensor:
-            with injected_masks(sites, drawn) if sites else nullcontext():
-                return torch.func.functional_call(self._model, (own, self._fixed), (x,))
+        def answer(own: dict[str, Tensor], parts: _Parts, drew: Draws, drop: Masks) -> tuple[Tensor, Tensor]:
+            def model(*inputs: Tensor, **given: Tensor) -> Tensor:
+                return torch.func.functional_call(self._model, (own, self._fixed), inputs, given)
+
+            with injected_masks(sites, drop) if sites else nullcontext():
+                return task.answer(model, Batch(*parts), drew)
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
-        predicted = cast("Callable[..., Tensor]", torch.func.vmap(outputs))(leaves, inputs, masks)
-        each = per_example(predicted.flatten(0, 1), labels.flatten(0, 1)).view_as(shares)
+        parts: _Parts = (batch.inputs, batch.labels, dict(batch.given))
+        together = cast("Callable[..., tuple[Tensor, Tensor]]", torch.func.vmap(answer))
+        outputs, targets = together(leaves, parts, dict(draws), masks)
+        each = task.losses(outputs.flatten(0, 1), targets.flatten(0, 1)).view_as(shares)
         losses = (each * shares).sum(1)
         # No client's loss depends on another's weights: the gradient of the sum holds each client's own.
         tensors = torch.autograd.grad(losses.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
@@ -246,3 +260,20 @@ class _Cohort:
 
 def _sites(world: World, examples: int) -> tuple[DropoutSite, ...]:
     return tuple(replace(site, shape=(examples, *site.shape[1:])) for site in world.models.sites)
+
+
+def _shares(choices: Sequence[Tensor]) -> Tensor:
+    """Return the share of each example in its client's mean loss, zero for padding."""
+    counts = torch.tensor([len(own) for own in choices]).unsqueeze(1)
+    return (torch.arange(int(counts.max())) < counts) / counts
+
+
+def _padded(batches: Sequence[Batch]) -> Batch:
+    """Return the batches of several clients, one dimension more in front; short ones are filled up."""
+    inputs = pad_sequence([own.inputs for own in batches], batch_first=True)
+    labels = pad_sequence([own.labels for own in batches], batch_first=True)
+    return Batch(inputs, labels, _filled_up([own.given for own in batches]))
+
+
+def _filled_up(parts: Sequence[Tensors]) -> dict[str, Tensor]:
+    return {name: pad_sequence([own[name] for own in parts], batch_first=True) for name in parts[0]}

@@ -7,13 +7,19 @@ from collections.abc import Sequence
 from torch import nn
 
 from fedsim.core.gradients import cosine_distance, gradient_of
+from fedsim.core.hooks.tasks import Answer, plain_answer
 from fedsim.core.masks import injected_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import DropoutSite, Loss, Truth, Update
 
 
 def objective_at_truth(
-    model: nn.Module, update: Update, truth: Truth, loss: Loss, sites: Sequence[DropoutSite]
+    model: nn.Module,
+    update: Update,
+    truth: Truth,
+    loss: Loss,
+    sites: Sequence[DropoutSite],
+    answer: Answer = plain_answer,
 ) -> float | None:
     """Return 1 - cosine between the update and the gradient of the true batch under the true masks, in [0, 2].
 
@@ -25,6 +31,7 @@ def objective_at_truth(
         truth: the private side of it.
         loss: what the client minimised.
         sites: where the model drops out, for that batch.
+        answer: that of the clients' task.
     """
     if len(truth.batches) != 1:
         return None
@@ -32,7 +39,7 @@ def objective_at_truth(
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     draws = truth.draws[0] if truth.draws else {}
     with injected_masks(sites, truth.masks[0]), Showing(draws):
-        value = loss(model(batch.inputs), batch.labels)
+        value = loss(*answer(model, batch, draws))
     gradient = gradient_of(value, parameters)
     ours = [own.double() for own in gradient.values()]
     return cosine_distance(ours, [update.tensors[name].double() for name in gradient])

@@ -12,7 +12,7 @@ from torch import Tensor, float32, nn
 from fedsim.core.checkpoints import quiet
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.types import InputSpec
-from fedsim.models._language import TaggingHead, TiedHead
+from fedsim.models._language import TaggingHead, TiedHead, scores_tokens
 
 
 class CausalModel(nn.Module):
@@ -29,7 +29,7 @@ class CausalModel(nn.Module):
     def __init__(self, own: Any, spec: InputSpec) -> None:
         super().__init__()
         head, embedding = own.get_output_embeddings(), own.get_input_embeddings()
-        if not spec.labels_are_text:
+        if not scores_tokens(spec):
             own.set_output_embeddings(TaggingHead(head.weight.shape[1], spec.classes))
         elif head.weight is embedding.weight:
             own.set_output_embeddings(TiedHead(embedding))

@@ -23,6 +23,11 @@ def text_shape(spec: InputSpec, model: str) -> tuple[int, int]:
     return spec.shape[0], spec.vocabulary
 
 
+def scores_tokens(spec: InputSpec) -> bool:
+    """Say whether outputs are scores of every token, so that the model's own output layer serves."""
+    return spec.classes == spec.vocabulary
+
+
 class TiedHead(nn.Module):
     """Scores of all tokens by the embedding's weight, which stays a parameter of the embedding.
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
-from fedsim.models._language import TaggingHead, TiedHead, text_shape
+from fedsim.models._language import TaggingHead, TiedHead, scores_tokens, text_shape
 
 _STD = 0.02
 
@@ -55,7 +55,7 @@ def tiny_llama(config: TinyLlamaConfig, spec: InputSpec) -> nn.Module:
             f"{config.width}: expected a width that is a multiple of {2 * config.heads}, and key_value_heads that "
             "divide the heads."
         )
-    if config.tied and not spec.labels_are_text:
+    if config.tied and not scores_tokens(spec):
         raise FedsimError("model 'tiny-llama' is tied, but tags need their own output layer. Leave out model.tied.")
     return TinyLlama(config, spec)
 
@@ -75,7 +75,7 @@ class TinyLlama(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(_Block(config) for _ in range(config.blocks))
         self.norm = nn.RMSNorm(config.width, eps=config.epsilon)
-        if not spec.labels_are_text:
+        if not scores_tokens(spec):
             self.lm_head = TaggingHead(config.width, spec.classes)
         elif config.tied:
             self.lm_head = TiedHead(self.embed_tokens)

@@ -12,12 +12,14 @@ from torch import Tensor
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import IMAGES
 from fedsim.core.types import Batch, Dataset
 from fedsim.data.label_noise import noisy_labels
 from fedsim.data.partition import partition
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.clients import Federation
 from fedsim.scenario.tables import Scenario
+from fedsim.scenario.tasks import task_of
 
 
 @dataclass(frozen=True)
@@ -120,8 +122,11 @@ def _with_noise(scenario: Scenario, dataset: Dataset) -> Dataset:
     settings, train = scenario.label_noise, dataset.train
     if settings is None:
         return dataset
-    if dataset.spec.modality == "text":
-        raise ScenarioError("label_noise: it changes the class of an image, and the examples are text. Leave it out.")
+    task = task_of(scenario, dataset)
+    if task.does_not_suit(IMAGES):
+        raise ScenarioError(
+            f"label_noise: it changes the class of an image, and the examples are {task.modality}. Leave it out."
+        )
     generator = seeding.generator(scenario.seed, "label noise")
     labels = noisy_labels(train.labels, dataset.class_names, settings.scheme, settings.rate, generator)
     return replace(dataset, train=replace(train, labels=labels))

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import Aggregator, Component, Defense
-from fedsim.scenario.data import Data
+from fedsim.core.hooks import IMAGES, Aggregator, Component, Defense, Task
 from fedsim.scenario.facts import Facts
 from fedsim.scenario.model_source import ModelSource
 from fedsim.scenario.stack import Stack
@@ -26,38 +25,35 @@ def check_objectives(stack: Stack) -> None:
         raise ScenarioError(f"components: {names} both say what a client minimises. Leave one out.")
 
 
-def check_modality(scenario: Scenario, data: Data, stack: Stack) -> None:
-    """Check that every hook works on this kind of examples; an attack's `fits` says it for attacks.
+def check_modality(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
+    """Check that every hook works on the examples of a task; an attack's `fits` says it for attacks.
 
     Raises:
         ScenarioError: one does not.
     """
-    modality = data.dataset.spec.modality
     for hook in (*stack.components, *stack.defenses_as_written):
-        if modality not in hook.modalities:
-            kind, works = _kind(hook), " and ".join(sorted(hook.modalities))
-            raise ScenarioError(
-                f"{kind} '{hook.name}' does not fit: it works on {works}, and the examples are {modality}."
-            )
-    if modality == "images":
-        return
-    if scenario.audit is not None:
-        raise ScenarioError("audit: its canaries are images, and the examples are text. Leave the audit out.")
+        reason = task.does_not_suit(hook.modalities)
+        if reason is not None:
+            raise ScenarioError(f"{_kind(hook)} '{hook.name}' does not fit: it {reason}.")
+    if scenario.audit is not None and task.does_not_suit(IMAGES):
+        raise ScenarioError(
+            f"audit: its canaries are images, and the examples are {task.modality}. Leave the audit out."
+        )
     granted = {*scenario.threat.knows, *(known for attack in scenario.attacks for known in attack.also_knows)}
-    if scenario.attacks and "labels" in granted and data.dataset.spec.labels_are_text:
+    if scenario.attacks and "labels" in granted and task.labels_are_inputs:
         raise ScenarioError(
             "threat.knows: the labels of a language model are the text itself, one token later. Leave out 'labels'."
         )
 
 
-def check_labels(scenario: Scenario, data: Data, stack: Stack) -> None:
-    """Check that sentences without labels have what they need, and are not used for what they cannot do.
+def check_labels(scenario: Scenario, task: Task[Any], stack: Stack) -> None:
+    """Check that examples without labels have what they need, and are not used for what they cannot do.
 
     Raises:
         ScenarioError: no component says what a client minimises, or membership is asked for.
     """
     name = scenario.data.name
-    if data.dataset.similarities is None:
+    if task.has_labels:
         return
     if not stack.objectives:
         raise ScenarioError(

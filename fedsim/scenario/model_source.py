@@ -19,6 +19,7 @@ from fedsim.core.vectors import Layout
 from fedsim.scenario.data import Data
 from fedsim.scenario.stack import Stack
 from fedsim.scenario.tables import Scenario
+from fedsim.scenario.tasks import task_of, trial
 from fedsim.scenario.weights import load_checkpoint
 
 
@@ -95,8 +96,12 @@ class ModelSource:
     def sites(self) -> tuple[DropoutSite, ...]:
         """Where the model drops out, for a batch of one example; of two if clients train on more than one."""
         examples = min(2, self.scenario.federation.batch_size)  # batch normalisation refuses to train on one
-        spec = self.data.dataset.spec
-        return dropout_sites(self.new(), spec.shape, examples, spec.dtype)
+        spec, model = self.data.dataset.spec, self.new()
+        return dropout_sites(model, spec.shape, examples, spec.dtype, self.trial(model))
+
+    def trial(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """Return what runs a model of this kind on any inputs, to see how it behaves."""
+        return trial(task_of(self.scenario, self.data.dataset), self.data.dataset, model)
 
     @property
     def mixing_module(self) -> str | None:
@@ -124,8 +129,9 @@ class ModelSource:
         choice = scenario.crafting
         assert choice is not None
         attack = cast("Attack[Any]", choice.make("attack"))
-        if spec.modality not in attack.modalities:
-            raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {spec.modality}.")
+        task = task_of(scenario, self.data.dataset)
+        if task.does_not_suit(attack.modalities):
+            raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {task.modality}.")
         with seeding.contained(seeding.derive(scenario.seed, "craft")):
             try:
                 crafted = attack.craft(model, spec, self.data.public, seeding.generator(scenario.seed, "craft", 0))

@@ -17,16 +17,18 @@ from torch import Tensor, nn
 
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, in_a_line, told
-from fedsim.core.types import Batch
+
+Run = Callable[[nn.Module, Tensor], Tensor]
 
 _WRAPPERS = (nn.DataParallel, nn.parallel.DistributedDataParallel)
 
 
 def checked(
     make: Callable[[], object],
-    batch: Batch,
-    criterion: Callable[[Any, Tensor], Tensor] | None,
-    classes: int,
+    inputs: Tensor,
+    run: Run,
+    shape: tuple[int, ...] | None,
+    loss: Callable[[Tensor], Tensor] | None,
     *,
     whose: str,
 ) -> None:
@@ -34,9 +36,10 @@ def checked(
 
     Args:
         make: returns the model.
-        batch: a few examples, as a client trains on them.
-        criterion: ``criterion(outputs, labels) -> scalar``; None where outputs are no scores of the labels.
-        classes: scores of each label.
+        inputs: a few examples, as a client trains on them.
+        run: runs a model on them, as the task does.
+        shape: of what it then returns; None where only the number of rows is known.
+        loss: of what it returned, a scalar; None where a component makes the loss.
         whose: names the model at the start of a sentence.
 
     Raises:
@@ -47,7 +50,7 @@ def checked(
         check_structure(model, whose)
         _check_types(model, whose)
         _check_same(model, _made(make, whose), whose)
-        _check_step(model.train(), batch, criterion, classes, whose)
+        _check_step(model.train(), inputs, run, shape, loss, whose)
 
 
 def check_structure(model: nn.Module, whose: str) -> None:
@@ -135,27 +138,31 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _check_step(
     model: nn.Module,
-    batch: Batch,
-    criterion: Callable[[Any, Tensor], Tensor] | None,
-    classes: int,
+    inputs: Tensor,
+    run: Run,
+    shape: tuple[int, ...] | None,
+    loss: Callable[[Tensor], Tensor] | None,
     whose: str,
 ) -> None:
-    shape = (*batch.labels.shape, classes) if criterion is not None else None
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-    outputs = called(model, batch.inputs, whose)
-    check_outputs(outputs, len(batch), shape, whose)
+    outputs = called(model, inputs, whose, run)
+    check_outputs(outputs, len(inputs), shape, whose)
     model.load_state_dict(before, strict=False)
-    again = called(model, batch.inputs, whose)
+    again = called(model, inputs, whose, run)
     if not torch.equal(outputs, again):
         raise FedsimError(
             f"{whose} answers twice differently to the same examples, weights and seed, so what a client did cannot be "
             "repeated for scoring. Draw with torch's global generator, which is seeded, and keep nothing between two "
             "calls but registered buffers."
         )
-    _check_gradient(model, again.sum() if criterion is None else criterion(again, batch.labels), whose)
+    _check_gradient(model, again.sum() if loss is None else loss(again), whose)
 
 
-def called(model: nn.Module, inputs: Tensor, whose: str) -> Tensor:
+def _plainly(model: nn.Module, inputs: Tensor) -> Tensor:
+    return model(inputs)
+
+
+def called(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) -> Tensor:
     """Return what a model returns, whatever that is.
 
     Raises:
@@ -165,7 +172,7 @@ def called(model: nn.Module, inputs: Tensor, whose: str) -> Tensor:
     version = given._version  # counts the writes in place, also those that leave the values
     try:
         with seeding.contained(0):
-            outputs = cast("Tensor", model(given))
+            outputs = run(model, given)
     except Exception as error:
         shape = tuple(inputs.shape[1:])
         raise FedsimError(f"{whose} fails on {len(inputs)} examples of shape {shape}: {told(error)}.") from error

@@ -9,7 +9,6 @@ from typing import Any
 
 from torch import Tensor
 
-from fedsim.core import losses
 from fedsim.core.hooks import (
     PLACES,
     Aggregator,
@@ -36,7 +35,7 @@ class Stack:
         optimizer: of the clients.
         server_optimizer: steps along what the aggregation rule returns.
         aggregation: the choice of that rule.
-        criterion: what clients minimise where no component says so, ``criterion(outputs, labels) -> scalar``.
+        criterion: what clients minimise where no component says so, ``criterion(outputs, targets) -> scalar``.
     """
 
     components: tuple[Component[Any], ...]
@@ -44,7 +43,7 @@ class Stack:
     optimizer: Optimizer[Any]
     server_optimizer: Optimizer[Any]
     aggregation: Aggregation
-    criterion: Loss = losses.cross_entropy
+    criterion: Loss
 
     @cached_property
     def defenses(self) -> tuple[Defense[Any], ...]:
@@ -63,7 +62,7 @@ class Stack:
 
     @cached_property
     def objectives(self) -> tuple[Objective[Any], ...]:
-        """Those that take the place of the cross-entropy: at most one, as the world's check says."""
+        """Those that take the place of the task's loss: at most one, as the world's check says."""
         return tuple(c for c in self.components if isinstance(c, Objective))
 
     @cached_property
@@ -92,7 +91,7 @@ class Stack:
                 yield defense
 
     def loss(self, round_: int) -> Loss:
-        """Return what a client minimises in a round, ``loss(outputs, labels) -> scalar``, without added terms."""
+        """Return what a client minimises in a round, ``loss(outputs, targets) -> scalar``, without added terms."""
         for objective in self.objectives:
             return partial(objective.objective, round_=round_)
         return self.criterion
@@ -109,12 +108,13 @@ class Stack:
         return self.aggregation.make("aggregator")
 
 
-def build_stack(scenario: Scenario) -> Stack:
-    """Return the hooks that a scenario names."""
+def build_stack(scenario: Scenario, criterion: Loss) -> Stack:
+    """Return the hooks that a scenario names; `criterion` is the loss of its task."""
     return Stack(
         components=tuple(choice.make("component") for choice in scenario.components),
         defenses_as_written=tuple(choice.make("defense") for choice in scenario.defenses),
         optimizer=scenario.federation.optimizer.make("component"),
         server_optimizer=scenario.aggregation.optimizer.make("component"),
         aggregation=scenario.aggregation,
+        criterion=criterion,
     )

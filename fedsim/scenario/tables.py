@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedsim.core.registry import Kind
 from fedsim.core.types import Config
@@ -32,6 +33,7 @@ class Scenario(Config):
     minutes: float | None = Field(default=None, gt=0, description="expected duration on two cores")
     seed: int = Field(default=0, ge=0)
     data: Choice = Choice(name="mnist5k", settings={})
+    task: Choice | None = Field(default=None, description="what the model learns; the data's own when absent")
     partition: Partition = Partition()
     label_noise: LabelNoise | None = None
     model: ModelChoice
@@ -52,6 +54,11 @@ class Scenario(Config):
     tune: Tune | None = None
     policy: Policy = Field(default=Policy(), description="what a report judges; no part of what is run")
     expected: Expected = Field(default=Expected(), description="what `fedsim run --check` compares a run with")
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_by_name(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
 
     @model_validator(mode="after")
     def _consistent(self) -> Scenario:
@@ -151,6 +158,8 @@ class Scenario(Config):
     def choices(self) -> Iterator[tuple[tuple[str | int, ...], Kind, Choice]]:
         """Yield (place in the file, kind, choice) of every method the scenario names."""
         yield ("data",), "dataset", self.data
+        if self.task is not None:
+            yield ("task",), "task", self.task
         yield ("model",), "model", self.model
         yield ("federation", "optimizer"), "component", self.federation.optimizer
         yield ("aggregation",), "aggregator", self.aggregation

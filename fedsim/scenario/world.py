@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache, partial
+from typing import Any
 from weakref import WeakValueDictionary
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import ServerRound
-from fedsim.core.types import Batch, Tensors
-from fedsim.scenario import fitting, own_models
+from fedsim.core.hooks import ServerRound, Task
+from fedsim.core.types import Batch, Draws, Tensors
+from fedsim.scenario import fitting, own_models, tasks
 from fedsim.scenario.data import Data, build_data
 from fedsim.scenario.facts import Facts
 from fedsim.scenario.model_source import ModelSource
@@ -37,6 +39,11 @@ class World:
     own_model: Callable[[], nn.Module] | None = None
 
     @cached_property
+    def task(self) -> Task[Any]:
+        """What clients train their model to do."""
+        return tasks.task_of(self.scenario, self.data.dataset)
+
+    @cached_property
     def models(self) -> ModelSource:
         """What makes the clients' model."""
         return ModelSource(self.scenario, self.data, self.stack, self.own_model)
@@ -53,14 +60,15 @@ class World:
         return ServerRound(round_, generator, expected, layout.size, received or {}, layout)
 
     def check(self) -> None:
-        """Say before the first round whether every component, every defense and the aggregation rule fit.
+        """Say before the first round whether the task, every component, every defense and the aggregation rule fit.
 
         Raises:
             ScenarioError: one does not, with the reason.
         """
+        tasks.check_task(self.scenario, self.data.dataset, self.task)
         fitting.check_objectives(self.stack)
-        fitting.check_modality(self.scenario, self.data, self.stack)
-        fitting.check_labels(self.scenario, self.data, self.stack)
+        fitting.check_modality(self.scenario, self.task, self.stack)
+        fitting.check_labels(self.scenario, self.task, self.stack)
         fitting.check_hooks(self.stack, self.facts, self.models)
 
 
@@ -71,7 +79,8 @@ def build(scenario: Scenario) -> World:
         FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
             fewer examples than a local step takes.
     """
-    world = World(scenario, build_data(scenario), build_stack(scenario))
+    data = build_data(scenario)
+    world = World(scenario, data, build_stack(scenario, tasks.task_of(scenario, data.dataset).loss))
     if ":" in scenario.model.name:
         _check_own_model(world)
     return world
@@ -97,10 +106,18 @@ def _check_own_model(world: World) -> None:
     """Try a model that a user brings, on as many examples as a local step has, at most two."""
     scenario, dataset = world.scenario, world.data.dataset
     few = min(2, scenario.federation.batch_size)
+    batch, task = next(dataset.train.split(few)), world.task
+    draws = task.drawn(batch, torch.Generator().manual_seed(0))
     own_models.checked(
         lambda: scenario.model.make("model", dataset.spec),
-        Batch(dataset.train.inputs[:few], dataset.train.labels[:few]),
-        None if world.stack.objectives else world.stack.criterion,
-        dataset.spec.classes,
+        batch.inputs,
+        lambda model, inputs: task.answer(model, replace(batch, inputs=inputs), draws)[0],
+        None if world.stack.objectives else task.output_shape(batch.labels, dataset.spec),
+        None if world.stack.objectives else partial(_loss, world, batch, draws),
         whose=f"model '{scenario.model.name}'",
     )
+
+
+def _loss(world: World, batch: Batch, draws: Draws, outputs: Tensor) -> Tensor:
+    """Return the loss of outputs that a model gave."""
+    return world.stack.criterion(*world.task.answer(lambda *_, **__: outputs, batch, draws))

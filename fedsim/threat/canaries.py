@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from fedsim.core import seeding
-from fedsim.core.losses import cross_entropy
 from fedsim.core.types import Batch, Memory
 from fedsim.federation.client import local_training
 from fedsim.privacy.audit import audit, coins
@@ -111,7 +110,7 @@ def _scores(world: World, canaries: Batch, rounds: int, client: int) -> Tensor:
     parameters = {name: p for name, p in model.named_parameters() if name in total}
     scores: list[float] = []
     for example, label in zip(canaries.inputs, canaries.labels, strict=True):
-        loss = cross_entropy(model(example[None]), label[None])
+        loss = world.task.loss(model(example[None]), label[None])
         gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True)
         products = ((total[name] * slope).sum() for name, slope in zip(parameters, gradients, strict=True))
         norm = torch.stack([slope.square().sum() for slope in gradients]).sum().sqrt().clamp_min(1e-12)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
 from fedsim.core.examples import distinct
-from fedsim.core.hooks import Optimizer
+from fedsim.core.hooks import Optimizer, Task
 from fedsim.core.types import (
     Batch,
     Loss,
@@ -67,6 +67,7 @@ class Recipe:
         start: its first weights.
         batch_size: examples of a step, or all when there are fewer.
         passes: over all examples in total; fractions count.
+        task: what the model is trained to do.
     """
 
     model: nn.Module
@@ -75,6 +76,7 @@ class Recipe:
     loss: Loss
     batch_size: int
     passes: float
+    task: Task[Any]
 
     def __call__(self, examples: Batch, generator: torch.Generator) -> Tensors:
         """Return the trained state dict."""
@@ -84,7 +86,9 @@ class Recipe:
         state: dict[str, Tensor] = {}
         with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
             for chosen in self._choices(len(examples), generator):
-                loss = self.loss(model(examples.inputs[chosen]), examples.labels[chosen])
+                batch = examples.taken(chosen)
+                draws = self.task.drawn(batch, generator) if self.task.draws else {}
+                loss = self.loss(*self.task.answer(model, batch, draws))
                 gradients = torch.autograd.grad(
                     loss, list(parameters.values()), allow_unused=True, materialize_grads=True
                 )
@@ -245,6 +249,7 @@ def _case(
         weights=tuple(sorted(weights.items())),
         updates=updates,
         train_shadow=_recipe(world, journal),
+        task=world.task,
     )
     return Case(observation, is_member[shuffled], client)
 
@@ -260,6 +265,7 @@ def _recipe(world: World, journal: Journal) -> Recipe:
         loss=world.stack.loss(world.scenario.federation.rounds),
         batch_size=max(1, round(settings.batch_size * world.facts.expected_participants)),
         passes=int(uses.sum()) / max(1, int((uses > 0).sum())),
+        task=world.task,
     )
 
 

@@ -11,7 +11,6 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from fedsim.core import losses
 from fedsim.core.errors import ScenarioError, nearest
 from fedsim.core.types import (
     Batch,
@@ -38,6 +37,7 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
     "components": ("the description of every component in use", "does not know which components are in use"),
     "draws": ("what the components drew", "does not see what the components drew"),
+    "given": ("what the model reads beside the examples", "does not see what the model reads beside the examples"),
     "earlier-rounds": (
         "what a client sent in the attacked rounds before",
         "looks at every round for itself",
@@ -107,6 +107,8 @@ def observe(
         examples=len(victim.examples) if sizes else None,
         draws=_copied(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
+        given=_given(victim.examples, len(truth.batches)) if "given" in knows else None,
+        task=world.task,
     )
 
 
@@ -138,14 +140,14 @@ def _is_at_stake(world: World, knowledge: Knowledge) -> bool:
         return len(world.scenario.threat.rounds) > 1
     if not _exists(world, knowledge):
         return False
-    return knowledge != "draws" or bool(world.stack.augmentations)
+    return knowledge != "draws" or bool(world.stack.augmentations) or world.task.draws
 
 
 def _exists(world: World, knowledge: Knowledge) -> bool:
     """Say whether the inputs have it: tokens are not normalised, and the labels of a language model are its text."""
-    if knowledge == "input-statistics":
-        return world.data.dataset.spec.modality == "images"
-    return knowledge != "labels" or not losses.are_tokens(world.data.dataset.train.labels)
+    if knowledge == "given":
+        return bool(world.data.dataset.train.given)
+    return knowledge not in ("labels", "input-statistics") or knowledge in world.task.knowable
 
 
 def _server(world: World) -> Iterator[str]:
@@ -194,6 +196,12 @@ def _copied(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
 def _labels(examples: Batch, steps: int) -> Tensor:
     """Return a copy of the labels, sorted when their order would tell in which step an example was used."""
     return examples.labels.clone() if steps == 1 else torch.tensor(sorted(examples.labels.tolist()))
+
+
+def _given(examples: Batch, steps: int) -> dict[str, Tensor]:
+    """Return a copy of what is given beside the examples, in the order in which `_labels` returns theirs."""
+    order = torch.arange(len(examples)) if steps == 1 else examples.labels.argsort(stable=True)
+    return {name: tensor[order] for name, tensor in examples.given.items()}
 
 
 def _limits(scenario: Scenario) -> Iterator[str]:

@@ -86,7 +86,8 @@ def check_union(world: World) -> None:
             "the attacks out."
         )
     spec = world.data.dataset.spec
-    site = mask_not_batch_first(world.models.new(), spec.shape, spec.dtype)
+    model = world.models.new()
+    site = mask_not_batch_first(model, spec.shape, spec.dtype, world.models.trial(model))
     if site is not None:
         raise FedsimError(
             f"attacks with threat.sees = 'sum' need the masks of several clients side by side, but those of "

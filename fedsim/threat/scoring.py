@@ -54,7 +54,7 @@ def scored(victim: Victim, found: Reconstruction) -> Scored:
         notes=found.notes,
         facts=dict(found.facts),
     )
-    is_text = victim.world.data.dataset.spec.modality == "text"
+    is_text = victim.world.task.modality == "text"
     own = _with_sentences(record, victim, found) if is_text else _with_images(record, victim, found)
     read = {**own.record.found, **_component_scores(victim, found)}
     return own._replace(record=own.record.model_copy(update={"found": read}))

@@ -14,9 +14,10 @@ from torch import nn
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import recorded_masks
-from fedsim.core.types import Batch, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
+from fedsim.core.types import Batch, Config, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 from fedsim.metrics.image import score_items
 from fedsim.metrics.missing import completed
+from fedsim.tasks.classification import Classification
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
 PLAIN = {"name": "mlp", "width": 64, "depth": 2, "dropout": 0.0}
@@ -69,6 +70,7 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
             labels=batch.labels.clone(),
             masks=None,
             public=(),
+            task=Classification(Config()),
         )
         return observation, Truth((batch,), (tuple(drawn.masks),), observation.update, (batch,))
 

@@ -56,7 +56,7 @@ def test_sentences_are_single_distinct_and_in_one_part_while_pairs_are_tested_on
     assert found.train.inputs.shape == (2, 40)
     assert found.train.labels.tolist() == [0, 0]
     assert (found.spec.classes, found.class_names) == (1, ("sentence",))
-    assert not found.spec.labels_are_text
+    assert found.task == "sentence-embedding"
     assert found.tokenizer is not None
     assert (found.spec.padding, found.spec.borders) == (found.tokenizer.padding, (found.tokenizer.end,))
 

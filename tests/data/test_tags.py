@@ -70,7 +70,7 @@ def test_sentences_end_at_empty_lines_and_at_lone_tabs_and_are_their_own_owners(
     dataset = load(write(tmp_path, text), test_fraction=0.3)
     assert dataset.class_names == ("O", "B-person", "B-place", "I-person")
     assert dataset.spec.classes == 4
-    assert not dataset.spec.labels_are_text
+    assert dataset.task == "tagging"
     assert dataset.tokenizer is not None
     assert dataset.spec.padding == dataset.tokenizer.padding
     rows = [(batch, row) for batch in (dataset.train, dataset.test) for row in range(len(batch))]

@@ -76,8 +76,9 @@ def test_a_tagger_of_spans_is_judged_by_their_f1(scenario: Callable[..., Scenari
     always = {name: {**weights, "lm_head.score.bias": F.one_hot(torch.tensor(names.index(name)), 2).float()}
               for name in names}  # fmt: skip
     measured = {name: evaluate_model(world, always[name]) for name in names}
-    assert [own.accuracy for own in measured.values()] == [0.5, 0.5]
-    assert [own.span_f1 for own in measured.values()] == [0.0, 2 / 3]  # two guesses a sentence, one of them right
+    assert [own["test_accuracy"] for own in measured.values()] == [0.5, 0.5]
+    # Two guesses a sentence, one of them right.
+    assert [own["test_span_f1"] for own in measured.values()] == [0.0, 2 / 3]
     record = RoundRecord(round=1, cohort=(0,), training_loss=1.0, tested={"test_span_f1": 0.25, "test_accuracy": 0.5})
     out = StringIO()
     display.PlainLines(Console(file=out, width=200)).round(record)

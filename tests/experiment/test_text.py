@@ -39,9 +39,13 @@ from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
+from fedsim.tasks.next_token import NextToken
 from fedsim.threat.replay import replay
 
 SPEC = InputSpec((4,), 7, (), (), vocabulary=7)
+
+
+TASK = NextToken(Config())
 
 
 class Tagger(nn.Module):
@@ -64,16 +68,13 @@ def observation() -> Observation:
     gradient = dict(zip(dict(model.named_parameters()), found, strict=True))
     update = Update("gradient", gradient, {}, 1, loss.item())
     threat = ThreatModel(knows=("batch-size",))
-    return Observation(threat, model, cross_entropy, update, SPEC, 1, 0.1, (), 1, None, None, ())
+    return Observation(threat, model, cross_entropy, update, SPEC, 1, 0.1, (), 1, None, None, (), task=TASK)
 
 
 def test_a_spec_says_what_its_examples_are() -> None:
-    assert (SPEC.modality, SPEC.dtype) == ("text", torch.long)
+    assert (SPEC.tokens, SPEC.dtype) == (4, torch.long)
     images = InputSpec((1, 2, 2), 3, (0.0,), (1.0,))
-    assert (images.modality, images.dtype) == ("images", None)
-    assert SPEC.labels_are_text
-    assert not images.labels_are_text
-    assert not replace(SPEC, classes=3).labels_are_text
+    assert (images.tokens, images.dtype) == (None, None)
 
 
 def test_dropout_is_found_behind_an_embedding() -> None:
@@ -124,7 +125,9 @@ class OfImages(MembershipAttack[NoConfig]):
 def test_membership_attacks_on_images_refuse_text() -> None:
     attack = OfImages(NoConfig())
     tokens = Batch(torch.zeros(2, 4, dtype=torch.long), torch.zeros(2, 4, dtype=torch.long))
-    seen = MembershipObservation(tokens, tokens, Tagger(), cross_entropy, (), (), lambda _batch, _generator: {})
+    seen = MembershipObservation(
+        tokens, tokens, Tagger(), cross_entropy, (), (), lambda _batch, _generator: {}, task=TASK
+    )
     with pytest.raises(NotApplicable, match="works on images, and the examples are text"):
         attack(seen, seeding.generator(0, "membership"))
 
@@ -163,12 +166,14 @@ def test_a_client_trains_on_sentences_and_can_be_replayed(
     assert len(truth.masks[0]) == 7
     entry = WireEntry(1, 0, world.models.first_weights, update)
     assert replay(world, entry).matches
-    loss, accuracy, span_f1, spearman = evaluate_model(world, world.models.first_weights)
-    assert (span_f1, spearman) == (None, None)
+    tested = evaluate_model(world, world.models.first_weights)
+    assert list(tested) == ["test_accuracy", "test_loss"]
     labels = world.data.dataset.test.labels
     outputs = world.models.holding(world.models.first_weights).eval()(world.data.dataset.test.inputs)
-    assert loss == pytest.approx(cross_entropy(outputs, labels).item())
-    assert accuracy == pytest.approx(float((outputs.argmax(-1) == labels)[labels != -100].double().mean()))
+    assert tested["test_loss"] == pytest.approx(cross_entropy(outputs, labels).item())
+    assert tested["test_accuracy"] == pytest.approx(
+        float((outputs.argmax(-1) == labels)[labels != -100].double().mean())
+    )
 
 
 def test_clients_trained_together_send_the_same(scenario: Callable[..., Scenario], tables: dict[str, Any]) -> None:

@@ -64,7 +64,7 @@ class Spy:
         for truth in self.truths:
             for batch in (*truth.batches, *truth.private):
                 secrets["inputs"] += [batch.inputs, *batch.inputs]
-                if spec.modality == "images":
+                if spec.vocabulary is None:
                     pixels = to_pixels(batch.inputs, spec)
                     secrets["inputs"] += [pixels, *pixels]
             secrets.setdefault("masks", []).extend(mask for step in truth.masks for mask in step)

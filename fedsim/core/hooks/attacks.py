@@ -14,7 +14,6 @@ from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.hooks.guarding import guarded
 from fedsim.core.informed import informed
-from fedsim.core.losses import IGNORED, are_tokens
 from fedsim.core.types import (
     Applicability,
     InputSpec,
@@ -150,11 +149,9 @@ class Attack(Configured[ConfigT]):
         missing = sorted(self.needs - set(observation.threat.knows))
         if missing:
             return Applicability(False, f"needs the threat model to grant {', '.join(missing)}")
-        modality = observation.spec.modality
-        if modality not in self.modalities:
-            return Applicability(
-                False, f"works on {' and '.join(sorted(self.modalities))}, and the examples are {modality}"
-            )
+        unsuited = observation.task.does_not_suit(self.modalities)
+        if unsuited is not None:
+            return Applicability(False, unsuited)
         if observation.threat.sees not in self.views:
             views = ", ".join(sorted(self.views))
             return Applicability(False, f"works on {views}, but the server sees {observation.threat.sees}")
@@ -192,9 +189,7 @@ class MembershipAttack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: the scores have another shape, or one of them is not a number.
         """
-        if "text" not in self.modalities and not observation.candidates.inputs.is_floating_point():
-            raise NotApplicable("works on images, and the examples are text")
-        reason = self.not_applicable(observation)
+        reason = observation.task.does_not_suit(self.modalities) or self.not_applicable(observation)
         if reason is not None:
             raise NotApplicable(reason)
         scores = self.score(observation, generator)
@@ -239,12 +234,12 @@ def check_update(observation: Observation) -> None:
 
 
 def _check_labels(observation: Observation) -> None:
-    labels, classes = observation.labels, observation.spec.classes
+    labels = observation.labels
     if labels is None:
         return
     expected = observation.examples or observation.batch_size
     if expected is not None and len(labels) != expected:
         raise FedsimError(f"{len(labels)} labels were given, expected one an example: {expected}.")
-    strangers = labels[((labels < 0) | (labels >= classes)) & ~(are_tokens(labels) & (labels == IGNORED))]
-    if len(strangers):
-        raise FedsimError(f"label {int(strangers[0])} is out of range, expected 0 to {classes - 1}.")
+    reason = observation.task.refuses_labels(labels, observation.spec)
+    if reason is not None:
+        raise FedsimError(f"{reason}.")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.masks import injected_masks, without_dropout
-from fedsim.core.types import Batch, DropoutSite, Limits, Masks, Tensors
+from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors
 from fedsim.core.vectors import Layout
 
 
@@ -26,6 +26,7 @@ class LocalStep:
         expected: examples expected in a batch, by which private means are divided.
         masks: the dropout masks of the step, in call order; empty before the step's forward pass.
         sites: where the model drops out.
+        draws: what the components and the task drew for the step.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class LocalStep:
     expected: float
     masks: Masks = ()
     sites: tuple[DropoutSite, ...] = ()
+    draws: Draws = field(default_factory=dict[str, Tensor])
 
     def dropping(self) -> AbstractContextManager[None]:
         """Return the context of a forward pass with the masks of the step, or without dropout when there are none."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from torch import Tensor
@@ -13,6 +13,9 @@ from fedsim.core.hooks.base import ConfigT, Configured
 from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality
 
 Model = Callable[..., Tensor]  # a module, or a function that stands for one
+Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
+
+_OWN = "task."
 
 
 class Task(Configured[ConfigT]):
@@ -91,8 +94,33 @@ class Task(Configured[ConfigT]):
         return type(self).draw is not Task.draw
 
     @final
-    def does_not_suit(self, method: Configured[Any] | type[Configured[Any]]) -> str | None:
-        """Return why a method does not work on the examples of this task, in words that end a sentence, or None."""
-        if self.modality in method.modalities:
+    def drawn(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+        """Return what `draw` draws, by the names under which a client keeps it beside the draws of components."""
+        return {_OWN + name: tensor for name, tensor in self.draw(batch, generator).items()}
+
+    @final
+    def answer(self, model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+        """Run the model once on a batch, and return its outputs and what they are compared with.
+
+        Args:
+            model: to run.
+            batch: as the model sees it.
+            draws: all of the step, those of components among them.
+        """
+        own = {name.removeprefix(_OWN): tensor for name, tensor in draws.items() if name.startswith(_OWN)}
+        return self.outputs(model, batch, own), self.targets(batch, own)
+
+    @final
+    def does_not_suit(self, modalities: frozenset[Modality]) -> str | None:
+        """Return why what works on these does not work on the task's examples, in words that end a sentence, or None.
+
+        This is the one place where anybody asks what examples are.
+        """
+        if self.modality in modalities:
             return None
-        return f"works on {' and '.join(sorted(method.modalities))}, and the examples are {self.modality}"
+        return f"works on {' and '.join(sorted(modalities))}, and the examples are {self.modality}"
+
+
+def plain_answer(model: Model, batch: Batch, draws: Draws) -> tuple[Tensor, Tensor]:
+    """Return a model's outputs and the labels: the answer of every task that neither draws nor gives."""
+    return model(batch.inputs), batch.labels

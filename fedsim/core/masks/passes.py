@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -107,7 +107,11 @@ def without_dropout() -> Iterator[None]:
 
 
 def dropout_sites(
-    model: nn.Module, shape: Sequence[int], batch_size: int, dtype: torch.dtype | None = None
+    model: nn.Module,
+    shape: Sequence[int],
+    batch_size: int,
+    dtype: torch.dtype | None = None,
+    run: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[DropoutSite, ...]:
     """Return where a model in training mode drops out, for inputs (batch_size, *shape).
 
@@ -116,13 +120,14 @@ def dropout_sites(
         shape: of one example.
         batch_size: number of examples.
         dtype: type of the inputs, that of the parameters when absent.
+        run: runs the model on inputs, where it reads more than these.
     """
     parameter = next(model.parameters())
     blank = torch.zeros((batch_size, *shape), dtype=dtype or parameter.dtype, device=parameter.device)
     was_training, buffers = model.training, {k: v.clone() for k, v in model.named_buffers()}
     model.train()
     with torch.no_grad(), recorded_masks(model, torch.Generator().manual_seed(0)) as recording:
-        model(blank)
+        (run or model)(blank)
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
     model.train(was_training)
@@ -130,10 +135,13 @@ def dropout_sites(
 
 
 def mask_not_batch_first(
-    model: nn.Module, shape: Sequence[int], dtype: torch.dtype | None = None
+    model: nn.Module,
+    shape: Sequence[int],
+    dtype: torch.dtype | None = None,
+    run: Callable[[Tensor], Tensor] | None = None,
 ) -> DropoutSite | None:
     """Return a site whose mask does not begin with the examples, or None: such masks cannot be put side by side."""
-    return next((site for site in dropout_sites(model, shape, _PROBE, dtype) if site.shape[0] != _PROBE), None)
+    return next((site for site in dropout_sites(model, shape, _PROBE, dtype, run) if site.shape[0] != _PROBE), None)
 
 
 def _masked(activation: Tensor, mask: Tensor, scale: float) -> Tensor:

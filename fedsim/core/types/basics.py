@@ -19,7 +19,7 @@ Memory = dict[str, dict[str, Tensor]]  # what a client remembers between rounds:
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-Draws = Mapping[str, Tensor]  # what the components of a step drew, by "component.what"
+Draws = Mapping[str, Tensor]  # what the components and the task of a step drew, by "component.what" and "task.what"
 
 
 class Config(BaseModel):

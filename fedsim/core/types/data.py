@@ -59,7 +59,8 @@ class InputSpec:
 
     Attributes:
         shape: shape of one example, channels first, for example ``(3, 32, 32)``; of text ``(T,)``.
-        classes: number of classes; of next tokens, that of all tokens; of tags, that of all tags.
+        classes: number of classes; of next tokens, that of all tokens; of tags, that of all tags; of labels that are
+            no classes, how many outputs a model has for each.
         mean: per-channel mean that was subtracted, in pixel units of [0, 1]; empty for text.
         std: per-channel standard deviation that was divided by; empty for text.
         vocabulary: number of tokens, if inputs are token numbers; None for images.
@@ -76,14 +77,9 @@ class InputSpec:
     borders: tuple[int, ...] = ()
 
     @property
-    def modality(self) -> Modality:
-        """What one example is."""
-        return "images" if self.vocabulary is None else "text"
-
-    @property
-    def labels_are_text(self) -> bool:
-        """Whether labels are the next tokens, as a language model learns them, and no tags."""
-        return self.classes == self.vocabulary
+    def tokens(self) -> int | None:
+        """Tokens of an example, with what fills it up; None where inputs are no tokens."""
+        return None if self.vocabulary is None else self.shape[0]
 
     @property
     def dtype(self) -> dtype | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Generator, Tensor, nn
 
 from fedsim.core.types.basics import Loss, Tensors
 from fedsim.core.types.data import Batch
 from fedsim.core.types.updates import Update
+
+if TYPE_CHECKING:
+    from fedsim.core.hooks.tasks import Task
 
 Target = Literal["model", "update"]  # what a membership attack judges: the trained model, or one client's updates
 
@@ -70,6 +73,7 @@ class MembershipObservation:
         updates: what one client sent in the watched rounds, ascending; empty for attacks on the model.
         train_shadow: trains a model on given examples about as the federation trained its own.
         shadows: models that were trained so already, by plan.
+        task: what the model was trained to do.
     """
 
     candidates: Batch
@@ -80,3 +84,4 @@ class MembershipObservation:
     updates: tuple[WatchedUpdate, ...]
     train_shadow: TrainShadow
     shadows: Mapping[ShadowPlan, tuple[Shadow, ...]] = field(default_factory=dict[ShadowPlan, tuple[Shadow, ...]])
+    task: Task[Any] = field(kw_only=True)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from torch import Tensor, nn
 
 from fedsim.core.types.basics import Config, Draws, Loss, Masks, Tensors
 from fedsim.core.types.data import InputSpec
 from fedsim.core.types.updates import DropoutSite, Update
+
+if TYPE_CHECKING:
+    from fedsim.core.hooks.tasks import Task
 
 Knowledge = Literal[
     "labels",
@@ -21,6 +24,7 @@ Knowledge = Literal[
     "defenses",
     "components",
     "draws",
+    "given",
     "earlier-rounds",
 ]
 
@@ -99,11 +103,14 @@ class Observation:
         batch_sizes: examples of every local step, or None unless the ``batch-size`` is known.
         examples: distinct examples behind the update, or None unless the ``batch-size`` is known. Fewer than all
             ``batch_sizes`` together when the client passed over its examples more than once.
-        draws: what the components of every local step drew, or None unless ``draws`` are known; of a mean, None.
+        draws: what the task and the components of every local step drew, or None unless ``draws`` are known; of a
+            mean, None.
         set_aside: tensors that arrived, but count as hidden since a known defense makes them unreliable. Nothing is
             matched with them; labels may be read off them.
         earlier: of the same client's updates in the attacked rounds before, ascending, each without `earlier` of its
             own; empty unless ``earlier-rounds`` are known, and for attacks that do not look over rounds.
+        given: what the model reads beside the inputs, in the order of the labels, or None unless ``given`` is known.
+        task: what the clients' model is trained to do.
     """
 
     threat: ThreatModel
@@ -127,3 +134,5 @@ class Observation:
     draws: tuple[Draws, ...] | None = None
     set_aside: Tensors = field(default_factory=dict[str, Tensor])
     earlier: tuple[Observation, ...] = ()
+    given: Mapping[str, Tensor] | None = None
+    task: Task[Any] = field(kw_only=True)

@@ -81,7 +81,7 @@ class Truth:
         raw: the update before the defenses that change uploads.
         private: the batch of every local step as it was drawn, before augmentations and defenses; this is what an
             attacker is after.
-        draws: what the components of every local step drew beside masks: a partner, a box, a weight.
+        draws: what the components and the task of every local step drew beside masks: a partner, a box, noise.
     """
 
     batches: tuple[Batch, ...]

@@ -12,9 +12,10 @@ from attacks.core.defense_facts import Wire, adds_noise, bound_of, inexact, nois
 from attacks.core.gradient_distance import gradient_distance
 from fedsim.core.errors import NotApplicable
 from fedsim.core.informed import informed
-from fedsim.core.types import Observation, PublicKnowledge, ThreatModel, Truth
+from fedsim.core.types import Config, Observation, PublicKnowledge, ThreatModel, Truth
 from fedsim.metrics.image import score_items
 from fedsim.scenario.world import World
+from fedsim.tasks.classification import Classification
 from tests.attacks.solving import attacked
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -202,7 +203,9 @@ def test_the_facts_that_attacks_understand() -> None:
     def seen(**facts: Any) -> Observation:
         known = PublicKnowledge("any", facts)
         return Observation(
-            ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy, None, None, 1, 1.0, (), 1, None, None, (known,)  # type: ignore[arg-type]
+            ThreatModel(), nn.Linear(1, 1), nn.functional.cross_entropy,
+            None, None, 1, 1.0, (), 1, None, None, (known,),  # type: ignore[arg-type]
+            task=Classification(Config()),
         )  # fmt: skip
 
     assert not adds_noise(seen(noise_law="gaussian", noise_scale=0.0))

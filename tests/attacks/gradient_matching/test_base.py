@@ -20,6 +20,7 @@ from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import drawn_masks, recorded_masks
 from fedsim.core.types import (
     Batch,
+    Config,
     DropoutSite,
     InputSpec,
     Masks,
@@ -36,6 +37,7 @@ from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
 from fedsim.models.mlp import MlpConfig, mlp
 from fedsim.scenario.world import World
+from fedsim.tasks.classification import Classification
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
 from tests.attacks.solving import attacked
@@ -67,6 +69,7 @@ def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1
         labels=label,
         masks=None,
         public=(),
+        task=Classification(Config()),
     )
 
 

@@ -12,7 +12,8 @@ from torch import nn
 
 from fedsim.core import seeding
 from fedsim.core.hooks import MembershipAttack
-from fedsim.core.types import Batch, MembershipObservation, Shadow, ShadowPlan, Tensors, Update, WatchedUpdate
+from fedsim.core.types import Batch, Config, MembershipObservation, Shadow, ShadowPlan, Tensors, Update, WatchedUpdate
+from fedsim.tasks.classification import Classification
 
 Make = Callable[..., MembershipAttack[Any]]
 FEATURES, CLASSES = 5, 3
@@ -50,6 +51,7 @@ def observed(plan: ShadowPlan | None = None, candidates: int = 6, reference: int
         updates=(),
         train_shadow=lambda _examples, _generator: weights(0),
         shadows=shadows,
+        task=Classification(Config()),
     )
 
 

@@ -12,11 +12,12 @@ from attacks.membership import _signals
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import MembershipAttack
 from fedsim.core.losses import IGNORED, cross_entropy
-from fedsim.core.types import Batch, MembershipObservation, Tensors
+from fedsim.core.types import Batch, Config, MembershipObservation, Tensors
 from fedsim.experiment import runner
 from fedsim.metrics.membership import separation
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
+from fedsim.tasks.next_token import NextToken
 from fedsim.threat import membership
 from fedsim.threat.replay import replay
 
@@ -44,7 +45,10 @@ def observed() -> tuple[MembershipObservation, Tensors]:
         labels[row, 1 + row % LENGTH :] = IGNORED
     weights = {"table.weight": torch.randn(VOCABULARY, VOCABULARY, generator=generator)}
     both = Batch(inputs, labels)
-    seen = MembershipObservation(both, both, Bigrams(), cross_entropy, ((1, weights),), (), lambda _b, _g: {})
+    task = NextToken(Config())
+    seen = MembershipObservation(
+        both, both, Bigrams(), cross_entropy, ((1, weights),), (), lambda _b, _g: {}, task=task
+    )
     return seen, weights
 
 

@@ -15,8 +15,9 @@ from attacks.text._subspaces import attentions, subspace_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import InputSpec, Observation, Step, ThreatModel, Truth, Update
+from fedsim.core.types import Config, InputSpec, Observation, Step, ThreatModel, Truth, Update
 from fedsim.scenario.world import World
+from fedsim.tasks.next_token import NextToken
 from tests.attacks.text.texts import KNOWN, exact, in_double
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -105,6 +106,7 @@ def observed(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observ
         labels=None,
         masks=None,
         public=(),
+        task=NextToken(Config()),
     )
 
 

@@ -1,0 +1,53 @@
+"""The task of a scenario: the one that it names, or that of its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.hooks import Task
+from fedsim.core.types import Dataset
+from fedsim.scenario.choices import Choice
+from fedsim.scenario.tables import Scenario
+from fedsim.tasks.core.fitting import usual_task
+
+
+def task_of(scenario: Scenario, data: Dataset) -> Task[Any]:
+    """Return what clients train their model to do.
+
+    Raises:
+        FedsimError: the data set names a task that does not exist.
+    """
+    if scenario.task is not None:
+        return scenario.task.make("task")
+    try:
+        return Choice(name=data.task or usual_task(data), settings={}).make("task")
+    except FedsimError as error:
+        raise FedsimError(f"data '{scenario.data.name}' names its task: {error}") from error
+
+
+def check_task(scenario: Scenario, data: Dataset, task: Task[Any]) -> None:
+    """Check that the task fits the data.
+
+    Raises:
+        ScenarioError: it does not, with the reason.
+    """
+    reason = task.refuses(data)
+    if reason is not None:
+        raise ScenarioError(f"task '{task.name}' does not fit data '{scenario.data.name}': {reason}.")
+
+
+def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Return what runs a model on any inputs, to see how it behaves: with what is given beside the first example."""
+
+    def run(inputs: Tensor) -> Tensor:
+        like = data.train.taken(torch.zeros(len(inputs), dtype=torch.long))
+        batch = type(like)(inputs, like.labels, like.given)
+        draws = task.drawn(batch, torch.Generator().manual_seed(0)) if len(batch) else {}
+        return task.answer(model, batch, draws)[0]
+
+    return run
