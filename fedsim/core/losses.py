@@ -10,11 +10,11 @@ the gradient of all their examples, and the gradients of single examples add up,
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fedsim.core.types import Loss
 
 IGNORED = -100
 _ONE_ANSWER = 2
@@ -61,7 +61,7 @@ def log_odds(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 @torch.enable_grad()
-def is_cross_entropy(loss: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...]) -> bool:
+def is_cross_entropy(loss: Loss, shape: tuple[int, ...]) -> bool:
     """Say whether a loss has the gradient of the cross-entropy, by trying it on random logits.
 
     Args:

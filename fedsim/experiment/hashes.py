@@ -11,7 +11,10 @@ from fedsim.scenario import Scenario
 
 def scenario_hash(scenario: Scenario) -> str:
     """Return the hash that identifies what a resolved scenario runs, seed included; how it is judged is no part."""
-    canonical = json.dumps(scenario.model_dump(mode="json", exclude={"expected", "policy", "tune"}), sort_keys=True)
+    left_out = {"expected", "policy", "tune"}
+    if scenario.task is None:  # so that a scenario that names no task has the hash that it always had
+        left_out.add("task")
+    canonical = json.dumps(scenario.model_dump(mode="json", exclude=left_out), sort_keys=True)
     return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 

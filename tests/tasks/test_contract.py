@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fedsim.core import registry
-from fedsim.core.hooks import IMAGES, IMAGES_AND_TEXT, Attack, Task
+from fedsim.core.hooks import IMAGES, IMAGES_AND_TEXT, Task
 from fedsim.core.types import Batch, Dataset
 from fedsim.tasks.core.fitting import usual_task
 
@@ -64,12 +64,7 @@ def test_a_task_hands_the_model_what_is_given() -> None:
     assert outputs.tolist() == [[2.0], [3.0]]
 
 
-def test_methods_that_name_other_examples_do_not_suit_a_task() -> None:
-    class Own(Attack[Any]):
-        modalities = IMAGES
-
-    why = "works on images, and the examples are text"
-    assert made("tagging").does_not_suit(Own) == why
-    assert made("classification").does_not_suit(Own) is None
-    Own.modalities = IMAGES_AND_TEXT
-    assert made("tagging").does_not_suit(Own) is None
+def test_what_works_on_other_examples_does_not_suit_a_task() -> None:
+    assert made("tagging").does_not_suit(IMAGES) == "works on images, and the examples are text"
+    assert made("classification").does_not_suit(IMAGES) is None
+    assert made("tagging").does_not_suit(IMAGES_AND_TEXT) is None

@@ -150,6 +150,7 @@ def test_each_grant_passes_and_nothing_else(watched: Watched, withheld: str) -> 
         "defenses": "gradient-noise" in sources,
         "components": "cutmix" in sources,
         "draws": observation.draws is not None,
+        "given": observation.given is not None,
         "earlier-rounds": bool(observation.earlier),
     }
     assert {name for name, passed in granted.items() if not passed} == {withheld}

@@ -21,9 +21,8 @@ def refuses_inputs(data: Dataset, *, tokens: bool) -> str | None:
     """Say whether the examples are not what a task reads, token numbers or else numbers."""
     if (data.spec.vocabulary is not None) is tokens:
         return None
-    return (
-        f"it reads {'token numbers' if tokens else 'numbers'}, and the examples are {'numbers' if tokens else 'tokens'}"
-    )
+    read, found = ("tokens", "numbers") if tokens else ("numbers", "tokens")
+    return f"it reads {read}, and the examples are {found}"
 
 
 def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
@@ -33,6 +32,5 @@ def refuses_classes(data: Dataset, *, of_tokens: bool) -> str | None:
         return "it needs classes as labels, and they are numbers with a fraction"
     if (labels.dim() > 1) is of_tokens:
         return None
-    return (
-        f"it needs a label for every {'token' if of_tokens else 'example'}, and labels have shape {tuple(labels.shape)}"
-    )
+    whole = "token" if of_tokens else "example"
+    return f"it needs a label for every {whole}, and labels have shape {tuple(labels.shape)}"
