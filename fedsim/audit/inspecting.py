@@ -27,8 +27,8 @@ from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
 from fedsim.scenario.world import World
+from fedsim.tasks.core.images import label_values
 from fedsim.threat.observe import observe
-from fedsim.threat.scoring import update_values
 from fedsim.threat.victim import Victim
 
 _ATTACK = "auto"
@@ -152,7 +152,7 @@ class Inspector:
         scores, order = score_items(found, batch, spec)
         self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
-        return victim.model_copy(update={"scores": scores, "values": update_values(scores)})
+        return victim.model_copy(update={"scores": scores, "values": label_values(scores)})
 
     def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
         if not victims or not self.is_scored:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,14 +11,21 @@ from torch.func import functional_call
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
+from fedsim.core.hooks.tasks import Answer, plain_answer
 from fedsim.core.masks import injected_masks
 from fedsim.core.seeding import generator
-from fedsim.core.types import Batch, DropoutSite, Loss, Masks
+from fedsim.core.types import Batch, Draws, DropoutSite, Loss, Masks
 from fedsim.record import MaskScore
 
 
 def identifiable(
-    model: nn.Module, batch: Batch, sites: Sequence[DropoutSite], masks: Masks, loss: Loss
+    model: nn.Module,
+    batch: Batch,
+    sites: Sequence[DropoutSite],
+    masks: Masks,
+    loss: Loss,
+    answer: Answer = plain_answer,
+    draws: Draws | None = None,
 ) -> tuple[Tensor, ...]:
     """Find the mask entries that influence some parameter's gradient at the truth.
 
@@ -31,6 +39,8 @@ def identifiable(
         sites: dropout sites with their true rates.
         masks: the true masks, in the order of `sites`.
         loss: ``loss(outputs, labels) -> scalar``.
+        answer: that of the clients' task.
+        draws: what was drawn for the step; nothing when absent.
 
     Returns:
         A boolean tensor a site, of its mask's shape.
@@ -39,9 +49,10 @@ def identifiable(
     buffers = {n: b.clone() for n, b in model.named_buffers()}
     leaves = tuple(mask.detach().clone().requires_grad_() for mask in masks)
     with torch.enable_grad(), injected_masks(sites, leaves):
-        outputs = functional_call(model, {**parameters, **buffers}, (batch.inputs,))
+        run = partial(functional_call, model, {**parameters, **buffers})
+        outputs, targets = answer(lambda *inputs, **given: run(inputs, given), batch, draws or {})
         gradient = torch.autograd.grad(
-            loss(outputs, batch.labels), list(parameters.values()), create_graph=True, materialize_grads=True
+            loss(outputs, targets), list(parameters.values()), create_graph=True, materialize_grads=True
         )
     source = generator(0, "identifiable")
     directions = [torch.randn(g.shape, generator=source, dtype=g.dtype).to(g.device) for g in gradient]

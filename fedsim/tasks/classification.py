@@ -4,6 +4,7 @@
 
 Labels are classes (B,), or probabilities (B, K) where a component or a defense mixed them. A model may give several
 answers (B, M, K), whose losses are averaged. Tested are the accuracy and the mean loss.
+Guesses are scored by MSE, PSNR and SSIM.
 """
 
 from __future__ import annotations
@@ -12,12 +13,15 @@ from collections.abc import Mapping
 from typing import ClassVar, final
 
 import torch
+from torch import Tensor
 
-from fedsim.core.hooks.tasks import Model
+from fedsim.core.hooks.tasks import Model, Scored, Shown
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge
+from fedsim.core.types import Batch, Dataset, Knowledge, Reconstruction, Truth
+from fedsim.metrics.image import to_pixels
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.images import score_images
 
 
 @final
@@ -34,3 +38,11 @@ class Classification(ClassTask):
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         """Return accuracy and loss on the test set."""
         return class_answers(self, model, data)
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses in pixels, against the images that they are nearest to."""
+        return score_images(truth, examples, guess, data)
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return pictures."""
+        return to_pixels(inputs, data.spec).numpy()

@@ -15,17 +15,17 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge, Modality
+from fedsim.core.types import Dataset, Knowledge
 from fedsim.tasks.core.classes import ClassTask, token_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.sentences import TextTask
 
 
 @final
 @task("next-token", summary="the next token at every token of a text")
-class NextToken(ClassTask):
+class NextToken(TextTask, ClassTask):
     """Cross-entropy of next tokens."""
 
-    modality: ClassVar[Modality] = "text"
     at_once: ClassVar[int] = 16
     labels_are_inputs: ClassVar[bool] = True
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()

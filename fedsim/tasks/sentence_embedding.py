@@ -14,19 +14,19 @@ import torch
 from torch import Tensor
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks.tasks import Model, Task
+from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Config, Dataset, Modality
-from fedsim.metrics.embedding import agreement
+from fedsim.core.types import Dataset
+from fedsim.metrics.testing import test_spearman
 from fedsim.tasks.core.fitting import refuses_inputs
+from fedsim.tasks.core.sentences import TextTask
 
 
 @final
 @task("sentence-embedding", summary="a vector for every text, near those of like texts", related="1708.00055")
-class SentenceEmbedding(Task[Config]):
+class SentenceEmbedding(TextTask):
     """Vectors of sentences, learnt without labels."""
 
-    modality: ClassVar[Modality] = "text"
     at_once: ClassVar[int] = 16
     has_labels: ClassVar[bool] = False
 
@@ -48,4 +48,4 @@ class SentenceEmbedding(Task[Config]):
         """Return the correlation with what people say, on the test set."""
         assert data.similarities is not None, "refused otherwise"
         outputs = torch.cat([self.outputs(model, batch, {}) for batch in data.test.split(self.at_once)])
-        return {"test_spearman": agreement(outputs, data.similarities)}
+        return {"test_spearman": test_spearman(outputs, data.similarities)}

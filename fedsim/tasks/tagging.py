@@ -16,18 +16,19 @@ import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Knowledge, Modality
-from fedsim.metrics.tagging import are_spans, score_spans
+from fedsim.core.types import Dataset, Knowledge
+from fedsim.metrics.tagging import are_spans
+from fedsim.metrics.testing import test_span_f1
 from fedsim.tasks.core.classes import ClassTask, token_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.sentences import TextTask
 
 
 @final
 @task("tagging", summary="a tag for every token of a text", related="cs/0306050")
-class Tagging(ClassTask):
+class Tagging(TextTask, ClassTask):
     """Cross-entropy of tags."""
 
-    modality: ClassVar[Modality] = "text"
     at_once: ClassVar[int] = 16
     knowable: ClassVar[frozenset[Knowledge]] = frozenset()
 
@@ -41,4 +42,4 @@ class Tagging(ClassTask):
         tested = {"test_accuracy": found.accuracy, "test_loss": found.loss}
         if not are_spans(data.class_names):
             return tested
-        return {"test_span_f1": score_spans(found.guesses, data.test.labels, data.class_names).f1, **tested}
+        return {"test_span_f1": test_span_f1(found.guesses, data.test.labels, data.class_names), **tested}

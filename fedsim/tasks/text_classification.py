@@ -8,23 +8,22 @@ Inputs are token numbers (B, T), labels classes (B,). Tested are the accuracy an
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar, final
+from typing import final
 
 import torch
 
 from fedsim.core.hooks.tasks import Model
 from fedsim.core.registry import task
-from fedsim.core.types import Dataset, Modality
+from fedsim.core.types import Dataset
 from fedsim.tasks.core.classes import ClassTask, class_answers
 from fedsim.tasks.core.fitting import refuses_classes, refuses_inputs
+from fedsim.tasks.core.sentences import TextTask
 
 
 @final
 @task("text-classification", summary="one class for every text")
-class TextClassification(ClassTask):
+class TextClassification(TextTask, ClassTask):
     """Cross-entropy of the classes of texts."""
-
-    modality: ClassVar[Modality] = "text"
 
     def refuses(self, data: Dataset) -> str | None:
         """Say whether examples are no tokens, or have no class each."""

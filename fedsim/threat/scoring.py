@@ -1,44 +1,37 @@
-"""What an attack made of one update beside the truth, scored as the examples ask for: images, or sentences."""
+"""What an attack made of one update beside the truth, scored as the task says."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from fedsim.core.types import Dataset, Reconstruction
-from fedsim.metrics.composites import with_composites
+from fedsim.core.hooks import Task
+from fedsim.core.hooks.tasks import Scored
+from fedsim.core.types import Batch, Dataset, Reconstruction
 from fedsim.metrics.diagnosis import diagnosis
-from fedsim.metrics.image import nearest, score_items, to_pixels
-from fedsim.metrics.labels import label_accuracy
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
-from fedsim.metrics.missing import completed
 from fedsim.metrics.success import Rule
-from fedsim.metrics.text import score_sentences, score_words
 from fedsim.record import ItemScore, MaskScore, VictimRecord
 from fedsim.scenario import Scoring
 from fedsim.threat.victim import Victim
 
-_MOST_PUBLIC = 2000
 
-
-class Scored(NamedTuple):
+class Judged(NamedTuple):
     """A scored guess.
 
     Attributes:
         record: of the victim, not yet with the time that it took and the place of its arrays.
-        arrays: by name what is kept of images: originals and guesses, as pixels in matched order (B, C, H, W), and the
-            public image next to each guess, in 256 steps; empty for text.
+        arrays: by name what a report shows of pictures: originals and guesses, as pixels in matched order (B, C, H, W),
+            and the public image next to each guess, in 256 steps; empty for what is shown as text.
     """
 
     record: VictimRecord
     arrays: Mapping[str, np.ndarray]
 
 
-def scored(victim: Victim, found: Reconstruction) -> Scored:
+def scored(victim: Victim, found: Reconstruction) -> Judged:
     """Score what an attack made of one update."""
     entry = victim.entry
     record = VictimRecord(
@@ -54,70 +47,37 @@ def scored(victim: Victim, found: Reconstruction) -> Scored:
         notes=found.notes,
         facts=dict(found.facts),
     )
-    is_text = victim.world.task.modality == "text"
-    own = _with_sentences(record, victim, found) if is_text else _with_images(record, victim, found)
-    read = {**own.record.found, **_component_scores(victim, found)}
-    return own._replace(record=own.record.model_copy(update={"found": read}))
-
-
-def _with_sentences(record: VictimRecord, victim: Victim, found: Reconstruction) -> Scored:
-    dataset, batch = victim.world.data.dataset, victim.examples
-    tokenizer = dataset.tokenizer
-    assert tokenizer is not None
-    sentences = score_sentences(found, batch, tokenizer, [secret.span for secret in dataset.planted]).sentences
-    words = score_words(found, batch, tokenizer)
-    return Scored(record.model_copy(update={"scores": sentences, "found": words}), {})
-
-
-def _with_images(record: VictimRecord, victim: Victim, found: Reconstruction) -> Scored:
-    dataset, batch = victim.world.data.dataset, victim.examples
-    spec = dataset.spec
-    made, found = len(found.inputs), completed(found, len(batch))
-    items = score_items(found, batch, spec)
-    scores, order = with_composites(items, found, victim.truth, batch, spec), items.order
-    guesses = to_pixels(found.inputs[order], spec)
-    arrays = {"originals": to_pixels(batch.inputs, spec).numpy(), "guesses": guesses.numpy()}
-    public = _public_images(dataset)
-    if public is not None:
-        arrays["public"] = _in_bytes(public[nearest(guesses, public)])
-    masks = _mask_scores(victim, found, order)
-    values = update_values(scores, masks)
-    judged = {
-        "scores": scores,
-        "values": values,
-        "notes": record.notes if made >= len(batch) else (*record.notes, _missing(made, len(batch))),
-        "masks": masks,
-        "why": _why(victim.world.scenario.scoring, found, scores, values, record.objective_at_truth),
-    }
-    return Scored(record.model_copy(update=judged), arrays)
-
-
-def update_values(items: Sequence[ItemScore], masks: Sequence[MaskScore] = ()) -> dict[str, float]:
-    """Return the metrics of an update of labelled examples as a whole."""
-    labels = label_accuracy((item.guessed_label for item in items), (item.label for item in items))
+    world, data = victim.world, victim.world.data.dataset
+    own = world.task.score(victim.truth, victim.examples, found, data)
+    items, arrays = _shown(world.task, own, found, victim.examples, data)
+    masks = _mask_scores(victim, own, found)
     right = mask_accuracy(masks)
-    return {"label_accuracy": labels} if right is None else {"label_accuracy": labels, "mask_accuracy": right}
+    values = {**own.values} if right is None else {**own.values, "mask_accuracy": right}
+    judged = {
+        "scores": items,
+        "values": values,
+        "found": {**own.found, **_component_scores(victim, found)},
+        "notes": (*record.notes, *own.notes),
+        "masks": masks,
+    }
+    if own.order is not None:
+        judged["why"] = _why(world.scenario.scoring, own.guess or found, items, values, record.objective_at_truth)
+    return Judged(record.model_copy(update=judged), {**arrays, **own.arrays})
 
 
-def _missing(made: int, count: int) -> str:
-    return f"it guessed {made} of {count} examples; those without a guess count as missing, with the worst scores"
-
-
-def _public_images(dataset: Dataset) -> Tensor | None:
-    """Return pictures of the same kind that an attacker may own: the first of the test set, unless clients train on it.
-
-    Returns:
-        Pixels (N, C, H, W) in [0, 1], or None.
-    """
-    train, test = dataset.train.inputs, dataset.test.inputs[:_MOST_PUBLIC]
-    if not len(test) or test.shape[1:] != train.shape[1:] or torch.equal(test, train[: len(test)]):
-        return None
-    return to_pixels(test, dataset.spec)
-
-
-def _in_bytes(pixels: Tensor) -> np.ndarray:
-    """Return pixels in 256 steps: for looking at, a quarter of the size."""
-    return (255 * pixels).round().to(torch.uint8).numpy()
+def _shown(
+    task: Task[Any], own: Scored, found: Reconstruction, examples: Batch, data: Dataset
+) -> tuple[tuple[ItemScore, ...], dict[str, np.ndarray]]:
+    """Return the items with the texts that show them, or else the pictures of originals and guesses, by name."""
+    items = cast("tuple[ItemScore, ...]", own.items)
+    if own.order is None:
+        return items, {}
+    guesses = task.show((own.guess or found).inputs[own.order], data)
+    originals = task.show(examples.inputs, data)
+    if isinstance(originals, np.ndarray) and isinstance(guesses, np.ndarray):
+        return items, {"originals": originals, "guesses": guesses}
+    rows = zip(items, originals, guesses, strict=True)
+    return tuple(own.model_copy(update={"text": text, "guess": guess}) for own, text, guess in rows), {}
 
 
 def _component_scores(victim: Victim, found: Reconstruction) -> dict[str, float]:
@@ -140,15 +100,16 @@ def _why(
         at_truth=at_truth,
         facts=found.facts,
         batch_size=len(scores),
-        wrong_labels=round(len(scores) * (1.0 - values["label_accuracy"])),
+        wrong_labels=round(len(scores) * (1.0 - values.get("label_accuracy", 1.0))),
     )
 
 
-def _mask_scores(victim: Victim, found: Reconstruction, order: Tensor) -> tuple[MaskScore, ...]:
+def _mask_scores(victim: Victim, own: Scored, found: Reconstruction) -> tuple[MaskScore, ...]:
     """Score masks; not those of several steps, since nobody knows which guess belongs to which step."""
-    truth, sites = victim.truth, victim.sites
-    if found.masks is None or truth.batches[1:]:
+    truth, sites, guess = victim.truth, victim.sites, own.guess or found
+    if own.order is None or guess.masks is None or truth.batches[1:]:
         return ()
     batch, masks, loss = truth.batches[0], truth.masks[0], victim.world.stack.loss(victim.entry.round)
-    relevant = identifiable(victim.model, batch, sites, masks, loss)
-    return score_masks(sites, found.masks, masks, relevant, order)
+    draws = truth.draws[0] if truth.draws else {}
+    relevant = identifiable(victim.model, batch, sites, masks, loss, victim.world.task.answer, draws)
+    return score_masks(sites, guess.masks, masks, relevant, own.order)

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Task
-from fedsim.core.hooks.tasks import Model
+from fedsim.core.hooks.tasks import Model, Scored
 from fedsim.core.masks import injected_masks
-from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Modality, WireEntry
+from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Modality, Reconstruction, Truth, WireEntry
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
 from fedsim.federation.client import local_training
@@ -47,6 +47,9 @@ class Denoising(Task[Config]):
     def evaluate(self, model: Model, data: Dataset, generator: torch.Generator) -> Mapping[str, float]:
         draws = self.drawn(data.test, generator)
         return {"test_loss": float(self.loss(*self.answer(model, data.test, draws)))}
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        raise AssertionError("nobody attacks here")
 
 
 @final

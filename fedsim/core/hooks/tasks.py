@@ -4,22 +4,57 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from typing import ClassVar, final
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol, final
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fedsim.core.hooks.base import ConfigT, Configured
-from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality
+from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality, Reconstruction, Truth
 
 Model = Callable[..., Tensor]  # a module, or a function that stands for one
 Answer = Callable[[Model, Batch, Draws], tuple[Tensor, Tensor]]  # `Task.answer`
 
+Shown = np.ndarray | tuple[str, ...]  # pictures (B, C, H, W) with pixels in [0, 1], or a text for each example
+
 _OWN = "task."
 
 
+class Item(Protocol):
+    """One example beside the guess that is matched to it; `fedsim.record.ItemScore` is one."""
+
+    index: int
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What a task makes of a guess.
+
+    Attributes:
+        items: of `fedsim.record.ItemScore`, one an original and in their order, with its metrics by name.
+        values: metrics of the update as a whole, by name.
+        found: what else was read, shares in [0, 1] by a name for people.
+        order: which guess belongs to each original, shape (B,), where guesses and their masks can be put in their
+            order; else None.
+        guess: what `order` counts, if missing guesses were filled up.
+        notes: for the reader of the record.
+        arrays: what else a report shows, by name.
+    """
+
+    items: tuple[Item, ...]
+    values: Mapping[str, float] = field(default_factory=dict[str, float])
+    found: Mapping[str, float] = field(default_factory=dict[str, float])
+    order: Tensor | None = None
+    guess: Reconstruction | None = None
+    notes: tuple[str, ...] = ()
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+
+
 class Task(Configured[ConfigT]):
-    """Says what the outputs of a model are for: how a step's loss is made, and how good a model is.
+    """Says what the outputs of a model are for: a step's loss, how good a model is, how near a guess is to an example.
 
     An attacker knows the task, as it knows the model.
 
@@ -86,6 +121,21 @@ class Task(Configured[ConfigT]):
             data: its test set is meant.
             generator: for what a task draws.
         """
+
+    @abstractmethod
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Compare what an attack made of an update with the truth, example by example.
+
+        Args:
+            truth: the private side of the update.
+            examples: every example behind it, once.
+            guess: the attacker's; of any number of examples.
+            data: what else is known about the examples.
+        """
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return examples for people: pictures, or a text each. Here the numbers of each in a row."""
+        return tuple(" ".join(f"{number:.4g}" for number in row) for row in inputs.flatten(1).tolist())
 
     @final
     @property

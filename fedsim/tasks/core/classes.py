@@ -10,6 +10,7 @@ from torch import Tensor
 from fedsim.core import losses
 from fedsim.core.hooks.tasks import Model, Task
 from fedsim.core.types import Config, Dataset, InputSpec
+from fedsim.metrics.testing import test_accuracy, test_loss
 
 
 class ClassTask(Task[Config]):
@@ -58,12 +59,13 @@ def token_answers(task: ClassTask, model: Model, data: Dataset) -> Answers:
         each.append(task.losses(outputs, batch.labels))
         guesses.append(outputs.argmax(-1))
     guessed = torch.cat(guesses)
-    right = (guessed == data.test.labels)[~losses.left_out(data.test.labels)]
-    return Answers(guessed, float(torch.cat(each).mean()), float(right.double().mean()))
+    counted = ~losses.left_out(data.test.labels)
+    accuracy = test_accuracy(guessed[counted], data.test.labels[counted])
+    return Answers(guessed, test_loss(torch.cat(each)), accuracy)
 
 
 def class_answers(task: ClassTask, model: Model, data: Dataset) -> dict[str, float]:
     """Return accuracy and mean loss of a model that answers once for every example."""
     outputs = torch.cat([task.outputs(model, batch, {}) for batch in data.test.split(task.at_once)])
-    accuracy = (outputs.argmax(1) == data.test.labels).double().mean()
-    return {"test_accuracy": float(accuracy), "test_loss": float(task.loss(outputs, data.test.labels))}
+    accuracy = test_accuracy(outputs.argmax(1), data.test.labels)
+    return {"test_accuracy": accuracy, "test_loss": test_loss(task.loss(outputs, data.test.labels))}

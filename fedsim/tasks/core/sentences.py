@@ -1,0 +1,30 @@
+"""What tasks on text share: how guessed sentences are scored and shown."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from torch import Tensor
+
+from fedsim.core.hooks.tasks import Scored, Shown, Task
+from fedsim.core.types import Batch, Config, Dataset, Modality, Reconstruction, Truth
+from fedsim.metrics.text import score_sentences, score_words
+
+
+class TextTask(Task[Config]):
+    """A task on token numbers. Derive a task from it, and from the class that says what its labels are."""
+
+    modality: ClassVar[Modality] = "text"
+
+    def score(self, truth: Truth, examples: Batch, guess: Reconstruction, data: Dataset) -> Scored:
+        """Score guesses against the sentences that they are matched to, and the set of their words."""
+        assert data.tokenizer is not None, "data sets of text have one"
+        planted = [secret.span for secret in data.planted]
+        sentences = score_sentences(guess, examples, data.tokenizer, planted).sentences
+        return Scored(items=sentences, found=score_words(guess, examples, data.tokenizer))
+
+    def show(self, inputs: Tensor, data: Dataset) -> Shown:
+        """Return the text of each example; a negative token ends it."""
+        assert data.tokenizer is not None, "data sets of text have one"
+        rows = ([token for token in row if token >= 0] for row in inputs.tolist())
+        return tuple(map(data.tokenizer.decode, rows))
