@@ -19,15 +19,15 @@ from fedsim.experiment import attacking, runner
 from fedsim.experiment.expectation import expectation, figures
 from fedsim.experiment.sweep.export import write_csv
 from fedsim.experiment.sweep.tuning import tune
-from fedsim.federation import apps
 from fedsim.metrics.image import ScoredItems, to_pixels
 from fedsim.metrics.success import Rule
 from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder, read_record
 from fedsim.report.sweep import build
 from fedsim.scenario import Scenario, parse
-from fedsim.threat import scoring
-from fedsim.threat.scoring import Scored, scored
+from fedsim.tasks.classification import Classification
+from fedsim.tasks.core import images
+from fedsim.threat.scoring import Judged, scored
 from fedsim.threat.victim import Victim
 
 from .test_runner import Silent
@@ -52,8 +52,9 @@ def own_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         pairs = zip(batch.items, guesses, originals, strict=True)
         return tuple(item.with_values({"worst_pixel": worst_pixel(guess, true)}) for item, guess, true in pairs)
 
-    def tested(self: apps.Utility) -> dict[str, float]:
-        return {"test_error": 1.0 - (self.accuracy or 0.0), "test_loss": self.loss or 0.0}
+    def tested(*asked: Any) -> dict[str, float]:
+        found = evaluate(*asked)
+        return {"test_error": 1.0 - found["test_accuracy"], "test_loss": found["test_loss"]}
 
     def worst_pixel(guess: Any, original: Any) -> float:
         return float(abs(guess - original).max())
@@ -73,8 +74,9 @@ def own_metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             verdict="within reach",
         )(worst_pixel)
         registry.metric("test_error", title="error rate", summary="share wrong", over="round", better="lower")(tested)
-        monkeypatch.setattr(scoring, "with_composites", with_worst)
-        monkeypatch.setattr(apps.Utility, "tested", property(tested))
+        evaluate = Classification.evaluate
+        monkeypatch.setattr(images, "with_composites", with_worst)
+        monkeypatch.setattr(Classification, "evaluate", tested)
         yield
 
 
@@ -127,7 +129,7 @@ def test_settings_are_tuned_for_it(tmp_path: Path) -> None:
 def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def with_stranger(victim: Victim, found: Reconstruction) -> Scored:
+    def with_stranger(victim: Victim, found: Reconstruction) -> Judged:
         own = scored(victim, found)
         items = tuple(item.with_values({"psnrr": 1.0}) for item in own.record.scores)
         return own._replace(record=own.record.model_copy(update={"scores": items}))
