@@ -37,8 +37,8 @@ def partition(
     """Return each client's example indices in random order; only with ``resampled`` has an example two owners.
 
     Args:
-        labels: class of each example, shape (N,), or its next tokens, shape (N, T); those are not classes, so all
-            examples count as one class.
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T), or a number with a fraction; the last
+            two are not classes, so all examples count as one class.
         clients: number of clients; each gets at least one example.
         generator: source of all draws.
         scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is divided in
@@ -211,7 +211,10 @@ def _owners(
 
 
 def _classes(labels: Tensor) -> Tensor:
-    return labels if labels.dim() == 1 else labels.new_zeros(len(labels))
+    """Return the class of each example; labels of tokens and numbers with a fraction are none, and all are of one."""
+    if labels.dim() == 1 and not labels.is_floating_point():
+        return labels
+    return torch.zeros(len(labels), dtype=torch.long)
 
 
 def _members(labels: Tensor, generator: torch.Generator) -> dict[int, Tensor]:

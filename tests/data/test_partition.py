@@ -244,3 +244,11 @@ def test_a_description_of_a_million_drawn_clients_says_how_many_it_measured() ->
     assert (record.examples_min, record.examples_median, record.examples_max) == (10, 10.0, 10)
     assert all(sum(counts) == 10 for _, counts in record.class_counts)
     assert type(record).model_validate_json(record.model_dump_json()) == record
+
+
+def test_numbers_with_a_fraction_are_no_classes() -> None:
+    labels = torch.rand(20, generator=torch.Generator().manual_seed(0))
+    shares = partition(labels, 4, torch.Generator().manual_seed(0), scheme="dirichlet")
+    assert torch.cat(list(shares)).sort().values.tolist() == list(range(20))
+    told = describe_partition(shares, labels, scheme="dirichlet", class_names=("price",))
+    assert sum(sum(counts) for _, counts in told.class_counts) == 20

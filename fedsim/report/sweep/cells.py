@@ -232,7 +232,8 @@ def _empty(path: Path) -> Sweep:
         scenario, digest, planned = record.scenario, record.scenario_hash, 1
         title = str(scenario.get("title", "Untitled run"))
     policy = Policy.model_validate(scenario.get("policy", {}))
-    return Sweep(path, title, scenario, digest, policy, planned, Judge.reading(scenario, {}))
+    declared = next((own.declared for _, own in each(path) if isinstance(own, RunRecord)), {})
+    return Sweep(path, title, scenario, digest, policy, planned, Judge.reading(scenario, declared))
 
 
 def _note(sweep: Sweep, record: RunRecord) -> None:

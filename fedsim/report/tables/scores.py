@@ -31,7 +31,12 @@ def scores(record: RunRecord, judge: Judge) -> Iterator[tuple[Any, ...]]:
 def _metrics(judge: Judge) -> list[Metric]:
     """Return those that are installed, and those of the record, in order."""
     known = {**registry.every_metric(), **judge.declared}.values()
-    return [own for own in known if own.over == "item" and own.tables != "none" and own.threshold is None]
+    return [own for own in known if own.over == "item" and own.tables != "none" and not _says_success(own)]
+
+
+def _says_success(metric: Metric) -> bool:
+    """Say whether a metric holds no more than the column `success`."""
+    return metric.form == "flag" and metric.threshold is not None
 
 
 def _score_rows(

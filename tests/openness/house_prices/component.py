@@ -1,0 +1,34 @@
+"""Jitter: noise on every column of a row before the model reads it.
+
+    x' = x + s e,  with e standard normal
+
+An attacker who reads x' from a gradient knows x up to s.
+"""
+
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+
+from fedsim.core.hooks import Augmentation, Here
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, Modality
+
+
+class JitterConfig(Config):
+    """Settings of jitter."""
+
+    scale: float = Field(default=0.1, ge=0, le=10, description="standard deviation s, in units of the table")
+
+
+@final
+@component("jitter", summary="noise on the columns of a table")
+class Jitter(Augmentation[JitterConfig]):
+    """Adds noise to rows."""
+
+    modalities: ClassVar[frozenset[Modality]] = frozenset({"numbers"})
+
+    def augment(self, batch: Batch, here: Here) -> Batch:
+        """Return rows with noise; what stands beside them stays."""
+        noise = torch.randn(batch.inputs.shape, generator=here.generator)
+        return Batch(batch.inputs + self.config.scale * noise, batch.labels, batch.given)
