@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here
+from fedsim.core.hooks import ANYTHING, Defense, Here
 from fedsim.core.types import Config, Modality, Tensors, Update
 
 
@@ -30,7 +30,7 @@ ConfigT = TypeVar("ConfigT", bound=TensorConfig)
 class TensorDefense(Defense[ConfigT]):
     """A defense that needs the tensors only. Subclasses implement `changed`."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod
     def changed(self, tensors: Tensors, here: Here) -> Tensors:

@@ -194,3 +194,14 @@ def test_methods_for_other_examples_are_refused_by_name(world) -> None:
         world(components=[{"name": "cutmix"}]).check()
     with pytest.raises(ScenarioError, match="label_noise: it changes the class of an image, and the examples are numb"):
         world(label_noise={"rate": 0.1})
+
+
+def test_methods_that_see_tensors_alone_work_on_any_examples(world) -> None:
+    hooks = {
+        "components": [{"name": "fedprox"}, {"name": "dropout", "rate": 0.2}],
+        "defenses": [{"name": "clipping", "norm": 1.0}, {"name": "gradient-noise", "scale": 0.01}],
+    }
+    own = world(federation=SEVERAL, **hooks)
+    own.check()
+    update, _ = local_training(own, own.models.first_weights, 1, 0)
+    assert all(bool(tensor.isfinite().all()) for tensor in update.tensors.values())

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
-from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter
+from fedsim.core.hooks import ANYTHING, Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Modality
 
@@ -47,7 +47,7 @@ class LoraConfig(LowRankConfig):
 class Lora(Adapter[LoraConfig]):
     """Puts adapters on linear layers and freezes all other parameters."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model` with adapters.

@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import IMAGES_AND_TEXT, Layer
+from fedsim.core.hooks import ANYTHING, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -36,7 +36,7 @@ class DropoutConfig(Config):
 class Dropout(Layer[DropoutConfig]):
     """Sets the rate of the dropout layers that a model has, including those in attention."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model` with the new rate.

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import IMAGES_AND_TEXT, Layer
+from fedsim.core.hooks import ANYTHING, Layer
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -37,7 +37,7 @@ class FreezeConfig(Config):
 class Freeze(Layer[FreezeConfig]):
     """Takes parameters out of training."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:
         """Return `model` with the matching parameters frozen.

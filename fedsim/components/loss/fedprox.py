@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Here, LossTerm
+from fedsim.core.hooks import ANYTHING, Here, LossTerm
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Modality
 
@@ -35,7 +35,7 @@ class FedProxConfig(Config):
 class FedProx(LossTerm[FedProxConfig]):
     """The proximal term, which limits how far clients with uneven data drift apart."""
 
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
         """Return mu / 2 times the squared distance to the received weights, a scalar."""

@@ -24,7 +24,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, check_update
-from fedsim.core.hooks.base import IMAGES, IMAGES_AND_TEXT, ConfigT, Configured
+from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -46,6 +46,7 @@ from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
 
 __all__ = [
+    "ANYTHING",
     "IMAGES",
     "IMAGES_AND_TEXT",
     "KINDS_OF_COMPONENTS",

@@ -16,6 +16,9 @@ IMAGES: frozenset[Modality] = frozenset({"images"})
 IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 
 
+ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # of who sees tensors of the model alone
+
+
 class Configured(ABC, Generic[ConfigT]):
     """A method with its settings.
 

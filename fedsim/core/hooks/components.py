@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, final
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.hooks.base import IMAGES_AND_TEXT, ConfigT, Configured
+from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.hooks.contexts import Here, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 
@@ -175,7 +175,7 @@ class Optimizer(Component[ConfigT]):
     """Hook optimizer: turns gradients into weights, for one local training."""
 
     hook: ClassVar[Hook] = "optimizer"
-    modalities: ClassVar[frozenset[Modality]] = IMAGES_AND_TEXT
+    modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @property
     @abstractmethod

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
 from fedsim.core.types import Batch, Dataset, Draws, InputSpec, Knowledge, Modality, Reconstruction, Truth
 
 Model = Callable[..., Tensor]  # a module, or a function that stands for one
@@ -166,7 +166,7 @@ class Task(Configured[ConfigT]):
 
         This is the one place where anybody asks what examples are.
         """
-        if self.modality in modalities:
+        if self.modality in modalities or modalities >= ANYTHING:
             return None
         return f"works on {' and '.join(sorted(modalities))}, and the examples are {self.modality}"
 
