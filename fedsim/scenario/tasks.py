@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Task
-from fedsim.core.types import Dataset
+from fedsim.core.types import Batch, Dataset
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.tables import Scenario
 from fedsim.tasks.core.fitting import usual_task
@@ -45,9 +45,11 @@ def trial(task: Task[Any], data: Dataset, model: nn.Module) -> Callable[[Tensor]
     """Return what runs a model on any inputs, to see how it behaves: with what is given beside the first example."""
 
     def run(inputs: Tensor) -> Tensor:
-        like = data.train.taken(torch.zeros(len(inputs), dtype=torch.long))
-        batch = type(like)(inputs, like.labels, like.given)
-        draws = task.drawn(batch, torch.Generator().manual_seed(0)) if len(batch) else {}
+        count, train = len(inputs), data.train
+        labels = train.labels.new_zeros(count, *train.labels.shape[1:])
+        given = {name: own[:1].expand(count, *own.shape[1:]) for name, own in train.given.items()}
+        batch = Batch(inputs, labels, given)
+        draws = task.drawn(batch, torch.Generator().manual_seed(0)) if count else {}
         return task.answer(model, batch, draws)[0]
 
     return run

@@ -77,7 +77,7 @@ def _shown(
     if isinstance(originals, np.ndarray) and isinstance(guesses, np.ndarray):
         return items, {"originals": originals, "guesses": guesses}
     rows = zip(items, originals, guesses, strict=True)
-    return tuple(own.model_copy(update={"text": text, "guess": guess}) for own, text, guess in rows), {}
+    return tuple(item.model_copy(update={"text": text, "guess": guess}) for item, text, guess in rows), {}
 
 
 def _component_scores(victim: Victim, found: Reconstruction) -> dict[str, float]:
