@@ -43,7 +43,6 @@ from fedsim.core.hooks import Attack
 from fedsim.core.masks import expected_mask
 from fedsim.core.types import Config, DropoutSite, Masks, Modality, Observation, OnStep, Reconstruction
 
-_NO_LABELS = 1  # class
 _ONE_TOKEN = 0.01  # temperature
 _ENDINGS = 16  # number of tokens that are tried behind a sentence
 
@@ -151,7 +150,7 @@ class TextMatching(Attack[ConfigT]):
             embedding_of(observation)
         except NotApplicable as reason:
             return str(reason)
-        if observation.spec.classes == _NO_LABELS:
+        if not observation.task.has_labels:
             return (
                 "the sentences have no labels: the clients compare them with one another, in two views each, and a "
                 "vector in place of a token does not say what the second view repeats and where it ends"

@@ -4,10 +4,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest, bootstrap
 
+from fedsim.metrics.masks import mask_accuracy
 from fedsim.metrics.statistics import mean_interval, median_interval, summarise, wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import ItemScore, MaskScore, VictimRecord
-from fedsim.threat.scoring import update_values
+from fedsim.tasks.core.images import label_values
 
 
 def singles(values):
@@ -20,7 +21,9 @@ def item(index=0, psnr=20.0, ssim=0.6, label=1, guessed=1) -> ItemScore:
 
 
 def victim(client, *scores, masks=(), failure=None) -> VictimRecord:
-    values = update_values(scores, masks) if scores and scores[0].label is not None else {}
+    values = label_values(scores) if scores and scores[0].label is not None else {}
+    right = mask_accuracy(masks)
+    values |= {} if right is None else {"mask_accuracy": right}
     return VictimRecord(round=1, client=client, scores=scores, values=values, masks=masks, failure=failure)
 
 

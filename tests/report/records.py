@@ -16,7 +16,7 @@ from fedsim.record import (
     RunRecord,
     VictimRecord,
 )
-from fedsim.threat.scoring import update_values
+from fedsim.tasks.core.images import label_values
 
 ENVIRONMENT = Environment(
     command="fedsim run scenarios/dropout.toml",
@@ -54,7 +54,7 @@ def victim(client, scores, *, arrays="", objective=1e-6, **changes):
         "round": 1,
         "client": client,
         "scores": tuple(scores),
-        "values": update_values(scores) if scores else {},
+        "values": label_values(scores) if scores else {},
         "objective": objective,
         "objective_at_truth": 1e-7,
         "iterations": 300,

@@ -19,8 +19,10 @@ from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Observation, Step, Truth
+from fedsim.core.types import Config, Observation, Step, Truth
 from fedsim.scenario.world import World
+from fedsim.tasks.sentence_embedding import SentenceEmbedding
+from fedsim.tasks.tagging import Tagging
 from tests.attacks.text.texts import KNOWN, LONG, SEARCHES, SHORT, TAGS, in_double, in_order, recovered, true_vectors
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -164,7 +166,7 @@ def test_other_losses_and_unknown_labels_are_refused(
     other = replace(observation, loss=lambda outputs, labels: 2.0 * observation.loss(outputs, labels))
     with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
         attack_named("tag")(other, torch.Generator())
-    classes = replace(observation, spec=replace(observation.spec, classes=3))
+    classes = replace(observation, spec=replace(observation.spec, classes=3), task=Tagging(Config()))
     with pytest.raises(NotApplicable, match="the labels are not next words"):
         attack_named("lamp")(classes, torch.Generator())
 
@@ -174,7 +176,8 @@ def test_a_contrastive_loss_is_refused_in_one_sentence(
     name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    unlabelled = replace(observation, spec=replace(observation.spec, classes=1), labels=torch.zeros(1))
+    spec, task = replace(observation.spec, classes=1), SentenceEmbedding(Config())
+    unlabelled = replace(observation, spec=spec, labels=torch.zeros(1), task=task)
     with pytest.raises(NotApplicable, match="the sentences have no labels"):
         attack_named(name)(unlabelled, torch.Generator())
 
