@@ -37,8 +37,8 @@ def partition(
     """Return each client's example indices in random order; only with ``resampled`` has an example two owners.
 
     Args:
-        labels: class of each example, shape (N,), or its next tokens, shape (N, T), or a number with a fraction; the last
-            two are not classes, so all examples count as one class.
+        labels: class of each example, shape (N,), or its next tokens, shape (N, T), or a number with a fraction;
+            the last two are not classes, so all examples count as one class.
         clients: number of clients; each gets at least one example.
         generator: source of all draws.
         scheme: ``iid``: equal shares (up to one example) of all examples. ``dirichlet``: every class is divided in
