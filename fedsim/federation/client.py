@@ -136,7 +136,9 @@ class ClientRound:
             loss, gradient = self._own_gradient(local, step)
         if not self.world.models.sites:
             return loss, gradient, local
-        return loss, gradient, replace(local, masks=tuple(masks), sites=self.world.models.sites)
+        model, parameters, batch, expected = local.model, local.parameters, local.batch, local.expected
+        sites = self.world.models.sites
+        return loss, gradient, LocalStep(model, parameters, batch, expected, tuple(masks), sites, local.draws)
 
     def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""
