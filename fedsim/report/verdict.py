@@ -41,6 +41,7 @@ KNOWLEDGE: dict[Knowledge, str] = {
     "earlier-rounds": "what the client sent in the attacked rounds before",
     "components": "the components in use",
     "draws": "what the components drew",
+    "given": "what the model reads beside the examples",
 }
 
 

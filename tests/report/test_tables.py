@@ -7,6 +7,7 @@ from fedsim.core.types import Knowledge
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import AttackRecord, ItemScore, VictimRecord
+from fedsim.report.sweep.threat import REALISM
 from fedsim.report.tables.own_tables import counts_of
 from fedsim.report.verdict import knowledge
 
@@ -32,12 +33,13 @@ WORDS: dict[Knowledge, str] = {  # that only the sentence of this grant has
     "defenses": "defenses",
     "components": "components in use",
     "draws": "components drew",
+    "given": "beside the examples",
     "earlier-rounds": "rounds before",
 }
 
 
 def test_every_grant_has_words_for_the_report() -> None:
-    assert WORDS.keys() == set(get_args(Knowledge))
+    assert WORDS.keys() == REALISM.keys() == set(get_args(Knowledge))
     for grant in WORDS:
         said = knowledge(attack([item()]).model_copy(update={"knows": (grant,)}))
         assert [other for other, words in WORDS.items() if words in said] == [grant]

@@ -8,13 +8,17 @@ from fedsim.core.types import Knowledge
 from fedsim.report.sweep.cells import Sweep
 from fedsim.report.verdict import KNOWLEDGE
 
-REALISM = {
+REALISM: dict[Knowledge, tuple[str, str]] = {
     "labels": ("often not", "a server sees no labels; without them attacks on batches weaken a lot"),
     "input-statistics": ("mostly", "mean and deviation of a public kind of data are easily guessed"),
     "batch-size": ("yes", "it is part of the protocol, or of the number of examples that is sent"),
     "dropout-rates": ("yes", "they stand in the code that the server sends"),
     "masks": ("no", "they never leave the client: this is a control"),
     "defenses": ("yes", "a defense that must stay secret is none"),
+    "components": ("yes", "they stand in the code that the server sends"),
+    "draws": ("no", "they never leave the client: this is a control"),
+    "given": ("often not", "it belongs to the example, as a question beside an image"),
+    "earlier-rounds": ("yes", "a server keeps what it received"),
 }
 """Realistic or not, and why (Huang et al. 2021, arXiv 2112.00059, sections 3 and 4, for labels and statistics)."""
 
