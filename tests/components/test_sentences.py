@@ -57,7 +57,7 @@ def labelled(scenario: Build, component: dict[str, Any]) -> World:
         with seeding.contained(3):
             return _Sentences(spec.vocabulary or 0)
 
-    dataset = replace(own, train=train, test=test, spec=spec)
+    dataset = replace(own, train=train, test=test, spec=spec, task="text-classification")
     return replace(world, data=replace(world.data, dataset=dataset), own_model=model)
 
 
