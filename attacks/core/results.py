@@ -64,8 +64,7 @@ def no_examples(observation: Observation) -> Tensor:
 
 def blanks(observation: Observation, size: int) -> Tensor:
     """Return zeros where a forward pass or a step needs examples that nobody found, shape (size, *shape)."""
-    is_text = observation.spec.modality == "text"
-    dtype = torch.long if is_text else next(observation.model.parameters()).dtype
+    dtype = observation.spec.dtype or next(observation.model.parameters()).dtype
     return torch.zeros((size, *observation.spec.shape), dtype=dtype)
 
 
