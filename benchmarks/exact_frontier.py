@@ -92,7 +92,7 @@ def _attack(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
         begin = time.process_time()
         guess = method.make(method.config())(victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
-        worst = min(item.psnr for item in score_items(guess, victim.batch, victim.spec).items)
+        worst = min(item.values["psnr"] for item in score_items(guess, victim.batch, victim.spec).items)
         yield worst, seconds, float(guess.iterations)
 
 
