@@ -1,7 +1,7 @@
 """Secure aggregation in the federation: what travels, what the server learns, what is refused, attacks on sums."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from flwr.app import Message
 from scipy.stats import chisquare
 
 from fedsim import report
-from fedsim.core import seeding
+from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.core.types import WireEntry
 from fedsim.experiment.runner import model_hash
@@ -341,6 +341,13 @@ def test_the_vectorized_engine_gives_the_ideal_sum(scenario: Build) -> None:
         assert float((weights - fast.weights[name]).abs().max()) <= 2 * 8.0 / (2**22 - 1) + 1e-6
 
 
+@pytest.fixture
+def _registry_as_before() -> Iterator[None]:
+    with registry.temporary():
+        yield
+
+
+@pytest.mark.usefixtures("_registry_as_before")
 def test_a_stateful_client_is_followed_through_the_rounds_whose_sums_it_was_in(
     scenario: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

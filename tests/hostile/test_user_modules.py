@@ -125,7 +125,7 @@ def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
     attack = '[[attacks]]\nname = "inverting-gradients"\niterations = 2\n'
     assert ran(tmp_path, monkeypatch, "late", f'[threat]\nknows = ["labels"]\n{attack}') == 0
     said = " ".join(capsys.readouterr().out.split())
-    assert "The truth of all is unsure: repeating what the clients did gave another update" in said
+    assert "The truth of all is unsure: replaying the clients gave another update" in said
     assert "(truth" in said  # in the cell of the score, which a narrow terminal breaks
     page = (tmp_path / "results" / "own" / "report.html").read_text()
     assert "The truth of this score is unsure: what the clients did could not be repeated." in page
