@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Loss, Masks, Tensors
 
 _TABLE = "encoder.embed_tokens.weight"
@@ -52,7 +52,7 @@ class Contrast:
         return 1.0 - float(torch.stack(cosines).mean())
 
     def _dropout(self) -> AbstractContextManager[None]:
-        return without_dropout() if self._masks is None else injected_masks(self._sites, self._masks)
+        return without_dropout() if self._masks is None else inject_masks(self._sites, self._masks)
 
 
 def searched(contrast: Contrast, known: Tensor, tries: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

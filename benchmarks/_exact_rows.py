@@ -13,7 +13,7 @@ from benchmarks._victims import DIGITS, PHOTOGRAPHS, Victim, victims_of
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
 from fedsim.metrics.image import score_items
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import complete
 
 _RATES = (0.0, 0.1, 0.25, 0.5)
 _MODELS = {
@@ -81,7 +81,7 @@ def _attacked(name: str, victims: Iterable[Victim]) -> Iterator[tuple[float, flo
         begin = time.process_time()
         guess = attack(victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
-        whole = completed(guess, len(victim.batch))
+        whole = complete(guess, len(victim.batch))
         yield min(item.values["psnr"] for item in score_items(whole, victim.batch, victim.spec).items), seconds
 
 

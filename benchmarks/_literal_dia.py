@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from fedsim.core.masks import drawn_masks, injected_masks
+from fedsim.core.masks import draw_masks, inject_masks
 from fedsim.core.types import DropoutSite, InputSpec, Observation, OnStep, Step
 
 _LEARNING_RATE = 0.1
@@ -41,7 +41,7 @@ def literal_dia(observation: Observation, iterations: int, generator: torch.Gene
     like = weights[0]
     shape = (observation.batch_size or 1, *observation.spec.shape)
     image = torch.randn(shape, generator=generator).to(like).requires_grad_()
-    masks = [mask.to(like).requires_grad_() for mask in drawn_masks(sites, generator, torch.empty(0))]
+    masks = [mask.to(like).requires_grad_() for mask in draw_masks(sites, generator, torch.empty(0))]
     lowest, highest = _pixel_range(observation.spec, image)
     optimizer = torch.optim.Adam([image, *masks], lr=_LEARNING_RATE)
     schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, factor=0.1, patience=_PLATEAU)
@@ -49,7 +49,7 @@ def literal_dia(observation: Observation, iterations: int, generator: torch.Gene
     for iteration in range(1, iterations + 1):
         optimizer.zero_grad()
         model.zero_grad()
-        with injected_masks(sites, tuple(masks)):
+        with inject_masks(sites, tuple(masks)):
             loss = observation.loss(model(image), observation.labels)
         gradient = torch.autograd.grad(loss, weights, create_graph=True)
         objective = _cosine_distance(gradient, observed)

@@ -74,5 +74,5 @@ class Trainer:
         gradient = torch.autograd.grad(loss, list(self.parameters.values()))
         named = dict(zip(self.parameters, gradient, strict=True))
         factors = {} if self._component is None else self._component.step_factors(self.parameters)
-        self._optimizer.weighed_step(factors, self.parameters, named, self._state)
+        self._optimizer.scaled_step(factors, self.parameters, named, self._state)
         return loss.item()

@@ -28,7 +28,7 @@ from benchmarks._rows import Row, as_line, averaged, main, measured  # noqa: E40
 from benchmarks._small_language_model import Sentences, Trainer, choices, trained  # noqa: E402
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.losses import cross_entropy  # noqa: E402
-from fedsim.core.masks import injected_masks, recorded_masks  # noqa: E402
+from fedsim.core.masks import inject_masks, record_masks  # noqa: E402
 
 RATE = 3e-3
 VICTIMS = 20
@@ -72,9 +72,9 @@ class Seen:
 def seen(model: nn.Module, inputs: Tensor, labels: Tensor, seed: int) -> Seen:
     """Return what a victim sends of one sentence (1, T), and its masks."""
     names = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    with torch.no_grad(), recorded_masks(model, torch.Generator().manual_seed(seed)) as drawn:
+    with torch.no_grad(), record_masks(model, torch.Generator().manual_seed(seed)) as drawn:
         model(inputs)
-    with injected_masks(drawn.sites, tuple(drawn.masks)):
+    with inject_masks(drawn.sites, tuple(drawn.masks)):
         found = torch.autograd.grad(cross_entropy(model(inputs), labels), list(names.values()))
     first = {name.removeprefix("layers.0.self_attn."): g for name, g in zip(names, found, strict=True)}
     sites = zip(drawn.sites, drawn.masks, strict=True)

@@ -24,7 +24,7 @@ from torch import Tensor, nn  # noqa: E402
 
 from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._token_machine import BOUNDARY, Machine, Size, Transformer, machine, read_back, written  # noqa: E402
-from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, forced, reading  # noqa: E402
+from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, force_codes, reading  # noqa: E402
 
 _LEAST_RECALL = 0.1
 _SMALL = Size(layers=2, width=32, heads=4, positions=49)
@@ -230,7 +230,7 @@ def _second_digit(
 def _force(held: ExitStack, model: Transformer, codes: Tensor, position: int) -> None:
     """Force one code of every codebook at one position."""
     for (place, group), code in zip(_codebooks(model), codes.tolist(), strict=True):
-        held.enter_context(forced(model, place, [code], group=group, positions=slice(position, position + 1)))
+        held.enter_context(force_codes(model, place, [code], group=group, positions=slice(position, position + 1)))
 
 
 def _codebooks(model: Transformer) -> Iterator[tuple[str, int]]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from benchmarks._rows import Row, main, measured
 from benchmarks._small_language_model import Trainer, choices
-from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, codebooks, forced, reading
+from fedsim.components.bottleneck.codebook import Codebook, CodebookConfig, codebooks, force_codes, reading
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Condition
 from fedsim.core.losses import IGNORED, per_example
@@ -109,7 +109,7 @@ def _written(model: nn.Module, prompts: Sequence[Sequence[int]], codes: Tensor |
         for place, own in zip(codebooks(model), () if codes is None else codes.tolist(), strict=codes is not None):
             for head, code in enumerate(own):
                 where = slice(BEGINNING - 1, None)
-                stack.enter_context(forced(model, place, [code], group=head, positions=where))
+                stack.enter_context(force_codes(model, place, [code], group=head, positions=where))
         decoder = registry.get("component", "greedy")
         sources = seeding.generators(0, "written", [(row,) for row in range(len(prompts))])
         condition = Condition(tuple(tuple(own) for own in prompts))

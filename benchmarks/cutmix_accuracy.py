@@ -101,7 +101,7 @@ def _interval(values: Sequence[float]) -> str:
 
 @torch.no_grad()
 def _right(world: World, weights: dict[str, Tensor], batch: Batch) -> float:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         model: nn.Module = world.models.holding(weights).eval()
         answers = torch.cat([model(part).argmax(1) for part in batch.inputs.split(500)])
     return 100.0 * float((answers == batch.labels).double().mean())

@@ -32,7 +32,7 @@ from benchmarks._rows import Row, main, measured  # noqa: E402
 from benchmarks._sentence_pairs import ARMS, encoders  # noqa: E402
 from fedsim.components.loss.esimcse import TwoViews, two_views  # noqa: E402
 from fedsim.core import seeding  # noqa: E402
-from fedsim.core.masks import injected_masks, without_dropout  # noqa: E402
+from fedsim.core.masks import inject_masks, without_dropout  # noqa: E402
 from fedsim.core.showing import Showing  # noqa: E402
 from fedsim.core.types import Memory, Tensors, Truth, Update  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
@@ -169,7 +169,7 @@ def _embeddings(own: World, model: nn.Module, views: TwoViews, seen: Attacked, *
     tokens, read = seen.truth.private[0].inputs, list[Tensor]()
     handle = views.head.register_forward_pre_hook(lambda _head, inputs: read.append(inputs[0]))
     if strong:
-        with Showing(seen.truth.draws[0]), injected_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
+        with Showing(seen.truth.draws[0]), inject_masks(_sites(own, len(tokens)), seen.truth.masks[0]):
             model(tokens)
     else:
         with without_dropout():

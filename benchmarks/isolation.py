@@ -22,7 +22,7 @@ from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.scenario import AttackChoice, parse  # noqa: E402
 from fedsim.scenario import world as worlds  # noqa: E402
 from fedsim.threat.attacking import Attackers, frames, in_process  # noqa: E402
-from fedsim.threat.attacking.apart import isolated  # noqa: E402
+from fedsim.threat.attacking.apart import start_isolated  # noqa: E402
 from fedsim.threat.observe import observe  # noqa: E402
 from fedsim.threat.victim import Victim  # noqa: E402
 
@@ -51,12 +51,12 @@ def _of_model(name: str, repeats: int) -> Iterator[Row]:
     observation = _observation(name)
     size = len(frames.saved(observation)) / 1e6
     yield measured("observation, serialised", name, [size], "MB", "")
-    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (in_process, isolated)]
+    one = [[_timed(how, observation, 1) for _ in range(repeats)] for how in (in_process, start_isolated)]
     yield measured("start of a process, until its first answer", name, [own.start for own in one[1]], "s", "")
     there = [apart.search - here.search for here, apart in zip(*one, strict=True)]
     yield measured("an attack's update there and its guess back", name, there, "s", "")
     steps = 200 if "MLP" in name else 5
-    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (in_process, isolated)]
+    many = [[_timed(how, observation, steps) for _ in range(repeats)] for how in (in_process, start_isolated)]
     here, apart = ([1e3 * own.search / steps for own in timed] for timed in many)
     yield measured("a step in process", name, here, "ms", "")
     yield measured("a step in a process of its own", name, apart, "ms", "")

@@ -97,7 +97,7 @@ def linear_probe(own: Task, epochs: int) -> Accuracies:
         encoder[-1] = nn.Identity()
         with torch.no_grad():
             features = encoder.eval()(own.stream.inputs)
-        with seeding.contained(own.seed):
+        with seeding.isolate_randomness(own.seed):
             head = nn.Linear(features.shape[1], CLASSES)
         _train(head, features, own.stream.labels, splits, epochs, own.seed)
         results.append(_right(nn.Sequential(encoder, head).eval(), own.test))
@@ -141,7 +141,7 @@ def _orders(seed: int) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
 
 def _model(own: Task) -> nn.Sequential:
     method = registry.get("model", "mlp")
-    with seeding.contained(own.seed):
+    with seeding.isolate_randomness(own.seed):
         config = method.config.model_validate({"width": 256, "depth": 1, "dropout": 0.0})
         model = method.make(config, own.dataset.spec)
     assert isinstance(model, nn.Sequential)

@@ -18,7 +18,7 @@ process.prepare()
 from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.experiment.sweep import columns, planned
+from fedsim.experiment.sweep import columns, plan
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
 from fedsim.experiment.sweep.executors.worker import Silent
@@ -32,7 +32,7 @@ from fedsim.scenario import Scenario, own_models, parse
 from fedsim.scenario import Sweep as SweepSettings
 from fedsim.scenario import load as read_scenario
 from fedsim.threat.attacking import in_process
-from fedsim.threat.attacking.apart import isolated
+from fedsim.threat.attacking.apart import start_isolated
 
 Source = str | Path | Mapping[str, Any] | Scenario
 
@@ -60,7 +60,7 @@ class Run:
 
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
-        return _framed(self.rows())
+        return _frame(self.rows())
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Runs:
 
     def table(self) -> Any:
         """Return `rows` as a pandas DataFrame, or as they are where pandas is not installed."""
-        return _framed(self.rows())
+        return _frame(self.rows())
 
 
 def run(
@@ -116,7 +116,7 @@ def run(
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
-    loaded = _loaded(scenario, overrides)
+    loaded = _load(scenario, overrides)
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
     folder = RunFolder(Path(out) if out is not None else _place(scenario, loaded))
@@ -131,7 +131,7 @@ def run(
                 cast("Any", Silent()),
                 command=_command("run", scenario, overrides),
                 earlier=earlier,
-                attackers=isolated if isolate else in_process,
+                attackers=start_isolated if isolate else in_process,
             )
         reports.build(folder.path)
     return Run(folder.path)
@@ -160,8 +160,8 @@ def sweep(
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
-    loaded = _loaded(scenario, overrides)
-    runs = planned(loaded, _source(scenario))
+    loaded = _load(scenario, overrides)
+    runs = plan(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
     folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
     with folder.locked():
@@ -191,7 +191,7 @@ def load(folder: str | Path) -> Run | Runs:
     return Run(path)
 
 
-def _loaded(scenario: Source, overrides: Sequence[str]) -> Scenario:
+def _load(scenario: Source, overrides: Sequence[str]) -> Scenario:
     if isinstance(scenario, str | Path):
         with own_models.staying(f"code that {scenario} names"):
             return read_scenario(Path(scenario), overrides)
@@ -215,7 +215,7 @@ def _command(function: str, scenario: Source, overrides: Sequence[str]) -> str:
     return f"fedsim.{function}({', '.join([*arguments, *([repr(list(overrides))] if overrides else [])])})"
 
 
-def _framed(rows: list[dict[str, Any]]) -> Any:
+def _frame(rows: list[dict[str, Any]]) -> Any:
     if importlib.util.find_spec("pandas") is None:
         return rows
     return importlib.import_module("pandas").DataFrame(rows, columns=None if rows else list(columns()))

@@ -17,7 +17,7 @@ import torch  # noqa: E402
 
 from fedsim.core import checkpoints, registry  # noqa: E402
 from fedsim.core.errors import MissingExtra  # noqa: E402
-from fedsim.core.hooks import Defense, Here  # noqa: E402
+from fedsim.core.hooks import Defense, HookContext  # noqa: E402
 from fedsim.core.types import Config, Observation, PublicKnowledge, Truth, Update  # noqa: E402
 from fedsim.federation.client import local_training  # noqa: E402
 from fedsim.federation.server import WireEntry  # noqa: E402
@@ -108,7 +108,7 @@ class Counting(Defense[CountingConfig]):
     remembers: ClassVar[bool] = True
     seen: ClassVar[list[tuple[int, int, int]]] = []
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         here.memory["rounds"] = here.memory.get("rounds", torch.tensor(0)) + 1
         self.seen.append((here.round, here.client, int(here.memory["rounds"])))
         if (here.round, here.client) in self.config.crashes:
@@ -130,7 +130,7 @@ class ErrorFeedback(Defense[ErrorFeedbackConfig]):
 
     remembers: ClassVar[bool] = True
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         sent = {}
         for name, tensor in update.tensors.items():
             whole = tensor + here.memory.get(name, torch.zeros_like(tensor))

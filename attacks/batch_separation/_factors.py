@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.batch_separation._first_layer import FirstLayer, row_space_behind, scaled, whole_batch
+from attacks.batch_separation._first_layer import FirstLayer, row_space_behind, scale, whole_batch
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries
 from attacks.core.layers import examples_from
 from attacks.core.tolerances import SURELY_KEPT
@@ -38,7 +38,7 @@ class Factors(NamedTuple):
     left: Tensor
 
 
-def factorised(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int]) -> Factors:
+def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int]) -> Factors:
     """Decompose the rest of a gradient.
 
     Args:
@@ -67,7 +67,7 @@ def too_few_units(rank: int, units: int) -> str | None:
     return None
 
 
-def separated(
+def separate(
     observation: Observation,
     first: FirstLayer,
     factors: Factors,
@@ -107,7 +107,7 @@ def inputs_of(observation: Observation, first: FirstLayer, factors: Factors, fou
     kept = torch.zeros(len(rows), len(factors.live), dtype=torch.float64)
     kept[:, factors.live] = entries(factors.basis, found.vectors).abs().gt(SURELY_KEPT).double()
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, len(rows))
-    return scaled(observation, first, rows, kept, row_space)[0]
+    return scale(observation, first, rows, kept, row_space)[0]
 
 
 def _residual(factors: Factors, found: Sparse) -> float:

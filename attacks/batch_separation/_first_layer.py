@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact, verdict
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
-from attacks.core.masks_by_layer import peeled
+from attacks.core.masks_by_layer import peel
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_zeros
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
@@ -70,7 +70,7 @@ def row_space_behind(observation: Observation, behind: Behind, most: int) -> Ten
     return right[: spectrum(singular, most=most).rank]
 
 
-def scaled(
+def scale(
     observation: Observation, first: FirstLayer, rows: Tensor, kept: Tensor, row_space: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Give inputs (k, columns) that are known up to a factor their scale and sign.
@@ -121,7 +121,7 @@ def whole_batch(
         notes: notes about the search.
         facts: figures of the search.
     """
-    inner = peeled(observation, examples)
+    inner = peel(observation, examples)
     labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
     masks = inner.masks if knows_rates(observation) else None
     objective, meaning = verdict(observation, examples, labels, masks, residual)

@@ -75,7 +75,7 @@ class Intersection:
         seen = self.inputs(self.offset + points @ self.directions) * self.kept
         return self._outside(seen / seen.norm(dim=1, keepdim=True).clamp_min(_SILENT))
 
-    def linearised(self, points: Tensor) -> tuple[Tensor, Tensor]:
+    def linearise(self, points: Tensor) -> tuple[Tensor, Tensor]:
         """Return the residuals (K, h) and their derivatives along every unknown, (K, r, h)."""
         seen, slopes = _with_slopes(self.inputs, self.offset + points @ self.directions)
         seen = seen * self.kept
@@ -118,10 +118,10 @@ def _with_slopes(inputs: Callable[[Tensor], Tensor], outputs: Tensor) -> tuple[T
     return seen.detach(), slopes
 
 
-def solved(problem: Intersection, starts: Tensor) -> tuple[Tensor, Tensor]:
+def solve_points(problem: Intersection, starts: Tensor) -> tuple[Tensor, Tensor]:
     """Return points (K, r) and the norms of their residuals (K,), from starts (K, r)."""
     points = starts.clone()
-    residuals, slopes = problem.linearised(points)
+    residuals, slopes = problem.linearise(points)
     norms = residuals.norm(dim=1)
     damping = torch.full_like(norms, _FIRST_DAMPING)
     for _ in range(_STEPS if points.shape[1] else 0):
@@ -134,7 +134,7 @@ def solved(problem: Intersection, starts: Tensor) -> tuple[Tensor, Tensor]:
         is_settled = bool((steps.norm(dim=1) <= _SETTLED * points.norm(dim=1)).all())
         if is_settled:
             break
-        residuals, slopes = problem.linearised(points)
+        residuals, slopes = problem.linearise(points)
         norms = residuals.norm(dim=1)
     return points, norms
 

@@ -52,11 +52,11 @@ def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generat
         generator: for the starts.
     """
     height, rank = basis.shape
-    preconditioner, rows = _preconditioned(basis)
+    preconditioner, rows = _precondition(basis)
     candidates = _descended(rows, _starts(preconditioner, known.vectors, starts, generator))
     chosen = _best(rows, candidates, rank + rank // 2 + 4)
     directions = F.normalize(basis, dim=1)
-    refined = _refined(directions, F.normalize(chosen @ preconditioner.T, dim=1))
+    refined = _refine(directions, F.normalize(chosen @ preconditioner.T, dim=1))
     found = torch.cat([known.vectors, refined])
     zero_shares = (entries(basis, found).abs() < ZERO).double().mean(1)
     order = zero_shares.argsort(descending=True)
@@ -75,7 +75,7 @@ def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: tor
         generator: for the starts.
     """
     rank = basis.shape[1]
-    preconditioner, rows = _preconditioned(basis)
+    preconditioner, rows = _precondition(basis)
     first = _starts(preconditioner, torch.empty(0, rank, dtype=basis.dtype), starts, generator)
     smoothing = min(max(_LAST_SMOOTHING, 3.0 * noise), _FIRST_SMOOTHING)
     return F.normalize(_best(rows, _descended(rows, first, smoothing), rank) @ preconditioner.T, dim=1)
@@ -86,7 +86,7 @@ def entries(basis: Tensor, vectors: Tensor) -> Tensor:
     return vectors @ F.normalize(basis, dim=1).T
 
 
-def _preconditioned(basis: Tensor) -> tuple[Tensor, Tensor]:
+def _precondition(basis: Tensor) -> tuple[Tensor, Tensor]:
     """The whitening matrix C, and the rows (h, R) to search on: short rows are damped as noise, then whitened by C."""
     norms = basis.norm(dim=1, keepdim=True)
     damped = basis / (norms + _NORM_FLOOR * norms.median())
@@ -138,7 +138,7 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
     return torch.stack(kept)
 
 
-def _refined(directions: Tensor, vectors: Tensor) -> Tensor:
+def _refine(directions: Tensor, vectors: Tensor) -> Tensor:
     """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.
 
     Each step makes one inverse iteration; the weights change slowly at first, until it is clear which entries are zero.

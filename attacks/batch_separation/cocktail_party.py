@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import verdict
 from attacks.core.layers import PixelLayer, examples_from, first_linear, layer_behind
-from attacks.core.masks_by_layer import peeled
+from attacks.core.masks_by_layer import peel
 from attacks.core.optimizers import BETAS, EPSILON
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box, total_variation
@@ -99,7 +99,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         pixels = space.right[:, :-1] if space.has_bias else space.right
         whitening = whitening_of(pixels)
         white = whitening @ (pixels - pixels.mean(1, keepdim=True))
-        unmixing, history = self._unmixed(white, observation, layer, generator, on_step)
+        unmixing, history = self._unmix(white, observation, layer, generator, on_step)
         rows = unmixing @ whitening @ space.right
         images = _in_range(observation, layer, rows, space.has_bias)
         correlation = (unmixing @ unmixing.T).fill_diagonal_(0.0).abs()
@@ -129,7 +129,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
             )
         return None
 
-    def _unmixed(
+    def _unmix(
         self, white: Tensor, observation: Observation, layer: PixelLayer, generator: torch.Generator, on_step: OnStep
     ) -> tuple[Tensor, list[float]]:
         """Optimise unit unmixing vectors (R, R) by Adam, from orthogonal ones; return them and all objectives."""
@@ -241,7 +241,7 @@ def _largest(observation: Observation, layer: PixelLayer, rows: Tensor) -> Tenso
 def _labels(observation: Observation, images: Tensor) -> Tensor:
     """One label per image: granted or inferred ones, in the order read layer by layer where nothing is dropped."""
     known = labels_or_zeros(observation, len(images))
-    read = None if observation.sites else peeled(observation, images).labels
+    read = None if observation.sites else peel(observation, images).labels
     if read is None or (observation.labels is not None and not torch.equal(read.sort().values, known.sort().values)):
         return known
     return read

@@ -21,7 +21,14 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, first_layer, part_of_batch, row_space_behind, whole_batch
-from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
+from attacks.batch_separation._intersection import (
+    Intersection,
+    Span,
+    is_elementwise,
+    keeps_factor,
+    solve_points,
+    spanned,
+)
 from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import Behind, examples_from
 from attacks.core.mask_readout_rules import linear_behind
@@ -101,14 +108,14 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
             on_step(Step(0, found.rounds, self.config.rounds, missing, missing, no_examples(observation)))
         facts["examples found"] = float(len(found.rows))
         facts["share of starts that converged"] = found.converged / (found.rounds * self.config.starts)
-        return _answered(observation, first, found, read, size, facts)
+        return _answer(observation, first, found, read, size, facts)
 
     def _round(
         self, span: Span, problem: Intersection, read: Spectrum, found: _Found, generator: torch.Generator
     ) -> _Found:
         """Add the solutions of one round of restarts, each once."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
-        points, residuals = solved(problem, span.starts(self.config.starts, generator))
+        points, residuals = solve_points(problem, span.starts(self.config.starts, generator))
         good = residuals < accepted
         rows = torch.cat([found.rows, span.offset + points[good] @ span.directions])
         residuals = torch.cat([found.residuals, residuals[good]])
@@ -148,7 +155,7 @@ def _distinct(rows: Tensor, residuals: Tensor, most: int) -> list[int]:
     return kept
 
 
-def _answered(
+def _answer(
     observation: Observation,
     first: FirstLayer,
     found: _Found,

@@ -21,17 +21,17 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.batch_separation._factors import Factors, factorised, too_few_units
+from attacks.batch_separation._factors import Factors, factorise, too_few_units
 from attacks.batch_separation._first_layer import (
     FirstLayer,
     batch_refusal,
     first_layer,
     part_of_batch,
     row_space_behind,
-    scaled,
+    scale,
     whole_batch,
 )
-from attacks.batch_separation._intersection import Intersection, is_elementwise, solved, spanned
+from attacks.batch_separation._intersection import Intersection, is_elementwise, solve_points, spanned
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
 from attacks.core.layers import examples_from
 from attacks.core.results import no_examples, no_guess
@@ -93,10 +93,10 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         watch = _Watch(on_step, no_examples(observation), read.rank, self.config.rounds * read.rank)
         if not read.is_exact:
             return self._despite_noise(observation, first, read, size, generator, watch, facts)
-        atoms = self._separated(observation, first, read.rank, generator, watch)
-        return _answered(observation, first, atoms, read.rank, size, watch.rounds, facts)
+        atoms = self._separate(observation, first, read.rank, generator, watch)
+        return _answer(observation, first, atoms, read.rank, size, watch.rounds, facts)
 
-    def _separated(
+    def _separate(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
     ) -> _Atoms:
         """Find all atoms; if some are missing, complete and subtract those that were found, and search the rest."""
@@ -104,12 +104,12 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         rest = first.gradient
         missing = rank
         while missing:
-            factors = factorised(first.gradient, rest, lambda _singular, rank=missing: rank)
+            factors = factorise(first.gradient, rest, lambda _singular, rank=missing: rank)
             vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
             if len(vectors) == missing:
                 part = _atoms(factors, vectors, torch.linalg.solve(vectors.T, factors.right))
             else:
-                part = _completed(observation, first, factors, vectors, rank, generator)
+                part = _complete(observation, first, factors, vectors, rank, generator)
             if part is None:
                 break
             found.append(part)
@@ -142,7 +142,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         facts: dict[str, float],
     ) -> Reconstruction:
         """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
-        factors = factorised(first.gradient, first.gradient, lambda _singular: read.rank)
+        factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
         if first.behind is None:
             return no_guess(observation, "gave up: noise, and no layer behind to confirm the examples", facts=facts)
@@ -154,7 +154,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         kept = torch.zeros(len(deltas), len(factors.live), dtype=torch.float64)
         kept[:, factors.live] = torch.zeros_like(deltas).scatter(1, deltas.topk(count).indices, 1.0)
         row_space = row_space_behind(observation, first.behind, read.rank)
-        inputs, residuals = scaled(observation, first, rows, kept, row_space)
+        inputs, residuals = scale(observation, first, rows, kept, row_space)
         trusted = residuals < _CONTRADICTED
         watch.ended(int((~trusted).sum()))
         facts = {**facts, "examples found": float(trusted.sum())}
@@ -196,7 +196,7 @@ def _atoms(factors: Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
     return _Atoms(whole[0], rows, whole[1])
 
 
-def _completed(
+def _complete(
     observation: Observation,
     first: FirstLayer,
     factors: Factors,
@@ -215,7 +215,7 @@ def _completed(
     found: list[int] = []
     for index in range(len(vectors)):
         kept = (blank.sizes[index] > SURELY_KEPT).double()
-        row = _completed_row(
+        row = _complete_row(
             first, behind.inputs, row_space, kept, torch.cat([dual[index : index + 1], open_rows]), generator
         )
         if row is not None:
@@ -224,7 +224,7 @@ def _completed(
     return _Atoms(*(part[found] for part in blank)) if found else None
 
 
-def _completed_row(
+def _complete_row(
     first: FirstLayer,
     inputs: Callable[[Tensor], Tensor],
     row_space: Tensor,
@@ -239,7 +239,7 @@ def _completed_row(
     frame = torch.linalg.qr((row_space * kept).T).Q.T
     problem = Intersection(span.offset @ first.weight.T, span.directions @ first.weight.T, inputs, frame, kept)
     for starts in _COMPLETIONS:
-        points, norms = solved(problem, span.starts(starts, generator))
+        points, norms = solve_points(problem, span.starts(starts, generator))
         best = int(norms.argmin())
         if float(norms[best]) < _COMPLETED:
             row = span.offset + points[best] @ span.directions
@@ -247,7 +247,7 @@ def _completed_row(
     return None
 
 
-def _answered(
+def _answer(
     observation: Observation,
     first: FirstLayer,
     atoms: _Atoms,
@@ -266,7 +266,7 @@ def _answered(
     facts["zero share"] = float(zero_shares.median())
     kept = (atoms.sizes > SURELY_KEPT).double()
     row_space = None if first.behind is None else row_space_behind(observation, first.behind, rank)
-    inputs, _ = scaled(observation, first, atoms.rows, kept, row_space)
+    inputs, _ = scale(observation, first, atoms.rows, kept, row_space)
     examples = examples_from(inputs, first.layer, observation)
     notes = (
         f"layer '{first.layer.name}' sees the pixels",

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.batch_separation._factors import Factors, factorised, hopeless, inputs_of, separated
+from attacks.batch_separation._factors import Factors, factorise, hopeless, inputs_of, separate
 from attacks.batch_separation._first_layer import FirstLayer, batch_refusal, first_layer
 from attacks.batch_separation._sparsest import ZERO, Sparse, entries, independent, nothing_found
 from attacks.core.gradient_distance import knows_rates
@@ -33,7 +33,7 @@ from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.layer_calls import layer_outputs
-from fedsim.core.masks import recorded_masks
+from fedsim.core.masks import record_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -82,7 +82,7 @@ class Spear(Attack[SpearConfig]):
         """Draw until the examples found explain the gradient or the draws are used up."""
         first = first_layer(observation)
         assert first is not None
-        factors = factorised(
+        factors = factorise(
             first.gradient,
             first.gradient,
             lambda singular: int((singular > self.config.rank_tolerance * singular[0]).sum()),
@@ -105,9 +105,9 @@ class Spear(Attack[SpearConfig]):
                 f"{gates.zero_share:.0%} zeros, 'draws' allows {self.config.draws}"
             )
             return no_guess(observation, reason, iterations=0, facts=facts)
-        return self._drawn(observation, first, factors, gates, facts, generator, on_step)
+        return self._draw(observation, first, factors, gates, facts, generator, on_step)
 
-    def _drawn(
+    def _draw(
         self,
         observation: Observation,
         first: FirstLayer,
@@ -126,17 +126,17 @@ class Spear(Attack[SpearConfig]):
         for round_ in range(1, rounds + 1):
             before = found
             drawn = null_vectors(factors.basis, _DRAWS_AT_ONCE, zero, least, generator)
-            found = _merged(factors.basis, found, drawn, zero, least)
+            found = _merge(factors.basis, found, drawn, zero, least)
             order = independent(found.vectors)
             chosen = len(order)
             missing = 1.0 - chosen / rank
             on_step(Step(0, round_, rounds, missing, missing, nothing))
             if missing > 0.0 or (best is not None and torch.equal(before.zero_shares, found.zero_shares)):
                 continue
-            basis, agreement = _exchanged(_score(observation, first, factors, gates), found, order)
+            basis, agreement = _exchange(_score(observation, first, factors, gates), found, order)
             draws = {"draws": float(round_ * _DRAWS_AT_ONCE), "candidates": float(len(found.vectors))}
             signs = {"sign agreement": agreement} if gates.by_sign else {}
-            guess = separated(observation, first, factors, basis, round_, {**facts, **draws, **signs})
+            guess = separate(observation, first, factors, basis, round_, {**facts, **draws, **signs})
             best = guess if best is None or guess.objective < best.objective else best
             if best.objective < MATCHES and agreement > _AGREES:
                 return best
@@ -192,12 +192,12 @@ def null_vectors(basis: Tensor, draws: int, zero: float, least: float, generator
     return vectors[(vectors @ directions.T).abs().lt(zero).double().mean(1) > least]
 
 
-def _merged(basis: Tensor, found: Sparse, drawn: Tensor, zero: float, least: float) -> Sparse:
+def _merge(basis: Tensor, found: Sparse, drawn: Tensor, zero: float, least: float) -> Sparse:
     """Add new vectors (up to sign), sharpened; most zeros first, so that a column precedes mixtures close to it."""
     directions, strict = F.normalize(basis, dim=1), min(zero, ZERO)
     waiting, kept = _by_zeros(directions, torch.cat([found.vectors, drawn]), zero).vectors, found.vectors[:0]
     while len(waiting) and len(kept) < _CANDIDATES_PER_EXAMPLE * basis.shape[1]:
-        first = _sharpened(directions, _sharpened(directions, waiting[0], zero), strict)
+        first = _sharpen(directions, _sharpen(directions, waiting[0], zero), strict)
         kept = torch.cat([kept, first[None]])
         waiting = waiting[1:][(waiting[1:] @ waiting[0]).abs() < _ONE_DIRECTION]
     merged = _by_zeros(directions, kept, strict)
@@ -211,7 +211,7 @@ def _by_zeros(directions: Tensor, vectors: Tensor, zero: float) -> Sparse:
     return Sparse(vectors[order], shares[order])
 
 
-def _sharpened(directions: Tensor, vector: Tensor, zero: float) -> Tensor:
+def _sharpen(directions: Tensor, vector: Tensor, zero: float) -> Tensor:
     """Return the unit vector that comes closest to zero on all rows that `vector` makes zero."""
     return torch.linalg.svd(directions[(directions @ vector).abs() < zero]).Vh[-1]
 
@@ -225,7 +225,7 @@ def _gates(observation: Observation, layer: PixelLayer, generator: torch.Generat
     dtype = next(model.parameters()).dtype
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator, dtype=dtype)
     labels = torch.randint(observation.spec.classes, (_PROBES,), generator=generator)
-    with recorded_masks(model, generator) as recording, layer_outputs(model, [layer.name]) as seen:
+    with record_masks(model, generator) as recording, layer_outputs(model, [layer.name]) as seen:
         loss = observation.loss(model(noise), labels)
     outputs = seen[0][1]
     (gradient,) = torch.autograd.grad(loss, outputs)
@@ -251,23 +251,23 @@ def _score(observation: Observation, first: FirstLayer, factors: Factors, gates:
     return score
 
 
-def _exchanged(score: Score, found: Sparse, order: Tensor) -> tuple[Sparse, float]:
+def _exchange(score: Score, found: Sparse, order: Tensor) -> tuple[Sparse, float]:
     """Replace chosen vectors by spare ones as long as that raises the score."""
     chosen = order.tolist()
-    best = score(_picked(found, chosen))
+    best = score(_pick(found, chosen))
     for spare in sorted(set(range(len(found.vectors))) - set(chosen)):
         for place in range(len(chosen)):
             if best > _AGREES:
-                return _picked(found, chosen), best
+                return _pick(found, chosen), best
             tried = [*chosen[:place], spare, *chosen[place + 1 :]]
             if len(independent(found.vectors[tried])) < len(tried):
                 continue
-            value = score(_picked(found, tried))
+            value = score(_pick(found, tried))
             if value > best:
                 chosen, best = tried, value
                 break
-    return _picked(found, chosen), best
+    return _pick(found, chosen), best
 
 
-def _picked(found: Sparse, indices: list[int]) -> Sparse:
+def _pick(found: Sparse, indices: list[int]) -> Sparse:
     return Sparse(found.vectors[indices], found.zero_shares[indices])

@@ -206,7 +206,7 @@ def refusal(observation: Observation, largest: int) -> str | None:
     return next((_too_large(layer, largest) for layer in layers if _too_large(layer, largest)), None)
 
 
-def recursed(observation: Observation, solve: Solve, walks: int, on_step: OnStep) -> Recursion:
+def recurse(observation: Observation, solve: Solve, walks: int, on_step: OnStep) -> Recursion:
     """Walk back from every head that the last layer's gradient allows; return the walk that explains most.
 
     Args:
@@ -279,9 +279,9 @@ def _walk(
         rate = behind.drop.rate if behind.drop is not None else 0.0
         outputs = found.values * (1.0 - rate)
         slopes = layer.activation.slope(outputs) * keeps[-1] / (1.0 - rate)
-        k = behind.transposed(k) * slopes
+        k = behind.transpose(k) * slopes
         known = Outputs(layer.activation.inverse(outputs), slopes, found, found.rank == behind.unknowns)
-        found = _solved(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
+        found = _solve(layer, gradients[f"{layer.name}.weight"], k, known, solve, centre)
         solutions.append(found)
         keeps.append(_kept(layer, gradients, found.values))
     first = layers[0]
@@ -295,7 +295,7 @@ def _walk(
     return walk, keeps[::-1]
 
 
-def _solved(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
+def _solve(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, solve: Solve, centre: Tensor) -> Solution:
     """Solve for a layer's input: a linear layer from its gradient alone, a convolution from all equations."""
     if not bool(k.any()):
         return Solution(torch.zeros(layer.unknowns, dtype=torch.float64), 0, 1.0)
@@ -314,11 +314,11 @@ def _kept(layer: Layer, gradients: Tensors, values: Tensor) -> Tensor:
         alive = gradients[f"{layer.name}.weight"].any(0)
     else:
         alive = values.abs() > _DROPPED * values.abs().max()
-    mask = _reduced(alive.view(layer.drop.activation), layer.drop.mask)
+    mask = _reduce(alive.view(layer.drop.activation), layer.drop.mask)
     return mask.expand(layer.drop.activation).flatten().double()
 
 
-def _reduced(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
+def _reduce(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
     """True for mask entries with any activation that is not zero."""
     for dimension, (own, wanted) in enumerate(zip(alive.shape, shape, strict=True)):
         alive = alive.any(dimension, keepdim=True) if wanted < own else alive
@@ -328,7 +328,7 @@ def _reduced(alive: Tensor, shape: tuple[int, ...]) -> Tensor:
 def _masks(observation: Observation, layers: tuple[Layer, ...], keeps: list[Tensor]) -> Masks:
     dtype = next(observation.model.parameters()).dtype
     by_index = {
-        layer.drop.index: _reduced(kept.view(layer.drop.activation).bool(), layer.drop.mask).to(dtype)
+        layer.drop.index: _reduce(kept.view(layer.drop.activation).bool(), layer.drop.mask).to(dtype)
         for layer, kept in zip(layers, keeps, strict=True)
         if layer.drop is not None
     }

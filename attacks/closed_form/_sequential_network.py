@@ -101,7 +101,7 @@ class Layer:
         """Return the outputs (entries,) for one flattened input (unknowns,), with the bias."""
         return self._linear(vector.view(1, *self.shape), self.bias).flatten()
 
-    def transposed(self, vector: Tensor) -> Tensor:
+    def transpose(self, vector: Tensor) -> Tensor:
         """Return W^T k, shape (unknowns,), for a vector k over the outputs."""
         point = torch.zeros(1, *self.shape, dtype=torch.float64, requires_grad=True)
         with torch.enable_grad():

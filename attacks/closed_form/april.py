@@ -28,7 +28,7 @@ from attacks.core.results import labels_or_zeros, no_guess
 from attacks.core.tolerances import TWO_WAYS
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step
 
@@ -108,7 +108,7 @@ class April(Attack[AprilConfig]):
             reason = f"gave up: the gradient of '{embedding.positions}' has rank {rank} for {embedding.tokens} tokens"
             return no_guess(observation, reason, facts=facts)
         is_closed = bool(kept.all())
-        solution = _solved(slopes, right) if is_closed else self._alternated(slopes, right, kept, generator)
+        solution = _solve(slopes, right) if is_closed else self._alternate(slopes, right, kept, generator)
         image = _image(observation, embedding, solution.tokens, kept)
         if not is_closed and solution.residual > self.config.solved:
             image = image.clamp(*(bound.to(image.dtype) for bound in pixel_box(observation)))
@@ -125,7 +125,7 @@ class April(Attack[AprilConfig]):
             iterations=1,
             best_iteration=1,
             history=((1, objective),),
-            stopped=self._stopped(is_closed, solution.residual, _short(embedding, kept)),
+            stopped=self._stop(is_closed, solution.residual, _short(embedding, kept)),
             notes=(
                 f"'{embedding.positions}' is added to the output of '{embedding.patches.name}' and seen by "
                 + ", ".join(embedding.weights),
@@ -135,7 +135,7 @@ class April(Attack[AprilConfig]):
             facts={**facts, "residual": solution.residual},
         )
 
-    def _alternated(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:
+    def _alternate(self, slopes: Tensor, right: Tensor, kept: Tensor, generator: torch.Generator) -> _Solution:
         """The solution of the first restart whose residual is small enough, else the best one."""
         size = slopes[kept].square().mean().sqrt()
         first = torch.zeros_like(slopes)
@@ -149,7 +149,7 @@ class April(Attack[AprilConfig]):
         assert best is not None
         return best
 
-    def _stopped(self, is_closed: bool, residual: float, short: int) -> str:
+    def _stop(self, is_closed: bool, residual: float, short: int) -> str:
         if is_closed:
             return "solved in closed form"
         if residual < self.config.solved and short:
@@ -255,7 +255,7 @@ def _site(observation: Observation, model: nn.Module, example: Tensor, weight: s
     """Index of the dropout between positions and projections, or None when there is none."""
 
     def tokens(masks: tuple[Tensor, ...]) -> Tensor:
-        with torch.no_grad(), injected_masks(observation.sites, masks):
+        with torch.no_grad(), inject_masks(observation.sites, masks):
             return next(one.tokens for one in _projections(model, example)[0] if one.weight == weight)
 
     ones = tuple(torch.ones(site.shape) for site in observation.sites)
@@ -277,7 +277,7 @@ def _right_side(observation: Observation, embedding: _Embedding) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-def _solved(slopes: Tensor, right: Tensor) -> _Solution:
+def _solve(slopes: Tensor, right: Tensor) -> _Solution:
     """Least squares for z in slopes^T z = right; slopes (n, d), right (d, d)."""
     tokens = torch.linalg.lstsq(slopes.T, right, driver="gelsd").solution
     return _Solution(tokens, _residual(slopes, tokens, right))

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recursed, refusal
+from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
 from attacks.core.tolerances import LEAST
 from fedsim.core.hooks import Attack, Effort
@@ -48,12 +48,12 @@ class Copa(Attack[CopaConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
-        found = recursed(observation, self._solve, self.config.walks, on_step)
-        return found.reconstruction(_stopped(found))
+        found = recurse(observation, self._solve, self.config.walks, on_step)
+        return found.reconstruction(_stop(found))
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
-        known = _balanced(layer.gradient_rows(k), gradient.flatten())
-        further = _weight_constraints(layer, outputs) if outputs.is_complete else _pulled_back(layer, outputs)
+        known = _balance(layer.gradient_rows(k), gradient.flatten())
+        further = _weight_constraints(layer, outputs) if outputs.is_complete else _pull_back(layer, outputs)
         equations = Equations(torch.cat([known.rows, further.rows]), torch.cat([known.targets, further.targets]))
         missing = equations.targets - equations.rows @ centre
         solved = torch.linalg.lstsq(equations.rows, missing[:, None], rcond=self.config.rank_tolerance, driver="gelsd")
@@ -62,7 +62,7 @@ class Copa(Attack[CopaConfig]):
         return Solution(values, rank, residual, None if rank == layer.unknowns else equations)
 
 
-def _stopped(found: Recursion) -> str:
+def _stop(found: Recursion) -> str:
     """Say whether the image is unique: whether the first layer has as many equations as unknowns."""
     name, rank, unknowns = found.ranks[-1]
     if rank < unknowns:
@@ -70,7 +70,7 @@ def _stopped(found: Recursion) -> str:
     return "solved layer by layer" if found.matches else "walks used up, the gradient is not matched"
 
 
-def _balanced(rows: Tensor, targets: Tensor) -> Equations:
+def _balance(rows: Tensor, targets: Tensor) -> Equations:
     """Divide by the root mean square of the rows' norms, so that all kinds of equations have the same weight."""
     size = (rows.norm() / len(rows) ** 0.5).clamp_min(LEAST) if len(rows) else rows.new_ones(())
     return Equations(rows / size, targets / size)
@@ -78,13 +78,13 @@ def _balanced(rows: Tensor, targets: Tensor) -> Equations:
 
 def _weight_constraints(layer: Layer, outputs: Outputs) -> Equations:
     shown = outputs.slopes != 0
-    return _balanced(layer.weight_rows()[shown], (outputs.values - layer.offset)[shown])
+    return _balance(layer.weight_rows()[shown], (outputs.values - layer.offset)[shown])
 
 
-def _pulled_back(layer: Layer, outputs: Outputs) -> Equations:
+def _pull_back(layer: Layer, outputs: Outputs) -> Equations:
     """The next layer's equations for x_l, written for this layer's input and linearised at the estimate of x_l."""
     behind = outputs.behind
     assert behind.equations is not None
     rows, slopes = behind.equations.rows, outputs.slopes
     missing = behind.equations.targets - rows @ (behind.values + slopes * (layer.offset - outputs.values))
-    return _balanced((rows * slopes) @ layer.weight_rows(), missing)
+    return _balance((rows * slopes) @ layer.weight_rows(), missing)

@@ -113,7 +113,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
             factor = largest_in_range(examples_from(row[None], layer, observation).double(), observation)
             return float(factor), "scale guessed from the pixel range, sign unknown: no linear layer follows", False
         seen = rank_one(observation.update.tensors[f"{behind.name}.weight"].double()).row
-        compared = self._compared(seen)
+        compared = self._compare(seen)
         outputs = _outputs(observation, layer, row)
         found = signed_scales(behind.inputs, outputs[None], compared[None], seen[None])
         if bool(found.identified):
@@ -123,7 +123,7 @@ class ClosedFormLinear(Attack[ClosedFormLinearConfig]):
         factor = largest_in_range(examples_from(sign * row[None], layer, observation).double(), observation)
         return sign * float(factor), "scale guessed from the pixel range: the activation is scale-free", False
 
-    def _compared(self, seen: Tensor) -> Tensor:
+    def _compare(self, seen: Tensor) -> Tensor:
         """Return 1 for units that are surely kept: the largest inputs of the next layer. This needs no exact zeros."""
         count = max(2, round(self.config.compared_share * len(seen)))
         compared = torch.zeros_like(seen)

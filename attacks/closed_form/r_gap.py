@@ -18,7 +18,7 @@ from typing import ClassVar, final
 import torch
 from torch import Tensor
 
-from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recursed, refusal
+from attacks.closed_form._recursion import Outputs, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer, chain_of
 from attacks.core.results import no_guess
 from fedsim.core.hooks import Attack, Effort
@@ -49,7 +49,7 @@ class RGap(Attack[RGapConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; give up when a layer has fewer independent equations than unknowns."""
-        found = recursed(observation, self._solve, 1, on_step)
+        found = recurse(observation, self._solve, 1, on_step)
         if found.short is not None:
             name, rank, unknowns = found.short
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"

@@ -10,7 +10,7 @@ _MOST_ROUNDS = 30
 _STARTS = 10
 
 
-def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, ridge: float = 0.0) -> Tensor:
+def solve_points(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, ridge: float = 0.0) -> Tensor:
     """Return the outputs that fit best, shape (B, m), float64; where several fit, those nearest to `origin`.
 
     Args:
@@ -28,11 +28,11 @@ def solved(projections: Tensor, targets: Tensor, known: Tensor, origin: Tensor, 
         own = (known == pattern).all(1)
         equations = matrix[pattern].flatten(0, 1)
         wanted = targets[own][:, pattern].double().flatten(1) - origin @ equations.mT
-        found[own] += _fitted(equations, wanted.mT, ridge).mT
+        found[own] += _fit(equations, wanted.mT, ridge).mT
     return found
 
 
-def _fitted(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
+def _fit(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
     """Return the x that minimises ||A x - b||^2 + ridge ||x||^2, from the smaller of two equivalent systems."""
     if not ridge:
         return torch.linalg.lstsq(equations, wanted, driver="gelsd").solution
@@ -45,7 +45,7 @@ def _fitted(equations: Tensor, wanted: Tensor, ridge: float) -> Tensor:
 
 
 def coarseness(keys: Tensor) -> float:
-    """Return the variance of a head within its cell over that of the keys (C, J, d): a ridge for `solved`.
+    """Return the variance of a head within its cell over that of the keys (C, J, d): a ridge for `solve_points`.
 
     A cell is taken to reach half way to the nearest other key.
     """
@@ -55,9 +55,7 @@ def coarseness(keys: Tensor) -> float:
     return within / float(keys.var(1).mean())
 
 
-def grouped(
-    projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator
-) -> Tensor:
+def group(projections: Tensor, candidates: Tensor, valid: Tensor, origin: Tensor, generator: torch.Generator) -> Tensor:
     """Assign keys that several records read in unknown order, so that each record's equations fit together.
 
     Alternates least squares and assignment from several random starts; the smallest residual wins.
@@ -86,7 +84,7 @@ def grouped(
     for start in range(_STARTS):
         chosen = _random(valid, generator)
         for _ in range(_MOST_ROUNDS):
-            before, chosen = chosen, _assigned(torch.cdist(fitted(chosen)[0], keys), valid)
+            before, chosen = chosen, _assign(torch.cdist(fitted(chosen)[0], keys), valid)
             if torch.equal(before, chosen):
                 break
         ends.append((fitted(chosen)[1], start, chosen))
@@ -99,7 +97,7 @@ def _random(valid: Tensor, generator: torch.Generator) -> Tensor:
     return order.gather(1, places).mT
 
 
-def _assigned(distances: Tensor, valid: Tensor) -> Tensor:
+def _assign(distances: Tensor, valid: Tensor) -> Tensor:
     """Return each record's candidate (Q, C) from distances (C, Q, Q); all different if all candidates exist."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
-from attacks.core.fired_rows import fired_rows
+from attacks.core.fired_rows import find_fired_rows
 from attacks.core.results import no_examples, no_guess
 from fedsim.components.bottleneck.codebook import codebooks
 from fedsim.core import registry
@@ -60,14 +60,14 @@ class CodeReadout(Attack[CodeReadoutConfig]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Read the codes, then invert with them."""
-        fired = {place: fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
-        guess = self._inverted(_restricted(observation, fired), generator, on_step)
+        fired = {place: find_fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
+        guess = self._invert(_restrict_codes(observation, fired), generator, on_step)
         counts = {f"codes read at '{place}'": float(rows.sum()) for place, rows in fired.items()}
         notes = (f"codes at '{place}': {_listed(rows)}" for place, rows in fired.items())
         found = {**guess.found, **{f"codebook.{place}": rows for place, rows in fired.items()}}
         return replace(guess, facts={**guess.facts, **counts}, notes=(*guess.notes, *notes), found=found)
 
-    def _inverted(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+    def _invert(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         if not self.config.iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             return no_guess(observation, "codes read off", notes=("only codes are read, no image",))
@@ -78,7 +78,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
 
 
-def _restricted(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
+def _restrict_codes(observation: Observation, fired: Mapping[str, Tensor]) -> Observation:
     """Return the observation with a copy of its model in which only the fired codes can be chosen."""
     model = copy.deepcopy(observation.model)
     for place, layer in codebooks(model).items():

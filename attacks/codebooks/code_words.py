@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from attacks.codebooks._codes import code_gradients, why_no_codes
-from attacks.core.fired_rows import fired_rows
+from attacks.core.fired_rows import find_fired_rows
 from attacks.text._words import in_rows
 from fedsim.components.bottleneck.codebook import reading
 from fedsim.core import seeding
@@ -55,7 +55,7 @@ class CodeWords(Attack[CodeWordsConfig]):
         Raises:
             NotApplicable: at every shared codebook, codes depend on more than the token.
         """
-        fired = {place: fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
+        fired = {place: find_fired_rows(gradient) for place, gradient in code_gradients(observation).items()}
         table = token_codes(observation, generator)
         table = {place: codes for place, codes in table.items() if place in fired}
         if not table:
@@ -89,7 +89,7 @@ def token_codes(observation: Observation, generator: torch.Generator) -> dict[st
     alone = [_codes(model.eval(), own[:, None]) for own in torch.arange(vocabulary).split(_AT_ONCE)]
     table = {place: torch.cat([own[place][:, 0] for own in alone]) for place in alone[0]}
     probes = torch.randint(vocabulary, (_PROBES, *observation.spec.shape), generator=generator)
-    with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+    with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         seen = _codes(model.train(), probes)
     return {place: codes for place, codes in table.items() if torch.equal(codes[probes], seen[place])}
 
@@ -103,7 +103,7 @@ def _codes(model: nn.Module, tokens: Tensor) -> dict[str, Tensor]:
 
 def _possible(table: Mapping[str, Tensor], fired: Mapping[str, Tensor]) -> Tensor:
     """Return the tokens all of whose codes fired, ascending."""
-    fits = [_looked_up(fired[place], codes).flatten(1).all(1) for place, codes in table.items()]
+    fits = [_look_up(fired[place], codes).flatten(1).all(1) for place, codes in table.items()]
     return torch.stack(fits).all(0).nonzero()[:, 0]
 
 
@@ -115,10 +115,10 @@ def _certain(table: Mapping[str, Tensor], possible: Tensor) -> int:
         counts = torch.zeros(own.shape[1], int(codes.max()) + 1, dtype=torch.long)
         for group in range(own.shape[1]):
             counts[group] = torch.bincount(own[:, group].flatten(), minlength=counts.shape[1])
-        alone |= (_looked_up(counts, own) == 1).flatten(1).any(1)
+        alone |= (_look_up(counts, own) == 1).flatten(1).any(1)
     return int(alone.sum())
 
 
-def _looked_up(values: Tensor, codes: Tensor) -> Tensor:
+def _look_up(values: Tensor, codes: Tensor) -> Tensor:
     """Return the value (groups, C) of every code (N, groups, k), shape (N, groups, k)."""
     return values[torch.arange(codes.shape[1])[:, None], codes]

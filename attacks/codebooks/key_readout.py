@@ -20,8 +20,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.codebooks._features_from_keys import coarseness, grouped, solved
-from attacks.core.fired_rows import fired_rows, noise_variance
+from attacks.codebooks._features_from_keys import coarseness, group, solve_points
+from attacks.core.fired_rows import find_fired_rows, noise_variance
 from attacks.core.labels import count_labels, gradient_weight
 from attacks.core.optimizers import Adam, Cosine
 from attacks.core.preconditions import one_gradient_only
@@ -104,11 +104,11 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             found[f"{_COMPONENT}.labels"] = labels
             return no_guess(observation, "cells read off", notes=notes, facts=facts, found=found)
-        read, voting = _shared_out(model, gradient, cells, labels, grey, outputs[0], generator)
+        read, voting = _share_out(model, gradient, cells, labels, grey, outputs[0], generator)
         if noise_variance(gradient):
             found[f"{_COMPONENT}.cells"] = voting
         ridge = coarseness(model.lookup.keys) if self.config.ridge else 0.0
-        features = solved(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
+        features = solve_points(model.lookup.projections, read.targets, read.known, outputs[0], ridge).to(like.dtype)
         found[f"{_COMPONENT}.features"] = features
         if model.lookup.active == 1:
             keys = nearest(read.targets.transpose(0, 1), model.lookup.keys, 1)[..., 0].mT
@@ -173,7 +173,7 @@ def _cells(gradient: Tensor, active: int, records: int) -> Tensor:
     """Return which pairs were read, boolean (C, J): at least `active` per codebook, at most what the batch can read."""
     order = gradient.square().sum(-1).argsort(-1, descending=True)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(order.shape[1]).expand_as(order))
-    return (rank < active) | (fired_rows(gradient) & (rank < active * records))
+    return (rank < active) | (find_fired_rows(gradient) & (rank < active * records))
 
 
 def _labels(model: KeyValueModel, gradient: Tensor, cells: Tensor, grey: Tensor) -> Tensor:
@@ -195,7 +195,7 @@ def _residuals(model: KeyValueModel, grey: Tensor) -> Tensor:
     return nn.functional.normalize(probabilities - torch.eye(len(probabilities), dtype=grey.dtype))
 
 
-def _shared_out(
+def _share_out(
     model: KeyValueModel,
     gradient: Tensor,
     cells: Tensor,
@@ -224,7 +224,7 @@ def _shared_out(
         seen = valid.any(1)
         if not bool(seen.any()):
             continue
-        chosen = grouped(lookup.projections[:, seen], keys[seen], valid[seen], origin, generator)
+        chosen = group(lookup.projections[:, seen], keys[seen], valid[seen], origin, generator)
         rows = torch.arange(int(seen.sum()))
         known[records] = seen
         targets[records[:, None], seen.nonzero().flatten()] = keys[seen][rows, chosen]

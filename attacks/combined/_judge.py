@@ -82,14 +82,14 @@ class Judge:
             masks = self._fit(inputs, generator, rate=0.0)[1] if self._observation.sites else ()
         return Judged(inputs, masks, self._distance(inputs, masks))
 
-    def settled(self, judged: Judged, generator: torch.Generator) -> Judged:
+    def settle(self, judged: Judged, generator: torch.Generator) -> Judged:
         """Return a guess after one more search for its masks, with the inputs fixed."""
         return self._continued(judged, generator, rate=0.0)
 
-    def polished(self, judged: Judged, generator: torch.Generator) -> Judged:
+    def polish(self, judged: Judged, generator: torch.Generator) -> Judged:
         """Return a guess after a search for its masks of the same length, in which the inputs may move a little.
 
-        It starts from masks that fit already: bad masks would pull good inputs away. Compare the result with `settled`,
+        It starts from masks that fit already: bad masks would pull good inputs away. Compare the result with `settle`,
         since a longer search finds better masks for any inputs.
         """
         return self._continued(judged, generator, rate=_INPUT_RATE)

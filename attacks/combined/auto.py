@@ -27,10 +27,10 @@ from attacks.core.labels import labels_of
 from attacks.core.progress import Numbered
 from attacks.core.results import blanks, no_guess
 from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, explains_mixtures, undone
-from attacks.text._sentences import completed, explains
+from attacks.text._sentences import complete, explains
 from attacks.text._words import words_of
 from fedsim.core import registry
-from fedsim.core.errors import NotApplicable, told
+from fedsim.core.errors import NotApplicable, describe_exception
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, View
@@ -74,8 +74,8 @@ class Auto(Attack[AutoConfig]):
         found, why = self._undone(observation, generator, counted)
         if found is not None and found.objective < CONVINCING:
             return found
-        tried, passed, ran = self._tried(observation, generator, counted, self._candidates(undoing=True))
-        others = [_reported(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
+        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(undoing=True))
+        others = [_report(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
         guesses = [*([] if found is None else [found]), *others]
         if not guesses and not ran:
             raise NotApplicable("; ".join([why, *passed]))
@@ -96,17 +96,17 @@ class Auto(Attack[AutoConfig]):
     def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
         """Return the best guess of the batch that the model saw."""
         leak = leak_of(observation)
-        tried, passed, ran = self._tried(observation, generator, counted, self._candidates(undoing=False))
+        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(undoing=False))
         if not tried and ran:
             return _nothing(observation, passed)
         if not tried:
             raise NotApplicable("; ".join(passed))
         if _ends(observation, tried[-1].guess):
             notes = [f"won: {tried[-1].name}, which explains the gradient exactly", *passed]
-            return _reported(tried[-1].guess, leak, notes)
+            return _report(tried[-1].guess, leak, notes)
         return self._best(observation, leak, tried, passed, generator)
 
-    def _tried(
+    def _attempt(
         self,
         observation: Observation,
         generator: torch.Generator,
@@ -130,7 +130,7 @@ class Auto(Attack[AutoConfig]):
             except Exception as error:  # a bug in one attack must not hide the guesses of the others
                 if counted.has_stopped:
                     raise
-                passed.append(f"{name} failed: {told(error)}")
+                passed.append(f"{name} failed: {describe_exception(error)}")
                 continue
             ran = True
             if not len(guess.inputs):
@@ -176,19 +176,19 @@ class Auto(Attack[AutoConfig]):
         won = ordered[first]
         if won.masks is not None:
             judged[first] = min(judged[first], judge.judge(won.inputs, won.masks, generator), key=_distance)
-        settled, refined = judge.settled(judged[first], generator), judge.polished(judged[first], generator)
+        settled, refined = judge.settle(judged[first], generator), judge.polish(judged[first], generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
         how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
         notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
-        return _reported(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
+        return _report(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
     """Return the guess with the lowest objective of its own attack, where gradients cannot be compared."""
     best = min(tried, key=lambda one: one.guess.objective)
-    return _reported(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
+    return _report(best.guess, leak, [f"won: {best.name}, of the lowest objective", *passed])
 
 
 def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str]) -> Reconstruction:
@@ -197,7 +197,7 @@ def _best_text(observation: Observation, leak: Leak, tried: list[_Tried], passed
     first = min(range(len(tried)), key=distances.__getitem__)
     scores = [f"{one.name}: distance {own:.2e}" for one, own in zip(tried, distances, strict=True)]
     notes = [f"won: {tried[first].name}", "distances are 1 - cosine of the whole gradient", *scores, *passed]
-    return _reported(replace(tried[first].guess, objective=distances[first]), leak, notes)
+    return _report(replace(tried[first].guess, objective=distances[first]), leak, notes)
 
 
 def _text_distance(observation: Observation, guess: Reconstruction) -> float:
@@ -209,7 +209,7 @@ def _text_distance(observation: Observation, guess: Reconstruction) -> float:
     misfits = len(guess.inputs) != (observation.batch_size or 1) and (bool(masks) or observation.labels is not None)
     if misfits or not explains(observation):
         return math.inf
-    return completed(observation, guess.inputs, words_of(observation), masks or ()).distance
+    return complete(observation, guess.inputs, words_of(observation), masks or ()).distance
 
 
 def _ends(observation: Observation, guess: Reconstruction) -> bool:
@@ -271,5 +271,5 @@ def _nothing(observation: Observation, passed: list[str]) -> Reconstruction:
     return no_guess(observation, "no attack that applies found anything", notes=tuple(passed))
 
 
-def _reported(guess: Reconstruction, leak: Leak, notes: list[str]) -> Reconstruction:
+def _report(guess: Reconstruction, leak: Leak, notes: list[str]) -> Reconstruction:
     return replace(guess, notes=(*notes, *guess.notes), facts={**leak.facts(), **guess.facts})

@@ -61,13 +61,13 @@ class RoundAveraging(Attack[RoundAveragingConfig]):
             raise FedsimError(f"attack 'round-averaging': settings of '{method.name}': {error}") from error
         if isinstance(inner, RoundAveraging):
             raise NotApplicable("'attack' names this attack itself: set it to another one")
-        mean, rounds = averaged(observation, self.config.movement)
+        mean, rounds = average(observation, self.config.movement)
         found = inner(mean, generator, on_step)
         notes = (f"the mean of {rounds} rounds, attacked by {method.name}", *found.notes)
         return replace(found, notes=notes, facts={**found.facts, "rounds averaged": float(rounds)})
 
 
-def averaged(observation: Observation, movement: float) -> tuple[Observation, int]:
+def average(observation: Observation, movement: float) -> tuple[Observation, int]:
     """Return an observation of the mean update at the mean weights, and the number of rounds behind it.
 
     Args:

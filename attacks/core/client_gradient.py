@@ -10,7 +10,7 @@ from torch import Tensor
 
 from attacks.core.layers import run
 from fedsim.core.gradients import gradient_of
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Masks, Observation
 
 
@@ -36,7 +36,7 @@ def client_gradient(
     parameters = {name: p for name, p in model.named_parameters() if name in wanted}
     dtype = next(model.parameters()).dtype
     dropping = (
-        nullcontext() if masks is None else injected_masks(observation.sites, tuple(mask.to(dtype) for mask in masks))
+        nullcontext() if masks is None else inject_masks(observation.sites, tuple(mask.to(dtype) for mask in masks))
     )
     with dropping:
         loss = observation.loss(run(model, inputs.to(dtype) if inputs.is_floating_point() else inputs), labels)

@@ -1,8 +1,8 @@
 """Which rows of a gradient were used: those that are not zero, or under noise those that stand out from the others.
 
 How far a row must stand out depends on the unused rows. In the gradient of a table they are zero, or noise of one
-variance whose law is known: use `fired_rows`. In the gradient of an output layer they are p h^T, whose norms differ by
-orders of magnitude: use `outstanding_rows`, which compares logarithms of norms with a higher threshold.
+variance whose law is known: use `find_fired_rows`. In the gradient of an output layer they are p h^T, whose norms
+differ by orders of magnitude: use `outstanding_rows`, which compares logarithms of norms with a higher threshold.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def noise_variance(gradient: Tensor) -> float:
     return float(squares.median()) / float(chi2.median(gradient.shape[-1]))
 
 
-def fired_rows(gradient: Tensor) -> Tensor:
+def find_fired_rows(gradient: Tensor) -> Tensor:
     """Return which rows of a gradient (..., w) exceed what noise reaches about once in all rows, boolean (...)."""
     from scipy.stats import chi2  # noqa: PLC0415 - takes long to import
 

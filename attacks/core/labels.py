@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedsim.components.bottleneck._key_value import KeyValueModel, VotingDecoder
 from fedsim.core.errors import NotApplicable
 from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import kept_masks
+from fedsim.core.masks import keep_masks
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Observation
 
@@ -43,7 +43,7 @@ def infer_labels(observation: Observation, rule: LabelRule = "counting") -> Tens
     examples = examples_of(observation)
     values = _votes(observation)
     if values in tensors:
-        return _voted_labels(observation, tensors[values], examples)
+        return _vote_labels(observation, tensors[values], examples)
     name, layer = _shared_output_layer(observation)
     weight = tensors[f"{name}.weight"]
     bias = tensors.get(f"{name}.bias") if layer.bias is not None else None
@@ -152,7 +152,7 @@ def _votes(observation: Observation) -> str | None:
 
 
 @torch.no_grad()
-def _voted_labels(observation: Observation, gradient: Tensor, examples: int) -> Tensor:
+def _vote_labels(observation: Observation, gradient: Tensor, examples: int) -> Tensor:
     """Return labels from the gradient of values (C J, K), whose rows sum to db; p is taken from a grey image."""
     logit_gradient = gradient.sum(0) / gradient_weight(observation)
     if examples == 1:
@@ -177,12 +177,12 @@ def _probe(observation: Observation, head: str) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn((_PROBES, *observation.spec.shape), generator=generator).to(next(model.parameters()))
     steps = min(observation.local_steps, _MOST_POINTS)
-    with kept_masks(generator), layer_inputs(model, [head]) as seen:
-        outputs = torch.stack([_moved(model, observation, step / steps)(noise) for step in range(steps)])
+    with keep_masks(generator), layer_inputs(model, [head]) as seen:
+        outputs = torch.stack([_move(model, observation, step / steps)(noise) for step in range(steps)])
     return outputs.softmax(2).mean((0, 1)), torch.stack([features for _, features in seen]).sum(2).mean()
 
 
-def _moved(model: nn.Module, observation: Observation, share: float) -> nn.Module:
+def _move(model: nn.Module, observation: Observation, share: float) -> nn.Module:
     """Set the weights of `model` to this share of the way from the received to the trained ones."""
     for name, parameter in model.named_parameters():
         if name in observation.update.tensors:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fedsim.core.layer_calls import inputs_in_order, read_by
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Observation
 
 Found = TypeVar("Found")
@@ -36,14 +36,14 @@ def once_a_model(find: Callable[[Observation], Found]) -> Callable[[Observation]
     found: WeakKeyDictionary[nn.Module, dict[Hashable, Found]] = WeakKeyDictionary()
 
     @wraps(find)
-    def remembered(observation: Observation) -> Found:
+    def remember(observation: Observation) -> Found:
         known = found.setdefault(observation.model, {})
         key = (observation.spec, observation.sites, observation.hidden)
         if key not in known:
             known[key] = find(observation)
         return known[key]
 
-    return remembered
+    return remember
 
 
 def run(model: nn.Module, inputs: Tensor, weights: Mapping[str, Tensor] = MappingProxyType({})) -> Tensor:
@@ -78,7 +78,7 @@ def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite],
     count = math.prod(shape)
     numbered = torch.arange(1, count + 1, dtype=next(model.parameters()).dtype).view(1, *shape)
     masks = tuple(torch.zeros(site.shape) for site in sites)
-    with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, injected_masks(sites, masks):
+    with inputs_in_order(model, (nn.Linear, nn.Conv2d)) as seen, inject_masks(sites, masks):
         run(model, numbered.expand(examples, *shape))
     calls: list[_Call] = []
     for name, entries in seen:
@@ -90,7 +90,7 @@ def _calls(model: nn.Module, shape: Sequence[int], sites: Sequence[DropoutSite],
 
 
 @once_a_model
-def _observed_calls(observation: Observation) -> list[_Call]:
+def _observe_calls(observation: Observation) -> list[_Call]:
     return _calls(observation.model, observation.spec.shape, observation.sites, _examples(observation))
 
 
@@ -103,12 +103,12 @@ def _examples(observation: Observation) -> int:
 
 def layers_on_pixels(observation: Observation) -> list[PixelLayer]:
     """Return the linear and convolutional layers that see all pixels and nothing else, in the order of the calls."""
-    return [call.layer for call in _observed_calls(observation) if call.layer is not None]
+    return [call.layer for call in _observe_calls(observation) if call.layer is not None]
 
 
 def first_linear(observation: Observation) -> PixelLayer | None:
     """Return the linear layer that sees the flattened example, pixels in any order, if its gradient is shared."""
-    layers = _flat(_observed_calls(observation))
+    layers = _flat(_observe_calls(observation))
     return next((layer for layer in layers if f"{layer.name}.weight" in observation.update.tensors), None)
 
 
@@ -179,7 +179,7 @@ def layer_behind(observation: Observation, first: str) -> Behind | None:
 
 def _name_behind(observation: Observation, first: str) -> str | None:
     width = len(observation.model.get_parameter(f"{first}.weight"))
-    calls = _observed_calls(observation)
+    calls = _observe_calls(observation)
     start = next(index for index, call in enumerate(calls) if call.name == first)
     fitting = (call.name for call in calls[start + 1 :] if call.is_linear and call.shape[1:] == (width,))
     return next(fitting, None)

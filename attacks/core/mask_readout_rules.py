@@ -23,7 +23,7 @@ from attacks.core.layers import once_a_model, run
 from attacks.core.spectrum import rank_one
 from attacks.core.tolerances import EXACT
 from fedsim.core.layer_calls import inputs_in_order
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Masks, Observation
 
 _TRIALS = 3
@@ -98,7 +98,7 @@ def _sources(observation: Observation) -> list[_Source]:
     for reading in _READINGS:
         for name, alive in _patterns(model, observation, trials, reading):
             for site, masks in enumerate(kept):
-                rows = _followed(masks, alive)
+                rows = _follow(masks, alive)
                 found.extend(_Source(site, row, name, reading) for row in rows)
                 explained.update([site] if rows and masks[0].numel() == alive.shape[1] else [])
         if len(explained) == len(kept):
@@ -111,7 +111,7 @@ def _trial(model: nn.Module, observation: Observation, generator: torch.Generato
     dtype = next(model.parameters()).dtype
     masks = tuple(torch.rand(s.shape, generator=generator).gt(0.5).to(dtype) for s in observation.sites)
     example = torch.randn((1, *observation.spec.shape), generator=generator, dtype=dtype)
-    with injected_masks(observation.sites, masks):
+    with inject_masks(observation.sites, masks):
         return _Trial(masks, observation.loss(run(model, example), torch.zeros(1, dtype=torch.long)))
 
 
@@ -148,7 +148,7 @@ def _alive(tensor: Tensor, reading: _Reading) -> Tensor:
     return (tensor != 0).any(0 if reading == "columns" else 1)
 
 
-def _followed(kept: Tensor, alive: Tensor) -> list[int]:
+def _follow(kept: Tensor, alive: Tensor) -> list[int]:
     """Indices of rows of masks (trials, *shape) whose dropped units are never among the live ones (trials, n)."""
     size = alive.shape[1]
     if size not in (kept[0].numel(), kept.shape[-1]):
@@ -179,6 +179,6 @@ def _first_silent_linear(observation: Observation, masks: Masks) -> str | None:
     """The first called linear layer whose input is all zeros under the given masks."""
     dtype = next(observation.model.parameters()).dtype
     example = torch.ones((masks[0].shape[0], *observation.spec.shape), dtype=dtype)
-    with inputs_in_order(observation.model, (nn.Linear,)) as seen, injected_masks(observation.sites, masks):
+    with inputs_in_order(observation.model, (nn.Linear,)) as seen, inject_masks(observation.sites, masks):
         run(observation.model, example)
     return next((name for name, inputs in seen if not bool(inputs.any())), None)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.layer_calls import inputs_in_order
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Masks, Observation
 
 # A float32 gradient leaves about 1e-7 where the exact value is zero; both limits are relative to the unit's norm.
@@ -41,7 +41,7 @@ class Peeled:
 
 
 @torch.no_grad()
-def peeled(observation: Observation, examples: Tensor) -> Peeled:
+def peel(observation: Observation, examples: Tensor) -> Peeled:
     """Solve the linear layers in the order of their calls.
 
     Args:
@@ -111,6 +111,6 @@ def _widest_gap(sizes: Tensor) -> Tensor:
 def _linear_inputs(
     model: nn.Module, observation: Observation, examples: Tensor, masks: list[Tensor]
 ) -> list[tuple[str, Tensor]]:
-    with inputs_in_order(model, (nn.Linear,)) as seen, injected_masks(observation.sites, tuple(masks)):
+    with inputs_in_order(model, (nn.Linear,)) as seen, inject_masks(observation.sites, tuple(masks)):
         model(examples.double())
     return seen

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attacks.core.layers import run
 from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Masks, Observation
 from fedsim.metrics.image import match
 
@@ -73,7 +73,7 @@ class StatisticsDistance:
         return torch.stack([self._of_row(x, tuple(mask[row] for mask in masks)) for row, x in enumerate(inputs)])
 
     def _of_row(self, inputs: Tensor, masks: Masks) -> Tensor:
-        dropping = injected_masks(self._sites, masks) if masks else without_dropout()
+        dropping = inject_masks(self._sites, masks) if masks else without_dropout()
         with layer_inputs(self._model, self._wanted) as calls, dropping:
             run(self._model, inputs)
         distances: list[Tensor] = []

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attacks.core.unknowns import MASKS, Block, Moment, Unknowns
-from fedsim.core.masks import drawn_masks, expected_mask
+from fedsim.core.masks import draw_masks, expected_mask
 from fedsim.core.types import DropoutSite, Masks
 
 Relaxation = Literal["box", "sigmoid", "straight-through"]
@@ -36,10 +36,10 @@ class GivenMasks(Block):
 
     def relaxed(self, variables: Masks, moment: Moment) -> Masks:
         """Return each row's victim's masks."""
-        return tuple(mask[list(moment.victims)] for mask in self._stacked)
+        return tuple(mask[list(moment.victims)] for mask in self._stack)
 
     @cached_property
-    def _stacked(self) -> Masks:
+    def _stack(self) -> Masks:
         return tuple(torch.stack(site) for site in zip(*self.given, strict=True))
 
 
@@ -67,7 +67,7 @@ class DrawnMasks(Block):
         return tuple(torch.stack(site) for site in zip(*rows, strict=True))
 
     def _row(self, generator: torch.Generator) -> Masks:
-        sets = [drawn_masks(self.sites, generator, torch.empty(0)) for _ in range(self.sets)]
+        sets = [draw_masks(self.sites, generator, torch.empty(0)) for _ in range(self.sets)]
         return tuple(torch.cat(site) for site in zip(*sets, strict=True))
 
 
@@ -101,16 +101,16 @@ class OptimisedMasks(Block):
 
     def first(self, generator: torch.Generator) -> Masks:
         """Return relaxed masks, in the order of the sites."""
-        return self._variables(self.start if self.start is not None else self._drawn(generator))
+        return self._variables(self.start if self.start is not None else self._draw(generator))
 
-    def _drawn(self, generator: torch.Generator) -> Masks:
+    def _draw(self, generator: torch.Generator) -> Masks:
         """Return first masks; a prefix that is drawn says nothing about the client's, so its expectation starts."""
         if self.begin == "ones":
             return tuple(torch.ones(site.shape) for site in self.sites)
         expected = tuple(expected_mask(site) for site in self.sites)
         if self.begin == "mean":
             return expected
-        drawn = drawn_masks(self.sites, generator, torch.empty(0))
+        drawn = draw_masks(self.sites, generator, torch.empty(0))
         return tuple(e if site.odds else d for site, e, d in zip(self.sites, expected, drawn, strict=True))
 
     def _variables(self, masks: Masks) -> Masks:

@@ -20,7 +20,7 @@ from attacks.core.defense_facts import PLAIN, Wire, wire_of
 from attacks.core.layers import run
 from attacks.core.unknowns import NOTHING, Values, of_row
 from fedsim.core.gradients import gradient_of
-from fedsim.core.masks import injected_masks, rescaling, without_dropout
+from fedsim.core.masks import inject_masks, rescaling, without_dropout
 from fedsim.core.types import DropoutSite, Loss, Masks, Observation
 
 _EPSILON = 1e-8
@@ -130,7 +130,7 @@ class Setting:
         if not masks:
             return without_dropout()
         scaled = tuple(mask * rescaling(site) for mask, site in zip(masks, self.sites, strict=True))
-        return injected_masks(self._unscaled, scaled)
+        return inject_masks(self._unscaled, scaled)
 
     @cached_property
     def _unscaled(self) -> tuple[DropoutSite, ...]:

@@ -131,13 +131,13 @@ def target_of(tensors: list[Tensor]) -> Factors | Tensor:
     stacked = torch.stack([tensor.flatten(1) for tensor in tensors])
     sides = stacked.shape[1:]
     for width in _SKETCHES:
-        factors = _factored(stacked, min(width, *sides))
+        factors = _factorise(stacked, min(width, *sides))
         if factors is not None:
             return factors if factors.left.shape[2] * sum(sides) < math.prod(sides) else stacked
     return stacked
 
 
-def _factored(matrices: Tensor, width: int) -> Factors | None:
+def _factorise(matrices: Tensor, width: int) -> Factors | None:
     """Factors of matrices (V, out, in) up to rounding, of the least rank that fits all, or None from `width` on."""
     exact = matrices.double()
     sketch = torch.randn((matrices.shape[2], width), generator=torch.Generator().manual_seed(0)).to(exact)

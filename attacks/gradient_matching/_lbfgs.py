@@ -210,7 +210,7 @@ class _Descent:
         total = (1 + config.restarts) * config.iterations
         for iteration in range(1, config.iterations + 1):
             self._lowest = torch.inf
-            self._optimizer.step(lambda iteration=iteration: self._evaluated(iteration))
+            self._optimizer.step(lambda iteration=iteration: self._evaluate(iteration))
             attempt.objectives.append(self._lowest)
             if self._lowest < self._plateau[0] * (1.0 - RELATIVE_IMPROVEMENT):
                 self._plateau = (self._lowest, iteration)
@@ -228,7 +228,7 @@ class _Descent:
             break
         return attempt
 
-    def _evaluated(self, iteration: int) -> Tensor:
+    def _evaluate(self, iteration: int) -> Tensor:
         """The closure of L-BFGS: put gradients into `.grad`, unclipped, and keep the best dummy."""
         variables = self._variables.all()
         objective, share = self._problem.values(self._variables)

@@ -90,7 +90,7 @@ class Watch(TorchFunctionMode):
             flat = flat.unflatten(0, (-1, self._examples)).transpose(0, 1)
         return flat.reshape(self.rows, -1, *features)
 
-    def noted(self, output: Tensor, parts: Callable[[Tensor], dict[str, Part]]) -> Tensor:
+    def note(self, output: Tensor, parts: Callable[[Tensor], dict[str, Part]]) -> Tensor:
         """Keep a call; an output that depends on no unknown becomes a leaf, so that its gradient can be computed."""
         output = output if output.requires_grad else output.detach().requires_grad_()
         self.calls.append(Call(output, parts))
@@ -105,7 +105,7 @@ def _linear(watch: Watch, inputs: Tensor, weight: Tensor, bias: Tensor | None = 
         seen = watch.by_row(inputs, inputs.shape[-1:], matrix, shift)
         return _named({matrix: Outer(seen, deltas), shift: deltas.sum(1)})
 
-    return watch.noted(F.linear(inputs, weight, bias), parts)
+    return watch.note(F.linear(inputs, weight, bias), parts)
 
 
 def _conv2d(
@@ -127,7 +127,7 @@ def _conv2d(
         deltas = watch.by_row(delta.flatten(2).mT, delta.shape[1:2])
         return _named({matrix: Outer(watch.by_row(windows, windows.shape[-1:]), deltas), shift: deltas.sum(1)})
 
-    return watch.noted(F.conv2d(inputs, weight, bias, stride, padding, dilation), parts)
+    return watch.note(F.conv2d(inputs, weight, bias, stride, padding, dilation), parts)
 
 
 def _layer_norm(
@@ -139,7 +139,7 @@ def _layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     normalised = F.layer_norm(inputs, normalized_shape, None, None, eps)
-    return _scaled(watch, normalised, weight, bias, tuple(normalized_shape))
+    return _scale(watch, normalised, weight, bias, tuple(normalized_shape))
 
 
 def _rms_norm(
@@ -158,7 +158,7 @@ def _rms_norm(
     def parts(delta: Tensor) -> dict[str, Part]:
         return {scale: watch.by_row(delta * normalised, shape, scale).sum(1)}
 
-    return watch.noted(normalised * weight, parts)
+    return watch.note(normalised * weight, parts)
 
 
 def _group_norm(
@@ -171,10 +171,10 @@ def _group_norm(
 ) -> Tensor:
     normalised = F.group_norm(inputs, num_groups, None, None, eps)
     channels = (-1, *(1 for _ in inputs.shape[2:]))
-    return _scaled(watch, normalised, weight, bias, channels)
+    return _scale(watch, normalised, weight, bias, channels)
 
 
-def _scaled(
+def _scale(
     watch: Watch, normalised: Tensor, weight: Tensor | None, bias: Tensor | None, shape: tuple[int, ...]
 ) -> Tensor:
     """Return normalised * weight + bias, both viewed as `shape`, and note the call."""
@@ -189,7 +189,7 @@ def _scaled(
 
         return _named({scale: per_row(delta * normalised), shift: per_row(delta)})
 
-    return watch.noted(normalised * weight.view(shape) + bias.view(shape), parts)
+    return watch.note(normalised * weight.view(shape) + bias.view(shape), parts)
 
 
 def _embedding(
@@ -213,7 +213,7 @@ def _embedding(
         seen, deltas = watch.by_row(ones, ones.shape[-1:], table), watch.by_row(delta, delta.shape[-1:], table)
         return {table: Outer(deltas, seen)}
 
-    return watch.noted(F.embedding(indices, weight), parts)
+    return watch.note(F.embedding(indices, weight), parts)
 
 
 _RULES: dict[Any, Callable[..., Tensor]] = {

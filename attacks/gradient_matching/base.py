@@ -128,7 +128,7 @@ class MatchingAttack(Attack[ConfigT]):
         for group in _groups(observations, self.at_once(observations[0])):
             chosen = [observations[index] for index in group]
             own = [generators[index] for index in group], [on_steps[index] for index in group]
-            results.update(zip(group, self._matched(chosen, *own), strict=True))
+            results.update(zip(group, self._match(chosen, *own), strict=True))
         return [results[index] for index in range(len(observations))]
 
     def pace(self) -> Pace:
@@ -173,7 +173,7 @@ class MatchingAttack(Attack[ConfigT]):
         """Return notes for the record about this attack on this observation."""
         return ()
 
-    def _matched(
+    def _match(
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
@@ -186,7 +186,7 @@ class MatchingAttack(Attack[ConfigT]):
     def _told(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         if has_failed(rows):
             return best_of(rows, labels, path, self.remarks(observation))
-        return self.reported(observation, rows, labels, path)
+        return self.report(observation, rows, labels, path)
 
     def labels(self, observation: Observation) -> Tensor:
         """Return the labels of the dummies, granted or inferred."""
@@ -200,7 +200,7 @@ class MatchingAttack(Attack[ConfigT]):
         rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
         return rows, comparison.name
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Return the reconstruction from one victim's rows."""
         return best_of(rows, labels, path, self.remarks(observation))
 
@@ -284,13 +284,13 @@ def best_of(rows: Sequence[Found], labels: Tensor, engine: str, remarks: tuple[s
         objective=best.objective,
         iterations=sum(len(row.objectives) for row in rows),
         best_iteration=best.iteration,
-        history=_thinned(best.objectives),
+        history=_thin(best.objectives),
         stopped=best.stopped,
         notes=(f"gradients compared by the {engine} path", *remarks),
         facts={"starts": len(rows), "starts that reached the lowest objective": close},
     )
 
 
-def _thinned(objectives: list[float]) -> tuple[tuple[int, float], ...]:
+def _thin(objectives: list[float]) -> tuple[tuple[int, float], ...]:
     stride = max(1, len(objectives) // _HISTORY_POINTS)
     return tuple((i + 1, value) for i, value in enumerate(objectives) if i % stride == 0 or i + 1 == len(objectives))

@@ -79,9 +79,9 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
         return rows, comparison.name
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Return the best row with its prefixes."""
-        best, cuts = super().reported(observation, rows, labels, path), _cuts(observation)
+        best, cuts = super().report(observation, rows, labels, path), _cuts(observation)
         unread = len(cuts) - len(read_prefixes(observation))
         lengths = {observation.sites[i].name: best.masks[i].flatten(0, -2)[0].sum() for i in cuts} if best.masks else {}
         tried = () if not unread else (f"k was not read at {unread} places, but tried",)

@@ -132,12 +132,12 @@ class UnrolledComparison:
 
     def _run(self, *step: object) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         if not self._checkpointed:
-            return self._advanced(*step)  # type: ignore[arg-type]
+            return self._advance(*step)  # type: ignore[arg-type]
         from torch.utils.checkpoint import checkpoint  # noqa: PLC0415 - few searches need it
 
-        return checkpoint(self._advanced, *step, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
+        return checkpoint(self._advance, *step, use_reentrant=False, preserve_rng_state=False)  # type: ignore[return-value]
 
-    def _advanced(
+    def _advance(
         self,
         step: LocalStep,
         inputs: Tensor,

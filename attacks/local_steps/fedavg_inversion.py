@@ -118,12 +118,12 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
             rows.append(row)
         return rows, comparison.name
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Average the dummies of all passes; report no masks, since those of all steps fit no single forward pass."""
-        best = super().reported(observation, rows, labels, path)
+        best = super().report(observation, rows, labels, path)
         examples = number_of_examples(observation)
         masks = best.masks if observation.local_steps == 1 else None
-        inputs = averaged(best.inputs, labels, examples)
+        inputs = average(best.inputs, labels, examples)
         return replace(best, inputs=inputs, labels=labels[:examples].clone(), masks=masks)
 
     def _as_one_gradient(
@@ -176,7 +176,7 @@ def disagreement(inputs: Tensor, examples: int) -> Tensor:
     return torch.stack([(a - b).square().flatten(1).mean(1) for a, b in pairwise(means)]).mean(0)
 
 
-def averaged(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
+def average(inputs: Tensor, labels: Tensor, examples: int) -> Tensor:
     """Return the mean of all passes, shape (N, *shape), after matching each to the first within every label.
 
     Args:

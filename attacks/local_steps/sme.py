@@ -98,9 +98,9 @@ class Sme(MultiStepAttack[SmeConfig]):
             return super().comparison([as_gradient(observation) for observation in observations], search)
         return SurrogateComparison(self.setting(observations[0], search), observations, self.config.path)
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Add to the facts where on the path the best row ended."""
-        found = super().reported(observation, rows, labels, path)
+        found = super().report(observation, rows, labels, path)
         best = best_row(rows)
         if observation.local_steps == 1:
             return found

@@ -27,7 +27,7 @@ def confidences(observation: MembershipObservation, weights: Tensors, batch: Bat
     return _each(observation, weights, batch, lambda outputs, labels: (-observation.task.losses(outputs, labels)).exp())
 
 
-def scaled(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
+def scale(observation: MembershipObservation, weights: Tensors, batch: Batch) -> Tensor:
     """Return log(p / (1 - p)), shape (B,), which stays precise for p near 0 or 1."""
     return _each(observation, weights, batch, log_odds)
 

@@ -28,7 +28,7 @@ from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.layer_calls import read_by
-from fedsim.core.losses import left_out
+from fedsim.core.losses import list_failures
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality, Target, Tensors, WatchedUpdate
 
@@ -128,7 +128,7 @@ def _unchanged(
     trained = {name: tensor - sent[name] if name in sent else tensor for name, tensor in watched.received.items()}
     names, probes = [own.name for own in adapters], observation.candidates.inputs[:_PROBES]
     model = copy.deepcopy(observation.model)
-    with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+    with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
         before = _read(model.eval(), watched.received, names, probes)
         behind = _read(model.train(), trained, names, probes)
     return [
@@ -184,7 +184,7 @@ def _share(inputs: Tensor, a: Tensor, space: Tensor) -> Tensor:
 def _worst(shares: Tensor, labels: Tensor) -> Tensor:
     """Return the largest share (B, places) of each example; padding of a text does not count."""
     if labels.shape == shares.shape:
-        shares = shares.masked_fill(left_out(labels), 0.0)
+        shares = shares.masked_fill(list_failures(labels), 0.0)
     return shares.amax(1)
 
 

@@ -18,7 +18,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from attacks.membership._signals import scaled
+from attacks.membership._signals import scale
 from fedsim.core.hooks import IMAGES_AND_TEXT, MembershipAttack
 from fedsim.core.registry import membership
 from fedsim.core.types import Config, MembershipObservation, Modality, ShadowPlan
@@ -55,16 +55,16 @@ class Lira(MembershipAttack[LiraConfig]):
         """Return the logarithm of the likelihood ratio; offline the number of standard deviations above m_out."""
         candidates, shadows = observation.candidates, observation.shadows[self.plan()]
         _, final_weights = observation.weights[-1]
-        observed = scaled(observation, final_weights, candidates)
-        confidence = torch.stack([scaled(observation, shadow.weights, candidates) for shadow in shadows])
+        observed = scale(observation, final_weights, candidates)
+        confidence = torch.stack([scale(observation, shadow.weights, candidates) for shadow in shadows])
         inside = torch.stack([shadow.candidates for shadow in shadows])
-        mean_out, variance_out = self._fitted(confidence, ~inside)
+        mean_out, variance_out = self._fit(confidence, ~inside)
         if self.config.mode == "offline":
             return (observed - mean_out) / variance_out.sqrt()
-        mean_in, variance_in = self._fitted(confidence, inside)
+        mean_in, variance_in = self._fit(confidence, inside)
         return _log_density(observed, mean_in, variance_in) - _log_density(observed, mean_out, variance_out)
 
-    def _fitted(self, confidence: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+    def _fit(self, confidence: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the chosen confidences of each example, both of shape (N,) or broadcastable."""
         counts = chosen.sum(0)
         mean = (confidence * chosen).sum(0) / counts

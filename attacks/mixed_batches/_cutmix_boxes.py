@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fedsim.core.boxes import gathered, inside
+from fedsim.core.boxes import gather, inside
 
 _FORBIDDEN, _WRONG_LABEL = 1e12, 1e6
 _PURE = 1e-3
@@ -40,7 +40,7 @@ class Assembled(NamedTuple):
     partners: Tensor
 
 
-def assembled(composites: Tensor, shares: Tensor, box: Tensor | None, slack: float | None = None) -> Assembled | None:
+def assemble(composites: Tensor, shares: Tensor, box: Tensor | None, slack: float | None = None) -> Assembled | None:
     """Put the images of a batch with one box together.
 
     Args:
@@ -66,7 +66,7 @@ def assembled(composites: Tensor, shares: Tensor, box: Tensor | None, slack: flo
     return min(found, key=lambda one: one.cost, default=None)
 
 
-def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
+def assemble_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: Tensor, weights: Tensor) -> Assembled:
     """Put together the images of a batch whose composites have one known box each, in the order of the batch.
 
     Args:
@@ -83,7 +83,7 @@ def assembled_each(composites: Tensor, shares: Tensor, partners: Tensor, boxes: 
         own = torch.where(weights >= 0.5, own, other)  # noqa: PLR2004 - the larger share is its own
         exact = F.one_hot(own, shares.shape[1]).to(weights)
         expected = weights[:, None] * exact + (1.0 - weights[:, None]) * exact[partners]
-        images = gathered(composites[order], partners, boxes)
+        images = gather(composites[order], partners, boxes)
         wrong = (expected - shares[order]).abs().sum()
         return Assembled(images, own, boxes, float(_roughness(images).sum() + _WRONG_LABEL * wrong), partners)
 

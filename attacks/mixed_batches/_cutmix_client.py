@@ -92,7 +92,7 @@ class GrantedPasting:
 
     def mixture(self, values: Values) -> Mixture:
         """Return boxes and partners in the order of the dummies."""
-        order = balanced(values[ORDER][0])
+        order = balance(values[ORDER][0])
         regions = (order @ self._regions.to(order).flatten(1)).view_as(self._regions)
         return Mixture(regions, order @ self._partners.to(order) @ order.T)
 
@@ -129,7 +129,7 @@ class SearchedPasting:
     def mixture(self, values: Values) -> Mixture:
         """Return what each box covers, and partners of a soft permutation."""
         (edges,), (logits,) = values[BOXES], values[PARTNERS]
-        return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balanced(logits))
+        return Mixture(covered(edges, self._size).expand(self._examples, -1, -1), balance(logits))
 
 
 class SharedLabels:
@@ -146,7 +146,7 @@ class SharedLabels:
     def composites(self, values: Values, inputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the inputs as they are, and mixed labels."""
         (logits,) = values[SHARES]
-        shares = balanced(logits) if self._has_one_box else logits.softmax(1)
+        shares = balance(logits) if self._has_one_box else logits.softmax(1)
         return inputs, shares @ labels
 
 
@@ -231,12 +231,12 @@ class MapComparison(UnrolledComparison):
     ) -> Tensor:
         assert isinstance(step, PastingStep)
         mixture = cast("BoxPasting", step.pasting).mixture(step.own(others))
-        with pasted_behind(self._layer, mixture):
+        with paste_behind(self._layer, mixture):
             return super()._loss(step, inputs, mixture.of_labels(labels), masks, weights, others)
 
 
 @contextmanager
-def pasted_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
+def paste_behind(layer: nn.Module, mixture: Mixture) -> Iterator[None]:
     """Paste the outputs of a layer in every forward pass inside the context."""
 
     def paste(_layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
@@ -264,7 +264,7 @@ def covered(edges: Tensor, size: tuple[int, int]) -> Tensor:
     return sides[0][:, :, None] * sides[1][:, None, :]
 
 
-def balanced(logits: Tensor) -> Tensor:
+def balance(logits: Tensor) -> Tensor:
     """Return a soft permutation (n, n): rows and columns of exp(logits) scaled in turn to sum to 1 (Sinkhorn)."""
     for _ in range(_BALANCING):
         logits = F.log_softmax(F.log_softmax(logits, 0), 1)

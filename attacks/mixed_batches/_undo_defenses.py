@@ -19,7 +19,7 @@ from attacks.core.labels import labels_of
 from attacks.core.optimizers import Adam, Cosine
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.tolerances import MATCHES
-from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regressed_together, unmixed_pairs
+from attacks.mixed_batches._unmixing import Encodings, Images, mixed_labels, regress_together, unmix_pairs
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
@@ -81,7 +81,7 @@ def undone(observation: Observation, seen: Reconstruction, generator: torch.Gene
         return None
     if transforms_of(observation):
         return _through_the_best(observation, seen)
-    return _unmixed(observation, seen, generator) if mixes(observation) else None
+    return _unmix(observation, seen, generator) if mixes(observation) else None
 
 
 def _through_the_best(observation: Observation, seen: Reconstruction) -> Reconstruction | None:
@@ -125,14 +125,14 @@ def _distance_through(
     return gradient_distance(replace(observation, model=model), transform(inputs), labels, masks)
 
 
-def _unmixed(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
+def _unmix(observation: Observation, seen: Reconstruction, generator: torch.Generator) -> Reconstruction | None:
     found = mixed_labels(observation, seen)
     if found is None or found.distance > CONVINCING:
         return None
     labels, flat = labels_of(observation), seen.inputs.flatten(1)
     images: Images | None
     if not has_random_signs(observation):
-        images = unmixed_pairs(observation, flat, found.probabilities, labels) if _is_paired(observation) else None
+        images = unmix_pairs(observation, flat, found.probabilities, labels) if _is_paired(observation) else None
     else:
         images = _over_rounds(observation, Encodings(flat, found.probabilities, labels), generator)
     if images is None:
@@ -153,7 +153,7 @@ def _over_rounds(observation: Observation, here: Encodings, generator: torch.Gen
         mixed = None if guess is None else mixed_labels(before, guess)
         if guess is not None and mixed is not None:
             batches.append(Encodings(guess.inputs.flatten(1), mixed.probabilities, labels_of(before)))
-    return regressed_together(observation, batches, generator)
+    return regress_together(observation, batches, generator)
 
 
 def seen_exactly(observation: Observation, generator: torch.Generator) -> Reconstruction | None:

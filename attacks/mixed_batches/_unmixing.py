@@ -26,7 +26,7 @@ from attacks.core.gradient_distance import gradient_distance
 from attacks.core.layers import run
 from attacks.core.regularizers import pixel_box, total_variation
 from fedsim.core.layer_calls import layer_inputs
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Masks, Observation, Reconstruction
 
@@ -110,7 +110,7 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
     if found is None or f"{found[0]}.weight" not in observation.update.tensors:
         return None
     name, _ = found
-    dropping = injected_masks(observation.sites, masks) if masks else nullcontext()
+    dropping = inject_masks(observation.sites, masks) if masks else nullcontext()
     with layer_inputs(observation.model.train(), [name]) as calls, dropping:
         outputs = run(observation.model, inputs)
     if not calls or calls[-1][1].ndim != 2:  # noqa: PLR2004 - (B, h)
@@ -123,7 +123,7 @@ def _last_layer(observation: Observation, inputs: Tensor, masks: Masks) -> tuple
     return gradient, features, outputs.double().softmax(1)
 
 
-def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
+def unmix_pairs(observation: Observation, inputs: Tensor, probabilities: Tensor, labels: Tensor) -> Images | None:
     """Return the images mixed in pairs by one weight, W = l I + (1 - l) P, or None where the labels do not show W.
 
     A pair of one class stays mixed: its labels do not show l.
@@ -140,11 +140,11 @@ def unmixed_pairs(observation: Observation, inputs: Tensor, probabilities: Tenso
         found = _pair_weights(probabilities, labels)
     else:
         return None
-    solved = [_solved(inputs.double(), weights) for weights in found]
+    solved = [_solve(inputs.double(), weights) for weights in found]
     return min(solved, key=lambda own: _oddness(observation, own.inputs), default=None)
 
 
-def _solved(inputs: Tensor, weights: Tensor) -> Images:
+def _solve(inputs: Tensor, weights: Tensor) -> Images:
     images = torch.linalg.lstsq(weights, inputs, driver="gelsd").solution
     return Images(images, weights, float((weights @ images - inputs).square().mean().sqrt()))
 
@@ -164,7 +164,7 @@ def _pair_weights(probabilities: Tensor, labels: Tensor) -> list[Tensor]:
     return found
 
 
-def regressed(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
+def regress(observation: Observation, encodings: Encodings, generator: torch.Generator) -> Images:
     """Return the images behind encodings whose signs are unknown.
 
     The weights of images of one class are searched alternately with the images, from several first guesses.
@@ -183,11 +183,11 @@ def regressed(observation: Observation, encodings: Encodings, generator: torch.G
         free = torch.rand(len(values), len(labels), dtype=torch.float64, generator=generator)
         free = free if split else similarities(magnitudes, probabilities, labels)
         own = _by_turns(magnitudes, _shared(free, probabilities, labels), *bounds, generator)
-        found += _refined(own, magnitudes, probabilities, labels, bounds, generator)
+        found += _refine(own, magnitudes, probabilities, labels, bounds, generator)
     return min(found, key=lambda own: own.residual)
 
 
-def regressed_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
+def regress_together(observation: Observation, batches: Sequence[Encodings], generator: torch.Generator) -> Images:
     """Return the images behind the encodings of the first batch, solved together with those of other batches.
 
     Every batch is first solved alone. Similar images of one class are then taken as the same image and solved again
@@ -198,10 +198,10 @@ def regressed_together(observation: Observation, batches: Sequence[Encodings], g
         batches: encodings of one client; the first batch is the one to solve.
         generator: for the starts.
     """
-    alone = [regressed(observation, batch, generator) for batch in batches]
+    alone = [regress(observation, batch, generator) for batch in batches]
     if len(batches) == 1:
         return alone[0]
-    places, labels = _linked(alone, batches)
+    places, labels = _link(alone, batches)
     weights = torch.zeros(sum(len(batch.values) for batch in batches), len(labels), dtype=torch.float64)
     row = 0
     for own, columns in zip(alone, places, strict=True):
@@ -211,7 +211,7 @@ def regressed_together(observation: Observation, batches: Sequence[Encodings], g
     found = [_by_turns(magnitudes, weights, *bounds, generator)]
     if any(len(batch.labels.unique()) < len(batch.labels) for batch in batches):
         sums = weights @ F.one_hot(labels, batches[0].probabilities.shape[1]).double()
-        found += _refined(found[0], magnitudes, sums, labels, bounds, generator)
+        found += _refine(found[0], magnitudes, sums, labels, bounds, generator)
     best = min(found, key=lambda own: own.residual)
     if best.residual > _EXPLAINED:
         return alone[0]
@@ -219,7 +219,7 @@ def regressed_together(observation: Observation, batches: Sequence[Encodings], g
     return Images(best.inputs[places[0]], own_rows[:, places[0]], best.residual)
 
 
-def _linked(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
+def _link(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list[list[int]], Tensor]:
     """Return, for every batch, the client's image that each of its images is; and the labels of the client's images."""
     known: list[Tensor] = []
     labels: list[int] = []
@@ -239,7 +239,7 @@ def _linked(alone: Sequence[Images], batches: Sequence[Encodings]) -> tuple[list
     return places, torch.tensor(labels)
 
 
-def _refined(
+def _refine(
     found: Images,
     magnitudes: Tensor,
     probabilities: Tensor,
@@ -250,7 +250,7 @@ def _refined(
     """Return the solutions after each of several alternations between weights and images."""
     solutions = [found]
     for _ in range(_REWEIGHTINGS):
-        weights = _reweighted(magnitudes, solutions[-1], probabilities, labels)
+        weights = _reweight(magnitudes, solutions[-1], probabilities, labels)
         solutions.append(_by_turns(magnitudes, weights, *bounds, generator))
     return solutions
 
@@ -334,7 +334,7 @@ def _likeliest(images: Tensor, errors: Tensor, low: Tensor, high: Tensor) -> Ten
     return torch.where(fits, ends - brightness, -torch.inf).argmax(0)
 
 
-def _reweighted(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
+def _reweight(magnitudes: Tensor, found: Images, probabilities: Tensor, labels: Tensor) -> Tensor:
     """Return weights that fit the images better; zeros and the sum over each class do not change."""
     signed = magnitudes * _signs(found.weights @ found.inputs)
     free = torch.linalg.lstsq(found.inputs.T, signed.T, driver="gelsd").solution.T

@@ -29,7 +29,7 @@ from attacks.gradient_matching._engine import Found, Pace, ScheduleName, Search,
 from attacks.gradient_matching.base import Searched, best_row
 from attacks.local_steps._multistep import MultiStepAttack, MultiStepConfig, batch_sizes, number_of_examples
 from attacks.local_steps._unrolled import UnrolledComparison, dealt, local_steps
-from attacks.mixed_batches._cutmix_boxes import assembled
+from attacks.mixed_batches._cutmix_boxes import assemble
 from attacks.mixed_batches._cutmix_client import (
     BoxPasting,
     GrantedPasting,
@@ -41,7 +41,7 @@ from attacks.mixed_batches._cutmix_client import (
     SharedLabels,
 )
 from attacks.mixed_batches._undo_defenses import pastes
-from fedsim.core.boxes import Pasted, pasted_maps
+from fedsim.core.boxes import Pasted, name_pasted_maps
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Knowledge, Observation, OnStep, Reconstruction
 
@@ -111,7 +111,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
         rows, path = self._from(steps, self._plan(observation, steps), self.config.trials, early, *own)
         best = best_row(rows)
-        start = None if _has_own_boxes(observation) else self._taken_apart(observation, best, exact)
+        start = None if _has_own_boxes(observation) else self._take_apart(observation, best, exact)
         if start is None or pace.iterations == early.iterations:
             return rows, path
         inputs, later = start
@@ -124,17 +124,17 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         rows, path = self._from(later, plan, 1, rest, observation, exact, generators, told)
         return rows, path
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report originals, or composites if they cannot be taken apart; for a single step also what the model saw."""
         best = best_row(rows)
-        result = super().reported(observation, rows, labels, path)
+        result = super().report(observation, rows, labels, path)
         if observation.local_steps > 1:
             return replace(result, masks=None)
         (step,) = self._steps(observation)
         if not step.is_in(best.others):  # the search went on with originals
-            step = replace(step, pasting=_searched(observation, len(step.examples)))
+            step = replace(step, pasting=_search(observation, len(step.examples)))
         exact = F.one_hot(labels, observation.spec.classes).to(best.inputs)
-        trained = _trained(observation, step.pasting, step.own(best.others), Batch(best.inputs, exact))
+        trained = _train(observation, step.pasting, step.own(best.others), Batch(best.inputs, exact))
         minor = float(trained.labels.topk(2).values[:, 1].max())
         return replace(result, trained=trained, facts={**result.facts, "largest minor share": minor})
 
@@ -150,7 +150,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         on_steps: Sequence[OnStep],
     ) -> tuple[list[Found], str]:
         """Descend through the given steps."""
-        comparison = compared(self.setting(observation, plan), observation, steps)
+        comparison = compare(self.setting(observation, plan), observation, steps)
         given = [labels.to(comparison.like)]
         rows = descend(comparison, plan, given, starts, pace, self.box(observation), generators, on_steps)
         return rows, comparison.name
@@ -167,32 +167,32 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
             for number, step in enumerate(local_steps(observation))
         )
 
-    def _taken_apart(
+    def _take_apart(
         self, observation: Observation, best: Found, labels: Tensor
     ) -> tuple[Tensor, tuple[PastingStep, ...]] | None:
         """Return originals in the order of the labels, and the step that pasted them; None if no box fits."""
         (step,) = self._steps(observation)
         _, shares = step.pasting.composites(step.own(best.others), best.inputs, labels.to(best.inputs))
-        found = assembled(best.inputs.cpu(), shares.cpu(), None, _SLACK)
+        found = assemble(best.inputs.cpu(), shares.cpu(), None, _SLACK)
         if found is None:
             return None
-        pasting = _searched(observation, len(labels)).starting_at(found.boxes[0], found.partners)
+        pasting = _search(observation, len(labels)).starting_at(found.boxes[0], found.partners)
         return found.images, (replace(step, pasting=pasting),)
 
 
 def pasting_of(observation: Observation, step: int) -> Pasting:
     """Return the unknowns: the order if draws are granted, label shares of one step's composites, else also boxes."""
-    read = Pasted.written_in if _layer_of(observation) is None else pasted_maps
+    read = Pasted.written_in if _layer_of(observation) is None else name_pasted_maps
     drawn = None if observation.draws is None else read(observation.draws[step])
     if drawn is not None and drawn.partners is not None and drawn.boxes is not None:
         return GrantedPasting(drawn, *_size(observation))
     examples = batch_sizes(observation)[step]
     if _shows_composites(observation):
         return SharedLabels(examples, not _has_own_boxes(observation))
-    return _searched(observation, examples)
+    return _search(observation, examples)
 
 
-def compared(setting: Setting, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
+def compare(setting: Setting, observation: Observation, steps: Sequence[PastingStep]) -> UnrolledComparison:
     """Return the simulation of a client that pastes images, or the maps behind a layer."""
     layer = _layer_of(observation)
     if layer is None:
@@ -200,11 +200,11 @@ def compared(setting: Setting, observation: Observation, steps: Sequence[Pasting
     return MapComparison(setting, observation, steps, layer)
 
 
-def _searched(observation: Observation, examples: int) -> SearchedPasting:
+def _search(observation: Observation, examples: int) -> SearchedPasting:
     return SearchedPasting(examples, *_size(observation), examples if _has_own_boxes(observation) else 1)
 
 
-def _trained(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
+def _train(observation: Observation, pasting: Pasting, values: Values, found: Batch) -> Batch:
     """Return the inputs of the model and their mixed labels; where maps are pasted, the inputs are the originals."""
     if _layer_of(observation) is None:
         inputs, labels = pasting.composites(values, found.inputs, found.labels)

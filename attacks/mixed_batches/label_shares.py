@@ -23,15 +23,15 @@ from torch import Tensor
 
 from attacks.core.gradient_distance import may_be_exact, verdict
 from attacks.core.labels import gradient_weight
-from attacks.core.masks_by_layer import peeled
+from attacks.core.masks_by_layer import peel
 from attacks.core.progress import Numbered
 from attacks.core.tolerances import MATCHES
-from attacks.mixed_batches._cutmix_boxes import assembled, assembled_each
+from attacks.mixed_batches._cutmix_boxes import assemble, assemble_each
 from fedsim.core import registry
 from fedsim.core.boxes import Pasted
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.registry import attack
 from fedsim.core.types import Batch, Config, Knowledge, Masks, Observation, OnStep, Reconstruction, View
 
@@ -72,7 +72,7 @@ class LabelShares(Attack[LabelSharesConfig]):
             except NotApplicable:
                 continue
             if found[-1].is_exact:
-                return _taken_apart(observation, found[-1])
+                return _take_apart(observation, found[-1])
         if not found:
             raise NotApplicable("no exact attack applies")
         return min(found, key=lambda guess: guess.objective)
@@ -125,11 +125,11 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
         inputs: the inputs that the model saw, shape (B, *shape).
         masks: the dropout masks of that step, one per site.
     """
-    deltas = peeled(observation, inputs).deltas
+    deltas = peel(observation, inputs).deltas
     if deltas is None:
         return None
     model = copy.deepcopy(observation.model).double().train()
-    with injected_masks(observation.sites, tuple(mask.double() for mask in masks)):
+    with inject_masks(observation.sites, tuple(mask.double() for mask in masks)):
         outputs = model(inputs.double())
     if outputs.shape != deltas.shape:
         return None
@@ -137,7 +137,7 @@ def label_shares(observation: Observation, inputs: Tensor, masks: Masks) -> Tens
     return F.normalize((outputs.softmax(1) - each).clamp_min(0.0), p=1.0, dim=1)
 
 
-def _taken_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:
+def _take_apart(observation: Observation, guess: Reconstruction) -> Reconstruction:
     """Return the original images if the composites hold them, else the composites."""
     batch = guess.trained
     facts = [known.facts for known in observation.public if "pasted_examples" in known.facts]
@@ -147,7 +147,7 @@ def _taken_apart(observation: Observation, guess: Reconstruction) -> Reconstruct
     if facts[0].get("per_sample", False):
         return guess if pasted is None else _with_own_boxes(guess, batch, pasted)
     box = None if pasted is None or pasted.boxes is None else pasted.boxes[0]
-    found = assembled(batch.inputs, batch.labels, box)
+    found = assemble(batch.inputs, batch.labels, box)
     if found is None:
         return guess
     how = "the box was granted" if box is not None else "the box of that area that leaves the smoothest images"
@@ -163,6 +163,6 @@ def _with_own_boxes(guess: Reconstruction, batch: Batch, pasted: Pasted) -> Reco
     """Put images together whose composites have one box each."""
     if pasted.boxes is None or pasted.partners is None:
         return guess
-    found = assembled_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)
+    found = assemble_each(batch.inputs, batch.labels, pasted.partners, pasted.boxes, pasted.weights)
     note = "put together with the granted boxes; what no composite holds shows the partner"
     return replace(guess, inputs=found.images, labels=found.labels, notes=(*guess.notes, note))

@@ -76,11 +76,11 @@ class MixupInversion(HypothesesAttack[MixupInversionConfig]):
         """Return one search for every pairing."""
         return [_Paired(self.config, partners) for partners in _pairings(observation)]
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report the best row with its pairing and weight."""
         best = best_row(rows)
         share, partners = float(best.others[_SHARE][0]), _pairings(observation)[self.hypothesis_of(best)]
-        result = super().reported(observation, rows, labels, path)
+        result = super().report(observation, rows, labels, path)
         note = f"explained best by the weight {share:.3f} and the partners {list(partners)}"
         return replace(result, notes=(*result.notes, note), facts={**result.facts, "weight": share})
 

@@ -60,11 +60,11 @@ class TransformInversion(HypothesesAttack[TransformInversionConfig]):
         """Return one search for every policy."""
         return [_Through(self.config, transform) for transform in transforms_of(observation)]
 
-    def reported(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
+    def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Report the best row and its policy."""
         best = min(rows, key=lambda row: row.objective)
         policy = transforms_of(observation)[self.hypothesis_of(best)]
-        result = super().reported(observation, rows, labels, path)
+        result = super().report(observation, rows, labels, path)
         return replace(result, notes=(*result.notes, f"explained best by the policy '{policy}'"))
 
 

@@ -12,7 +12,7 @@ from torch.func import functional_call, grad, replace_all_batch_norm_modules_
 from attacks.core.defense_facts import bound_of
 from attacks.core.labels import gradient_weight
 from attacks.core.tolerances import TINY
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation, Tensors
 
 
@@ -59,7 +59,7 @@ class Client:
         return sent if self._bound is None else sent * (self._bound / sent.norm().clamp_min(TINY)).clamp_max(1.0)
 
     def _value(self, weights: Tensors, inputs: Tensor, labels: Tensor, masks: Masks) -> Tensor:
-        with injected_masks(self._sites_for(masks), masks):
+        with inject_masks(self._sites_for(masks), masks):
             return self._loss(functional_call(self._model, dict(weights), (inputs,)), labels)
 
     def _sites_for(self, masks: Masks) -> tuple[DropoutSite, ...]:

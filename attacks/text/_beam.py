@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from attacks.text._subspaces import Subspace, attentions, subspace_of
 from attacks.text._words import counts_of, following_of, lengths_of, words_of
 from fedsim.core.layer_calls import read_by
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import DropoutSite, Masks, Observation
 
 _FLOOR = 1e-9
@@ -56,7 +56,7 @@ class Reader:
 
     def _read(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         layers = [space.layer for space in self.spaces]
-        dropping = injected_masks(self.sites, self._cut(*tokens.shape)) if self.masks else without_dropout()
+        dropping = inject_masks(self.sites, self._cut(*tokens.shape)) if self.masks else without_dropout()
         read = read_by(self.model, layers, tokens, dropping)
         first, second = (space.distance(own) for space, own in zip(self.spaces, read, strict=True))
         return first, second

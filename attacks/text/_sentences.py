@@ -34,7 +34,7 @@ class Completed(NamedTuple):
     last: Tensor
 
 
-def completed(observation: Observation, sentences: Tensor, words: Words, masks: Masks) -> Completed:
+def complete(observation: Observation, sentences: Tensor, words: Words, masks: Masks) -> Completed:
     """Return the least distance of sentences over the tokens behind them, which are tried one after the other.
 
     Args:

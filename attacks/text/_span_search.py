@@ -107,7 +107,7 @@ def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[F
     raise NothingFound("no token that was read begins a sentence whose inputs lie in the second span")
 
 
-def arranged(
+def arrange(
     reading: Reading,
     tokens: Sequence[Tensor],
     spec: InputSpec,

@@ -52,7 +52,7 @@ def _two(length: int, generator: torch.Generator) -> tuple[int, int]:
     return first, second
 
 
-def changed(
+def change(
     tokens: Tensor, lengths: Sequence[int], choices: Tensor, endings: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Return sentences (B, places) after one change: words moved, a word replaced and moved, or a new last token."""

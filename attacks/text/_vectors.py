@@ -86,16 +86,16 @@ class NextWords:
             following: vectors of the next places, shape (B, T, d).
             lengths: number of tokens with a next one in each sentence, shape (B,).
         """
-        return self.cross_entropy(outputs, self.weighted(following, lengths)).mean()
+        return self.cross_entropy(outputs, self.weight(following, lengths)).mean()
 
-    def weighted(self, following: Tensor, lengths: Tensor) -> Tensor:
+    def weight(self, following: Tensor, lengths: Tensor) -> Tensor:
         """Return `shares` of next places (..., T, d), divided by their sentence's length (...), 0 behind its end."""
         counts = torch.arange(following.shape[-2], device=following.device) < lengths[..., None]
         shares = self.shares(following)
         return shares * (counts.to(shares) / lengths[..., None])[..., None]
 
     def cross_entropy(self, outputs: Tensor, weighted: Tensor) -> Tensor:
-        """Return each sentence's loss (...) from logits (..., T, V) and `weighted` shares (..., T, K)."""
+        """Return each sentence's loss (...) from logits (..., T, V) and `weight` shares (..., T, K)."""
         return -(weighted * outputs.log_softmax(-1)[..., self.tokens]).sum((-2, -1))
 
 
@@ -144,7 +144,7 @@ class VectorGhostComparison(GhostComparison):
         self, inputs: Tensor, masks: Masks, labels: Tensor, victims: Sequence[int], others: Values = NOTHING
     ) -> Gradients:
         """Compare rows, as `VectorComparison` does."""
-        weighted = self._words.weighted(inputs[:, :, 1:], labels)
+        weighted = self._words.weight(inputs[:, :, 1:], labels)
         return super().gradients(inputs[:, :, :-1], masks, weighted, victims, others)
 
     def _loss(self, outputs: Tensor, labels: Tensor) -> Tensor:

@@ -141,7 +141,7 @@ def lengths_of(observation: Observation) -> tuple[int, ...]:
     if batch == 1 and total is not None:
         return (min(total, longest),)
     weights = sorted((batch * following.weights).tolist(), reverse=True)
-    return _explained(weights, total, batch, longest)
+    return _explain(weights, total, batch, longest)
 
 
 def in_rows(tokens: Tensor, length: int) -> Tensor:
@@ -152,7 +152,7 @@ def in_rows(tokens: Tensor, length: int) -> Tensor:
     return filled.view(rows, length)
 
 
-def _explained(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
+def _explain(weights: Sequence[float], total: int | None, batch: int, longest: int) -> tuple[int, ...]:
     """Return lengths, each supported by at least a third of a sentence's next tokens with a weight of their own.
 
     Args:

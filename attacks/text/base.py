@@ -28,7 +28,7 @@ from attacks.gradient_matching._comparison import Comparison, GeneralComparison,
 from attacks.gradient_matching._engine import Found
 from attacks.gradient_matching._ghost import GhostComparison
 from attacks.gradient_matching.base import best_of, has_failed
-from attacks.text._sentences import completed, explains
+from attacks.text._sentences import complete, explains
 from attacks.text._vectors import (
     NextWords,
     VectorComparison,
@@ -167,7 +167,7 @@ class TextMatching(Attack[ConfigT]):
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search, and return the nearest tokens of the best end."""
-        task = self.prepared(observation)
+        task = self.prepare(observation)
         rows = self.rows(task, generator, _told_in_tokens(on_step, task))
         best = best_of(rows, task.labels, task.comparison.name)
         if has_failed(rows):
@@ -178,7 +178,7 @@ class TextMatching(Attack[ConfigT]):
         facts = {**best.facts, "distance of the tokens' gradient": distance}
         return replace(best, inputs=guess, labels=labels, facts=facts, is_exact=distance < EXACT_TEXT)
 
-    def prepared(self, observation: Observation) -> Task:
+    def prepare(self, observation: Observation) -> Task:
         """Return what a search needs; the observed model is not changed."""
         name, _ = embedding_of(observation)
         observation = _as_gradient(observation)
@@ -239,7 +239,7 @@ class TextMatching(Attack[ConfigT]):
 
     def _distance(self, task: Task, guess: Tensor, masks: Masks | None) -> float:
         known = task.observation.masks[0] if task.observation.masks is not None else masks
-        return completed(task.observation, guess, task.words, known or ()).distance
+        return complete(task.observation, guess, task.words, known or ()).distance
 
 
 def _told(observation: Observation) -> Words:

@@ -27,7 +27,7 @@ from attacks.local_steps._multistep import batch_sizes
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import Front, drops_in_front
-from attacks.text._span_search import Found, Reading, arranged, best, grown
+from attacks.text._span_search import Found, Reading, arrange, best, grown
 from attacks.text._span_tests import Outliers, Threshold
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
@@ -107,14 +107,14 @@ class Dager(Attack[DagerConfig]):
         tokens = reading.tokens(observation.spec)
         if reading.front.looks_ahead():
             most = (self.config.arrangements, self.config.drawn)
-            found = arranged(reading, tokens, observation.spec, most, generator, on_step)
+            found = arrange(reading, tokens, observation.spec, most, generator, on_step)
         else:
             found = grown(reading, tokens, on_step)
         sentences = _in_the_batch(observation, reading, found)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
         return Reconstruction(
-            inputs=_padded(sentences, observation.spec.shape[0]),
+            inputs=_pad(sentences, observation.spec.shape[0]),
             labels=torch.zeros(len(sentences), dtype=torch.long),
             masks=None,
             objective=0.0,
@@ -148,7 +148,7 @@ class Dager(Attack[DagerConfig]):
             sentences += found
             if not can_go_on(observation):
                 return sentences
-            observation = behind_first_step(observation, _padded(found, observation.spec.shape[0]))
+            observation = behind_first_step(observation, _pad(found, observation.spec.shape[0]))
         return sentences
 
     def _reading(self, observation: Observation, tolerance: float) -> Reading:
@@ -216,7 +216,7 @@ def _in_the_batch(observation: Observation, reading: Reading, found: list[Found]
     return [Found(tokens, worst) for tokens, count in counts.items() for _ in range(count)]
 
 
-def _padded(sentences: Sequence[Found], length: int) -> Tensor:
+def _pad(sentences: Sequence[Found], length: int) -> Tensor:
     rows = torch.full((len(sentences), length), -1)
     for row, sentence in zip(rows, sentences, strict=True):
         row[: len(sentence.tokens)] = torch.tensor(sentence.tokens)

@@ -25,7 +25,7 @@ from attacks.core.tolerances import EXACT_TEXT, TINY
 from attacks.core.unknowns import MASKS
 from attacks.gradient_matching._comparison import Comparison, Gradients
 from attacks.gradient_matching._engine import Found, Pace, Search, descend
-from attacks.text._token_edits import changed, orders
+from attacks.text._token_edits import change, orders
 from attacks.text._vectors import nearest_tokens
 from attacks.text.base import Task, TextMatching, TextMatchingConfig
 from fedsim.core.losses import IGNORED, cross_entropy
@@ -112,8 +112,8 @@ class Lamp(TextMatching[LampConfig]):
                 break
             place = _Place(turn.inputs, turn.masks or place.masks)
             if done + count >= config.burn_in * config.iterations:
-                place = self._moved(task, place, generator)
-        return [self.finished(task, found, generator)]
+                place = self._move(task, place, generator)
+        return [self.finish(task, found, generator)]
 
     def distance(self, gradients: Gradients) -> Tensor:
         """Return 1 - the mean over tensors of their cosines, shape (R,); tensors with small gradients count fully."""
@@ -144,17 +144,17 @@ class Lamp(TextMatching[LampConfig]):
         """Return the best among random drafts and permutations of the best draft."""
         masks = task.usual_masks
         drafts = [task.drawn(generator) for _ in range(self.config.drafts)]
-        best = drafts[_least(self._judged(task.comparison, task, drafts, masks))]
-        others = [best, *(self._permuted(task, best, generator) for _ in range(self.config.drafts))]
-        return _Place(others[_least(self._judged(task.comparison, task, others, masks))], masks)
+        best = drafts[_least(self._judge(task.comparison, task, drafts, masks))]
+        others = [best, *(self._permute(task, best, generator) for _ in range(self.config.drafts))]
+        return _Place(others[_least(self._judge(task.comparison, task, others, masks))], masks)
 
-    def _permuted(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Tensor:
+    def _permute(self, task: Task, inputs: Tensor, generator: torch.Generator) -> Tensor:
         permuted = inputs.clone()
         for row, length in enumerate(task.lengths):
             permuted[row, :length] = inputs[row, torch.randperm(length, generator=generator)]
         return permuted
 
-    def _judged(self, comparison: Comparison, task: Task, options: Sequence[Tensor], masks: Masks) -> list[float]:
+    def _judge(self, comparison: Comparison, task: Task, options: Sequence[Tensor], masks: Masks) -> list[float]:
         """Return the gradient distance of each dummy."""
         distances: list[float] = []
         for start in range(0, len(options), _AT_ONCE):
@@ -166,18 +166,18 @@ class Lamp(TextMatching[LampConfig]):
             distances += self.distance(gradients).tolist()
         return distances
 
-    def finished(self, task: Task, found: Found, generator: torch.Generator) -> Found:
+    def finish(self, task: Task, found: Found, generator: torch.Generator) -> Found:
         """Replace the vectors by tokens, and change and move these as long as that helps; then repeat from drafts.
 
         Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
         tokens are searched at the end.
         """
         starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.searches - 1))]
-        best, least = self._climbed(task, starts[0], generator)
+        best, least = self._climb(task, starts[0], generator)
         for start in starts[1:]:
             if least < EXACT_TEXT:
                 break
-            other, distance = self._climbed(task, start, generator)
+            other, distance = self._climb(task, start, generator)
             if distance < least:
                 best, least = other, distance
         found.inputs, found.objective = task.table[best], least + float(self.prior(task, task.table[best][None]))
@@ -185,7 +185,7 @@ class Lamp(TextMatching[LampConfig]):
             found.masks = self._fitting_masks(task, found.inputs, generator)
         return found
 
-    def _climbed(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
+    def _climb(self, task: Task, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
         """Return the tokens (B, places) with the closest gradient in a simulated annealing, and their distance.
 
         In each step the best of a few changes is accepted if it raises the distance by less than a random amount, which
@@ -196,15 +196,13 @@ class Lamp(TextMatching[LampConfig]):
         if task.places > length:
             tokens = torch.cat((tokens, nearest_tokens(vectors[:, length:], task.table, task.endings)), 1)
         present = best = tokens.cpu()
-        (here,) = (least,) = self._judged(task.exact, task, [task.table[present]], task.usual_masks)
+        (here,) = (least,) = self._judge(task.exact, task, [task.table[present]], task.usual_masks)
         steps = self.config.finishing // _NEIGHBOURS
         for step in range(steps):
             if least < EXACT_TEXT:
                 break
-            options = [
-                changed(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)
-            ]
-            distances = self._judged(task.exact, task, [task.table[own] for own in options], task.usual_masks)
+            options = [change(present, task.lengths, task.choices, task.endings, generator) for _ in range(_NEIGHBOURS)]
+            distances = self._judge(task.exact, task, [task.table[own] for own in options], task.usual_masks)
             nearest = _least(distances)
             worse = -math.log1p(-float(torch.rand((), generator=generator)))
             if distances[nearest] < here + self.config.heat * (1.0 - step / steps) * worse:
@@ -225,7 +223,7 @@ class Lamp(TextMatching[LampConfig]):
         (row,) = descend(task.exact, search, [task.labels], 1, pace, None, [generator], [lambda _step: None])
         return row.masks
 
-    def _moved(self, task: Task, place: _Place, generator: torch.Generator) -> _Place:
+    def _move(self, task: Task, place: _Place, generator: torch.Generator) -> _Place:
         """Try orders of every sentence, one sentence after the other, and keep the best."""
         inputs = place.inputs
         for row, length in enumerate(task.lengths):
@@ -235,7 +233,7 @@ class Lamp(TextMatching[LampConfig]):
                 other[row, :length] = inputs[row, order]
                 options.append(other)
             language = self._language(task, options, row)
-            distances = self._judged(task.comparison, task, options, place.masks)
+            distances = self._judge(task.comparison, task, options, place.masks)
             inputs = options[_least([own + said for own, said in zip(distances, language, strict=True)])]
         return place._replace(inputs=inputs)
 

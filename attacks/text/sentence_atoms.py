@@ -94,11 +94,11 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         atoms = [atom for sentence, row in candidates for atom in self._atoms(observation, sketch, sentence, row)]
         fit, history = Fit((), (), 1.0), list[tuple[int, float]]()
         for step in range(1, batch + 1):
-            further = pursued(atoms, target, fit)
+            further = pursue(atoms, target, fit)
             if fit.left - further.left < _GAIN * fit.left:
                 break
             atoms, fit = self._ended(observation, sketch, atoms, target, further)
-            atoms, fit = self._changed(observation, sketch, atoms, target, fit, pool, generator)
+            atoms, fit = self._change(observation, sketch, atoms, target, fit, pool, generator)
             history.append((step, fit.left))
             on_step(Step(0, step, batch, fit.left, fit.left, _rows(atoms, fit, batch, length)))
             if fit.left < _ENOUGH:
@@ -151,7 +151,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
                 atoms, fit = [*atoms, other], tried
         return atoms, fit
 
-    def _changed(
+    def _change(
         self,
         observation: Observation,
         sketch: Sketch,
@@ -193,7 +193,7 @@ class Sketch:
         return torch.zeros(self._size, dtype=torch.float64).index_add_(0, self._place, self._sign * whole)
 
 
-def pursued(atoms: Sequence[Atom], target: Tensor, fit: Fit) -> Fit:
+def pursue(atoms: Sequence[Atom], target: Tensor, fit: Fit) -> Fit:
     """Return the fit with one more atom: the one with the largest cosine to the unexplained part of the target."""
     dictionary = torch.stack([atom.gradient for atom in atoms])
     left = target.clone()

@@ -25,7 +25,7 @@ from torch import Tensor
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT_TEXT
 from attacks.text._beam import Beam, apart, grown, pool_of, readers_of, unreadable
-from attacks.text._sentences import completed, distance_of, explains
+from attacks.text._sentences import complete, distance_of, explains
 from attacks.text._words import lengths_of, words_of
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
@@ -72,12 +72,12 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
 
             width = self.config.beam * (len(lengths) if len(readers) == 1 else 1)
             beams.append(grown(reader, pool, lengths, width, generator, told))
-        best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assigned(beams, lengths)
+        best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assign(beams, lengths)
         ends = beams * len(best) if len(beams) == 1 else beams
         options = [
             list(own[len(sentence)].prefixes[: self.config.beam]) for own, sentence in zip(ends, best, strict=True)
         ]
-        guess, distance = _settled(observation, _filled(best, observation.spec.shape[0]), options)
+        guess, distance = _settle(observation, _fill(best, observation.spec.shape[0]), options)
         first, second = readers[0].spaces
         facts = {"size of the first span": first.size, "size of the second span": second.size,
                  "noise of the second span": second.noise, "tokens tried": float(len(pool.tokens)),
@@ -99,7 +99,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
         return chosen
 
 
-def _assigned(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Tensor]:
+def _assign(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[Tensor]:
     """Return the best sentence of each beam, with lengths assigned so that the sum of scores is least."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
@@ -108,7 +108,7 @@ def _assigned(beams: Sequence[dict[int, Beam]], lengths: Sequence[int]) -> list[
     return [beams[row][lengths[column]].prefixes[0] for row, column in zip(rows, columns, strict=True)]
 
 
-def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]]) -> tuple[Tensor, float]:
+def _settle(observation: Observation, guess: Tensor, options: list[list[Tensor]]) -> tuple[Tensor, float]:
     """Return the batch (B, T) and its gradient's distance, after replacing sentences by better ones of their beam.
 
     Unknown dropout masks are left out of the distance. The distance is NaN where the labels are not known.
@@ -117,7 +117,7 @@ def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]
         return guess, float("nan")
     masks = () if observation.masks is None or not observation.sites else observation.masks[0]
     words = words_of(observation)
-    least, last = completed(observation, guess, words, masks)
+    least, last = complete(observation, guess, words, masks)
     for row, others in enumerate(options):
         for other in others:
             if least < EXACT_TEXT:
@@ -127,10 +127,10 @@ def _settled(observation: Observation, guess: Tensor, options: list[list[Tensor]
             distance = distance_of(observation, changed, last, masks)
             if distance < least:
                 guess, least = changed, distance
-    return guess, completed(observation, guess, words, masks).distance
+    return guess, complete(observation, guess, words, masks).distance
 
 
-def _filled(sentences: Sequence[Tensor], length: int) -> Tensor:
+def _fill(sentences: Sequence[Tensor], length: int) -> Tensor:
     """Return sentences as rows (B, T), -1 behind their ends."""
     filled = torch.full((len(sentences), length), -1)
     for row, sentence in zip(filled, sentences, strict=True):

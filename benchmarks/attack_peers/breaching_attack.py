@@ -34,7 +34,7 @@ def answer(task: Task) -> Run:
     payload, shared = _wire(victim.observation)
     overrides = [f"optim.max_iterations={task.settings['iterations']}"]
     settings = breaching.get_attack_config("invertinggradients", overrides)
-    with seeding.contained(seeding.derive(1, "attack", task.victim)):
+    with seeding.isolate_randomness(seeding.derive(1, "attack", task.victim)):
         watch = Watch(victim, None)
         attacker = breaching.attacks.prepare_attack(victim.observation.model, victim.observation.loss, settings)
         found, _ = attacker.reconstruct([payload], [shared], server_secrets={})

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fedsim.core.hooks import Here, Rules
+from fedsim.core.hooks import HookContext, Rules
 from fedsim.core.output_layer import output_layer
 from fedsim.core.types import Batch
 
 
-def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
+def mixed(batch: Batch, weights: Tensor, here: HookContext) -> Batch:
     """Return the batch of examples sum_j W_ij x_j with labels sum_j W_ij y_j, as probabilities (B, K).
 
     Args:
@@ -25,7 +25,7 @@ def mixed(batch: Batch, weights: Tensor, here: Here) -> Batch:
     return replace(batch, inputs=inputs, labels=weights @ _probabilities(batch.labels, here, inputs))
 
 
-def _probabilities(labels: Tensor, here: Here, like: Tensor) -> Tensor:
+def _probabilities(labels: Tensor, here: HookContext, like: Tensor) -> Tensor:
     if labels.is_floating_point():
         return labels
     assert here.local is not None

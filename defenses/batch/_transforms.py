@@ -53,7 +53,7 @@ class Transform:
     def __call__(self, images: Tensor) -> Tensor:
         """Return transformed images (B, C, H, W)."""
         if self.kind in _GEOMETRIC:
-            return _warped(images, _GEOMETRIC[self.kind](self.magnitude))
+            return _warp(images, _GEOMETRIC[self.kind](self.magnitude))
         low, high = images.amin((1, 2, 3), keepdim=True), images.amax((1, 2, 3), keepdim=True)
         width = (high - low).clamp_min(_LEAST_RANGE)
         return low + width * _PHOTOMETRIC[self.kind]((images - low) / width, self.magnitude).clamp(0.0, 1.0)
@@ -62,7 +62,7 @@ class Transform:
         return f"{self.kind} {self.magnitude:g}"
 
 
-def _warped(images: Tensor, rows: _Rows) -> Tensor:
+def _warp(images: Tensor, rows: _Rows) -> Tensor:
     matrix = torch.tensor(rows).to(images).expand(len(images), 2, 3)
     grid = F.affine_grid(matrix, list(images.shape), align_corners=False)
     return F.grid_sample(images, grid, align_corners=False)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from defenses.batch._transforms import LIBRARY, Policy, policy_of
 from fedsim.core import registry
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, Dataset, PublicKnowledge
@@ -84,7 +84,7 @@ class Ats(Defense[AtsConfig]):
             self._policies = _searched[key]
         return model
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return the batch, transformed by one of the policies."""
         chosen = int(torch.randint(len(self._policies), (1,), generator=here.generator))
         return replace(batch, inputs=self._policies[chosen](batch.inputs))
@@ -150,14 +150,14 @@ def _search(config: AtsConfig, model: nn.Module, generator: torch.Generator) -> 
         raise NotApplicable(f"the public images of '{config.public}' do not fit the model ({error})") from error
     model.eval()
     images, labels = public.inputs[: config.images], public.labels[: config.images]
-    policies = [_drawn(generator) for _ in range(config.candidates)]
+    policies = [_draw(generator) for _ in range(config.candidates)]
     accuracies = torch.tensor([accuracy_score(model, policy(images)) for policy in policies])
     accurate = accuracies.argsort(descending=True)[: max(1, round(config.accurate * len(policies)))].tolist()
     scores = {index: privacy_score(model, policies[index](images), labels, generator) for index in accurate}
     return tuple(policies[index] for index in sorted(scores, key=scores.__getitem__)[: config.kept])
 
 
-def _drawn(generator: torch.Generator) -> Policy:
+def _draw(generator: torch.Generator) -> Policy:
     length = 1 + int(torch.randint(_LONGEST, (1,), generator=generator))
     return policy_of(tuple(torch.randint(len(LIBRARY), (length,), generator=generator).tolist()))
 

@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 
@@ -62,7 +62,7 @@ class Instahide(Defense[InstahideConfig]):
         """Refuse batches of fewer than k examples, and models without a linear last layer."""
         return refuses_to_mix(self.config.images, rules, model)
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return the encoded batch; its labels are probabilities (B, K)."""
         images = min(self.config.images, len(batch))
         weights = self._weights(len(batch), images, here.generator).to(batch.inputs)

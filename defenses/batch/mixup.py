@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import nn
 
 from defenses.batch._mixing import mixed, refuses_to_mix, uniforms
-from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
 
@@ -41,7 +41,7 @@ class Mixup(Defense[MixupConfig]):
         """Refuse batches of one example, and models without a linear last layer."""
         return refuses_to_mix(2, rules, model)
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return the mixed batch; its labels are probabilities (B, K)."""
         from scipy.special import betaincinv  # noqa: PLC0415 - importing SciPy takes longer than many a run
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from defenses.core.inside import outputs_of
 from fedsim.components.optimizer.adam import Adam, AdamConfig
 from fedsim.core.gradients import gradient_of
-from fedsim.core.hooks import Defense, Here, LocalStep, Place
+from fedsim.core.hooks import Defense, HookContext, LocalStep, Place
 from fedsim.core.losses import cross_entropy
 from fedsim.core.registry import defense
 from fedsim.core.types import Batch, Config, PublicKnowledge
@@ -50,7 +50,7 @@ class Refiner(Defense[RefinerConfig]):
     place: ClassVar[Place] = "input"
     needs_step: ClassVar[bool] = True
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return x' with the labels of x."""
         assert here.local is not None
         inputs, (low, high) = batch.inputs, batch.inputs.aminmax()

@@ -35,7 +35,7 @@ def largest(scores: Tensors, rate: float, per: Per) -> dict[str, Tensor]:
     return {name: part.view(scores[name].shape) for name, part in zip(scores, parts, strict=True)}
 
 
-def restricted(tensors: Tensors, support: Tensors) -> dict[str, Tensor]:
+def zero_outside(tensors: Tensors, support: Tensors) -> dict[str, Tensor]:
     """Return the tensors with zeros outside the support."""
     return {name: torch.where(support[name], t, torch.zeros_like(t)) for name, t in tensors.items()}
 

@@ -10,7 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.hooks import ANYTHING, Defense, Here
+from fedsim.core.hooks import ANYTHING, Defense, HookContext
 from fedsim.core.types import Config, Modality, Tensors, Update
 
 
@@ -28,23 +28,23 @@ ConfigT = TypeVar("ConfigT", bound=TensorConfig)
 
 
 class TensorDefense(Defense[ConfigT]):
-    """A defense that needs the tensors only. Subclasses implement `changed`."""
+    """A defense that needs the tensors only. Subclasses implement `change`."""
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
     @abstractmethod
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return tensors of the same names and shapes."""
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the changed gradient; with `per_update` the gradient as it is."""
-        return self.changed(gradient, here) if self.config.applies == "per_step" else gradient
+        return self.change(gradient, here) if self.config.applies == "per_step" else gradient
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the changed update; with `per_step` the update as it is."""
         if self.config.applies == "per_step":
             return update
-        return replace(update, tensors=self.changed(update.tensors, here))
+        return replace(update, tensors=self.change(update.tensors, here))
 
 
 def stochastically_rounded(values: Tensor, generator: torch.Generator) -> Tensor:

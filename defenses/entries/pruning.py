@@ -14,9 +14,9 @@ from typing import ClassVar, final
 
 from pydantic import Field
 
-from defenses.core.support import SupportConfig, largest, restricted
+from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -43,7 +43,7 @@ class Pruning(TensorDefense[PruningConfig]):
         super().__init__(config)
         self.remembers = config.error_feedback
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
         if not self.config.error_feedback:
             return self._sent(tensors)
@@ -59,4 +59,4 @@ class Pruning(TensorDefense[PruningConfig]):
 
     def _sent(self, tensors: Tensors) -> Tensors:
         support = largest({name: t.abs() for name, t in tensors.items()}, self.config.rate, self.config.per)
-        return restricted(tensors, support)
+        return zero_outside(tensors, support)

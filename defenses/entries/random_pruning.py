@@ -14,9 +14,9 @@ from typing import ClassVar, final
 
 import torch
 
-from defenses.core.support import SupportConfig, largest, restricted
+from defenses.core.support import SupportConfig, largest, zero_outside
 from defenses.core.tensors import TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -34,10 +34,10 @@ class RandomPruning(TensorDefense[RandomPruningConfig]):
 
     place: ClassVar[Place] = "prune"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors, with zeros for entries that are not sent."""
         drawn = {name: torch.rand(t.shape, generator=here.generator) for name, t in tensors.items()}
-        return restricted(tensors, largest(drawn, self.config.rate, self.config.per))
+        return zero_outside(tensors, largest(drawn, self.config.rate, self.config.per))
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the share that is sent."""

@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Tensors, Update
 from fedsim.privacy.budget import Budget
-from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
+from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 from fedsim.privacy.upload import noise
 
 _PROBE = 4  # examples in the batch that tests the model
@@ -72,7 +72,7 @@ class DpSgd(Defense[DpSgdConfig]):
             return f"delta is {self.config.delta:g}, expected below 1/{rules.most_examples}, the examples of a client"
         return why_inseparable(model, rules.probe(_PROBE), self._mode(model))
 
-    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss (NaN for an empty batch) and the private gradient."""
         local = here.local
         assert local is not None, "called in a local step"
@@ -81,12 +81,12 @@ class DpSgd(Defense[DpSgdConfig]):
         loss = math.nan
         if len(local.batch):
             mode = self._mode(local.model)
-            each, total = clipped_sum(local.model, local.parameters, losses, self.config.clip, mode)
+            each, total = sum_clipped(local.model, local.parameters, losses, self.config.clip, mode)
             loss = float(each.mean())
         deviation = self._multiplier(here.rules) * self.config.clip
         return loss, {n: (t + noise(t, deviation, here.generator)) / local.expected for n, t in total.items()}
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the update with the expected number of examples, a loss of 0, and buffers as received."""
         expected = round(float(here.memory.get("expected", torch.zeros(()))))
         buffers = {name: torch.zeros_like(b) for name, b in update.buffers.items()}

@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
-from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 from fedsim.privacy.per_example import example_gradients, why_inseparable
@@ -56,7 +56,7 @@ class SliceClipping(Defense[SliceClippingConfig]):
             return f"{readers[0]} works on whole batches, so examples cannot be clipped apart. Leave it out"
         return why_inseparable(model, rules.probe(_PROBE), "hooks")
 
-    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         """Return the batch's mean loss and the mean clipped gradient; NaN and zeros for an empty batch."""
         local = here.local
         assert local is not None, "called in a local step"

@@ -19,7 +19,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from defenses.core.slices import sensitivities, slices_of
-from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 
@@ -47,7 +47,7 @@ class GradDefense(Defense[GradDefenseConfig]):
             return None
         return f"'perturbed' is {config.perturbed}, but there are {config.slices} slices"
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient with noise on the chosen slices."""
         if here.local is None or not self.config.scale:
             return gradient

@@ -18,8 +18,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from defenses.core.support import largest, restricted
-from fedsim.core.hooks import Defense, Here, Place
+from defenses.core.support import largest, zero_outside
+from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import Config, PublicKnowledge, Tensors
 
@@ -41,19 +41,19 @@ class Outpost(Defense[OutpostConfig]):
     place: ClassVar[Place] = "layers"
     needs_step: ClassVar[bool] = True
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient, which changes with the step's probability."""
         probability = 1.0 / (1.0 + self.config.beta * here.step)
         if here.local is None or float(torch.rand((), generator=here.generator)) >= probability:
             return gradient
         sizes = {name: g.abs() for name, g in gradient.items()}
-        pruned = restricted(gradient, largest(sizes, self.config.rate, "tensor"))
+        pruned = zero_outside(gradient, largest(sizes, self.config.rate, "tensor"))
         if not self.config.noise:
             return pruned
         noised = largest(sizes, 1.0 - self.config.noised_share, "model")  # |g| and g^2 rank entries alike
         scales = {name: self.config.noise * risk(here.local.parameters[name].detach()) for name in gradient}
         return {
-            name: torch.where(noised[name], g + scales[name] * _drawn(g, here.generator), g)
+            name: torch.where(noised[name], g + scales[name] * _draw(g, here.generator), g)
             for name, g in pruned.items()
         }
 
@@ -69,5 +69,5 @@ def risk(weights: Tensor) -> Tensor:
     return weights.var(correction=0).clamp_max(1.0)
 
 
-def _drawn(like: Tensor, generator: torch.Generator) -> Tensor:
+def _draw(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=like.dtype)

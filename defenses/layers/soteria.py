@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from defenses.core.inside import outputs_of, weight_of
 from defenses.core.support import dropped
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Defense, Here, LocalStep, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, LocalStep, Place, Rules
 from fedsim.core.layer_calls import layer_inputs
 from fedsim.core.output_layer import output_layer
 from fedsim.core.registry import defense
@@ -62,7 +62,7 @@ class Soteria(Defense[SoteriaConfig]):
         self._layer = _trained_output_layer(model)
         return model
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient without the columns of the most telling features."""
         local = here.local
         layer = None if local is None else _trained_output_layer(local.model)

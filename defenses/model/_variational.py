@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Defense, Here, Place
+from fedsim.core.hooks import Defense, HookContext, Place
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors
 
 
@@ -130,7 +130,7 @@ class VariationalDefense(Defense[ConfigT]):
         Raises:
             NotApplicable: the model has no place for it.
         """
-        with seeding.contained(generator.initial_seed()):
+        with seeding.isolate_randomness(generator.initial_seed()):
             model = self.insert(model)
         place = next(name for name, module in model.named_modules() if isinstance(module, self.kind))
         bottleneck = cast("Bottleneck", model.get_submodule(place))
@@ -145,14 +145,14 @@ class VariationalDefense(Defense[ConfigT]):
         return model
 
     @final
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Set the next forward pass to draw from `here.generator` and to keep its statistics."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator, bottleneck.observed = here.generator, []
         return batch
 
     @final
-    def loss(self, outputs: Tensor, here: Here) -> Tensor | None:
+    def loss(self, outputs: Tensor, here: HookContext) -> Tensor | None:
         """Return beta times the divergence of the forward pass, mean over the examples."""
         terms = [
             Penalty(one.axis, one.limit, self.config.beta)(statistics).mean()
@@ -162,7 +162,7 @@ class VariationalDefense(Defense[ConfigT]):
         return torch.stack(terms).sum() if terms else None
 
     @final
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient unchanged, and stop keeping statistics: later forward passes belong to no step."""
         for bottleneck in self._of(here):
             bottleneck.noise.generator = bottleneck.observed = None
@@ -173,6 +173,6 @@ class VariationalDefense(Defense[ConfigT]):
         """Return where noise is drawn, the loss term, and the parameters whose gradients are random."""
         return PublicKnowledge(type(self).__name__.lower(), {"beta": self.config.beta, **self._facts})
 
-    def _of(self, here: Here) -> list[Bottleneck]:
+    def _of(self, here: HookContext) -> list[Bottleneck]:
         model = nn.Module() if here.local is None else here.local.model
         return [cast("Bottleneck", module) for module in model.modules() if isinstance(module, self.kind)]

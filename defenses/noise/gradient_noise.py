@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -37,7 +37,7 @@ class GradientNoise(TensorDefense[GradientNoiseConfig]):
 
     place: ClassVar[Place] = "noise"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors plus noise."""
         return {name: t + self._noise(t, here.generator) for name, t in tensors.items()}
 

@@ -16,11 +16,11 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import nn
 
-from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, Here, Place, Rules
+from fedsim.core.hooks import IMAGES_AND_TEXT, Defense, HookContext, Place, Rules
 from fedsim.core.registry import defense
 from fedsim.core.types import Mechanism, Modality, PublicKnowledge, Update
 from fedsim.privacy.budget import Budget
-from fedsim.privacy.upload import disturbed, why_buffers_move
+from fedsim.privacy.upload import disturb, why_buffers_move
 
 _PROBE = 3  # examples in the batch that tests the model
 _SENSITIVITY = 2.0  # in units of the clipping norm
@@ -48,9 +48,9 @@ class LocalDp(Defense[LocalDpConfig]):
             return f"delta is {self.config.delta:g}, expected below 1/{rules.clients}, the number of clients"
         return why_buffers_move(model, rules.probe(_PROBE).inputs)
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the private update, with one example and a loss of 0: the true figures depend on the data."""
-        return disturbed(update, self.config.clip, self._multiplier(here.rules) * self.config.clip, here.generator)
+        return disturb(update, self.config.clip, self._multiplier(here.rules) * self.config.clip, here.generator)
 
     def mechanism(self, rules: Rules) -> Mechanism | None:
         """Return one Gaussian mechanism per round."""

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -36,7 +36,7 @@ class Clipping(TensorDefense[ClippingConfig]):
 
     place: ClassVar[Place] = "clip"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the tensors with norm at most `norm`."""
         norm = torch.stack([t.norm() for t in tensors.values()]).norm()
         factor = (self.config.norm / norm.clamp_min(1e-30)).clamp_max(1.0)

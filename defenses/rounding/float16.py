@@ -15,7 +15,7 @@ from typing import ClassVar, final
 import torch
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -31,7 +31,7 @@ class Float16(TensorDefense[Float16Config]):
 
     place: ClassVar[Place] = "quantise"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors in their own type."""
         largest = torch.finfo(torch.float16).max
         return {name: t.clamp(-largest, largest).half().to(t.dtype) for name, t in tensors.items()}

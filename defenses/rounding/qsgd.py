@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense, stochastically_rounded
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -35,15 +35,15 @@ class Qsgd(TensorDefense[QsgdConfig]):
 
     place: ClassVar[Place] = "quantise"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors."""
-        return {name: self._rounded(t, here.generator) for name, t in tensors.items()}
+        return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of levels."""
         return PublicKnowledge("qsgd", {"rounded": True, "levels": self.config.levels})
 
-    def _rounded(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         norm, levels = tensor.norm(), self.config.levels
         if not norm > 0:
             return tensor

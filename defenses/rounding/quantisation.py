@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from defenses.core.tensors import TensorConfig, TensorDefense, stochastically_rounded
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -35,15 +35,15 @@ class Quantisation(TensorDefense[QuantisationConfig]):
 
     place: ClassVar[Place] = "quantise"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the rounded tensors."""
-        return {name: self._rounded(t, here.generator) for name, t in tensors.items()}
+        return {name: self._round(t, here.generator) for name, t in tensors.items()}
 
     def adaptive_view(self) -> PublicKnowledge:
         """Return the number of bits."""
         return PublicKnowledge("quantisation", {"rounded": True, "bits": self.config.bits})
 
-    def _rounded(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
+    def _round(self, tensor: Tensor, generator: torch.Generator) -> Tensor:
         low, high = tensor.aminmax()
         highest = 2**self.config.bits - 1
         step = (high - low) / highest

@@ -16,7 +16,7 @@ from typing import ClassVar, final
 from pydantic import Field
 
 from defenses.core.tensors import TensorConfig, TensorDefense
-from fedsim.core.hooks import Here, Place
+from fedsim.core.hooks import HookContext, Place
 from fedsim.core.registry import defense
 from fedsim.core.types import PublicKnowledge, Tensors
 
@@ -36,7 +36,7 @@ class Sign(TensorDefense[SignConfig]):
 
     place: ClassVar[Place] = "quantise"
 
-    def changed(self, tensors: Tensors, here: Here) -> Tensors:
+    def change(self, tensors: Tensors, here: HookContext) -> Tensors:
         """Return the signs."""
         if not self.config.scaled:
             return {name: t.sign() for name, t in tensors.items()}

@@ -25,10 +25,10 @@ def by_coordinate(strategy: FedAvg, vectors: Sequence[Tensor]) -> Tensor:
         vectors: one per client, shape (P,) each.
     """
     blocks = zip(*(vector.split(_BLOCK) for vector in vectors), strict=True)
-    return torch.cat([_aggregated(strategy, block) for block in blocks])
+    return torch.cat([_aggregate(strategy, block) for block in blocks])
 
 
-def _aggregated(strategy: FedAvg, vectors: Sequence[Tensor]) -> Tensor:
+def _aggregate(strategy: FedAvg, vectors: Sequence[Tensor]) -> Tensor:
     arrays, _ = strategy.aggregate_train(0, [_reply(vector, strategy.weighted_by_key) for vector in vectors])
     assert arrays is not None, "Flower returns nothing only for no reply"
     return arrays.to_torch_state_dict()["vector"].to(vectors[0])

@@ -16,7 +16,7 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import Tensor
 
-from fedsim.core.compensation import compensated
+from fedsim.core.compensation import compensate
 from fedsim.core.hooks import Aggregator, ServerRound
 from fedsim.core.registry import aggregator
 from fedsim.core.types import Config, Contribution
@@ -51,4 +51,4 @@ class CompensatedMean(Aggregator[CompensatedMeanConfig]):
             total = contribution.vector.clone() if total is None else total.add_(contribution.vector)
         assert total is not None, "called with at least one contribution"
         scale = self.config.scale * (self.config.noised_share / here.expected) ** 0.5
-        return compensated(total.div_(count), scale)
+        return compensate(total.div_(count), scale)

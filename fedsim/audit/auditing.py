@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from fedsim.audit import captured, defending
-from fedsim.audit.book import Book
+from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import Clock
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, enough, updates
@@ -60,7 +60,7 @@ def run(
         own_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )
-    book = Book(folder, clock, record, tell)
+    book = AuditJournal(folder, clock, record, tell)
     if plan.is_captured:
         _inspect_captured(book, sound)
     else:
@@ -70,7 +70,7 @@ def run(
     return book.record
 
 
-def _inspect_batches(book: Book, subject: Checked) -> list[int]:
+def _inspect_batches(book: AuditJournal, subject: Checked) -> list[int]:
     """Attack the client as it is with every batch size; return those that work.
 
     Raises:
@@ -83,7 +83,7 @@ def _inspect_batches(book: Book, subject: Checked) -> list[int]:
     for number, size in enumerate(sizes):
         seconds = (book.clock.left - end) / (len(sizes) - number)
         try:
-            found = _inspected(book, subject, size, seconds)
+            found = _inspect(book, subject, size, seconds)
             works.append(size)
         except Exception as error:
             why = reason(error) if isinstance(error, FedsimError) else f"one training step failed: {reason(error)}"
@@ -95,7 +95,7 @@ def _inspect_batches(book: Book, subject: Checked) -> list[int]:
     return works
 
 
-def _inspected(book: Book, subject: Checked, size: int, seconds: float) -> Inspection:
+def _inspect(book: AuditJournal, subject: Checked, size: int, seconds: float) -> Inspection:
     world = world_of(subject, book.plan, size)
     check(world, subject)
     _introduce(book, world)
@@ -105,7 +105,7 @@ def _inspected(book: Book, subject: Checked, size: int, seconds: float) -> Inspe
     return inspector.inspect(world, updates(world), most, iterations, seconds, f"batch {size}")
 
 
-def _inspect_captured(book: Book, subject: Checked) -> None:
+def _inspect_captured(book: AuditJournal, subject: Checked) -> None:
     own = captured.update(subject, book.plan)
     _introduce(book, own.world)
     inspector = Inspector(own.knows, book.arrays, book.tell, subject.is_scored)
@@ -114,7 +114,7 @@ def _inspect_captured(book: Book, subject: Checked) -> None:
     book.keep(inspections=(found,))
 
 
-def _introduce(book: Book, world: World) -> None:
+def _introduce(book: AuditJournal, world: World) -> None:
     """Describe the attacker once, for all batch sizes."""
     if book.record.threat_model:
         return

@@ -14,7 +14,7 @@ from fedsim.record.store import npz, write_whole
 
 
 @dataclass
-class Book:
+class AuditJournal:
     """Keeps the record and pictures of one audit in a folder."""
 
     folder: Path

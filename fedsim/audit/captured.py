@@ -81,14 +81,14 @@ def _safetensors(path: Path) -> Mapping[str, Tensor]:
 def _of_files(subject: Checked, plan: Plan, path: Path) -> Captured:
     gradients = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     if plan.weights is not None:
-        subject = replace(subject, model=_loaded(subject, plan.weights))
+        subject = replace(subject, model=_load(subject, plan.weights))
     _check_names(gradients, dict(subject.model.named_parameters()), str(path))
     size = plan.batches[0]
     kind = "gradient" if subject.subject.local_steps == 1 else "delta"
     return _seen(subject, plan, size, Update(kind, gradients, {}, size, 0.0))
 
 
-def _loaded(subject: Checked, path: Path) -> torch.nn.Module:
+def _load(subject: Checked, path: Path) -> torch.nn.Module:
     model, weights = subject.new_model(), read_tensors(path)
     try:
         model.load_state_dict(weights)

@@ -18,7 +18,7 @@ process.prepare()
 from fedsim.audit import auditing, subject  # noqa: E402
 from fedsim.audit.clock import Clock  # noqa: E402
 from fedsim.audit.record import Plan  # noqa: E402
-from fedsim.core.errors import FedsimError, told  # noqa: E402
+from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.record.policy import Policy  # noqa: E402
 from fedsim.scenario import own_models  # noqa: E402
 
@@ -44,7 +44,7 @@ def serve() -> None:
     except MemoryError:
         tell(_out_of_memory(plan), "mistake")
     except Exception as error:
-        tell(told(error), "crash")
+        tell(describe_exception(error), "crash")
     else:
         tell("", "done")
 

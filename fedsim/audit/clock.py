@@ -37,7 +37,7 @@ class Clock:
 
 
 @contextmanager
-def limited(seconds: float) -> Iterator[None]:
+def limit(seconds: float) -> Iterator[None]:
     """Raise `OutOfTime` inside the block after this many seconds; in other threads than the main one do nothing.
 
     Blocks may be nested. The signal acts between two operations, so a long one runs to its end. An import is never

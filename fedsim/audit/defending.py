@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from fedsim.audit import members
-from fedsim.audit.book import Book
-from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.book import AuditJournal
+from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
@@ -38,7 +38,7 @@ _STRONGER: dict[
 }
 
 
-def defend(book: Book, subject: Checked, largest: int) -> None:
+def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     """Train, run membership attacks, then try the defenses.
 
     Args:
@@ -64,22 +64,22 @@ def defend(book: Book, subject: Checked, largest: int) -> None:
         if book.clock.left < min(seconds, _LEAST_SECONDS):
             book.keep(not_tried=(*book.record.not_tried, setting.label))
             continue
-        trial = defender.tried(setting, min(2 * seconds, book.clock.left))
+        trial = defender.attempt(setting, min(2 * seconds, book.clock.left))
         book.keep(trials=(*book.record.trials, trial))
 
 
-def _baseline(book: Book, subject: Checked, batch_size: int) -> Trained:
+def _baseline(book: AuditJournal, subject: Checked, batch_size: int) -> Trained:
     """Train without further defenses, and find members."""
     world = world_of(subject, book.plan, batch_size, Setting(), candidates=_candidates(subject))
     book.tell("trains for a few rounds, without further defenses")
     training = trained(world, ROUNDS, book.clock.left * _FOR_MEMBERS / 2)
-    found = _judged(book, subject, world, training, with_shadows=True)
+    found = _judge(book, subject, world, training, with_shadows=True)
     stated = guarantees(world, training.journal.rounds)
     book.keep(training=training.summary, membership=found, guarantees=stated)
     return training
 
 
-def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
+def _fitting(book: AuditJournal, subject: Checked, size: int) -> tuple[list[Setting], tuple[tuple[str, str], ...]]:
     """Return the defenses that fit, and why others do not.
 
     Defenses with a guarantee come first, then those that change only what is sent, which are the cheapest.
@@ -89,7 +89,7 @@ def _fitting(book: Book, subject: Checked, size: int) -> tuple[list[Setting], tu
     unfit: list[tuple[str, str]] = []
     for setting in (each for name in registry.methods("defense") if name not in own for each in _settings(name)):
         try:
-            found, world = _sampled(book, subject, size, setting)
+            found, world = _sample(book, subject, size, setting)
         except Exception as error:
             unfit.append((setting.label, reason(error)))
         else:
@@ -102,7 +102,7 @@ def _settings(name: str) -> list[Setting]:
     return [Setting(name), *(Setting(name, options) for options in _STRONGER.get(name, ()))]
 
 
-def _sampled(book: Book, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
+def _sample(book: AuditJournal, subject: Checked, size: int, setting: Setting) -> tuple[Setting, World]:
     """Return the setting with a sampling that fits it, and its world."""
     try:
         world = world_of(subject, book.plan, size, setting)
@@ -118,7 +118,7 @@ def _sampled(book: Book, subject: Checked, size: int, setting: Setting) -> tuple
 class _Defender:
     """Tries defenses one by one against the same attacks on the same batches."""
 
-    book: Book
+    book: AuditJournal
     subject: Checked
     inspector: Inspector
     without: Trained
@@ -126,25 +126,25 @@ class _Defender:
     most: int
     iterations: int
 
-    def tried(self, setting: Setting, seconds: float) -> Trial:
+    def attempt(self, setting: Setting, seconds: float) -> Trial:
         """Attack, then train, with one more defense."""
         trial = Trial(name=setting.label, sampling=setting.sampling, settings=settings_of(setting))
         begin = self.book.clock.used
         try:
-            with limited(seconds):
+            with limit(seconds):
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
                 label = f"{setting.label}, batch {self.batch_size}"
                 found = self.inspector.inspect(
                     world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
                 )
                 trial = trial.model_copy(update={"inspection": found})
-                return self._trained(trial, setting)
+                return self._train(trial, setting)
         except OutOfTime:
             return trial.model_copy(update={"failure": f"its {self.book.clock.used - begin:.0f} s were not enough"})
         except Exception as error:
             return trial.model_copy(update={"failure": reason(error)})
 
-    def _trained(self, trial: Trial, setting: Setting) -> Trial:
+    def _train(self, trial: Trial, setting: Setting) -> Trial:
         """Train with the defense for as many rounds as without it, and compare."""
         subject, plan, before = self.subject, self.book.plan, self.without.summary
         world = world_of(subject, plan, before.batch_size, setting, candidates=_candidates(subject))
@@ -154,7 +154,7 @@ class _Defender:
         return trial.model_copy(
             update={
                 "training": after.summary,
-                "membership": _judged(self.book, subject, world, after, with_shadows=False),
+                "membership": _judge(self.book, subject, world, after, with_shadows=False),
                 "guarantees": guarantees(world, after.journal.rounds),
                 "accuracy_loss": accuracy_lost(self.without.correct, after.correct, plan.seed),
                 "loss_change": after.summary.loss - before.loss,
@@ -163,8 +163,8 @@ class _Defender:
         )
 
 
-def _judged(
-    book: Book, subject: Checked, world: World, training: Trained, *, with_shadows: bool
+def _judge(
+    book: AuditJournal, subject: Checked, world: World, training: Trained, *, with_shadows: bool
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject) < members.FEWEST:
         return ()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedsim.core.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, describe_exception
 
 _AS_TORCH_SAYS_IT = "allocate memory"
 
@@ -15,4 +15,4 @@ def reason(error: Exception) -> str:
     """
     if isinstance(error, MemoryError) or _AS_TORCH_SAYS_IT in str(error):
         raise MemoryError from error
-    return str(error) if isinstance(error, FedsimError) else told(error)
+    return str(error) if isinstance(error, FedsimError) else describe_exception(error)

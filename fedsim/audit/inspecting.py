@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import Inspection
 from fedsim.core import registry, seeding
@@ -22,7 +22,7 @@ from fedsim.core.masks import without_dropout
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items, to_pixels
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import complete
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
@@ -87,7 +87,7 @@ class Inspector:
             if done and left < done[-1].seconds:
                 break
             self.on_progress(f"{name}: attacks update {number} of up to {most}")
-            victim, short = self._attacked(world, one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
+            victim, short = self._attack(world, one, iterations, max(left, _LEAST_SECONDS), f"{name}/{number}")
             done.append(victim)
             is_short = is_short or short
         return Inspection(
@@ -109,7 +109,7 @@ class Inspector:
         affordable = int(seconds / (_RESERVE * attacks * self._cost[batch_size]))
         return min(max(affordable, _LEAST_ITERATIONS), _MOST_ITERATIONS)
 
-    def _attacked(
+    def _attack(
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
         begin = time.monotonic()
@@ -117,7 +117,7 @@ class Inspector:
         latest: list[Tensor] = []
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
-            with limited(seconds):
+            with limit(seconds):
                 found: Reconstruction | str = _search(world, observation, iterations, entry.round, latest)
         except OutOfTime:
             short = True
@@ -148,7 +148,7 @@ class Inspector:
             self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, spec).numpy()
             return victim
         batch = distinct(seen.truth.private)
-        found = completed(found, len(batch))
+        found = complete(found, len(batch))
         scores, order = score_items(found, batch, spec)
         self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
         self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
@@ -193,7 +193,7 @@ def _search(
         latest[:] = [step.guess]
 
     seed = world.scenario.seed
-    with seeding.contained(seeding.derive(seed, "foreign to the audit", round_)):
+    with seeding.isolate_randomness(seeding.derive(seed, "foreign to the audit", round_)):
         return attack(observation, seeding.generator(seed, "attack auto", round_, 0), on_step)
 
 
@@ -223,7 +223,7 @@ def _cost(world: World, batch_size: int) -> float:
     labels = torch.zeros(batch_size, dtype=torch.long)
     parameters = list(world.models.parameters.values())
     measured: list[float] = []
-    with seeding.contained(0), without_dropout():
+    with seeding.isolate_randomness(0), without_dropout():
         for _ in range(3):
             inputs = torch.randn(batch_size, *world.data.dataset.spec.shape).requires_grad_()
             begin = time.perf_counter()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from fedsim.audit.clock import OutOfTime, limited
+from fedsim.audit.clock import OutOfTime, limit
 from fedsim.audit.foreign import reason
 from fedsim.audit.training import Trained
 from fedsim.core import registry, seeding
@@ -54,8 +54,8 @@ def judged(
             records.append(record.model_copy(update={"failure": f"no time was left for {what}"}))
             continue
         try:
-            with limited(left):
-                records.append(_judged(world, trained, attack, record, cases, known))
+            with limit(left):
+                records.append(_judge(world, trained, attack, record, cases, known))
         except OutOfTime:
             records.append(record.model_copy(update={"failure": "the clock ended it"}))
         except Exception as error:
@@ -72,7 +72,7 @@ def _cost(plan: ShadowPlan, trained: Trained) -> float:
     return plan.count * trained.summary.rounds * trained.summary.seconds_a_round
 
 
-def _judged(
+def _judge(
     world: World,
     trained: Trained,
     attack: MembershipAttack[Any],

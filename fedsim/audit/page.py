@@ -65,14 +65,14 @@ def write(record: AuditRecord, folder: Path) -> None:
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),
         sentence=verdict.sentence(record),
-        best=verdict.recommended(record),
-        ranked=verdict.ranked(record),
+        best=verdict.recommend(record),
+        ranked=verdict.rank(record),
         broken_by=verdict.broken_by,
         undecided=verdict.undecided,
         kept=screen.kept,
         weak_control=verdict.weak_control(record),
         walls=list(_walls(record, arrays)),
-        defended=_defended(record, arrays),
+        defended=_defend(record, arrays),
         interval=screen.interval,
         told=screen.told,
         headline=screen.headline(),
@@ -105,7 +105,7 @@ def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wa
         yield Wall(title, tuple(rows), _count(inspection, arrays))
 
 
-def _defended(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
+def _defend(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | None:
     """Return the same images without and with every defense, except defenses that draw other batches."""
     control = record.control
     if control is None or not any(victim.arrays for victim in control.victims):
@@ -147,7 +147,7 @@ def _picture(
     item: ItemScore = victim.scores[index]
     rule = Rule.of(record.plan.scoring.metric, record.plan.scoring.threshold)
     told = [own.tell(item.values[own.name]) for own in rule.declared.values() if own.spread and own.name in item.values]
-    return Picture(source, f"Guess of {where}: {', '.join(told)}", told[0] if told else "", rule.succeeded(item))
+    return Picture(source, f"Guess of {where}: {', '.join(told)}", told[0] if told else "", rule.has_succeeded(item))
 
 
 def _in_colour(image: np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def run(plan: Plan, policy: Policy, folder: Path, on_progress: OnProgress = lamb
         }
         _pipe(child.stdin).write(json.dumps(order) + "\n")
         _pipe(child.stdin).flush()
-        is_whole = _watched(child, plan, folder, end, on_progress)
+        is_whole = _follow_child(child, plan, folder, end, on_progress)
     record = read(folder)
     if not is_whole:
         record = record.model_copy(update={"status": "out of time"})
@@ -84,7 +84,7 @@ def prepare(folder: Path) -> None:
         raise FedsimError(f"cannot write to {folder}: {error.strerror}. Choose another --out.") from error
 
 
-def _watched(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
+def _follow_child(child: subprocess.Popen[str], plan: Plan, folder: Path, end: float, on_progress: OnProgress) -> bool:
     """Follow the child until it ends or the time is over; return whether it finished its work."""
     said = _Said(child)
 
@@ -145,13 +145,13 @@ class _Said:
             FedsimError: the child reports a mistake of the user.
         """
         while not self.is_done and not self.crash and time.monotonic() < end:
-            if not self._lines and not self._listened(end):
+            if not self._lines and not self._listen(end):
                 return
             if self._lines:
                 self._understood(json.loads(self._lines.popleft()))
             yield self._what
 
-    def _listened(self, end: float) -> bool:
+    def _listen(self, end: float) -> bool:
         """Wait briefly for more; return whether the child still writes."""
         answers = _pipe(self._child.stdout)
         if not select.select([answers], [], [], min(_TICK, max(0.0, end - time.monotonic())))[0]:

@@ -55,11 +55,11 @@ def defenses(record: AuditRecord) -> Table:
     for heading in ("defense", "recovered", "accuracy lost, points", "loss", "round", "keeps the policy"):
         table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
     if record.control is not None:
-        table.add_row("none (control)", _searched(record.control), "", "", "", "")
-    for own in verdict.ranked(record):
+        table.add_row("none (control)", _search(record.control), "", "", "", "")
+    for own in verdict.rank(record):
         table.add_row(
             Text(own.name),
-            _searched(own.inspection),
+            _search(own.inspection),
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",
@@ -67,7 +67,7 @@ def defenses(record: AuditRecord) -> Table:
         )
     for own in record.trials:
         if own.failure:
-            table.add_row(Text(own.name), _searched(own.inspection), Text(own.failure), "", "", "undecided")
+            table.add_row(Text(own.name), _search(own.inspection), Text(own.failure), "", "", "undecided")
     return table
 
 
@@ -77,7 +77,7 @@ def kept(record: AuditRecord, trial: Trial) -> str:
     return "no policy" if record.policy.is_empty and state != "undecided" else state
 
 
-def _searched(found: Inspection | None) -> str:
+def _search(found: Inspection | None) -> str:
     if found is None:
         return "not attacked"
     return f"{recovered(found)}\nn = {len(found.victims)}, {found.iterations} it."

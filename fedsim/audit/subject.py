@@ -132,7 +132,7 @@ def made(factory: Callable[[], Any], name: str) -> Subject:
     if not callable(factory):
         raise FedsimError(f"'{name}' is of type {type(factory).__name__}, expected a function without arguments.")
     try:
-        with seeding.contained(0):
+        with seeding.isolate_randomness(0):
             returned = factory()
     except Exception as error:
         raise FedsimError(f"'{name}' failed: {reason(error)}.") from error
@@ -152,7 +152,7 @@ def checked(subject: Subject, name: str) -> Checked:
     Raises:
         FedsimError: something has the wrong kind or shape, or the user's code raises; one sentence says which.
     """
-    model = _copied(subject, name)
+    model = _copy(subject, name)
     own, test, notes = _data(subject, name)
     shape = tuple(own.inputs.shape[1:]) if len(own) else _stated_shape(subject, name)
     mean, std, guessed = _statistics(subject, own.inputs, name)
@@ -175,7 +175,7 @@ def checked(subject: Subject, name: str) -> Checked:
     )
 
 
-def _copied(subject: Subject, name: str) -> nn.Module:
+def _copy(subject: Subject, name: str) -> nn.Module:
     model = cast("Any", subject.model)
     if not isinstance(model, nn.Module):
         raise FedsimError(f"'{name}' returned {type(model).__name__} for the model, expected a torch.nn.Module.")
@@ -220,7 +220,7 @@ def _read(loader: Iterable[Any], what: str, least: int = 1) -> Batch:
     inputs: list[Tensor] = []
     labels: list[Tensor] = []
     try:
-        with seeding.contained(0):
+        with seeding.isolate_randomness(0):
             for item in loader:
                 images, classes = _pair(item, what)
                 inputs.append(images)
@@ -294,7 +294,7 @@ def _statistics(
 def _classes(model: nn.Module, loss: Loss, images: Tensor, labels: Tensor, name: str) -> int:
     """Try one training step on a copy, and return the number of classes."""
     trial = copy.deepcopy(model)
-    scores = cast("Any", own_models.called(trial, images, f"the model of '{name}'"))
+    scores = cast("Any", own_models.call_model(trial, images, f"the model of '{name}'"))
     if not isinstance(scores, Tensor) or scores.ndim != _LOGITS or len(scores) != len(images):
         shape = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
         raise FedsimError(f"the model of '{name}' returns {shape}, expected scores of shape ({len(images)}, classes).")

@@ -70,13 +70,13 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
-        rows.append(("control", *_searched(record.control), *[""] * 11))
+        rows.append(("control", *_search(record.control), *[""] * 11))
     for own in record.trials:
         lost = own.accuracy_loss
         rows.append(
             (
                 own.name,
-                *_searched(own.inspection),
+                *_search(own.inspection),
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 own.loss_change if own.loss_change is not None else "",
                 own.slowdown if own.slowdown is not None else "",
@@ -90,7 +90,7 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _searched(found: Inspection | None) -> tuple[Any, ...]:
+def _search(found: Inspection | None) -> tuple[Any, ...]:
     """Return the attacked updates, iterations and recovered share."""
     if found is None:
         return ("",) * 7
@@ -115,7 +115,7 @@ def _rows(record: AuditRecord, defense: str, inspection: Inspection) -> list[tup
             item.label,
             item.guessed_label,
             *(item.values.get(metric.name) for metric in metrics),
-            rule.succeeded(item),
+            rule.has_succeeded(item),
         )
         for number, victim in enumerate(inspection.victims, 1)
         for item in victim.scores

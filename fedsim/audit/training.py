@@ -50,7 +50,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
         update, truth = local_training(world, weights, round_, 0, memory)
         journal.wire(WireEntry(round_, 0, weights, update))
         truths.append(truth)
-        weights = _moved(world, weights, update, state)
+        weights = _move(world, weights, update, state)
         journal.model(round_, weights)
         journal.round(RoundRecord(round=round_, cohort=(0,), participants=(0,), training_loss=update.loss))
         spent = time.monotonic() - begin
@@ -58,7 +58,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
             break
     rounds, spent = len(truths), time.monotonic() - begin
     journal.end(weights)
-    correct, loss = evaluated(world, weights)
+    correct, loss = evaluate(world, weights)
     summary = Training(
         rounds=rounds,
         batch_size=world.scenario.federation.batch_size,
@@ -71,7 +71,7 @@ def trained(world: World, rounds: int, seconds: float) -> Trained:
     return Trained(journal, tuple(truths), correct, summary)
 
 
-def evaluated(world: World, weights: Tensors) -> tuple[Tensor, float]:
+def evaluate(world: World, weights: Tensors) -> tuple[Tensor, float]:
     """Return whether each test example is classified right, shape (test set,), and the mean loss."""
     model, test = world.models.holding(weights).eval(), world.data.dataset.test
     correct: list[Tensor] = []
@@ -91,7 +91,7 @@ def accuracy_lost(without: Tensor, with_: Tensor, seed: int) -> Interval:
     return mean_interval([[value] for value in lost.tolist()], np.random.default_rng(derive(seed, "bootstrap")))
 
 
-def _moved(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
+def _move(world: World, weights: Tensors, update: Update, state: dict[str, Tensor]) -> Tensors:
     """Return the server's next weights: a step along a gradient, or minus a change of weights."""
     moved = {name: tensor.clone() for name, tensor in weights.items()}
     if update.kind == "gradient":

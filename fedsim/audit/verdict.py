@@ -136,7 +136,7 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
     return tuple(found)
 
 
-def ranked(record: AuditRecord) -> list[Trial]:
+def rank(record: AuditRecord) -> list[Trial]:
     """Return the defenses that were measured, the best first.
 
     Those that keep the policy come first, then undecided ones. Defenses that keep the policy are sorted by their cost,
@@ -152,15 +152,15 @@ def ranked(record: AuditRecord) -> list[Trial]:
             return state, breaks, share, lost, slowdown
         return state, breaks, lost, share, slowdown
 
-    return sorted(_measured(record), key=key)
+    return sorted(_measure(record), key=key)
 
 
-def recommended(record: AuditRecord) -> Trial | None:
+def recommend(record: AuditRecord) -> Trial | None:
     """Return the recommended defense, or None without evidence for one.
 
     It keeps the policy; without a policy it lets less through than no defense.
     """
-    first = next(iter(ranked(record)), None)
+    first = next(iter(rank(record)), None)
     return first if first is not None and judged(record, first) == "yes" else None
 
 
@@ -170,7 +170,7 @@ def sentence(record: AuditRecord) -> str:
         if any(own.is_short for own in record.inspections):
             return "No attack returned a guess within the time, so nothing is known. Give the audit more minutes."
         return "No attack returned a guess, so nothing is known. The page says why each one failed."
-    best = recommended(record)
+    best = recommend(record)
     if best is None:
         return _why_none(record)
     settings = ", ".join(f"{name} = {value}" for name, value in best.settings.items())
@@ -184,7 +184,7 @@ def _why_none(record: AuditRecord) -> str:
         return "No defense was tried, as asked for."
     if control_failed(record):
         return _without_control(record)
-    closest = next(iter(ranked(record)), None)
+    closest = next(iter(rank(record)), None)
     if closest is None:
         return "Undecided: no defense was attacked and trained within the time. Give the audit more minutes."
     if judged(record, closest) == "undecided":
@@ -193,7 +193,7 @@ def _why_none(record: AuditRecord) -> str:
             f"{'; '.join(undecided(record, closest))}."
         )
     return (
-        f"None of the {len(_measured(record))} defenses that were measured is enough. {closest.name} comes closest. "
+        f"None of the {len(_measure(record))} defenses that were measured is enough. {closest.name} comes closest. "
         f"{_cost(closest)}"
     )
 
@@ -220,7 +220,7 @@ def _cost(trial: Trial) -> str:
         interval = f" ({100 * lost.low:+.1f} to {100 * lost.high:+.1f})"
     guarantee = "" if trial.guarantees else " No attack that failed is a guarantee."
     return (
-        f"With it {_recovered(trial.inspection)} of the images of batch {trial.inspection.batch_size} were recovered "
+        f"With it {_recover(trial.inspection)} of the images of batch {trial.inspection.batch_size} were recovered "
         f"({len(trial.inspection.victims)} updates, {trial.inspection.iterations} iterations); it costs "
         f"{100 * lost.value:+.1f}{interval} points of test accuracy (n = {lost.n}) after {trial.training.rounds} "
         f"rounds, changes the test loss by {trial.loss_change or 0.0:+.3f}, and a round takes "
@@ -228,14 +228,14 @@ def _cost(trial: Trial) -> str:
     )
 
 
-def _recovered(found: Inspection) -> str:
+def _recover(found: Inspection) -> str:
     share = found.summary.success if found.summary else None
     if share is None or share.low is None or share.high is None:
         return f"{100 * _share(found):.0f} %"
     return f"{100 * share.value:.0f} % ({100 * share.low:.0f} to {100 * share.high:.0f})"
 
 
-def _measured(record: AuditRecord) -> list[Trial]:
+def _measure(record: AuditRecord) -> list[Trial]:
     return [own for own in record.trials if own.inspection is not None and own.training is not None]
 
 

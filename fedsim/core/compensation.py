@@ -14,7 +14,7 @@ from torch import Tensor
 _ASPECT = 6.0
 
 
-def compensated(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
+def compensate(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
     """Return the vector without the directions of noise; a short rest behind the last full row stays as it is.
 
     Args:
@@ -31,7 +31,7 @@ def compensated(vector: Tensor, scale: float, share: float = 1.0) -> Tensor:
 
 
 def without_noise(matrix: Tensor, scale: float, share: float = 1.0) -> Tensor:
-    """Return a matrix (v, w) without the directions of noise, as `compensated`; its own rows carry its structure."""
+    """Return a matrix (v, w) without the directions of noise, as `compensate`; its own rows carry its structure."""
     if matrix.shape[0] < matrix.shape[1]:
         return without_noise(matrix.mT, scale, share).mT
     rows, (height, width) = matrix.double(), matrix.shape

@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
+from fedsim.core.renamed import old_names
+
 
 class FedsimError(Exception):
     """A mistake the user can correct: the message names the place, what was expected and the next step."""
@@ -41,7 +43,7 @@ class MissingExtra(FedsimError):
         super().__init__(f"{what} is not installed. Get it with:\n  {install}")
 
 
-def told(error: Exception) -> str:
+def describe_exception(error: Exception) -> str:
     """Return kind, message and place of an exception that somebody else's code raised."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({Path(last.filename).name}, line {last.lineno}, in {last.name})"
@@ -49,7 +51,7 @@ def told(error: Exception) -> str:
 
 def reason(error: Exception) -> str:
     """Return why a method failed: the words of an error of ours, or what somebody else's code raised and where."""
-    return str(error) if isinstance(error, FedsimError) else told(error)
+    return str(error) if isinstance(error, FedsimError) else describe_exception(error)
 
 
 def in_a_line(error: Exception) -> str:
@@ -64,3 +66,6 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f" Did you mean '{close[0]}'?"
     return f" Known: {', '.join(options)}." if options else ""
+
+
+__getattr__ = old_names(__name__, {"told": "describe_exception"})

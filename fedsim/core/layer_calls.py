@@ -17,7 +17,7 @@ class _Read(Exception):
 def layer_inputs(model: nn.Module, names: Iterable[str]) -> Iterator[list[tuple[str, Tensor]]]:
     """Collect (name, first input) of every call of these modules, in call order, differentiable as they are."""
     seen: list[tuple[str, Tensor]] = []
-    with _watched(model, names, lambda name, inputs: seen.append((name, inputs))):
+    with _follow_child(model, names, lambda name, inputs: seen.append((name, inputs))):
         yield seen
 
 
@@ -40,7 +40,7 @@ def inputs_in_order(model: nn.Module, kinds: tuple[type[nn.Module], ...]) -> Ite
     """Collect (name, first input) of every call of a module of these kinds, in call order, detached."""
     seen: list[tuple[str, Tensor]] = []
     names = [name for name, module in model.named_modules() if isinstance(module, kinds)]
-    with _watched(model, names, lambda name, inputs: seen.append((name, inputs.detach()))):
+    with _follow_child(model, names, lambda name, inputs: seen.append((name, inputs.detach()))):
         yield seen
 
 
@@ -62,7 +62,7 @@ def read_by(
         if len(seen) == len(layers):
             raise _Read
 
-    with _watched(model, layers, note):
+    with _follow_child(model, layers, note):
         try:
             with dropping:
                 model(inputs)
@@ -72,7 +72,7 @@ def read_by(
 
 
 @contextmanager
-def _watched(model: nn.Module, names: Iterable[str], note: Callable[[str, Tensor], None]) -> Iterator[None]:
+def _follow_child(model: nn.Module, names: Iterable[str], note: Callable[[str, Tensor], None]) -> Iterator[None]:
     def tell(name: str, _module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         note(name, inputs[0])
 

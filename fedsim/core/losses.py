@@ -82,7 +82,7 @@ def is_cross_entropy(loss: Loss, shape: tuple[int, ...]) -> bool:
     return torch.allclose(gradient, expected)
 
 
-def left_out(labels: Tensor) -> Tensor:
+def list_failures(labels: Tensor) -> Tensor:
     """Say which labels are left out of the loss, those of tokens that have none; of the shape of the labels."""
     return (labels == IGNORED) if are_tokens(labels) else torch.zeros_like(labels, dtype=torch.bool)
 

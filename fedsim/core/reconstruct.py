@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, nearest, told
+from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import dropout_sites
 from fedsim.core.types import (
@@ -75,7 +75,9 @@ def reconstruct(
     observation = _observation(model, loss, gradients, spec, batch_size, labels, frozenset(hidden))
     chosen: Attack[Any] = method.make(_config(method, settings or {}))
     purpose = f"attack {method.name}"
-    with seeding.contained(seeding.derive(seed, f"foreign to {purpose}")):  # some models are random in themselves
+    with seeding.isolate_randomness(
+        seeding.derive(seed, f"foreign to {purpose}")
+    ):  # some models are random in themselves
         return chosen(observation, seeding.generator(seed, purpose), on_step)
 
 
@@ -96,7 +98,8 @@ def _observation(
         raise
     except Exception as error:
         raise FedsimError(
-            f"the model cannot run on a batch of {batch_size} examples of shape {spec.shape}: {told(error)}."
+            f"the model cannot run on a batch of {batch_size} examples of shape {spec.shape}: "
+            f"{describe_exception(error)}."
         ) from error
     return Observation(
         threat=ThreatModel(knows=knows if labels is None else (*knows, "labels")),

@@ -24,7 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar, cast, get_args
 
-from fedsim.core.errors import FedsimError, nearest, told
+from fedsim.core.errors import FedsimError, describe_exception, nearest
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
 from fedsim.core.metric import Metric
 from fedsim.core.types import Config
@@ -278,7 +278,7 @@ def check_marked(name: str) -> None:
     Raises:
         FedsimError: it is not, or cannot be imported.
     """
-    function = _imported(name)
+    function = _import_callable(name)
     if not any(function is own for own in _marked):
         raise FedsimError(
             f"the scenario names the function '{name}', which is not marked for that. If it is yours, write "
@@ -432,7 +432,9 @@ def _add(package: str, folder: Path) -> None:
         try:
             module = importlib.import_module(f"{package}.{path.stem}")
         except Exception as error:
-            raise FedsimError(f"{path} cannot be imported: {told(error)}. Repair it, or move it elsewhere.") from error
+            raise FedsimError(
+                f"{path} cannot be imported: {describe_exception(error)}. Repair it, or move it elsewhere."
+            ) from error
         if module.__file__ is None or not Path(module.__file__).samefile(path):
             raise FedsimError(f"{path} has the name of fedsim's own '{package}.{path.stem}'. Rename the file.")
 
@@ -484,7 +486,7 @@ def _config_of(make: Callable[..., Any]) -> type[Config]:
     raise TypeError(f"{make.__module__}.{make.__qualname__} does not name its config class")
 
 
-def _imported(name: str) -> Any:
+def _import_callable(name: str) -> Any:
     """Return what ``package.module:function`` names."""
     module_name, _, attribute = name.partition(":")
     try:
@@ -503,7 +505,7 @@ def _imported(name: str) -> Any:
 
 
 def _foreign(kind: Kind, name: str) -> Method:
-    function = _imported(name)
+    function = _import_callable(name)
 
     def make(config: OpenConfig, *context: Any) -> Any:
         try:
@@ -511,6 +513,6 @@ def _foreign(kind: Kind, name: str) -> Method:
         except FedsimError:
             raise
         except Exception as error:
-            raise FedsimError(f"{kind} '{name}' failed: {told(error)}.") from error
+            raise FedsimError(f"{kind} '{name}' failed: {describe_exception(error)}.") from error
 
     return Method(kind, name, "a function of your own", "", None, None, make, OpenConfig, name.partition(":")[0])

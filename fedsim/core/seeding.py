@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from fedsim.core.renamed import old_names
+
 _WORD = (1 << 32) - 1
 _HALF = 16
 _POOL = 4
@@ -38,7 +40,7 @@ def derive(seed: int, purpose: str, *path: int) -> int:
     if not 0 <= last <= _WORD or len(path) < _POOL - 1:
         return _seed(_pool([word for number in (*before, last) for word in _words(number)]))
     pool, words = _pool_of(tuple(before))
-    return _seed(_absorbed(pool, words, last))
+    return _seed(_absorb(pool, words, last))
 
 
 def generators(seed: int, purpose: str, paths: Sequence[tuple[int, ...]]) -> list[torch.Generator]:
@@ -57,7 +59,7 @@ def generator(seed: int, purpose: str, *path: int) -> torch.Generator:
 
 
 @contextmanager
-def contained(seed: int) -> Generator[None]:
+def isolate_randomness(seed: int) -> Generator[None]:
     """Run foreign code that draws from torch's global CPU generator reproducibly, and leave no trace.
 
     Weight initialisation and user modules have no generator argument; inside this block the global
@@ -73,13 +75,13 @@ def contained(seed: int) -> Generator[None]:
         _blocks.close()
 
 
-def contained_blocks() -> tuple[int, int]:
-    """Return how many blocks of `contained` are open, in any thread, and how many were opened so far."""
+def count_isolated() -> tuple[int, int]:
+    """Return how many blocks of `isolate_randomness` are open, in any thread, and how many were opened so far."""
     return _blocks.counted()
 
 
 class _Blocks:
-    """Counts the blocks of `contained`: in one, the global generator's state says nothing about who drew."""
+    """Counts the blocks of `isolate_randomness`: in one, the global generator's state says nothing about who drew."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -123,16 +125,16 @@ def _pool(words: Sequence[Word]) -> tuple[Word, ...]:
     """
     blank = words[0] ^ words[0]
     filled = [*words, blank, blank, blank][:_POOL]
-    pool = [_hashed(word, place, _IN) for place, word in enumerate(filled)]
+    pool = [_hash(word, place, _IN) for place, word in enumerate(filled)]
     done = _POOL
     for source in range(_POOL):
         for place in range(_POOL):
             if source != place:
-                pool[place] = _mixed(pool[place], _hashed(pool[source], done, _IN))
+                pool[place] = _mix(pool[place], _hash(pool[source], done, _IN))
                 done += 1
     mixed = tuple(pool)
     for index in range(_POOL, len(words)):
-        mixed = _absorbed(mixed, index, words[index])
+        mixed = _absorb(mixed, index, words[index])
     return mixed
 
 
@@ -143,26 +145,26 @@ def _pool_of(numbers: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
     return _pool(words), len(words)
 
 
-def _absorbed(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
+def _absorb(pool: tuple[Word, ...], index: int, word: Word) -> tuple[Word, ...]:
     """Return the pool with one more word, number `index` from 0."""
     done = _FILLED + (index - _POOL) * _POOL
-    return tuple([_mixed(own, _hashed(word, done + place, _IN)) for place, own in enumerate(pool)])
+    return tuple([_mix(own, _hash(word, done + place, _IN)) for place, own in enumerate(pool)])
 
 
 def _seed(pool: tuple[Word, ...]) -> Word:
     """Return the first 63 bits that the pool generates."""
-    low, high = _hashed(pool[0], 0, _OUT), _hashed(pool[1], 1, _OUT)
+    low, high = _hash(pool[0], 0, _OUT), _hash(pool[1], 1, _OUT)
     return (high << 32 | low) >> 1
 
 
-def _hashed(word: Word, done: int, constants: tuple[int, int]) -> Word:
+def _hash(word: Word, done: int, constants: tuple[int, int]) -> Word:
     """Return the hash of a word, `done` hashes after the first."""
     before, after = _constants(done, constants)
     word = (word ^ before) * after & _WORD
     return word ^ (word >> _HALF)
 
 
-def _mixed(word: Word, hashed: Word) -> Word:
+def _mix(word: Word, hashed: Word) -> Word:
     word = (0xCA01F9DD * word - 0x4973F715 * hashed) & _WORD
     return word ^ (word >> _HALF)
 
@@ -173,3 +175,6 @@ def _constants(done: int, constants: tuple[int, int]) -> tuple[int, int]:
     start, factor = constants
     before = start * pow(factor, done, 1 << 32) & _WORD
     return before, before * factor & _WORD
+
+
+__getattr__ = old_names(__name__, {"contained": "isolate_randomness"})

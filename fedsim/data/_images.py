@@ -64,13 +64,13 @@ def in_memory(pixels: np.ndarray, labels: np.ndarray) -> Images:
 
 def split(images: Images, fraction: float, seed: int) -> tuple[Images, Images]:
     """Return (train, test); test has this fraction of every class, rounded down."""
-    order, place = _shuffled_within_classes(images.labels, seeding.generator(seed, "test split"))
+    order, place = _shuffle_within_classes(images.labels, seeding.generator(seed, "test split"))
     counts = images.labels.bincount()
     is_test = place < (counts * fraction + 1e-9).floor()[images.labels[order]]
     return _subset(images, order[~is_test]), _subset(images, order[is_test])
 
 
-def normalised(config: ImageConfig, train: Images, test: Images, facts: Facts) -> Dataset:
+def normalise(config: ImageConfig, train: Images, test: Images, facts: Facts) -> Dataset:
     """Pick, fit and normalise examples.
 
     The order is random, and classes alternate from the beginning: a limited set is as balanced as the classes allow,
@@ -98,10 +98,10 @@ def fitted(pixels: Tensor, size: int | None) -> Tensor:
         shape = (round(height * scale), round(width * scale))
         small = F.interpolate(pixels.float(), shape, mode="bilinear", antialias=True)
         pixels = small.round().clamp(0, 255).to(torch.uint8)
-    return _centred(pixels, size)
+    return _centre(pixels, size)
 
 
-def decoded(source: Path | BinaryIO, name: str) -> Tensor:
+def decode(source: Path | BinaryIO, name: str) -> Tensor:
     """Decode one PNG or JPEG file to uint8: a grey image to (1, 1, H, W), any other to (1, 3, H, W).
 
     Raises:
@@ -115,20 +115,20 @@ def decoded(source: Path | BinaryIO, name: str) -> Tensor:
     return torch.from_numpy(pixels.reshape(1, *pixels.shape[:2], -1)).permute(0, 3, 1, 2)
 
 
-def decoded_bytes(content: bytes, name: str) -> Tensor:
-    """Decode one image in memory, like `decoded`."""
-    return decoded(io.BytesIO(content), name)
+def decode_bytes(content: bytes, name: str) -> Tensor:
+    """Decode one image in memory, like `decode`."""
+    return decode(io.BytesIO(content), name)
 
 
 def _batch(config: ImageConfig, images: Images, limit: int | None, facts: Facts) -> Batch:
-    order, place = _shuffled_within_classes(images.labels, seeding.generator(config.seed, "order of examples"))
+    order, place = _shuffle_within_classes(images.labels, seeding.generator(config.seed, "order of examples"))
     chosen = order[place.argsort(stable=True)][:limit]
     pixels = fitted(images.read(chosen), config.size)
     mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (facts.mean, facts.std))
     return Batch(pixels.float().div_(255).sub_(mean).div_(std), images.labels[chosen])
 
 
-def _shuffled_within_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _shuffle_within_classes(labels: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Return a random order of the examples, and each one's rank within its class."""
     order = torch.randperm(len(labels), generator=generator)
     shuffled = labels[order]
@@ -143,7 +143,7 @@ def _subset(images: Images, indices: Tensor) -> Images:
     return Images(images.labels[indices], lambda chosen: images.read(indices[chosen]))
 
 
-def _centred(pixels: Tensor, size: int) -> Tensor:
+def _centre(pixels: Tensor, size: int) -> Tensor:
     """Crop or pad (with black) both sides to `size` around the centre."""
     height, width = pixels.shape[-2:]
     top, left = (size - height) // 2, (size - width) // 2

@@ -62,7 +62,7 @@ class TextConfig(TokenConfig):
     )
 
 
-def tokenised(config: TextConfig, documents: Sequence[str]) -> Dataset:
+def tokenise(config: TextConfig, documents: Sequence[str]) -> Dataset:
     """Return training and test sentences of documents, with the secrets of the settings.
 
     Raises:

@@ -20,7 +20,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import CIFAR10
-from fedsim.data._images import ImageConfig, Images, decoded_bytes, in_memory, normalised
+from fedsim.data._images import ImageConfig, Images, decode_bytes, in_memory, normalise
 
 
 class Cifar10Config(ImageConfig):
@@ -36,11 +36,11 @@ def cifar10(config: Cifar10Config) -> Dataset:
     Raises:
         FedsimError: `path` holds no complete data set.
     """
-    read = _packed if config.path.suffix == ".npz" else _batches
-    return normalised(config, read(config.path, "train"), read(config.path, "test"), CIFAR10)
+    read = _pack if config.path.suffix == ".npz" else _batches
+    return normalise(config, read(config.path, "train"), read(config.path, "test"), CIFAR10)
 
 
-def _packed(file: Path, part: str) -> Images:
+def _pack(file: Path, part: str) -> Images:
     try:
         with file.open("rb") as opened, np.load(opened, allow_pickle=False) as pack:
             content, offsets, labels = (pack[f"{part}_{name}"] for name in ("jpeg", "offset", "label"))
@@ -49,7 +49,7 @@ def _packed(file: Path, part: str) -> Images:
 
     def read(chosen: torch.Tensor) -> torch.Tensor:
         spans = [(offsets[index], offsets[index + 1], index) for index in chosen.tolist()]
-        return torch.cat([decoded_bytes(content[a:b].tobytes(), f"{part} {i} of {file}") for a, b, i in spans])
+        return torch.cat([decode_bytes(content[a:b].tobytes(), f"{part} {i} of {file}") for a, b, i in spans])
 
     return Images(torch.from_numpy(labels.astype(np.int64)), read)
 

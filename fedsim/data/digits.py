@@ -16,7 +16,7 @@ from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import DIGITS
-from fedsim.data._images import ImageConfig, in_memory, normalised, split
+from fedsim.data._images import ImageConfig, in_memory, normalise, split
 
 
 class DigitsConfig(ImageConfig):
@@ -35,7 +35,7 @@ def digits(config: DigitsConfig) -> Dataset:
     rows = np.loadtxt(_file(), delimiter=",")
     levels, labels = rows[:, :-1], rows[:, -1].astype(np.int64)
     pixels = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8)
-    return normalised(config, *split(in_memory(pixels, labels), config.test_fraction, config.seed), DIGITS)
+    return normalise(config, *split(in_memory(pixels, labels), config.test_fraction, config.seed), DIGITS)
 
 
 def _file() -> Path:

@@ -20,7 +20,7 @@ from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import FASHION_MNIST
-from fedsim.data._images import ImageConfig, Images, in_memory, normalised
+from fedsim.data._images import ImageConfig, Images, in_memory, normalise
 
 _UNSIGNED_BYTES = 8
 
@@ -42,7 +42,7 @@ def fashion_mnist(config: FashionMnistConfig) -> Dataset:
         MissingExtra: there are no IDX files at `path`.
         FedsimError: a file is corrupt.
     """
-    return normalised(config, _images(config.path, "train"), _images(config.path, "t10k"), FASHION_MNIST)
+    return normalise(config, _images(config.path, "train"), _images(config.path, "t10k"), FASHION_MNIST)
 
 
 def _images(folder: Path, part: str) -> Images:

@@ -18,7 +18,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
 from fedsim.data._facts import IMAGENET
-from fedsim.data._images import ImageConfig, Images, decoded, fitted, normalised, split
+from fedsim.data._images import ImageConfig, Images, decode, fitted, normalise, split
 
 _SUFFIXES = {".png", ".jpg", ".jpeg"}
 
@@ -45,7 +45,7 @@ def image_folder(config: ImageFolderConfig) -> Dataset:
     labels = torch.tensor([label for label, members in enumerate(classes.values()) for _ in members])
 
     def read(chosen: Tensor) -> Tensor:
-        return _stacked([files[index] for index in chosen.tolist()], config.size)
+        return _stack([files[index] for index in chosen.tolist()], config.size)
 
     train, test = split(Images(labels, read), config.test_fraction, config.seed)
     if not len(test.labels):
@@ -53,7 +53,7 @@ def image_folder(config: ImageFolderConfig) -> Dataset:
             f"no class in {config.path} has enough images to keep {config.test_fraction:.0%} for testing: "
             f"expected at least {math.ceil(1 / config.test_fraction)}. Add images or raise test_fraction."
         )
-    return normalised(config, train, test, replace(IMAGENET, class_names=tuple(classes)))
+    return normalise(config, train, test, replace(IMAGENET, class_names=tuple(classes)))
 
 
 def _classes(folder: Path) -> dict[str, list[Path]]:
@@ -73,8 +73,8 @@ def _classes(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _stacked(files: list[Path], size: int | None) -> Tensor:
-    images = [fitted(decoded(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
+def _stack(files: list[Path], size: int | None) -> Tensor:
+    images = [fitted(decode(file, str(file)).expand(1, 3, -1, -1), size) for file in files]
     for file, image in zip(files, images, strict=True):
         if image.shape != images[0].shape:
             expected, found = (" x ".join(map(str, i.shape[-2:])) for i in (images[0], image))

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedsim.core.errors import MissingExtra
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
-from fedsim.data._text import TextConfig, read_text, tokenised
+from fedsim.data._text import TextConfig, read_text, tokenise
 
 
 class LeeNewsConfig(TextConfig):
@@ -26,7 +26,7 @@ def lee_news(config: LeeNewsConfig) -> Dataset:
     Raises:
         MissingExtra: gensim is not installed (its dependencies are not needed).
     """
-    return tokenised(config, read_text(_file()).splitlines())
+    return tokenise(config, read_text(_file()).splitlines())
 
 
 def _file() -> Path:

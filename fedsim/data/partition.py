@@ -67,15 +67,15 @@ def partition(
         case "iid":
             shares = list(torch.randperm(len(labels), generator=generator).tensor_split(clients))
         case "dirichlet":
-            shares = _refilled(_dirichlet(labels, clients, alpha, generator))
+            shares = _refill(_dirichlet(labels, clients, alpha, generator))
         case "by-class":
             shares = _by_class(labels, clients, classes_per_client, generator)
         case "by-user":
             shares = _by_user(users, clients, generator)
         case "quantity-skew":
             # One class for all examples, divided like a class.
-            shares = _refilled(_dirichlet(torch.zeros_like(labels), clients, alpha, generator))
-    return tuple(_shuffled(share, generator) for share in shares)
+            shares = _refill(_dirichlet(torch.zeros_like(labels), clients, alpha, generator))
+    return tuple(_shuffle(share, generator) for share in shares)
 
 
 def describe_partition(
@@ -170,7 +170,7 @@ def _dirichlet(labels: Tensor, clients: int, alpha: float, generator: torch.Gene
     return [torch.cat(own) for own in pieces]
 
 
-def _refilled(shares: list[Tensor]) -> list[Tensor]:
+def _refill(shares: list[Tensor]) -> list[Tensor]:
     """Give each empty client, in order, one example of the client with the most at that moment."""
     for client, share in enumerate(shares):
         if len(share):
@@ -219,8 +219,8 @@ def _classes(labels: Tensor) -> Tensor:
 
 def _members(labels: Tensor, generator: torch.Generator) -> dict[int, Tensor]:
     """Return the indices of each class that occurs, shuffled."""
-    return {label: _shuffled((labels == label).nonzero().flatten(), generator) for label in labels.unique().tolist()}
+    return {label: _shuffle((labels == label).nonzero().flatten(), generator) for label in labels.unique().tolist()}
 
 
-def _shuffled(indices: Tensor, generator: torch.Generator) -> Tensor:
+def _shuffle(indices: Tensor, generator: torch.Generator) -> Tensor:
     return indices[torch.randperm(len(indices), generator=generator)]

@@ -14,7 +14,7 @@ from pydantic import Field
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import dataset
 from fedsim.core.types import Dataset
-from fedsim.data._text import TextConfig, read_text, tokenised
+from fedsim.data._text import TextConfig, read_text, tokenise
 
 _EMPTY_LINE = re.compile(r"\n\s*\n")
 
@@ -32,7 +32,7 @@ def text_file(config: TextFileConfig) -> Dataset:
     Raises:
         FedsimError: the file does not exist, has no text, is not UTF-8, or has fewer than two documents.
     """
-    return tokenised(config, _documents(config.path))
+    return tokenise(config, _documents(config.path))
 
 
 def _documents(path: Path) -> list[str]:

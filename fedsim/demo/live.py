@@ -24,10 +24,10 @@ from weakref import WeakSet
 
 from pydantic import ValidationError
 
-from fedsim.core.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.glossary import TERMS
 from fedsim.demo.attempt import Order, attempt
-from fedsim.demo.page import ATTACKERS, PROTECTIONS, rendered, text_of
+from fedsim.demo.page import ATTACKERS, PROTECTIONS, render, text_of
 from fedsim.demo.victim import SIDE
 
 ADDRESS = "127.0.0.1"
@@ -131,14 +131,14 @@ class LiveServer(ThreadingHTTPServer):
         self._room = threading.BoundedSemaphore(_MOST_VIEWERS)
         self.iterations = iterations
         self.hosts = {f"{name}:{self.server_port}" for name in (ADDRESS, "localhost")}
-        page = rendered(
+        page = render(
             "live.html.j2",
             protections=PROTECTIONS.items(),
             attackers=[(key, name) for key, name in ATTACKERS.items() if key != "exact"],
         )
         self.files = {
             "/": ("text/html", page.encode()),
-            "/words.html": ("text/html", rendered("words.html.j2", glossary=TERMS).encode()),
+            "/words.html": ("text/html", render("words.html.j2", glossary=TERMS).encode()),
             "/style.css": ("text/css", text_of("style.css", "live.css").encode()),
             "/live.js": ("text/javascript", text_of("shared.js", "live.js").encode()),
         }
@@ -168,7 +168,7 @@ class LiveServer(ThreadingHTTPServer):
         """Print what failed, without facts about the viewer; a viewer that leaves is not an error."""
         error = sys.exception()
         if isinstance(error, Exception) and not isinstance(error, OSError):
-            print(f"The demo failed: {told(error)}", file=sys.stderr)
+            print(f"The demo failed: {describe_exception(error)}", file=sys.stderr)
 
     def server_close(self) -> None:
         """Stop listening, and end the attacks: Python must not exit while a thread is inside torch."""

@@ -58,7 +58,7 @@ def page_of(recording: Recording) -> str:
     """Return the page of a recording."""
     style, script = text_of("style.css", "page.css"), text_of("shared.js", "page.js")
     policy = f"default-src 'none'; img-src data:; style-src {_hash(style)}; script-src {_hash(script)}; base-uri 'none'"
-    return rendered(
+    return render(
         "page.html.j2",
         policy=policy,
         style=Safe(style),
@@ -80,7 +80,7 @@ class Safe(str):
         return self
 
 
-def rendered(template: str, **values: Any) -> str:
+def render(template: str, **values: Any) -> str:
     """Return a template of this package filled with values, which are escaped unless they are `Safe`."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # noqa: PLC0415 - only pages need it
 

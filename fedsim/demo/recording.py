@@ -25,7 +25,7 @@ from fedsim.demo.pictures import bits, strip
 from fedsim.demo.victim import Attacker, Protection, Setting, attack_of, name_of, observed, world_of
 from fedsim.metrics.image import PSNR_CAP, psnr, score_items, to_pixels
 from fedsim.metrics.masks import identifiable, mask_accuracy, score_masks
-from fedsim.metrics.missing import completed, filled
+from fedsim.metrics.missing import complete, fill
 from fedsim.scenario.world import World
 from fedsim.threat.observe import describe
 
@@ -213,7 +213,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
     except FedsimError as error:
         return Run(failure=str(error))
     spec, originals = world.data.dataset.spec, truth.private[0]
-    found = completed(found, len(originals))
+    found = complete(found, len(originals))
     items, order = score_items(found, originals, spec)
     steps = steps[: found.iterations] or [Step(0, 1, 1, found.objective, found.objective, found.inputs)]
     shown = [step for step in steps if step.iteration in grid.frames[:-1]]
@@ -237,7 +237,7 @@ def _run(world: World, observation: Observation, truth: Truth, attacker: Attacke
 
 
 def _pixels(guess: Tensor, order: Tensor, spec: InputSpec) -> Tensor:
-    return to_pixels(filled(guess.detach(), len(order), torch.nan)[order], spec)
+    return to_pixels(fill(guess.detach(), len(order), torch.nan)[order], spec)
 
 
 def _mean_psnr(pixels: Tensor, target: Tensor) -> float:

@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
-from fedsim.experiment.attacking import attack, place_of, summarised
+from fedsim.experiment.attacking import attack, place_of, summarise_attack
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.inference import Inference
@@ -73,7 +73,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     this.folder.write_weights(number, journal.weights)
     replays = [replay(world, entry) for entry in journal.entries]
     updates = _kept(this, number, journal.entries, replays) if scenario.threat.keep_updates else ()
-    arm = _Arm(this, number, begin, scenario, _trained(world, journal, replays, name, values, updates))
+    arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
     arm.keep()
     attacked = [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
     for choice in scenario.attacks:
@@ -81,7 +81,7 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
         seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
         with this.attackers(choice, seed, this.should_stop) as attacker:
             victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}")
-        arm.add(attacks=(*arm.record.attacks, summarised(scenario, choice, victims)))
+        arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
     if scenario.membership is None:
         return
     inference = Inference(this, world, journal, [own.truth for own in replays])
@@ -115,7 +115,7 @@ class _Arm:
         return (len(record.attacks), len(record.membership)) == (len(self.scenario.attacks), len(wanted))
 
 
-def _trained(
+def _train(
     world: World,
     journal: Journal,
     replays: Sequence[Replay],
@@ -145,7 +145,7 @@ def _trained(
         updates=updates,
         guarantees=stated,
         audits=audited(world, stated) if scenario.audit else (),
-        exposure=memorisation.exposed(world, journal) if scenario.exposure else None,
+        exposure=memorisation.measure_exposure(world, journal) if scenario.exposure else None,
         complete=not scenario.attacks and scenario.membership is None,
         client_cost=_client_cost(replays),
     )

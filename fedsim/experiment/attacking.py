@@ -16,7 +16,7 @@ from fedsim.scenario import AttackChoice, Scenario
 from fedsim.scenario.world import World
 from fedsim.threat.attacking import Attacker
 from fedsim.threat.observe import observe
-from fedsim.threat.scoring import scored
+from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
 
@@ -36,9 +36,9 @@ def attack(
     records: list[VictimRecord] = []
     while len(records) < len(attacked):
         before = attacked if over_rounds else ()
-        first = _observed(attacked[len(records)], before, knows)
+        first = _observe(attacked[len(records)], before, knows)
         chunk = attacked[len(records) : len(records) + attacker.at_once(first)]
-        seen = [first, *(_observed(victim, before, knows) for victim in chunk[1:])]
+        seen = [first, *(_observe(victim, before, knows) for victim in chunk[1:])]
         watch = this.watcher.attack(choice.label or choice.name, len(records) + len(chunk), len(attacked))
         begin = time.perf_counter()
         found = _found(world, choice, attacker, seen, [victim.entry for victim in chunk], watch)
@@ -51,7 +51,7 @@ def attack(
     return sorted([*records, *empty], key=lambda record: (record.round, record.client))
 
 
-def _observed(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
+def _observe(victim: Victim, others: Sequence[Victim], knows: Collection[Knowledge]) -> Observation:
     """Observe one update, with those among others that the same client sent before."""
     who = victim.entry
     before = [
@@ -92,7 +92,7 @@ def _recorded(this: RunInProgress, victim: Victim, result: Reconstruction | str,
     if not isinstance(result, Reconstruction):
         return VictimRecord(round=entry.round, client=entry.client, clients=entry.clients, failure=result)
     try:
-        record, kept = scored(victim, result)
+        record, kept = score(victim, result)
         registry.declared([*record.values, *(name for item in record.scores for name in item.values)])
     except Exception as error:  # an attack may return anything
         why = f"its guess cannot be scored: {reason(error)}"
@@ -103,7 +103,7 @@ def _recorded(this: RunInProgress, victim: Victim, result: Reconstruction | str,
     return record.model_copy(update={"arrays": arrays})
 
 
-def summarised(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:
+def summarise_attack(scenario: Scenario, choice: AttackChoice, victims: list[VictimRecord]) -> AttackRecord:
     """Return the record of an attack, with what it reached over all victims."""
     scoring = scenario.scoring
     return AttackRecord(

@@ -16,10 +16,10 @@ def guarantees(world: World, rounds: Sequence[RoundRecord]) -> tuple[GuaranteeRe
     stated = dict(world.facts.client_mechanisms)
     if world.facts.server_mechanism is not None:
         stated[world.scenario.aggregation.name] = world.facts.server_mechanism
-    return tuple(_guaranteed(name, mechanism, rounds) for name, mechanism in stated.items())
+    return tuple(_compose_rounds(name, mechanism, rounds) for name, mechanism in stated.items())
 
 
-def _guaranteed(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
+def _compose_rounds(source: str, mechanism: Mechanism, rounds: Sequence[RoundRecord]) -> GuaranteeRecord:
     """Compose all rounds where clients are sampled, else those of the client that was asked most often."""
     is_sampled = mechanism.unit == "client" and mechanism.sampling_rate < 1
     asked = Counter(client for record in rounds for client in record.cohort)

@@ -42,15 +42,15 @@ class Inference:
             non_members=0,
         )
         try:
-            record = self._judged(record, attack)
+            record = self._judge(record, attack)
         except Exception as error:
             record = record.model_copy(update={"failure": reason(error)})
         self.run.watcher.judged(record)
         return record
 
-    def _judged(self, record: MembershipRecord, attack: MembershipAttack[Any]) -> MembershipRecord:
+    def _judge(self, record: MembershipRecord, attack: MembershipAttack[Any]) -> MembershipRecord:
         scenario, case = self.world.scenario, self._case(attack.target)
-        seen = replace(case.observation, shadows=self._trained(record.label, attack, case))
+        seen = replace(case.observation, shadows=self._train(record.label, attack, case))
         begin = time.perf_counter()
         scores = attack(seen, seeding.generator(scenario.seed, f"membership attack {record.label}"))
         seconds = time.perf_counter() - begin
@@ -66,7 +66,7 @@ class Inference:
             )
         return self._cases[target]
 
-    def _trained(
+    def _train(
         self, label: str, attack: MembershipAttack[Any], case: membership.Case
     ) -> dict[ShadowPlan, tuple[Shadow, ...]]:
         """Return the shadow models that an attack asks for, and no others."""

@@ -50,7 +50,7 @@ def client_app() -> ClientApp:
         if fate is not None:
             return Message(lost(fate), reply_to=message)
         memory = recall(context.state, counted)
-        update, _private = local_training(world, _received(message), round_, client, memory)
+        update, _private = local_training(world, _receive(message), round_, client, memory)
         remember(context.state, round_, memory)
         vector = world.models.layout.flat(update.tensors, update.buffers)
         if world.scenario.secure_aggregation is None:
@@ -112,7 +112,7 @@ def server_app(journal: Journal) -> ServerApp:
 def evaluate_model(world: World, weights: Tensors) -> Mapping[str, float]:
     """Return how good the global model is on the test set: by the name of the metric, the most telling first."""
     model, seed = world.models.holding(weights).eval(), world.scenario.seed
-    with seeding.contained(seeding.derive(seed, "evaluation")):  # some models are random here too
+    with seeding.isolate_randomness(seeding.derive(seed, "evaluation")):  # some models are random here too
         return world.task.evaluate(model, world.data.dataset, seeding.generator(seed, "evaluation"))
 
 
@@ -189,7 +189,7 @@ class _Decoded:
 _decoded = _Decoded()
 
 
-def _received(message: Message) -> Tensors:
+def _receive(message: Message) -> Tensors:
     return _decoded.weights(cast("ArrayRecord", message.content["arrays"]))
 
 

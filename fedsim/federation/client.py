@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Augmentation, Defense, Here, LocalStep, LossTerm, Task
-from fedsim.core.masks import KeptPrefixes, kept_masks
+from fedsim.core.hooks import Augmentation, Defense, HookContext, LocalStep, LossTerm, Task
+from fedsim.core.masks import KeptPrefixes, keep_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import Batch, Masks, Memory, Tensors, Truth, Update
 from fedsim.scenario.world import World
@@ -39,7 +39,7 @@ def local_training(
     here = ClientRound(world, received, round_, client, {} if memory is None else memory)
     is_fedsgd = world.scenario.federation.algorithm == "fedsgd"
     expected = world.scenario.federation.batch_size
-    with seeding.contained(seeding.derive(world.scenario.seed, "foreign", round_, client)):
+    with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "foreign", round_, client)):
         model = world.models.holding(received)
         parameters = world.models.parameters
         state = here.optimizer_state()
@@ -49,13 +49,13 @@ def local_training(
         step_losses: list[float] = []
 
         private = tuple(world.data.batches(round_, client))
-        augmented, draws = here.augmented_in_order(private)
-        for step, (batch, dropping) in enumerate(zip(augmented, here.droppings(len(private)), strict=True)):
-            local = here.disguised(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
+        augmented, draws = here.augment_in_order(private)
+        for step, (batch, dropping) in enumerate(zip(augmented, here.dropout_contexts(len(private)), strict=True)):
+            local = here.apply_batch_defenses(LocalStep(model, parameters, batch, expected, draws=draws[step]), step)
             here.draw(local.batch, step, draws[step])
             with Showing(draws[step]):
                 loss, gradient, local = here.gradient(local, step, dropping)
-            gradient = here.defended(gradient, step, local)
+            gradient = here.defend(gradient, step, local)
             if not is_fedsgd:
                 world.stack.step(parameters, gradient, state)
             batches.append(local.batch)
@@ -69,7 +69,7 @@ def local_training(
             examples=sum(len(batch) for batch in batches),
             loss=mean_loss(step_losses),
         )
-        update = here.uploaded(raw, len(batches))
+        update = here.upload(raw, len(batches))
     return update, Truth(tuple(batches), tuple(masks), raw, private, draws)
 
 
@@ -90,22 +90,22 @@ class ClientRound:
     memory: Memory
     _brief: Memory = field(default_factory=dict[str, dict[str, Tensor]])
 
-    def augmented_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
+    def augment_in_order(self, batches: Sequence[Batch]) -> tuple[Sequence[Batch], tuple[dict[str, Tensor], ...]]:
         """Return the batches of all steps as the model sees them, and what was drawn for each.
 
         Before the first step, since the same work between two gradients, with cold caches, takes several times as long.
         """
         draws: tuple[dict[str, Tensor], ...] = tuple({} for _ in batches)
-        return [self.augmented(batch, step, draws[step]) for step, batch in enumerate(batches)], draws
+        return [self.augment(batch, step, draws[step]) for step, batch in enumerate(batches)], draws
 
-    def augmented(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
+    def augment(self, batch: Batch, step: int, draws: dict[str, Tensor]) -> Batch:
         """Return the batch as the model sees it, and add what was drawn for it to `draws`."""
         for index, augmentation in enumerate(self.world.stack.augmentations):
             here = self._at(f"augment {index}", augmentation, step, draws=draws)
             batch = augmentation.augment(batch, here) if len(batch) else batch
         return batch
 
-    def disguised(self, local: LocalStep, step: int) -> LocalStep:
+    def apply_batch_defenses(self, local: LocalStep, step: int) -> LocalStep:
         """Return the step with the batch that the defenses make of it."""
         for index, defense in enumerate(self.world.stack.defenses):
             if defense.overrides("on_batch") and len(local.batch):
@@ -118,7 +118,7 @@ class ClientRound:
         if self.world.task.draws and len(batch):
             draws.update(self.world.task.drawn(batch, self.generator("task", step)))
 
-    def droppings(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
+    def dropout_contexts(self, steps: int) -> list[AbstractContextManager[Sequence[Tensor]]]:
         """Return the context of every step's forward pass, which draws the step's dropout masks and keeps them."""
         sites = self.world.models.sites
         if not sites:
@@ -126,7 +126,7 @@ class ClientRound:
         generators = [self.generator("dropout", step) for step in range(steps)]
         if all(site.odds and not site.per_example for site in sites):
             return [KeptPrefixes(sites, generator) for generator in generators]
-        return [kept_masks(generator) for generator in generators]
+        return [keep_masks(generator) for generator in generators]
 
     def gradient(
         self, local: LocalStep, step: int, dropping: AbstractContextManager[Sequence[Tensor]]
@@ -140,13 +140,13 @@ class ClientRound:
         sites = self.world.models.sites
         return loss, gradient, LocalStep(model, parameters, batch, expected, tuple(masks), sites, local.draws)
 
-    def defended(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
+    def defend(self, gradient: Tensors, step: int, local: LocalStep | None) -> Tensors:
         """Return the gradient that the optimizer gets."""
         for index, defense in enumerate(self.world.stack.defenses):
             gradient = defense.on_gradient(gradient, self._at(f"defense {index}", defense, step, local))
         return gradient
 
-    def uploaded(self, update: Update, steps: int) -> Update:
+    def upload(self, update: Update, steps: int) -> Update:
         """Return the update that goes onto the wire."""
         for index, defense in enumerate(self.world.stack.defenses):
             update = defense.on_upload(update, self._at(f"defense {index}", defense, steps))
@@ -194,12 +194,12 @@ class ClientRound:
         local: LocalStep | None = None,
         moment: str = "",
         draws: dict[str, Tensor] | None = None,
-    ) -> Here:
+    ) -> HookContext:
         """Return where a hook is; each of several moments in one step has randomness of its own."""
         memory = (self.memory if hook.remembers else self._brief).setdefault(owner, {})
         generator = self.generator(f"{owner} {moment}" if moment else owner, step)
         written = {} if draws is None else draws
-        return Here(
+        return HookContext(
             self.round, self.client, step, generator, self._shown, memory, local, self.world.facts.rules, written
         )
 

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, told
-from fedsim.core.masks import drawn_masks, injected_masks, mask_not_batch_first, named_calls, without_dropout
+from fedsim.core.errors import FedsimError, describe_exception
+from fedsim.core.masks import draw_masks, inject_masks, mask_not_batch_first, named_calls, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Masks, Memory, Tensors, Update
 from fedsim.federation.client import ClientRound, local_training
 from fedsim.scenario.world import World
@@ -100,7 +100,8 @@ def check(world: World) -> None:
             together = cohort_training(world, world.models.first_weights, 1, clients, [{} for _ in clients])
     except Exception as error:
         raise FedsimError(
-            f"engine 'vectorized' cannot train '{where[-1] if where else 'model'}': {told(error)}. {_ADVICE}"
+            f"engine 'vectorized' cannot train '{where[-1] if where else 'model'}': "
+            f"{describe_exception(error)}. {_ADVICE}"
         ) from error
     for client, vector in zip(clients, together.vectors, strict=True):
         alone, _ = local_training(world, world.models.first_weights, 1, client)
@@ -162,7 +163,7 @@ class _Cohort:
     def _step(self, step: int, active: int) -> Tensor:
         parameters = {name: p[:active] for name, p in self._parameters.items()}
         choices = [own[step] for own in self._choices[:active]]
-        with seeding.contained(0):
+        with seeding.isolate_randomness(0):
             batch, draws = self._batch(step, choices)
             masks = self._masks(step, choices)
             gradient, losses = self._gradients(parameters, batch, draws, _shares(choices), masks)
@@ -185,10 +186,10 @@ class _Cohort:
         batches: list[Batch] = []
         drawn: list[dict[str, Tensor]] = []
         for place, part in zip(self._rounds, choices, strict=False):
-            batches.append(place.augmented(train.taken(part), step, {}))
+            batches.append(place.augment(train.taken(part), step, {}))
             drawn.append({})
             place.draw(batches[-1], step, drawn[-1])
-        return _padded(batches), _filled_up(drawn)
+        return _pad(batches), _fill_up(drawn)
 
     def _gradients(
         self,
@@ -205,7 +206,7 @@ class _Cohort:
             def model(*inputs: Tensor, **given: Tensor) -> Tensor:
                 return torch.func.functional_call(self._model, (own, self._fixed), inputs, given)
 
-            with injected_masks(sites, drop) if sites else nullcontext():
+            with inject_masks(sites, drop) if sites else nullcontext():
                 return task.answer(model, Batch(*parts), drew)
 
         leaves = {name: p.detach().requires_grad_() for name, p in parameters.items()}
@@ -226,7 +227,7 @@ class _Cohort:
         places = [(place.round, place.client, step) for place in self._rounds[: len(choices)]]
         generators = seeding.generators(self._world.scenario.seed, "dropout", places)
         drawn = [
-            drawn_masks(_sites(self._world, len(own)), generator, like)
+            draw_masks(_sites(self._world, len(own)), generator, like)
             for own, generator in zip(choices, generators, strict=True)
         ]
         return tuple(pad_sequence(list(site), batch_first=True) for site in zip(*drawn, strict=True))
@@ -236,7 +237,7 @@ class _Cohort:
         defended: list[Tensors] = []
         for index in range(len(next(iter(parameters.values())))):
             own = self._rounds[index]
-            defended.append(own.defended({name: g[index] for name, g in gradient.items()}, step, None))
+            defended.append(own.defend({name: g[index] for name, g in gradient.items()}, step, None))
             if not self._is_fedsgd:
                 weights = {name: p[index] for name, p in parameters.items()}
                 self._world.stack.step(weights, defended[-1], own.optimizer_state())
@@ -253,7 +254,7 @@ class _Cohort:
         kind = self._world.scenario.federation.sends
         for index, own in enumerate(self._rounds):
             raw = Update(kind, *layout.named(vectors[index]), examples[index], losses[index])
-            sent = own.uploaded(raw, len(self._choices[index]))
+            sent = own.upload(raw, len(self._choices[index]))
             vectors[index] = layout.flat(sent.tensors, sent.buffers)
         return vectors
 
@@ -268,12 +269,12 @@ def _shares(choices: Sequence[Tensor]) -> Tensor:
     return (torch.arange(int(counts.max())) < counts) / counts
 
 
-def _padded(batches: Sequence[Batch]) -> Batch:
+def _pad(batches: Sequence[Batch]) -> Batch:
     """Return the batches of several clients, one dimension more in front; short ones are filled up."""
     inputs = pad_sequence([own.inputs for own in batches], batch_first=True)
     labels = pad_sequence([own.labels for own in batches], batch_first=True)
-    return Batch(inputs, labels, _filled_up([own.given for own in batches]))
+    return Batch(inputs, labels, _fill_up([own.given for own in batches]))
 
 
-def _filled_up(parts: Sequence[Tensors]) -> dict[str, Tensor]:
+def _fill_up(parts: Sequence[Tensors]) -> dict[str, Tensor]:
     return {name: pad_sequence([own[name] for own in parts], batch_first=True) for name in parts[0]}

@@ -43,7 +43,7 @@ class Guardian:
 
 
 @contextlib.contextmanager
-def guarded(folder: Path) -> Iterator[Guardian]:
+def guard(folder: Path) -> Iterator[Guardian]:
     """Start a guardian of this folder and of the groups that it will be told of."""
     command = [sys.executable, "-I", "-S", __file__, str(folder)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, text=True, start_new_session=True)

@@ -27,7 +27,7 @@ def recall(state: RecordDict, counted: int) -> Memory:
         if state.config_records[_ROUND]["round"] == counted:
             state[_KEPT] = state[_PENDING]
         del state[_PENDING], state[_ROUND]
-    return _unpacked(state.array_records[_KEPT]) if _KEPT in state else {}
+    return _unpack(state.array_records[_KEPT]) if _KEPT in state else {}
 
 
 def remember(state: RecordDict, round_: int, memory: Memory) -> None:
@@ -40,7 +40,7 @@ def remember(state: RecordDict, round_: int, memory: Memory) -> None:
     state[_ROUND] = ConfigRecord({"round": round_})
 
 
-def _unpacked(record: ArrayRecord) -> Memory:
+def _unpack(record: ArrayRecord) -> Memory:
     memory: Memory = {}
     for key, tensor in record.to_torch_state_dict().items():
         owner, _, name = cast("str", key).partition(_SEPARATOR)

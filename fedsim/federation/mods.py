@@ -13,7 +13,7 @@ from torch import Tensor
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Defense, Here, Rules
+from fedsim.core.hooks import Defense, HookContext, Rules
 from fedsim.core.types import Update
 from fedsim.privacy.history import spend
 
@@ -106,7 +106,7 @@ class _DefendingMod:
     def _reply(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         message_type = message.metadata.message_type
         if message_type.split(".")[0] == _TRAIN:
-            return self._trained(message, context, call_next)
+            return self._train(message, context, call_next)
         reply = self._answer(message, context, call_next)
         if self._mechanism is not None and not reply.has_error():
             _check_empty(message_type, reply.content)
@@ -119,7 +119,7 @@ class _DefendingMod:
         _LOG.error("the app behind defense '%s' failed: %s", self._name, reply.error.reason)
         return self._error(message, _FAILED)
 
-    def _trained(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    def _train(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         received = _only_arrays(message.content, "what the server sent").to_torch_state_dict()
         reply = self._answer(message, context, call_next)
         if reply.has_error():
@@ -216,15 +216,15 @@ def _state_examples(content: RecordDict, examples: int) -> None:
             content[key] = MetricRecord({_EXAMPLES: examples})
 
 
-def _here(name: str, seed: int, context: Context, received: dict[str, Tensor]) -> Here:
+def _here(name: str, seed: int, context: Context, received: dict[str, Tensor]) -> HookContext:
     count = cast("int", context.state.config_records.get(_calls(name), ConfigRecord({"calls": 0}))["calls"]) + 1
     kept = context.state.array_records.get(_memory(name), ArrayRecord())
     generator = seeding.generator(seed, f"mod {name}", context.node_id, count)
     memory: dict[str, Tensor] = {key: torch.as_tensor(array.numpy()).clone() for key, array in kept.items()}
-    return Here(count, context.node_id, 0, generator, received, memory)
+    return HookContext(count, context.node_id, 0, generator, received, memory)
 
 
-def _remember(name: str, context: Context, defense: Defense[Any], here: Here) -> None:
+def _remember(name: str, context: Context, defense: Defense[Any], here: HookContext) -> None:
     context.state[_calls(name)] = ConfigRecord({"calls": here.round})
     if defense.remembers:
         context.state[_memory(name)] = ArrayRecord(here.memory)

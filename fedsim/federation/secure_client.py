@@ -30,8 +30,8 @@ from fedsim.privacy.secure_aggregation.quantisation import (
     NotFinite,
     check_total_weight,
     narrowest,
-    weighted_levels,
-    weighted_mean,
+    weight_levels,
+    weight_mean,
 )
 from fedsim.scenario.world import World
 
@@ -68,7 +68,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     weight = world.stack.new_aggregator().weight(examples)
     dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
-        return weighted_levels(whole, weight, settings, rounding, dtype)
+        return weight_levels(whole, weight, settings, rounding, dtype)
     except NotFinite:
         return None
 
@@ -76,7 +76,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
 def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
     """Return what a sum of summands says: mean update (P,), float64, total weight and mean training loss."""
     settings = secure_settings(world)
-    result = weighted_mean(total, settings)
+    result = weight_mean(total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
     return result.mean[:-1], result.weight, loss
 
@@ -124,11 +124,11 @@ def upload(world: World, own: Tensor, client: int, content: RecordDict, state: R
         state: Flower's state of the client; changed in masked mode.
     """
     if secure_settings(world).mode == "ideal":
-        return _packed(own)
+        return _pack(own)
     side = _side(world, client, content, state)
     masked = side.upload(own, ForwardedShares.from_config(content.config_records[PROTOCOL]))
     state[_STATE] = as_record(side.memory)
-    return _packed(masked)
+    return _pack(masked)
 
 
 def check_largest_sum(world: World) -> None:
@@ -206,6 +206,6 @@ def _side(world: World, client: int, content: RecordDict, state: RecordDict) -> 
     return MaskingClient(world.scenario.seed, round_, client, cohort, secure_settings(world), memory)
 
 
-def _packed(vector: Tensor) -> RecordDict:
+def _pack(vector: Tensor) -> RecordDict:
     data = vector.contiguous().numpy()
     return RecordDict({UPLOAD: ConfigRecord({VECTOR: data.tobytes(), TYPE: str(data.dtype)})})

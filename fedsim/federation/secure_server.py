@@ -32,7 +32,7 @@ from fedsim.federation.secure_client import (
     mean_of,
     secure_settings,
 )
-from fedsim.federation.server import Aggregation, Nodes, Orders, Reply, failed, silent, unpack
+from fedsim.federation.server import Aggregation, Nodes, Reply, RoundMessages, failed, silent, unpack
 from fedsim.privacy.secure_aggregation.ideal import ideal_aggregate
 from fedsim.privacy.secure_aggregation.messages import PublicKeys, RevealedShares, SealedShares
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort
@@ -62,7 +62,7 @@ class SecureSum(Aggregation):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Prepare the sum, and send the weights to those who can take part in it."""
-        orders = cast("Orders", super().configure_train(server_round, arrays, config, grid))
+        orders = cast("RoundMessages", super().configure_train(server_round, arrays, config, grid))
         self._lost = {}
         try:
             check_cohort(len(orders.cohort))
@@ -94,9 +94,9 @@ class SecureSum(Aggregation):
         step = self._rule.combine(
             [Contribution(aggregate.participants[0], mean, weight)], self._world.server_round(server_round)
         )
-        return self._stepped(step), None
+        return self._step(step), None
 
-    def _new_adder(self, orders: Orders, grid: Grid) -> _Adder:
+    def _new_adder(self, orders: RoundMessages, grid: Grid) -> _Adder:
         if secure_settings(self._world).mode == "ideal":
             return _TrustedParty(self._world, orders)
         return _MaskedSum(self._world, orders, grid, lambda reply: self._lose(orders.round, reply))
@@ -154,7 +154,7 @@ class _Adder(ABC):
 class _TrustedParty(_Adder):
     """The ideal functionality: uploads go in, the sum comes out."""
 
-    def __init__(self, world: World, orders: Orders) -> None:
+    def __init__(self, world: World, orders: RoundMessages) -> None:
         self._settings = secure_settings(world)
         self._orders = orders
         self.asked = orders.cohort
@@ -170,7 +170,7 @@ class _TrustedParty(_Adder):
 class _MaskedSum(_Adder):
     """Runs the server's side of the protocol over a grid."""
 
-    def __init__(self, world: World, orders: Orders, grid: Grid, lose: Callable[[Reply], None]) -> None:
+    def __init__(self, world: World, orders: RoundMessages, grid: Grid, lose: Callable[[Reply], None]) -> None:
         """Take whom to ask and how, and whom to tell when a client falls silent before its upload."""
         self._server = UnmaskingServer(world.scenario.seed, orders.round, orders.cohort, secure_settings(world))
         self._timeout = world.scenario.participation.timeout

@@ -50,7 +50,7 @@ def silent(client: int) -> Reply:
 
 
 @dataclass(frozen=True)
-class Orders(Iterable[Message]):
+class RoundMessages(Iterable[Message]):
     """The messages of one round, made one by one. An engine that trains the cohort at once reads the fields."""
 
     round: int
@@ -69,7 +69,7 @@ class Orders(Iterable[Message]):
 
 
 @dataclass
-class Tally:
+class RoundState:
     """What came of the current round.
 
     Attributes:
@@ -116,7 +116,7 @@ class Aggregation(Strategy):
         self._encoded: ArrayRecord | None = None
         self._history: dict[int, Tensors] = {}
         self._counted: dict[int, list[int]] = {}
-        self.tally = Tally()
+        self.tally = RoundState()
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -128,11 +128,11 @@ class Aggregation(Strategy):
         if crafted and server_round in self._world.scenario.threat.rounds:
             self._weights = {**self._weights, **crafted}
             arrays = self._encoded = ArrayRecord(dict(self._weights))
-        self.tally = Tally(cohort=participation.cohort(self._world.scenario, server_round))
+        self.tally = RoundState(cohort=participation.cohort(self._world.scenario, server_round))
         if self._world.facts.remembers and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights
         counted = {client: self._counted[client][-1] for client in self.tally.cohort if client in self._counted}
-        return Orders(server_round, arrays, self._weights, self.tally.cohort, self._nodes, counted)
+        return RoundMessages(server_round, arrays, self._weights, self.tally.cohort, self._nodes, counted)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -147,7 +147,7 @@ class Aggregation(Strategy):
         for _ in contributions:
             raise FedsimError(f"rule '{self._world.scenario.aggregation.name}' did not take every update of the round.")
         self._watch_sum(server_round, step)
-        return self._stepped(step), None
+        return self._step(step), None
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
@@ -187,7 +187,7 @@ class Aggregation(Strategy):
                 tally.failures.append(failure or Failure(who=f"client {reply.client}", why="no update"))
                 continue
             if is_watched and tally.counted < threat.victims:
-                self._journal.wire(self._observed(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
+                self._journal.wire(self._observe(round_, (reply.client,), reply.vector, reply.examples, reply.loss))
             tally.participants.append(reply.client)
             tally.examples += reply.examples
             tally.weight += reply.examples
@@ -222,10 +222,10 @@ class Aggregation(Strategy):
         if threat.sees != "sum" or round_ not in threat.rounds or not tally.counted:
             return
         clients = tuple(tally.participants)
-        entry = self._observed(round_, clients, mean.clone(), tally.examples, tally.training_loss)
+        entry = self._observe(round_, clients, mean.clone(), tally.examples, tally.training_loss)
         self._journal.wire(replace(entry, clients=clients))
 
-    def _observed(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
+    def _observe(self, round_: int, clients: tuple[int, ...], vector: Tensor, examples: int, loss: float) -> WireEntry:
         tensors, buffers = self._world.models.layout.named(vector)
         update = Update(self._world.scenario.federation.sends, tensors, buffers, examples, loss)
         earlier = {
@@ -235,7 +235,7 @@ class Aggregation(Strategy):
         }
         return WireEntry(round_, clients[0], self._weights, update, earlier=earlier)
 
-    def _stepped(self, step: Tensor) -> ArrayRecord:
+    def _step(self, step: Tensor) -> ArrayRecord:
         """Take the server's step, and return the new weights as they travel."""
         direction, buffers = self._world.models.layout.named(step)
         trained = {name: self._weights[name].clone() for name in direction}

@@ -57,9 +57,9 @@ def stream(
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
-    plan = _planned(condition, limits, generators)
+    plan = _plan(condition, limits, generators)
     context = GenerationContext((), limits)
-    return _streamed(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
+    return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
 
 
 def generate(
@@ -75,7 +75,7 @@ def generate(
 ) -> list[Generated]:
     """Return what each row came to; see `stream`. `on_piece` is called with every piece as it is made."""
     pieces = stream(decoder, model, condition, limits, generators, at_once=at_once, cuts=cuts)
-    return _collected(pieces, len(condition), on_piece)
+    return _collect(pieces, len(condition), on_piece)
 
 
 def sample(
@@ -96,11 +96,11 @@ def sample(
     _check(model, condition, generators, cuts)
     rows = [Row(number, own) for number, own in enumerate(generators)]
     context = GenerationContext((), shape=shape)
-    pieces = _streamed(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
-    return _collected(pieces, len(condition), lambda _piece: None)
+    pieces = _stream(sampler, model, condition, _Plan(rows, []), context, _size(model, at_once, cuts), cuts)
+    return _collect(pieces, len(condition), lambda _piece: None)
 
 
-def _streamed(
+def _stream(
     method: Generation[Any, Any],
     model: nn.Module,
     condition: Condition,
@@ -116,7 +116,7 @@ def _streamed(
         yield from Loop(method, model, rows, context, cuts).run(chosen)
 
 
-def _collected(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], None]) -> list[Generated]:
+def _collect(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], None]) -> list[Generated]:
     found: dict[int, Generated] = {}
     for piece in pieces:
         on_piece(piece)
@@ -125,7 +125,7 @@ def _collected(pieces: Iterator[Piece], rows: int, on_piece: Callable[[Piece], N
     return [found[number] for number in range(rows)]
 
 
-def _planned(condition: Condition, limits: Limits, generators: Sequence[torch.Generator]) -> _Plan:
+def _plan(condition: Condition, limits: Limits, generators: Sequence[torch.Generator]) -> _Plan:
     plan = _Plan([], [])
     for number, (prompt, generator) in enumerate(zip(condition.prompts, generators, strict=True)):
         reason = _refusal(number, len(prompt), limits)

@@ -58,7 +58,7 @@ class Row:
     ending: Ending | None = None
     reason: str = ""
 
-    def generated(self, ending: Ending) -> Generated:
+    def generate(self, ending: Ending) -> Generated:
         """Return what the row came to."""
         return Generated(
             trace=Trace(tuple(self.counts), tuple(self.events)),
@@ -105,10 +105,10 @@ class Loop:
             self._check_rows(len(state), "a state")
             self._end_finished(state)
             state = self._without_ended(state)
-            yield from self._handed_out()
+            yield from self._hand_out()
             if self._rows:
                 state = self._step(state)
-        yield from self._handed_out()
+        yield from self._hand_out()
 
     def _step(self, state: State) -> State | None:
         """Take a step; the first one counts what the start took too."""
@@ -163,11 +163,11 @@ class Loop:
             return what
         for row in self._rows:
             if row.ending is not None:
-                self._pieces.append(Piece(row.number, (), row.generated(row.ending)))
+                self._pieces.append(Piece(row.number, (), row.generate(row.ending)))
         self._rows = [self._rows[place] for place in places]
         return what.keep(places)
 
-    def _handed_out(self) -> Iterator[Piece]:
+    def _hand_out(self) -> Iterator[Piece]:
         pieces, self._pieces = self._pieces, []
         yield from pieces
 

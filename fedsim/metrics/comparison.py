@@ -109,7 +109,7 @@ Victims = Mapping[tuple[int, int, int], float]
 """(seed, round, client) to the share of its images that were recovered."""
 
 
-def paired(treated: Victims, control: Victims) -> list[list[float]]:
+def pair(treated: Victims, control: Victims) -> list[list[float]]:
     """Return the differences, treated minus control, of the victims that both have, seed by seed."""
     seeds: dict[int, list[float]] = {}
     for key in sorted(treated.keys() & control.keys()):

@@ -18,7 +18,7 @@ from fedsim.core.boxes import Pasted, inside
 from fedsim.core.examples import numbers
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
 from fedsim.metrics.image import PSNR_CAP, ScoredItems, match, psnr, ssim, to_pixels
-from fedsim.metrics.missing import filled
+from fedsim.metrics.missing import fill
 from fedsim.record import ItemScore
 
 _PAIR = 2
@@ -200,7 +200,7 @@ def _against_trained(
     """Return the guesses in the order of the composites of one step, in pixels, and the scores against these."""
     trained = to_pixels(batch.inputs, spec)
     made = found.inputs if found.trained is None else found.trained.inputs
-    guesses = filled(_finite_pixels(made, spec), len(trained), torch.nan)
+    guesses = fill(_finite_pixels(made, spec), len(trained), torch.nan)
     order = match(guesses, trained)
     named = [] if found.trained is None else list(found.trained.labels)
     shares = [named[place] if place < len(named) else None for place in order.tolist()]

@@ -29,7 +29,7 @@ class Cost:
     peak_memory: int | None
 
 
-def costed(work: Callable[[], _Result]) -> tuple[_Result, Cost]:
+def measure_cost(work: Callable[[], _Result]) -> tuple[_Result, Cost]:
     """Do a piece of work, and return what came of it and what it took."""
     _forget_peak()
     begin = time.process_time()
@@ -49,7 +49,7 @@ def _forget_peak() -> None:
         _FORGET.write_text(_PEAK_ONLY)
 
 
-def held_memory() -> int | None:
+def measure_memory() -> int | None:
     """Return the bytes that this process holds now, programs and data included; None where the system does not say."""
     return _status("VmRSS:")
 

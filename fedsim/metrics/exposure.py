@@ -38,7 +38,7 @@ def space_of(form: str) -> int:
     return math.prod(len(SIGNS[sign]) for sign in form if sign in SIGNS)
 
 
-def filled(form: str, number: int) -> str:
+def fill(form: str, number: int) -> str:
     """Return filling `number` of a form, counted from 0 as the text sorts."""
     text: list[str] = []
     for sign in reversed(form):
@@ -62,9 +62,9 @@ def alternatives(form: str, secret: str, most: int, generator: np.random.Generat
     """
     space = space_of(form)
     if space - 1 <= most:
-        texts = (filled(form, number) for number in range(space))
+        texts = (fill(form, number) for number in range(space))
         return Alternatives(tuple(text for text in texts if text != secret), True)
-    drawn = (filled(form, number) for number in generator.choice(space, most + 1, replace=False).tolist())
+    drawn = (fill(form, number) for number in generator.choice(space, most + 1, replace=False).tolist())
     return Alternatives(tuple(text for text in drawn if text != secret)[:most], False)
 
 
@@ -79,8 +79,8 @@ def log_perplexities(model: nn.Module, sentences: Sequence[Sequence[int]], token
     """
     found: list[Tensor] = []
     longest = max(map(len, sentences))
-    tokens, rows = _filled_up(sentences, longest, tokenizer.padding), _rows_at_once(longest, tokenizer)
-    labels = _filled_up(sentences, longest, IGNORED)[:, 1:]
+    tokens, rows = _fill_up(sentences, longest, tokenizer.padding), _rows_at_once(longest, tokenizer)
+    labels = _fill_up(sentences, longest, IGNORED)[:, 1:]
     for inputs, own in zip(tokens[:, :-1].split(rows), labels.split(rows), strict=True):
         counts = (own != IGNORED).sum(1)
         found.append(per_example(model(inputs), own).double() * counts / math.log(2.0))
@@ -104,7 +104,7 @@ def common_beginning(first: Sequence[int], second: Sequence[int]) -> int:
     return next((place for place, (own, other) in enumerate(pairs) if own != other), min(len(first), len(second)))
 
 
-def _filled_up(sentences: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
+def _fill_up(sentences: Sequence[Sequence[int]], length: int, padding: int) -> Tensor:
     return torch.tensor([[*own, *[padding] * (length - len(own))] for own in sentences])
 
 

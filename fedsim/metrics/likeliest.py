@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.types import Tokenizer
-from fedsim.metrics.exposure import SIGNS, common_beginning, filled, space_of
+from fedsim.metrics.exposure import SIGNS, common_beginning, fill, space_of
 
 _AT_ONCE = 32
 
@@ -84,7 +84,7 @@ def _known(prompt: str, form: str, tokenizer: Tokenizer) -> list[int]:
     """Return the tokens that all fillings begin with, the last of the prompt's left out where one may go on in it."""
     known = tokenizer.encode(prompt)
     for number in (0, space_of(form) - 1):
-        known = known[: common_beginning(known, tokenizer.encode(prompt + filled(form, number)))]
+        known = known[: common_beginning(known, tokenizer.encode(prompt + fill(form, number)))]
     return known
 
 

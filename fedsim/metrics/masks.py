@@ -12,7 +12,7 @@ from torch.func import functional_call
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks.tasks import Answer, plain_answer
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.seeding import generator
 from fedsim.core.types import Batch, Draws, DropoutSite, Loss, Masks
 from fedsim.record import MaskScore
@@ -48,7 +48,7 @@ def identifiable(
     parameters = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters() if p.requires_grad}
     buffers = {n: b.clone() for n, b in model.named_buffers()}
     leaves = tuple(mask.detach().clone().requires_grad_() for mask in masks)
-    with torch.enable_grad(), injected_masks(sites, leaves):
+    with torch.enable_grad(), inject_masks(sites, leaves):
         run = partial(functional_call, model, {**parameters, **buffers})
         outputs, targets = answer(lambda *inputs, **given: run(inputs, given), batch, draws or {})
         gradient = torch.autograd.grad(
@@ -88,7 +88,7 @@ def score_masks(
     if len(estimates) != len(sites):
         raise FedsimError(f"the attack estimated {len(estimates)} masks, expected {len(sites)}, one a dropout site.")
     return tuple(
-        _score(site.name, _reordered(site.name, estimate.detach(), mask, order), mask, seen)
+        _score(site.name, _reorder(site.name, estimate.detach(), mask, order), mask, seen)
         for site, estimate, mask, seen in zip(sites, estimates, masks, visible, strict=True)
     )
 
@@ -109,7 +109,7 @@ def mask_accuracy(masks: Sequence[MaskScore]) -> float | None:
     return sum(accuracy * count for accuracy, count in scored) / units if units else None
 
 
-def _reordered(site: str, estimate: Tensor, mask: Tensor, order: Tensor) -> Tensor:
+def _reorder(site: str, estimate: Tensor, mask: Tensor, order: Tensor) -> Tensor:
     """Reorder examples; attention may fold its heads into the batch dimension, so an example can own several rows."""
     rows = mask.shape[0] // len(order)
     fits = mask.shape[0] % len(order) == 0 and estimate.shape[0] % rows == 0 and estimate.shape[1:] == mask.shape[1:]

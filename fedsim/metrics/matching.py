@@ -8,7 +8,7 @@ from torch import nn
 
 from fedsim.core.gradients import cosine_distance, gradient_of
 from fedsim.core.hooks.tasks import Answer, plain_answer
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.showing import Showing
 from fedsim.core.types import DropoutSite, Loss, Truth, Update
 
@@ -38,7 +38,7 @@ def objective_at_truth(
     batch = truth.batches[0]
     parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
     draws = truth.draws[0] if truth.draws else {}
-    with injected_masks(sites, truth.masks[0]), Showing(draws):
+    with inject_masks(sites, truth.masks[0]), Showing(draws):
         value = loss(*answer(model, batch, draws))
     gradient = gradient_of(value, parameters)
     ours = [own.double() for own in gradient.values()]

@@ -45,7 +45,7 @@ def separation(
         auc=auc_interval(inside, outside, generator, confidence, resamples),
         advantage=advantage(values, members),
         low_fpr=tuple(TruePositives(fpr=fpr, tpr=tpr_at(inside, outside, fpr, confidence)) for fpr in LOW_FPR),
-        roc=thinned(*roc(inside, outside), len(outside)),
+        roc=thin(*roc(inside, outside), len(outside)),
     )
 
 
@@ -113,11 +113,11 @@ def advantage(values: np.ndarray, members: np.ndarray) -> float:
     best threshold in hindsight would be above. A half without members or without others has nothing to choose.
     """
     parity = np.arange(len(values)) % 2 == 0
-    gains = [_transferred(values, members, choosing) for choosing in (parity, ~parity)]
+    gains = [_transfer(values, members, choosing) for choosing in (parity, ~parity)]
     return float(np.mean([gain for gain in gains if gain is not None] or [0.0]))
 
 
-def thinned(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, float], ...]:
+def thin(fpr: np.ndarray, tpr: np.ndarray, others: int) -> tuple[tuple[float, float], ...]:
     """Return the ROC's upper point at each number of false alarms, all up to 20, then about 40 a decade."""
     alarms = np.rint(fpr * others).astype(int)
     highest = {int(count): float(rate) for count, rate in zip(alarms, tpr, strict=True)}
@@ -136,7 +136,7 @@ def _auc(members: np.ndarray, others: np.ndarray) -> np.ndarray:
     return (members * below).sum(-1) / (members.sum(-1) * others.sum(-1))
 
 
-def _transferred(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:
+def _transfer(values: np.ndarray, members: np.ndarray, choosing: np.ndarray) -> float | None:
     """Return TPR - FPR on the other half of the best threshold of the `choosing` half."""
     inside, outside = values[choosing & members], values[choosing & ~members]
     judged_in, judged_out = values[~choosing & members], values[~choosing & ~members]

@@ -12,7 +12,7 @@ from fedsim.core.types import Reconstruction
 NO_LABEL = -1
 
 
-def completed(found: Reconstruction, count: int) -> Reconstruction:
+def complete(found: Reconstruction, count: int) -> Reconstruction:
     """Return a guess of at least `count` examples; those that it lacks are NaN, with `NO_LABEL` and masks of NaN.
 
     Args:
@@ -24,13 +24,13 @@ def completed(found: Reconstruction, count: int) -> Reconstruction:
         return found
     return replace(
         found,
-        inputs=filled(found.inputs.detach(), count, torch.nan),
-        labels=filled(found.labels[:made], count, NO_LABEL),
+        inputs=fill(found.inputs.detach(), count, torch.nan),
+        labels=fill(found.labels[:made], count, NO_LABEL),
         masks=None if found.masks is None else tuple(_with_missing(mask.detach(), made, count) for mask in found.masks),
     )
 
 
-def filled(rows: Tensor, count: int, value: float) -> Tensor:
+def fill(rows: Tensor, count: int, value: float) -> Tensor:
     """Return rows with as many of one value behind them as make `count`."""
     lacking = max(0, count - len(rows))
     return torch.cat([rows, rows.new_full((lacking, *rows.shape[1:]), value)])
@@ -40,4 +40,4 @@ def _with_missing(mask: Tensor, made: int, count: int) -> Tensor:
     """Fill up a mask, of which every example owns the same number of rows; one of another shape stays as it is."""
     if not made or len(mask) % made:
         return mask
-    return filled(mask, len(mask) // made * count, torch.nan)
+    return fill(mask, len(mask) // made * count, torch.nan)

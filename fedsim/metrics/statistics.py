@@ -90,7 +90,7 @@ def summarise(
         ValueError: there are no victims.
     """
     scored = [victim for victim in victims if victim.failure is None and victim.scores]
-    shares = [float(np.mean([rule.succeeded(item) for item in victim.scores])) for victim in scored]
+    shares = [float(np.mean([rule.has_succeeded(item) for item in victim.scores])) for victim in scored]
 
     def interval(statistic: Statistic, values: Clusters) -> Interval:
         if statistic == "share":

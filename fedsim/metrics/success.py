@@ -47,7 +47,7 @@ class Rule:
             "of these and scoring.threshold to what counts as recovered."
         )
 
-    def succeeded(self, item: ItemScore) -> bool:
+    def has_succeeded(self, item: ItemScore) -> bool:
         """Tell whether an example counts as recovered."""
         metric, threshold = self.decides(item.values)
         return metric.is_beyond(item.values[metric.name], threshold)

@@ -163,11 +163,11 @@ def score_sentences(
     originals = [_tokens(row, tokenizer.padding) for row in batch.inputs.tolist()]
     guesses = [[token for token in row if token >= 0] for row in found.inputs.tolist()]
     gains = np.array([[_gain(guess, original) for guess in guesses] for original in originals])
-    order = _matched(gains.reshape(len(originals), len(guesses)))
+    order = _match(gains.reshape(len(originals), len(guesses)))
     rows = (
         (original, guesses[number] if number >= 0 else []) for original, number in zip(originals, order, strict=True)
     )
-    scored = (_scored(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
+    scored = (_score(index, guess, original, tokenizer) for index, (original, guess) in enumerate(rows))
     texts = [tokenizer.decode(guess) for guess in guesses] if planted else []
     return ScoredSentences(tuple(_with_secret(own, planted, texts) for own in scored), torch.tensor(order))
 
@@ -210,7 +210,7 @@ def _gain(guess: Sequence[int], original: Sequence[int]) -> float:
     return token_accuracy(guess, original) - 1e-6 * abs(len(guess) - len(original))
 
 
-def _matched(gains: np.ndarray) -> list[int]:
+def _match(gains: np.ndarray) -> list[int]:
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - a run without attacks need not wait for SciPy
 
     rows, columns = linear_sum_assignment(gains, maximize=True)
@@ -218,7 +218,7 @@ def _matched(gains: np.ndarray) -> list[int]:
     return [chosen.get(row, -1) for row in range(len(gains))]
 
 
-def _scored(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> ItemScore:
+def _score(index: int, guess: list[int], original: list[int], tokenizer: Tokenizer) -> ItemScore:
     text, guessed = tokenizer.decode(original), tokenizer.decode(guess)
     words = guessed.split(), text.split()
     values = {

@@ -66,7 +66,7 @@ class CausalModel(nn.Module):
         return torch.cat(written, 1)
 
 
-def loaded(kind: str, folder: Path, **settings: Any) -> Any:
+def load(kind: str, folder: Path, **settings: Any) -> Any:
     """Load a model of the transformers package in single precision, without running code of the folder.
 
     Args:
@@ -104,7 +104,7 @@ def causal_model(folder: Path, spec: InputSpec) -> CausalModel:
         MissingExtra: transformers is not installed.
         FedsimError: the checkpoint cannot be loaded, or its context is shorter than an example of `spec`.
     """
-    own = loaded("AutoModelForCausalLM", folder)
+    own = load("AutoModelForCausalLM", folder)
     length = spec.shape[0]
     context = getattr(own.config, "max_position_embeddings", length)
     if length > context:

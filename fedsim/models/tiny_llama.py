@@ -125,7 +125,7 @@ class _Attention(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
-        queries, keys = _rotated(queries, self._base), _rotated(keys, self._base).repeat_interleave(self._repeats, 1)
+        queries, keys = _rotate(queries, self._base), _rotate(keys, self._base).repeat_interleave(self._repeats, 1)
         scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, T)
         weights = self.dropout((scores + mask).softmax(-1))
         return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
@@ -145,7 +145,7 @@ class _GatedMlp(nn.Module):
         return self.down_proj(nn.functional.silu(self.gate_proj(tokens)) * self.up_proj(tokens))
 
 
-def _rotated(heads: Tensor, base: float) -> Tensor:
+def _rotate(heads: Tensor, base: float) -> Tensor:
     """Rotate entries i and i + F/2 of every head (B, heads, T, F) by the angle position * base^(-2i/F)."""
     positions, half = heads.shape[-2], heads.shape[-1] // 2
     rates = base ** (-torch.arange(half, dtype=torch.float32, device=heads.device) / half)

@@ -113,12 +113,12 @@ def guarantee(mechanism: Mechanism, spent: Sequence[Spent]) -> Guarantee:
         adjacency=mechanism.adjacency,
         sampling_rate=max((part.sampling_rate for part in spent), default=mechanism.sampling_rate),
         steps=sum(part.steps for part in spent),
-        composition=_composition(_merged(spent)),
+        composition=_composition(_merge(spent)),
         against=mechanism.against,
     )
 
 
-def composed(mechanisms: Sequence[Mechanism]) -> Guarantee:
+def compose(mechanisms: Sequence[Mechanism]) -> Guarantee:
     """Return the joint guarantee of several mechanisms on the same data, each run for one round.
 
     Raises:
@@ -140,7 +140,7 @@ def in_rounds(mechanism: Mechanism, rounds: int) -> Spent:
 
 def epsilon(spent: Sequence[Spent], delta: float) -> Epsilon:
     """Return the epsilon of steps at `delta`, at least 0; infinite where a step has no noise."""
-    merged = _merged(spent)
+    merged = _merge(spent)
     if not merged:
         return Epsilon(0.0, 0.0, "none")
     if any(part.noise_multiplier == 0 for part in merged):
@@ -192,7 +192,7 @@ def rdp(spent: Iterable[Spent], order: float) -> float:
 
 def rdp_epsilon(spent: Sequence[Spent], delta: float) -> float:
     """Return the epsilon of the RDP accountant: the minimum over `ORDERS`."""
-    return max(0.0, min(_converted(order, rdp(spent, order), delta) for order in ORDERS))
+    return max(0.0, min(_convert(order, rdp(spent, order), delta) for order in ORDERS))
 
 
 @cache
@@ -269,11 +269,11 @@ def _mu(merged: Iterable[Spent]) -> float:
     return math.sqrt(sum(part.steps / part.noise_multiplier**2 for part in merged))
 
 
-def _converted(order: float, divergence: float, delta: float) -> float:
+def _convert(order: float, divergence: float, delta: float) -> float:
     return divergence + math.log1p(-1 / order) - (math.log(delta) + math.log(order)) / (order - 1)
 
 
-def _merged(spent: Iterable[Spent]) -> list[Spent]:
+def _merge(spent: Iterable[Spent]) -> list[Spent]:
     """Return the steps with equal kinds merged, without steps that cost nothing, in order of appearance."""
     counts: dict[tuple[float, float], int] = {}
     for part in spent:

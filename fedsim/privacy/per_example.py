@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.core.losses import cross_entropy, per_example
-from fedsim.core.masks import dropout_sites, kept_masks, without_dropout
+from fedsim.core.masks import dropout_sites, keep_masks, without_dropout
 from fedsim.core.types import Batch
 
 Mode = Literal["hooks", "functorch", "ghost"]
@@ -34,13 +34,13 @@ def cheapest(model: nn.Module) -> Mode:
     Ghost norms need a second backward pass, but no gradient per example; that pays for dense layers and embeddings,
     not for small convolutions. Vectors, such as norm weights, are stored per example in both ways.
     """
-    owners = [module for module in model.modules() if _trained(module)]
+    owners = [module for module in model.modules() if _train(module)]
     ties = len(list(model.named_parameters(remove_duplicate=False))) - len(list(model.parameters()))
-    is_cheap = all(type(m) in _GHOSTS or all(p.dim() <= 1 for p in _trained(m)) for m in owners)
+    is_cheap = all(type(m) in _GHOSTS or all(p.dim() <= 1 for p in _train(m)) for m in owners)
     return "ghost" if is_cheap and not ties else "hooks"
 
 
-def clipped_sum(
+def sum_clipped(
     model: nn.Module, parameters: Mapping[str, nn.Parameter], losses: Callable[[], Tensor], clip: float, mode: Mode
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Return each example's loss, shape (B,), and the sum of the examples' clipped gradients, by parameter.
@@ -90,7 +90,7 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     Args:
         model: in training mode.
         batch: at least three examples; the last one replaces the first.
-        mode: as for `clipped_sum`.
+        mode: as for `sum_clipped`.
     """
     probed = copy.deepcopy(model).double()
     before = {name: buffer.clone() for name, buffer in probed.named_buffers()}
@@ -98,12 +98,12 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     inputs, labels, other = numbers[:-1], batch.labels[:-1], numbers[-1:]
     changed = torch.cat((other + 5.0 if other.is_floating_point() else other, inputs[1:]))
     try:
-        with seeding.contained(0):
+        with seeding.isolate_randomness(0):
             found = next((why for x in (inputs, changed) if (why := _why_not_a_sum(probed, x, labels, mode))), None)
             if found is None and dropout_sites(probed, inputs.shape[1:], len(inputs), inputs.dtype):
                 found = _why_masks_differ(probed, inputs, labels, mode)
     except Exception as error:
-        found = f"the model cannot be differentiated for each example (mode '{mode}'): {told(error)}"
+        found = f"the model cannot be differentiated for each example (mode '{mode}'): {describe_exception(error)}"
     moved = [n for n, b in probed.named_buffers() if b.is_floating_point() and not torch.equal(b, before[n])]
     if found is None and moved:
         return (
@@ -112,7 +112,7 @@ def why_inseparable(model: nn.Module, batch: Batch, mode: Mode) -> str | None:
     return found
 
 
-def _trained(module: nn.Module) -> list[nn.Parameter]:
+def _train(module: nn.Module) -> list[nn.Parameter]:
     return [p for p in module.parameters(recurse=False) if p.requires_grad]
 
 
@@ -132,7 +132,7 @@ def _why_not_a_sum(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mode)
         single = torch.stack([alone(example) for example in range(len(inputs))])
         norms = single.norm(dim=1)
         clip = float(norms.min()) / 2 or 1.0  # so that every gradient is clipped, however long it is
-        _, total = clipped_sum(model, parameters, losses, clip, mode)
+        _, total = sum_clipped(model, parameters, losses, clip, mode)
     together = torch.cat([t.flatten() for t in total.values()])
     expected = (clip / norms.clamp_min(clip)) @ single
     difference = float(torch.dist(together, expected)) / clip
@@ -155,8 +155,8 @@ def _why_masks_differ(model: nn.Module, inputs: Tensor, labels: Tensor, mode: Mo
         drawn_forward = len(masks)
         return each
 
-    with kept_masks(torch.Generator().manual_seed(0)) as masks:
-        clipped_sum(model, parameters, losses, 1.0, mode)
+    with keep_masks(torch.Generator().manual_seed(0)) as masks:
+        sum_clipped(model, parameters, losses, 1.0, mode)
     if len(masks) == drawn_forward:
         return None
     return (
@@ -205,7 +205,7 @@ def _stored_sum(
 def _each_stored(uses: Sequence[_Use], each: Tensor, mode: Mode) -> dict[nn.Parameter, Tensor]:
     stored: dict[nn.Parameter, Tensor] = {}
     for use, gradient in _output_gradients(uses, each, keep=False):
-        for parameter, own in _stored(use, gradient, mode):
+        for parameter, own in _yield_example_gradients(use, gradient, mode):
             stored[parameter] = stored[parameter] + own if parameter in stored else own
     return stored
 
@@ -251,7 +251,7 @@ def _by_child(use: _Use, gradient: Tensor) -> list[tuple[_Use, Tensor]]:
     return [(_Use(module, inputs.contiguous(), use.output), own.contiguous()) for module, inputs, own in found]
 
 
-def _stored(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
+def _yield_example_gradients(use: _Use, gradient: Tensor, mode: Mode) -> Iterator[tuple[nn.Parameter, Tensor]]:
     """Yield the module's trained parameters with each example's gradient (B, ...), by Opacus' rule for its class."""
     from opacus.grad_sample import GradSampleHooks  # noqa: PLC0415 - takes seconds to import
 
@@ -280,7 +280,8 @@ def _norms(use: _Use, gradient: Tensor) -> Iterator[tuple[nn.Parameter, Tensor]]
     rule = GradSampleHooksFastGradientClipping.NORM_SAMPLERS.get(type(use.module))
     if rule is None:
         return (
-            (parameter, own.reshape(len(own), -1).norm(dim=1)) for parameter, own in _stored(use, gradient, "hooks")
+            (parameter, own.reshape(len(own), -1).norm(dim=1))
+            for parameter, own in _yield_example_gradients(use, gradient, "hooks")
         )
     with torch.no_grad():
         norms = rule(use.module, [use.inputs], gradient)
@@ -311,7 +312,7 @@ def _owners(module: nn.Module) -> Iterator[nn.Module]:
 
     if isinstance(module, Composite):
         yield module
-    if _trained(module):
+    if _train(module):
         yield module
         if type(module) not in GradSampleHooks.GRAD_SAMPLERS:
             return

@@ -16,13 +16,13 @@ def noise(like: Tensor, deviation: float, generator: torch.Generator) -> Tensor:
     return deviation * torch.empty(like.shape, dtype=like.dtype).normal_(generator=generator)
 
 
-def disturbed(update: Update, clip: float, deviation: float, generator: torch.Generator) -> Update:
+def disturb(update: Update, clip: float, deviation: float, generator: torch.Generator) -> Update:
     """Return an update in which only clipped and noisy tensors depend on the client's data.
 
     Tensors are clipped jointly to norm `clip`. An update that is not finite counts as zero, so the server does not
     learn of it. Buffers are sent unchanged, with one example and a loss of 0.
     """
-    tensors = clipped(update.tensors, clip)
+    tensors = clip_jointly(update.tensors, clip)
     return replace(
         update,
         tensors={name: t + noise(t, deviation, generator) for name, t in tensors.items()},
@@ -32,7 +32,7 @@ def disturbed(update: Update, clip: float, deviation: float, generator: torch.Ge
     )
 
 
-def clipped(tensors: Tensors, clip: float) -> Tensors:
+def clip_jointly(tensors: Tensors, clip: float) -> Tensors:
     """Return tensors with a joint Euclidean norm of at most `clip`; zeros where one is not finite."""
     norm = torch.stack([t.double().norm() for t in tensors.values()]).norm()
     if not bool(torch.isfinite(norm)):

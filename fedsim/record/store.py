@@ -63,7 +63,7 @@ class RunFolder:
         Raises:
             FedsimError: it exists and `overwrite` is false, holds other things than a run, or cannot be written.
         """
-        with explained(self.path):
+        with explain(self.path):
             files = list(_files(self.path)) if self.path.is_dir() else []
         strangers = [name for name in files if not _may_be_ours(self.path, name)]
         if strangers:
@@ -77,7 +77,7 @@ class RunFolder:
         if kept:
             self._check_owner(kept)
         self._make()
-        with explained(self.path):
+        with explain(self.path):
             for name in sorted(files, key=lambda name: name == RECORD):  # until then it says whose the others are
                 (self.path / name).unlink()
             for name in _FOLDERS:
@@ -210,7 +210,7 @@ def write_whole(path: Path, content: bytes) -> None:
         FedsimError: it cannot be written, for lack of room or of the right to.
     """
     temporary = path.parent / f"{_REST}{secrets.token_hex(8)}"
-    with explained(path):
+    with explain(path):
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)  # less the umask
         try:
             with os.fdopen(handle, "wb") as file:
@@ -229,7 +229,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         FedsimError: it cannot be made.
     """
-    with explained(path):
+    with explain(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -241,7 +241,7 @@ def check_writable(folder: Path) -> None:
         FedsimError: the same.
     """
     probe = folder / f"{_REST}{secrets.token_hex(8)}"
-    with explained(folder):
+    with explain(folder):
         os.close(os.open(probe, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
         probe.unlink()
 
@@ -250,14 +250,14 @@ def remove_rests(folder: Path) -> None:
     """Remove what a write that was killed left in a folder; nobody else may be writing there."""
     if folder.is_symlink() or not folder.is_dir():
         return
-    with explained(folder):
+    with explain(folder):
         for path in folder.glob(f"{_REST}*"):
             if path.name != _LOCK:
                 path.unlink()
 
 
 @contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explain(path: Path) -> Iterator[None]:
     """Turn what the system says about a file or folder into a sentence with advice.
 
     Raises:
@@ -284,7 +284,7 @@ def locked(folder: Path, who: str) -> Iterator[None]:
     """
     path = folder / _LOCK
     while True:
-        with explained(path):
+        with explain(path):
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
             if not _holds(handle):
                 os.close(handle)

@@ -98,7 +98,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         readings=tables.readings(record, judge),
         rule=judge.rule(*attacks),
         noun=judge.deciding(*attacks).noun,
-        left_out=tables.left_out(record),
+        left_out=tables.list_failures(record),
         guarantees=[(arm.name, own) for arm in record.arms for own in arm.guarantees],
         most=wall.MOST,
         has_public=any(own.has_public for own in pictures["walls"]),

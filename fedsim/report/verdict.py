@@ -157,7 +157,7 @@ class Judge:
 
     def recovered(self, victim: VictimRecord) -> int:
         """Return how many of a victim's examples count as recovered."""
-        return 0 if victim.failure is not None else sum(map(self.success.succeeded, victim.scores))
+        return 0 if victim.failure is not None else sum(map(self.success.has_succeeded, victim.scores))
 
     def count(self, attack: AttackRecord) -> Count:
         """Count examples; a victim without scores has as many as the largest batch among the others, at least one."""
@@ -283,12 +283,12 @@ def _about_replay(record: RunRecord) -> Iterator[Banner]:
 
 def _about(arm: ArmRecord, judge: Judge) -> Iterator[Sentence]:
     if arm.attacks or not arm.membership:
-        yield _doubted(_sentence(arm, judge), arm)
+        yield _doubt(_sentence(arm, judge), arm)
     if arm.membership:
         yield _membership_sentence(arm)
 
 
-def _doubted(sentence: Sentence, arm: ArmRecord) -> Sentence:
+def _doubt(sentence: Sentence, arm: ArmRecord) -> Sentence:
     """Say beside a score that it may be against the wrong truth, where what the clients did could not be repeated."""
     if arm.replay_matches or not arm.attacks:
         return sentence
@@ -343,13 +343,13 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
     control = "" if strongest not in uninformed else _control_clause(arm, judge)
     if not count.recovered:
         labels = _listed([attack.label for attack in uninformed or tried])
-        after = f" ({labels}; {_measured(strongest, judge)}), which is no guarantee.{control}"
+        after = f" ({labels}; {_measure(strongest, judge)}), which is no guarantee.{control}"
         images = f"the one {count.noun} was not" if count.examples == 1 else f"none of {_images(count)} was"
         return Sentence(arm.name, before, f"{images} recovered by the attacks that were tried", after, False)
     verb = "is" if count.recovered == 1 else "are"
     finding = f"{count.recovered} of {_images(count)} {verb} {judge.deciding(strongest).verdict}"
     fooled = _fooled_clause(uninformed, judge)
-    after = f" ({_measured(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
+    after = f" ({_measure(strongest, judge)}) with attack {strongest.label}.{fooled}{control}"
     return Sentence(arm.name, before, finding, after, True)
 
 
@@ -371,7 +371,7 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
 
-def _measured(attack: AttackRecord, judge: Judge) -> str:
+def _measure(attack: AttackRecord, judge: Judge) -> str:
     summary = judge.summary(attack)
     interval = "" if summary is None else bounds(summary.success, 100, 0)
     rule = judge.rule(attack)

@@ -190,7 +190,7 @@ def guess(
         alt,
         values,
         told,
-        recovered=judge.success.succeeded(item),
+        recovered=judge.success.has_succeeded(item),
         text="not stored",
         public=public,
         psnr=_psnr(pixels, actual),

@@ -24,14 +24,14 @@ def expand_sweep(scenario: Scenario) -> Iterator[tuple[dict[str, Any], dict[str,
     for values in _combinations(sweep.grid):
         for listed in sweep.runs or ({},):
             for seed in sweep.seeds or (scenario.seed,):
-                filled = _filled(raw, sweep.grid, {**values, **listed})
+                filled = _fill(raw, sweep.grid, {**values, **listed})
                 yield {**values, **listed, "seed": seed}, {**filled, "seed": seed}
 
 
 def with_values(raw: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     """Return a copy of a raw scenario without `arms`, an arm's values filled in: by dotted key, or several by name."""
     bare = {key: value for key, value in raw.items() if key != "arms"}
-    return _filled(bare, raw.get("arms", {}), values)
+    return _fill(bare, raw.get("arms", {}), values)
 
 
 def _combinations(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
@@ -39,7 +39,7 @@ def _combinations(declared: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         yield dict(zip(declared, combination, strict=True))
 
 
-def _filled(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
+def _fill(raw: Mapping[str, Any], declared: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     filled = copy.deepcopy(dict(raw))
     for key, value in values.items():
         entry = declared.get(key)

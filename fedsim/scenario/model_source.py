@@ -61,7 +61,7 @@ class ModelSource:
             NotApplicable: the model has no place for a component or a defense.
             ScenarioError: the model has no place for the attack that a malicious server chose.
         """
-        model = self._initialised()
+        model = self._initialise()
         return model if self.scenario.crafting is None else self._craft(model)
 
     def holding(self, weights: Tensors) -> nn.Module:
@@ -116,7 +116,7 @@ class ModelSource:
         """What the server changed in the model before it handed it out: nothing, if it is honest."""
         if self.scenario.crafting is None:
             return Crafted({}, frozenset())
-        honest = self._initialised()
+        honest = self._initialise()
         own = {id(t): t.detach().clone() for t in honest.state_dict(keep_vars=True).values()}
         sent = self._craft(honest).state_dict(keep_vars=True)
         added = {name for name, tensor in sent.items() if id(tensor) not in own}
@@ -132,16 +132,16 @@ class ModelSource:
         task = task_of(scenario, self.data.dataset)
         if task.does_not_suit(attack.modalities):
             raise ScenarioError(f"attack '{choice.name}' cannot change this model: the examples are {task.modality}.")
-        with seeding.contained(seeding.derive(scenario.seed, "craft")):
+        with seeding.isolate_randomness(seeding.derive(scenario.seed, "craft")):
             try:
                 crafted = attack.craft(model, spec, self.data.public, seeding.generator(scenario.seed, "craft", 0))
             except NotApplicable as reason:
                 raise ScenarioError(f"attack '{choice.name}' cannot change this model: {reason}.") from reason
         return crafted.train()
 
-    def _initialised(self) -> nn.Module:
+    def _initialise(self) -> nn.Module:
         """Return the model of honest clients: with the first values of its components, or a checkpoint's weights."""
-        model, checkpoint = self._prepared(), self.scenario.model.checkpoint
+        model, checkpoint = self._prepare(), self.scenario.model.checkpoint
         if any(component.initialises for component in self.stack.model_components):
             model.load_state_dict(dict(self._first_values))
         if checkpoint is not None:
@@ -151,16 +151,16 @@ class ModelSource:
     @cached_property
     def _first_values(self) -> Tensors:
         """The state dict once every component has looked at the public examples; found once, since it may take long."""
-        model, seed = self._prepared(), self.scenario.seed
-        with seeding.contained(seeding.derive(seed, "first values")):
+        model, seed = self._prepare(), self.scenario.seed
+        with seeding.isolate_randomness(seeding.derive(seed, "first values")):
             for index, component in enumerate(self.stack.model_components):
                 component.initialise(model, self.data.public, seeding.generator(seed, "initialise", index))
         return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
-    def _prepared(self) -> nn.Module:
+    def _prepare(self) -> nn.Module:
         """Return the model as components and defenses change it."""
         scenario = self.scenario
-        with seeding.contained(seeding.derive(scenario.seed, "weights")):
+        with seeding.isolate_randomness(seeding.derive(scenario.seed, "weights")):
             model = self._bare()
             if not isinstance(model, nn.Module):
                 raise FedsimError(f"model '{scenario.model.name}' returned {type(model).__name__}, expected nn.Module.")

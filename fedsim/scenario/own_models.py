@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, in_a_line, told
+from fedsim.core.errors import FedsimError, describe_exception, in_a_line
 
 Run = Callable[[nn.Module, Tensor], Tensor]
 
@@ -145,10 +145,10 @@ def _check_step(
     whose: str,
 ) -> None:
     before = {name: tensor.clone() for name, tensor in model.state_dict().items() if isinstance(tensor, Tensor)}
-    outputs = called(model, inputs, whose, run)
+    outputs = call_model(model, inputs, whose, run)
     check_outputs(outputs, len(inputs), shape, whose)
     model.load_state_dict(before, strict=False)
-    again = called(model, inputs, whose, run)
+    again = call_model(model, inputs, whose, run)
     if not torch.equal(outputs, again):
         raise FedsimError(
             f"{whose} answers twice differently to the same examples, weights and seed, so what a client did cannot be "
@@ -162,7 +162,7 @@ def _plainly(model: nn.Module, inputs: Tensor) -> Tensor:
     return model(inputs)
 
 
-def called(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) -> Tensor:
+def call_model(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) -> Tensor:
     """Return what a model returns, whatever that is.
 
     Raises:
@@ -171,11 +171,13 @@ def called(model: nn.Module, inputs: Tensor, whose: str, run: Run = _plainly) ->
     given = inputs.clone()
     version = given._version  # counts the writes in place, also those that leave the values
     try:
-        with seeding.contained(0):
+        with seeding.isolate_randomness(0):
             outputs = run(model, given)
     except Exception as error:
         shape = tuple(inputs.shape[1:])
-        raise FedsimError(f"{whose} fails on {len(inputs)} examples of shape {shape}: {told(error)}.") from error
+        raise FedsimError(
+            f"{whose} fails on {len(inputs)} examples of shape {shape}: {describe_exception(error)}."
+        ) from error
     if given._version != version:
         raise FedsimError(
             f"{whose} changes its input in place, and with it the client's data. Begin with inputs.clone(), or leave "
@@ -233,7 +235,7 @@ def _check_gradient(model: nn.Module, loss: Tensor, whose: str) -> None:
 
 
 def _made(make: Callable[[], object], whose: str) -> nn.Module:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         model = make()
     if not isinstance(model, nn.Module):
         raise FedsimError(f"{whose} is of type {type(model).__name__}, expected a torch.nn.Module.")

@@ -74,7 +74,7 @@ def parse(raw: Mapping[str, Any], source: str) -> Scenario:
         scenario = Scenario.model_validate(raw)
     except ValidationError as error:
         raise ScenarioError(_explain(source, error, Scenario)) from error
-    scenario = _settled(scenario, source)
+    scenario = _settle(scenario, source)
     for _, arm in expand(scenario) if scenario.arms else ():
         try:
             _arm(json.dumps(arm, sort_keys=True))
@@ -96,7 +96,7 @@ def _arm(raw: str) -> Scenario:
     return parse(json.loads(raw), "arms")
 
 
-def _settled(scenario: Scenario, source: str) -> Scenario:
+def _settle(scenario: Scenario, source: str) -> Scenario:
     """Check the settings of every chosen method and fill in its defaults.
 
     A method whose name differs between the arms is left to the arms: its settings belong to each of them.

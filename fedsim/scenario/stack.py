@@ -101,7 +101,7 @@ class Stack:
         factors: dict[str, Tensor] = {}
         for component in self.model_components:
             factors |= component.step_factors(parameters)
-        self.optimizer.weighed_step(factors, parameters, gradient, state)
+        self.optimizer.scaled_step(factors, parameters, gradient, state)
 
     def new_aggregator(self) -> Aggregator[Any]:
         """Return the aggregation rule of one run; it may keep what it needs from round to round."""

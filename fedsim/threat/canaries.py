@@ -34,16 +34,14 @@ def audited(world: World, guarantees: Sequence[GuaranteeRecord]) -> tuple[AuditR
         world: of a scenario that asks for an audit.
         guarantees: over the rounds that were run.
     """
-    return tuple(
-        _audited(world, own) for own in guarantees if own.source in world.facts.client_mechanisms and _fits(own)
-    )
+    return tuple(_audit(world, own) for own in guarantees if own.source in world.facts.client_mechanisms and _fits(own))
 
 
 def _fits(own: GuaranteeRecord) -> bool:
     return own.unit == "record" and own.steps > 0
 
 
-def _audited(world: World, own: GuaranteeRecord) -> AuditRecord:
+def _audit(world: World, own: GuaranteeRecord) -> AuditRecord:
     settings = world.scenario.audit
     assert settings is not None, "called for scenarios with an audit"
     rounds = max(1, own.steps // world.facts.client_mechanisms[own.source].steps)

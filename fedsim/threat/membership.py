@@ -84,7 +84,7 @@ class Recipe:
         model.load_state_dict(dict(self.start))
         parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         state: dict[str, Tensor] = {}
-        with seeding.contained(int(torch.randint(1 << 62, (), generator=generator))):
+        with seeding.isolate_randomness(int(torch.randint(1 << 62, (), generator=generator))):
             for chosen in self._choices(len(examples), generator):
                 batch = examples.taken(chosen)
                 draws = self.task.drawn(batch, generator) if self.task.draws else {}
@@ -128,7 +128,7 @@ def of_model(world: World, journal: Journal) -> Case:
     Raises:
         ScenarioError: fewer training examples were used than members are wanted.
     """
-    uses = trained_on(world, journal.rounds)
+    uses = count_training(world, journal.rounds)
     uses[[number for secret in world.data.dataset.planted for number in secret.examples]] = 0
     members = uses.nonzero().flatten()
     wanted = _wanted(world)
@@ -157,11 +157,11 @@ def of_updates(world: World, journal: Journal, truths: Sequence[Truth]) -> Case:
         raise ScenarioError(f"membership: client {client} trained on no example in the watched rounds.")
     private = distinct(drawn)
     order = torch.randperm(len(private), generator=_generator(world, "members"))
-    updates = tuple(WatchedUpdate(e.round, _copied(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
+    updates = tuple(WatchedUpdate(e.round, _copy(e.received), _seen(world.scenario.threat, e.update)) for e, _ in own)
     return _case(world, journal, private.taken(order[: _wanted(world)]), updates, client)
 
 
-def trained_on(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
+def count_training(world: World, rounds: Sequence[RoundRecord]) -> Tensor:
     """Return how often each training example was in a batch behind an update that counted, shape (training set,).
 
     Args:
@@ -240,7 +240,7 @@ def _case(
     model = world.models.new()
     model.load_state_dict(dict(journal.weights))
     last = world.scenario.federation.rounds
-    weights = {round_: _copied(own) for round_, own in {**journal.models, last: journal.weights}.items()}
+    weights = {round_: _copy(own) for round_, own in {**journal.models, last: journal.weights}.items()}
     observation = MembershipObservation(
         candidates=both.taken(shuffled),
         reference=world.data.dataset.test.taken(reference),
@@ -257,10 +257,10 @@ def _case(
 def _recipe(world: World, journal: Journal) -> Recipe:
     settings = world.scenario.federation
     is_fedsgd = settings.algorithm == "fedsgd"
-    uses = trained_on(world, journal.rounds)
+    uses = count_training(world, journal.rounds)
     return Recipe(
         model=world.models.new(),
-        start=_copied(world.models.first_weights),
+        start=_copy(world.models.first_weights),
         optimizer=world.stack.server_optimizer if is_fedsgd else world.stack.optimizer,
         loss=world.stack.loss(world.scenario.federation.rounds),
         batch_size=max(1, round(settings.batch_size * world.facts.expected_participants)),
@@ -274,8 +274,8 @@ def _seen(threat: Threat, update: Update) -> Update:
     shared = {name for pattern in threat.shares for name in fnmatch.filter(update.tensors, pattern)}
     return replace(
         update,
-        tensors=_copied({name: tensor for name, tensor in update.tensors.items() if name in shared}),
-        buffers=_copied(update.buffers),
+        tensors=_copy({name: tensor for name, tensor in update.tensors.items() if name in shared}),
+        buffers=_copy(update.buffers),
         examples=update.examples if "batch-size" in threat.knows else 0,
     )
 
@@ -298,5 +298,5 @@ def _generator(world: World, purpose: str) -> torch.Generator:
     return seeding.generator(world.scenario.seed, f"membership {purpose}")
 
 
-def _copied(weights: Tensors) -> Tensors:
+def _copy(weights: Tensors) -> Tensors:
     return {name: tensor.detach().clone() for name, tensor in weights.items()}

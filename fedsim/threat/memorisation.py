@@ -25,7 +25,7 @@ from fedsim.metrics.statistics import mean_interval, wilson
 from fedsim.record import ExposureRecord, SecretScore, SecretSummary
 from fedsim.scenario.choices import Choice
 from fedsim.scenario.world import World
-from fedsim.threat.membership import trained_on
+from fedsim.threat.membership import count_training
 
 _DECODER = Choice(name="greedy")
 
@@ -49,7 +49,7 @@ def check(world: World) -> None:
         )
 
 
-def exposed(world: World, journal: Journal) -> ExposureRecord:
+def measure_exposure(world: World, journal: Journal) -> ExposureRecord:
     """Return what the final model remembers of every planted secret, and means by kind and number of repetitions.
 
     Args:
@@ -59,18 +59,18 @@ def exposed(world: World, journal: Journal) -> ExposureRecord:
     model, tokenizer = world.models.new().eval(), world.data.dataset.tokenizer
     model.load_state_dict(dict(journal.weights))
     assert tokenizer is not None
-    uses = trained_on(world, journal.rounds)
-    with seeding.contained(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
+    uses = count_training(world, journal.rounds)
+    with seeding.isolate_randomness(seeding.derive(world.scenario.seed, "exposure")):  # some models are random here too
         secrets = tuple(
-            _scored(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
+            _score(world, model, tokenizer, own, number, sum(uses[list(own.examples)].tolist()))
             for number, own in enumerate(world.data.dataset.planted)
         )
         if world.scenario.exposure and world.scenario.exposure.search:
-            secrets = _searched(secrets, model, tokenizer, world.data.dataset.planted, world.scenario.exposure.search)
+            secrets = _search(secrets, model, tokenizer, world.data.dataset.planted, world.scenario.exposure.search)
     return ExposureRecord(secrets=secrets, summaries=tuple(_summaries(world, secrets)))
 
 
-def _scored(
+def _score(
     world: World, model: nn.Module, tokenizer: Tokenizer, planted: Planted, number: int, uses: int
 ) -> SecretScore:
     settings, seed = world.scenario.exposure, world.scenario.seed
@@ -94,7 +94,7 @@ def _scored(
     )
 
 
-def _searched(
+def _search(
     secrets: Sequence[SecretScore], model: nn.Module, tokenizer: Tokenizer, planted: Sequence[Planted], most: int
 ) -> tuple[SecretScore, ...]:
     """Return the scores with the likeliest filling, which secrets of one beginning and form share."""

@@ -105,7 +105,7 @@ def observe(
         is_resumed=world.scenario.federation.keep_optimizer_state and bool(entry.earlier.get(entry.client)),
         batch_sizes=sizes,
         examples=len(victim.examples) if sizes else None,
-        draws=_copied(truth.draws) if "draws" in knows and not entry.clients else None,
+        draws=_copy(truth.draws) if "draws" in knows and not entry.clients else None,
         earlier=tuple(observe(one, knows) for one in earlier) if "earlier-rounds" in knows else (),
         given=_given(victim.examples, len(truth.batches)) if "given" in knows else None,
         task=world.task,
@@ -189,7 +189,7 @@ def _public(world: World, knows: Collection[Knowledge]) -> tuple[PublicKnowledge
     return (*components, *defenses)
 
 
-def _copied(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
+def _copy(draws: tuple[Draws, ...]) -> tuple[Draws, ...]:
     return tuple({name: tensor.clone() for name, tensor in step.items()} for step in draws)
 
 

@@ -39,11 +39,11 @@ def observe_trace(generated: Generated, views: Collection[TraceView]) -> TraceOb
         counts=tuple(count for count in trace.tokens if count) if "counts" in views else None,
         work=trace.series() if "work" in views else None,
         seconds=generated.seconds if "timing" in views else None,
-        activations=tuple(map(_copied, generated.activations)) if "activations" in views else None,
+        activations=tuple(map(_copy, generated.activations)) if "activations" in views else None,
     )
 
 
-def _copied(step: Activations) -> Activations:
+def _copy(step: Activations) -> Activations:
     return tuple((name, tensor.clone()) for name, tensor in step)
 
 

@@ -15,7 +15,7 @@ from fedsim.core.types import Batch, Contribution, Masks, Memory, Truth, Update,
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import ROUNDING
 from fedsim.federation.secure_client import mean_of, secure_settings, summand
-from fedsim.metrics.cost import Cost, costed
+from fedsim.metrics.cost import Cost, measure_cost
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 from fedsim.scenario.world import World
 
@@ -54,8 +54,8 @@ def replay(world: World, entry: WireEntry) -> Replay:
     A client that remembers is followed through the earlier rounds that counted. Of a mean every participant is
     repeated, and what they do is combined as the server combines it, behind secure aggregation with the same rounding.
     """
-    replayed = [_repeated(world, entry, client) for client in entry.clients or (entry.client,)]
-    expected = world.models.layout.flat(*world.models.layout.named(_observed_vector(world, entry, replayed)))
+    replayed = [_repeat(world, entry, client) for client in entry.clients or (entry.client,)]
+    expected = world.models.layout.flat(*world.models.layout.named(_observe_vector(world, entry, replayed)))
     sent = _flat(world, entry.update)
     matches = torch.equal(sent, expected)
     if world.scenario.federation.engine in _ROUNDING_ENGINES:
@@ -95,15 +95,15 @@ def check_union(world: World) -> None:
         )
 
 
-def _repeated(world: World, entry: WireEntry, client: int) -> _Replayed:
+def _repeat(world: World, entry: WireEntry, client: int) -> _Replayed:
     memory: Memory = {}
     for round_, received in entry.earlier.get(client, ()):
         local_training(world, received, round_, client, memory)
-    (update, truth), cost = costed(lambda: local_training(world, entry.received, entry.round, client, memory))
+    (update, truth), cost = measure_cost(lambda: local_training(world, entry.received, entry.round, client, memory))
     return _Replayed(client, update, truth, cost)
 
 
-def _observed_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:
+def _observe_vector(world: World, entry: WireEntry, replayed: list[_Replayed]) -> Tensor:
     updates = {one.client: one.update for one in replayed}
     if not entry.clients:
         return _flat(world, updates[entry.client])

@@ -31,7 +31,7 @@ class Judged(NamedTuple):
     arrays: Mapping[str, np.ndarray]
 
 
-def scored(victim: Victim, found: Reconstruction) -> Judged:
+def score(victim: Victim, found: Reconstruction) -> Judged:
     """Score what an attack made of one update."""
     entry = victim.entry
     record = VictimRecord(
@@ -93,7 +93,7 @@ def _why(
     at_truth: float | None,
 ) -> tuple[str, ...]:
     rule = Rule.of(scoring.metric, scoring.threshold)
-    if all(rule.succeeded(item) for item in scores):
+    if all(rule.has_succeeded(item) for item in scores):
         return ()
     return diagnosis(
         objective=found.objective,

@@ -53,12 +53,12 @@ class Victim:
     def objective_at_truth(self) -> float | None:
         """What an attack that found the truth would reach."""
         sites, loss = self.sites, self.world.stack.loss(self.entry.round)
-        with seeding.contained(self._seed):
+        with seeding.isolate_randomness(self._seed):
             return objective_at_truth(self.model, self.entry.update, self.truth, loss, sites, self.world.task.answer)
 
     def _sites(self, examples: int) -> tuple[DropoutSite, ...]:
         spec = self.world.data.dataset.spec
-        with seeding.contained(self._seed):
+        with seeding.isolate_randomness(self._seed):
             return dropout_sites(self.model, spec.shape, examples, spec.dtype, self.world.models.trial(self.model))
 
     @property

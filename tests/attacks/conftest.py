@@ -13,10 +13,10 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import recorded_masks
+from fedsim.core.masks import record_masks
 from fedsim.core.types import Batch, Config, InputSpec, Observation, Reconstruction, ThreatModel, Truth, Update
 from fedsim.metrics.image import score_items
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import complete
 from fedsim.tasks.classification import Classification
 
 KNOWN = ("batch-size", "dropout-rates", "input-statistics", "labels")
@@ -51,7 +51,7 @@ def toy() -> Callable[..., tuple[Observation, Truth]]:
             torch.randn((batch_size, *shape), generator=generator, dtype=torch.float64).to(dtype),
             torch.randint(classes, (batch_size,), generator=generator),
         )
-        with recorded_masks(model, generator) as drawn:
+        with record_masks(model, generator) as drawn:
             loss = F.cross_entropy(model(batch.inputs), batch.labels)
         trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
         gradients = torch.autograd.grad(loss, list(trained.values()), allow_unused=True, materialize_grads=True)
@@ -96,7 +96,7 @@ def left_alone() -> Callable[[Observation], AbstractContextManager[None]]:
 @pytest.fixture(scope="session")
 def psnr_of() -> Callable[..., list[float]]:
     def score(guess: Reconstruction, truth: Truth, spec: InputSpec) -> list[float]:
-        whole = completed(guess, len(truth.batches[0]))
+        whole = complete(guess, len(truth.batches[0]))
         return [item.values["psnr"] for item in score_items(whole, truth.batches[0], spec).items]
 
     return score
@@ -149,7 +149,7 @@ def attacked(
         observation, truth, world = watched(
             knows=knows, client=client, model=model, defenses=defenses, federation={"batch_size": batch}
         )
-        with seeding.contained(1):  # an attacker who ignores noise inside the model draws it where torch does
+        with seeding.isolate_randomness(1):  # an attacker who ignores noise inside the model draws it where torch does
             own = {"iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
             found = attack_named(attack, **own)(observation, seeding.generator(5, "attack"))
         items = score_items(found, truth.private[0], world.data.dataset.spec).items

@@ -40,7 +40,7 @@ def network(
     activation: type[nn.Module] = nn.GELU,
 ) -> nn.Module:
     """Three dense layers, four classes; behind an activation with a rate comes a dropout layer."""
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         first, second, last = (
             nn.Linear(pixels, width, bias=bias),
             nn.Linear(width, width, bias=bias),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsim.audit.clock import Clock, OutOfTime, limited
+from fedsim.audit.clock import Clock, OutOfTime, limit
 
 
 def stubborn() -> None:
@@ -17,7 +17,7 @@ def stubborn() -> None:
 
 
 def test_code_that_catches_every_exception_is_ended() -> None:
-    with pytest.raises(OutOfTime), limited(0.05):
+    with pytest.raises(OutOfTime), limit(0.05):
         stubborn()
 
 
@@ -26,13 +26,13 @@ def test_the_outer_block_still_ends_after_an_inner_one() -> None:
 
     def both() -> None:
         try:
-            with limited(0.05):
+            with limit(0.05):
                 stubborn()
         except OutOfTime:
             ended.append("inner")
         stubborn()
 
-    with pytest.raises(OutOfTime), limited(0.3):
+    with pytest.raises(OutOfTime), limit(0.3):
         both()
     assert ended == ["inner"]
 
@@ -47,12 +47,12 @@ def test_an_import_is_not_left_half_done(tmp_path: Path, monkeypatch: pytest.Mon
         assert slow_module.whole
         stubborn()
 
-    with pytest.raises(OutOfTime), limited(0.05):
+    with pytest.raises(OutOfTime), limit(0.05):
         imports_then_waits()
 
 
 def test_after_a_block_nothing_rings() -> None:
-    with limited(0.05):
+    with limit(0.05):
         pass
     time.sleep(0.1)
 

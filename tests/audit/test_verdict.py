@@ -96,7 +96,7 @@ def test_a_client_without_a_guarantee_breaks_a_bound_on_epsilon() -> None:
 def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
     trials = (trial("free", 40, 0.0), trial("dear", 0, 0.035), trial("fair", 0, 0.01), trial("ruinous", 0, 0.4))
     found = record(Policy(max_recognisable=0.1, max_accuracy_loss=0.05), trials=trials)
-    assert [own.name for own in verdict.ranked(found)] == ["fair", "dear", "ruinous", "free"]
+    assert [own.name for own in verdict.rank(found)] == ["fair", "dear", "ruinous", "free"]
     text = verdict.sentence(found)
     assert text.startswith(
         "Recommended: fair (scale = 0.1). With it 0 % (0 to 9) of the images of batch 1 were recovered (40 updates, "
@@ -108,17 +108,17 @@ def test_the_cheapest_defense_that_keeps_the_policy_is_recommended() -> None:
 
 def test_where_none_keeps_the_policy_none_is_recommended() -> None:
     found = record(Policy(max_recognisable=0.1), trials=(trial("weak", 30, 0.0), trial("weaker", 40, 0.0)))
-    assert verdict.recommended(found) is None
+    assert verdict.recommend(found) is None
     assert "None of the 2 defenses that were measured is enough. weak comes closest." in verdict.sentence(found)
 
 
 def test_without_a_policy_what_lets_less_through_than_nothing_is_recommended() -> None:
-    assert verdict.recommended(record(Policy(), trials=(trial("useless", 40, 0.0),))) is None
-    best = verdict.recommended(record(Policy(), trials=(trial("useless", 40, 0.0), trial("some", 4, 0.1))))
+    assert verdict.recommend(record(Policy(), trials=(trial("useless", 40, 0.0),))) is None
+    best = verdict.recommend(record(Policy(), trials=(trial("useless", 40, 0.0), trial("some", 4, 0.1))))
     assert best is not None
     assert best.name == "some"
     overlapping = record(Policy(), trials=(trial("some", 2, 0.1, of=4),))
-    assert verdict.recommended(overlapping) is None
+    assert verdict.recommend(overlapping) is None
     assert verdict.sentence(overlapping).endswith("the intervals with and without it overlap.")
 
 
@@ -142,7 +142,7 @@ def test_without_evidence_a_defense_is_undecided(searched: dict[str, Any], reaso
     found = record(Policy(max_recognisable=0.1), trials=(own,))
     assert verdict.judged(found, own) == "undecided"
     assert any(reason in said for said in verdict.undecided(found, own))
-    assert verdict.recommended(found) is None
+    assert verdict.recommend(found) is None
     assert verdict.sentence(found).startswith("Undecided: no defense is recommended. any comes closest, but ")
     assert screen.kept(found, own) == "undecided"
     assert dict(zip(tables.DEFENSE_COLUMNS, tables.defenses(found)[1], strict=True))["keeps_policy"] == "undecided"
@@ -251,7 +251,7 @@ def test_an_audit_without_a_guess_says_that_nothing_is_known() -> None:
 def test_where_the_control_fails_nothing_is_recommended() -> None:
     found = record(Policy(max_recognisable=0.1), control=inspection(0), trials=(trial("any", 0, 0.0),))
     assert verdict.sentence(found).startswith("Undecided: in the short time")
-    assert verdict.recommended(found) is None
+    assert verdict.recommend(found) is None
 
 
 def test_hostile_names_are_text_and_the_page_needs_no_network(tmp_path: Path) -> None:

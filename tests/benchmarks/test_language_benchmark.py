@@ -16,7 +16,7 @@ def test_reading_times_the_attack_and_counts_exact_sentences() -> None:
         dataset = news.make(news.config.model_validate({"length": 6, "words": 100}))
     except MissingExtra as error:
         (pytest.fail if "CI" in os.environ else pytest.skip)(str(error))
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = llama.make(llama.config.model_validate({"width": 64, "hidden": 64}), dataset.spec)
     seconds, exact = language.reading(model, dataset, 2, "<= 5", trials=2)
     assert (seconds.n, seconds.must, exact.value) == (2, "<= 5", 1.0)

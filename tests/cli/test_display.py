@@ -3,7 +3,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from fedsim.cli.display import PlainLines, told_of
+from fedsim.cli.display import PlainLines, describe_guarantee
 from fedsim.record import Cause, Failure, GuaranteeRecord, RoundRecord
 
 
@@ -53,7 +53,7 @@ def test_an_epsilon_is_told_with_everything_that_it_needs() -> None:
         composition="1 step of noise multiplier 2 in 1 round, those of the client that was asked most often",
         against="the server",
     )
-    assert told_of(guarantee) == (
+    assert describe_guarantee(guarantee) == (
         "local-dp: epsilon 1.84 at delta 1e-05 (RDP 2.1); unit: a client with all records, one replaced; no sampling; "
         "1 step of noise multiplier 2 in 1 round, those of the client that was asked most often; against the server."
     )

@@ -142,7 +142,7 @@ def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0) -> nn.Module:
     """A small language model in double precision, whose choices no rounding turns; its weights are no tiny ones."""
     method = registry.get("model", "tiny-llama")
     config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": 2, "dropout": 0.1})
-    with seeding.contained(seed):
+    with seeding.isolate_randomness(seed):
         model = method.make(config, InputSpec((8,), vocabulary, (), (), vocabulary=vocabulary))
         for own in model.parameters():
             if own.ndim > 1:
@@ -155,7 +155,7 @@ class Denoiser(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        with seeding.contained(1):
+        with seeding.isolate_randomness(1):
             self.convolution = nn.Conv2d(3, 3, 3, padding=1)
 
     def forward(self, x: Tensor, noise: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ Build = Callable[[str], nn.Module]
 def tiny(**settings: Any) -> nn.Module:
     method = registry.get("model", "tiny-llama")
     config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": BLOCKS, **settings})
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(config, SPEC).eval()
 
 
@@ -56,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=VOCABULARY, hidden_size=16, intermediate_size=16, num_hidden_layers=BLOCKS, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=32, bos_token_id=0, eos_token_id=1,
     )  # fmt: skip
-    with seeding.contained(4):
+    with seeding.isolate_randomness(4):
         transformers.LlamaForCausalLM(config).save_pretrained(folder)
     return folder
 
@@ -66,7 +66,7 @@ def stock(request: pytest.FixtureRequest, checkpoint: Path) -> nn.Module:
     if request.param == "tiny-llama":
         return tiny()
     method = registry.get("model", "hugging-face")
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(method.config.model_validate({"path": checkpoint}), SPEC).eval()
 
 
@@ -124,7 +124,7 @@ def test_padding_inside_a_sentence_is_a_token() -> None:
 
 
 def test_without_positions_an_open_model_does_not_care_about_the_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiny_llama, "_rotated", lambda heads, _base: heads)
+    monkeypatch.setattr(tiny_llama, "_rotate", lambda heads, _base: heads)
     model, order = opened(tiny(), "1"), torch.tensor([3, 1, 6, 0, 2, 5, 4])
     assert torch.allclose(model(tokens()[:, order]), model(tokens())[:, order], atol=1e-6)
     assert not torch.allclose(tiny()(tokens()[:, order]), tiny()(tokens())[:, order], atol=1e-4)

@@ -14,7 +14,7 @@ from fedsim.components.loss.co_teaching import CoTeaching, Pair, kept, small_los
 from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Rules
-from fedsim.core.masks import dropout_sites, recorded_masks
+from fedsim.core.masks import dropout_sites, record_masks
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
@@ -31,7 +31,7 @@ def component(**settings: Any) -> CoTeaching:
 
 
 def network(*, normalised: bool = False) -> nn.Module:
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         middle = [nn.BatchNorm1d(WIDTH)] if normalised else []
         layers = [nn.Linear(5, WIDTH), *middle, nn.Tanh(), Prefix(4.0, 0.0, SHORT), nn.Linear(WIDTH, CLASSES)]
         return nn.Sequential(*layers).double()
@@ -51,7 +51,7 @@ def data(examples: int) -> Batch:
 
 def gradients(own: CoTeaching, model: Pair, batch: Batch, round_: int = 1, seed: int = 0) -> tuple[Tensor, Tensor, int]:
     """The gradient of either network, and the k that both were cut at."""
-    with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
         loss = own.objective(model(batch.inputs), batch.labels, round_)
     parts = torch.autograd.grad(loss, list(model.parameters()))
     half = len(parts) // 2
@@ -138,11 +138,11 @@ def test_a_record_that_nobody_chose_leaves_no_gradient(same: bool) -> None:
 def test_scoring_needs_no_gradient_and_is_in_evaluation_mode_at_the_fixed_prefix() -> None:
     own, batch = component(), data(6)
     model = pair(own)
-    with recorded_masks(model, torch.Generator().manual_seed(0)):
+    with record_masks(model, torch.Generator().manual_seed(0)):
         outputs = model(batch.inputs)
     assert outputs.shape == (6, 4, CLASSES)
     assert all(module.training for module in model.modules())
-    with recorded_masks(model, torch.Generator().manual_seed(5)):
+    with record_masks(model, torch.Generator().manual_seed(5)):
         others = model(batch.inputs)
     assert torch.equal(outputs[:, 2:], others[:, 2:])
     assert torch.equal(outputs[:, 2], model.first.eval()(batch.inputs))

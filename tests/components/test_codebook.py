@@ -9,16 +9,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks._token_machine import BOUNDARY, machine, read_back, written
-from fedsim.components.bottleneck._codebook import CodebookLayer, active_codes, fired_codes
+from fedsim.components.bottleneck._codebook import CodebookLayer, active_codes, find_fired_codes
 from fedsim.components.bottleneck.codebook import (
     Codebook,
     CodebookConfig,
-    bypassed,
+    bypass_codebooks,
     codebooks,
-    disabled,
-    forced,
+    disable_codes,
+    force_codes,
     reading,
-    silenced,
+    silence_codes,
 )
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
 from fedsim.federation.client import local_training
@@ -94,8 +94,8 @@ def test_an_activation_that_is_a_code_selects_it() -> None:
 
 def parts(codebook: CodebookLayer, a: Tensor, weights: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of inputs (behind the LayerNorm) and codes of the loss <weights, output>, with both values."""
-    inputs = codebook.normalised(a).detach().requires_grad_()
-    codebook.normalised = lambda _a: inputs  # type: ignore[method-assign]
+    inputs = codebook.normalise(a).detach().requires_grad_()
+    codebook.normalise = lambda _a: inputs  # type: ignore[method-assign]
     output = codebook(a)
     to_inputs, to_codes = torch.autograd.grad((weights * output).sum(), [inputs, codebook.codes])
     return to_inputs.flatten(-2), to_codes[0], inputs.detach().flatten(-2), output.detach()
@@ -115,7 +115,7 @@ def test_gradients_are_straight_through_row_sparse_and_those_of_the_code_loss(lo
         for code in chosen.tolist():
             expected[code] += own / k
     assert torch.allclose(to_codes, expected, atol=1e-14)
-    fired = fired_codes(seen[0], 1, 50)[0]
+    fired = find_fired_codes(seen[0], 1, 50)[0]
     assert 0 < int(fired.sum()) < 50
     assert not to_codes[~fired].any()
     assert to_codes[fired].any(1).all()
@@ -142,7 +142,7 @@ def test_switched_off_the_network_is_the_plain_one_bit_by_bit() -> None:
     expected = plain(x)
     model = prepared(network(), at=("1", "2"))
     assert not torch.equal(model(x), expected)
-    with bypassed(model):
+    with bypass_codebooks(model):
         assert torch.equal(model(x), expected)
     assert all(codebook.enabled for codebook in codebooks(model).values())
 
@@ -154,16 +154,16 @@ def test_codes_are_read_forced_and_disabled() -> None:
     (first,), (second,) = seen["1"], seen["3"]
     assert first.shape == second.shape == (6, 2, 2)
     for group in range(2):
-        with forced(model, "1", first[0, group].tolist(), group=group):
+        with force_codes(model, "1", first[0, group].tolist(), group=group):
             assert torch.equal(model(x)[0], expected[0])
-    with forced(model, "3", [4]), reading(model) as again:
+    with force_codes(model, "3", [4]), reading(model) as again:
         model(x)
     assert (again["3"][0] == 4).any(-1).all()
     assert torch.equal(again["1"][0], first)
     kept = (second.unsqueeze(-1) == again["3"][0].unsqueeze(-2)).any(-1).sum(-1)
     assert bool((kept >= 1).all())
     code = int(first.flatten()[0])
-    with disabled(model, "1", [code]), reading(model) as without:
+    with disable_codes(model, "1", [code]), reading(model) as without:
         model(x)
     assert (first == code).any()
     assert not (without["1"][0] == code).any()
@@ -177,7 +177,7 @@ def test_a_silenced_code_leaves_its_place_empty(combine: str, group: int | None)
     model = nn.Sequential(codebook)
     with reading(model) as seen:
         before = model(a)
-        with silenced(model, "there", [2, 7], group=group), silenced(model, "there", [3], group=0):
+        with silence_codes(model, "there", [2, 7], group=group), silence_codes(model, "there", [3], group=0):
             found = model(a)
             (slope,) = torch.autograd.grad(found.sum(), codebook.codes)
         assert torch.equal(model(a), before)
@@ -203,9 +203,9 @@ def test_a_silenced_code_leaves_its_place_empty(combine: str, group: int | None)
 def test_codes_are_forced_at_chosen_positions_alone() -> None:
     codebook, a = layer(active=1), activations(2, 5, 6)
     model = nn.Sequential(codebook)
-    with forced(model, "there", [3], positions=slice(2, 3)), reading(model) as seen:
+    with force_codes(model, "there", [3], positions=slice(2, 3)), reading(model) as seen:
         model(a)
-    plain = codebook.chosen(codebook.normalised(a))
+    plain = codebook.chosen(codebook.normalise(a))
     assert bool((seen["there"][0][:, 2] == 3).all())
     others = [0, 1, 3, 4]
     assert torch.equal(seen["there"][0][:, others], plain[:, others])
@@ -214,15 +214,15 @@ def test_codes_are_forced_at_chosen_positions_alone() -> None:
 def test_control_of_what_is_not_there_is_refused() -> None:
     model = prepared(network(), at=("1",))
     with pytest.raises(FedsimError, match="no codebook at '3'"):
-        forced(model, "3", [0])
+        force_codes(model, "3", [0])
     with pytest.raises(FedsimError, match="3 codes cannot be forced at '1', where 2 are active"):
-        forced(model, "1", [0, 1, 2])
+        force_codes(model, "1", [0, 1, 2])
     with pytest.raises(FedsimError, match="1 groups of 20 codes, numbered from 0"):
-        forced(model, "1", [20])
+        force_codes(model, "1", [20])
     with pytest.raises(FedsimError, match="1 groups of 20 codes, numbered from 0"):
-        silenced(model, "1", [0], group=1)
+        silence_codes(model, "1", [0], group=1)
     with pytest.raises(FedsimError, match="too few codes are left"):
-        disabled(model, "1", list(range(19)))
+        disable_codes(model, "1", list(range(19)))
 
 
 def surrogate(model: nn.Module, x: Tensor) -> Callable[[dict[str, Tensor], Tensor], Tensor]:
@@ -325,11 +325,11 @@ def test_idle_codes_move_onto_activations_in_training_alone() -> None:
     assert not codebook.idle.any()
     model.train()(a)
     assert torch.equal(codebook.codes, before)
-    fired = fired_codes(codebook.chosen(codebook.normalised(a)), 1, 50)
+    fired = find_fired_codes(codebook.chosen(codebook.normalise(a)), 1, 50)
     assert torch.equal(codebook.idle.bool(), ~fired)
     model(a)
     assert torch.equal(codebook.codes[fired], before[fired])
-    normalised = codebook.normalised(a).detach().flatten(0, 1)
+    normalised = codebook.normalise(a).detach().flatten(0, 1)
     revived = codebook.codes.detach()[~fired]
     assert float(torch.cdist(revived, normalised).min(1).values.max()) < 1e-3 * float(normalised.norm(dim=1).max())
     assert not codebook.idle.any()
@@ -375,7 +375,7 @@ def test_the_penalty_adds_the_gradient_of_the_lengths_of_the_codes_that_fired(po
     found, without = (
         torch.autograd.grad((g * own(a)).sum(), [own.codes, own.scale], create_graph=True) for own in (codebook, plain)
     )
-    fired = fired_codes(seen[0], 2, 20)
+    fired = find_fired_codes(seen[0], 2, 20)
     assert 0 < int(fired.sum()) < 40
     penalty = 0.01 * codebook.codes.abs().pow(power).sum(-1).pow(1 / power)[fired].sum()
     (expected,) = torch.autograd.grad(penalty, codebook.codes)
@@ -398,8 +398,8 @@ def test_first_codes_are_centres_of_public_activations() -> None:
     public = torch.tensor([0, 1, 2]).repeat(20)[:, None] * 4.0 + 0.01 * torch.randn(60, 5, generator=generator)
     Codebook(settings).initialise(model, public, generator)
     codebook = codebooks(model)["1"]
-    with bypassed(model):
-        inputs = codebook.normalised(model[:2](public)).detach()[:, 0]  # type: ignore[index]
+    with bypass_codebooks(model):
+        inputs = codebook.normalise(model[:2](public)).detach()[:, 0]  # type: ignore[index]
     means = torch.stack([inputs[start::3].mean(0) for start in range(3)])
     distances = torch.cdist(codebook.codes[0].detach(), means)
     # Lloyd's algorithm may merge two clusters, but its centres are always means of what is nearest to them.

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from fedsim.components.bottleneck.codebook import (
     Codebook,
     CodebookConfig,
-    bypassed,
+    bypass_codebooks,
     codebooks,
-    disabled,
-    forced,
+    disable_codes,
+    force_codes,
     reading,
 )
 from fedsim.core import registry, seeding
@@ -30,7 +30,7 @@ SPEC = InputSpec((LENGTH,), TOKENIZER.vocabulary, (), (), TOKENIZER.vocabulary, 
 
 def plain() -> nn.Module:
     method = registry.get("model", "tiny-llama")
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         model = method.make(method.config.model_validate({"width": 16, "heads": HEADS, "hidden": 20}), SPEC).eval()
         for parameter in model.parameters():  # louder than at the start, so that codes matter
             parameter.data.mul_(8.0 if parameter.dim() > 1 else 1.0)
@@ -80,7 +80,7 @@ def test_what_is_quantised_are_the_heads_themselves() -> None:
 
 def test_switched_off_the_model_is_the_plain_one_bit_by_bit() -> None:
     model, untouched = quantised(), plain()
-    with bypassed(model):
+    with bypass_codebooks(model):
         assert torch.equal(model(tokens()), untouched(tokens()))
     assert not torch.equal(model(tokens()), untouched(tokens()))
 
@@ -93,7 +93,7 @@ def test_forcing_the_codes_that_fire_anyway_changes_nothing() -> None:
         for position in range(LENGTH):
             for group in range(HEADS):
                 own, where = found[0, position, group].tolist(), slice(position, position + 1)
-                with forced(model, place, own, group=group, positions=where):
+                with force_codes(model, place, own, group=group, positions=where):
                     assert torch.equal(model(inputs), before)
 
 
@@ -101,13 +101,13 @@ def test_forcing_the_codes_that_fire_anyway_changes_nothing() -> None:
 def test_forced_codes_fire_at_every_new_position_of_what_is_written() -> None:
     model, prompts = quantised(), tokens(2)[:, :3].tolist()
     plain_text = greedy(model, prompts, 4)
-    with forced(model, PLACES[1], [5, 6], positions=slice(3, None)):
+    with force_codes(model, PLACES[1], [5, 6], positions=slice(3, None)):
         written = greedy(model, prompts, 4)
         codes = chosen(model, torch.tensor([[*prompt, *own] for prompt, own in zip(prompts, written, strict=True)]))
     assert (codes[PLACES[1]][:, 3:] == torch.tensor([5, 6])).all()
     assert written != plain_text
     assert [own[0] for own in written] == [own[0] for own in plain_text]
-    with forced(model, PLACES[1], [5, 6], positions=slice(0, 0)):
+    with force_codes(model, PLACES[1], [5, 6], positions=slice(0, 0)):
         assert greedy(model, prompts, 4) == plain_text
 
 
@@ -115,7 +115,7 @@ def test_forced_codes_fire_at_every_new_position_of_what_is_written() -> None:
 def test_a_disabled_code_fires_nowhere() -> None:
     model, inputs = quantised(), tokens()
     code = int(chosen(model, inputs)[PLACES[0]][0, 0, 0, 0])
-    with disabled(model, PLACES[0], [code]):
+    with disable_codes(model, PLACES[0], [code]):
         found = chosen(model, inputs)[PLACES[0]]
     assert (found != code).all()
     assert (found.diff(dim=-1) > 0).all()

@@ -14,7 +14,7 @@ from fedsim.core.hooks import (
     Augmentation,
     Bottleneck,
     Decoder,
-    Here,
+    HookContext,
     Layer,
     LossTerm,
     ModelComponent,
@@ -45,8 +45,8 @@ OF_HOOK: dict[str, Any] = {
 }
 
 
-def here(seed: int = 0) -> Here:
-    return Here(1, 0, 0, torch.Generator().manual_seed(seed))
+def here(seed: int = 0) -> HookContext:
+    return HookContext(1, 0, 0, torch.Generator().manual_seed(seed))
 
 
 def network() -> nn.Module:
@@ -110,7 +110,7 @@ def test_a_loss_term_is_a_finite_scalar_that_changes_neither_weights_nor_global_
     model, batch = network(), Batch(torch.rand(2, 3, 2, 2), torch.arange(2))
     received = {key: t.detach().clone() + 0.1 for key, t in model.state_dict().items()}
     before, state = {key: t.clone() for key, t in model.state_dict().items()}, torch.random.get_rng_state()
-    place = Here(1, 0, 0, torch.Generator().manual_seed(0), received)
+    place = HookContext(1, 0, 0, torch.Generator().manual_seed(0), received)
     outputs = model.eval()(batch.inputs)
     term = make(name).loss(model, batch, outputs, place)
     assert term.shape == ()

@@ -13,7 +13,7 @@ from fedsim.components.augment.cutmix import CutMix, CutMixConfig
 from fedsim.core import registry
 from fedsim.core.boxes import areas, inside
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Here
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
@@ -229,7 +229,7 @@ def test_training_clients_together_gives_the_same_updates(scenario: Build) -> No
 
 def test_soft_labels_are_mixed_and_others_are_refused_in_one_sentence(scenario: Build) -> None:
     rules = world_with(scenario, {}).facts.rules
-    here, inputs = Here(1, 0, 0, random(), rules=rules), torch.rand(4, 1, 8, 8)
+    here, inputs = HookContext(1, 0, 0, random(), rules=rules), torch.rand(4, 1, 8, 8)
     soft = torch.rand(4, CLASSES).softmax(1)
     mixed = cutmix().augment(Batch(inputs, soft), here)
     draw = Draw(here.draws["cutmix.partners"], here.draws["cutmix.boxes"], here.draws["cutmix.weights"])

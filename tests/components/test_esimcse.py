@@ -26,12 +26,12 @@ from fedsim.components.loss.esimcse import (
     followed,
     most_repeated,
     queued,
-    repeated,
+    repeat,
     two_views,
 )
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, NotApplicable, ScenarioError
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import Memory, Tensors, WireEntry
 from fedsim.experiment import arm
 from fedsim.federation import cohort
@@ -152,7 +152,7 @@ def test_the_second_view_is_the_sentence_with_chosen_tokens_twice(words: list[in
         tokens, PADDING, (BEGIN, END), mode, rate, torch.Generator().manual_seed(data.draw(st.integers(0, 99)))
     )
     more = most_repeated(len(sentence), mode, rate)
-    view = repeated(tokens, places, more, PADDING)
+    view = repeat(tokens, places, more, PADDING)
     assert view.shape == (2, len(sentence) + more)
     for own, row in zip(places.tolist(), view.tolist(), strict=True):
         assert row == doubled(sentence, own) + [PADDING] * (more - sum(own))
@@ -281,7 +281,7 @@ def outputs_of(world: World, weights: Tensors, truth: Any) -> Tensor:
             type(site)(number, site.name, site.rate, tuple(mask.shape)) for number, (site, mask) in
             enumerate(zip(sites, masks, strict=True))
         )  # fmt: skip
-        with torch.no_grad(), injected_masks(renumbered, masks):
+        with torch.no_grad(), inject_masks(renumbered, masks):
             found.append(views.head(views.encoder(tokens)))
     return torch.stack(found, 1)
 

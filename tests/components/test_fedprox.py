@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import Here
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -27,7 +27,7 @@ def test_value_and_gradient_are_those_of_the_formula() -> None:
     model[2].bias.requires_grad_(False)
     generator = torch.Generator().manual_seed(1)
     received = {name: torch.randn(t.shape, generator=generator) for name, t in model.named_parameters()}
-    here = Here(1, 0, 0, torch.Generator(), received)
+    here = HookContext(1, 0, 0, torch.Generator(), received)
     term = fedprox(0.3).loss(model, Batch(torch.zeros(1, 3), torch.zeros(1)), torch.zeros(1, 2), here)
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     apart = torch.cat([(p.detach() - received[name]).reshape(-1) for name, p in trainable.items()])

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.components.bottleneck import _key_value
-from fedsim.components.bottleneck._key_value import KeyValueModel, MovingAverages, centred, nearest
+from fedsim.components.bottleneck._key_value import KeyValueModel, MovingAverages, centre, nearest
 from fedsim.components.bottleneck.key_value_bottleneck import (
     KeyValueBottleneck,
     KeyValueBottleneckConfig,
@@ -200,12 +200,12 @@ def test_centres_are_means_of_what_is_nearest_and_spare_keys_stay() -> None:
     generator = torch.Generator().manual_seed(0)
     clusters = torch.tensor([[[0.0, 0.0]], [[50.0, 0.0]]]) + 0.1 * torch.randn(2, 30, 2, generator=generator)
     heads = clusters.flatten(0, 1)[None]
-    found = centred(heads, torch.zeros(1, 4, 2), 10, generator)
+    found = centre(heads, torch.zeros(1, 4, 2), 10, generator)
     chosen = torch.cdist(heads[0], found[0]).argmin(1)
     for j in chosen.unique().tolist():
         assert torch.allclose(found[0, j], heads[0, chosen == j].mean(0), atol=1e-4)
     spare = torch.full((1, 5, 2), 7.0)
-    assert torch.equal(centred(heads[:, :3], spare, 10, generator)[0, 3:], spare[0, 3:])
+    assert torch.equal(centre(heads[:, :3], spare, 10, generator)[0, 3:], spare[0, 3:])
 
 
 def test_first_keys_lie_among_public_heads_and_every_key_is_read() -> None:

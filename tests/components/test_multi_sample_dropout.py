@@ -12,7 +12,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import ModelComponent, Rules
 from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites, injected_masks, recorded_masks
+from fedsim.core.masks import dropout_sites, inject_masks, record_masks
 from fedsim.core.types import Masks
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse
@@ -27,7 +27,7 @@ def component(**settings: Any) -> ModelComponent[Any]:
 
 
 def plain(*, inner: float = 0.0) -> nn.Module:
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         head = [nn.Dropout(RATE), nn.Linear(WIDTH, 8), nn.ReLU(), nn.Dropout(inner), nn.Linear(8, CLASSES)]
         return nn.Sequential(nn.Linear(5, WIDTH), nn.Tanh(), *head).double()
 
@@ -44,7 +44,7 @@ def data(examples: int = 4) -> tuple[Tensor, Tensor]:
 
 
 def drawn(model: nn.Module, inputs: Tensor, seed: int = 0) -> tuple[Tensor, tuple[Any, ...], Masks]:
-    with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
         outputs = model(inputs)
     return outputs, tuple(recording.sites), tuple(recording.masks)
 
@@ -56,7 +56,7 @@ def gradient(model: nn.Module, loss: Tensor) -> Tensor:
 def alone(inputs: Tensor, masks: Masks) -> Tensor:
     """The logits of the plain model under one set of masks."""
     model = plain(inner=0.3 if masks[1:] else 0.0)
-    with injected_masks(dropout_sites(model, (5,), len(inputs)), masks):
+    with inject_masks(dropout_sites(model, (5,), len(inputs)), masks):
         return model(inputs)
 
 
@@ -65,7 +65,7 @@ def test_one_sample_is_plain_dropout() -> None:
     model = sampled(1)
     outputs, _, (mask,) = drawn(model, inputs)
     twin = plain()
-    with injected_masks(dropout_sites(twin, (5,), 4), (mask[:, 0],)):
+    with inject_masks(dropout_sites(twin, (5,), 4), (mask[:, 0],)):
         expected = twin(inputs)
     assert torch.allclose(outputs[:, 0], expected, atol=1e-12)
     ours = gradient(model, cross_entropy(outputs, labels))
@@ -82,7 +82,7 @@ def test_it_equals_a_loop_over_samples_and_its_gradient_is_the_mean_of_theirs(in
     singles = []
     for m in range(3):
         twin = plain(inner=inner)
-        with injected_masks(dropout_sites(twin, (5,), 4), tuple(mask[:, m] for mask in masks)):
+        with inject_masks(dropout_sites(twin, (5,), 4), tuple(mask[:, m] for mask in masks)):
             singles.append(gradient(twin, F.cross_entropy(twin(inputs), labels)))
     assert torch.allclose(gradient(model, cross_entropy(outputs, labels)), torch.stack(singles).mean(0), atol=1e-12)
 
@@ -161,7 +161,7 @@ def test_masks_of_a_clients_steps_are_independent_too() -> None:
 
 
 def convolutional() -> nn.Module:
-    with seeding.contained(5):
+    with seeding.isolate_randomness(5):
         layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(RATE)]
         return nn.Sequential(*layers, nn.Linear(32, CLASSES))
 
@@ -174,7 +174,7 @@ def test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted(settings: di
     model = component(**settings).prepare(convolutional(), torch.Generator())
     image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     _, sites, (mask,) = drawn(model, image)
-    with injected_masks(sites, (torch.ones_like(mask),)):
+    with inject_masks(sites, (torch.ones_like(mask),)):
         outputs = model(image)
     twin = convolutional()
     maps = torch.relu(twin[0](image))  # type: ignore[index]

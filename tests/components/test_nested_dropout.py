@@ -15,7 +15,7 @@ from fedsim.components.layer._prefix import Prefix, prefix_odds, prefixes
 from fedsim.components.layer.nested_dropout import NestedDropout
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable, ScenarioError
-from fedsim.core.masks import dropout_sites, injected_masks, prefix_mask, recorded_masks, without_dropout
+from fedsim.core.masks import dropout_sites, inject_masks, prefix_mask, record_masks, without_dropout
 from fedsim.core.types import Reconstruction
 from fedsim.federation import cohort
 from fedsim.federation.client import local_training
@@ -32,7 +32,7 @@ def component(**settings: Any) -> NestedDropout:
 
 
 def plain() -> nn.Module:
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         layers = [nn.Linear(5, WIDTH), nn.Tanh(), nn.Dropout(0.5), nn.Linear(WIDTH, CLASSES)]
         return nn.Sequential(*layers).double()
 
@@ -68,7 +68,7 @@ def test_lengths_follow_the_odds() -> None:
     lengths = (1 + odds.multinomial(draws, replacement=True, generator=generator)).bincount(minlength=WIDTH + 1)[1:]
     few = 4000
     counts = torch.zeros(WIDTH)
-    with recorded_masks(nn.Sequential(layer), generator) as recording:
+    with record_masks(nn.Sequential(layer), generator) as recording:
         for _ in range(few):
             layer(torch.ones(1, WIDTH))
     for mask in recording.masks:
@@ -84,7 +84,7 @@ def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds
     model, steps = nested(eta=4.0), 3000
     inputs, labels = data()
     trained = torch.zeros(WIDTH)
-    with recorded_masks(model, torch.Generator().manual_seed(2)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(2)) as recording:
         for step in range(steps):
             model.zero_grad()
             F.cross_entropy(model(inputs), labels).backward()
@@ -104,7 +104,7 @@ def test_a_channel_gets_no_gradient_when_it_is_cut_and_else_as_often_as_its_odds
 
 def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -> None:
     model, twin, (inputs, _) = nested(eta=4.0, per_sample=True), plain(), data(30_000)
-    with recorded_masks(model, torch.Generator().manual_seed(5)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(5)) as recording:
         outputs = model(inputs)
     (mask,), (site,) = recording.masks, recording.sites
     lengths = mask.sum(1).long()
@@ -118,12 +118,12 @@ def test_with_a_length_for_every_example_each_is_cut_where_its_own_mask_says() -
     assert float(expected.min()) > 5
     assert stats.chisquare(found.numpy(), expected.numpy()).pvalue > 1e-3
     assert site.per_example
-    with injected_masks([site], (mask,)):
+    with inject_masks([site], (mask,)):
         assert torch.equal(model(inputs), outputs)
 
 
 def two_layers(**settings: Any) -> nn.Module:
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         hidden = [nn.Linear(5, WIDTH), nn.Tanh(), nn.Dropout(0.5), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Dropout(0.5)]
         model = nn.Sequential(*hidden, nn.Linear(WIDTH, CLASSES)).double()
     return component(alternate_with="2", **settings).prepare(model, torch.Generator())
@@ -132,7 +132,7 @@ def two_layers(**settings: Any) -> nn.Module:
 def test_a_fair_coin_says_which_of_two_layers_is_cut() -> None:
     model, (inputs, labels), steps = two_layers(eta=2.0), data(), 1000
     cuts = {"2": 0, "5": 0}
-    with recorded_masks(model, torch.Generator().manual_seed(4)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(4)) as recording:
         for step in range(steps):
             model.zero_grad()
             F.cross_entropy(model(inputs), labels).backward()
@@ -173,12 +173,12 @@ def test_layers_that_take_turns_are_trained_together_with_other_clients_and_refu
 def test_all_channels_are_the_plain_network_and_nothing_is_rescaled() -> None:
     model, twin, (inputs, _) = nested(eta=4.0), plain(), data()
     (site,) = dropout_sites(model, (5,), 4)
-    with injected_masks([site], (prefix_mask(WIDTH, site.shape, inputs),)):
+    with inject_masks([site], (prefix_mask(WIDTH, site.shape, inputs),)):
         whole = model(inputs)
     assert torch.equal(whole, twin.eval()(inputs))
     assert torch.equal(model.eval()(inputs), twin(inputs))
     features = twin[:2](inputs)  # type: ignore[index]
-    with injected_masks([site], (prefix_mask(5, site.shape, inputs),)):
+    with inject_masks([site], (prefix_mask(5, site.shape, inputs),)):
         cut = model.train()(inputs)
     assert torch.allclose(cut, features[:, :5] @ twin[3].weight[:, :5].T + twin[3].bias, atol=1e-12)  # type: ignore[index]
     assert torch.equal(nested(eta=4.0, kept=5).eval()(inputs), cut)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Augmentation, Here, ModelComponent, Objective, Rules
+from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Objective, Rules
 from fedsim.core.types import Batch, Config, PublicKnowledge, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.federation.cohort import check
@@ -27,7 +27,7 @@ Build = Callable[..., Scenario]
 class Shift(Augmentation[Config]):
     """Adds one number to every pixel of a batch."""
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         amount = torch.rand((), generator=here.generator)
         here.draws["shift.amount"] = amount
         return Batch(batch.inputs + amount, batch.labels)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core import seeding
 from fedsim.core.errors import ScenarioError
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -54,7 +54,7 @@ def labelled(scenario: Build, component: dict[str, Any]) -> World:
     spec = replace(own.spec, classes=CLASSES)
 
     def model() -> nn.Module:
-        with seeding.contained(3):
+        with seeding.isolate_randomness(3):
             return _Sentences(spec.vocabulary or 0)
 
     dataset = replace(own, train=train, test=test, spec=spec, task="text-classification")
@@ -88,7 +88,7 @@ def test_a_tagger_s_features_are_cut_at_every_token(scenario: Build) -> None:
     assert score[:, :length].any(0).all()
     assert not score[:, length:].any()
     model, inputs = world.models.holding(world.models.first_weights), truth.batches[0].inputs
-    with injected_masks(replaced(site, len(inputs)), truth.masks[0]):
+    with inject_masks(replaced(site, len(inputs)), truth.masks[0]):
         whole = model(inputs)
     hidden: list[Tensor] = []
     handle = model.get_submodule("lm_head.dropout").register_forward_pre_hook(lambda _m, given: hidden.append(given[0]))

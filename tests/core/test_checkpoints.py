@@ -23,7 +23,7 @@ def write(folder: Path) -> None:
 
 def test_it_is_made_once_and_only_then_told_of(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     calls: list[Path] = []
-    found = [checkpoints.made_once("thing", lambda folder: (write(folder), calls.append(folder))[0]) for _ in range(3)]
+    found = [checkpoints.make_once("thing", lambda folder: (write(folder), calls.append(folder))[0]) for _ in range(3)]
     assert found == [cache / "thing"] * 3
     assert len(calls) == 1
     told = capsys.readouterr()
@@ -41,15 +41,15 @@ def test_an_interruption_leaves_nothing(cache: Path, error: type[BaseException])
         raise error
 
     with pytest.raises(error):
-        checkpoints.made_once("thing", interrupted)
+        checkpoints.make_once("thing", interrupted)
     assert not list(cache.iterdir())
-    assert sorted(path.name for path in checkpoints.made_once("thing", write).iterdir()) == ["one", "two"]
+    assert sorted(path.name for path in checkpoints.make_once("thing", write).iterdir()) == ["one", "two"]
 
 
 def test_what_a_kill_left_behind_is_not_taken_for_the_thing(cache: Path) -> None:
     (cache / "thing.abc").mkdir(parents=True)
     (cache / "thing.abc" / "one").write_text("half")
-    assert (checkpoints.made_once("thing", write) / "one").read_text() == "1"
+    assert (checkpoints.make_once("thing", write) / "one").read_text() == "1"
 
 
 def test_another_process_may_be_faster(cache: Path) -> None:
@@ -58,7 +58,7 @@ def test_another_process_may_be_faster(cache: Path) -> None:
         (cache / "thing").mkdir()
         (cache / "thing" / "one").write_text("early")
 
-    assert (checkpoints.made_once("thing", overtaken) / "one").read_text() == "early"
+    assert (checkpoints.make_once("thing", overtaken) / "one").read_text() == "early"
     assert [path.name for path in cache.iterdir()] == ["thing"]
 
 
@@ -69,7 +69,7 @@ def test_the_cache_is_where_it_is_said_to_be(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("FEDSIM_CACHE", str(tmp_path / "file" / "below"))
     (tmp_path / "file").write_text("")
     with pytest.raises(FedsimError, match=r"cannot be written: .* Set FEDSIM_CACHE\."):
-        checkpoints.made_once("thing", write)
+        checkpoints.make_once("thing", write)
 
 
 def test_without_its_package_the_install_line_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

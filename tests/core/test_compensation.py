@@ -10,7 +10,7 @@ from torch import Tensor
 
 from fedsim.aggregators.compensated_mean import CompensatedMean, CompensatedMeanConfig
 from fedsim.core import registry, seeding
-from fedsim.core.compensation import compensated, without_noise
+from fedsim.core.compensation import compensate, without_noise
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Contribution, Observation, Truth
 from fedsim.metrics.image import score_items
@@ -33,27 +33,27 @@ def noise(size: int, scale: float) -> Tensor:
 
 def test_pure_noise_vanishes_and_a_strong_signal_stays() -> None:
     signal = low_rank(3)
-    alone = compensated(noise(len(signal), 0.5), 0.5)
+    alone = compensate(noise(len(signal), 0.5), 0.5)
     assert float(alone.norm()) < 0.3 * float(noise(len(signal), 0.5).norm())
     noisy = signal + noise(len(signal), 0.5)
-    left, before = float(torch.dist(compensated(noisy, 0.5), signal)), float(torch.dist(noisy, signal))
+    left, before = float(torch.dist(compensate(noisy, 0.5), signal)), float(torch.dist(noisy, signal))
     assert left < 0.4 * before
 
 
 def test_without_noise_nothing_is_done_and_a_rest_of_the_vector_stays() -> None:
     vector = torch.randn(6007, generator=torch.Generator().manual_seed(1))
-    assert compensated(vector, 0.0) is vector
-    assert compensated(vector[:0], 1.0).shape == (0,)
+    assert compensate(vector, 0.0) is vector
+    assert compensate(vector[:0], 1.0).shape == (0,)
     width = int((6007 / 6) ** 0.5)
     rest = 6007 % width
     assert rest
-    assert torch.equal(compensated(vector, 1.0)[-rest:], vector[-rest:])
+    assert torch.equal(compensate(vector, 1.0)[-rest:], vector[-rest:])
 
 
 def test_noise_on_a_share_of_the_rows_has_the_spectrum_of_so_many_rows() -> None:
     signal = low_rank(3)
     noisy = signal + noise(len(signal), 0.5) * (torch.arange(len(signal)) < len(signal) // 2)
-    left, before = float(torch.dist(compensated(noisy, 0.5, 0.5), signal)), float(torch.dist(noisy, signal))
+    left, before = float(torch.dist(compensate(noisy, 0.5, 0.5), signal)), float(torch.dist(noisy, signal))
     assert left < 0.5 * before
 
 
@@ -100,5 +100,5 @@ def test_the_rule_takes_out_the_noise_that_is_left_in_a_mean() -> None:
     rule = CompensatedMean(CompensatedMeanConfig(scale=0.4, noised_share=0.25))
     vector = low_rank(3) + noise(600 * 100, 0.4 * (0.25 / 10) ** 0.5)
     combined = rule.combine([Contribution(0, vector, 1)], a_round(len(vector)))
-    assert torch.equal(combined, compensated(vector, 0.4 * (0.25 / 10) ** 0.5))
-    assert not torch.allclose(combined, compensated(vector, 0.4 / 10**0.5))
+    assert torch.equal(combined, compensate(vector, 0.4 * (0.25 / 10) ** 0.5))
+    assert not torch.allclose(combined, compensate(vector, 0.4 / 10**0.5))

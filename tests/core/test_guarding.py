@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import kept_masks, without_dropout
+from fedsim.core.masks import keep_masks, without_dropout
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, Truth
 from fedsim.scenario.world import World
 
@@ -77,9 +77,9 @@ def given(observation: Observation, generator: torch.Generator) -> None:
     torch.rand(1, generator=generator)
     with without_dropout():
         passed(observation)
-    with kept_masks(generator):
+    with keep_masks(generator):
         passed(observation)
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         nn.Linear(2, 2)
         passed(observation)
 

@@ -9,14 +9,14 @@ from fedsim.core import seeding
 from fedsim.core.errors import FedsimError
 from fedsim.core.masks import (
     KeptPrefixes,
-    drawn_masks,
+    draw_masks,
     dropout_sites,
     expected_mask,
-    injected_masks,
-    kept_masks,
+    inject_masks,
+    keep_masks,
     prefix_dropout,
     prefix_mask,
-    recorded_masks,
+    record_masks,
     rescaling,
     without_dropout,
 )
@@ -42,7 +42,7 @@ class Everything(nn.Module):
 
 
 def build(rate: float = 0.3) -> tuple[Everything, torch.Tensor]:
-    with seeding.contained(5):
+    with seeding.isolate_randomness(5):
         return Everything(rate), torch.randn(4, 5, 8)
 
 
@@ -53,11 +53,11 @@ def gradients(model: nn.Module, output: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("training", [True, False])
 def test_given_masks_reproduce_output_and_gradients_bit_by_bit(training: bool) -> None:
     model, x = build()
-    with recorded_masks(model, torch.Generator().manual_seed(1)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(1)) as recording:
         output = model(x)
     expected = gradients(model, output)
     model.train(training)
-    with injected_masks(recording.sites, tuple(recording.masks)):
+    with inject_masks(recording.sites, tuple(recording.masks)):
         repeated = model(x)
     assert torch.equal(output, repeated)
     for ours, theirs in zip(gradients(model, repeated), expected, strict=True):
@@ -69,7 +69,7 @@ def test_masks_of_ones_scale_by_the_keep_rate_and_are_no_identity() -> None:
     model.register_parameter("anchor", nn.Parameter(torch.zeros(1)))
     x = torch.rand(3, 7)
     sites = dropout_sites(model, (7,), 3)
-    with injected_masks(sites, (torch.ones(3, 7),)):
+    with inject_masks(sites, (torch.ones(3, 7),)):
         assert torch.allclose(model(x), x / 0.8)
 
 
@@ -117,7 +117,7 @@ def test_finding_sites_leaves_the_model_as_it_was() -> None:
 @settings(max_examples=30, deadline=None)
 def test_recorded_masks_are_zero_or_one_and_of_the_activations_shape(rate: float, batch: int, width: int) -> None:
     model = nn.Sequential(nn.Linear(3, width), nn.Dropout(rate))
-    with recorded_masks(model, torch.Generator().manual_seed(batch)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(batch)) as recording:
         model(torch.ones(batch, 3))
     (mask,) = recording.masks
     assert mask.shape == (batch, width)
@@ -126,14 +126,14 @@ def test_recorded_masks_are_zero_or_one_and_of_the_activations_shape(rate: float
 
 def test_drawn_masks_keep_the_stated_share() -> None:
     model = nn.Sequential(nn.Linear(3, 4000), nn.Dropout(0.25))
-    (mask,) = drawn_masks(dropout_sites(model, (3,), 2), torch.Generator().manual_seed(0), torch.empty(0))
+    (mask,) = draw_masks(dropout_sites(model, (3,), 2), torch.Generator().manual_seed(0), torch.empty(0))
     assert abs(float(mask.mean()) - 0.75) < 0.02
 
 
 def test_recording_draws_nothing_from_the_global_generator() -> None:
     model, x = build()
     before = torch.random.get_rng_state()
-    with recorded_masks(model, torch.Generator().manual_seed(1)):
+    with record_masks(model, torch.Generator().manual_seed(1)):
         model(x)
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -142,14 +142,14 @@ def test_a_mask_of_the_wrong_shape_names_its_site() -> None:
     model, x = build()
     sites = dropout_sites(model, (5, 8), 4)
     masks = tuple(torch.ones(site.shape) for site in sites)
-    with pytest.raises(FedsimError, match="'model' has shape"), injected_masks(sites, (torch.ones(2), *masks[1:])):
+    with pytest.raises(FedsimError, match="'model' has shape"), inject_masks(sites, (torch.ones(2), *masks[1:])):
         model(x)
 
 
 def test_a_site_that_is_never_reached_is_an_error() -> None:
     model = nn.Sequential(nn.Linear(3, 4), nn.Dropout(0.25))
     sites = dropout_sites(model, (3,), 1)
-    with pytest.raises(FedsimError, match="never reached"), injected_masks(sites, (torch.ones(1, 4),)):
+    with pytest.raises(FedsimError, match="never reached"), inject_masks(sites, (torch.ones(1, 4),)):
         pass
 
 
@@ -162,7 +162,7 @@ def test_a_site_that_is_never_reached_is_an_error() -> None:
     ],
 )
 def test_dropout_that_is_no_mask_is_refused(model: nn.Module, reason: str) -> None:
-    with pytest.raises(FedsimError, match=reason), recorded_masks(model, torch.Generator()):
+    with pytest.raises(FedsimError, match=reason), record_masks(model, torch.Generator()):
         model(torch.ones(2, 3))
 
 
@@ -180,18 +180,18 @@ class Prefix(nn.Module):
 
 
 def test_a_prefix_mask_is_one_for_all_examples_not_rescaled_and_replayed_bit_by_bit() -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model, x = Prefix(), torch.randn(3, 8)
     lengths = set()
     for seed in range(12):
-        with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+        with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
             output = model(x)
         (mask,) = recording.masks
         assert mask.shape == (3, 4)
         assert torch.equal(mask, mask[:1].expand(3, 4))
         assert torch.equal(mask[0], mask[0].sort(descending=True).values)
         assert torch.equal(output, model.linear(x) * mask)
-        with injected_masks(recording.sites, (mask,)):
+        with inject_masks(recording.sites, (mask,)):
             assert torch.equal(model(x), output)
         lengths.add(int(mask[0].sum()))
     assert len(lengths) > 1
@@ -208,30 +208,30 @@ def test_a_prefix_site_tells_its_odds_and_its_expected_rate() -> None:
 def test_a_length_is_drawn_as_torchs_multinomial_draws_it(weights: list[float], seed: int) -> None:
     odds = tuple((torch.tensor(weights, dtype=torch.float64) / sum(weights)).tolist())
     site = DropoutSite(0, "cut", 0.5, (2, len(odds)), odds)
-    (mask,) = drawn_masks([site], torch.Generator().manual_seed(seed), torch.zeros(()))
+    (mask,) = draw_masks([site], torch.Generator().manual_seed(seed), torch.zeros(()))
     drawn = torch.tensor(odds, dtype=torch.float64).multinomial(1, generator=torch.Generator().manual_seed(seed))
     assert mask.sum(1).tolist() == [1 + int(drawn)] * 2
 
 
 def test_drawn_prefix_masks_are_what_a_client_draws() -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model, x = Prefix(), torch.randn(2, 8)
     sites = dropout_sites(model, (8,), 2)
     for seed in range(5):
-        with recorded_masks(model, torch.Generator().manual_seed(seed)) as recording:
+        with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
             model(x)
-        (drawn,) = drawn_masks(sites, torch.Generator().manual_seed(seed), x)
+        (drawn,) = draw_masks(sites, torch.Generator().manual_seed(seed), x)
         assert torch.equal(drawn, recording.masks[0])
 
 
 @pytest.mark.parametrize("passes", [1, 3])
 def test_lengths_drawn_before_the_forward_pass_are_those_drawn_in_it_however_often_it_runs(passes: int) -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model, x = Prefix(), torch.randn(2, 8)
     sites = dropout_sites(model, (8,), 2)
     for seed in range(5):
         generator = torch.Generator().manual_seed(seed)
-        with kept_masks(generator) as expected:
+        with keep_masks(generator) as expected:
             outputs = [model(x) for _ in range(passes)]
         with KeptPrefixes(sites, torch.Generator().manual_seed(seed)) as masks:
             again = [model(x) for _ in range(passes)]
@@ -243,7 +243,7 @@ def test_lengths_drawn_before_the_forward_pass_are_those_drawn_in_it_however_oft
 def test_a_prefix_is_kept_in_training_alone_and_its_lengths_follow_the_odds() -> None:
     x = torch.ones(1, 4)
     assert torch.equal(prefix_dropout(x, Prefix.ODDS, training=False), x)
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         lengths = torch.stack([prefix_dropout(x, Prefix.ODDS).sum() for _ in range(4000)])
     shares = torch.bincount(lengths.long(), minlength=5)[1:] / 4000
     assert torch.allclose(shares, torch.tensor(Prefix.ODDS), atol=0.03)  # four standard errors

@@ -18,7 +18,7 @@ SHAPE = (1, 8, 8)
 
 def network(**changes: Any) -> nn.Module:
     settings = {"bias": True, "dropout": 0.5, **changes}
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         return nn.Sequential(
             nn.Flatten(),
             nn.Linear(64, 48, bias=settings["bias"]),
@@ -32,7 +32,7 @@ def taken(model: nn.Module, batch_size: int = 1) -> tuple[Tensor, Tensor, tuple[
     generator = torch.Generator().manual_seed(2)
     images = torch.rand((batch_size, *SHAPE), generator=generator)
     labels = torch.randint(10, (batch_size,), generator=generator)
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         loss = F.cross_entropy(model(images), labels)
     return images, labels, torch.autograd.grad(loss, list(model.parameters()))
 

@@ -25,9 +25,9 @@ def test_seeds_depend_on_every_coordinate_and_on_nothing_else(seed: int, round_:
 
 def test_contained_randomness_is_reproducible_and_leaves_no_trace() -> None:
     before = torch.random.get_rng_state()
-    with seeding.contained(11):
+    with seeding.isolate_randomness(11):
         first = torch.rand(3)
-    with seeding.contained(11):
+    with seeding.isolate_randomness(11):
         second = torch.rand(3)
     assert torch.equal(first, second)
     assert torch.equal(before, torch.random.get_rng_state())

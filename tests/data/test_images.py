@@ -9,7 +9,7 @@ from PIL import Image
 
 from fedsim.core import seeding
 from fedsim.data._facts import MNIST
-from fedsim.data._images import ImageConfig, fitted, in_memory, normalised, split
+from fedsim.data._images import ImageConfig, fitted, in_memory, normalise, split
 
 
 def test_padding_keeps_the_pixels_in_a_black_frame() -> None:
@@ -55,7 +55,7 @@ def test_a_split_takes_its_share_of_every_class(labels: list[int], fraction: flo
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), st.integers(1, 70))
 def test_a_limit_takes_every_class_as_evenly_as_possible(labels: list[int], limit: int) -> None:
     images = in_memory(np.arange(len(labels), dtype=np.uint8).reshape(-1, 1, 1), np.array(labels))
-    kept = normalised(ImageConfig(train=limit), images, images, MNIST).train.labels.tolist()
+    kept = normalise(ImageConfig(train=limit), images, images, MNIST).train.labels.tolist()
     assert len(kept) == min(limit, len(labels))
     unfinished = [kept.count(label) for label in set(labels) if kept.count(label) < labels.count(label)]
     assert max(kept.count(label) for label in set(labels)) <= min(unfinished, default=len(labels)) + 1
@@ -65,7 +65,7 @@ def test_only_the_kept_images_are_read() -> None:
     images = in_memory(np.zeros((30, 4, 4), np.uint8), np.arange(30) % 10)
     seen: list[int] = []
     counted = type(images)(images.labels, lambda chosen: (seen.append(len(chosen)), images.read(chosen))[1])
-    normalised(ImageConfig(train=3, test=2), counted, counted, MNIST)
+    normalise(ImageConfig(train=3, test=2), counted, counted, MNIST)
     assert seen == [3, 2]
 
 

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fedsim.core import registry
-from fedsim.core.hooks import Defense, Here, LocalStep, Rules
+from fedsim.core.hooks import Defense, HookContext, LocalStep, Rules
 from fedsim.core.types import Batch, Tensors, Update
 
 
@@ -47,8 +47,8 @@ def gradient(local: LocalStep | None = None) -> Tensors:
     return dict(zip(local.parameters, torch.autograd.grad(loss, list(local.parameters.values())), strict=True))
 
 
-def here(seed: int = 0, step: int = 0, local: LocalStep | None = None) -> Here:
-    return Here(1, 0, step, torch.Generator().manual_seed(seed), local=local)
+def here(seed: int = 0, step: int = 0, local: LocalStep | None = None) -> HookContext:
+    return HookContext(1, 0, step, torch.Generator().manual_seed(seed), local=local)
 
 
 def rules(**changes: Any) -> Rules:
@@ -66,5 +66,5 @@ def make(name: str, **settings: Any) -> Defense[Any]:
     return method.make(method.config.model_validate(settings))
 
 
-def uploaded(defense: Defense[Any], tensors: Tensors, at: Here) -> Tensors:
+def uploaded(defense: Defense[Any], tensors: Tensors, at: HookContext) -> Tensors:
     return defense.on_upload(Update("delta", tensors, {}, 1, 0.0), at).tensors

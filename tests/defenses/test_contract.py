@@ -9,7 +9,7 @@ from torch import nn
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Defense, Here, LocalStep
+from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.types import Batch, Tensors, Update
 from tests.defenses.stepping import gradient, here, local_step, make, small
 
@@ -56,15 +56,15 @@ def batch() -> Batch:
     return Batch(torch.randn(5, 1, 8, 8, generator=numbers), torch.tensor([0, 1, 2, 3, 3]))
 
 
-def in_step(defense: Defense[Any], seed: int = 0) -> Here:
+def in_step(defense: Defense[Any], seed: int = 0) -> HookContext:
     """A local step of a small model that the defense has prepared."""
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model: nn.Module = nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(256, 4)
         )
     model = defense.prepare(model, torch.Generator().manual_seed(2)).train()
     local = LocalStep(model, dict(model.named_parameters()), batch(), 5.0)
-    return Here(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
+    return HookContext(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
 
 
 @pytest.mark.parametrize("name", DEFENSES)

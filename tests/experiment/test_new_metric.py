@@ -27,7 +27,7 @@ from fedsim.report.sweep import build
 from fedsim.scenario import Scenario, parse
 from fedsim.tasks.classification import Classification
 from fedsim.tasks.core import images
-from fedsim.threat.scoring import Judged, scored
+from fedsim.threat.scoring import Judged, score
 from fedsim.threat.victim import Victim
 
 from .test_runner import Silent
@@ -130,11 +130,11 @@ def test_a_figure_that_nobody_declared_is_an_error_with_the_way_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_stranger(victim: Victim, found: Reconstruction) -> Judged:
-        own = scored(victim, found)
+        own = score(victim, found)
         items = tuple(item.with_values({"psnrr": 1.0}) for item in own.record.scores)
         return own._replace(record=own.record.model_copy(update={"scores": items}))
 
-    monkeypatch.setattr(attacking, "scored", with_stranger)
+    monkeypatch.setattr(attacking, "score", with_stranger)
     record = made(tmp_path, parse({**SMALL, "scoring": {}}, "test"))
     (victim,) = record.arms[0].attacks[0].victims
     assert victim.failure is not None

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 
 from fedsim.core import seeding
-from fedsim.core.hooks import Defense, Here
-from fedsim.core.masks import recorded_masks
+from fedsim.core.hooks import Defense, HookContext
+from fedsim.core.masks import record_masks
 from fedsim.core.types import Batch, Config, Memory, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -24,7 +24,7 @@ def oracle(world: worlds.World, **settings: float) -> Tensors:
     model = world.models.new()
     descent = torch.optim.SGD(model.parameters(), **settings)
     for step, batch in enumerate(world.data.batches(1, 0)):
-        with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, step)):
+        with record_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, step)):
             loss = F.cross_entropy(model(batch.inputs), batch.labels)
         descent.zero_grad()
         loss.backward()
@@ -91,7 +91,7 @@ def test_fedsgd_sends_the_gradient_of_the_recorded_batch_under_the_recorded_mask
     world = worlds.build(scenario(federation={"batch_size": 3}))
     update, truth = local_training(world, world.models.first_weights, 1, 0)
     model = world.models.new()
-    with recorded_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, 0)) as recording:
+    with record_masks(model, seeding.generator(world.scenario.seed, "dropout", 1, 0, 0)) as recording:
         loss = F.cross_entropy(model(truth.batches[0].inputs), truth.batches[0].labels)
     for expected, actual in zip(
         torch.autograd.grad(loss, list(model.parameters())), update.tensors.values(), strict=True
@@ -172,26 +172,26 @@ class Drawing(Defense[Config]):
         self.drawn: list[float] = []
         self.foreign: list[float] = []
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         self._draw(here)
         return batch
 
-    def loss(self, outputs: torch.Tensor, here: Here) -> torch.Tensor | None:
+    def loss(self, outputs: torch.Tensor, here: HookContext) -> torch.Tensor | None:
         self._draw(here)
         return None
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         self._draw(here)
         return gradient
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         self._draw(here)
         return update
 
     def adaptive_view(self) -> PublicKnowledge:
         return PublicKnowledge("drawing")
 
-    def _draw(self, here: Here) -> None:
+    def _draw(self, here: HookContext) -> None:
         self.drawn.append(float(torch.rand((), generator=here.generator)))
         self.foreign.append(float(torch.rand(())))
 
@@ -222,7 +222,7 @@ def test_what_foreign_code_draws_differs_by_client_and_round_and_repeats(scenari
 class Overwriting(Defense[Config]):
     """Writes into the weights that it is shown."""
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         for name in here.received:
             here.received[name].zero_()
         return gradient
@@ -251,7 +251,7 @@ class Reading(Defense[Config]):
         super().__init__(Config())
         self.sizes: list[int] = []
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         self.sizes.append(len(batch))
         return batch
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Defense, Here, Place, Rules
+from fedsim.core.hooks import Defense, HookContext, Place, Rules
 from fedsim.core.types import Batch, Config, PublicKnowledge, Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -39,7 +39,7 @@ class Deepening(Plain):
 class Brightening(Plain):
     place: ClassVar[Place] = "input"
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         assert here.local is not None
         assert here.local.batch is batch
         return replace(batch, inputs=batch.inputs + 1.0, labels=F.one_hot(batch.labels, 10).float())
@@ -48,14 +48,14 @@ class Brightening(Plain):
 class Shrinking(Plain):
     place: ClassVar[Place] = "model"
 
-    def loss(self, outputs: Tensor, here: Here) -> Tensor:
+    def loss(self, outputs: Tensor, here: HookContext) -> Tensor:
         return outputs.square().sum()
 
 
 class PerExample(Plain):
     place: ClassVar[Place] = "examples"
 
-    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         assert here.local is not None
         parameters = here.local.parameters
         if not len(here.local.batch):
@@ -71,7 +71,7 @@ class Repeating(Plain):
     needs_step: ClassVar[bool] = True
     seen: ClassVar[list[float]] = []
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         local = here.local
         assert local is not None
         with local.dropping():
@@ -84,14 +84,14 @@ class Repeating(Plain):
 class Halving(Plain):
     place: ClassVar[Place] = "noise"
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         return {name: g * 0.5 for name, g in gradient.items()}
 
 
 class Signing(Plain):
     place: ClassVar[Place] = "quantise"
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         return {name: g.sign() for name, g in gradient.items()}
 
 

@@ -11,7 +11,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.hooks import Task
 from fedsim.core.hooks.tasks import Model, Scored
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Batch, Config, Dataset, Draws, InputSpec, Modality, Reconstruction, Truth, WireEntry
 from fedsim.federation import cohort
 from fedsim.federation.apps import evaluate_model
@@ -106,7 +106,7 @@ def test_what_a_task_draws_is_a_secret_of_the_step_and_is_drawn_again_by_the_rep
     rows = [int((train.inputs == row).all(1).nonzero()) for row in batch.inputs]
     assert batch.given["where"].flatten().tolist() == rows
     model = own.models.new()
-    with injected_masks(own.models.sites, truth.masks[0]):
+    with inject_masks(own.models.sites, truth.masks[0]):
         loss = (model(batch.inputs + noise, where=batch.given["where"]) - batch.inputs).square().mean()
     gradients = dict(
         zip(dict(model.named_parameters()), torch.autograd.grad(loss, list(model.parameters())), strict=True)

@@ -21,7 +21,7 @@ def names() -> dict[str, Any]:
     found: dict[str, Any] = {"__name__": "page"}
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE.read_text(), flags=re.S | re.M)
     assert len(blocks) == 3
-    with registry.temporary(), seeding.contained(0), pytest.MonkeyPatch.context() as patch:
+    with registry.temporary(), seeding.isolate_randomness(0), pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "page", ModuleType("page", "A page."))
         for block in blocks:
             exec(compile(block, str(PAGE), "exec"), found)

@@ -157,7 +157,7 @@ def is_alive(group: int) -> bool:
 def test_a_guardian_that_is_dismissed_leaves_everything(tmp_path: Path) -> None:
     child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
     try:
-        with guardian.guarded(tmp_path) as own:
+        with guardian.guard(tmp_path) as own:
             own.watch(child.pid)
         assert child.poll() is None
         assert tmp_path.exists()

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
+from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, pair, sign_flip_p
 from fedsim.metrics.statistics import wilson
 from fedsim.record import Interval
 
@@ -106,4 +106,4 @@ def test_holm_is_the_closed_test_with_bonferroni(p_values: list[float]) -> None:
 def test_pairs_are_victims_that_both_have() -> None:
     treated = {(1, 1, 0): 1.0, (1, 1, 1): 0.5, (2, 1, 0): 0.0, (3, 1, 0): 1.0}
     control = {(1, 1, 0): 0.0, (1, 1, 1): 0.5, (2, 1, 0): 1.0, (4, 1, 0): 1.0}
-    assert paired(treated, control) == [[1.0, 0.0], [-1.0]]
+    assert pair(treated, control) == [[1.0, 0.0], [-1.0]]

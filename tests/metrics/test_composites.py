@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 
-from fedsim.core.boxes import Pasted, gathered, inside
+from fedsim.core.boxes import Pasted, gather, inside
 from fedsim.core.examples import distinct
 from fedsim.core.types import Batch, Observation, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import score_items, to_pixels
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
 from fedsim.scenario.world import World
 
@@ -100,10 +100,10 @@ def test_originals_count_as_well_as_composites(watched: Watched) -> None:
 
 def test_what_was_not_guessed_shows_nothing(watched: Watched) -> None:
     truth, world = trained(watched)
-    items = scores(completed(guess(truth.batches[0].inputs[:3]), 4), truth, world)
+    items = scores(complete(guess(truth.batches[0].inputs[:3]), 4), truth, world)
     assert sorted(item.values["psnr_trained"] for item in items) == [0.0, 160.0, 160.0, 160.0]
     missing = next(item for item in items if item.is_missing)
-    sole = scores(completed(guess(truth.batches[0].inputs[:0]), 4), truth, world)
+    sole = scores(complete(guess(truth.batches[0].inputs[:0]), 4), truth, world)
     worst = {"psnr_trained": 0.0, "ssim_trained": -1.0, "psnr_seen": 0.0}
     assert all({name: item.values[name] for name in worst} == worst for item in sole)
     assert missing.values.get("seen") == sole[missing.index].values.get("seen")
@@ -166,6 +166,6 @@ def test_with_one_box_the_batch_is_put_together_again_bit_by_bit(watched: Watche
     assert pasted is not None
     assert pasted.boxes is not None
     assert pasted.partners is not None
-    assert torch.equal(gathered(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.private[0].inputs)
+    assert torch.equal(gather(truth.batches[0].inputs, pasted.partners, pasted.boxes), truth.private[0].inputs)
     assert Pasted.written_in({}) is None
     assert replace(truth, draws=()).draws == ()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedsim.metrics import cost
-from fedsim.metrics.cost import costed, held_memory
+from fedsim.metrics.cost import measure_cost, measure_memory
 
 SIZE = 200 * 2**20
 SLACK = SIZE // 4
@@ -26,9 +26,9 @@ def busy() -> None:
 def test_memory_counts_while_the_work_is_done_and_is_forgotten_afterwards() -> None:
     if not cost._STATUS.exists():
         pytest.skip("the system does not say what a process holds")
-    _, before = costed(lambda: None)
-    result, during = costed(held)
-    _, after = costed(lambda: None)
+    _, before = measure_cost(lambda: None)
+    result, during = measure_cost(held)
+    _, after = measure_cost(lambda: None)
     assert result == SIZE // 8
     assert before.peak_memory is not None
     assert during.peak_memory is not None
@@ -38,17 +38,17 @@ def test_memory_counts_while_the_work_is_done_and_is_forgotten_afterwards() -> N
 
 
 def test_processor_time_counts_work_and_no_sleep() -> None:
-    _, worked = costed(busy)
+    _, worked = measure_cost(busy)
     assert worked.processor_seconds >= 0.05
     begin = time.process_time()
-    _, slept = costed(lambda: time.sleep(0.2))
+    _, slept = measure_cost(lambda: time.sleep(0.2))
     assert slept.processor_seconds <= time.process_time() - begin
 
 
 def test_where_the_system_does_not_say_there_is_no_figure(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
     monkeypatch.setattr(cost, "_STATUS", tmp_path / "absent")
     monkeypatch.setattr(cost, "_FORGET", tmp_path / "absent" / "absent")
-    assert costed(lambda: 1)[1].peak_memory is None
+    assert measure_cost(lambda: 1)[1].peak_memory is None
 
 
 def test_memory_is_told_in_bytes_where_the_system_counts_in_kibibytes(
@@ -57,5 +57,5 @@ def test_memory_is_told_in_bytes_where_the_system_counts_in_kibibytes(
     (tmp_path / "status").write_text("Name:\tfedsim\nVmHWM:\t    34 kB\nVmRSS:\t    12 kB\n")
     monkeypatch.setattr(cost, "_STATUS", tmp_path / "status")
     monkeypatch.setattr(cost, "_FORGET", tmp_path / "absent" / "absent")
-    assert held_memory() == 12 * 1024
-    assert costed(lambda: 1)[1].peak_memory == 34 * 1024
+    assert measure_memory() == 12 * 1024
+    assert measure_cost(lambda: 1)[1].peak_memory == 34 * 1024

@@ -15,7 +15,7 @@ from fedsim.metrics.exposure import (
     alternatives,
     common_beginning,
     exposure,
-    filled,
+    fill,
     log_perplexities,
     space_of,
 )
@@ -45,7 +45,7 @@ def bits_by_hand(model: nn.Module, tokens: Sequence[int]) -> float:
 
 def test_a_form_is_filled_in_every_way_once() -> None:
     assert space_of(" #-?.") == 260
-    texts = [filled(" #-?.", number) for number in range(260)]
+    texts = [fill(" #-?.", number) for number in range(260)]
     assert texts == sorted(set(texts))
     assert (texts[0], texts[-1]) == (" 0-a.", " 9-z.")
 
@@ -55,7 +55,7 @@ def test_a_form_is_filled_in_every_way_once() -> None:
 @example(3, 1000, 0)
 @given(st.integers(0, 999), st.integers(1, 2000), st.integers(0, 5))
 def test_alternatives_are_different_and_leave_the_secret_out(secret: int, most: int, seed: int) -> None:
-    own = filled("###", secret)
+    own = fill("###", secret)
     found = alternatives("###", own, most, np.random.default_rng(seed))
     assert own not in found.texts
     assert len(set(found.texts)) == len(found.texts) == min(most, 999)
@@ -94,8 +94,8 @@ def test_exposure_is_the_rank_among_all_fillings() -> None:
     others = alternatives(" #-?.", secret, 500, np.random.default_rng(0))
     assert others.is_complete
     bits = log_perplexities(model, [list(own.encode()) for own in (secret, *others.texts)], TOKENIZER)
-    ranked = sorted(range(260), key=lambda n: bits_by_hand(model, list(filled(" #-?.", n).encode())))
-    rank = 1 + [filled(" #-?.", n) for n in ranked].index(secret)
+    ranked = sorted(range(260), key=lambda n: bits_by_hand(model, list(fill(" #-?.", n).encode())))
+    rank = 1 + [fill(" #-?.", n) for n in ranked].index(secret)
     assert exposure(float(bits[0]), bits[1:]) == pytest.approx(math.log2(260) - math.log2(rank))
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from fedsim.data._tokenizer import WordTokenizer
-from fedsim.metrics.exposure import filled, log_perplexities, space_of
+from fedsim.metrics.exposure import fill, log_perplexities, space_of
 from fedsim.metrics.likeliest import likeliest
 
 
@@ -31,7 +31,7 @@ class Random(nn.Module):
 
 
 def fillings(form: str) -> Iterator[str]:
-    return (filled(form, number) for number in range(space_of(form)))
+    return (fill(form, number) for number in range(space_of(form)))
 
 
 @given(st.integers(0, 200), st.sampled_from([" ##.", "?", " #-?.", "##"]), st.sampled_from([0.0, 0.1, 1.0]))

@@ -4,8 +4,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.masks import drawn_masks, dropout_sites, injected_masks
-from fedsim.core.seeding import contained
+from fedsim.core.masks import draw_masks, dropout_sites, inject_masks
+from fedsim.core.seeding import isolate_randomness
 from fedsim.core.types import Batch, DropoutSite
 from fedsim.metrics.masks import identifiable, score_masks
 
@@ -31,7 +31,7 @@ class TinyTransformer(nn.Module):
 
 
 def mlp() -> nn.Module:
-    with contained(3):
+    with isolate_randomness(3):
         return nn.Sequential(
             nn.Linear(5, 8), nn.ReLU(), nn.Dropout(0.4), nn.Linear(8, 6), nn.ReLU(), nn.Dropout(0.4), nn.Linear(6, 3)
         ).double()
@@ -42,11 +42,11 @@ def setting(model, shape, batch_size, seed=0):
     sites = dropout_sites(model, shape, batch_size)
     inputs = torch.randn(batch_size, *shape, generator=source, dtype=torch.double)
     labels = torch.randint(3, (batch_size,), generator=source)
-    return Batch(inputs, labels), sites, drawn_masks(sites, source, inputs)
+    return Batch(inputs, labels), sites, draw_masks(sites, source, inputs)
 
 
 def gradient(model, batch, sites, masks):
-    with injected_masks(sites, masks):
+    with inject_masks(sites, masks):
         loss = F.cross_entropy(model(batch.inputs), batch.labels)
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
@@ -87,7 +87,7 @@ def test_agrees_with_changing_each_unit_of_a_relu_mlp(batch_size, seed):
 
 
 def test_tokens_nobody_reads_hide_their_masks():
-    with contained(0):
+    with isolate_randomness(0):
         model = TinyTransformer().double()
     batch, sites, masks = setting(model, (4, 6), 2)
     attention, hidden, output = identifiable(model, batch, sites, masks, F.cross_entropy)
@@ -110,7 +110,7 @@ def test_a_site_whose_output_nobody_reads_hides_its_whole_mask():
             self.unread(inputs)
             return self.head(self.read(inputs))
 
-    with contained(0):
+    with isolate_randomness(0):
         model = Branched().double()
     batch, sites, masks = setting(model, (4,), 2)
     visible = identifiable(model, batch, sites, masks, F.cross_entropy)
@@ -120,7 +120,7 @@ def test_a_site_whose_output_nobody_reads_hides_its_whole_mask():
 
 
 def test_leaves_the_model_as_it_was():
-    with contained(0):
+    with isolate_randomness(0):
         model = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.Dropout(0.5), nn.Linear(6, 3)).double()
     batch, sites, masks = setting(model, (4,), 4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

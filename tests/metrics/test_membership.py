@@ -17,7 +17,7 @@ from fedsim.metrics.membership import (
     clopper_pearson,
     roc,
     separation,
-    thinned,
+    thin,
     tpr_at,
 )
 
@@ -113,7 +113,7 @@ def test_too_few_others_for_a_rate_give_none_and_the_curve_stays_short() -> None
 def test_thinning_keeps_the_upper_points_of_the_curve() -> None:
     source = np.random.default_rng(5)
     fpr, tpr = roc(source.normal(1, 1, 500), source.normal(0, 1, 500))
-    for x, y in thinned(fpr, tpr, 500):
+    for x, y in thin(fpr, tpr, 500):
         assert y == tpr[fpr <= x + 1e-12].max()
 
 
@@ -124,7 +124,7 @@ def test_thinning_keeps_few_alarms_about_40_a_decade_and_the_end() -> None:
     while (due := math.ceil(expected[-1] * 10 ** (1 / 40))) < others:
         expected.append(due)
     assert due > others  # the end is kept though it is not due
-    kept = thinned(counts / others, counts / others, others)
+    kept = thin(counts / others, counts / others, others)
     assert [x for x, _ in kept] == [count / others for count in (*expected, others)]
 
 

@@ -32,7 +32,7 @@ def spec(shape: tuple[int, ...]) -> InputSpec:
 
 def build(name: str, shape: tuple[int, ...], **settings: Any) -> nn.Module:
     method = registry.get("model", name)
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(method.config(**settings), spec(shape))
 
 
@@ -48,9 +48,9 @@ def gradients(model: nn.Module, images: Tensor) -> tuple[Tensor, ...]:
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_recorded_masks_can_be_injected(name: str, shape: tuple[int, ...]) -> None:
     model, images = build(name, shape, dropout=0.5).train(), inputs(shape)
-    with masks.recorded_masks(model, torch.Generator().manual_seed(1)) as recording:
+    with masks.record_masks(model, torch.Generator().manual_seed(1)) as recording:
         drawn = gradients(model, images)
-    with masks.injected_masks(recording.sites, tuple(recording.masks)):
+    with masks.inject_masks(recording.sites, tuple(recording.masks)):
         injected = gradients(model, images)
     with masks.without_dropout():
         whole = gradients(model, images)
@@ -85,7 +85,7 @@ def test_the_contained_seed_decides_the_weights(name: str, shape: tuple[int, ...
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "vit-b16"])
 def test_the_gradient_can_be_differentiated(name: str) -> None:
     model, images = build(name, (3, 32, 32)), inputs((3, 32, 32), 1).requires_grad_()
-    with masks.recorded_masks(model, torch.Generator().manual_seed(1)):
+    with masks.record_masks(model, torch.Generator().manual_seed(1)):
         loss = F.cross_entropy(model(images), torch.tensor([1]))
     found = torch.autograd.grad(loss, list(model.parameters()), create_graph=True)
     (second,) = torch.autograd.grad(sum((g.square().sum() for g in found), torch.zeros(())), images)

@@ -28,7 +28,7 @@ installed = pytest.mark.skipif(
 def build(*shape: int, **settings: Any) -> nn.Module:
     method = registry.get("model", "efficientnet-lite0")
     spec = InputSpec(shape, 10, (0.4,) * shape[0], (0.3,) * shape[0])
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(method.config(**settings), spec)
 
 

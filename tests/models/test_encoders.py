@@ -19,7 +19,7 @@ SPEC = InputSpec((6,), 1, (), (), vocabulary=11, padding=10)
 
 def build(name: str = "tiny-encoder", about: InputSpec = SPEC, **settings: Any) -> nn.Module:
     method = registry.get("model", name)
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(method.config.model_validate(settings), about)
 
 
@@ -63,9 +63,9 @@ def test_the_mean_is_over_words_and_the_order_counts() -> None:
 def test_recorded_masks_can_be_injected_and_the_gradient_can_be_differentiated(pooling: str) -> None:
     model = build(pooling=pooling, dropout=0.5).train()
     parameters = list(model.parameters())
-    with masks.recorded_masks(model, torch.Generator().manual_seed(1)) as recording:
+    with masks.record_masks(model, torch.Generator().manual_seed(1)) as recording:
         drawn = torch.autograd.grad(model(tokens()).square().sum(), parameters)
-    with masks.injected_masks(recording.sites, tuple(recording.masks)):
+    with masks.inject_masks(recording.sites, tuple(recording.masks)):
         injected = torch.autograd.grad(model(tokens()).square().sum(), parameters, create_graph=True)
     assert len(recording.masks) == 1 + 2 * 3
     assert all(torch.equal(a, b) for a, b in zip(drawn, injected, strict=True))

@@ -60,7 +60,7 @@ def test_vit_drops_out_in_the_order_of_the_paper() -> None:
 
 
 def test_a_transformer_block_is_the_one_of_torch() -> None:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         block = vit_small(VitSmallConfig(dropout=0.25), spec(3, 32, 32)).get_submodule("blocks.0")
         oracle = nn.TransformerEncoderLayer(
             256, 16, 256, dropout=0.25, activation="gelu", batch_first=True, norm_first=True
@@ -82,9 +82,9 @@ def test_a_transformer_block_is_the_one_of_torch() -> None:
     }
     oracle.load_state_dict(theirs)
     tokens = images(2, 65, 256)
-    with torch.no_grad(), masks.recorded_masks(block, torch.Generator().manual_seed(1)) as recording:
+    with torch.no_grad(), masks.record_masks(block, torch.Generator().manual_seed(1)) as recording:
         found = block(tokens)
-    with torch.no_grad(), masks.injected_masks(recording.sites, tuple(recording.masks)):
+    with torch.no_grad(), masks.inject_masks(recording.sites, tuple(recording.masks)):
         expected = oracle(tokens)
     assert torch.allclose(found, expected, atol=1e-5)
 
@@ -108,7 +108,7 @@ def test_lenet_takes_29_pixels_or_more(shape: tuple[int, ...]) -> None:
 
 
 def test_resnet18_is_the_one_of_torchvision_with_groups() -> None:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         own = resnet18(Resnet18Config(), spec(3, 32, 32)).eval()
         oracle = resnet.resnet18(num_classes=10, norm_layer=lambda channels: nn.GroupNorm(2, channels)).eval()
     weights = zip(oracle.state_dict(), own.state_dict().values(), strict=True)
@@ -118,7 +118,7 @@ def test_resnet18_is_the_one_of_torchvision_with_groups() -> None:
 
 
 def test_resnet18_starts_from_the_initialisation_of_he() -> None:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         model = resnet18(Resnet18Config(), spec(3, 32, 32))
     for weight in (p for p in model.parameters() if p.ndim == 4):
         fan_out = weight.shape[0] * weight.shape[2] * weight.shape[3]
@@ -158,9 +158,9 @@ def test_torchvision_says_what_it_cannot_build(
 
 
 def test_torchvision_repeats_grey_images() -> None:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         grey = torchvision(TorchvisionConfig(classifier="squeezenet1_1"), spec(1, 32, 32)).eval()
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         colour = torchvision(TorchvisionConfig(classifier="squeezenet1_1"), spec(3, 32, 32)).eval()
     pixels = images(2, 1, 32, 32)
     with torch.no_grad():
@@ -169,7 +169,7 @@ def test_torchvision_repeats_grey_images() -> None:
 
 @pytest.mark.parametrize("classifier", ["googlenet", "mobilenet_v3_small"])
 def test_torchvision_builds_plain_classifiers_and_leaves_their_buffers(classifier: str) -> None:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         model = torchvision(TorchvisionConfig(classifier=classifier), spec(3, 32, 32))
     buffers = dict(model.named_buffers())
     assert all(not buffer.is_meta for buffer in buffers.values())

@@ -24,7 +24,7 @@ def spec(length: int = LENGTH, vocabulary: int = VOCABULARY) -> InputSpec:
 
 def build(name: str = "tiny-llama", about: InputSpec | None = None, **settings: Any) -> nn.Module:
     method = registry.get("model", name)
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         return method.make(method.config.model_validate(settings), about or spec())
 
 
@@ -41,7 +41,7 @@ def reference(tied: bool = False) -> Any:
         tie_word_embeddings=tied,
         attn_implementation="eager",
     )
-    with seeding.contained(4):
+    with seeding.isolate_randomness(4):
         return transformers.LlamaForCausalLM(config)
 
 
@@ -78,9 +78,9 @@ def test_what_comes_later_changes_nothing() -> None:
 
 def test_recorded_masks_can_be_injected_and_the_gradient_can_be_differentiated() -> None:
     model = build(**SIZES, dropout=0.5).train()
-    with masks.recorded_masks(model, torch.Generator().manual_seed(1)) as recording:
+    with masks.record_masks(model, torch.Generator().manual_seed(1)) as recording:
         drawn = gradient(model)
-    with masks.injected_masks(recording.sites, tuple(recording.masks)):
+    with masks.inject_masks(recording.sites, tuple(recording.masks)):
         injected = gradient(model)
     assert len(recording.masks) == 1 + 2 * 3
     assert all(torch.equal(drawn[name], injected[name]) for name in drawn)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch, Tensors
 from fedsim.privacy.accounting import Spent, epsilon
 from fedsim.privacy.audit import GuaranteeContradicted, audit, check_claim, coins, epsilon_at_least, p_value
@@ -25,7 +25,7 @@ def dp_sgd(**settings: Any) -> Step:
     defense = method.make(method.config.model_validate(settings))
 
     def step(_batch: Batch, local: LocalStep, losses: Callable[[], Tensor]) -> Tensors:
-        here = Here(1, 0, 0, torch.Generator().manual_seed(5), local=local)
+        here = HookContext(1, 0, 0, torch.Generator().manual_seed(5), local=local)
         return defense.on_examples(losses, here)[1]
 
     return step

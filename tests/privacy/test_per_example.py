@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from fedsim.core.losses import per_example
 from fedsim.core.types import Batch
-from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, example_gradients
+from fedsim.privacy.per_example import Mode, cheapest, example_gradients, sum_clipped
 
 
 class Twice(nn.Module):
@@ -62,7 +62,7 @@ def test_the_mode_decides_whether_the_rule_of_opacus_is_asked(
 
     monkeypatch.setitem(GradSampleHooks.GRAD_SAMPLERS, nn.Linear, noted)
     model = nn.Linear(6, 3)
-    clipped_sum(model, dict(model.named_parameters()), losses_of(model, batch()), 1.0, mode)
+    sum_clipped(model, dict(model.named_parameters()), losses_of(model, batch()), 1.0, mode)
     assert asked == ([model] if is_called else [])
 
 

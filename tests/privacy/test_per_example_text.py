@@ -11,10 +11,10 @@ from fedsim.components.adapter.allora import Allora, AlloraConfig
 from fedsim.components.adapter.lora import Lora, LoraConfig
 from fedsim.core import registry
 from fedsim.core.losses import IGNORED, per_example
-from fedsim.core.masks import kept_masks
+from fedsim.core.masks import keep_masks
 from fedsim.core.types import Batch, InputSpec
 from fedsim.models._checkpoint import CausalModel
-from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
+from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 
 SPEC = InputSpec((6,), 11, (), (), vocabulary=11)
 MODES: list[Mode] = ["hooks", "functorch", "ghost"]
@@ -75,15 +75,15 @@ def losses_of(model: nn.Module, batch: Batch) -> Callable[[], Tensor]:
 def test_clipped_gradients_and_each_norm_are_those_of_a_loop_over_the_sentences(name: str, mode: Mode) -> None:
     model, batch = MODELS[name]().double(), sentences()
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
-    with kept_masks(torch.Generator().manual_seed(3)):
+    with keep_masks(torch.Generator().manual_seed(3)):
         each = losses_of(model, batch)()
     alone = [torch.autograd.grad(loss, list(parameters.values()), retain_graph=True) for loss in each]
     norms = torch.stack([torch.cat([g.flatten() for g in own]).norm() for own in alone])
     clip = float(norms.median())
     assert float(norms.min()) < clip < float(norms.max())
     factors = (clip / norms).clamp_max(1.0)
-    with kept_masks(torch.Generator().manual_seed(3)):
-        found, total = clipped_sum(model, parameters, losses_of(model, batch), clip, mode)
+    with keep_masks(torch.Generator().manual_seed(3)):
+        found, total = sum_clipped(model, parameters, losses_of(model, batch), clip, mode)
     assert torch.allclose(found, each)
     for index, parameter in enumerate(parameters):
         expected = sum(factor * own[index] for factor, own in zip(factors, alone, strict=True))

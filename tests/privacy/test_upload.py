@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from fedsim.core.types import Tensors, Update
-from fedsim.privacy.upload import clipped, disturbed, noise, why_buffers_move
+from fedsim.privacy.upload import clip_jointly, disturb, noise, why_buffers_move
 
 
 def norm(tensors: Tensors) -> float:
@@ -18,7 +18,7 @@ def norm(tensors: Tensors) -> float:
 @pytest.mark.parametrize("share", [0.2, 0.999, 1.001, 5.0])
 def test_an_update_is_scaled_to_the_norm_that_it_may_have_and_no_further(scale: float, share: float) -> None:
     tensors = {"a": scale * torch.tensor([3.0, 0.0]), "b": scale * torch.tensor(4.0)}  # norm 5 * scale
-    found = clipped(tensors, share * 5.0 * scale)
+    found = clip_jointly(tensors, share * 5.0 * scale)
     factor = min(1.0, share)
     assert norm(found) == pytest.approx(factor * 5.0 * scale, rel=1e-6)  # float32
     for name, tensor in tensors.items():
@@ -27,9 +27,9 @@ def test_an_update_is_scaled_to_the_norm_that_it_may_have_and_no_further(scale: 
 
 def test_zeros_stay_and_what_is_not_finite_counts_as_zero() -> None:
     zeros = {"a": torch.zeros(3)}
-    assert torch.equal(clipped(zeros, 1.0)["a"], zeros["a"])
+    assert torch.equal(clip_jointly(zeros, 1.0)["a"], zeros["a"])
     for value in (math.nan, math.inf):
-        found = clipped({"a": torch.tensor([value, 1.0]), "b": torch.ones(2)}, 1.0)
+        found = clip_jointly({"a": torch.tensor([value, 1.0]), "b": torch.ones(2)}, 1.0)
         assert all(not bool(tensor.any()) for tensor in found.values())
 
 
@@ -44,11 +44,11 @@ def test_noise_has_the_stated_deviation_and_the_type_of_what_it_is_added_to() ->
 
 def test_all_that_depends_on_the_data_is_clipped_and_noisy() -> None:
     update = Update("delta", {"a": torch.tensor([6.0, 8.0])}, {"mean": torch.ones(2)}, 17, 2.5)
-    quiet = disturbed(update, 5.0, 0.0, torch.Generator())
+    quiet = disturb(update, 5.0, 0.0, torch.Generator())
     assert torch.allclose(quiet.tensors["a"], torch.tensor([3.0, 4.0]))
     assert torch.equal(quiet.buffers["mean"], torch.zeros(2))
     assert (quiet.kind, quiet.examples, quiet.loss) == ("delta", 1, 0.0)
-    loud = disturbed(update, 5.0, 2.0, torch.Generator().manual_seed(3)).tensors["a"] - quiet.tensors["a"]
+    loud = disturb(update, 5.0, 2.0, torch.Generator().manual_seed(3)).tensors["a"] - quiet.tensors["a"]
     drawn = noise(torch.zeros(2), 2.0, torch.Generator().manual_seed(3))
     assert torch.allclose(loud, drawn, atol=1e-6)  # rounding of float32
 

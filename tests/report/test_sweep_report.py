@@ -18,9 +18,9 @@ from fedsim.metrics.comparison import holm
 from fedsim.record import ClientCost, Interval
 from fedsim.report.sweep import build
 from fedsim.report.sweep.cells import gather
-from fedsim.report.sweep.curves import averaged_roc, shares_above
+from fedsim.report.sweep.curves import average_roc, shares_above
 from fedsim.report.sweep.guarantees import floors
-from fedsim.report.sweep.pareto import Place, dominated, frontier
+from fedsim.report.sweep.pareto import Place, dominate, frontier
 from fedsim.report.sweep.pictures import blind, representatives
 from fedsim.report.sweep.points import points
 from fedsim.report.sweep.reproduce import environments, toml
@@ -329,7 +329,7 @@ def test_dominance_and_frontier_are_brute_force(typical):
         )
         for own in places
     ]
-    assert dominated(places) == expected
+    assert dominate(places) == expected
     best = {
         (own.utility.value, own.risk.value)
         for own in places
@@ -387,7 +387,7 @@ def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps
     tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
     assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
     assert found[0].membership[1].value == 0.1
-    assert averaged_roc(found[0].setting, "lira") == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
+    assert average_roc(found[0].setting, "lira") == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
 
 
 def test_membership_has_curves_and_floors_in_the_page(tmp_path, records, sweeps, page_of):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from fedsim.cli.main import app
 from fedsim.core import registry
-from fedsim.core.hooks import Defense, Here, Rules
+from fedsim.core.hooks import Defense, HookContext, Rules
 from fedsim.core.types import Config, Mechanism, PublicKnowledge, Tensors
 from fedsim.record import AuditRecord
 from fedsim.record.store import read_record
@@ -37,7 +37,7 @@ class Forgetful(Defense[ForgetfulConfig]):
     place: ClassVar[Any] = "examples"
     needs_step: ClassVar[bool] = True
 
-    def on_examples(self, losses: Callable[[], torch.Tensor], here: Here) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], torch.Tensor], here: HookContext) -> tuple[float, Tensors]:
         return dp_sgd(0.0).on_examples(losses, here)
 
     def mechanism(self, rules: Rules) -> Mechanism | None:

@@ -91,7 +91,7 @@ def test_members_are_what_updates_were_computed_from_and_the_others_are_not(scen
     built = scenario(**SMALL)
     journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
-    train, uses = world.data.dataset.train, membership.trained_on(world, journal.rounds)
+    train, uses = world.data.dataset.train, membership.count_training(world, journal.rounds)
     drawn = [batch for round_ in (1, 2) for client in range(4) for batch in world.data.batches(round_, client)]
     assert int(uses.sum()) == sum(map(len, drawn)) == 2 * 4 * 3 * 8
     used = {row for batch in drawn for row in rows(batch)}
@@ -113,7 +113,7 @@ def test_rounds_and_clients_that_did_not_count_make_no_members(scenario: Build) 
         RoundRecord(round=1, cohort=(0, 1), participants=(0,), training_loss=1.0, failures=lost),
         RoundRecord(round=2, cohort=(0, 2), participants=(), training_loss=1.0, failures=aborted),
     ]
-    uses = membership.trained_on(world, rounds)
+    uses = membership.count_training(world, rounds)
     assert uses.nonzero().flatten().tolist() == sorted({int(i) for chosen in world.data.drawn(1, 0) for i in chosen})
 
 
@@ -198,7 +198,7 @@ def test_a_shadow_model_in_fedsgd_takes_the_federations_own_steps(scenario: Buil
     built = scenario(**tables)
     journal = runner.train(built.model_dump_json(), lambda _: None)
     world = worlds.build(built)
-    used = membership.trained_on(world, journal.rounds).nonzero().flatten()
+    used = membership.count_training(world, journal.rounds).nonzero().flatten()
     case = membership.of_model(world, journal)
     train = world.data.dataset.train
     weights = case.observation.train_shadow(

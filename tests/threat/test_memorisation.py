@@ -108,7 +108,7 @@ def test_an_untrained_model_remembers_nothing(scenario: Callable[..., Scenario],
     tables["data"]["canaries"] = 40
     world = worlds.build(scenario(**tables))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.exposed(world, journal)
+    found = memorisation.measure_exposure(world, journal)
     assert not any(own.extracted for own in found.secrets)
     for own in found.summaries:
         assert own.exposure.n == 20
@@ -122,7 +122,7 @@ def test_small_spaces_are_enumerated(scenario: Callable[..., Scenario], tables: 
     planted = tuple(replace(own, text=f"{own.prompt} 42.", form=form) for own in world.data.dataset.planted[:2])
     world = replace(world, data=replace(world.data, dataset=replace(world.data.dataset, planted=planted)))
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.exposed(world, journal)
+    found = memorisation.measure_exposure(world, journal)
     assert [(own.candidates, own.is_exact) for own in found.secrets] == [(99, True)] * 2
 
 
@@ -146,7 +146,7 @@ def test_numbers_and_addresses_of_generated_persons_are_secrets_too(
     memorisation.check(world)
     assert [own.kind for own in world.data.dataset.planted] == ["identity"] * 2 + ["address"] * 2
     journal = runner.train(world.scenario.model_dump_json(), lambda _: None)
-    found = memorisation.exposed(world, journal)
+    found = memorisation.measure_exposure(world, journal)
     assert [(own.kind, own.repetitions) for own in found.summaries] == [
         ("address", 0),
         ("address", 8),

@@ -45,7 +45,7 @@ def complain(text: str) -> None:
 
 
 @contextmanager
-def asked_to_stop() -> Iterator[threading.Event]:
+def ask_to_stop() -> Iterator[threading.Event]:
     """Yield an event that Ctrl-C or a termination sets; the second signal does not wait for the end of a step.
 
     An interrupt raised at an arbitrary place can be lost, since callbacks from C suppress it.

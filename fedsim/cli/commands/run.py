@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, asked_to_stop, complain, say, screen
+from fedsim.cli.commands._console import app, ask_to_stop, complain, say, screen
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run(
     from fedsim.record.store import RunFolder
     from fedsim.scenario import load, own_models
     from fedsim.threat.attacking import in_process
-    from fedsim.threat.attacking.apart import isolated
+    from fedsim.threat.attacking.apart import start_isolated
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
     foreign = f"code that {scenario} names"
@@ -64,7 +64,7 @@ def run(
         command = shlex.join(["fedsim", *sys.argv[1:]])
         say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
         try:
-            with own_models.staying(foreign), asked_to_stop() as stop, display.watching(screen) as watcher:
+            with own_models.staying(foreign), ask_to_stop() as stop, display.watching(screen) as watcher:
                 record = runner.run(
                     loaded,
                     folder,
@@ -72,7 +72,7 @@ def run(
                     command=command,
                     earlier=earlier,
                     should_stop=stop.is_set,
-                    attackers=isolated if isolate else in_process,
+                    attackers=start_isolated if isolate else in_process,
                 )
         except KeyboardInterrupt:
             complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
@@ -119,7 +119,7 @@ def _show(record: RunRecord, page: Path) -> None:
         screen.print(display.memberships(record))
     if any(arm.exposure for arm in record.arms):
         screen.print(display.exposures(record))
-    for line in (*display.unrepeated(record), *display.guarantees(record), *display.audits(record)):
+    for line in (*display.unrepeat(record), *display.guarantees(record), *display.audits(record)):
         say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")

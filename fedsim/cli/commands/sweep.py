@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, asked_to_stop, complain, say, screen, seconds
+from fedsim.cli.commands._console import app, ask_to_stop, complain, say, screen, seconds
 from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ def _make(
     from fedsim.experiment.runner import scenario_hash
     from fedsim.experiment.sweep.executors.processes import Processes
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
-    from fedsim.experiment.sweep.plan import planned
+    from fedsim.experiment.sweep.plan import plan
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.scenario import Sweep, load
 
     loaded = load(scenario, overrides, trust=trust)
-    runs = planned(loaded, str(scenario))
+    runs = plan(loaded, str(scenario))
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)
@@ -75,7 +75,7 @@ def _make(
         with (
             folder.locked(),
             _on(ray) if ray else nullcontext(Processes()) as executor,
-            asked_to_stop() as stop,
+            ask_to_stop() as stop,
             display.counting(screen, len(runs)) as told,
         ):
             outcomes = made(

@@ -70,7 +70,7 @@ class LowRankLinear(nn.Module):
         return layer.requires_grad_(True)
 
     @torch.no_grad()
-    def unmerged(self, layer: nn.Linear) -> nn.Linear:
+    def unmerge(self, layer: nn.Linear) -> nn.Linear:
         """Return the frozen layer before `merged`: weight W - s B A, W that of `layer`."""
         layer = copy.deepcopy(layer)
         layer.weight -= self.change()
@@ -83,7 +83,7 @@ def _factor(weight: Tensor) -> nn.Linear:
     return layer
 
 
-def adapted(
+def adapt(
     model: nn.Module, method: str, config: LowRankConfig, adapter: Callable[[nn.Linear], LowRankLinear]
 ) -> nn.Module:
     """Freeze a model in place, except `also_train`, and put an adapter on each chosen linear layer.

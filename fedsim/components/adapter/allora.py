@@ -20,7 +20,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
+from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt
 from fedsim.core.hooks import IMAGES_AND_TEXT, Adapter, Rules
 from fedsim.core.registry import component
 from fedsim.core.types import Modality, PublicKnowledge, Tensors
@@ -90,7 +90,7 @@ class Allora(Adapter[AlloraConfig]):
                 return LowRankLinear(layer, self.config.rank, generator)
             return AlloraLinear(layer, self.config, generator)
 
-        return adapted(model, "allora", self.config, adapter)
+        return adapt(model, "allora", self.config, adapter)
 
     def step_factors(self, parameters: Tensors) -> Tensors:
         """Return c of the rows of every B, shape (..., out, 1), where c multiplies the step."""

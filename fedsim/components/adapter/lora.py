@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapted
+from fedsim.components.adapter._low_rank import LowRankConfig, LowRankLinear, adapt
 from fedsim.core.hooks import ANYTHING, Adapter
 from fedsim.core.registry import component
 from fedsim.core.types import Modality
@@ -55,7 +55,7 @@ class Lora(Adapter[LoraConfig]):
         Raises:
             NotApplicable: a pattern matches no linear layer, or the rank is above a layer's width.
         """
-        return adapted(model, "lora", self.config, lambda layer: LoraLinear(layer, self.config, generator))
+        return adapt(model, "lora", self.config, lambda layer: LoraLinear(layer, self.config, generator))
 
 
 @final

@@ -46,20 +46,20 @@ class Chances(NamedTuple):
     per_sample: bool
 
 
-def drawn_shares(count: int, chances: Chances, generator: torch.Generator) -> Draw:
+def draw_shares(count: int, chances: Chances, generator: torch.Generator) -> Draw:
     """Draw partners and weights l0 for `count` examples, without boxes."""
     mixture = _mixture(count, chances, generator)
     if mixture is None:
-        return unmixed(count)
+        return draw_nothing(count)
     shares, partners = mixture
-    return unmixed(count)._replace(partners=partners, weights=shares.expand(count))
+    return draw_nothing(count)._replace(partners=partners, weights=shares.expand(count))
 
 
-def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: torch.Generator) -> Draw:
+def draw_boxes(count: int, size: tuple[int, int], chances: Chances, generator: torch.Generator) -> Draw:
     """Draw partners and boxes for `count` examples of `size` (height, width); weights follow the boxes' areas."""
     mixture = _mixture(count, chances, generator)
     if mixture is None:
-        return unmixed(count)
+        return draw_nothing(count)
     shares, partners = mixture
     height, width = size
     boxes = boxes_of(shares, height, width, generator)
@@ -68,12 +68,12 @@ def drawn_boxes(count: int, size: tuple[int, int], chances: Chances, generator: 
     return Draw(partners, torch.from_numpy(np.array(boxes)).expand(count, 4), own.expand(count))
 
 
-def unmixed(count: int) -> Draw:
+def draw_nothing(count: int) -> Draw:
     """Return the draw that leaves `count` examples unchanged."""
     return Draw(torch.arange(count), torch.zeros(count, 4, dtype=torch.long), torch.ones(count, dtype=torch.float64))
 
 
-def pasted(inputs: Tensor, draw: Draw) -> Tensor:
+def paste(inputs: Tensor, draw: Draw) -> Tensor:
     """Return a copy of inputs (B, C, H, W) with each partner's box pasted in."""
     if draw.boxes.stride(0) == 0:  # one box for all examples
         box, mixed = _slices(draw.boxes), inputs.clone()
@@ -83,7 +83,7 @@ def pasted(inputs: Tensor, draw: Draw) -> Tensor:
     return torch.lerp(inputs, inputs.index_select(0, draw.partners), _cover(draw.boxes, inputs))
 
 
-def erased(inputs: Tensor, boxes: Tensor) -> Tensor:
+def erase(inputs: Tensor, boxes: Tensor) -> Tensor:
     """Return a copy of inputs (B, C, H, W) with zeros in the boxes (B, 4)."""
     if boxes.stride(0) == 0:
         mixed = inputs.clone()

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 from fedsim.components.augment._mixing import (
     Chances,
     Draw,
-    drawn_boxes,
-    drawn_shares,
-    erased,
+    draw_boxes,
+    draw_nothing,
+    draw_shares,
+    erase,
     mixed_labels,
-    pasted,
-    unmixed,
+    paste,
 )
-from fedsim.core.hooks import Augmentation, Here, Rules
+from fedsim.core.hooks import Augmentation, HookContext, Rules
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, PublicKnowledge
 
@@ -56,7 +56,7 @@ class CutMixConfig(Config):
 class CutMix(Augmentation[CutMixConfig]):
     """Mixes images of a batch in pairs, with labels in proportion to the visible areas."""
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the mixed batch; its labels are probabilities (B, K), and unchanged under cutout.
 
         Raises:
@@ -79,10 +79,10 @@ class CutMix(Augmentation[CutMixConfig]):
         config, count = self.config, len(inputs)
         chances = Chances(config.beta, config.probability, config.per_sample)
         if config.mode == "mixup":
-            return drawn_shares(count, chances, generator)
+            return draw_shares(count, chances, generator)
         height, width = inputs.shape[-2:]
-        draw = drawn_boxes(count, (height, width), chances, generator)
-        return unmixed(count)._replace(boxes=draw.boxes) if config.mode == "cutout" else draw
+        draw = draw_boxes(count, (height, width), chances, generator)
+        return draw_nothing(count)._replace(boxes=draw.boxes) if config.mode == "cutout" else draw
 
     def mixed(self, inputs: Tensor, draw: Draw) -> Tensor:
         """Return the mixed copy of inputs (B, C, H, W)."""
@@ -91,7 +91,7 @@ class CutMix(Augmentation[CutMixConfig]):
         if self.config.mode == "mixup":
             own = draw.weights.to(inputs).view(-1, 1, 1, 1)
             return own * inputs + (1.0 - own) * inputs[draw.partners]
-        return erased(inputs, draw.boxes) if self.config.mode == "cutout" else pasted(inputs, draw)
+        return erase(inputs, draw.boxes) if self.config.mode == "cutout" else paste(inputs, draw)
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Refuse inputs that are not images, batches without a partner, and a second mixing component."""

@@ -20,9 +20,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.augment._mixing import Chances, Draw, drawn_boxes, mixed_labels, pasted
+from fedsim.components.augment._mixing import Chances, Draw, draw_boxes, mixed_labels, paste
 from fedsim.core.errors import NotApplicable, nearest
-from fedsim.core.hooks import Augmentation, Here, ModelComponent, Rules
+from fedsim.core.hooks import Augmentation, HookContext, ModelComponent, Rules
 from fedsim.core.masks import without_dropout
 from fedsim.core.registry import component
 from fedsim.core.showing import shown
@@ -67,10 +67,10 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
             raise NotApplicable(
                 f"component '{_NAME}': no layer is called '{self.config.at}'.{nearest(self.config.at, names)}"
             )
-        model.get_submodule(self.config.at).register_forward_hook(_mixed)
+        model.get_submodule(self.config.at).register_forward_hook(_mix)
         return model
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the inputs with labels as probabilities (B, K), and store the draws for the forward pass.
 
         Raises:
@@ -79,7 +79,7 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         assert here.rules is not None
         config = self.config
         chances = Chances(config.beta, config.probability, config.per_sample)
-        draw = drawn_boxes(len(batch), config.size, chances, here.generator)
+        draw = draw_boxes(len(batch), config.size, chances, here.generator)
         here.draws.update({_PARTNERS: draw.partners, _BOXES: draw.boxes, _WEIGHTS: draw.weights})
         return replace(batch, labels=mixed_labels(batch.labels, draw, here.rules.classes, batch.inputs))
 
@@ -116,12 +116,12 @@ class FeatureCutMix(ModelComponent[FeatureCutMixConfig], Augmentation[FeatureCut
         return PublicKnowledge(_NAME, {**self.config.model_dump(), "mixed_features": 2})
 
 
-def _mixed(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
+def _mix(layer: nn.Module, _inputs: object, maps: Tensor) -> Tensor:
     draws = shown()
     if _BOXES not in draws or not layer.training:
         return maps
     draw = Draw(draws[_PARTNERS], draws[_BOXES], draws[_WEIGHTS])
-    return pasted(maps, draw)
+    return paste(maps, draw)
 
 
 def _note(shapes: list[tuple[int, ...]], _layer: nn.Module, _inputs: object, output: object) -> None:

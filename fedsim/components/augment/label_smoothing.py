@@ -17,7 +17,7 @@ from typing import final
 import torch.nn.functional as F
 from pydantic import Field
 
-from fedsim.core.hooks import Augmentation, Here
+from fedsim.core.hooks import Augmentation, HookContext
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, PublicKnowledge
 
@@ -37,7 +37,7 @@ class LabelSmoothingConfig(Config):
 class LabelSmoothing(Augmentation[LabelSmoothingConfig]):
     """Smooths labels; classes and probabilities both become smoothed probabilities."""
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the batch with labels as probabilities (B, K)."""
         assert here.rules is not None
         labels, classes, share = batch.labels, here.rules.classes, self.config.smoothing

@@ -78,7 +78,7 @@ class CodebookLayer(nn.Module):
     def forward(self, activation: Tensor) -> Tensor:
         if not self.enabled:
             return activation
-        inputs = self.normalised(activation)
+        inputs = self.normalise(activation)
         chosen = self.chosen(inputs.detach())
         for reader in self.readers:
             reader.append(chosen.masked_fill(~self._is_heard(chosen), -1) if self.silent else chosen)
@@ -86,7 +86,7 @@ class CodebookLayer(nn.Module):
             self._revive(inputs.detach(), chosen)
         if self._first_active is not None and self.training and self._is_trained:
             self.steps.add_(1.0)
-        output = _StraightThrough.apply(inputs, self.combined(chosen), self.loss, self.beta).flatten(-2)
+        output = _StraightThrough.apply(inputs, self.combine_codes(chosen), self.loss, self.beta).flatten(-2)
         return output.movedim(-1, 1) if activation.dim() == _FEATURE_MAP else output
 
     @property
@@ -99,7 +99,7 @@ class CodebookLayer(nn.Module):
             return self._last_active
         return active_codes(round(float(self.steps)), self._first_active, self._last_active, self._decay_steps)
 
-    def normalised(self, activation: Tensor) -> Tensor:
+    def normalise(self, activation: Tensor) -> Tensor:
         """Return the LayerNorm of each group, which is compared with the codes, (B, ..., groups, d / groups).
 
         Raises:
@@ -137,13 +137,13 @@ class CodebookLayer(nn.Module):
             inputs = inputs / inputs.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
         return _products(inputs, codes / codes.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST))
 
-    def combined(self, chosen: Tensor) -> Tensor:
+    def combine_codes(self, chosen: Tensor) -> Tensor:
         """Return the mean or sum of codes (B, ..., groups, k), shape (B, ..., groups, d / groups)."""
         groups, count, _ = self.codes.shape
         rows = chosen + count * torch.arange(groups, device=chosen.device)[:, None]
         codes = self.codes
         if self.penalty:
-            codes = _Penalised.apply(codes, fired_codes(chosen, groups, count), self.penalty, self.penalty_norm)
+            codes = _Penalised.apply(codes, find_fired_codes(chosen, groups, count), self.penalty, self.penalty_norm)
         picked = F.embedding(rows, codes.flatten(0, 1))
         if self.silent:
             picked = picked * self._is_heard(chosen)[..., None]
@@ -163,7 +163,7 @@ class CodebookLayer(nn.Module):
     def _revive(self, inputs: Tensor, chosen: Tensor) -> None:
         """Count the steps since each code fired, and move codes that were unused for too long onto activations."""
         groups, count, size = self.codes.shape
-        fired = fired_codes(chosen, groups, count)
+        fired = find_fired_codes(chosen, groups, count)
         self.idle.add_(1.0).masked_fill_(fired, 0.0)
         if not self._is_trained:
             return
@@ -235,7 +235,7 @@ def active_codes(step: int, first: int, last: int, decay_steps: int) -> int:
     return int(first - (first - last) * min(1.0, step / (decay_steps - 1)))
 
 
-def fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:
+def find_fired_codes(chosen: Tensor, groups: int, codes: int) -> Tensor:
     """Return whether each code is among the chosen (..., groups, k), boolean, shape (groups, codes)."""
     by_group = chosen.movedim(-2, 0).reshape(groups, -1)
     return torch.zeros(groups, codes, dtype=torch.bool).scatter(1, by_group, True)

@@ -185,7 +185,7 @@ class MovingAverages:
 
     def follow(self, heads: Tensor, least: float, generator: torch.Generator) -> None:
         """Follow one batch of heads (C, N, d), then move keys with an average count below `least` onto heads."""
-        counts, sums = assigned(heads, self.keys)
+        counts, sums = assign(heads, self.keys)
         self.counts = self.decay * self.counts + (1.0 - self.decay) * counts
         self.sums = self.decay * self.sums + (1.0 - self.decay) * sums
         total, pairs = self.counts.sum(-1, keepdim=True), self.keys.shape[1]
@@ -203,19 +203,19 @@ class MovingAverages:
             self.sums = torch.where(dead[..., None], least * placed, self.sums)
 
 
-def assigned(heads: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
+def assign(heads: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
     """Return each key's number of nearest heads (C, N, d), shape (C, J), and their sum, shape (C, J, d)."""
     chosen = nearest(heads, keys, 1)
     counts = keys.new_zeros(keys.shape[:2]).scatter_add(1, chosen[..., 0], keys.new_ones(heads.shape[:2]))
     return counts, torch.zeros_like(keys).scatter_add(1, chosen.expand_as(heads), heads)
 
 
-def centred(heads: Tensor, keys: Tensor, steps: int, generator: torch.Generator) -> Tensor:
+def centre(heads: Tensor, keys: Tensor, steps: int, generator: torch.Generator) -> Tensor:
     """Return k-means centres (C, J, d) of heads (C, N, d), from random heads; keys beyond N do not change."""
     order = torch.rand(heads.shape[:2], generator=generator).argsort(-1)[:, : keys.shape[1]]
     first = heads.gather(1, order[..., None].expand(-1, -1, heads.shape[-1]))
     keys = torch.cat([first, keys[:, first.shape[1] :]], 1)
     for _ in range(steps):
-        counts, sums = assigned(heads, keys)
+        counts, sums = assign(heads, keys)
         keys = torch.where(counts[..., None] > 0, sums / counts[..., None].clamp_min(1.0), keys)
     return keys

@@ -29,12 +29,12 @@ from fedsim.components.bottleneck._codebook import (
     Combine,
     Ranking,
     Similarity,
-    fired_codes,
+    find_fired_codes,
 )
 from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
-from fedsim.core.masks import dropout_sites, injected_masks, without_dropout
+from fedsim.core.masks import dropout_sites, inject_masks, without_dropout
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
@@ -147,10 +147,10 @@ class Codebook(Bottleneck[CodebookConfig]):
             raise NotApplicable("component 'codebook': k-means needs public examples; set initialisation = 'normal'.")
         own = {place: layer for place, layer in codebooks(model).items() if self._is_own(place)}
         chosen = public[torch.randperm(len(public), generator=generator)[:_EXAMPLES]]
-        with torch.no_grad(), without_dropout(), bypassed(model), _inputs(own) as seen:
+        with torch.no_grad(), without_dropout(), bypass_codebooks(model), _inputs(own) as seen:
             model(chosen)
             for place, layer in own.items():
-                inputs = torch.cat([layer.normalised(x).flatten(0, -3) for x in seen[place]])
+                inputs = torch.cat([layer.normalise(x).flatten(0, -3) for x in seen[place]])
                 for group in range(self.config.groups):
                     layer.codes[group] = _centres(inputs[:, group], layer.codes[group], generator)
 
@@ -172,11 +172,11 @@ class Codebook(Bottleneck[CodebookConfig]):
             return {}
         (batch,), (masks,) = truth.batches, truth.masks
         sites = dropout_sites(model, batch.inputs.shape[1:], len(batch), batch.inputs.dtype)
-        with torch.no_grad(), injected_masks(sites, masks), reading(model) as seen:
+        with torch.no_grad(), inject_masks(sites, masks), reading(model) as seen:
             model(batch.inputs)
         found: dict[str, float] = {}
         for place, read in mine.items():
-            fired = torch.stack([fired_codes(codes, *read.shape) for codes in seen[place]]).any(0)
+            fired = torch.stack([find_fired_codes(codes, *read.shape) for codes in seen[place]]).any(0)
             right = float((fired & read).sum())
             found[f"share of the codes fired at '{place}' that were read"] = right / float(fired.sum())
             found[f"share of the codes read at '{place}' that fired"] = right / max(1.0, float(read.sum()))
@@ -256,7 +256,7 @@ def reading(model: nn.Module) -> Iterator[Mapping[str, list[Tensor]]]:
 
 
 @contextmanager
-def bypassed(model: nn.Module) -> Iterator[None]:
+def bypass_codebooks(model: nn.Module) -> Iterator[None]:
     """Pass activations through all codebooks unchanged, as in the plain model."""
     before = {layer: layer.enabled for layer in codebooks(model).values()}
     for layer in before:
@@ -268,7 +268,7 @@ def bypassed(model: nn.Module) -> Iterator[None]:
             layer.enabled = was_enabled
 
 
-def forced(
+def force_codes(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None, positions: slice = slice(None)
 ) -> ExitStack:
     """Return a context in which these codes fire instead of the weakest active ones; k does not change.
@@ -286,10 +286,10 @@ def forced(
     layer = _codebook_at(model, place)
     if len(set(codes)) > layer.active:
         raise FedsimError(f"{len(set(codes))} codes cannot be forced at '{place}', where {layer.active} are active.")
-    return _ranked(layer, _change(layer, codes, group, positions, torch.inf))
+    return _rank(layer, _change(layer, codes, group, positions, torch.inf))
 
 
-def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:
+def disable_codes(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:
     """Return a context in which these codes never fire; the next best codes replace them.
 
     Raises:
@@ -298,10 +298,10 @@ def disabled(model: nn.Module, place: str, codes: Sequence[int], *, group: int |
     layer = _codebook_at(model, place)
     if layer.codes.shape[1] - len(set(codes)) < layer.active:
         raise FedsimError(f"too few codes are left at '{place}', where {layer.active} are active.")
-    return _ranked(layer, _change(layer, codes, group, slice(None), -torch.inf))
+    return _rank(layer, _change(layer, codes, group, slice(None), -torch.inf))
 
 
-def silenced(
+def silence_codes(
     model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None
 ) -> AbstractContextManager[None]:
     """Return a context in which these codes add nothing where they fire; no other code replaces them.
@@ -354,7 +354,7 @@ def _chosen_codes(layer: CodebookLayer, codes: Sequence[int], group: int | None)
     return named
 
 
-def _ranked(layer: CodebookLayer, change: Ranking) -> ExitStack:
+def _rank(layer: CodebookLayer, change: Ranking) -> ExitStack:
     stack = ExitStack()
     layer.rankings.append(change)
     stack.callback(layer.rankings.remove, change)

@@ -26,7 +26,7 @@ from fedsim.components.bottleneck._key_value import (
     MovingAverages,
     ValueTable,
     VotingDecoder,
-    centred,
+    centre,
 )
 from fedsim.components.bottleneck._widths import width_of
 from fedsim.core.errors import NotApplicable, nearest
@@ -144,7 +144,7 @@ class KeyValueBottleneck(Bottleneck[KeyValueBottleneckConfig]):
         orders = [torch.randperm(len(features), generator=generator) for _ in range(max(1, config.passes))]
         if config.keys == "k-means":
             first = lookup.heads(features[orders[0][: config.batch_size]])
-            lookup.keys.copy_(centred(first, lookup.keys, _LLOYD_STEPS, generator))
+            lookup.keys.copy_(centre(first, lookup.keys, _LLOYD_STEPS, generator))
         averages = self._averages(lookup.keys.clone(), min(config.batch_size, len(features)) * features.shape[1])
         for order in orders[: config.passes]:
             for chosen in order.split(config.batch_size):
@@ -268,7 +268,7 @@ def _key_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) -> d
     """Compare each guessed record's key in every codebook (G, C) with the true keys."""
     truly = bottleneck.read(inputs)[:, :, 0, 0]
     agreement = (truly[:, None] == guesses).float().mean(-1)
-    return {"share of the keys given to the right record": float(agreement[_matched(agreement)].mean())}
+    return {"share of the keys given to the right record": float(agreement[_match(agreement)].mean())}
 
 
 @torch.no_grad()
@@ -280,7 +280,7 @@ def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) 
         return nn.functional.cosine_similarity(true[:, None], guessed[None], dim=-1)
 
     plain = cosines(truly, guesses)
-    pairs = _matched(plain)
+    pairs = _match(plain)
     return {
         "cosine of the encoder's output": float(plain[pairs].mean()),
         "cosine of what it differs by from that of a grey image": float(
@@ -289,7 +289,7 @@ def _feature_scores(bottleneck: KeyValueModel, inputs: Tensor, guesses: Tensor) 
     }
 
 
-def _matched(likeness: Tensor) -> tuple[Tensor, Tensor]:
+def _match(likeness: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows and columns of the matching of records and guesses with the highest total similarity (B, G)."""
     from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
 

@@ -44,7 +44,7 @@ class Sampled(Decoder[SampledConfig, Writing]):
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
         """Draw a token behind each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
-        chosen = _drawn(_nucleus(scores.softmax(-1), self.config.top_p), context.generators)
+        chosen = _draw(_nucleus(scores.softmax(-1), self.config.top_p), context.generators)
         return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1)] * len(state)
 
 
@@ -57,7 +57,7 @@ def _nucleus(probabilities: Tensor, share: float) -> Tensor:
     return torch.zeros_like(probabilities).scatter(-1, places, ordered * is_inside)
 
 
-def _drawn(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
+def _draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
     """Return a token a row with odds (B, V), by one uniform number of the row's own generator."""
     below = probabilities.cumsum(-1)
     uniform = torch.stack([torch.rand(1, generator=own, dtype=torch.double) for own in generators]).to(below.device)

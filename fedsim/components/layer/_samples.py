@@ -37,9 +37,9 @@ class Samples(nn.Module):
         if self._flips:
             mirrored = torch.arange(self._samples).remainder(2).view(1, -1, 1, 1, 1).bool()
             several = torch.where(mirrored.to(features.device), several.flip(-1), several)
-        return self._pooled(several) if isinstance(self.layer, Pooling) else self.layer(several)
+        return self._pool(several) if isinstance(self.layer, Pooling) else self.layer(several)
 
-    def _pooled(self, several: Tensor) -> Tensor:
+    def _pool(self, several: Tensor) -> Tensor:
         if not self._shifts:
             return self.layer(several.flatten(0, 1)).unflatten(0, several.shape[:2])
         stride = _stride(self.layer)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from fedsim.components.layer._samples import FlattenSamples, Pooling, Samples
 from fedsim.core.errors import NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Layer, Rules
-from fedsim.core.masks import recorded_masks
+from fedsim.core.masks import record_masks
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality
 
@@ -104,7 +104,7 @@ class MultiSampleDropout(Layer[MultiSampleDropoutConfig]):
 
 @torch.no_grad()
 def _outputs(model: nn.Module, inputs: Tensor) -> Tensor:
-    with recorded_masks(model, torch.Generator().manual_seed(0)):
+    with record_masks(model, torch.Generator().manual_seed(0)):
         return model(inputs)
 
 

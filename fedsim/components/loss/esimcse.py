@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Augmentation, Here, LossTerm, ModelComponent, Objective, Rules
+from fedsim.core.hooks import Augmentation, HookContext, LossTerm, ModelComponent, Objective, Rules
 from fedsim.core.registry import component
 from fedsim.core.showing import shown
 from fedsim.core.types import Batch, Config, Modality, PublicKnowledge
@@ -109,7 +109,7 @@ class EsimCse(
             return f"a sentence with repeated tokens has up to {longest} tokens, but the model reads {views.longest}"
         return None
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return the batch, and store which tokens the second view repeats, boolean, shape (B, T)."""
         assert here.rules is not None
         rules, config = here.rules, self.config
@@ -133,7 +133,7 @@ class EsimCse(
             raise NotApplicable(f"the loss of '{_NAME}' needs two views of a sentence, which exist only in training")
         return contrast(outputs[:, 0], outputs[:, 1], self.config.temperature)
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
         """Return the queue's part of the loss, and advance E' and the queue by one step.
 
         Raises:
@@ -193,7 +193,7 @@ class TwoViews(nn.Module):
             return self.encoder(tokens)
         places = shown().get(_REPEATED, torch.zeros_like(tokens, dtype=torch.bool))
         more = most_repeated(tokens.shape[1], self._mode, self._rate)
-        views = (tokens, repeated(tokens, places, more, self._padding))
+        views = (tokens, repeat(tokens, places, more, self._padding))
         return torch.stack([self.head(self.encoder(view)) for view in views], 1)
 
     @torch.no_grad()
@@ -239,7 +239,7 @@ def drawn(
     return (order.argsort(1).argsort(1) < numbers[:, None]) & is_word
 
 
-def repeated(tokens: Tensor, places: Tensor, more: int, padding: int) -> Tensor:
+def repeat(tokens: Tensor, places: Tensor, more: int, padding: int) -> Tensor:
     """Return sentences (B, T) with the marked tokens (B, T) doubled, padded to (B, T + more)."""
     ends = (1 + places.long()).cumsum(1)
     targets = torch.arange(tokens.shape[1] + more).expand(len(tokens), -1).contiguous()

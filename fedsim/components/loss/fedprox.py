@@ -17,7 +17,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.core.hooks import ANYTHING, Here, LossTerm
+from fedsim.core.hooks import ANYTHING, HookContext, LossTerm
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Modality
 
@@ -37,7 +37,7 @@ class FedProx(LossTerm[FedProxConfig]):
 
     modalities: ClassVar[frozenset[Modality]] = ANYTHING
 
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
         """Return mu / 2 times the squared distance to the received weights, a scalar."""
         distances = [
             (weight - here.received[name]).square().sum()

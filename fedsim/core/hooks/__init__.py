@@ -38,12 +38,13 @@ from fedsim.core.hooks.components import (
     Optimizer,
     TokenReducer,
 )
-from fedsim.core.hooks.contexts import GenerationContext, Grid, Here, LocalStep, Rules, ServerRound
+from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Defense, Place
 from fedsim.core.hooks.generation import Condition, Decoder, Generation, Rows, Sampler, Sampling, Writing
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
+from fedsim.core.renamed import old_names
 
 __all__ = [
     "ANYTHING",
@@ -67,8 +68,8 @@ __all__ = [
     "Generation",
     "GenerationContext",
     "Grid",
-    "Here",
     "Hook",
+    "HookContext",
     "Layer",
     "LocalStep",
     "LossTerm",
@@ -88,3 +89,5 @@ __all__ = [
     "Writing",
     "check_update",
 ]
+
+__getattr__ = old_names(__name__, {"Here": "HookContext"})

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks.base import ConfigT, Configured
-from fedsim.core.hooks.guarding import guarded
+from fedsim.core.hooks.guarding import guard
 from fedsim.core.informed import informed
 from fedsim.core.types import (
     Applicability,
@@ -105,8 +105,8 @@ class Attack(Configured[ConfigT]):
             FedsimError: tensors of the update are missing, extra, mis-shaped, not finite or all zero; or the search
                 drew from torch's global generator.
         """
-        checked = self._checked(observation)
-        with guarded([checked]) as draws:
+        checked = self._check(observation)
+        with guard([checked]) as draws:
             return self.search(checked, generator, draws.watched(on_step))
 
     @final
@@ -119,11 +119,11 @@ class Attack(Configured[ConfigT]):
             NotApplicable: with the reason.
             FedsimError: as for a single observation.
         """
-        checked = [self._checked(observation) for observation in observations]
-        with guarded(checked) as draws:
+        checked = [self._check(observation) for observation in observations]
+        with guard(checked) as draws:
             return self.search_together(checked, generators, [draws.watched(on_step) for on_step in on_steps])
 
-    def _checked(self, observation: Observation) -> Observation:
+    def _check(self, observation: Observation) -> Observation:
         check_update(observation)
         observation = informed(observation)
         verdict = self.fits(observation)

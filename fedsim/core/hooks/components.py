@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks.base import ANYTHING, ConfigT, Configured
-from fedsim.core.hooks.contexts import Here, Rules
+from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Modality, PublicKnowledge, Reconstruction, Tensors, Truth
 
 Hook = Literal[
@@ -141,7 +141,7 @@ class Augmentation(Component[ConfigT]):
     hook: ClassVar[Hook] = "augment"
 
     @abstractmethod
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
 
 
@@ -167,7 +167,7 @@ class LossTerm(Component[ConfigT]):
     hook: ClassVar[Hook] = "loss"
 
     @abstractmethod
-    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: Here) -> Tensor:
+    def loss(self, model: nn.Module, batch: Batch, outputs: Tensor, here: HookContext) -> Tensor:
         """Return a scalar."""
 
 
@@ -188,7 +188,7 @@ class Optimizer(Component[ConfigT]):
 
     @final
     @torch.no_grad()
-    def weighed_step(self, factors: Tensors, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
+    def scaled_step(self, factors: Tensors, parameters: Tensors, gradient: Tensors, state: dict[str, Tensor]) -> None:
         """Take a step, and multiply by a factor what it changed in each parameter that has one."""
         before = {name: parameters[name].clone() for name in factors}
         self.step(parameters, gradient, state)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor, nn
 
-from fedsim.core.masks import injected_masks, without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors
 from fedsim.core.vectors import Layout
 
@@ -39,11 +39,11 @@ class LocalStep:
 
     def dropping(self) -> AbstractContextManager[None]:
         """Return the context of a forward pass with the masks of the step, or without dropout when there are none."""
-        return injected_masks(self.sites, self.masks) if self.masks else without_dropout()
+        return inject_masks(self.sites, self.masks) if self.masks else without_dropout()
 
 
 @dataclass(frozen=True)
-class Here:
+class HookContext:
     """Where in a run something happens, its own source of randomness, and its own memory.
 
     Attributes:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.hooks.base import ConfigT, Configured
-from fedsim.core.hooks.contexts import Here, Rules
+from fedsim.core.hooks.contexts import HookContext, Rules
 from fedsim.core.types import Batch, Mechanism, PublicKnowledge, Tensors, Update
 
 Place = Literal["input", "model", "examples", "layers", "clip", "prune", "noise", "quantise"]
@@ -42,15 +42,15 @@ class Defense(Configured[ConfigT]):
         """
         return model
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         """Return a batch of the same input shape and length; labels may become probabilities of shape (B, K)."""
         return batch
 
-    def loss(self, outputs: Tensor, here: Here) -> Tensor | None:
+    def loss(self, outputs: Tensor, here: HookContext) -> Tensor | None:
         """Return a scalar that is added to the client's loss, after the forward pass of a step."""
         return None
 
-    def on_examples(self, losses: Callable[[], Tensor], here: Here) -> tuple[float, Tensors]:
+    def on_examples(self, losses: Callable[[], Tensor], here: HookContext) -> tuple[float, Tensors]:
         """Return the step's mean loss and gradient, in place of the plain ones.
 
         Args:
@@ -60,11 +60,11 @@ class Defense(Configured[ConfigT]):
         """
         raise NotImplementedError
 
-    def on_gradient(self, gradient: Tensors, here: Here) -> Tensors:
+    def on_gradient(self, gradient: Tensors, here: HookContext) -> Tensors:
         """Return the gradient that the optimizer (or, in FedSGD, the server) gets."""
         return gradient
 
-    def on_upload(self, update: Update, here: Here) -> Update:
+    def on_upload(self, update: Update, here: HookContext) -> Update:
         """Return the update that goes onto the wire."""
         return update
 

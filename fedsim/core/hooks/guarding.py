@@ -24,7 +24,7 @@ class Draws:
     def __init__(self) -> None:
         self._before = torch.random.get_rng_state()
         self._expected = self._before.numpy().tobytes()
-        self._open, _ = seeding.contained_blocks()
+        self._open, _ = seeding.count_isolated()
 
     def check(self) -> None:
         """See whether something was drawn since the last time.
@@ -68,15 +68,15 @@ class Draws:
 
         Read outside of the transforms of `torch.func`, which hand out tensors without storage.
         """
-        before = seeding.contained_blocks()
+        before = seeding.count_isolated()
         with torch._C._DisableFuncTorch():
             state = torch.random.get_rng_state().numpy().tobytes()
-        is_outside = before == seeding.contained_blocks() and before[0] == self._open
+        is_outside = before == seeding.count_isolated() and before[0] == self._open
         return state if is_outside else None
 
 
 @contextmanager
-def guarded(observations: Sequence[Observation]) -> Generator[Draws]:
+def guard(observations: Sequence[Observation]) -> Generator[Draws]:
     """Keep `.grad` off the observed models, and see that a search draws from its own generator.
 
     Raises:

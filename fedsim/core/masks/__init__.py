@@ -9,28 +9,39 @@ kernels neither expose their mask nor have a second derivative.
 from fedsim.core.masks.passes import (
     Recording,
     dropout_sites,
-    injected_masks,
-    kept_masks,
+    inject_masks,
+    keep_masks,
     mask_not_batch_first,
-    recorded_masks,
+    record_masks,
     without_dropout,
 )
 from fedsim.core.masks.prefixes import KeptPrefixes, prefix_dropout, prefix_mask
-from fedsim.core.masks.sites import drawn_masks, expected_mask, named_calls, rescaling
+from fedsim.core.masks.sites import draw_masks, expected_mask, named_calls, rescaling
+from fedsim.core.renamed import old_names
 
 __all__ = [
     "KeptPrefixes",
     "Recording",
-    "drawn_masks",
+    "draw_masks",
     "dropout_sites",
     "expected_mask",
-    "injected_masks",
-    "kept_masks",
+    "inject_masks",
+    "keep_masks",
     "mask_not_batch_first",
     "named_calls",
     "prefix_dropout",
     "prefix_mask",
-    "recorded_masks",
+    "record_masks",
     "rescaling",
     "without_dropout",
 ]
+
+__getattr__ = old_names(
+    __name__,
+    {
+        "drawn_masks": "draw_masks",
+        "injected_masks": "inject_masks",
+        "kept_masks": "keep_masks",
+        "recorded_masks": "record_masks",
+    },
+)

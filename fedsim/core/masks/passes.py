@@ -19,14 +19,14 @@ _PROBE = 3  # examples of a batch that no other dimension is likely to equal
 
 @dataclass
 class Recording:
-    """What a forward pass under `recorded_masks` drew, in call order."""
+    """What a forward pass under `record_masks` drew, in call order."""
 
     sites: list[DropoutSite] = field(default_factory=list)
     masks: list[Tensor] = field(default_factory=list)
 
 
 @contextmanager
-def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recording]:
+def record_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Recording]:
     """Draw every active dropout mask of `model` from `generator` and keep it, with the place it belongs to.
 
     Masks are Bernoulli(1 - p) per entry and example; the drawn mask itself is kept, so an activation
@@ -42,8 +42,8 @@ def recorded_masks(model: nn.Module, generator: torch.Generator) -> Iterator[Rec
 
 
 @contextmanager
-def kept_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
-    """Draw and keep the same masks as `recorded_masks`, for a model whose sites are known already."""
+def keep_masks(generator: torch.Generator) -> Iterator[list[Tensor]]:
+    """Draw and keep the same masks as `record_masks`, for a model whose sites are known already."""
     with _drawing(generator, []) as recording:
         yield recording.masks
 
@@ -62,14 +62,14 @@ def _drawing(generator: torch.Generator, where: list[str]) -> Iterator[Recording
         mask = draw_mask(site, generator, activation)
         recording.sites.append(site)
         recording.masks.append(mask)
-        return _masked(activation, mask, call.scale)
+        return _mask(activation, mask, call.scale)
 
     with DropoutCalls(rule):
         yield recording
 
 
 @contextmanager
-def injected_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]:
+def inject_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]:
     """Use the given real-valued masks at `sites`, in training and in evaluation mode; other calls do nothing.
 
     Raises:
@@ -87,7 +87,7 @@ def injected_masks(sites: Sequence[DropoutSite], masks: Masks) -> Iterator[None]
         if tuple(mask.shape) != call.shape:
             raise FedsimError(f"the mask of '{site.name}' has shape {tuple(mask.shape)}, expected {call.shape}.")
         reached.add(call.number)
-        return _masked(activation, mask, replace(call, rate=site.rate).scale)
+        return _mask(activation, mask, replace(call, rate=site.rate).scale)
 
     with DropoutCalls(rule):
         yield
@@ -126,7 +126,7 @@ def dropout_sites(
     blank = torch.zeros((batch_size, *shape), dtype=dtype or parameter.dtype, device=parameter.device)
     was_training, buffers = model.training, {k: v.clone() for k, v in model.named_buffers()}
     model.train()
-    with torch.no_grad(), recorded_masks(model, torch.Generator().manual_seed(0)) as recording:
+    with torch.no_grad(), record_masks(model, torch.Generator().manual_seed(0)) as recording:
         (run or model)(blank)
         for name, buffer in model.named_buffers():
             buffer.copy_(buffers[name])
@@ -144,7 +144,7 @@ def mask_not_batch_first(
     return next((site for site in dropout_sites(model, shape, _PROBE, dtype, run) if site.shape[0] != _PROBE), None)
 
 
-def _masked(activation: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _mask(activation: Tensor, mask: Tensor, scale: float) -> Tensor:
     kept = activation * mask
     return kept if scale == 1.0 else kept * scale
 

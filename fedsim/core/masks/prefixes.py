@@ -23,7 +23,7 @@ class KeptPrefixes:
     """
 
     def __init__(self, sites: Sequence[DropoutSite], generator: torch.Generator) -> None:
-        lengths = (_drawn_length(site.odds, generator) for site in itertools.cycle(sites))
+        lengths = (_draw_length(site.odds, generator) for site in itertools.cycle(sites))
         first = list(itertools.islice(lengths, len(sites)))
         self._kept: tuple[Iterator[int], list[Tensor]] = (itertools.chain(first, lengths), [])
 
@@ -77,13 +77,13 @@ def draw_prefix(
 ) -> Tensor:
     """Return a mask that keeps a random prefix, one for the batch or one for every example."""
     if not per_example:
-        return prefix_mask(_drawn_length(odds, generator), shape, like)
+        return prefix_mask(_draw_length(odds, generator), shape, like)
     drawn = prefix_weights(odds).multinomial(shape[0], replacement=True, generator=generator)
     kept = torch.arange(shape[-1]) <= drawn.view(-1, *(1 for _ in shape[1:]))
     return kept.to(like).expand(shape)
 
 
-def _drawn_length(odds: tuple[float, ...], generator: torch.Generator | None) -> int:
+def _draw_length(odds: tuple[float, ...], generator: torch.Generator | None) -> int:
     """Draw a length as `multinomial` does, without its checks of the weights, which take as long again."""
     weights = prefix_weights(odds)
     return 1 + int((weights / torch.empty_like(weights).exponential_(generator=generator)).argmax())

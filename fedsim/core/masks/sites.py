@@ -12,7 +12,7 @@ from fedsim.core.masks.prefixes import draw_prefix, prefix_weights
 from fedsim.core.types import DropoutSite, Masks
 
 
-def drawn_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
+def draw_masks(sites: Sequence[DropoutSite], generator: torch.Generator, like: Tensor) -> Masks:
     """Return masks for `sites` as a client draws them, with the type and device of `like`."""
     return tuple(draw_mask(site, generator, like) for site in sites)
 

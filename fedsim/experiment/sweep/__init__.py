@@ -6,11 +6,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.experiment.sweep.plan import Planned, planned
+    from fedsim.experiment.sweep.plan import Planned, plan
     from fedsim.experiment.sweep.results import COLUMNS, columns, load
     from fedsim.experiment.sweep.run import Outcome, sweep
 
-__all__ = ["COLUMNS", "Outcome", "Planned", "columns", "load", "planned", "sweep"]
+__all__ = ["COLUMNS", "Outcome", "Planned", "columns", "load", "plan", "sweep"]
 
 _HOMES = {
     **dict.fromkeys(("planned", "Planned"), "plan"),

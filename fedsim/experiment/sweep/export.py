@@ -9,7 +9,7 @@ from typing import Any
 from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.plain import csv_table
 from fedsim.experiment.sweep.results import Found, columns, problems_of, read, rows_of
-from fedsim.record.store import explained, write_whole
+from fedsim.record.store import explain, write_whole
 
 
 def write_csv(path: Path) -> Path:
@@ -74,7 +74,7 @@ def write_duckdb(path: Path) -> Path:
                 "row_number() over (partition by run, arm, round, client, image "
                 f"order by {_order(path)}) = 1"
             )
-        with explained(target):
+        with explain(target):
             fresh.replace(target)
     except duckdb.Error as error:
         raise FedsimError(f"cannot write to {target}: {in_a_line(error)}") from error

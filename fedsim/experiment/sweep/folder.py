@@ -27,7 +27,7 @@ from fedsim.core.types import Config
 from fedsim.experiment.sweep import heads
 from fedsim.experiment.sweep.origin import ORIGIN
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.record.store import RECORD, explained, locked, make_folder, remove_rests, write_whole
+from fedsim.record.store import RECORD, explain, locked, make_folder, remove_rests, write_whole
 
 PLAN = "sweep.json"
 
@@ -71,7 +71,7 @@ class SweepFolder:
         Raises:
             FedsimError: it holds something else, or cannot be written.
         """
-        with explained(self.path):
+        with explain(self.path):
             occupants = sorted(p.name for p in self.path.iterdir()) if self.path.is_dir() else []
         if PLAN in occupants:
             if (other := self.plan()).digest != plan.digest:

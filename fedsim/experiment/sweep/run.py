@@ -79,14 +79,14 @@ def sweep(
     for thread in threads:
         thread.start()
     try:
-        return [*done, *_gathered(len(threads), ended, on_outcome, should_stop)]
+        return [*done, *_gather(len(threads), ended, on_outcome, should_stop)]
     finally:
         desk.is_closed = True
         for worker in workers:
             worker.stop()
 
 
-def _gathered(
+def _gather(
     threads: int,
     ended: queue.SimpleQueue[Outcome | None],
     on_outcome: Callable[[Outcome], None],

@@ -70,7 +70,7 @@ def tune(
         from optuna.storages.journal import JournalFileBackend  # noqa: PLC0415
     except ImportError as error:
         raise MissingExtra("optuna", "pip install 'fedsim-privacy[tune]'") from error
-    wanted = _checked(scenario)
+    wanted = _check(scenario)
     optuna.logging.set_verbosity(logging.CRITICAL)
     make_folder(folder)
     storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / _LOG)))
@@ -89,9 +89,7 @@ def tune(
         for number in range(sum(trial.state.is_finished() for trial in study.trials), wanted.trials):
             on_trial(name, number + 1, wanted.trials)
             trial = study.ask()
-            own = (
-                {} if trial.user_attrs.get("default") else {k: _suggested(trial, k, s) for k, s in wanted.space.items()}
-            )
+            own = {} if trial.user_attrs.get("default") else {k: _suggest(trial, k, s) for k, s in wanted.space.items()}
             trial.set_user_attr("settings", own)
             try:
                 metric, score = _score(arm, wanted, own)
@@ -99,11 +97,11 @@ def tune(
                 study.tell(trial, score)
             except FedsimError:
                 study.tell(trial, state=optuna.trial.TrialState.FAIL)
-        found.append(_tuned(name, study))
+        found.append(_tune(name, study))
     return found
 
 
-def _checked(scenario: Scenario) -> Tune:
+def _check(scenario: Scenario) -> Tune:
     if scenario.tune is None:
         raise ScenarioError("there is no [tune] table. Add one with attack = LABEL and [tune.space].")
     labels = {attack.label or attack.name: attack for attack in scenario.attacks}
@@ -118,7 +116,7 @@ def _checked(scenario: Scenario) -> Tune:
     return scenario.tune
 
 
-def _suggested(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> Any:
+def _suggest(trial: optuna.Trial, name: str, span: Span | tuple[Any, ...]) -> Any:
     if not isinstance(span, Span):
         return trial.suggest_categorical(name, list(span))
     if isinstance(span.low, int) and isinstance(span.high, int):
@@ -145,7 +143,7 @@ def _score(arm: Scenario, wanted: Tune, settings: dict[str, Any]) -> tuple[str, 
     return goal.title, goal.sign * fmean(item.values[goal.name] for item in items)
 
 
-def _tuned(name: str, study: optuna.Study) -> Tuned:
+def _tune(name: str, study: optuna.Study) -> Tuned:
     done = [trial for trial in study.trials if trial.value is not None]
     if not done:
         raise FedsimError(f"every trial for arm '{name}' failed. Try the attack with `fedsim run` first.")

@@ -18,9 +18,9 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from fedsim.federation import apps
 from fedsim.federation.engines._pool import RUN_ID, Pool
-from fedsim.federation.engines.worker import answered
+from fedsim.federation.engines.worker import answer
 from fedsim.federation.journal import Journal
-from fedsim.federation.server import Orders
+from fedsim.federation.server import RoundMessages
 from fedsim.scenario.world import shared
 
 _WORTH_A_PROCESS = 0.05
@@ -83,8 +83,10 @@ class LocalGrid(Grid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Return the reply to every message in turn; calls are synchronous, so `timeout` has no effect."""
-        replies = self._timed(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
-        return replies if isinstance(messages, Orders) else list(replies)  # Flower's own workflows read them twice
+        replies = self._time(iter(messages)) if self._pool.workers > 1 else map(self._answer, messages)
+        return (
+            replies if isinstance(messages, RoundMessages) else list(replies)
+        )  # Flower's own workflows read them twice
 
     def serve(self, server_app: ServerApp) -> None:
         """Run the ServerApp to its end."""
@@ -96,16 +98,16 @@ class LocalGrid(Grid):
         finally:
             self._pool.close()
 
-    def _timed(self, messages: Iterator[Message]) -> Iterator[Message]:
+    def _time(self, messages: Iterator[Message]) -> Iterator[Message]:
         for message in messages:
             begin = time.perf_counter()
             yield self._answer(message)
             self._durations = [*self._durations[-1:], time.perf_counter() - begin]
             if min(self._durations) > _WORTH_A_PROCESS and len(self._durations) > 1:
                 break
-        calls = ((self._delivered(message), self._context(message.metadata.dst_node_id)) for message in messages)
+        calls = ((self._deliver(message), self._context(message.metadata.dst_node_id)) for message in messages)
         for reply, node, state in self._pool.answers(calls):
-            yield self._committed(reply, node, state)
+            yield self._commit(reply, node, state)
 
     def _push(self, message: Message) -> str:
         reply = self._answer(message)
@@ -114,17 +116,17 @@ class LocalGrid(Grid):
 
     def _answer(self, message: Message) -> Message:
         context = self._context(message.metadata.dst_node_id)
-        reply = answered(self._app, self._delivered(message), context)
-        return self._committed(reply, context.node_id, context.state)
+        reply = answer(self._app, self._deliver(message), context)
+        return self._commit(reply, context.node_id, context.state)
 
-    def _delivered(self, message: Message) -> Message:
+    def _deliver(self, message: Message) -> Message:
         """Return the message with records of its own: mods may take some out of what they receive."""
         self._number(message)
         content = RecordDict({key: record.copy() for key, record in message.content.items()})
         # The overload that keeps the metadata is not among Flower's declared ones.
         return Message(content, metadata=message.metadata)  # pyright: ignore[reportCallIssue]
 
-    def _committed(self, reply: Message, node: int, state: RecordDict) -> Message:
+    def _commit(self, reply: Message, node: int, state: RecordDict) -> Message:
         if state:
             self._state[node] = state
         self._number(reply)

@@ -58,7 +58,7 @@ def run(
     run_config = {apps.SCENARIO_KEY: world_json}
     clients = shared(world_json).scenario.federation.clients
     raised: list[BaseException] = []
-    server = _caught(apps.server_app(journal), run_config, raised)
+    server = _catch(apps.server_app(journal), run_config, raised)
     backend: BackendConfig = {"client_resources": {"num_cpus": cpus, "num_gpus": 0.0}}
     with _quiet(), cluster(address, cpus):
         # Imported late: it takes a second, and without Ray it would end the process.
@@ -124,7 +124,7 @@ def _check_address(address: str) -> None:
         ) from error
 
 
-def _caught(server: ServerApp, run_config: dict[str, str], raised: list[BaseException]) -> ServerApp:
+def _catch(server: ServerApp, run_config: dict[str, str], raised: list[BaseException]) -> ServerApp:
     """Return the ServerApp with this run configuration, keeping what it raises.
 
     Flower runs it in a thread of its own, where it would lose a KeyboardInterrupt.

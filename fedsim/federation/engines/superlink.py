@@ -48,7 +48,7 @@ from flwr.superlink.grid import HttpGrid
 from fedsim.core.errors import FedsimError
 from fedsim.core.process import program_of
 from fedsim.federation import apps
-from fedsim.federation.guardian import guarded
+from fedsim.federation.guardian import guard
 from fedsim.federation.journal import Journal
 from fedsim.scenario.world import shared
 
@@ -92,7 +92,7 @@ def run(world_json: str, journal: Journal, *, address: str | None = None) -> Non
     """
     server = apps.server_app(journal)
     clients = shared(world_json).scenario.federation.clients
-    with contextlib.nullcontext(_Deployment(address)) if address else _started(clients) as deployment:
+    with contextlib.nullcontext(_Deployment(address)) if address else _start(clients) as deployment:
         try:
             run_id = _submit(deployment.address, world_json)
             with _serving(deployment, run_id) as grid:
@@ -200,9 +200,9 @@ def _stop(processes: list[_Process]) -> None:
 
 
 @contextmanager
-def _started(clients: int) -> Iterator[_Deployment]:
+def _start(clients: int) -> Iterator[_Deployment]:
     """Start a SuperLink and one SuperNode a client; end them, and remove what they wrote, whatever happens."""
-    with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guarded(Path(name)) as guardian:
+    with tempfile.TemporaryDirectory(prefix="fedsim-") as name, guard(Path(name)) as guardian:
         folder = Path(name)
         port, *node_ports = _free_ports(clients + 1)
         deployment = _Deployment(f"{_HOST}:{port}")

@@ -18,7 +18,7 @@ from fedsim.federation.cohort import cohort_training
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
 from fedsim.federation.memory import recall, remember
-from fedsim.federation.server import Orders, Reply, failed
+from fedsim.federation.server import Reply, RoundMessages, failed
 from fedsim.privacy.history import spend
 from fedsim.scenario.world import World, shared
 
@@ -36,21 +36,21 @@ class VectorizedGrid(LocalGrid):
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Yield the reply to every message in turn; a round's orders are answered without any message."""
-        if not isinstance(messages, Orders):
+        if not isinstance(messages, RoundMessages):
             return super().send_and_receive(messages, timeout=timeout)
         return cast("Iterable[Message]", self._replies_to(messages))
 
-    def _replies_to(self, orders: Orders) -> Iterator[Reply]:
+    def _replies_to(self, orders: RoundMessages) -> Iterator[Reply]:
         together = max(1, min(_MOST_CLIENTS, _MOST_VALUES // max(1, self._world.models.layout.size)))
         for start in range(0, len(orders.cohort), together):
-            yield from self._trained(orders, orders.cohort[start : start + together])
+            yield from self._train(orders, orders.cohort[start : start + together])
 
-    def _trained(self, orders: Orders, clients: Sequence[int]) -> Iterator[Reply]:
+    def _train(self, orders: RoundMessages, clients: Sequence[int]) -> Iterator[Reply]:
         world, scenario = self._world, self._world.scenario
         fates = {c: participation.fate(scenario, orders.round, c, world.data.steps(c)) for c in clients}
         present = [client for client in clients if fates[client] is None]
         self._spend(fates)
-        memories = self._recalled(present, orders.counted)
+        memories = self._recall(present, orders.counted)
         trained = cohort_training(world, orders.weights, orders.round, present, memories) if present else None
         if world.facts.remembers:
             for client, memory in zip(present, memories, strict=True):
@@ -80,7 +80,7 @@ class VectorizedGrid(LocalGrid):
         why = secure_client.NOT_FINITE
         return failed(client, why.why, why.cause)
 
-    def _recalled(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
+    def _recall(self, clients: Sequence[int], counted: Mapping[int, int]) -> list[Memory]:
         if not self._world.facts.remembers:
             return [{} for _ in clients]
         return [recall(self._state.setdefault(c, RecordDict()), counted.get(c, 0)) for c in clients]

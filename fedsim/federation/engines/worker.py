@@ -9,15 +9,13 @@ from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
-from fedsim.core.errors import FedsimError, told
+from fedsim.core.errors import FedsimError, describe_exception
 from fedsim.federation import apps
 
 _CLIENT_FAILED = 2
 
 
-def answered(
-    app: ClientApp, message: Message, context: Context, run_config: Mapping[str, str] | None = None
-) -> Message:
+def answer(app: ClientApp, message: Message, context: Context, run_config: Mapping[str, str] | None = None) -> Message:
     """Return a client's reply; an exception becomes an error reply that reads the same on every engine.
 
     The client's state is committed only when it answered: what an exception left half-done is forgotten. `run_config`
@@ -33,7 +31,7 @@ def answered(
     try:
         reply = app(message=message, context=own)
     except Exception as error:
-        return Message(Error(code=_CLIENT_FAILED, reason=told(error)), reply_to=message)
+        return Message(Error(code=_CLIENT_FAILED, reason=describe_exception(error)), reply_to=message)
     context.state = own.state
     return reply
 
@@ -50,7 +48,7 @@ class WorkerApp(ClientApp):
     def __call__(self, message: Message, context: Context) -> Message:
         """Return the reply to one message."""
         torch.set_num_threads(1)
-        return answered(self._app, message, context, self._run_config)
+        return answer(self._app, message, context, self._run_config)
 
 
 def _refusing() -> ServerApp:

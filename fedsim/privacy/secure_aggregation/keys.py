@@ -17,7 +17,7 @@ _KEY_BYTES = 32
 _NONCE = bytes(12)
 
 
-def derived_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
+def derive_secret(seed: int, purpose: str, round_: int, client: int) -> bytes:
     """Return 32 bytes for one purpose of one client in one round.
 
     This is for simulations only: the run can be repeated, and whoever knows the scenario's seed knows every secret. In
@@ -31,7 +31,7 @@ def public_key(private: bytes) -> bytes:
     return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
 
 
-def agreed_key(private: bytes, public: bytes, purpose: str) -> bytes:
+def agree_on_key(private: bytes, public: bytes, purpose: str) -> bytes:
     """Return the 32 bytes that only the owners of the two key pairs can compute.
 
     Raises:
@@ -44,12 +44,12 @@ def agreed_key(private: bytes, public: bytes, purpose: str) -> bytes:
     return _expand(secret, purpose)
 
 
-def sealed(key: bytes, plaintext: bytes) -> bytes:
+def encrypt(key: bytes, plaintext: bytes) -> bytes:
     """Return the plaintext, encrypted and authenticated. A key must seal only one: the nonce is constant."""
     return ChaCha20Poly1305(key).encrypt(_NONCE, plaintext, None)
 
 
-def opened(key: bytes, ciphertext: bytes) -> bytes:
+def decrypt(key: bytes, ciphertext: bytes) -> bytes:
     """Return the plaintext.
 
     Raises:

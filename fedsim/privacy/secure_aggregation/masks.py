@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import ChaCha20
 from torch import Tensor
 
-from fedsim.privacy.secure_aggregation.ring import reduced
+from fedsim.privacy.secure_aggregation.ring import reduce
 
 _START = bytes(16)
 _SHORT_BITS = 32
@@ -24,4 +24,4 @@ def mask(secret: bytes, length: int, modulus_bits: int) -> Tensor:
     # The nonce is constant, since every secret is expanded into one mask only.
     stream = Cipher(ChaCha20(secret, _START), mode=None).encryptor().update(bytes(length * kind.itemsize))
     words = np.frombuffer(stream, dtype=kind).astype(np.int64)
-    return reduced(torch.from_numpy(words), modulus_bits)
+    return reduce(torch.from_numpy(words), modulus_bits)

@@ -30,7 +30,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.privacy.secure_aggregation import shamir
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
 from fedsim.privacy.secure_aggregation.graph import neighbourhoods
-from fedsim.privacy.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.privacy.secure_aggregation.keys import agree_on_key, decrypt, derive_secret, encrypt, public_key
 from fedsim.privacy.secure_aggregation.masks import mask
 from fedsim.privacy.secure_aggregation.messages import (
     ForwardedShares,
@@ -42,7 +42,7 @@ from fedsim.privacy.secure_aggregation.messages import (
     UnmaskRequest,
 )
 from fedsim.privacy.secure_aggregation.outcome import Aborted, Aggregate, check_cohort, check_survivors
-from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduced
+from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduce
 
 _STAGES = ("advertise", "share", "upload", "reveal")
 
@@ -67,11 +67,11 @@ class MaskingClient:
         self._config = config
         self._neighbourhood = config.neighbourhood(cohort)
         self._holders_needed = config.holders_needed(cohort)
-        self._mask_key = derived_secret(seed, "mask key", round_, client)
-        self._seal_key = derived_secret(seed, "seal key", round_, client)
-        self._self_mask = derived_secret(seed, "self-mask", round_, client)
-        self._mask_key_polynomial = derived_secret(seed, "polynomial of the mask key", round_, client)
-        self._self_mask_polynomial = derived_secret(seed, "polynomial of the self-mask", round_, client)
+        self._mask_key = derive_secret(seed, "mask key", round_, client)
+        self._seal_key = derive_secret(seed, "seal key", round_, client)
+        self._self_mask = derive_secret(seed, "self-mask", round_, client)
+        self._mask_key_polynomial = derive_secret(seed, "polynomial of the mask key", round_, client)
+        self._self_mask_polynomial = derive_secret(seed, "polynomial of the self-mask", round_, client)
         self.memory = memory if memory and memory.round == round_ else Memory(round_)
 
     def advertise(self) -> PublicKeys:
@@ -88,7 +88,7 @@ class MaskingClient:
         self_mask = shamir.shares(self._self_mask, self._holders_needed, points, self._self_mask_polynomial)
         mask_key = shamir.shares(self._mask_key, self._holders_needed, points, self._mask_key_polynomial)
         shares = {
-            neighbour: sealed(self._channel(self._client, neighbour, public), self_mask[point] + mask_key[point])
+            neighbour: encrypt(self._channel(self._client, neighbour, public), self_mask[point] + mask_key[point])
             for (neighbour, public), point in zip(neighbours.seal_keys.items(), points, strict=True)
         }
         self.memory = Memory(self._round, 2, neighbours.mask_keys, neighbours.seal_keys)
@@ -108,12 +108,12 @@ class MaskingClient:
             raise self._refusal(f"shares came from clients {sorted(strangers)}, which are not neighbours")
         self._check_holders(len(forwarded.sealed) + 1)
         bits = self._config.modulus_bits
-        masked = reduced(vector + mask(self._self_mask, len(vector), bits), bits)
+        masked = reduce(vector + mask(self._self_mask, len(vector), bits), bits)
         for neighbour in forwarded.sealed:
             seed = _pairwise_seed(
                 self._mask_key, self.memory.mask_keys[neighbour], self._round, self._client, neighbour
             )
-            masked = reduced(masked + _sign(self._client, neighbour) * mask(seed, len(vector), bits), bits)
+            masked = reduce(masked + _sign(self._client, neighbour) * mask(seed, len(vector), bits), bits)
         self.memory = replace(self.memory, stage=3, sealed=forwarded.sealed)
         return masked
 
@@ -121,22 +121,22 @@ class MaskingClient:
         """Stage 3: return the shares of the survivors' self-masks and of the dropped neighbours' mask keys."""
         self._check_turn("reveal")
         self._check_request(request)
-        halves = {sender: self._opened(sender) for sender in self.memory.sealed}
+        halves = {sender: self._open(sender) for sender in self.memory.sealed}
         own = shamir.shares(self._self_mask, self._holders_needed, [_point(self._client)], self._self_mask_polynomial)
         self_masks = {self._client: own[_point(self._client)]}
         self_masks |= {survivor: halves[survivor][0] for survivor in request.survivors if survivor != self._client}
         self.memory = Memory(self._round, stage=len(_STAGES))
         return RevealedShares(self._client, self_masks, {dropped: halves[dropped][1] for dropped in request.dropped})
 
-    def _opened(self, sender: int) -> tuple[bytes, bytes]:
-        plaintext = opened(
+    def _open(self, sender: int) -> tuple[bytes, bytes]:
+        plaintext = decrypt(
             self._channel(sender, self._client, self.memory.seal_keys[sender]), self.memory.sealed[sender]
         )
         return plaintext[: shamir.SHARE_BYTES], plaintext[shamir.SHARE_BYTES :]
 
     def _channel(self, sender: int, recipient: int, public: bytes) -> bytes:
         # One key per direction and round, so it seals one message.
-        return agreed_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
+        return agree_on_key(self._seal_key, public, f"shares/{self._round}/{sender}/{recipient}")
 
     def _check_turn(self, stage: str) -> None:
         due = _STAGES[self.memory.stage] if self.memory.stage < len(_STAGES) else "nothing more"
@@ -264,7 +264,7 @@ class UnmaskingServer:
         total, bits = self._masked_total, self._config.modulus_bits
         for survivor in sorted(self._uploaded):
             seed = self._secret({c: answer.self_masks for c, answer in answers.items()}, survivor)
-            total = reduced(total - mask(seed, len(total), bits), bits)
+            total = reduce(total - mask(seed, len(total), bits), bits)
         for dropped in sorted(self._shared - self._uploaded):
             total = self._without_pairwise_masks(
                 total, dropped, self._secret({c: answer.mask_keys for c, answer in answers.items()}, dropped)
@@ -279,7 +279,7 @@ class UnmaskingServer:
 
     def _secret(self, given: Mapping[int, Mapping[int, bytes]], owner: int) -> bytes:
         shares = [shamir.Share(_point(holder), values[owner]) for holder, values in given.items() if owner in values]
-        return shamir.reconstructed(shares, self._config.holders_needed(len(self._cohort)))
+        return shamir.reconstruct(shares, self._config.holders_needed(len(self._cohort)))
 
     def _without_pairwise_masks(self, total: Tensor, dropped: int, mask_key: bytes) -> Tensor:
         if public_key(mask_key) != self._keys[dropped].mask_key:
@@ -287,7 +287,7 @@ class UnmaskingServer:
         bits = self._config.modulus_bits
         for survivor in self._uploaded.intersection(self._neighbours[dropped]):
             seed = _pairwise_seed(mask_key, self._keys[survivor].mask_key, self._round, dropped, survivor)
-            total = reduced(total - _sign(survivor, dropped) * mask(seed, len(total), bits), bits)
+            total = reduce(total - _sign(survivor, dropped) * mask(seed, len(total), bits), bits)
         return total
 
     def _check_known(self, senders: Iterable[int], expected: Iterable[int]) -> None:
@@ -323,4 +323,4 @@ def _sign(client: int, neighbour: int) -> int:
 
 def _pairwise_seed(private: bytes, public: bytes, round_: int, client: int, neighbour: int) -> bytes:
     low, high = sorted((client, neighbour))
-    return agreed_key(private, public, f"mask/{round_}/{low}/{high}")
+    return agree_on_key(private, public, f"mask/{round_}/{low}/{high}")

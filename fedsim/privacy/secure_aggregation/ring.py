@@ -12,7 +12,7 @@ from fedsim.core.errors import FedsimError
 _SIGN_BIT = 63
 
 
-def reduced(integers: Tensor, modulus_bits: int) -> Tensor:
+def reduce(integers: Tensor, modulus_bits: int) -> Tensor:
     """Return int64 `integers` (also negative ones) modulo 2**modulus_bits, in [0, 2**modulus_bits)."""
     return integers & ((1 << modulus_bits) - 1)
 
@@ -37,7 +37,7 @@ def modular_sum(vectors: Iterable[Tensor], modulus_bits: int) -> Tensor:
         if added >> (_SIGN_BIT - modulus_bits):  # one more addition could overflow
             total.bitwise_and_((1 << modulus_bits) - 1)
             added = 1
-    return reduced(total, modulus_bits)
+    return reduce(total, modulus_bits)
 
 
 def _is_reduced(vector: Tensor, modulus_bits: int) -> bool:

@@ -50,7 +50,7 @@ def shares(secret: bytes, threshold: int, points: Sequence[int], randomness: byt
     return {point: _value(coefficients, point).to_bytes(SHARE_BYTES) for point in points}
 
 
-def reconstructed(given: Iterable[Share], threshold: int) -> bytes:
+def reconstruct(given: Iterable[Share], threshold: int) -> bytes:
     """Return the secret behind at least `threshold` shares, by Lagrange interpolation at 0.
 
     Raises:

@@ -141,13 +141,13 @@ class Setting:
         """Every attack that was tried, in order."""
         return list(dict.fromkeys(tried.label for cell in self.cells for tried in cell.attacks))
 
-    def tried(self, label: str) -> list[Tried]:
+    def attempt(self, label: str) -> list[Tried]:
         """Return one attack under every seed."""
         return [tried for cell in self.cells for tried in cell.attacks if tried.label == label]
 
     def victims(self, label: str) -> list[Attacked]:
         """Return everybody whom one attack attacked."""
-        return [victim for tried in self.tried(label) for victim in tried.victims]
+        return [victim for tried in self.attempt(label) for victim in tried.victims]
 
     def shares(self, label: str) -> Victims:
         """Return the share of every victim's examples that one attack recovered."""
@@ -155,7 +155,7 @@ class Setting:
 
     def knows(self, label: str) -> tuple[Knowledge, ...]:
         """Return what an attack was granted."""
-        return next((tried.knows for tried in self.tried(label)), ())
+        return next((tried.knows for tried in self.attempt(label)), ())
 
 
 @dataclass
@@ -309,7 +309,7 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
         utility=utilities[-1] if utilities else None,
         guarantees=arm.guarantees,
         audits=arm.audits,
-        attacks=tuple(_tried(attack, seed, judge) for attack in arm.attacks),
+        attacks=tuple(_attempt(attack, seed, judge) for attack in arm.attacks),
         members=tuple(
             Inferred(
                 own.label,
@@ -329,12 +329,12 @@ def _cell(planned: PlannedRun, judge: Judge, number: int, arm: ArmRecord) -> Cel
     )
 
 
-def _tried(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
+def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
     reasons = dict.fromkeys(victim.failure for victim in attack.victims if victim.failure)
     return Tried(
         attack.label,
         attack.knows,
-        tuple(_attacked(victim, seed, judge) for victim in attack.victims),
+        tuple(_attack(victim, seed, judge) for victim in attack.victims),
         _searches(attack),
         tuple(reasons),
         sum(victim.seconds for victim in attack.victims),
@@ -342,7 +342,7 @@ def _tried(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
     )
 
 
-def _attacked(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
+def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
     if victim.failure is not None or not victim.examples:
         return Attacked(seed, victim.round, victim.client, 0.0, {})
     return Attacked(

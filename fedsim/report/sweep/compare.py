@@ -68,7 +68,7 @@ def compare(first: Path, second: Path) -> Comparison:
     rows: list[Compared] = []
     for setting, success, utility in found:
         attacks = tuple(strongest_attack(own) or "" for own in (setting, b[json.dumps(setting.values)]))
-        tried = _judged(*success, adjusted, more_is="A"), _judged(*utility, adjusted, more_is="B")
+        tried = _judge(*success, adjusted, more_is="A"), _judge(*utility, adjusted, more_is="B")
         rows.append(Compared(setting.name, (attacks[0], attacks[1]), *tried))
     return Comparison((one.title, other.title), tuple(rows), _names(a, b), _names(b, a))
 
@@ -93,7 +93,7 @@ def _t_test(differences: Sequence[float]) -> float:
     return float(np.asarray(ttest_1samp(differences, 0.0))[1])
 
 
-def _judged(value: Interval | None, p: float | None, left: Iterator[float], more_is: Literal["A", "B"]) -> Difference:
+def _judge(value: Interval | None, p: float | None, left: Iterator[float], more_is: Literal["A", "B"]) -> Difference:
     if value is None or p is None:
         return Difference(value, p, "nothing to pair")
     p = next(left)

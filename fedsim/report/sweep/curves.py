@@ -11,7 +11,7 @@ from fedsim.core.metric import Metric
 from fedsim.core.plain import slug
 from fedsim.report.drawing import DASHES, PALETTE, Picture, blank, picture, styled
 from fedsim.report.sweep.cells import Attacked, Setting, Sweep
-from fedsim.report.sweep.points import Point, inferred
+from fedsim.report.sweep.points import Point, infer_membership
 
 _MOST_FAMILIES = 8
 _MOST_LINES = len(PALETTE) * len(DASHES)
@@ -56,9 +56,9 @@ def shares_above(victims: Sequence[Attacked], score: str, thresholds: np.ndarray
     return shares / max(1, len(victims))
 
 
-def averaged_roc(setting: Setting, label: str) -> list[tuple[float, float]]:
+def average_roc(setting: Setting, label: str) -> list[tuple[float, float]]:
     """Return (FPR, TPR) of one membership attack, the TPR averaged over seeds where the FPR is at most so high."""
-    found = inferred(setting, label)
+    found = infer_membership(setting, label)
     rates = sorted({fpr for own in found for fpr, _ in own.roc})
     return [(fpr, float(np.mean([_tpr_at(own.roc, fpr) for own in found]))) for fpr in rates]
 
@@ -101,14 +101,14 @@ def _roc(name: str, points: Sequence[Point]) -> Picture:
     axes = figure.subplots()
     rows: list[tuple[str, str, float, float]] = []
     ends: list[str] = []
-    others = [own.non_members for p in points if p.membership for own in inferred(p.setting, p.membership[0])]
+    others = [own.non_members for p in points if p.membership for own in infer_membership(p.setting, p.membership[0])]
     least = 1 / max(others)
     axes.plot([least / 2, 1], [least / 2, 1], color="#999999", lw=1, label="guessing")
     axes.axvline(least, color="#555555", lw=1, ls=(0, (1, 2)), label="smallest rate that n shows")
     for index, point in enumerate(points[:_MOST_LINES]):
         assert point.membership
         label, rate = point.membership
-        curve = averaged_roc(point.setting, label)
+        curve = average_roc(point.setting, label)
         colour, dash = _line(index, point)
         seen = [(max(fpr, least / 2), tpr) for fpr, tpr in curve if tpr > 0]
         axes.step(*zip(*seen, strict=True), dash, where="post", color=colour, lw=1.6, label=f"{point.name}: {label}")

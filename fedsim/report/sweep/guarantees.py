@@ -12,7 +12,7 @@ from fedsim.privacy.bounds import membership_ceiling, reconstruction_ceiling
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.ceilings import Mark
 from fedsim.report.sweep.cells import Sweep
-from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, inferred, risk
+from fedsim.report.sweep.points import FEW_FALSE_ALARMS, Point, attackers, infer_membership, risk
 
 
 class Floor(NamedTuple):
@@ -87,7 +87,7 @@ def _floor(point: Point, confidence: float) -> Floor | None:
     labels = {own.label for cell in point.setting.cells for own in cell.members}
     found: list[tuple[str, int, int, float, float]] = []
     for label in sorted(labels):
-        records = inferred(point.setting, label)
+        records = infer_membership(point.setting, label)
         members, others = sum(own.members for own in records), sum(own.non_members for own in records)
         for fpr in {fpr for own in records for fpr, _ in own.rates}:
             pooled = [(own, dict(own.rates).get(fpr)) for own in records]

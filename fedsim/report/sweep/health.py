@@ -48,7 +48,7 @@ def histories(sweep: Sweep, points: Sequence[Point]) -> list[Picture]:
 
 
 def _health(sweep: Sweep, label: str) -> Health:
-    tried = [own for setting in sweep.settings for own in setting.tried(label)]
+    tried = [own for setting in sweep.settings for own in setting.attempt(label)]
     controls = [risk(setting, label, sweep.judge) for setting in sweep.settings if setting.is_undefended]
     best = max((own.rate for own in controls if own), key=lambda rate: rate.value, default=None)
     searched = sum(own.searches.searched for own in tried)

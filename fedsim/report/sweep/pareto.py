@@ -44,7 +44,7 @@ class Place(NamedTuple):
         return tuple(x for own in (self.utility, self.risk) for x in (own.value, own.low, own.high))
 
 
-def dominated(places: Sequence[Place]) -> list[bool]:
+def dominate(places: Sequence[Place]) -> list[bool]:
     """Tell which places another one beats: at least as good in both, and in one of them beyond both intervals."""
     return [any(_beats(other, own) for other in places) for own in places]
 
@@ -94,7 +94,7 @@ def style(family: str, families: Sequence[str]) -> tuple[str, str]:
 
 
 def _panel(title: str, places: list[Place], families: Sequence[str], blind: Mapping[str, float]) -> Picture:
-    beaten, best = dominated(places), frontier(places)
+    beaten, best = dominate(places), frontier(places)
     figure = blank(6.4, 4.6)
     axes = figure.subplots()
     for place, is_beaten in zip(places, beaten, strict=True):

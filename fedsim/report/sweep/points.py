@@ -15,7 +15,7 @@ import numpy as np
 
 from fedsim.core.metric import Metric
 from fedsim.core.seeding import derive
-from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, paired, sign_flip_p
+from fedsim.metrics.comparison import holm, mean_over_seeds, nested_mean, nested_rate, pair, sign_flip_p
 from fedsim.metrics.statistics import wilson
 from fedsim.record import GuaranteeRecord, Interval
 from fedsim.report.sweep.cells import Attacked, Cell, Inferred, Setting, Sweep
@@ -189,7 +189,7 @@ def _utility(values: Sequence[float], judge: Judge, metric: Metric | None) -> In
 
 
 def _strength(setting: Setting, label: str) -> tuple[float, float]:
-    tried, victims = setting.tried(label), setting.victims(label)
+    tried, victims = setting.attempt(label), setting.victims(label)
     values = [
         own.goal.sign * v for own in tried for victim in own.victims for v in victim.values.get(own.goal.name, ())
     ]
@@ -248,7 +248,7 @@ def difference(
     setting: Setting, label: str, other: Setting, other_label: str, judge: Judge
 ) -> tuple[Interval | None, float | None]:
     """Return success of an attack in one setting minus that in another on the same victims, and its p-value."""
-    pairs = paired(setting.shares(label), other.shares(other_label))
+    pairs = pair(setting.shares(label), other.shares(other_label))
     if not pairs:
         return None, None
     interval = nested_mean(pairs, _draws(), judge.scoring.confidence, judge.scoring.resamples)
@@ -270,7 +270,7 @@ def best_membership(setting: Setting, judge: Judge) -> tuple[str, Interval] | No
     return label, wilson(*totals[label], judge.scoring.confidence)
 
 
-def inferred(setting: Setting, label: str) -> list[Inferred]:
+def infer_membership(setting: Setting, label: str) -> list[Inferred]:
     """Return one membership attack under every seed."""
     return [own for cell in setting.cells for own in cell.members if own.label == label]
 

@@ -30,7 +30,7 @@ def knobs(points: Sequence[Point]) -> list[Knob]:
     """Return every knob of every family, in order."""
     families = dict.fromkeys(point.setting.family for point in points)
     by_family = {family: [p for p in points if p.setting.family == family] for family in families}
-    return [Knob(name, key, _lines(own, key)) for name, own in by_family.items() for key in _varied(own)]
+    return [Knob(name, key, _lines(own, key)) for name, own in by_family.items() for key in _vary(own)]
 
 
 @styled()
@@ -74,7 +74,7 @@ def drawn(points: Sequence[Point]) -> list[Picture]:
     return [picture("sensitivity", figure, arm="", alt=alt, columns=COLUMNS, rows=rows)]
 
 
-def _varied(points: Sequence[Point]) -> list[str]:
+def _vary(points: Sequence[Point]) -> list[str]:
     keys = dict.fromkeys(key for point in points for key in point.setting.knobs)
     wanted = [key for key in keys if not key.startswith(_NOT_KNOBS)]
     return [key for key in wanted if len({p.setting.knobs[key] for p in points if key in p.setting.knobs}) > 1]

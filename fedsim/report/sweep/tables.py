@@ -13,7 +13,7 @@ from fedsim.core.metric import Metric
 from fedsim.record import Interval
 from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
-from fedsim.report.sweep.pareto import Place, dominated
+from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
 from fedsim.report.sweep.verdict import judge
 from fedsim.report.tables import NOTHING, Estimate, estimate
@@ -159,7 +159,7 @@ def by_attack(sweep: Sweep, points: Sequence[Point]) -> list[ByAttack]:
 
 def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
     found = risk(setting, label, sweep.judge)
-    reasons = dict.fromkeys(reason for tried in setting.tried(label) for reason in tried.reasons)
+    reasons = dict.fromkeys(reason for tried in setting.attempt(label) for reason in tried.reasons)
     has_guess = any(victim.values for victim in setting.victims(label))
     success = estimate(found.rate, 100, 0, "%") if found and has_guess else Estimate(NOTHING)
     told = "; ".join(list(reasons)[:2])
@@ -169,7 +169,7 @@ def _by_attack(sweep: Sweep, setting: Setting, label: str) -> ByAttack:
 
 def _beaten(points: Sequence[Point]) -> set[str]:
     places = [Place(p, p.strongest.attack, p.utility, p.strongest.rate) for p in points if p.strongest and p.utility]
-    return {place.point.name for place, is_beaten in zip(places, dominated(places), strict=True) if is_beaten}
+    return {place.point.name for place, is_beaten in zip(places, dominate(places), strict=True) if is_beaten}
 
 
 def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
@@ -180,8 +180,8 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     victims = success.n if success else 0
     size = 4 * point.parameters
     cells = (
-        _measured(point, point.utility),
-        _measured(point, point.loss, has_unit=False),
+        _measure(point, point.utility),
+        _measure(point, point.loss, has_unit=False),
         estimate(success, 100, 0, "%"),
         Estimate(point.strongest.attack if point.strongest else NOTHING),
         *(_extremes_told(own, *found) for own, found in zip(counted(sweep), extremes, strict=True)),
@@ -211,7 +211,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
     return Line(point, tuple(marks), cells, sort)
 
 
-def _measured(point: Point, interval: Interval | None, *, has_unit: bool = True) -> Estimate:
+def _measure(point: Point, interval: Interval | None, *, has_unit: bool = True) -> Estimate:
     own = point.setting.measured
     return (
         Estimate(NOTHING) if own is None else estimate(interval, own.scale, own.digits, own.suffix if has_unit else "")

@@ -18,7 +18,7 @@ from fedsim.report.tables.clients import (
     Ownership,
     Turnout,
     attendances,
-    left_out,
+    list_failures,
     ownerships,
 )
 from fedsim.report.tables.figures import NOTHING, Estimate, cost, estimate
@@ -49,7 +49,7 @@ __all__ = [
     "cost",
     "diagnoses",
     "estimate",
-    "left_out",
+    "list_failures",
     "memberships",
     "memories",
     "own_tables",

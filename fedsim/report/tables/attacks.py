@@ -103,7 +103,7 @@ def readings(record: RunRecord, judge: Judge) -> list[Reading]:
 
 
 def _reading_of(arm: ArmRecord, attack: AttackRecord, victim: VictimRecord, item: ItemScore, judge: Judge) -> Reading:
-    guess = judge.success.decides(item.values)[0].verdict if judge.success.succeeded(item) else item.guess or ""
+    guess = judge.success.decides(item.values)[0].verdict if judge.success.has_succeeded(item) else item.guess or ""
     goal = judge.success.goal(item.values)
     closeness = f"{goal.title} {goal.format(item.values[goal.name])}"
     return Reading(arm.name, attack.label, f"round {victim.round}, {victim.who}", item.text or "", guess, closeness)

@@ -49,7 +49,7 @@ class Attendance:
     rounds: tuple[Turnout, ...]
 
 
-def left_out(record: RunRecord) -> list[LeftOut]:
+def list_failures(record: RunRecord) -> list[LeftOut]:
     """Return everything that failed or did not apply, none dropped silently."""
     rows = [LeftOut("run", failure.who, failure.why) for failure in record.failures]
     for arm in record.arms:

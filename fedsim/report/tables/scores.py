@@ -56,4 +56,4 @@ def _score_rows(
         return
     for item in victim.scores:
         values = (own.plain(item.values[own.name]) if own.name in item.values else None for own in metrics)
-        yield (*start, item.index, item.label, item.guessed_label, *values, judge.success.succeeded(item), *end)
+        yield (*start, item.index, item.label, item.guessed_label, *values, judge.success.has_succeeded(item), *end)

@@ -13,7 +13,7 @@ from fedsim.core.types import Batch, Dataset, Reconstruction, Truth
 from fedsim.metrics.composites import with_composites
 from fedsim.metrics.image import nearest, score_items, to_pixels
 from fedsim.metrics.labels import label_accuracy
-from fedsim.metrics.missing import completed
+from fedsim.metrics.missing import complete
 from fedsim.record import ItemScore
 
 _MOST_PUBLIC = 2000
@@ -26,7 +26,7 @@ def score_images(truth: Truth, examples: Batch, guess: Reconstruction, data: Dat
         Scores, and as an array `public` the image next to each guess that an attacker may own, in 256 steps.
     """
     made, spec = len(guess.inputs), data.spec
-    guess = completed(guess, len(examples))
+    guess = complete(guess, len(examples))
     found = score_items(guess, examples, spec)
     items = with_composites(found, guess, truth, examples, spec)
     public = _public_images(data)

@@ -112,5 +112,5 @@ class _Here:
 @contextmanager
 def in_process(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
     """Yield the attack in this process."""
-    with seeding.contained(seed):
+    with seeding.isolate_randomness(seed):
         yield _Here(choice.make("attack"), should_stop)

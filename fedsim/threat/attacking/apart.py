@@ -24,7 +24,7 @@ _FAREWELL = 10.0
 
 
 @contextmanager
-def isolated(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
+def start_isolated(choice: AttackChoice, seed: int, should_stop: ShouldStop) -> Iterator[Attacker]:
     """Yield the attack in a process of its own, which ends with this block."""
     own = _Apart(choice, seed, should_stop)
     try:
@@ -38,11 +38,11 @@ class _Apart:
 
     def __init__(self, choice: AttackChoice, seed: int, should_stop: ShouldStop) -> None:
         self._choice, self._seed, self._should_stop = choice, seed, should_stop
-        self._process = self._started()
+        self._process = self._start()
 
     def at_once(self, first: Observation) -> int:
         try:
-            kind, payload = self._asked(frames.AT_ONCE, first, lambda _step: None)
+            kind, payload = self._ask(frames.AT_ONCE, first, lambda _step: None)
             return max(1, int(payload)) if kind == frames.COUNT else 1
         except Exception:  # the search will say what is wrong
             self.end()
@@ -53,9 +53,9 @@ class _Apart:
     ) -> list[Reconstruction] | str:
         request = {"seen": list(seen), "generators": [generator.get_state() for generator in generators]}
         try:
-            kind, payload = self._asked(frames.SEARCH, request, watch)
+            kind, payload = self._ask(frames.SEARCH, request, watch)
             if kind == frames.FOUND:
-                found = frames.found_of(payload)
+                found = frames.read_guesses(payload)
                 return found if len(found) == len(seen) else "its process returned another number of guesses"
             return payload.decode(errors="replace")
         except Exception as error:  # what an attack sends may be anything
@@ -78,7 +78,7 @@ class _Apart:
         self.end()
         return self._process.returncode
 
-    def _started(self) -> subprocess.Popen[bytes]:
+    def _start(self) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "fedsim.threat.attacking.child"],
             stdin=subprocess.PIPE,
@@ -87,15 +87,15 @@ class _Apart:
             start_new_session=True,  # Ctrl-C is for the run, which ends this process
         )
         hello = {"attack": {"name": self._choice.name, "settings": self._choice.settings}, "seed": self._seed}
-        _write(process, frames.framed(frames.HELLO, json.dumps(hello).encode()))
+        _write(process, frames.frame(frames.HELLO, json.dumps(hello).encode()))
         return process
 
-    def _asked(self, kind: frames.Kind, request: object, watch: OnStep) -> tuple[frames.Kind, bytes]:
+    def _ask(self, kind: frames.Kind, request: object, watch: OnStep) -> tuple[frames.Kind, bytes]:
         """Return the answer to a request, and show steps meanwhile."""
         content = frames.saved(request)
         if self._process.poll() is not None:
-            self._process = self._started()
-        _write(self._process, frames.framed(kind, content))
+            self._process = self._start()
+        _write(self._process, frames.frame(kind, content))
         while True:
             told, payload = self._frame()
             if told != frames.STEP:

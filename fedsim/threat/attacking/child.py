@@ -28,21 +28,21 @@ def answer(attack: Attack[Any], kind: frames.Kind, payload: bytes, answers: IO[b
     try:
         asked = torch.load(io.BytesIO(payload), weights_only=False)  # written by the run that started this process
         if kind == frames.AT_ONCE:
-            return frames.framed(frames.COUNT, str(together(attack, asked)).encode())
+            return frames.frame(frames.COUNT, str(together(attack, asked)).encode())
         generators = [torch.Generator() for _ in asked["generators"]]
         for generator, state in zip(generators, asked["generators"], strict=True):
             generator.set_state(state)
 
         def watch(step: Any) -> None:
-            answers.write(frames.framed(frames.STEP, frames.of_step(step)))
+            answers.write(frames.frame(frames.STEP, frames.of_step(step)))
             answers.flush()
 
         found = attempt(attack, asked["seen"], generators, watch, lambda: False)
         if isinstance(found, str):
-            return frames.framed(frames.FAILED, found.encode())
-        return frames.framed(frames.FOUND, frames.of_found(found))
+            return frames.frame(frames.FAILED, found.encode())
+        return frames.frame(frames.FOUND, frames.of_found(found))
     except Exception as error:  # whatever it is, it is this attack's failure
-        return frames.framed(frames.FAILED, reason(error).encode())
+        return frames.frame(frames.FAILED, reason(error).encode())
 
 
 def _serve() -> None:
@@ -55,7 +55,7 @@ def _serve() -> None:
         return
     about = json.loads(hello[1])
     attack: Attack[Any] = AttackChoice.model_validate(about["attack"]).make("attack")
-    with seeding.contained(about["seed"]):
+    with seeding.isolate_randomness(about["seed"]):
         while (request := frames.read(requests)) is not None:
             answers.write(answer(attack, *request, answers))
             answers.flush()

@@ -29,7 +29,7 @@ _HEAD = struct.Struct("<cQ")
 HEAD_SIZE = _HEAD.size
 
 
-def framed(kind: Kind, payload: bytes) -> bytes:
+def frame(kind: Kind, payload: bytes) -> bytes:
     """Return a frame."""
     return _HEAD.pack(kind, len(payload)) + payload
 
@@ -94,7 +94,7 @@ def of_found(found: list[Reconstruction]) -> bytes:
     return saved([{field.name: _plain(getattr(one, field.name)) for field in fields(one)} for one in found])
 
 
-def found_of(payload: bytes) -> list[Reconstruction]:
+def read_guesses(payload: bytes) -> list[Reconstruction]:
     """Return the guesses of a payload, which stems from the attack and is read as plain values."""
     read = cast("list[dict[str, Any]]", torch.load(io.BytesIO(payload), weights_only=True))
     return [_guess(one) for one in read]

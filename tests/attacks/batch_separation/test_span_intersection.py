@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation._first_layer import first_layer, row_space_behind
-from attacks.batch_separation._intersection import Intersection, Span, is_elementwise, keeps_factor, solved, spanned
+from attacks.batch_separation._intersection import (
+    Intersection,
+    Span,
+    is_elementwise,
+    keeps_factor,
+    solve_points,
+    spanned,
+)
 from fedsim.core.errors import NotApplicable
 from tests.attacks.solving import network, solve
 
@@ -119,7 +126,7 @@ def test_derivatives_agree_with_finite_differences(unknowns, width, activation, 
     kept = torch.rand(width, generator=generator).gt(0.2).double()
     problem = Intersection(draw(width), draw(unknowns, width), activation, frame, kept)
     points = draw(2, unknowns)
-    residuals, slopes = problem.linearised(points)
+    residuals, slopes = problem.linearise(points)
     torch.testing.assert_close(residuals, problem.residuals(points))
     for index, direction in enumerate(1e-6 * torch.eye(unknowns, dtype=torch.float64)):
         difference = (problem.residuals(points + direction) - problem.residuals(points - direction)) / 2e-6
@@ -132,7 +139,7 @@ def test_steps_reach_a_point_that_was_planted():
     truth = torch.randn((1, 3), generator=generator, dtype=torch.float64)
     frame = torch.nn.functional.normalize(torch.tanh(truth @ directions), dim=1)
     problem = Intersection(torch.zeros(40).double(), directions, torch.tanh, frame, torch.ones(40).double())
-    points, norms = solved(problem, truth + 0.2 * torch.randn((8, 3), generator=generator, dtype=torch.float64))
+    points, norms = solve_points(problem, truth + 0.2 * torch.randn((8, 3), generator=generator, dtype=torch.float64))
     assert float(norms.max()) < 1e-9
     torch.testing.assert_close(points, truth.expand(8, 3), atol=1e-7, rtol=1e-7)
 
@@ -145,7 +152,7 @@ def test_silence_explains_nothing():
         torch.eye(6).double()[:2],
         torch.ones(6).double(),
     )
-    points, norms = solved(problem, torch.zeros(2, 1).double())
+    points, norms = solve_points(problem, torch.zeros(2, 1).double())
     assert torch.isfinite(points).all()
     assert norms.tolist() == pytest.approx([1.0, 1.0])
 

@@ -122,13 +122,13 @@ def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
 def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, psnr_of, monkeypatch, rate, size):
     """One round of few starts misses examples; the rows of those found are completed and subtracted."""
     completed = []
-    original = sparse_dictionary._completed_row
+    original = sparse_dictionary._complete_row
 
     def counted(*arguments):
         completed.append(original(*arguments))
         return completed[-1]
 
-    monkeypatch.setattr(sparse_dictionary, "_completed_row", counted)
+    monkeypatch.setattr(sparse_dictionary, "_complete_row", counted)
     observation, truth, world = watched(
         data={**MNIST, "train": 600}, model={**MLP, "dropout": rate}, federation={"batch_size": size}
     )
@@ -141,7 +141,7 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
 def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of, monkeypatch):
     monkeypatch.setattr(sparse_dictionary, "searched", lambda *arguments: first_two(searched(*arguments)))
     observation, truth, world = watched(data=MNIST, model={**MLP, "dropout": 0.25}, federation={"batch_size": 6})
-    monkeypatch.setattr(sparse_dictionary, "_completed", once(sparse_dictionary._completed))
+    monkeypatch.setattr(sparse_dictionary, "_complete", once(sparse_dictionary._complete))
     guess = solve(attack_named, NAME, observation, starts=256)
     assert guess.stopped.startswith("separated 2 of 6 examples")
     assert guess.facts["examples found"] == 2

@@ -99,7 +99,7 @@ class Transformer(nn.Module):
 
 
 def build(kind: str = "separate", **settings: object) -> Transformer:
-    with seeding.contained(4):
+    with seeding.isolate_randomness(4):
         return Transformer(kind, **settings)
 
 

@@ -14,7 +14,7 @@ ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "ident
 
 def net(activation: str, channels: tuple[int, ...], strides: tuple[int, ...], side: int, rate: float = 0.0):
     layers: list[nn.Module] = []
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         for inputs, outputs, stride in zip(channels, channels[1:], strides, strict=False):
             layers += [nn.Conv2d(inputs, outputs, 3, stride, padding=1), ACTIVATIONS[activation]()]
             side = -(-side // stride)

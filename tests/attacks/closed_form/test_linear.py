@@ -15,7 +15,7 @@ UNLABELLED = ("batch-size", "dropout-rates", "input-statistics")
 
 
 def dense(pixels: int, width: int, *, bias: bool, rate: float, activation: type[nn.Module] = nn.GELU) -> nn.Module:
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         return nn.Sequential(
             nn.Flatten(),
             nn.Linear(pixels, width, bias=bias),
@@ -68,7 +68,7 @@ def test_real_images_come_back_exactly_without_labels(watched, attack_named, psn
 
 
 def test_pixels_may_be_flattened_in_another_order(toy, attack_named):
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         observation, truth = toy(ChannelsLast(), (3, 4, 4), 1)
     guess = solve(attack_named, NAME, observation)
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)

@@ -65,7 +65,7 @@ class MeanPooled(nn.Module):
 
 
 def test_masks_that_tokens_share_are_not_read(toy):
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         observation, truth = toy(MeanPooled(), (3, 3, 3), 1)
     masks = read_masks(observation)
     assert sorted(masks) == [0, 2]
@@ -73,7 +73,7 @@ def test_masks_that_tokens_share_are_not_read(toy):
 
 
 def test_zeros_of_relu_explain_the_gradient_as_well_as_those_of_dropout(toy, attack_named):
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(27, 40), nn.ReLU(), nn.Dropout(0.5), nn.Linear(40, 4))
     observation, truth = toy(model, (3, 3, 3), 1)
     [mask] = solve(attack_named, NAME, observation).masks

@@ -17,7 +17,7 @@ ACTIVATIONS = {"leaky": lambda: nn.LeakyReLU(0.2), "sigmoid": nn.Sigmoid, "tanh"
 def net(rate: float = 0.0, *, bias: bool = True, activation: str = "leaky", classes: int = 4, stride: int = 1):
     """Three layers; with a stride of 2 the second convolution gives too few equations."""
     act, side = ACTIVATIONS[activation], 6 // stride
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         return nn.Sequential(
             nn.Conv2d(1, 4, 3, padding=1, bias=bias),
             act(),
@@ -72,7 +72,7 @@ def test_twins_of_two_classes_are_told_apart_by_the_pixel_range(toy, attack_name
 @pytest.mark.parametrize("activation", ["leaky", "sigmoid"])
 def test_dense_chains_with_dropout_everywhere(toy, attack_named, activation):
     act = ACTIVATIONS[activation]
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         layers = [nn.Flatten(), nn.Linear(12, 20, bias=False), act(), nn.Dropout(0.3)]
         layers += [nn.Linear(20, 16, bias=False), act(), nn.Dropout(0.5), nn.Linear(16, 4, bias=False)]
         observation, truth = toy(nn.Sequential(*layers), (3, 2, 2), 1)
@@ -86,7 +86,7 @@ def test_dense_chains_with_dropout_everywhere(toy, attack_named, activation):
 
 @pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout2d])
 def test_dropout_between_convolutions_costs_rank_but_not_the_image(toy, attack_named, kind):
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = nn.Sequential(
             nn.Conv2d(1, 6, 3, padding=1),
             nn.Tanh(),
@@ -103,7 +103,7 @@ def test_dropout_between_convolutions_costs_rank_but_not_the_image(toy, attack_n
 
 
 def test_dropout_of_pixels_leaves_grey_holes(toy, attack_named):
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = nn.Sequential(nn.Flatten(), nn.Dropout(0.4), nn.Linear(27, 8), nn.Tanh(), nn.Linear(8, 4))
     observation, truth = toy(model, (3, 3, 3), 1)
     guess = solve(attack_named, NAME, observation)

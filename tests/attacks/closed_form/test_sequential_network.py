@@ -29,7 +29,7 @@ class Functional(nn.Module):
 
 
 def conv_net(*middle: nn.Module, width: int = 48) -> nn.Module:
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         return nn.Sequential(nn.Conv2d(2, 3, 3, padding=1), *middle, nn.Flatten(), nn.Linear(width, 4))
 
 
@@ -43,7 +43,7 @@ def conv_net(*middle: nn.Module, width: int = 48) -> nn.Module:
     bias=st.booleans(),
 )
 def test_matrices_of_a_convolution_agree_with_autograd(toy, channels, kernel, stride, padding, dilation, bias):
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         first = nn.Conv2d(*channels, kernel, stride, padding, dilation, bias=bias)
         entries = first(torch.zeros(1, channels[0], 6, 6)).numel()
         model = nn.Sequential(first, nn.Flatten(), nn.Linear(entries, 4))
@@ -56,7 +56,7 @@ def test_matrices_of_a_convolution_agree_with_autograd(toy, channels, kernel, st
     offset = layer.apply(torch.zeros(layer.unknowns, dtype=torch.float64))
     torch.testing.assert_close(layer.apply(x.flatten()), output)
     torch.testing.assert_close(layer.weight_rows() @ x.flatten() + offset, output)
-    torch.testing.assert_close(layer.transposed(k), layer.weight_rows().T @ k)
+    torch.testing.assert_close(layer.transpose(k), layer.weight_rows().T @ k)
     gradient = torch.autograd.grad(output @ k, first.weight)[0]
     torch.testing.assert_close(layer.gradient_rows(k) @ x.flatten(), gradient.flatten())
 

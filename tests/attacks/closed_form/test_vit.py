@@ -51,7 +51,7 @@ class NormalisedBeforePositions(Transformer):
 
 
 def build(kind: type[Transformer] = Transformer, **settings: object) -> Transformer:
-    with seeding.contained(4):
+    with seeding.isolate_randomness(4):
         return kind(**settings)
 
 
@@ -95,7 +95,7 @@ def test_the_zeros_of_the_embedding_are_counted(watched, attack_named):
 def test_torchvision_transformer(toy, attack_named, channels):
     from torchvision.models import VisionTransformer
 
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = VisionTransformer(32, 8, 2, 2, 64, 64, dropout=0.1, attention_dropout=0.1, num_classes=4)
         if channels == 1:
             model = nn.Sequential(Repeat(), model)

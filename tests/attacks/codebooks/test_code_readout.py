@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.core.fired_rows import fired_rows
+from attacks.core.fired_rows import find_fired_rows
 from benchmarks._runs import arms_of
 from fedsim.cli.display import outcome
 from fedsim.components.bottleneck.codebook import codebooks, reading
 from fedsim.core.errors import NotApplicable
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 
 MLP = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.25}
 VIT = {"name": "vit-small", "width": 16, "heads": 2, "blocks": 1, "hidden": 16, "patch": 2, "dropout": 0.25}
@@ -22,7 +22,7 @@ def book(**settings: Any) -> list[dict[str, Any]]:
 
 
 def fired(observation: Any, truth: Any) -> dict[str, Any]:
-    with torch.no_grad(), injected_masks(observation.sites, truth.masks[0]), reading(observation.model) as seen:
+    with torch.no_grad(), inject_masks(observation.sites, truth.masks[0]), reading(observation.model) as seen:
         observation.model(truth.batches[0].inputs)
     places = codebooks(observation.model)
     found = {}
@@ -103,11 +103,11 @@ def test_rows_stand_out_of_noise_or_drown_in_it():
     truly[0, :5] = truly[1, 10:12] = True
     signal = torch.where(truly[..., None], torch.randn(2, 200, 16, generator=generator), 0.0)
     noise = torch.randn(2, 200, 16, generator=generator)
-    assert torch.equal(fired_rows(signal), truly)
-    weak = fired_rows(signal + 0.05 * noise)
+    assert torch.equal(find_fired_rows(signal), truly)
+    weak = find_fired_rows(signal + 0.05 * noise)
     assert bool((weak & truly).sum() == truly.sum())
     assert int((weak & ~truly).sum()) <= 3
-    drowned = fired_rows(signal + 20.0 * noise)
+    drowned = find_fired_rows(signal + 20.0 * noise)
     assert int(drowned.sum()) <= 6
 
 

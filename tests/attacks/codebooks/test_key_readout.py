@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.codebooks._features_from_keys import coarseness, grouped, solved
+from attacks.codebooks._features_from_keys import coarseness, group, solve_points
 from attacks.core.fired_rows import noise_variance
 from attacks.core.labels import infer_labels
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
@@ -87,7 +87,7 @@ def test_outputs_are_those_of_least_squares(width: int, codebooks: int) -> None:
     known = torch.ones(3, codebooks, dtype=torch.bool)
     known[1, [2, 4]] = False
     known[2] = False
-    found, ridged = solved(p, targets, known, origin), solved(p, targets, known, origin, 0.3)
+    found, ridged = solve_points(p, targets, known, origin), solve_points(p, targets, known, origin, 0.3)
     assert torch.equal(found[2], origin)
     for i in range(2):
         a = torch.cat([p[:, c].mT for c in range(codebooks) if known[i, c]])
@@ -101,7 +101,7 @@ def test_outputs_are_those_of_least_squares(width: int, codebooks: int) -> None:
 def test_enough_exact_equations_give_the_output_itself() -> None:
     p, truly = projections(16, 5, 4), drawn(3, 16, seed=3)
     targets = torch.einsum("bm,mcd->bcd", truly, p)
-    found = solved(p, targets, torch.ones(3, 5, dtype=torch.bool), drawn(16, seed=4))
+    found = solve_points(p, targets, torch.ones(3, 5, dtype=torch.bool), drawn(16, seed=4))
     assert torch.allclose(found, truly, atol=1e-8)
 
 
@@ -121,7 +121,7 @@ def test_keys_of_records_in_unknown_order_are_told_apart_by_their_equations() ->
     order = torch.stack([torch.randperm(4, generator=generator) for _ in range(10)])
     mixed = heads.gather(1, order[..., None].expand_as(heads))
     valid = torch.ones(10, 4, dtype=torch.bool)
-    chosen = grouped(p, mixed, valid, torch.zeros(8), generator)
+    chosen = group(p, mixed, valid, torch.zeros(8), generator)
     owners = order.gather(1, chosen.mT)  # (C, Q): whose key each record was given
     assert any(bool((owners == torch.tensor(way)).all()) for way in permutations(range(4)))
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.combined.round_averaging import RoundAveraging, RoundAveragingConfig, averaged
+from attacks.combined.round_averaging import RoundAveraging, RoundAveragingConfig, average
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.types import Observation, Tensors, Truth, WireEntry
@@ -54,7 +54,7 @@ Noisy = Callable[..., tuple[Observation, Truth, World]]
 
 def test_the_noise_of_the_mean_is_smaller_by_the_root_of_the_rounds(noisy: Noisy) -> None:
     observation, _, _ = noisy()
-    mean, rounds = averaged(observation, 0.01)
+    mean, rounds = average(observation, 0.01)
     assert rounds == ROUNDS
     raw = observation.update.tensors
     singles = torch.cat([one.update.tensors[n].flatten() for one in observation.earlier for n in raw])
@@ -86,14 +86,14 @@ def test_rounds_whose_weights_moved_are_left_out(noisy: Noisy) -> None:
     def moving(first: Tensors, number: int) -> Tensors:
         return {name: tensor * (1.0 if number > ROUNDS - 3 else 2.0) for name, tensor in first.items()}
 
-    assert averaged(noisy(moving)[0], 0.05)[1] == 3
+    assert average(noisy(moving)[0], 0.05)[1] == 3
 
 
 def test_the_mean_gradient_is_that_at_the_mean_weights(noisy: Noisy) -> None:
     def nudged(first: Tensors, number: int) -> Tensors:
         return {name: tensor * (1.0 + 1e-3 * number) for name, tensor in first.items()}
 
-    mean, rounds = averaged(noisy(nudged)[0], 0.05)
+    mean, rounds = average(noisy(nudged)[0], 0.05)
     assert rounds == ROUNDS
     first = dict(noisy()[0].model.state_dict())
     for name, tensor in mean.model.state_dict().items():

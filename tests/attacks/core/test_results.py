@@ -12,7 +12,7 @@ from attacks.core.results import labels_or_zeros, no_guess
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth, WireEntry
 from fedsim.scenario.world import World
-from fedsim.threat.scoring import scored
+from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -39,7 +39,7 @@ def test_sentences_that_were_not_found_are_no_tokens(watched: Watched, written_t
 def test_what_was_not_found_gets_the_worst_scores(watched: Watched) -> None:
     observation, truth, world = watched(federation={"batch_size": 2})
     entry = WireEntry(1, 0, world.models.first_weights, observation.update)
-    record = scored(Victim(world, entry, truth), no_guess(observation, "gave up: why")).record
+    record = score(Victim(world, entry, truth), no_guess(observation, "gave up: why")).record
     assert [item.values["psnr"] for item in record.scores] == [0.0, 0.0]
     assert [item.guessed_label for item in record.scores] == [None, None]
     assert record.failure is None

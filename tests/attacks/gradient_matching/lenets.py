@@ -18,7 +18,7 @@ def squared_distance(observation: Observation, found: Reconstruction) -> float:
 
 def sigmoid_lenet(dropout: float = 0.0, activation: type[nn.Module] = nn.Sigmoid) -> nn.Module:
     """Strides instead of pooling, weights from a wide uniform distribution, as in DLG's experiments."""
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         model = nn.Sequential(
             nn.Conv2d(1, 6, 3, 2, padding=1),
             activation(),

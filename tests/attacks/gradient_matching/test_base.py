@@ -17,7 +17,7 @@ from attacks.gradient_matching._comparison import Comparison, GeneralComparison,
 from attacks.gradient_matching._ghost import GhostComparison
 from fedsim.core import seeding
 from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import drawn_masks, recorded_masks
+from fedsim.core.masks import draw_masks, record_masks
 from fedsim.core.types import (
     Batch,
     Config,
@@ -51,7 +51,7 @@ attack = partial(attacked, stream=5)
 def by_hand(model: nn.Module, x: torch.Tensor, spec: InputSpec, scale: float = 1.0) -> Observation:
     """An observation of class 1 without any federation, the gradient multiplied by `scale`."""
     label = torch.tensor([1])
-    with recorded_masks(model, torch.Generator().manual_seed(4)) as recording:
+    with record_masks(model, torch.Generator().manual_seed(4)) as recording:
         loss = cross_entropy(model(x), label)
     gradient = torch.autograd.grad(loss, list(model.parameters()))
     return Observation(
@@ -100,7 +100,7 @@ def test_objective_vanishes_at_the_truth_and_not_without_the_masks(
 @pytest.mark.parametrize("kind", ["mlp", "transformer"])
 def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, path: type[Comparison]) -> None:
     spec = InputSpec((1, 4, 4), 3, (0.0,), (1.0,))
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = {
             "mlp": lambda: mlp(MlpConfig(width=6, depth=2), spec),
             "transformer": lambda: VisionTransformer(spec, patch=2, width=8, blocks=1, heads=2, hidden=8, dropout=0.25),
@@ -310,7 +310,7 @@ def test_masks_that_can_be_read_are_kept_fixed(watched: Watched) -> None:
 def test_the_scale_of_the_gradient_does_not_matter() -> None:
     """The cosine sees directions: clipping alone protects nothing."""
     spec = InputSpec((1, 2, 3), 3, (0.0,), (1.0,))
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
     observation = by_hand(flat, x, spec, scale=0.01)
@@ -331,7 +331,7 @@ def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
 
 def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
     observation, _, _ = watched(federation={"batch_size": 3})
-    masks = drawn_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
+    masks = draw_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
     assert [mask.shape for mask in masks] == [(3, 24), (3, 24)]
 
 

@@ -174,7 +174,7 @@ def torchvision_transformer(dropout: float) -> nn.Module:
 def test_the_mask_behind_the_position_embedding_is_read_exactly(
     toy: Toy, build: Callable[[float], nn.Module], shape: tuple[int, ...], dropout: float
 ) -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = build(dropout)
     observation, truth = toy(model, shape, 1)
     mask = read_masks(observation)[0]
@@ -184,7 +184,7 @@ def test_the_mask_behind_the_position_embedding_is_read_exactly(
 
 
 def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = small_transformer(0.25)
     assert read_masks(toy(model, (1, 8, 8), 2)[0]) == {}
     observation, _ = toy(model, (1, 8, 8), 1)
@@ -197,7 +197,7 @@ def test_without_the_embedding_little_can_be_read(toy: Toy) -> None:
 
 
 def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_named: Named) -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = small_transformer(0.25).float()
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
     read = read_masks(observation)[0]
@@ -226,7 +226,7 @@ class MultiSample(nn.Module):
 def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
     toy: Toy, attack_named: Named, psnr_of: Callable[..., list[float]]
 ) -> None:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = MultiSample(3)
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
     assert [site.call for site in observation.sites] == [0, 1, 2]

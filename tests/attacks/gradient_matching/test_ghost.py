@@ -21,7 +21,7 @@ from attacks.gradient_matching._comparison import (
 )
 from attacks.gradient_matching._comparison import squared as squared_distance
 from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
-from attacks.gradient_matching._ghost_figures import _factored, target_of
+from attacks.gradient_matching._ghost_figures import _factorise, target_of
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet
@@ -194,7 +194,7 @@ UNSUITED: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 
 def observed(toy: Toy, build: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> list[Observation]:
     """Two victims of one model, with two examples each."""
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = build()
     return [toy(model, shape, 2, classes=CLASSES, seed=seed, dtype=dtype)[0] for seed in (1, 2)]
 
@@ -293,7 +293,7 @@ def test_frozen_and_hidden_parameters_are_left_out(toy: Toy) -> None:
 )
 @settings(max_examples=30, deadline=None)
 def test_mlps_of_all_shapes(toy: Toy, width: int, depth: int, bias: bool, examples: int, rows: int, seed: int) -> None:
-    with seeding.contained(seed):
+    with seeding.isolate_randomness(seed):
         model = mlp(MlpConfig(width=width, depth=depth, bias=bias), spec_of(1, 2, 2))
     observation, _ = toy(model, (1, 2, 2), examples, classes=CLASSES, seed=seed)
     compare(observation, rows, seed)
@@ -311,7 +311,7 @@ def test_mlps_of_all_shapes(toy: Toy, width: int, depth: int, bias: bool, exampl
 def test_convolutions_of_all_shapes(
     toy: Toy, channels: tuple[int, int], kernel: int, stride: int, padding: int, examples: int, rows: int
 ) -> None:
-    with seeding.contained(kernel):
+    with seeding.isolate_randomness(kernel):
         first = nn.Conv2d(*channels, kernel, stride, padding)
         features = first(torch.zeros(1, channels[0], 5, 4)).numel()
         model = between(first, nn.GroupNorm(1, channels[1]), nn.Dropout(0.5), features=features)
@@ -348,7 +348,7 @@ def test_factors_are_the_observed_gradient(rank: int, victims: int, sides: tuple
 
 def test_a_gradient_of_full_rank_is_not_factored() -> None:
     noise = torch.randn((1, 120, 130), generator=torch.Generator().manual_seed(0))
-    assert _factored(noise, 96) is None
+    assert _factorise(noise, 96) is None
     assert isinstance(target_of([noise[0]]), Tensor)
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attacks.core.regularizers import StatisticsDistance, group_distance, running_statistics
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 
@@ -22,7 +22,7 @@ Named = Callable[..., Attack[Any]]
 
 def normalised(dropout: float = 0.25) -> nn.Module:
     """A network with batch normalisation whose running statistics are those of some noise."""
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = nn.Sequential(
             nn.Conv2d(1, 6, 3, padding=1),
             nn.BatchNorm2d(6),
@@ -40,7 +40,7 @@ def normalised(dropout: float = 0.25) -> nn.Module:
 
 
 def plain() -> nn.Module:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         return nn.Sequential(nn.Flatten(), nn.Linear(36, 40), nn.GELU(), nn.Dropout(0.25), nn.Linear(40, 4))
 
 
@@ -54,7 +54,7 @@ def test_statistics_are_compared_layer_by_layer_under_the_masks(toy: Toy) -> Non
     model, inputs, masks = observation.model, truth.batches[0].inputs, truth.masks[0]
     ours = StatisticsDistance(observation, observation.sites, "cpu")(inputs[None], (masks[0][None],))
     expected, hidden = 0.0, inputs
-    with torch.no_grad(), injected_masks(observation.sites, masks):
+    with torch.no_grad(), inject_masks(observation.sites, masks):
         for layer in model:  # type: ignore[union-attr]
             if isinstance(layer, nn.BatchNorm2d):
                 assert layer.running_mean is not None

@@ -106,7 +106,7 @@ def test_an_objective_that_is_not_a_number_ends_without_an_image(toy: Toy) -> No
 class Functional(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        with seeding.contained(1):  # other weights may leave every unit inactive
+        with seeding.isolate_randomness(1):  # other weights may leave every unit inactive
             self.head = nn.Linear(36, 4)
 
     def forward(self, images: Tensor) -> Tensor:

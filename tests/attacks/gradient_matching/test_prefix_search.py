@@ -14,7 +14,7 @@ from attacks.gradient_matching._comparison import Setting
 from attacks.gradient_matching.prefix_search import read_prefixes
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.masks import dropout_sites, expected_mask, injected_masks
+from fedsim.core.masks import dropout_sites, expected_mask, inject_masks
 from fedsim.core.types import Observation, Reconstruction, Truth
 from fedsim.scenario.world import World
 
@@ -97,7 +97,7 @@ def test_a_prefix_is_not_rescaled_in_a_search(watched: Watched) -> None:
     observation, truth, _ = watched(model={"dropout": 0.0}, **NESTED)
     setting = Setting(observation.model, observation.loss, (), observation.sites)
     inputs, masks = truth.batches[0].inputs, truth.masks[0]
-    with injected_masks(observation.sites, masks):
+    with inject_masks(observation.sites, masks):
         expected = observation.model(inputs)
     assert torch.equal(setting.outputs(inputs, masks, {}), expected)
 

@@ -18,7 +18,7 @@ SGD = {"name": "sgd", "learning_rate": 0.1}
 
 
 def mlp(dropout: float) -> nn.Module:
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         layers = [nn.Flatten(), nn.Linear(12, 8), nn.GELU(), nn.Dropout(dropout), nn.Linear(8, 4)]
         return nn.Sequential(*layers).double()
 

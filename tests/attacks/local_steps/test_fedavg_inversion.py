@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks.local_steps.fedavg_inversion import averaged, disagreement
+from attacks.local_steps.fedavg_inversion import average, disagreement
 from fedsim.core.hooks import Attack
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
@@ -25,7 +25,7 @@ def test_passes_in_any_order_are_brought_together(one: list[int], other: list[in
     labels = torch.tensor([0, 0, 1, 2])
     visits = torch.cat([images, images[one], images[other], images[:2]])
     named = torch.cat([labels, labels[one], labels[other], labels[:2]])
-    assert torch.allclose(averaged(visits, named, 4), images, atol=1e-6)
+    assert torch.allclose(average(visits, named, 4), images, atol=1e-6)
     assert disagreement(visits[None], 4).item() < 1e-12
     assert disagreement(torch.cat([images, images + 1.0])[None], 4).item() == pytest.approx(1.0)
 

@@ -27,7 +27,7 @@ Watched = Callable[..., tuple[Observation, Truth, World]]
 @pytest.fixture
 def observation(toy: Toy) -> Observation:
     """Two steps whose change is the first gradient."""
-    with seeding.contained(1):
+    with seeding.isolate_randomness(1):
         model = nn.Sequential(nn.Flatten(), nn.Linear(12, 6), nn.GELU(), nn.Dropout(0.25), nn.Linear(6, 4)).double()
     seen, _ = toy(model, (3, 2, 2), 2)
     return replace(seen, update=replace(seen.update, kind="delta"), local_steps=2, batch_sizes=(2, 2), examples=2)

@@ -21,12 +21,12 @@ FAR = 100.0  # random inputs leave the pixel range
 
 
 def dense(rate: float) -> nn.Module:
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         return nn.Sequential(nn.Flatten(), nn.Linear(48, 20), nn.GELU(), nn.Dropout(rate), nn.Linear(20, 4))
 
 
 def convolutional(rate: float) -> nn.Module:
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         return nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Flatten(), nn.Dropout(rate), nn.Linear(16, 4))
 
 

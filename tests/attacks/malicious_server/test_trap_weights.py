@@ -18,7 +18,7 @@ RELU_MLP = {"name": "mlp", "width": 512, "depth": 2, "bias": True, "activation":
 
 
 def dense(width: int = 64, rate: float = 0.0, activation: type[nn.Module] = nn.ReLU, *, bias: bool = True) -> nn.Module:
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         first = nn.Linear(48, width, bias=bias)
         return nn.Sequential(nn.Flatten(), first, activation(), nn.Dropout(rate), nn.Linear(width, 4))
 
@@ -44,7 +44,7 @@ def observed(toy, model: nn.Module, batch_size: int, seed: int = 0):
 @pytest.mark.parametrize("scale", [0.95, 0.7])
 @pytest.mark.parametrize("build", [dense, ChannelsLast])
 def test_rows_see_pixels_with_balanced_halves_whatever_the_normalisation(attack_named, scale, build):
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         model = crafted(attack_named(NAME, positive_scale=scale), build())
     name = "body.0" if build is ChannelsLast else "1"
     pixels = torch.rand((5, *SHAPE), generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -65,13 +65,13 @@ def test_signals_of_sentences_are_those_of_their_tokens() -> None:
     p = np.array([mean_probability(weights, seen.candidates, row) for row in range(COUNT)])
     np.testing.assert_allclose(_signals.confidences(seen, weights, seen.candidates), p, rtol=1e-6)
     np.testing.assert_allclose(_signals.losses(seen, weights, seen.candidates), -np.log(p), rtol=1e-6)
-    np.testing.assert_allclose(_signals.scaled(seen, weights, seen.candidates), np.log(p / (1 - p)), rtol=1e-5)
+    np.testing.assert_allclose(_signals.scale(seen, weights, seen.candidates), np.log(p / (1 - p)), rtol=1e-5)
 
 
 def test_a_certain_sentence_still_has_a_logit() -> None:
     seen, weights = observed()
     sure = {"table.weight": weights["table.weight"] * 1e4}
-    assert bool(_signals.scaled(seen, sure, seen.candidates).isfinite().all())
+    assert bool(_signals.scale(seen, sure, seen.candidates).isfinite().all())
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from attacks.core.unknowns import Unknowns, Values
 from attacks.gradient_matching._comparison import cosine, setting_of
 from attacks.local_steps._unrolled import UnrolledComparison, local_steps
-from attacks.mixed_batches._cutmix_boxes import assembled
-from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balanced, covered
-from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compared, pasting_of
+from attacks.mixed_batches._cutmix_boxes import assemble
+from attacks.mixed_batches._cutmix_client import GrantedPasting, PastedComparison, PastingStep, balance, covered
+from attacks.mixed_batches.cutmix_inversion import CutmixInversion, compare, pasting_of
 from fedsim.components.augment.cutmix import CutMix, CutMixConfig
 from fedsim.core import registry, seeding
 from fedsim.core.boxes import Pasted, inside
@@ -113,11 +113,11 @@ def test_whole_edges_cover_what_the_box_holds_and_others_a_part_of_a_pixel() -> 
 
 
 def test_logits_become_doubly_stochastic_and_sure_ones_a_permutation() -> None:
-    soft = balanced(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))
+    soft = balance(torch.randn(5, 5, generator=torch.Generator().manual_seed(0)))
     assert torch.allclose(soft.sum(1), torch.ones(5))
     assert torch.allclose(soft.sum(0), torch.ones(5), atol=0.02)
     exact = torch.eye(5)[torch.tensor([2, 0, 1, 4, 3])]
-    assert torch.allclose(balanced(SURE * exact), exact, atol=1e-6)
+    assert torch.allclose(balance(SURE * exact), exact, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -133,7 +133,7 @@ def test_a_box_is_found_from_a_weight_that_is_a_little_wrong(seed: int) -> None:
     if not 0.1 < weight < 0.9:
         pytest.skip("next to nothing is pasted")
     own = torch.eye(3)
-    found = assembled(composites, (weight + 0.02) * own + (0.98 - weight) * own[partners], None, 0.04)
+    found = assemble(composites, (weight + 0.02) * own + (0.98 - weight) * own[partners], None, 0.04)
     assert found is not None
     assert torch.equal(found.images, images) or torch.equal(found.images, images[partners])
 
@@ -152,7 +152,7 @@ def test_at_the_truth_the_client_that_pastes_maps_sends_what_the_client_sent(
         assert draws["feature-cutmix.weights"].min() < 1.0
         steps.append(PastingStep(step.examples, (), number=number, pasting=pasting_of(observation, number)))
         orders.append(SURE * F.one_hot(torch.as_tensor(places), 4).T.float())
-    comparison = compared(setting_of(observation, (), True, "cpu"), observation, steps)
+    comparison = compare(setting_of(observation, (), True, "cpu"), observation, steps)
     labels = F.one_hot(originals.labels, 10).float()[None]
     right, wrong = (
         cosine(comparison.gradients(originals.inputs[None], (), labels, [0], in_order(orders, shift)))
@@ -172,7 +172,7 @@ def test_boxes_that_are_searched_explain_the_gradient_once_they_are_right(watche
         "boxes of step 1": (4, 4),
         "partners of step 1": (4, 4),
     }
-    comparison = compared(setting_of(observation, (), True, "cpu"), observation, [step])
+    comparison = compare(setting_of(observation, (), True, "cpu"), observation, [step])
     edges = draws["feature-cutmix.map-boxes"] / 14.0
     partners = SURE * F.one_hot(draws["feature-cutmix.partners"], 4).float()
     labels = F.one_hot(originals.labels, 10).float()[None]
@@ -191,7 +191,7 @@ def test_without_a_cut_it_is_the_attack_that_knows_nothing(watched: Watched) -> 
         local_steps(observation)[0],
         pasting_of(observation, 0),
     )
-    theirs = compared(setting, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
+    theirs = compare(setting, observation, [PastingStep(step.examples, (), number=0, pasting=pasting)])
     plain = UnrolledComparison(setting, [observation], [step], checkpointed=False)
     inputs = torch.randn_like(truth.private[0].inputs)[None].requires_grad_()
     labels = F.one_hot(truth.private[0].labels, 10).float()[None]

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.mixed_batches._cutmix_boxes import assembled
+from attacks.mixed_batches._cutmix_boxes import assemble
 from attacks.mixed_batches.label_shares import label_shares
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -125,8 +125,8 @@ def test_the_box_is_found_by_its_area_and_by_smoothness() -> None:
     composites = images.clone()
     composites[:, :, 2:7, 3:9] = images[partners][:, :, 2:7, 3:9]
     weight = 1 - 30 / 108
-    found = assembled(composites, weight * own + (1 - weight) * own[partners], None)
+    found = assemble(composites, weight * own + (1 - weight) * own[partners], None)
     assert found is not None
     assert found.boxes[0].tolist() == box.tolist()
     assert torch.equal(found.images, images)
-    assert assembled(composites, own, None) is None
+    assert assemble(composites, own, None) is None

@@ -13,9 +13,9 @@ from attacks.mixed_batches._unmixing import (
     _by_turns,
     _pair_weights,
     mixed_labels,
-    regressed,
-    regressed_together,
-    unmixed_pairs,
+    regress,
+    regress_together,
+    unmix_pairs,
 )
 from fedsim.core import registry, seeding
 from fedsim.core.types import Observation, Reconstruction, Truth
@@ -102,7 +102,7 @@ def test_pairs_of_one_class_are_told_apart_by_the_range_of_pixels_and_smoothness
     images = truth.private[0].inputs.flatten(1).double()
     weights = 0.3 * torch.eye(4).double() + 0.7 * torch.eye(4).double()[[2, 3, 1, 0]]
     probabilities = weights @ F.one_hot(labels, 10).double()
-    found = unmixed_pairs(observation, weights @ images, probabilities, labels)
+    found = unmix_pairs(observation, weights @ images, probabilities, labels)
     assert found is not None
     assert torch.cdist(found.inputs, images).min(0).values.max() < 1e-6
     assert any(torch.allclose(own, weights) for own in _pair_weights(probabilities, labels))
@@ -134,7 +134,7 @@ def test_signs_and_weights_within_a_class_are_found(watched: Watched, labels: li
     weights /= weights.sum(1, keepdim=True)
     encodings = weights @ images * (2.0 * torch.randint(2, (24, images.shape[1]), generator=generator) - 1.0)
     probabilities = weights @ F.one_hot(torch.tensor(labels), 10).double()
-    found = regressed(observation, Encodings(encodings, probabilities, torch.tensor(labels)), generator)
+    found = regress(observation, Encodings(encodings, probabilities, torch.tensor(labels)), generator)
     errors = torch.cdist(found.inputs, images).min(0).values / images.shape[1] ** 0.5
     psnr = -20.0 * torch.log10(errors * world.data.dataset.spec.std[0])
     assert psnr.min() > (100.0 if len(set(labels)) == len(labels) else RECOGNISABLE)
@@ -153,7 +153,7 @@ def test_joined_encodings_are_solved_where_one_batch_alone_is_not(watched: Watch
         values = weights @ images[chosen] * (2.0 * torch.randint(2, (3, images.shape[1]), generator=generator) - 1.0)
         own = labels[chosen]
         batches.append(Encodings(values, weights @ F.one_hot(own, 10).double(), own))
-    found = regressed_together(observation, batches, generator)
+    found = regress_together(observation, batches, generator)
     errors = (found.inputs - images[:3]).square().mean(1).sqrt()
     assert found.inputs.shape == (3, images.shape[1])
     assert float((-20.0 * torch.log10(errors * world.data.dataset.spec.std[0])).min()) > RECOGNISABLE

@@ -41,7 +41,7 @@ def toy(toy: Toy) -> Toy:
 
 def lenet(channels: int = 1, side: int = 28, width: int = 12, rate: float = 0.0, activation: Any = nn.Sigmoid):
     """The LeNet of the literature on gradient inversion: strides 2, 2 and 1."""
-    with seeding.contained(0):
+    with seeding.isolate_randomness(0):
         return nn.Sequential(
             *(nn.Conv2d(channels, width, 5, 2, 2), activation(), nn.Conv2d(width, width, 5, 2, 2), activation()),
             *(nn.Conv2d(width, width, 5, 1, 2), activation(), nn.Flatten(), nn.Dropout(rate)),

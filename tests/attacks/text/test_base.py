@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.unknowns import MASKS, Moment
-from attacks.text._sentences import completed, has_cross_entropy
+from attacks.text._sentences import complete, has_cross_entropy
 from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
@@ -38,7 +38,7 @@ def test_the_objective_is_zero_at_the_truth(
     observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"batch_size": 1})
     attack = attack_named(name, temperature=0.05)
     assert isinstance(attack, TextMatching)
-    task = attack.prepared(in_double(observation, truth))
+    task = attack.prepare(in_double(observation, truth))
     masks = task.unknowns.relaxed({}, Moment()).get(MASKS, ())
     gradients = task.comparison.gradients(true_vectors(task, truth)[None], masks, task.labels[None], [0])
     assert attack.distance(gradients).item() < 1e-9  # type: ignore[attr-defined]
@@ -119,7 +119,7 @@ def test_gradients_are_differentiated_as_finite_differences_say(
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     attack = attack_named("lamp")
     assert isinstance(attack, TextMatching)
-    task = attack.prepared(in_double(observation, truth))
+    task = attack.prepare(in_double(observation, truth))
     generator = torch.Generator().manual_seed(0)
     vectors = true_vectors(task, truth) + task.scale * torch.randn(true_vectors(task, truth).shape, generator=generator)
     along = torch.randn(vectors.shape, generator=generator, dtype=torch.float64)
@@ -151,11 +151,11 @@ def test_a_completed_batch_explains_the_gradient_and_names_what_follows(
 ) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     sentences, labels = in_order(truth)
-    done = completed(observation, sentences, words_of(observation), ())
+    done = complete(observation, sentences, words_of(observation), ())
     lengths = (sentences >= 0).sum(1)
     assert done.distance < 1e-9
     assert done.last.tolist() == labels[torch.arange(2), lengths - 1].tolist()
-    assert completed(observation, sentences.flip(1).sort(1).values, words_of(observation), ()).distance > 1e-3
+    assert complete(observation, sentences.flip(1).sort(1).values, words_of(observation), ()).distance > 1e-3
 
 
 def test_other_losses_and_unknown_labels_are_refused(
@@ -202,7 +202,7 @@ def test_the_fast_comparison_is_the_general_one(
     for name in ("lamp", "tag"):
         attack = attack_named(name)
         assert isinstance(attack, TextMatching)
-        tasks.append(attack.prepared(in_double(observation, truth)))
+        tasks.append(attack.prepare(in_double(observation, truth)))
     assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
     generator = torch.Generator().manual_seed(0)
     vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()

@@ -57,7 +57,7 @@ def spec(length: int, vocabulary: int) -> InputSpec:
 
 def llama(**changes: Any) -> nn.Module:
     method = registry.get("model", "tiny-llama")
-    with seeding.contained(5):
+    with seeding.isolate_randomness(5):
         return method.make(
             method.config.model_validate({"width": 64, "hidden": 64, **changes}),
             spec(LENGTH, VOCABULARY),
@@ -76,7 +76,7 @@ def checkpoint() -> nn.Module:
         tie_word_embeddings=True,
         attn_implementation="eager",
     )
-    with seeding.contained(6):
+    with seeding.isolate_randomness(6):
         return CausalModel(transformers.LlamaForCausalLM(config), spec(LENGTH, VOCABULARY))
 
 
@@ -86,7 +86,7 @@ def gpt2(tied: bool = True) -> nn.Module:
         vocab_size=VOCABULARY, n_positions=8, n_embd=48, n_layer=3, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
         attn_pdrop=0.0, tie_word_embeddings=tied, attn_implementation="eager",
     )  # fmt: skip
-    with seeding.contained(6):
+    with seeding.isolate_randomness(6):
         return CausalModel(transformers.GPT2LMHeadModel(config), spec(LENGTH, VOCABULARY))
 
 
@@ -242,7 +242,7 @@ def test_it_returns_no_more_sentences_than_examples(watched: Watched, tables: di
 
 
 def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, tables: dict[str, Any]) -> None:
-    with seeding.contained(8):
+    with seeding.isolate_randomness(8):
         model = TwoSided()
     sentences = [[3, 5, 1, 9], [2, 11, 4, 0]]
     observation = seen(watched, tables, model, sentences)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attacks.gradient_matching._engine import Found
-from attacks.text._token_edits import changed, orders
+from attacks.text._token_edits import change, orders
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from attacks.text.lamp import Lamp
@@ -36,18 +36,18 @@ def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     attack = attack_named("lamp", searches=1)
     assert isinstance(attack, Lamp)
-    task = attack.prepared(observation)
+    task = attack.prepare(observation)
     vectors = true_vectors(task, truth)
     vectors[0, [1, 4]] = vectors[0, [4, 1]]
     vectors[0, 6] = vectors[0, 0]
-    found = attack.finished(task, Found(0, 0, vectors, ()), torch.Generator().manual_seed(0))
+    found = attack.finish(task, Found(0, 0, vectors, ()), torch.Generator().manual_seed(0))
     assert torch.equal(task.tokens(found.inputs), in_order(truth)[0])
 
 
 @given(st.integers(0, 999))
 def test_a_change_keeps_to_the_words_and_lengths(seed: int) -> None:
     tokens, choices, endings = torch.tensor([[1, 2, 3, 9], [4, 5, 8, 0]]), torch.arange(1, 6), torch.tensor([8, 9])
-    other = changed(tokens, (3, 2), choices, endings, torch.Generator().manual_seed(seed))
+    other = change(tokens, (3, 2), choices, endings, torch.Generator().manual_seed(seed))
     assert int((other != tokens).any(1).sum()) <= 1
     assert set(other[0, :3].tolist()) | set(other[1, :2].tolist()) <= set(choices.tolist())
     assert {int(other[0, 3]), int(other[1, 2])} <= set(endings.tolist())
@@ -60,7 +60,7 @@ def test_drafts_hold_every_word_that_was_read(
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
     attack = attack_named("lamp")
     assert isinstance(attack, TextMatching)
-    task = attack.prepared(observation)
+    task = attack.prepare(observation)
     for seed in range(5):
         found = task.tokens(task.drawn(torch.Generator().manual_seed(seed)))
         assert (found >= 0).sum(1).tolist() == list(task.lengths)
@@ -78,7 +78,7 @@ def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_gr
         grown.get_submodule("embed_tokens").get_parameter("weight")[read] *= 3.0
     attack = attack_named("lamp")
     assert isinstance(attack, Lamp)
-    task = attack.prepared(replace(observation, model=grown))
+    task = attack.prepare(replace(observation, model=grown))
     assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
 
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks.text.sentence_atoms import Atom, Fit, Sketch, fitted, pursued
+from attacks.text.sentence_atoms import Atom, Fit, Sketch, fitted, pursue
 from fedsim.core.types import Observation, Truth
 from fedsim.scenario.world import World
 from tests.attacks.text.texts import KNOWN
@@ -28,7 +28,7 @@ def test_pursuit_finds_the_support_in_as_many_steps_as_there_are_sentences(batch
     target = torch.stack([dictionary[number].gradient for number in true]).mean(0)
     fit = Fit((), (), 1.0)
     for _ in range(batch):
-        fit = pursued(dictionary, target, fit)
+        fit = pursue(dictionary, target, fit)
     assert set(fit.chosen) == set(true)
     assert fit.left < 1e-10
     assert all(weight == pytest.approx(1 / batch) for weight in fit.weights)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from attacks.text._beam import Beam
-from attacks.text.subspace_distance import SubspaceDistance, SubspaceDistanceConfig, _assigned
+from attacks.text.subspace_distance import SubspaceDistance, SubspaceDistanceConfig, _assign
 
 
 def beam(rows: list[list[int]], scores: list[float]) -> Beam:
@@ -33,4 +33,4 @@ def test_readers_get_the_lengths_that_suit_them_together() -> None:
         {1: beam([[5]], [-1.0]), 2: beam([[1, 2]], [-9.0])},
         {1: beam([[6]], [-2.0]), 2: beam([[3, 4]], [-9.5])},
     ]
-    assert listed(_assigned(beams, (1, 2))) == [[1, 2], [6]]
+    assert listed(_assign(beams, (1, 2))) == [[1, 2], [6]]

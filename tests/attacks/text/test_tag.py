@@ -24,7 +24,7 @@ def test_granted_labels_need_no_search_for_next_words(
     observation, _, _ = watched(**written_text, knows=(*KNOWN, "labels"), federation={"batch_size": 1})
     attack = attack_named("tag")
     assert isinstance(attack, TextMatching)
-    task = attack.prepared(observation)
+    task = attack.prepare(observation)
     assert type(task.comparison) is GeneralComparison
     assert task.places == observation.spec.shape[0]
 

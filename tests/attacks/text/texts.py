@@ -10,7 +10,7 @@ from torch import Tensor
 from attacks.text.base import Task
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.masks import injected_masks
+from fedsim.core.masks import inject_masks
 from fedsim.core.types import Observation, Truth
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
@@ -35,7 +35,7 @@ def in_double(observation: Observation, truth: Truth) -> Observation:
     """Return the same observation, of a model in double precision."""
     model, batch = copy.deepcopy(observation.model).double(), truth.private[0]
     masks = tuple(mask.double() for mask in truth.masks[0])
-    with injected_masks(observation.sites, masks):
+    with inject_masks(observation.sites, masks):
         loss = observation.loss(model(batch.inputs), batch.labels)
     gradients = torch.autograd.grad(loss, list(model.parameters()))
     tensors = dict(zip(dict(model.named_parameters()), gradients, strict=True))

@@ -15,7 +15,7 @@ from defenses.batch._transforms import LIBRARY, Policy, Transform, policy_of
 from defenses.batch.ats import Ats, AtsConfig, accuracy_score, privacy_score
 from fedsim.core import seeding
 from fedsim.core.errors import FedsimError, NotApplicable
-from fedsim.core.hooks import Here
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -29,7 +29,7 @@ def images(count: int = 3, channels: int = 2, height: int = 6, width: int = 9) -
 
 
 def small(seed: int = 1) -> nn.Module:
-    with seeding.contained(seed):
+    with seeding.isolate_randomness(seed):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 10))
 
 
@@ -132,7 +132,9 @@ def test_the_search_finds_policies_once_and_leaves_the_model_alone() -> None:
 def test_one_policy_a_batch_is_drawn_from_those_given(scenario: Build) -> None:
     defense = Ats(AtsConfig(policies=((0,), (9, 31))))
     batch = Batch(images(), torch.zeros(3, dtype=torch.long))
-    results = [defense.on_batch(batch, Here(1, 0, 0, torch.Generator().manual_seed(seed))).inputs for seed in range(40)]
+    results = [
+        defense.on_batch(batch, HookContext(1, 0, 0, torch.Generator().manual_seed(seed))).inputs for seed in range(40)
+    ]
     kinds = [torch.equal(result, LIBRARY[0](images())) for result in results]
     assert all(
         kind or torch.equal(r, LIBRARY[31](LIBRARY[9](images()))) for kind, r in zip(kinds, results, strict=True)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from defenses.batch.instahide import Instahide, InstahideConfig
 from defenses.batch.mixup import Mixup, MixupConfig
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Defense, Here, LocalStep
+from fedsim.core.hooks import Defense, HookContext, LocalStep
 from fedsim.core.types import Batch
 from fedsim.metrics.image import psnr
 from fedsim.scenario import Scenario
@@ -30,7 +30,7 @@ CLASSES = 5
 def mixed(defense: Defense[Any], batch: Batch, seed: int = 0) -> Batch:
     model = nn.Sequential(nn.Flatten(), nn.Linear(batch.inputs[0].numel(), CLASSES))
     local = LocalStep(model, dict(model.named_parameters()), batch, len(batch))
-    return defense.on_batch(batch, Here(1, 0, 0, torch.Generator().manual_seed(seed), local=local))
+    return defense.on_batch(batch, HookContext(1, 0, 0, torch.Generator().manual_seed(seed), local=local))
 
 
 def distinct(examples: int) -> Batch:

@@ -8,21 +8,21 @@ from torch import Tensor, nn
 
 from defenses.batch.refiner import Refiner, RefinerConfig
 from fedsim.core import seeding
-from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch
 from fedsim.metrics.image import ssim
 
 
 def step(model: nn.Module | None = None) -> LocalStep:
     numbers = torch.Generator().manual_seed(1)
-    with seeding.contained(2):
+    with seeding.isolate_randomness(2):
         model = model or nn.Sequential(nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 4))
     batch = Batch(torch.rand(3, 1, 8, 8, generator=numbers), torch.tensor([0, 1, 3]))
     return LocalStep(model.train(), dict(model.named_parameters()), batch, 3.0)
 
 
 def refined(local: LocalStep, **settings: Any) -> Batch:
-    here = Here(1, 0, 0, torch.Generator().manual_seed(0), local=local)
+    here = HookContext(1, 0, 0, torch.Generator().manual_seed(0), local=local)
     return Refiner(RefinerConfig(**settings)).on_batch(local.batch, here)
 
 
@@ -60,7 +60,7 @@ def test_more_weight_moves_the_images_further_away_and_costs_utility() -> None:
 
 
 def test_it_stays_in_the_batchs_range_and_leaves_the_model_alone() -> None:
-    with seeding.contained(3):
+    with seeding.isolate_randomness(3):
         model = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 4))
     local = step(model)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -73,7 +73,7 @@ def test_it_stays_in_the_batchs_range_and_leaves_the_model_alone() -> None:
 
 
 def test_inputs_that_are_no_images_have_no_distance() -> None:
-    with seeding.contained(4):
+    with seeding.isolate_randomness(4):
         model = nn.Linear(6, 4)
     local = LocalStep(model, dict(model.named_parameters()), Batch(torch.rand(2, 6), torch.tensor([0, 1])), 2.0)
     assert refined(local, distance_weight=1.0).inputs.shape == (2, 6)

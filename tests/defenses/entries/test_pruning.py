@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from defenses.core.support import dropped
-from fedsim.core.hooks import Here
+from fedsim.core.hooks import HookContext
 from fedsim.core.types import Memory, Tensors
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -84,7 +84,7 @@ def test_error_feedback_loses_nothing(shapes: list[tuple[int, ...]], rate: float
     old = {name: torch.zeros_like(t) for name, t in few_values(shapes, seed).items()}
     for step in range(3):
         tensors = few_values(shapes, seed + step)
-        sent = defense.on_gradient(tensors, Here(1, 0, step, torch.Generator(), memory=memory))
+        sent = defense.on_gradient(tensors, HookContext(1, 0, step, torch.Generator(), memory=memory))
         for name, tensor in tensors.items():
             assert torch.equal(sent[name] + memory[name], tensor + old[name])
         old = dict(memory)

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
-from fedsim.core.hooks import Defense, Here, LocalStep
-from fedsim.core.masks import kept_masks
+from fedsim.core.hooks import Defense, HookContext, LocalStep
+from fedsim.core.masks import keep_masks
 from fedsim.core.types import Batch, Config, Mechanism, PublicKnowledge, Tensors, Update
 from fedsim.federation import apps
 from fedsim.federation.client import local_training
@@ -25,7 +25,7 @@ from fedsim.federation.engines.local import LocalGrid
 from fedsim.federation.journal import Journal
 from fedsim.privacy.accounting import Spent, epsilon, guarantee
 from fedsim.privacy.history import spend, spent
-from fedsim.privacy.per_example import Mode, cheapest, clipped_sum, why_inseparable
+from fedsim.privacy.per_example import Mode, cheapest, sum_clipped, why_inseparable
 from fedsim.record import RoundRecord
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
@@ -124,7 +124,7 @@ def losses_of(model: nn.Module, examples: Batch) -> Callable[[], Tensor]:
 
 def gradients_in_a_loop(model: nn.Module, examples: Batch) -> list[Tensors]:
     """Each example's gradient, under the masks that a batch of all draws."""
-    with kept_masks(torch.Generator().manual_seed(2)):
+    with keep_masks(torch.Generator().manual_seed(2)):
         each = losses_of(model, examples)()
     names = dict(model.named_parameters())
     found = [torch.autograd.grad(loss, list(names.values()), retain_graph=True) for loss in each]
@@ -149,7 +149,7 @@ def stepped(
 ) -> tuple[float, Tensors]:
     local = LocalStep(model, dict(model.named_parameters()), examples, expected)
     return defense.on_examples(
-        losses_of(model, examples), Here(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
+        losses_of(model, examples), HookContext(1, 0, 0, torch.Generator().manual_seed(seed), local=local)
     )
 
 
@@ -166,8 +166,8 @@ def test_clipped_gradients_are_those_of_a_loop_over_the_examples(name, mode, cli
         key: torch.stack([own[key] * min(1.0, clip / n) for own, n in zip(alone, norms, strict=True)]).sum(0)
         for key in parameters
     }
-    with kept_masks(torch.Generator().manual_seed(2)):
-        each, total = clipped_sum(model, parameters, losses_of(model, batch()), clip, mode)
+    with keep_masks(torch.Generator().manual_seed(2)):
+        each, total = sum_clipped(model, parameters, losses_of(model, batch()), clip, mode)
     assert each.shape == (5,)
     assert total.keys() == parameters.keys()
     assert distance(total, expected) <= 1e-5 * norm(expected)
@@ -179,17 +179,17 @@ def test_one_examples_gradient_is_clipped_jointly_and_scalars_with_it(mode) -> N
     cast("Scale", model[-1]).scale.data.fill_(100.0)
     for seed in range(5):
         one = batch(1, seed)
-        _, total = clipped_sum(model, parameters, losses_of(model, one), 0.25, mode)
+        _, total = sum_clipped(model, parameters, losses_of(model, one), 0.25, mode)
         assert norm(total) <= 0.25 * (1 + 1e-6)
         assert "5.scale" in total
-    _, unclipped = clipped_sum(model, parameters, losses_of(model, batch(1)), 1e9, mode)
+    _, unclipped = sum_clipped(model, parameters, losses_of(model, batch(1)), 1e9, mode)
     assert norm(unclipped) > 1.0
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_zero_gradients_stay_zero(mode) -> None:
     model, parameters = built("dense")
-    _, total = clipped_sum(model, parameters, lambda: losses_of(model, batch())() * 0.0, 1.0, mode)
+    _, total = sum_clipped(model, parameters, lambda: losses_of(model, batch())() * 0.0, 1.0, mode)
     assert all(bool((t == 0).all()) for t in total.values())
 
 
@@ -204,7 +204,7 @@ def test_nothing_stays_on_a_borrowed_model_even_after_an_error(mode) -> None:
 
     before = traces()
     for _ in range(2):
-        clipped_sum(model, parameters, losses_of(model, batch()), 1.0, mode)
+        sum_clipped(model, parameters, losses_of(model, batch()), 1.0, mode)
     assert traces() == before
 
     def broken() -> Tensor:
@@ -212,7 +212,7 @@ def test_nothing_stays_on_a_borrowed_model_even_after_an_error(mode) -> None:
         raise RuntimeError("broken")
 
     with pytest.raises(RuntimeError, match="broken"):
-        clipped_sum(model, parameters, broken, 1.0, mode)
+        sum_clipped(model, parameters, broken, 1.0, mode)
     assert traces() == before
 
 
@@ -224,12 +224,12 @@ def test_an_example_without_a_finite_gradient_counts_as_zero(mode) -> None:
     spoilt.inputs[2] = torch.inf
     keep = torch.tensor([0, 1, 3, 4])
     cast("nn.Dropout", model[3]).p = 0.0
-    _, with_it = clipped_sum(model, parameters, losses_of(model, spoilt), 1.0, mode)
+    _, with_it = sum_clipped(model, parameters, losses_of(model, spoilt), 1.0, mode)
     others = Batch(rest.inputs[keep], rest.labels[keep])
-    _, without = clipped_sum(model, parameters, losses_of(model, others), 1.0, mode)
+    _, without = sum_clipped(model, parameters, losses_of(model, others), 1.0, mode)
     assert distance(with_it, without) <= 1e-6
     with pytest.raises(FedsimError, match="Set mode = 'hooks'"):
-        clipped_sum(model, parameters, losses_of(model, spoilt), 1.0, "ghost")
+        sum_clipped(model, parameters, losses_of(model, spoilt), 1.0, "ghost")
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -279,7 +279,9 @@ def test_the_upload_states_expected_examples_no_loss_and_unchanged_buffers(scena
         update, truth = local_training(world, world.models.first_weights, 1, client)
         assert (update.examples, update.loss) == (48, 0.0)
         assert truth.raw.loss > 0
-    sent = private().on_upload(Update("delta", {}, {"mean": torch.ones(2)}, 3, 1.0), Here(1, 0, 0, torch.Generator()))
+    sent = private().on_upload(
+        Update("delta", {}, {"mean": torch.ones(2)}, 3, 1.0), HookContext(1, 0, 0, torch.Generator())
+    )
     assert bool((sent.buffers["mean"] == 0).all())
 
 
@@ -359,7 +361,7 @@ class ReadingConfig(Config):
 class Reading(Defense[ReadingConfig]):
     """Changes the batch that the clipping would bound."""
 
-    def on_batch(self, batch: Batch, here: Here) -> Batch:
+    def on_batch(self, batch: Batch, here: HookContext) -> Batch:
         return batch
 
     def adaptive_view(self) -> PublicKnowledge:

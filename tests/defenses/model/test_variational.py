@@ -15,7 +15,7 @@ from defenses.model._variational import Bottleneck, divergence, moments
 from defenses.model.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
 from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
 from fedsim.core.errors import FedsimError
-from fedsim.core.hooks import Here, LocalStep
+from fedsim.core.hooks import HookContext, LocalStep
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
@@ -159,7 +159,7 @@ def test_the_loss_grows_by_beta_times_the_mean_divergence(scenario: Build, name:
     built = world(scenario, name)
     defense, model = built.stack.defenses[0], built.models.holding(built.models.first_weights)
     batch = next(iter(built.data.batches(1, 0)))
-    here = Here(
+    here = HookContext(
         1, 0, 0, generator(), local=LocalStep(model, built.models.parameters, Batch(batch.inputs, batch.labels), 3.0)
     )
     defense.on_batch(batch, here)

@@ -13,7 +13,7 @@ from torch import nn
 
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError
-from fedsim.core.hooks import Defense, Here
+from fedsim.core.hooks import Defense, HookContext
 from fedsim.core.types import Tensors, Update
 from fedsim.federation.client import local_training
 from fedsim.privacy.accounting import gaussian_epsilon
@@ -34,7 +34,7 @@ def make(name: str, **settings: Any) -> Defense[Any]:
 
 
 def sent(defense: Defense[Any], tensors: Tensors, buffers: Tensors | None = None, seed: int = 0) -> Update:
-    here = Here(1, 0, 1, torch.Generator().manual_seed(seed))
+    here = HookContext(1, 0, 1, torch.Generator().manual_seed(seed))
     return defense.on_upload(Update("delta", tensors, buffers or {}, 17, 2.5), here)
 
 
@@ -149,7 +149,9 @@ def test_shares_of_the_noise_add_up_to_the_promise_in_the_smallest_sum(scenario:
     defense = world.stack.defenses[0]
     zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
     shares = [
-        defense.on_upload(zero, Here(1, c, 1, torch.Generator().manual_seed(c), rules=world.facts.rules)).tensors["w"]
+        defense.on_upload(
+            zero, HookContext(1, c, 1, torch.Generator().manual_seed(c), rules=world.facts.rules)
+        ).tensors["w"]
         for c in range(4)
     ]
     assert float(torch.stack(shares[:3]).sum(0).std()) == pytest.approx(2.0 * 0.5, rel=0.02)
@@ -170,7 +172,7 @@ def test_colluding_clients_add_no_noise(scenario: Build) -> None:
         settings = {"name": "distributed-dp", "colluding": colluding, "clip": 0.25}
         world = worlds.build(scenario(**SECURE, defenses=[settings]))
         world.check()
-        here = Here(1, 0, 1, torch.Generator().manual_seed(0), rules=world.facts.rules)
+        here = HookContext(1, 0, 1, torch.Generator().manual_seed(0), rules=world.facts.rules)
         zero = Update("gradient", {"w": torch.zeros(50_000)}, {}, 1, 0.0)
         return float(world.stack.defenses[0].on_upload(zero, here).tensors["w"].std())
 

@@ -10,7 +10,7 @@ from typing import ClassVar, final
 import torch
 from pydantic import Field
 
-from fedsim.core.hooks import Augmentation, Here
+from fedsim.core.hooks import Augmentation, HookContext
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Modality
 
@@ -28,7 +28,7 @@ class Jitter(Augmentation[JitterConfig]):
 
     modalities: ClassVar[frozenset[Modality]] = frozenset({"numbers"})
 
-    def augment(self, batch: Batch, here: Here) -> Batch:
+    def augment(self, batch: Batch, here: HookContext) -> Batch:
         """Return rows with noise; what stands beside them stays."""
         noise = torch.randn(batch.inputs.shape, generator=here.generator)
         return Batch(batch.inputs + self.config.scale * noise, batch.labels, batch.given)

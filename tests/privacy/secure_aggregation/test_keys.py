@@ -5,7 +5,7 @@ import torch
 from scipy.stats import chisquare
 
 from fedsim.core.errors import FedsimError
-from fedsim.privacy.secure_aggregation.keys import agreed_key, derived_secret, opened, public_key, sealed
+from fedsim.privacy.secure_aggregation.keys import agree_on_key, decrypt, derive_secret, encrypt, public_key
 from fedsim.privacy.secure_aggregation.masks import mask
 
 
@@ -28,35 +28,35 @@ def test_public_keys_are_those_of_the_standard(private, public):
 
 
 def test_both_sides_agree_and_nobody_else():
-    secrets = [derived_secret(3, "mask key", 1, client) for client in range(3)]
+    secrets = [derive_secret(3, "mask key", 1, client) for client in range(3)]
     public = [public_key(secret) for secret in secrets]
-    assert agreed_key(secrets[0], public[1], "p") == agreed_key(secrets[1], public[0], "p")
-    others = {agreed_key(secrets[i], public[j], "p") for i, j in ((0, 1), (0, 2), (1, 2))}
+    assert agree_on_key(secrets[0], public[1], "p") == agree_on_key(secrets[1], public[0], "p")
+    others = {agree_on_key(secrets[i], public[j], "p") for i, j in ((0, 1), (0, 2), (1, 2))}
     assert len(others) == 3
-    assert agreed_key(secrets[0], public[1], "p") != agreed_key(secrets[0], public[1], "q")
+    assert agree_on_key(secrets[0], public[1], "p") != agree_on_key(secrets[0], public[1], "q")
 
 
 def test_secrets_differ_by_seed_purpose_round_and_client():
     places = [(1, "a", 1, 1), (2, "a", 1, 1), (1, "b", 1, 1), (1, "a", 2, 1), (1, "a", 1, 2), (1, "a", 11, 1)]
-    secrets = {derived_secret(*place) for place in places}
+    secrets = {derive_secret(*place) for place in places}
     assert len(secrets) == len(places)
     assert {len(secret) for secret in secrets} == {32}
-    assert derived_secret(*places[0]) in secrets
+    assert derive_secret(*places[0]) in secrets
 
 
 def test_a_public_key_without_a_secret_is_refused():
     with pytest.raises(FedsimError, match="not a usable X25519 public key"):
-        agreed_key(derived_secret(1, "a", 1, 1), bytes(32), "p")
+        agree_on_key(derive_secret(1, "a", 1, 1), bytes(32), "p")
 
 
 def test_what_was_sealed_opens_only_with_its_key_and_unchanged():
-    ciphertext = sealed(bytes(32), b"two shares")
+    ciphertext = encrypt(bytes(32), b"two shares")
     assert b"shares" not in ciphertext
-    assert opened(bytes(32), ciphertext) == b"two shares"
+    assert decrypt(bytes(32), ciphertext) == b"two shares"
     changed = bytes([ciphertext[0] ^ 1]) + ciphertext[1:]
     for key, text in ((bytes([1] * 32), ciphertext), (bytes(32), changed)):
         with pytest.raises(FedsimError, match="does not open"):
-            opened(key, text)
+            decrypt(key, text)
 
 
 def test_masks_are_the_stream_of_the_standard():
@@ -78,6 +78,6 @@ def test_the_whole_key_counts():
 
 @pytest.mark.parametrize("bits", [8, 32, 33, 62])
 def test_masks_are_uniform(bits):
-    values = mask(derived_secret(3, "self-mask", 1, 1), 64_000, bits)
+    values = mask(derive_secret(3, "self-mask", 1, 1), 64_000, bits)
     assert chisquare(torch.bincount(values >> (bits - 6), minlength=64).numpy()).pvalue > 1e-3
     assert chisquare(torch.bincount(values & 63, minlength=64).numpy()).pvalue > 1e-3

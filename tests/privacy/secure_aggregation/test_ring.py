@@ -4,13 +4,13 @@ import pytest
 import torch
 
 from fedsim.core.errors import FedsimError
-from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduced
+from fedsim.privacy.secure_aggregation.ring import check_element, modular_sum, reduce
 
 
 @pytest.mark.parametrize("bits", [1, 2, 8, 31, 32, 61, 62])
 def test_integers_of_either_sign_are_reduced(bits: int) -> None:
     numbers = [0, 1, -1, 2**bits - 1, 2**bits, -(2**bits), 2**62, -(2**62)]
-    assert reduced(torch.tensor(numbers), bits).tolist() == [number % 2**bits for number in numbers]
+    assert reduce(torch.tensor(numbers), bits).tolist() == [number % 2**bits for number in numbers]
 
 
 @pytest.mark.parametrize("bits", [2, 32, 61, 62])

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsim.core.errors import FedsimError
-from fedsim.privacy.secure_aggregation.shamir import PRIME, SECRET_BYTES, SHARE_BYTES, Share, reconstructed, shares
+from fedsim.privacy.secure_aggregation.shamir import PRIME, SECRET_BYTES, SHARE_BYTES, Share, reconstruct, shares
 
 SECRETS = st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES)
 
@@ -34,7 +34,7 @@ def test_any_threshold_of_the_shares_give_the_secret(data, secret, randomness, t
     points = data.draw(st.lists(st.integers(1, 10_000), min_size=threshold, max_size=threshold + 6, unique=True))
     values = shares(secret, threshold, points, randomness)
     chosen = data.draw(st.permutations(as_shares(values)))[: data.draw(st.integers(threshold, len(points)))]
-    assert reconstructed(chosen, threshold) == secret
+    assert reconstruct(chosen, threshold) == secret
 
 
 @settings(deadline=None, max_examples=40)
@@ -44,7 +44,7 @@ def test_fewer_shares_fit_every_secret(secret, candidate, randomness, threshold)
     too_few = shares(secret, threshold, range(1, threshold), randomness)
     through = {0: int.from_bytes(candidate)} | {point: int.from_bytes(value) for point, value in too_few.items()}
     last = polynomial_at(through, threshold).to_bytes(SHARE_BYTES)
-    assert reconstructed([*as_shares(too_few), Share(threshold, last)], threshold) == candidate
+    assert reconstruct([*as_shares(too_few), Share(threshold, last)], threshold) == candidate
 
 
 @settings(deadline=None, max_examples=40)
@@ -88,13 +88,13 @@ def test_the_randomness_decides_the_shares():
 def test_a_secret_needs_its_threshold():
     values = as_shares(shares(bytes(32), 4, [1, 2, 3, 4, 5], b"r"))
     with pytest.raises(FedsimError, match="3 shares cannot open a secret that needs 4"):
-        reconstructed(values[:3], 4)
+        reconstruct(values[:3], 4)
 
 
 def test_a_share_counts_once():
     values = as_shares(shares(bytes(32), 3, [1, 2, 3], b"r"))
     with pytest.raises(FedsimError, match="every point may give one share"):
-        reconstructed([*values[:2], values[0]], 3)
+        reconstruct([*values[:2], values[0]], 3)
 
 
 def test_a_share_of_another_polynomial_is_noticed():
@@ -102,14 +102,14 @@ def test_a_share_of_another_polynomial_is_noticed():
     values = as_shares(shares(bytes(32), 3, [1, 2, 3], b"r"))
     values[1] = as_shares(shares(bytes(32), 3, [1, 2, 3], b"s"))[1]
     with pytest.raises(FedsimError, match="do not belong to one secret"):
-        reconstructed(values, 3)
+        reconstruct(values, 3)
 
 
 def test_the_largest_secret_opens_and_the_number_above_it_is_none():
     largest = (1 << 8 * SECRET_BYTES) - 1
-    assert reconstructed([Share(1, largest.to_bytes(SHARE_BYTES))], 1) == bytes([255] * SECRET_BYTES)
+    assert reconstruct([Share(1, largest.to_bytes(SHARE_BYTES))], 1) == bytes([255] * SECRET_BYTES)
     with pytest.raises(FedsimError, match="do not belong to one secret"):
-        reconstructed([Share(1, (largest + 1).to_bytes(SHARE_BYTES))], 1)
+        reconstruct([Share(1, (largest + 1).to_bytes(SHARE_BYTES))], 1)
 
 
 @pytest.mark.parametrize("points", [[1, 1, 2], [0, 1, 2]])

@@ -22,7 +22,7 @@ from fedsim.record import RunRecord
 from fedsim.record.store import RunFolder
 from fedsim.scenario import AttackChoice, Scenario
 from fedsim.threat.attacking import frames, in_process
-from fedsim.threat.attacking.apart import isolated
+from fedsim.threat.attacking.apart import start_isolated
 from tests.experiment.test_runner import ROOT, Silent, results
 
 Build = Callable[..., Scenario]
@@ -88,7 +88,7 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
             {"name": "closed-form-linear"},
         ],
     )
-    here, apart = run(built, tmp_path / "here", in_process), run(built, tmp_path / "apart", isolated)
+    here, apart = run(built, tmp_path / "here", in_process), run(built, tmp_path / "apart", start_isolated)
     assert results(here) == results(apart)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert here.arms[0].attacks[0].victims[0].failure is None
@@ -98,7 +98,7 @@ def test_what_an_attack_does_to_its_process_is_its_own_failure(scenario: Build, 
     deeds = ("end", "raise", "object", "")
     attacks = [{"name": "strange", "label": deed or "quiet", "deed": deed} for deed in deeds]
     built = scenario(attacks=attacks, threat={"victims": 2}, model={"dropout": 0.0})
-    record = run(built, tmp_path / "apart", isolated)
+    record = run(built, tmp_path / "apart", start_isolated)
     found = {attack.label: attack.victims for attack in record.arms[0].attacks}
     why = {label: [victim.failure for victim in victims] for label, victims in found.items()}
     assert why["end"] == ["its process ended with 7 before it answered."] * 2
@@ -112,7 +112,7 @@ def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same
     scenario: Build, tmp_path: Path, strange: None
 ) -> None:
     built = scenario(attacks=[{"name": "strange"}], threat={"victims": 2}, model={"dropout": 0.0})
-    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", in_process), ("apart", isolated)))
+    here, apart = (run(built, tmp_path / name, how) for name, how in (("here", in_process), ("apart", start_isolated)))
     assert all(victim.facts["truths"] > 0 for victim in here.arms[0].attacks[0].victims)
     assert (tmp_path / "here" / "arrays.npz").read_bytes() == (tmp_path / "apart" / "arrays.npz").read_bytes()
     assert apart.arms[0].attacks[0].victims[1].failure is None
@@ -122,7 +122,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
     observation, _, _ = watched()
     endless = {"name": "inverting-gradients", "iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
-    with isolated(AttackChoice.model_validate(endless), 1, lambda: len(shown) > 2) as attacker:
+    with start_isolated(AttackChoice.model_validate(endless), 1, lambda: len(shown) > 2) as attacker:
         assert attacker.at_once(observation) >= 1
         with pytest.raises(KeyboardInterrupt):
             attacker.search([observation], [seeding.generator(1, "attack")], shown.append)
@@ -140,7 +140,7 @@ def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watc
     def broken(_step: Step) -> None:
         raise ValueError("nobody understands this step")
 
-    with isolated(choice, 1, lambda: False) as attacker:
+    with start_isolated(choice, 1, lambda: False) as attacker:
         why = attacker.search([observation], [seeding.generator(1, "attack")], broken)
         assert "nobody understands this step" in str(why)
         found = attacker.search([observation], [seeding.generator(1, "attack")], lambda _step: None)
@@ -155,7 +155,7 @@ def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watch
     observation, _, _ = watched()
     choice = AttackChoice.model_validate({"name": "inverting-gradients", "iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
-    with isolated(choice, 1, lambda: False) as attacker:
+    with start_isolated(choice, 1, lambda: False) as attacker:
         assert attacker.at_once(local) == 1
         why = attacker.search([local], [seeding.generator(1, "attack")], lambda _step: None)
     assert "cannot be sent to another process" in str(why)
@@ -218,7 +218,7 @@ def test_a_guess_comes_back_as_it_was() -> None:
         found={"part.what": torch.arange(3)},
         is_exact=True,
     )
-    (back,) = frames.found_of(frames.of_found([whole]))
+    (back,) = frames.read_guesses(frames.of_found([whole]))
     assert torch.equal(back.inputs, whole.inputs)
     assert back.trained is not None
     assert whole.trained is not None
@@ -234,7 +234,7 @@ def test_what_an_attack_sends_is_no_code() -> None:
             return os.system, ("true",)
 
     with pytest.raises(Exception, match=r"(?i)weights_only|unsupported"):
-        frames.found_of(frames.saved([{"inputs": Evil()}]))
+        frames.read_guesses(frames.saved([{"inputs": Evil()}]))
     with pytest.raises(FedsimError, match="holds a Evil"):
         frames.of_found([guess(found={"x": Evil()})])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from fedsim.core import process
-from fedsim.core.errors import MissingExtra, told
+from fedsim.core.errors import MissingExtra, describe_exception
 from fedsim.experiment.sweep.executors import Order, Worker, failure_of
 from fedsim.experiment.sweep.folder import Failed
 from fedsim.federation.engines.ray import cluster
@@ -65,7 +65,9 @@ class _Actor:
             return Failed(cause="timeout", why=f"it took longer than sweep.minutes = {self._settings.minutes:g}")
         except RayError as error:
             self.stop()
-            return Failed(cause="killed", why=f"its actor ended, perhaps for lack of memory: {told(error)}")
+            return Failed(
+                cause="killed", why=f"its actor ended, perhaps for lack of memory: {describe_exception(error)}"
+            )
 
     def stop(self) -> None:
         import ray  # noqa: PLC0415 - an extra

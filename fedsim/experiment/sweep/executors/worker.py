@@ -15,7 +15,7 @@ from fedsim.core import process
 
 process.prepare()
 
-from fedsim.core.errors import FedsimError, told  # noqa: E402
+from fedsim.core.errors import FedsimError, describe_exception  # noqa: E402
 from fedsim.experiment import runner  # noqa: E402
 from fedsim.record.store import RunFolder, is_full  # noqa: E402
 from fedsim.scenario import Scenario  # noqa: E402
@@ -55,7 +55,7 @@ def answer(order: dict[str, str]) -> dict[str, str | None]:
     except MemoryError:
         return {"why": "it ran out of the memory that sweep.memory allows", "cause": "error"}
     except Exception as error:  # a user's own code may raise anything
-        return {"why": told(error), "cause": "disk" if is_full(error) else "error"}
+        return {"why": describe_exception(error), "cause": "disk" if is_full(error) else "error"}
     return {"why": None, "cause": None}
 
 

@@ -1,0 +1,26 @@
+"""Old names of public functions and classes, which work for one version more: each use of one warns."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+
+def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module in which these old names stand for new ones.
+
+    Args:
+        module: its name.
+        names: new name by old one.
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module '{module}' has no attribute '{name}'")
+        message = f"{module}.{name} is now {names[name]}. The next version does not know the old name."
+        warnings.warn(message, DeprecationWarning, stacklevel=2)
+        return getattr(sys.modules[module], names[name])
+
+    return find
