@@ -11,6 +11,7 @@ import pytest
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Component, Layer, ModelComponent
+from fedsim.core.registry.discovery import modules_below
 from fedsim.core.types import Config
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +36,7 @@ def test_a_module_below_a_folder_with_an_underscore_is_no_method(
     for name in ("zoo/family/method", "zoo/family/_part", "zoo/_parts/part", "zoo/family/_deeper/part"):
         (tmp_path / f"{name}.py").touch()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert list(registry._modules("zoo", str(tmp_path / "zoo"))) == ["zoo.family", "zoo.family.method"]
+    assert list(modules_below("zoo", str(tmp_path / "zoo"))) == ["zoo.family", "zoo.family.method"]
 
 
 def test_what_is_registered_for_a_time_is_forgotten() -> None:

@@ -1,0 +1,227 @@
+"""The decorators that register a method: one above each class or function."""
+
+from __future__ import annotations
+
+import typing
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, get_args
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
+from fedsim.core.metric import Metric
+from fedsim.core.registry.method import METHODS, F, Kind, Method, by_alias
+from fedsim.core.types import Config
+
+_KINDS_OF_MODEL = tuple(kind for kind in KINDS_OF_COMPONENTS if issubclass(kind, ModelComponent))
+
+
+def attack(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register an attack: a final subclass of `fedsim.core.hooks.Attack`."""
+    return _register("attack", name, summary, paper, extra, None, related, aliases)
+
+
+def defense(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
+    return _register("defense", name, summary, paper, extra, None, related, aliases)
+
+
+def component(
+    name: str,
+    *,
+    hook: str | None = None,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a component: a final subclass of one of `fedsim.core.hooks.KINDS_OF_COMPONENTS`.
+
+    Its hook is that of the first of these among its base classes. To say it here as well, as was necessary before,
+    works for one version more.
+
+    Raises:
+        FedsimError: nothing runs its base class, or `hook` says otherwise.
+    """
+
+    def decorate(make: F) -> F:
+        own = _hook_of(name, make, hook)
+        return _register("component", name, summary, paper, extra, own, related, aliases)(make)
+
+    return decorate
+
+
+def aggregator(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register an aggregator: a final subclass of `fedsim.core.hooks.Aggregator`."""
+    return _register("aggregator", name, summary, paper, extra, None, related, aliases)
+
+
+def membership(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a membership attack: a final subclass of `fedsim.core.hooks.MembershipAttack`."""
+    return _register("membership", name, summary, paper, extra, None, related, aliases)
+
+
+def metric(
+    name: str, *, title: str, summary: str, paper: str = "", related: str = "", **declared: Any
+) -> Callable[[F], F]:
+    """Register a metric, above the function that takes it.
+
+    Args:
+        name: under which scorers give it and records hold it.
+        title: for people.
+        summary: what it is, in a sentence.
+        paper: arXiv id or citation of the metric itself.
+        related: arXiv id or citation of what it builds on.
+        declared: what else `fedsim.core.metric.Metric` says of it.
+    """
+    own = Metric(name=name, title=title, meaning=summary, **declared)
+
+    def decorate(make: F) -> F:
+        _check_names("metric", name, (), make)
+        METHODS["metric", name] = Method(
+            "metric", name, summary, paper, None, None, make, Config, make.__module__, related, declares=own
+        )
+        return make
+
+    return decorate
+
+
+def task(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a task: a final subclass of `fedsim.core.hooks.Task`."""
+    return _register("task", name, summary, paper, extra, None, related, aliases)
+
+
+def dataset(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a data set: ``function(config) -> Dataset``."""
+    return _register("dataset", name, summary, paper, extra, None, related, aliases)
+
+
+def model(
+    name: str,
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
+) -> Callable[[F], F]:
+    """Register a model family: ``function(config, spec) -> nn.Module``."""
+    return _register("model", name, summary, paper, extra, None, related, aliases)
+
+
+def _register(
+    kind: Kind,
+    name: str,
+    summary: str,
+    paper: str,
+    extra: str | None,
+    hook: Hook | None,
+    related: str,
+    aliases: Sequence[str],
+) -> Callable[[F], F]:
+    def decorate(make: F) -> F:
+        _check_names(kind, name, aliases, make)
+        METHODS[kind, name] = Method(
+            kind, name, summary, paper, extra, hook, make, _config_of(make), make.__module__, related, tuple(aliases)
+        )
+        return make
+
+    return decorate
+
+
+def _check_names(kind: Kind, name: str, aliases: Sequence[str], make: Callable[..., Any]) -> None:
+    for own in (name, *aliases):
+        known = METHODS.get((kind, own)) or by_alias(kind, own)
+        if known is not None and (known.module, known.name) != (make.__module__, name):
+            raise FedsimError(f"two {kind}s are called '{own}': {known.module} and {make.__module__}. Rename one.")
+
+
+def _hook_of(name: str, make: Callable[..., Any], stated: str | None) -> Hook:
+    """The hook of the first base class that something runs; `stated` is what the decorator says, if anything."""
+    ancestors = make.__mro__ if isinstance(make, type) else ()
+    base: type[Component[Any]] | None = next(
+        (kind for own in ancestors for kind in KINDS_OF_COMPONENTS if kind is own), None
+    )
+    if base is None and ModelComponent in ancestors:
+        base = next((kind for kind in _KINDS_OF_MODEL if kind.hook == stated), None)
+    if base is None:
+        bases = " and ".join(own.__name__ for own in getattr(make, "__bases__", ())) or "no class"
+        raise FedsimError(
+            f"nothing runs the component '{name}' ({make.__module__}), which derives from {bases}. Derive it from one "
+            f"of these of fedsim.core.hooks: {', '.join(kind.__name__ for kind in KINDS_OF_COMPONENTS)}."
+        )
+    hook = base.hook
+    if stated is not None and stated != hook:
+        raise FedsimError(
+            f"the component '{name}' ({make.__module__}) says hook=\"{stated}\", but derives from {base.__name__}, "
+            f"whose hook is {hook}. Leave hook= out, or derive it from another base class first."
+        )
+    if stated is not None:
+        warnings.warn(
+            f"component '{name}': leave hook=\"{stated}\" out and derive it from {base.__name__}, which says the hook. "
+            "The next version does not take hook= any more.",
+            DeprecationWarning,
+            stacklevel=3,
+        )
+    return hook
+
+
+def _config_of(make: Callable[..., Any]) -> type[Config]:
+    """The config class: the type argument of a class's base, or the annotation of a function's first parameter."""
+    if isinstance(make, type):
+        candidates = [arg for base in getattr(make, "__orig_bases__", ()) for arg in get_args(base)]
+    else:
+        candidates = list(typing.get_type_hints(make).values())
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, Config):
+            return candidate
+    raise TypeError(f"{make.__module__}.{make.__qualname__} does not name its config class")
