@@ -30,8 +30,8 @@ from fedsim.privacy.secure_aggregation.quantisation import (
     NotFinite,
     check_total_weight,
     narrowest,
-    weight_levels,
-    weight_mean,
+    weighted_levels,
+    weighted_mean,
 )
 from fedsim.scenario.world import World
 
@@ -68,7 +68,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
     weight = world.stack.new_aggregator().weight(examples)
     dtype = narrowest(weight, settings) if settings.mode == "ideal" else torch.int64
     try:
-        return weight_levels(whole, weight, settings, rounding, dtype)
+        return weighted_levels(whole, weight, settings, rounding, dtype)
     except NotFinite:
         return None
 
@@ -76,7 +76,7 @@ def summand(world: World, vector: Tensor, examples: int, loss: float, round_: in
 def mean_of(world: World, total: Tensor) -> tuple[Tensor, int, float]:
     """Return what a sum of summands says: mean update (P,), float64, total weight and mean training loss."""
     settings = secure_settings(world)
-    result = weight_mean(total, settings)
+    result = weighted_mean(total, settings)
     loss = float(result.mean[-1]) * _LARGEST_LOSS / settings.clipping_range
     return result.mean[:-1], result.weight, loss
 

@@ -3,7 +3,8 @@ from io import StringIO
 
 from rich.console import Console
 
-from fedsim.cli.display import PlainLines, describe_guarantee
+from fedsim.cli.display import PlainLines
+from fedsim.cli.endings import describe_guarantee
 from fedsim.record import Cause, Failure, GuaranteeRecord, RoundRecord
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from fedsim import report
-from fedsim.cli import display
+from fedsim.cli import display, endings
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.core.types import Batch, InputSpec, Reconstruction, Truth
@@ -110,7 +110,7 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
             assert [float(row["worst_pixel"]) for row in csv.DictReader(file)] == values
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     assert "error rate" in build(tmp_path / "copy").read_text()
-    headings = [str(column.header) for column in display.results(record).columns]
+    headings = [str(column.header) for column in endings.results(record).columns]
     assert headings[2] == "images within reach"
     assert "mean worst pixel" in headings
     assert "worst pixel" in display.outcome(attack.victims[0])

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from fedsim import report
-from fedsim.cli import display
+from fedsim.cli import display, endings
 from fedsim.core import examples, registry, seeding
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, MembershipAttack
@@ -288,7 +288,7 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
-    Console(file=ending, width=200).print(display.results(record))
+    Console(file=ending, width=200).print(endings.results(record))
     for heading in ("sentences exact", "tokens right", "mean ROUGE-1", "mean ROUGE-L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from fedsim import report
-from fedsim.cli import display
+from fedsim.cli import display, endings
 from fedsim.core.errors import ScenarioError
 from fedsim.experiment import runner
 from fedsim.record import RunRecord
@@ -73,7 +73,7 @@ def test_what_was_repeated_is_written_out_and_what_was_left_out_is_at_chance(
     again = run(scenario(**tables), tmp_path / "again")
     assert again.arms[0].exposure == arm.exposure
     table = StringIO()
-    Console(file=table, width=200).print(display.exposures(record))
+    Console(file=table, width=200).print(endings.exposures(record))
     assert "What was memorised?" in table.getvalue()
     page = report.build(tmp_path / "run").read_text(encoding="utf-8")
     assert "What was memorised?" in page

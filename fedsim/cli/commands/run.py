@@ -109,17 +109,17 @@ def _check(record: RunRecord, scenario: Scenario) -> None:
 
 def _show(record: RunRecord, page: Path) -> None:
     """Print the results; exit with 1 if an audit contradicts a guarantee."""
-    from fedsim.cli import display
+    from fedsim.cli import endings
 
     if any(arm.attacks for arm in record.arms):
-        screen.print(display.results(record))
-    for seen in display.own_tables(record):
+        screen.print(endings.results(record))
+    for seen in endings.own_tables(record):
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
-        screen.print(display.memberships(record))
+        screen.print(endings.memberships(record))
     if any(arm.exposure for arm in record.arms):
-        screen.print(display.exposures(record))
-    for line in (*display.unrepeat(record), *display.guarantees(record), *display.audits(record)):
+        screen.print(endings.exposures(record))
+    for line in (*endings.doubt_truth(record), *endings.guarantees(record), *endings.audits(record)):
         say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")

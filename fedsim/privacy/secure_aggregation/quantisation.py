@@ -84,7 +84,7 @@ def narrowest(weight: int, quantisation: Quantisation) -> torch.dtype:
     return torch.int32 if (quantisation.levels - 1) * weight <= torch.iinfo(torch.int32).max else torch.int64
 
 
-def weight_levels(
+def weighted_levels(
     vector: Tensor,
     weight: int,
     quantisation: Quantisation,
@@ -138,8 +138,8 @@ def _is_finite(vector: Tensor) -> bool:
     return not len(vector) or all(math.isfinite(float(extreme)) for extreme in vector.aminmax())
 
 
-def weight_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
-    """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weight_levels`.
+def weighted_mean(total: Tensor, quantisation: Quantisation) -> WeightedMean:
+    """Return the mean behind the modular sum, shape (P + 1,), of the cohort's `weighted_levels`.
 
     The mean is 0 where the total weight is 0. The total weight is also modulo 2**modulus_bits; it shows every wrapped
     sum as long as the cohort is smaller than the number of levels. A caller that knows the largest weight of a client

@@ -11,7 +11,7 @@ from flwr.app import Context, RecordDict
 from fedsim.core import seeding
 from fedsim.federation.engines.local import LocalGrid
 from fedsim.privacy.secure_aggregation.config import SecureAggregation
-from fedsim.privacy.secure_aggregation.quantisation import weight_levels, weight_mean
+from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 LENGTH = 300
 LARGEST_WEIGHT = 100
@@ -91,9 +91,9 @@ def quiet_and_seeded():
 def test_flowers_secagg_plus_gives_the_same_mean(federation, clients):
     config = SecureAggregation(levels=2**20, modulus_bits=32)
     vectors = {
-        c: weight_levels(vector(c), examples(c), config, seeding.generator(8, "rounding", c)) for c in range(clients)
+        c: weighted_levels(vector(c), examples(c), config, seeding.generator(8, "rounding", c)) for c in range(clients)
     }
-    ours = weight_mean(federation.Federation(vectors, config).run().total, config)
+    ours = weighted_mean(federation.Federation(vectors, config).run().total, config)
     total = sum(examples(c) for c in range(clients))
     true_mean = sum(vector(c) * examples(c) for c in range(clients)) / total
     theirs = flowers_mean(clients)

@@ -26,7 +26,7 @@ from fedsim.privacy.secure_aggregation.messages import (
 )
 from fedsim.privacy.secure_aggregation.outcome import Aborted
 from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
-from fedsim.privacy.secure_aggregation.quantisation import weight_levels, weight_mean
+from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
 
 BITS = 40  # the default
 N = 7
@@ -158,8 +158,10 @@ def test_the_weighted_mean_of_a_round_is_within_one_step(federation):
     config = SecureAggregation(clipping_range=1.0, levels=2**16, modulus_bits=32)
     weights = {client: 10 + 7 * client for client in range(N)}
     updates = {c: torch.randn(200, generator=seeding.generator(1, "update", c)).double() * 0.5 for c in range(N)}
-    vectors = {c: weight_levels(updates[c], weights[c], config, seeding.generator(1, "rounding", c)) for c in range(N)}
-    result = weight_mean(federation.Federation(vectors, config, {2: {4}}).run().total, config)
+    vectors = {
+        c: weighted_levels(updates[c], weights[c], config, seeding.generator(1, "rounding", c)) for c in range(N)
+    }
+    result = weighted_mean(federation.Federation(vectors, config, {2: {4}}).run().total, config)
     there = [c for c in range(N) if c != 4]
     total = sum(weights[c] for c in there)
     expected = sum(updates[c].clamp(-1, 1) * weights[c] for c in there) / total

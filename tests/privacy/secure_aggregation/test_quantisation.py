@@ -16,8 +16,8 @@ from fedsim.privacy.secure_aggregation.quantisation import (
     Quantisation,
     check_total_weight,
     narrowest,
-    weight_levels,
-    weight_mean,
+    weighted_levels,
+    weighted_mean,
 )
 from fedsim.privacy.secure_aggregation.ring import modular_sum
 
@@ -27,7 +27,7 @@ def generator(place=0) -> torch.Generator:
 
 
 def levels_of(vector, quantisation, source):
-    return weight_levels(vector, 1, quantisation, source)[:-1]
+    return weighted_levels(vector, 1, quantisation, source)[:-1]
 
 
 @settings(deadline=None, max_examples=60)
@@ -118,12 +118,12 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
     vectors = torch.randn((len(weights), 50), generator=generator(seed), dtype=torch.float64) * bound
     total = modular_sum(
         [
-            weight_levels(vector, weight, settings_, generator(client))
+            weighted_levels(vector, weight, settings_, generator(client))
             for client, (vector, weight) in enumerate(zip(vectors, weights, strict=True))
         ],
         settings_.modulus_bits,
     )
-    result = weight_mean(total, settings_)
+    result = weighted_mean(total, settings_)
     shares = torch.tensor(weights, dtype=torch.float64) / sum(weights)
     true_mean = shares @ vectors.clamp(-bound, bound)
     assert result.weight == sum(weights)
@@ -134,9 +134,9 @@ def test_the_mean_is_within_one_step_whatever_the_weights(weights, bound, levels
 def test_narrow_integers_hold_the_same_levels(weight):
     settings_ = Quantisation(clipping_range=1.0, levels=2**21 + 1)
     vector = torch.tensor([-1.0, -0.123, 0.5, 1.0])
-    wide = weight_levels(vector, weight, settings_, generator())
+    wide = weighted_levels(vector, weight, settings_, generator())
     dtype = narrowest(weight, settings_)
-    narrow = weight_levels(vector, weight, settings_, generator(), dtype)
+    narrow = weighted_levels(vector, weight, settings_, generator(), dtype)
     assert dtype == (torch.int32 if weight < 2**10 else torch.int64)
     assert narrow.dtype == dtype
     assert torch.equal(narrow.long(), wide)
@@ -146,18 +146,18 @@ def test_narrow_integers_hold_the_same_levels(weight):
 def test_the_weight_travels_as_the_last_coordinate():
     settings_ = Quantisation(clipping_range=1.0, levels=11, modulus_bits=32)
     vector = torch.tensor([-1.0, -0.4, 1.0], dtype=torch.float64)
-    assert weight_levels(vector, 7, settings_, generator()).tolist() == [0, 21, 70, 7]
+    assert weighted_levels(vector, 7, settings_, generator()).tolist() == [0, 21, 70, 7]
 
 
 def test_the_largest_total_weight_fits_and_the_next_does_not():
     settings_ = Quantisation(levels=2**22, modulus_bits=32)
     top = torch.tensor([settings_.clipping_range])
     half = settings_.max_total_weight // 2
-    fits = modular_sum([weight_levels(top, half, settings_, generator()) for _ in range(2)], 32)
-    assert weight_mean(fits, settings_).mean.item() == pytest.approx(settings_.clipping_range, abs=1e-12)
-    wraps = modular_sum([weight_levels(top, weight, settings_, generator()) for weight in (half, half + 1)], 32)
+    fits = modular_sum([weighted_levels(top, half, settings_, generator()) for _ in range(2)], 32)
+    assert weighted_mean(fits, settings_).mean.item() == pytest.approx(settings_.clipping_range, abs=1e-12)
+    wraps = modular_sum([weighted_levels(top, weight, settings_, generator()) for weight in (half, half + 1)], 32)
     with pytest.raises(FedsimError, match=r"total weight of 1025 .* may be at most 1024.*modulus_bits to at least 33"):
-        weight_mean(wraps, settings_)
+        weighted_mean(wraps, settings_)
 
 
 def test_the_advice_of_the_overflow_error_helps():
@@ -176,22 +176,22 @@ def test_no_modulus_is_enough_for_everything():
 
 def test_sixty_two_bits_do_not_overflow():
     settings_ = Quantisation(levels=2**32, modulus_bits=62)
-    vector = weight_levels(torch.tensor([8.0, -8.0]), settings_.max_total_weight // 3, settings_, generator())
-    mean = weight_mean(modular_sum([vector] * 3, 62), settings_).mean
+    vector = weighted_levels(torch.tensor([8.0, -8.0]), settings_.max_total_weight // 3, settings_, generator())
+    mean = weighted_mean(modular_sum([vector] * 3, 62), settings_).mean
     assert mean.tolist() == pytest.approx([8.0, -8.0], abs=1e-9)
 
 
 def test_weights_count_examples():
     with pytest.raises(FedsimError, match="at least 0"):
-        weight_levels(torch.tensor([1.0]), -3, Quantisation(), generator())
+        weighted_levels(torch.tensor([1.0]), -3, Quantisation(), generator())
 
 
 def test_a_weight_of_zero_adds_nothing_and_a_sum_of_nothing_is_zero():
-    nothing = weight_levels(torch.tensor([1.0, -8.0]), 0, Quantisation(), generator())
+    nothing = weighted_levels(torch.tensor([1.0, -8.0]), 0, Quantisation(), generator())
     assert nothing.tolist() == [0, 0, 0]
-    one = weight_levels(torch.tensor([1.0, -8.0]), 3, Quantisation(), generator())
+    one = weighted_levels(torch.tensor([1.0, -8.0]), 3, Quantisation(), generator())
     assert torch.equal(modular_sum([nothing, one], 40), one)
-    result = weight_mean(modular_sum([nothing, nothing], 40), Quantisation())
+    result = weighted_mean(modular_sum([nothing, nothing], 40), Quantisation())
     assert (result.mean.tolist(), result.weight) == ([0.0, 0.0], 0)
 
 
