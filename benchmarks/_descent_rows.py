@@ -88,7 +88,7 @@ def restarts(passes: int) -> Row:
         _warm(task, ours)
         for _ in range(passes):
             for trials, seconds in times.items():
-                run = ours.ask(with_settings(task, iterations=200, trials=trials, **_ENDLESS))
+                run = ours.ask(with_settings(task, iterations=200, restarts=trials, **_ENDLESS))
                 seconds.append(run.seconds)
     return _ratio("8 restarts / 1: time", "MLP, MNIST, p = 0.25, B = 1", times[8], times[1], "<= 3")
 

@@ -40,7 +40,7 @@ PLACES = {"first": ("1", (28, 28)), "second": ("3", (14, 14))}
 CONTROL = 30.0
 _LEAST, _MOST = 0.1, 0.9  # share of the own map in a batch that counts as mixed
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "components", "dropout-rates", "input-statistics", "labels")
-_PACE = {"iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "trials": 2}
+_PACE = {"iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "restarts": 2}
 
 
 class Found(NamedTuple):

@@ -45,7 +45,7 @@ _FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words f
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
     "tag": {"iterations": 100},
-    "lamp": {"iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "searches": 1},
+    "lamp": {"iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "restarts": 1},
     "subspace-distance": {},
     "dager": {},
     "sentence-atoms": {},

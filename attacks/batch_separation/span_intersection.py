@@ -14,6 +14,7 @@ Source: the principle of TIGER, Kalikman et al. 2026, arXiv 2606.18312, applied 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -48,7 +49,9 @@ _ABOVE_NOISE, _CONTRADICTED = 3.0, 0.2
 class SpanIntersectionConfig(Config):
     """Settings of the search."""
 
-    starts: int = Field(default=128, ge=1, description="random restarts in each round")
+    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
+
+    restarts: int = Field(default=128, ge=1, description="random restarts in each round")
     rounds: int = Field(default=12, ge=1, description="most rounds before giving up")
     accepted: float = Field(
         default=3e-5, gt=0, lt=1, description="largest residual of a solution when the gradient is exact"
@@ -107,7 +110,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
             missing = 1.0 - len(found.rows) / read.rank
             on_step(Step(0, found.rounds, self.config.rounds, missing, missing, no_examples(observation)))
         facts["examples found"] = float(len(found.rows))
-        facts["share of starts that converged"] = found.converged / (found.rounds * self.config.starts)
+        facts["share of starts that converged"] = found.converged / (found.rounds * self.config.restarts)
         return _answer(observation, first, found, read, size, facts)
 
     def _round(
@@ -115,7 +118,7 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
     ) -> _Found:
         """Add the solutions of one round of restarts, each once."""
         accepted = max(self.config.accepted, min(_ABOVE_NOISE * read.noise, _CONTRADICTED))
-        points, residuals = solve_points(problem, span.starts(self.config.starts, generator))
+        points, residuals = solve_points(problem, span.starts(self.config.restarts, generator))
         good = residuals < accepted
         rows = torch.cat([found.rows, span.offset + points[good] @ span.directions])
         residuals = torch.cat([found.residuals, residuals[good]])

@@ -13,7 +13,7 @@ Source: SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200, after SPEAR, arXiv 2403
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
@@ -50,8 +50,10 @@ _COMPARED_IN_NOISE = 0.25
 class SparseDictionaryConfig(Config):
     """Settings of the search. A round of 1,024 restarts takes about half a second on one core for 512 units."""
 
+    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
+
     rounds: int = Field(default=4, ge=1, description="most rounds before giving up")
-    starts: int = Field(default=1024, ge=1, description="random restarts in each round")
+    restarts: int = Field(default=1024, ge=1, description="random restarts in each round")
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
@@ -125,7 +127,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         found = nothing_found(rank)
         for _ in range(self.config.rounds):
             before = len(found.vectors)
-            found = searched(factors.basis, found, self.config.starts, generator)
+            found = searched(factors.basis, found, self.config.restarts, generator)
             watch.ended(rank - len(found.vectors))
             if len(found.vectors) == rank or 0 < len(found.vectors) == before:
                 break
@@ -143,7 +145,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
     ) -> Reconstruction:
         """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
         factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank)
-        vectors = sparsest_directions(factors.basis, read.noise, self.config.starts, generator)
+        vectors = sparsest_directions(factors.basis, read.noise, self.config.restarts, generator)
         if first.behind is None:
             return no_guess(observation, "gave up: noise, and no layer behind to confirm the examples", facts=facts)
         if len(vectors) < read.rank:

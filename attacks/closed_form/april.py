@@ -14,6 +14,7 @@ Source: Lu et al. 2022, arXiv 2112.14087.
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
@@ -38,8 +39,10 @@ _RIDGE = 1e-10
 class AprilConfig(Config):
     """Settings of APRIL. All but `rank_tolerance` are used only where tokens are dropped out."""
 
+    old_names: ClassVar[Mapping[str, str]] = {"starts": "restarts"}
+
     sweeps: int = Field(default=200, ge=1, description="sweeps of alternating least squares in one restart")
-    starts: int = Field(
+    restarts: int = Field(
         default=8, ge=1, description="restarts of alternating least squares; the first one that solves it wins"
     )
     solved: float = Field(
@@ -140,7 +143,7 @@ class April(Attack[AprilConfig]):
         size = slopes[kept].square().mean().sqrt()
         first = torch.zeros_like(slopes)
         best: _Solution | None = None
-        for _ in range(self.config.starts):
+        for _ in range(self.config.restarts):
             found = _alternating(slopes + first * ~kept, right, kept, self.config.sweeps)
             best = found if best is None or found.residual < best.residual else best
             if best.residual < self.config.solved:

@@ -24,7 +24,7 @@ class HypothesesAttack(InformedAttack[ConfigT]):
         A row of hypothesis i gets the start number i * trials + its trial.
         """
         rows: list[Found] = []
-        path, trials, iterations = "", self.config.trials, self.config.iterations
+        path, trials, iterations = "", self.config.restarts, self.config.iterations
         hypotheses = self.hypotheses(searched.observations[0])
         every = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
@@ -38,4 +38,4 @@ class HypothesesAttack(InformedAttack[ConfigT]):
 
     def hypothesis_of(self, row: Found) -> int:
         """Return the number of the hypothesis under which a row was found."""
-        return row.start // self.config.trials
+        return row.start // self.config.restarts

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Literal, NamedTuple, TypeVar
 
 import torch
@@ -36,6 +36,8 @@ Statistics = Literal["attack", "batch", "running"]
 
 class MatchingConfig(Config):
     """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
+
+    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts"}
 
     iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
@@ -70,7 +72,7 @@ class MatchingConfig(Config):
         description="how unknown labels of several examples are inferred: counting and impact allow repeated "
         "classes, distinct and negative do not",
     )
-    trials: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
+    restarts: int = Field(default=1, ge=1, description="independent restarts, run at once; the lowest objective wins")
     engine: Literal["fastest", "general", "compiled"] = Field(
         default="fastest",
         description="general: build every gradient explicitly; compiled: the fast path through torch.compile, which "
@@ -167,7 +169,7 @@ class MatchingAttack(Attack[ConfigT]):
         on_steps: Sequence[OnStep],
     ) -> list[Found]:
         """Return the ends of all rows, victim by victim; an attack may extend the descent."""
-        return descend(comparison, search, labels, self.config.trials, self.pace(), box, generators, on_steps)
+        return descend(comparison, search, labels, self.config.restarts, self.pace(), box, generators, on_steps)
 
     def remarks(self, observation: Observation) -> tuple[str, ...]:
         """Return notes for the record about this attack on this observation."""
@@ -236,7 +238,7 @@ class MatchingAttack(Attack[ConfigT]):
         numbers = sum(math.prod(site.shape) for site in observation.sites)
         numbers += (observation.batch_size or 1) * math.prod(observation.spec.shape)
         rows = min(_ROWS_AT_ONCE, max(1, _NUMBERS_AT_ONCE // numbers))
-        return max(1, rows // self.config.trials)
+        return max(1, rows // self.config.restarts)
 
 
 def _groups(observations: Sequence[Observation], at_once: int) -> list[list[int]]:

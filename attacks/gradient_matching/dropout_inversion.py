@@ -111,11 +111,11 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
         done = self.config.iterations
         later = [
-            continued(on_step, restarts=self.config.trials, done=done, iterations=2 * done) for on_step in on_steps
+            continued(on_step, restarts=self.config.restarts, done=done, iterations=2 * done) for on_step in on_steps
         ]
         polished = descend(comparison, fixed, labels, 1, self.pace(), box, generators, later)
         for row, best, own in zip(polished, bests, masks, strict=True):
-            row.start, row.masks = self.config.trials, own
+            row.start, row.masks = self.config.restarts, own
             if row.objective >= best.objective - float(
                 search.unknowns.prior({MASKS: tuple(m[None] for m in best.masks)})
             ):

@@ -34,7 +34,7 @@ _FEWEST_SEEDS = 2
 
 
 class GradInversionConfig(MatchingConfig):
-    """Settings of GradInversion. Seeds are `trials`."""
+    """Settings of GradInversion. Seeds are `restarts`."""
 
     sign: Sign = Field(
         default="off", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
@@ -50,7 +50,7 @@ class GradInversionConfig(MatchingConfig):
         description="how unknown labels of several examples are inferred: counting and impact allow repeated "
         "classes, distinct and negative do not",
     )
-    trials: int = Field(
+    restarts: int = Field(
         default=8, ge=1, description="seeds, run at once and pulled together; the lowest objective wins"
     )
     gradient_weight: float = Field(
@@ -85,7 +85,7 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
 
         def prior(inputs: Tensor, masks: Masks, victims: Sequence[int]) -> Tensor:
             terms = self.smoothness(inputs, masks, victims) + config.norm_weight * inputs.square().flatten(1).sum(1)
-            if config.trials > 1:
+            if config.restarts > 1:
                 terms = terms + config.group_weight * group_distance(inputs, victims, labels)
             return terms if statistics is None else terms + config.statistics_weight * statistics(inputs, masks)
 
@@ -96,7 +96,7 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return two seeds, and half as many iterations each."""
-        return {"iterations": max(1, gradients // _FEWEST_SEEDS), "trials": _FEWEST_SEEDS, "warm_up": 0}
+        return {"iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
 
     def pace(self) -> Pace:
         """Return the pace of the settings, with Langevin noise."""

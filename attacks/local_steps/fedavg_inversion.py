@@ -105,7 +105,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         pace, box = self.pace(), self.box(observation)
         warm = round(self.config.warm_start * pace.iterations) if observation.local_steps > 1 else 0
         if not warm:
-            rows = descend(comparison, plan, labels, self.config.trials, pace, box, generators, on_steps)
+            rows = descend(comparison, plan, labels, self.config.restarts, pace, box, generators, on_steps)
             return rows, comparison.name
         rows = []
         rest = pace._replace(iterations=pace.iterations - warm)
@@ -148,12 +148,12 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         comparison = self.comparison([single], plan)
         pace = self.pace()._replace(iterations=iterations)
         told = [continued(on_steps[0], iterations=self.config.iterations)]
-        box, trials = self.box(observation), self.config.trials
+        box, trials = self.box(observation), self.config.restarts
         return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
 
     def _weights(self, observation: Observation) -> int:
         weights = sum(parameter.numel() for parameter in observation.model.parameters())
-        return weights * observation.local_steps * self.config.trials
+        return weights * observation.local_steps * self.config.restarts
 
     def _continued(self, observation: Observation, plan: Search, early: Found) -> Search:
         """Return the plan with the dummies and masks of an earlier search as the start of every pass and step."""

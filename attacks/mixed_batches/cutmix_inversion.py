@@ -12,7 +12,7 @@ Source: this project; CutMix: arXiv 1905.04899; the simulation is that of fedavg
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast, final
 
@@ -53,9 +53,11 @@ _SLACK = 0.04  # error of a searched weight
 class CutmixInversionConfig(MultiStepConfig):
     """Settings of CutMix inversion."""
 
+    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts"}
+
     schedule: ScheduleName = Field(default="cosine", description="how the step shrinks")
     sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: as it is")
-    trials: int = Field(
+    restarts: int = Field(
         default=4, ge=1, description="independent restarts, of images and boxes; the lowest objective wins"
     )
     paste_learning_rate: float = Field(
@@ -74,7 +76,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return two restarts with half as many iterations each."""
-        return {"iterations": max(1, gradients // 2), "trials": 2}
+        return {"iterations": max(1, gradients // 2), "restarts": 2}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no component pastes, and inputs without rows and columns."""
@@ -107,9 +109,9 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         exact = F.one_hot(labels[0], observation.spec.classes).to(next(observation.model.parameters()))
         pace, own = self.pace(), (observation, exact, generators, on_steps)
         if not _shows_composites(observation):
-            return self._from(steps, self._plan(observation, steps), self.config.trials, pace, *own)
+            return self._from(steps, self._plan(observation, steps), self.config.restarts, pace, *own)
         early = pace._replace(iterations=max(1, round(_FOR_COMPOSITES * pace.iterations)))
-        rows, path = self._from(steps, self._plan(observation, steps), self.config.trials, early, *own)
+        rows, path = self._from(steps, self._plan(observation, steps), self.config.restarts, early, *own)
         best = best_row(rows)
         start = None if _has_own_boxes(observation) else self._take_apart(observation, best, exact)
         if start is None or pace.iterations == early.iterations:

@@ -13,8 +13,8 @@ Source: Balunovic et al. 2022, arXiv 2202.08827; new is a last search over token
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, NamedTuple, final
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
@@ -41,6 +41,8 @@ _AT_ONCE = 25  # dummies that are compared together
 class LampConfig(TextMatchingConfig):
     """Settings of LAMP."""
 
+    old_names: ClassVar[Mapping[str, str]] = {"searches": "restarts"}
+
     iterations: int = Field(default=2000, ge=1, description="iterations of the descent in total")
     learning_rate: float = Field(
         default=0.3, gt=0, description="Adam's first step, in units of the root mean square of the embedding's entries"
@@ -57,7 +59,7 @@ class LampConfig(TextMatchingConfig):
     heat: float = Field(
         default=0.01, ge=0, description="last search: how much a change may raise the distance on average, at first"
     )
-    searches: int = Field(
+    restarts: int = Field(
         default=2,
         ge=1,
         description="last search: number of searches, the first from the descent's text, the others from drafts",
@@ -91,7 +93,7 @@ class Lamp(TextMatching[LampConfig]):
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
             "finishing": gradients // 3,
-            "searches": 1,
+            "restarts": 1,
         }
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
@@ -172,7 +174,7 @@ class Lamp(TextMatching[LampConfig]):
         Unknown masks are set to their expectation here, since searched ones have adapted to the vectors. Masks for the
         tokens are searched at the end.
         """
-        starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.searches - 1))]
+        starts = [found.inputs, *(task.drawn(generator) for _ in range(self.config.restarts - 1))]
         best, least = self._climb(task, starts[0], generator)
         for start in starts[1:]:
             if least < EXACT_TEXT:

@@ -4,6 +4,8 @@ import importlib
 
 import pytest
 
+from fedsim.core import registry
+
 
 @pytest.mark.parametrize(
     ("module", "old", "new"),
@@ -24,3 +26,12 @@ def test_an_old_name_works_and_says_the_new_one(module: str, old: str, new: str)
 def test_a_name_that_never_was_is_an_error() -> None:
     with pytest.raises(AttributeError, match="'fedsim.core.hooks' has no attribute 'There'"):
         importlib.import_module("fedsim.core.hooks").There  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("attack", "old"), [("inverting-gradients", "trials"), ("lamp", "searches"), ("april", "starts"), ("sme", "trials")]
+)
+def test_an_old_setting_works_and_says_the_new_one(attack: str, old: str) -> None:
+    config = registry.get("attack", attack).config
+    with pytest.warns(FutureWarning, match=f"the setting '{old}' is now called 'restarts'"):
+        assert config.model_validate({old: 3}) == config.model_validate({"restarts": 3})

@@ -200,7 +200,7 @@ def test_noise_blurs_the_images(watched, attack_named, psnr_of, spoil, least):
 
 def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_of):
     observation, truth, world = watched(data=MNIST, model=MLP, federation={"batch_size": 8})
-    guess = solve(attack_named, NAME, observation, starts=3, rounds=1)
+    guess = solve(attack_named, NAME, observation, restarts=3, rounds=1)
     found = int(guess.facts["examples found"])
     assert 1 <= found <= 3
     assert guess.stopped == f"found {found} of 8 examples in 1 rounds"

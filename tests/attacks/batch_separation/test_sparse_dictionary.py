@@ -41,7 +41,7 @@ def assert_recovered(guess, truth):
 )
 def test_recovers_batches_without_labels(toy, attack_named, batch_size, rate, bias, seed):
     observation, truth = toy(dense(160, rate, bias=bias), (3, 4, 4), batch_size, seed=seed)
-    assert_recovered(solve(attack_named, NAME, replace(observation, labels=None), starts=256), truth)
+    assert_recovered(solve(attack_named, NAME, replace(observation, labels=None), restarts=256), truth)
 
 
 def test_zeros_of_relu_serve_as_well_as_those_of_dropout(toy, attack_named):
@@ -86,13 +86,13 @@ def test_photographs_come_back_exactly(watched, attack_named, psnr_of):
 def test_the_batch_size_is_read_from_the_rank(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=True), (3, 4, 4), 5)
     unknown = replace(observation, batch_size=None, labels=None)
-    guess = solve(attack_named, NAME, unknown, starts=256)
+    guess = solve(attack_named, NAME, unknown, restarts=256)
     assert_recovered(guess, truth)
 
 
 def test_an_example_without_a_trace_is_missing(toy, attack_named):
     observation, truth = toy(dense(160, 0.5, bias=True), (3, 4, 4), 4)
-    guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), starts=256)
+    guess = solve(attack_named, NAME, replace(observation, batch_size=5, labels=None), restarts=256)
     assert guess.inputs.shape[0] == len(guess.labels) == 4
     assert guess.masks is None
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
@@ -103,7 +103,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
     observation, truth = toy(dense(160, 0.5, bias=False), (3, 4, 4), 4)
     scaled = {name: -3.0 * tensor for name, tensor in observation.update.tensors.items()}
     guess = solve(
-        attack_named, NAME, replace(observation, update=replace(observation.update, tensors=scaled)), starts=256
+        attack_named, NAME, replace(observation, update=replace(observation.update, tensors=scaled)), restarts=256
     )
     order = torch.cdist(truth.batches[0].inputs.flatten(1), guess.inputs.flatten(1)).argmin(1)
     torch.testing.assert_close(guess.inputs[order], truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
@@ -111,7 +111,7 @@ def test_permuting_the_batch_and_scaling_the_loss_change_nothing(toy, attack_nam
 
 def test_it_says_so_when_there_is_nothing_to_find(watched, attack_named):
     observation, _, _ = watched(data=MNIST, model={**MLP, "dropout": 0.0}, federation={"batch_size": 4})
-    guess = solve(attack_named, NAME, observation, rounds=2, starts=256)
+    guess = solve(attack_named, NAME, observation, rounds=2, restarts=256)
     assert guess.stopped.startswith("gave up: 0 of 4 examples stand out")
     assert guess.objective > 0.5
     assert not len(guess.inputs)
@@ -132,7 +132,7 @@ def test_incomplete_bases_are_finished_by_the_next_layer(watched, attack_named, 
     observation, truth, world = watched(
         data={**MNIST, "train": 600}, model={**MLP, "dropout": rate}, federation={"batch_size": size}
     )
-    guess = solve(attack_named, NAME, observation, starts=64, rounds=1)
+    guess = solve(attack_named, NAME, observation, restarts=64, rounds=1)
     assert any(row is not None for row in completed)
     assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
     assert guess.objective < 1e-9
@@ -142,7 +142,7 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     monkeypatch.setattr(sparse_dictionary, "searched", lambda *arguments: first_two(searched(*arguments)))
     observation, truth, world = watched(data=MNIST, model={**MLP, "dropout": 0.25}, federation={"batch_size": 6})
     monkeypatch.setattr(sparse_dictionary, "_complete", once(sparse_dictionary._complete))
-    guess = solve(attack_named, NAME, observation, starts=256)
+    guess = solve(attack_named, NAME, observation, restarts=256)
     assert guess.stopped.startswith("separated 2 of 6 examples")
     assert guess.facts["examples found"] == 2
     psnr = sorted(psnr_of(guess, truth, world.data.dataset.spec), reverse=True)

@@ -153,7 +153,7 @@ def test_the_rate_is_not_needed(toy, attack_named):
 
 def test_what_alternation_cannot_solve_is_declared_a_start(toy, attack_named):
     observation, truth = toy(build(rate=0.3, width=12), (2, 6, 6), 1)
-    guess = solve(attack_named, NAME, observation, starts=2)
+    guess = solve(attack_named, NAME, observation, restarts=2)
     assert guess.stopped.startswith("a start for gradient matching, not a solution")
     assert torch.equal(guess.masks[0], truth.masks[0][0])
     assert guess.facts["residual"] > 1e-6
@@ -163,7 +163,7 @@ def test_what_alternation_cannot_solve_is_declared_a_start(toy, attack_named):
 def test_patches_that_lost_too_many_entries_are_counted(toy, attack_named):
     observation, truth = toy(build(rate=0.7), (2, 6, 6), 1)
     kept = truth.masks[0][0][0, 1:].sum(1)
-    guess = solve(attack_named, NAME, observation, starts=1, sweeps=2)
+    guess = solve(attack_named, NAME, observation, restarts=1, sweeps=2)
     assert guess.facts["patches short of entries"] == int((kept < 8).sum()) > 0
 
 

@@ -212,7 +212,7 @@ def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> Non
 def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
     observation, _, _ = watched()
     lows: list[float] = []
-    found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), iterations=15, trials=3)
+    found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), iterations=15, restarts=3)
     alone = attack("inverting-gradients", observation, iterations=15)
     assert found.objective == min(lows)
     assert found.objective < alone.objective
@@ -225,7 +225,7 @@ def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watc
     observation, _, _ = watched()
     broken = replace(observation, loss=lambda outputs, labels: cross_entropy(outputs, labels) * torch.nan)
     for name in ("inverting-gradients", "dropout-inversion"):
-        found = attack(name, broken, iterations=15, trials=2)
+        found = attack(name, broken, iterations=15, restarts=2)
         assert found.stopped == "objective is not a number"
         assert not len(found.inputs)
         assert found.masks is None

@@ -42,7 +42,7 @@ def test_separate_dummies_of_each_pass_end_as_one_set(attack_named: Named, watch
     seen = watched(
         model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=2, local_epochs=3)
     )
-    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=250, dummies="separate", trials=2)
+    guess, psnr = found(attack_named, "fedavg-inversion", seen, iterations=250, dummies="separate", restarts=2)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert guess.facts["starts"] == 2
     assert sorted(psnr)[1] > 20.0

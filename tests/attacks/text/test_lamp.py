@@ -34,7 +34,7 @@ def test_tokens_are_moved_and_changed_until_the_gradient_is_explained(
     watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
     observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    attack = attack_named("lamp", searches=1)
+    attack = attack_named("lamp", restarts=1)
     assert isinstance(attack, Lamp)
     task = attack.prepare(observation)
     vectors = true_vectors(task, truth)
