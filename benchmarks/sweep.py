@@ -17,7 +17,7 @@ from benchmarks._rows import Row, main, measured
 from fedsim.experiment.runner import scenario_hash
 from fedsim.experiment.sweep.folder import SweepFolder, plan_of
 from fedsim.experiment.sweep.origin import origin_of
-from fedsim.experiment.sweep.plan import plan
+from fedsim.experiment.sweep.plan import plan_runs
 from fedsim.scenario import load
 
 RUNS, MANY = 24, 1000
@@ -42,10 +42,10 @@ seeds = {seeds}
 _ALONE = """
 import sys, time
 from fedsim.experiment.sweep.executors.worker import answer
-from fedsim.experiment.sweep.plan import planned
+from fedsim.experiment.sweep.plan import plan_runs
 from fedsim.scenario import load
 from pathlib import Path
-runs = planned(load(Path(sys.argv[1])), "benchmark")
+runs = plan_runs(load(Path(sys.argv[1])), "benchmark")
 answer({"scenario": runs[0].scenario, "path": sys.argv[2] + "/first", "command": ""})
 begin = time.perf_counter()
 for number, run in enumerate(runs[1:]):
@@ -92,7 +92,7 @@ def _seconds(path: Path, out: Path, jobs: int) -> float:
 def _again(place: Path, repeats: int) -> list[float]:
     path, out = _written(place / "many.toml", MANY, 1), place / "many"
     scenario = load(path)
-    runs = plan(scenario, str(path))
+    runs = plan_runs(scenario, str(path))
     folder = SweepFolder(out)
     folder.prepare(plan_of(scenario.title, scenario_hash(scenario), scenario.model_dump_json(), runs))
     folder.keep_origin(origin_of(path, []))

@@ -38,9 +38,10 @@ ATTRIBUTES = {
     "fedsim.experiment": dict.fromkeys(
         ("Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"), "fedsim.experiment.runner"
     ),
-    "fedsim.sweep": dict.fromkeys(
-        ("COLUMNS", "Outcome", "Planned", "load", "planned", "sweep"), "fedsim.experiment.sweep"
-    ),
+    "fedsim.sweep": {
+        **dict.fromkeys(("COLUMNS", "Outcome", "Planned", "load", "sweep"), "fedsim.experiment.sweep"),
+        "planned": "fedsim.experiment.sweep:plan_runs",
+    },
 }
 
 
@@ -72,9 +73,10 @@ def attribute(module: str, name: str) -> Any:
     """
     if name not in ATTRIBUTES[module]:
         raise AttributeError(f"module '{module}' has no attribute '{name}'")
-    home = ATTRIBUTES[module][name]
-    warnings.warn(_advice(f"{module}.{name}", f"{home}.{name}"), DeprecationWarning, stacklevel=3)
-    return getattr(importlib.import_module(home), name)
+    home, _, renamed = ATTRIBUTES[module][name].partition(":")
+    new = renamed or name
+    warnings.warn(_advice(f"{module}.{name}", f"{home}.{new}"), DeprecationWarning, stacklevel=3)
+    return getattr(importlib.import_module(home), new)
 
 
 def _new_name(old: str) -> str:

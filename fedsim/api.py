@@ -18,7 +18,7 @@ process.prepare()
 from fedsim import report as reports
 from fedsim.core.errors import FedsimError
 from fedsim.experiment import runner
-from fedsim.experiment.sweep import columns, plan
+from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
 from fedsim.experiment.sweep.executors.processes import Processes
 from fedsim.experiment.sweep.executors.worker import Silent
@@ -161,7 +161,7 @@ def sweep(
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
     loaded = _load(scenario, overrides)
-    runs = plan(loaded, _source(scenario))
+    runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))
     folder.prepare(plan_of(loaded.title, runner.scenario_hash(loaded), loaded.model_dump_json(), runs))
     with folder.locked():

@@ -16,6 +16,7 @@ from fedsim.demo.pictures import bits, strip
 from fedsim.demo.recording import Recording, Run, Scene, record
 from fedsim.demo.victim import Attacker, Setting, attack_of, observed, world_of
 from fedsim.metrics.image import score_items, to_pixels
+from fedsim.metrics.missing import complete
 from tests.demo.conftest import TINY
 
 ATTACKERS: tuple[Attacker, ...] = ("ignores", "estimates", "knows", "exact")
@@ -57,6 +58,7 @@ def test_a_run_is_that_of_the_attack_itself(recording: Recording, attacker: Atta
     found = attack_of(attacker, 2, TINY.frames[-1])(
         observation, seeding.generator(world.scenario.seed, f"demo {attacker}")
     )
+    found = complete(found, 2)
     items, order = score_items(found, truth.private[0], world.data.dataset.spec)
     run = scene(recording, rate=0.5, batch=2, protection="noise", noise=1.0).runs[attacker]
     assert run.psnr == pytest.approx([item.values["psnr"] for item in items], abs=0.051)

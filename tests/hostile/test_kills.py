@@ -127,8 +127,8 @@ def test_a_guardian_ends_groups_and_removes_the_folder_of_a_parent_that_is_kille
     (watched / "file").write_text("")
     told = tmp_path / "told"
     code = (
-        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fedsim.federation.guardian import guarded\n"
-        f"with guarded(Path({str(watched)!r})) as guardian:\n"
+        "import subprocess, sys, time\nfrom pathlib import Path\nfrom fedsim.federation.guardian import guard\n"
+        f"with guard(Path({str(watched)!r})) as guardian:\n"
         "    child = subprocess.Popen(['sh', '-c', 'sleep 1000 & sleep 1000'], start_new_session=True)\n"
         "    guardian.watch(child.pid)\n"
         f"    Path({str(told)!r}).write_text(str(child.pid))\n"

@@ -61,12 +61,12 @@ def _make(
     from fedsim.experiment.runner import scenario_hash
     from fedsim.experiment.sweep.executors.processes import Processes
     from fedsim.experiment.sweep.folder import SweepFolder, plan_of
-    from fedsim.experiment.sweep.plan import plan
+    from fedsim.experiment.sweep.plan import plan_runs
     from fedsim.experiment.sweep.run import sweep as made
     from fedsim.scenario import Sweep, load
 
     loaded = load(scenario, overrides, trust=trust)
-    runs = plan(loaded, str(scenario))
+    runs = plan_runs(loaded, str(scenario))
     folder = SweepFolder(path)
     folder.prepare(plan_of(loaded.title, scenario_hash(loaded), loaded.model_dump_json(), runs))
     folder.keep_origin(origin)

@@ -6,14 +6,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedsim.experiment.sweep.plan import Planned, plan
+    from fedsim.experiment.sweep.plan import Planned, plan_runs
     from fedsim.experiment.sweep.results import COLUMNS, columns, load
     from fedsim.experiment.sweep.run import Outcome, sweep
 
-__all__ = ["COLUMNS", "Outcome", "Planned", "columns", "load", "plan", "sweep"]
+__all__ = ["COLUMNS", "Outcome", "Planned", "columns", "load", "plan_runs", "sweep"]
 
 _HOMES = {
-    **dict.fromkeys(("planned", "Planned"), "plan"),
+    **dict.fromkeys(("plan_runs", "Planned"), "plan"),
     **dict.fromkeys(("COLUMNS", "columns", "load"), "results"),
     **dict.fromkeys(("Outcome", "sweep"), "run"),
 }

@@ -31,7 +31,7 @@ class Planned:
         return ", ".join(f"{key.rpartition('.')[2]} {_told(value)}" for key, value in self.values.items())
 
 
-def plan(scenario: Scenario, source: str) -> list[Planned]:
+def plan_runs(scenario: Scenario, source: str) -> list[Planned]:
     """Return every run, in the order of the file, seeds last; two that come to the same scenario are one.
 
     Raises:

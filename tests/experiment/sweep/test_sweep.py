@@ -50,7 +50,7 @@ def scenario(**sweep: Any) -> Scenario:
 
 
 def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Outcome]:
-    runs = sweeps.plan(wanted, "test")
+    runs = sweeps.plan_runs(wanted, "test")
     folder = SweepFolder(path)
     folder.prepare(plan_of(wanted.title, scenario_hash(wanted), wanted.model_dump_json(), runs))
     with folder.locked():
@@ -59,18 +59,18 @@ def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Ou
 
 
 def test_every_combination_is_a_run_of_its_own_and_equal_ones_are_one() -> None:
-    runs = sweeps.plan(scenario(grid=GRID, seeds=[1, 2, 3]), "test")
+    runs = sweeps.plan_runs(scenario(grid=GRID, seeds=[1, 2, 3]), "test")
     assert len(runs) == len({run.digest for run in runs}) == 12
     assert runs[0].values == {"model.dropout": 0.0, "defense": "none", "seed": 1}
     assert runs[-1].name == "dropout 0.5, defense noise, seed 3"
     listed = scenario(runs=[{"federation.batch_size": 2}, {"model.width": 9, "model.dropout": 0.5}, {"model.width": 8}])
-    assert [run.values for run in sweeps.plan(listed, "test")][1] == {
+    assert [run.values for run in sweeps.plan_runs(listed, "test")][1] == {
         "model.width": 9,
         "model.dropout": 0.5,
         "seed": 0,
     }
     again = scenario(runs=[{"model.width": 8}, {"model.width": 8, "model.depth": 1}])
-    assert len(sweeps.plan(again, "test")) == 1
+    assert len(sweeps.plan_runs(again, "test")) == 1
 
 
 def test_runs_of_one_seed_share_their_victims(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         ScenarioError, match=r"(?s)model\.dropout.*This is the run with model\.dropout = 1\.5, seed = 0"
     ):
-        sweeps.plan(scenario(grid={"model.dropout": [0.5, 1.5]}), "test")
+        sweeps.plan_runs(scenario(grid={"model.dropout": [0.5, 1.5]}), "test")
     made(tmp_path / "s", scenario(seeds=[1]), budget=0.0)
     with pytest.raises(FedsimError, match=r"holds another sweep, 'small <b>sweep</b>'"):
         made(tmp_path / "s", scenario(seeds=[2]), budget=0.0)
