@@ -22,6 +22,7 @@ _SETTLED = 1e-13
 _ROWS_AT_ONCE = 256
 _DIFFERENCE = 1e-4
 _FLAT = 1e-6
+_CLEARLY = 1e-3  # the other sign wins if it leaves less than this share; odd activations leave the same for both
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Scales:
 
 
 def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared: Tensor, row_space: Tensor) -> Scales:
-    """Search s on a grid for both signs, then refine log |s| by Gauss-Newton steps.
+    """Search s on a grid, then refine the best point of each sign by Gauss-Newton steps on log |s|.
+
+    A saturated activation can leave less on the grid than the true factor does between two of its points.
 
     Args:
         inputs: the next layer's inputs as a function of the first layer's outputs.
@@ -62,16 +65,29 @@ def signed_scales(inputs: Callable[[Tensor], Tensor], outputs: Tensor, compared:
             for part in grid.split(max(1, _ROWS_AT_ONCE // len(outputs)))
         ]
     )
-    scales = grid[sizes.argmin(0)]
+    by_sign = sizes.view(2, len(_GRID), -1)
+    first = sizes.argmin(0) // len(_GRID)  # 0 where the best point of the grid is positive
+    signs = torch.stack([first, 1 - first])
+    starts = grid.view(2, -1)[signs, by_sign.argmin(1).gather(0, signs)]
+    scales = _refine(residuals, starts)
+    left = residuals(scales).norm(dim=2)
+    chosen = (left[1] < _CLEARLY * left[0]).long()[None]
+    scales = scales.gather(0, chosen)
+    slopes = _slopes(residuals, scales)[0]
+    return Scales(scales[0], left.gather(0, chosen)[0], slopes.norm(dim=1) > _FLAT)
+
+
+def _refine(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
+    """Return the scales (S, A) after Gauss-Newton steps on log |s|, which keep each sign."""
     for _ in range(_NEWTON_STEPS):
         slopes = _slopes(residuals, scales)
-        curvature = slopes.square().sum(1).clamp_min(LEAST)
-        steps = -(slopes * residuals(scales[None])[0]).sum(1) / curvature
+        curvature = slopes.square().sum(2).clamp_min(LEAST)
+        steps = -(slopes * residuals(scales)).sum(2) / curvature
         steps = torch.where(curvature.sqrt() > _FLAT, steps.clamp(-0.3, 0.3), 0.0)
         scales = scales * steps.exp()
         if bool((steps.abs() < _SETTLED).all()):
             break
-    return Scales(scales, residuals(scales[None])[0].norm(dim=1), _slopes(residuals, scales).norm(dim=1) > _FLAT)
+    return scales
 
 
 def outside_row_space(seen: Tensor, compared: Tensor, row_space: Tensor) -> Tensor:
@@ -98,8 +114,8 @@ def _outside(seen: Tensor, frames: Tensor) -> Tensor:
 
 
 def _slopes(residuals: Callable[[Tensor], Tensor], scales: Tensor) -> Tensor:
-    """Derivative of the residuals with respect to log |s|, by central differences."""
-    above, below = residuals(torch.stack([scales * (1 + _DIFFERENCE), scales * (1 - _DIFFERENCE)]))
+    """Derivative of the residuals (S, A, width) with respect to log |s|, by central differences."""
+    above, below = residuals(scales * (1 + _DIFFERENCE)), residuals(scales * (1 - _DIFFERENCE))
     return (above - below) / (2 * _DIFFERENCE)
 
 

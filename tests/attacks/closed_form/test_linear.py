@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -36,6 +36,7 @@ class ChannelsLast(nn.Module):
         return self.body(x.permute(0, 2, 3, 1).flatten(1))
 
 
+@example(shape=(1, 4, 5), width=28, bias=False, rate=0.0, seed=35)  # a saturated factor looks better on the grid
 @settings(max_examples=12, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(3, 5), st.integers(3, 5)),
