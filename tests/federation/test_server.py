@@ -115,6 +115,7 @@ def test_a_rule_that_does_not_take_every_update_is_an_error(scenario: Build, mon
         strategy.aggregate_train(1, replies_of(world))
 
 
+@pytest.mark.slow
 def test_updates_are_forgotten_once_they_are_added(scenario: Build) -> None:
     strategy, _, world = server(scenario(federation={"clients": 50}))
     alive: list[weakref.ref[Tensor]] = []

@@ -87,6 +87,7 @@ def fill(place: Path) -> Path:
     return ballast
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_by_run_and_report_and_every_export(folder: Path, mount: Mount) -> None:
     with mount("4m") as place:
         assert fedsim("run", "run.toml", "--out", "small/full", cwd=folder)[0] == 0
@@ -104,6 +105,7 @@ def test_a_full_disk_is_said_by_run_and_report_and_every_export(folder: Path, mo
         assert fedsim("run", "run.toml", "--out", "small/new", "--resume", cwd=folder)[0] == 0
 
 
+@pytest.mark.slow
 def test_a_sweep_ends_on_a_full_disk_says_so_again_and_goes_on_with_room(folder: Path, mount: Mount) -> None:
     with mount("4m") as place:
         assert fedsim("sweep", "sweep.toml", "--jobs", "1", "--out", "small/s", cwd=folder)[0] == 0
@@ -120,6 +122,7 @@ def test_a_sweep_ends_on_a_full_disk_says_so_again_and_goes_on_with_room(folder:
         assert (code, "2 of 2 runs are finished" in told) == (0, True), told
 
 
+@pytest.mark.slow
 def test_a_folder_that_is_read_only_is_named(folder: Path, mount: Mount) -> None:
     with mount("4m") as place:
         assert fedsim("run", "run.toml", "--out", "small/r", cwd=folder)[0] == 0

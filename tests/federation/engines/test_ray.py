@@ -30,6 +30,7 @@ def make(spec):
 """
 
 
+@pytest.mark.slow
 @needs_ray
 def test_ray_gives_the_bits_of_the_local_engine_and_leaves_nothing(
     start: Callable[..., Any], small: Scenario, running: ModuleType
