@@ -5,7 +5,7 @@ from __future__ import annotations
 import typing
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, get_args
+from typing import Any, Required, TypedDict, Unpack, get_args
 
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import KINDS_OF_COMPONENTS, Component, Hook, ModelComponent
@@ -16,42 +16,35 @@ from fedsim.core.types import Config
 _KINDS_OF_MODEL = tuple(kind for kind in KINDS_OF_COMPONENTS if issubclass(kind, ModelComponent))
 
 
-def attack(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+class About(TypedDict, total=False):
+    """What a decorator says of a method.
+
+    Attributes:
+        summary: what it is, in a line.
+        paper: arXiv id or citation of the method itself.
+        extra: name of the optional dependencies that it needs.
+        related: arXiv id or citation of what it builds on.
+        aliases: other names that find it, as those of papers.
+    """
+
+    summary: Required[str]
+    paper: str
+    extra: str | None
+    related: str
+    aliases: Sequence[str]
+
+
+def attack(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register an attack: a final subclass of `fedsim.core.hooks.Attack`."""
-    return _register("attack", name, summary, paper, extra, None, related, aliases)
+    return _register("attack", name, None, **about)
 
 
-def defense(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def defense(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a defense: a final subclass of `fedsim.core.hooks.Defense`."""
-    return _register("defense", name, summary, paper, extra, None, related, aliases)
+    return _register("defense", name, None, **about)
 
 
-def component(
-    name: str,
-    *,
-    hook: str | None = None,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def component(name: str, *, hook: str | None = None, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a component: a final subclass of one of `fedsim.core.hooks.KINDS_OF_COMPONENTS`.
 
     Its hook is that of the first of these among its base classes. To say it here as well, as was necessary before,
@@ -62,36 +55,19 @@ def component(
     """
 
     def decorate(make: F) -> F:
-        own = _hook_of(name, make, hook)
-        return _register("component", name, summary, paper, extra, own, related, aliases)(make)
+        return _register("component", name, _hook_of(name, make, hook), **about)(make)
 
     return decorate
 
 
-def aggregator(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def aggregator(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register an aggregator: a final subclass of `fedsim.core.hooks.Aggregator`."""
-    return _register("aggregator", name, summary, paper, extra, None, related, aliases)
+    return _register("aggregator", name, None, **about)
 
 
-def membership(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def membership(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a membership attack: a final subclass of `fedsim.core.hooks.MembershipAttack`."""
-    return _register("membership", name, summary, paper, extra, None, related, aliases)
+    return _register("membership", name, None, **about)
 
 
 def metric(
@@ -119,54 +95,31 @@ def metric(
     return decorate
 
 
-def task(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def task(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a task: a final subclass of `fedsim.core.hooks.Task`."""
-    return _register("task", name, summary, paper, extra, None, related, aliases)
+    return _register("task", name, None, **about)
 
 
-def dataset(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def dataset(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a data set: ``function(config) -> Dataset``."""
-    return _register("dataset", name, summary, paper, extra, None, related, aliases)
+    return _register("dataset", name, None, **about)
 
 
-def model(
-    name: str,
-    *,
-    summary: str,
-    paper: str = "",
-    extra: str | None = None,
-    related: str = "",
-    aliases: Sequence[str] = (),
-) -> Callable[[F], F]:
+def model(name: str, **about: Unpack[About]) -> Callable[[F], F]:
     """Register a model family: ``function(config, spec) -> nn.Module``."""
-    return _register("model", name, summary, paper, extra, None, related, aliases)
+    return _register("model", name, None, **about)
 
 
 def _register(
     kind: Kind,
     name: str,
-    summary: str,
-    paper: str,
-    extra: str | None,
     hook: Hook | None,
-    related: str,
-    aliases: Sequence[str],
+    *,
+    summary: str,
+    paper: str = "",
+    extra: str | None = None,
+    related: str = "",
+    aliases: Sequence[str] = (),
 ) -> Callable[[F], F]:
     def decorate(make: F) -> F:
         _check_names(kind, name, aliases, make)
