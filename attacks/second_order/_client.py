@@ -47,7 +47,7 @@ class Client:
         Args:
             inputs: shape (B, *shape), for any B that the masks are made for.
             labels: shape (B,).
-            masks: of every local step, one a site.
+            masks: of every local step, one per site.
         """
         total = velocity = {name: torch.zeros_like(own) for name, own in self._received.items()}
         for own in masks:

@@ -15,7 +15,7 @@ from attacks.core.noise_level import stated_levels
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import push_all_forward
-from attacks.second_order._unknowns import Part, Unknowns
+from attacks.second_order._layout import Layout, Part
 from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations
@@ -57,7 +57,7 @@ class Equations:
         prior_precision: of the unknowns, shape (n,); 0 without noise.
     """
 
-    def __init__(self, observation: Observation, unknowns: Unknowns, labels: Tensor) -> None:
+    def __init__(self, observation: Observation, unknowns: Layout, labels: Tensor) -> None:
         """Weigh the equations, and leave out those whose entries were not sent."""
         self.unknowns, self._client = unknowns, Client(observation)
         device = self._client.device

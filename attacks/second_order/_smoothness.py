@@ -10,7 +10,7 @@ from attacks.core.layers import once_a_model
 from attacks.core.tolerances import TINY
 from attacks.second_order._client import Client
 from attacks.second_order._derivatives import push_all_forward
-from attacks.second_order._unknowns import Unknowns
+from attacks.second_order._layout import Layout
 from fedsim.core.types import Observation
 
 _STEP = 0.1  # in normalised units: crosses kinks of every layer of ReLUs, and leaves smooth ones nearly linear
@@ -25,7 +25,7 @@ def refuse_kinks(observation: Observation) -> str | None:
     where units switch on and off, their contributions jump.
     """
     masks = tuple(torch.ones(site.shape, dtype=torch.float64) for site in observation.sites)
-    unknowns = Unknowns(observation, (masks,) * observation.local_steps)
+    unknowns = Layout(observation, (masks,) * observation.local_steps)
     client, generator = Client(observation), torch.Generator().manual_seed(0)
     values = torch.randn((2, unknowns.pixels), generator=generator, dtype=torch.float64).to(client.device)
     (part,) = unknowns.split(1)

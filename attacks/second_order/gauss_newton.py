@@ -27,10 +27,10 @@ from attacks.core.progress import continued
 from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
+from attacks.second_order._layout import Layout, masks_to_solve
 from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
-from attacks.second_order._unknowns import Unknowns, masks_to_solve
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
@@ -82,7 +82,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     def _refuse_size(self, observation: Observation, smooth: Observation) -> str | None:
         """Return that there are too many unknowns, or None."""
         equations = _count_equations(observation)
-        unknowns = Unknowns(smooth, masks_to_solve(smooth)).size
+        unknowns = Layout(smooth, masks_to_solve(smooth)).size
         if unknowns > self.config.largest:
             return f"there are {unknowns} unknowns, more than the setting 'largest' ({self.config.largest})"
         if equations < unknowns and noise_of(observation) is None:
@@ -98,7 +98,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         """Solve from one start after the other, and report the best solution."""
         labels = labels_of(observation)
         smooth, switches = _smooth(observation)
-        unknowns = Unknowns(smooth, masks_to_solve(smooth))
+        unknowns = Layout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
         box = None if equations.is_noisy else _box(observation, equations)
         solutions: list[Solution] = []

@@ -13,8 +13,8 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.labels import labels_of
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
+from attacks.second_order._layout import Layout, masks_to_solve
 from attacks.second_order._switches import switch_units
-from attacks.second_order._unknowns import Unknowns, masks_to_solve
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, Truth
@@ -55,7 +55,7 @@ def solve(observation: Observation, **settings: Any) -> Reconstruction:
 
 
 def equations_of(observation: Observation) -> Equations:
-    return Equations(observation, Unknowns(observation, masks_to_solve(observation)), labels_of(observation))
+    return Equations(observation, Layout(observation, masks_to_solve(observation)), labels_of(observation))
 
 
 def distances(guess: Reconstruction, truth: Truth) -> Tensor:

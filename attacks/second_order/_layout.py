@@ -25,7 +25,7 @@ class Part:
     Attributes:
         examples: their numbers.
         places: where their unknowns stand in the whole vector: entries of the examples, then of the masks.
-        known: masks of every step, one a site, for these examples; 0 at unknown entries.
+        known: masks of every step, one per site, for these examples; 0 at unknown entries.
         free: of every step, by site, the unknown entries of the flattened mask.
     """
 
@@ -47,8 +47,8 @@ class Part:
         return inputs, tuple(steps)
 
 
-class Unknowns:
-    """The layout of the unknowns.
+class Layout:
+    """Where each unknown stands in the vector.
 
     Attributes:
         size: their number n.
@@ -58,7 +58,7 @@ class Unknowns:
     """
 
     def __init__(self, observation: Observation, masks: Sequence[Masks]) -> None:
-        """Take masks of every step, one a site, with NaN at unknown entries."""
+        """Take masks of every step, one per site, with NaN at unknown entries."""
         self.shape, self.examples = observation.spec.shape, examples_of(observation)
         self.pixels = self.examples * math.prod(self.shape)
         self._masks = masks
@@ -134,7 +134,7 @@ def _number_entries(masks: Sequence[Masks], first: int) -> list[list[Tensor]]:
 
 
 def masks_to_solve(observation: Observation) -> tuple[Masks, ...]:
-    """Return masks of every step, one a site: granted or read off zeros of the gradient, NaN where unknown."""
+    """Return masks of every step, one per site: granted or read off zeros of the gradient, NaN where unknown."""
     device = next(observation.model.parameters()).device
     if observation.masks is not None:
         return tuple(tuple(mask.double().to(device) for mask in step) for step in observation.masks)
