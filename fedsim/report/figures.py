@@ -375,7 +375,7 @@ def _curve_points(arm: ArmRecord) -> Rows:
 
 
 def _by_attack(points: Rows) -> dict[str, list[list[tuple[float, float]]]]:
-    """Return the lines of each attack, one a victim."""
+    """Return the lines of each attack, one per victim."""
     lines: dict[str, dict[tuple[int, int], list[tuple[float, float]]]] = {}
     for _, label, number, client, iteration, objective in points:
         lines.setdefault(label, {}).setdefault((number, client), []).append((iteration, objective))

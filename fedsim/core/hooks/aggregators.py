@@ -29,7 +29,7 @@ class Aggregator(Configured[ConfigT]):
     acts_without_updates: ClassVar[bool] = False
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
         return None
 
     def weight(self, examples: int) -> int:

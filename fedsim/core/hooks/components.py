@@ -36,7 +36,7 @@ class Component(Configured[ConfigT]):
     hook: ClassVar[Hook]
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does.
+        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does.
 
         Args:
             rules: the federation.

@@ -31,7 +31,7 @@ class Defense(Configured[ConfigT]):
     needs_step: ClassVar[bool] = False
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
-        """Return why it does not fit this federation or model, in words that end a sentence, or None when it does."""
+        """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""
         return None
 
     def prepare(self, model: nn.Module, generator: torch.Generator) -> nn.Module:

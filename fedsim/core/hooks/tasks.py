@@ -73,11 +73,11 @@ class Task(Configured[ConfigT]):
     knowable: ClassVar[frozenset[Knowledge]] = frozenset({"labels"})
 
     def refuses(self, data: Dataset) -> str | None:
-        """Return why it does not fit this data set, in words that end a sentence, or None when it does."""
+        """Return why it does not fit this data set, as the end of a sentence, or None when it does."""
         return None
 
     def refuses_labels(self, labels: Tensor, spec: InputSpec) -> str | None:
-        """Return what is wrong with labels that an attacker was given, in words that end a sentence, or None."""
+        """Return what is wrong with labels that an attacker was given, as the end of a sentence, or None."""
         return None
 
     def output_shape(self, labels: Tensor, spec: InputSpec) -> tuple[int, ...] | None:
@@ -162,7 +162,7 @@ class Task(Configured[ConfigT]):
 
     @final
     def does_not_suit(self, modalities: frozenset[Modality]) -> str | None:
-        """Return why what works on these does not work on the task's examples, in words that end a sentence, or None.
+        """Return why what works on these does not work on the task's examples, as the end of a sentence, or None.
 
         This is the one place where anybody asks what examples are.
         """

@@ -15,7 +15,7 @@ from fedsim.core.types import DropoutSite
 
 
 class KeptPrefixes:
-    """Draw and keep the same masks as `kept_masks`, for a model that drops out nothing but prefixes, one a batch.
+    """Draw and keep the same masks as `keep_masks`, for a model that drops out nothing but prefixes, one per batch.
 
     Nothing is taken over but these, so the forward pass costs what it costs without dropout, and lengths are drawn
     before it: the same work between two gradients, with cold caches, takes several times as long. A further forward

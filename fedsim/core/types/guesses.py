@@ -42,7 +42,7 @@ OnStep = Callable[[Step], None]
 
 
 class Applicability(NamedTuple):
-    """Whether an attack fits an observation; if not, why, in words that end a sentence."""
+    """Whether an attack fits an observation; if not, why, as the end of a sentence."""
 
     holds: bool
     reason: str = ""
