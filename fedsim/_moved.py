@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
-from typing import Any
 
 MODULES = {
     "fedsim.checkpoints": "fedsim.core.checkpoints",
@@ -35,14 +34,16 @@ MODULES = {
     "fedsim.world": "fedsim.scenario.world",
 }
 ATTRIBUTES = {
-    "fedsim.experiment": dict.fromkeys(
-        ("Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train"), "fedsim.experiment.runner"
-    ),
+    "fedsim.experiment": {
+        name: f"fedsim.experiment.runner:{name}"
+        for name in ("Watcher", "guarantees", "model_hash", "run", "scenario_hash", "train")
+    },
     "fedsim.sweep": {
-        **dict.fromkeys(("COLUMNS", "Outcome", "Planned", "load", "sweep"), "fedsim.experiment.sweep"),
+        **{name: f"fedsim.experiment.sweep:{name}" for name in ("COLUMNS", "Outcome", "Planned", "load", "sweep")},
         "planned": "fedsim.experiment.sweep:plan_runs",
     },
 }
+"""What a module had that stands elsewhere now, as `fedsim.core.renamed.old_names` takes it."""
 
 
 class _Finder(MetaPathFinder, Loader):
@@ -63,20 +64,6 @@ def install() -> None:
     """Let old names be found; before anything else, which would find copies of what lies below an old package."""
     if not any(isinstance(finder, _Finder) for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
-
-
-def attribute(module: str, name: str) -> Any:
-    """Return what a module of `ATTRIBUTES` had under a name; to be called in its `__getattr__`.
-
-    Raises:
-        AttributeError: it had no such name.
-    """
-    if name not in ATTRIBUTES[module]:
-        raise AttributeError(f"module '{module}' has no attribute '{name}'")
-    home, _, renamed = ATTRIBUTES[module][name].partition(":")
-    new = renamed or name
-    warnings.warn(_advice(f"{module}.{name}", f"{home}.{new}"), DeprecationWarning, stacklevel=3)
-    return getattr(importlib.import_module(home), new)
 
 
 def _new_name(old: str) -> str:

@@ -11,15 +11,13 @@ from typing import Any
 
 from fedsim import _moved
 from fedsim.core.callable_modules import call_module
+from fedsim.core.renamed import old_names
 
 
 def _sweep(*args: Any, **kwargs: Any) -> Any:
     return importlib.import_module("fedsim.api").sweep(*args, **kwargs)
 
 
-def __getattr__(name: str) -> Any:
-    """Return what the old package had under this name."""
-    return _moved.attribute("fedsim.sweep", name)
-
+__getattr__ = old_names(__name__, _moved.ATTRIBUTES[__name__])
 
 call_module(__name__, _sweep)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, cast
@@ -316,9 +316,3 @@ def _is_cross_entropy(loss: Loss, classes: int) -> bool:
         return is_cross_entropy(loss, (_TRIED, classes))
     except Exception:
         return False
-
-
-def batches_of(batch: Batch, size: int) -> Iterator[Batch]:
-    """Yield the examples in batches."""
-    for start in range(0, len(batch), size):
-        yield Batch(batch.inputs[start : start + size], batch.labels[start : start + size])

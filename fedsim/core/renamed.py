@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+import importlib
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -13,14 +13,16 @@ def old_names(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
 
     Args:
         module: its name.
-        names: new name by old one.
+        names: by old name the new one, as ``name`` in the same module or ``package.module:name`` in another.
     """
 
     def find(name: str) -> Any:
         if name not in names:
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
-        message = f"{module}.{name} is now {names[name]}. The next version does not know the old name."
+        home, _, new = names[name].rpartition(":")
+        told = f"{home}.{new}" if home else new
+        message = f"{module}.{name} is now {told}. The next version does not know the old name."
         warnings.warn(message, DeprecationWarning, stacklevel=2)
-        return getattr(sys.modules[module], names[name])
+        return getattr(importlib.import_module(home or module), new)
 
     return find

@@ -1,10 +1,6 @@
 """From a scenario to a record, once or many times."""
 
-from typing import Any
-
 from fedsim import _moved
+from fedsim.core.renamed import old_names
 
-
-def __getattr__(name: str) -> Any:
-    """Return what was here when this was a single file."""
-    return _moved.attribute("fedsim.experiment", name)
+__getattr__ = old_names(__name__, _moved.ATTRIBUTES[__name__])  # what was here when this was a single file

@@ -35,7 +35,7 @@ class Config(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _rename_settings(cls, raw: Any) -> Any:
-        if not isinstance(raw, Mapping):
+        if not cls.old_names or not isinstance(raw, Mapping):
             return raw
         settings = dict(cast("Mapping[str, Any]", raw))
         for old, new in cls.old_names.items():
