@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from fedsim.metrics.statistics import mean_interval
+from fedsim.record import Interval
 
 _COMPARISONS = {"<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt}
 
@@ -55,16 +56,20 @@ def measured(name: str, setting: str, values: Sequence[float], unit: str, must: 
 
 def averaged(name: str, setting: str, values: Sequence[float], unit: str, must: str) -> Row:
     """Return the row of a mean, as `measured`; its setting says the 95 % interval by bootstrap over the units."""
-    found = mean_interval([[value] for value in values], np.random.default_rng(0))
+    found = _mean(values)
     bounds = "" if found.low is None or found.high is None else f", mean [{found.low:.3g}, {found.high:.3g}]"
     return measured(name, setting + bounds, values, unit, must, found.value)
 
 
 def with_interval(name: str, setting: str, values: Sequence[float], unit: str) -> Row:
     """Return the row of a mean; least and greatest are the ends of its 95 % interval by bootstrap over the units."""
-    found = mean_interval([[value] for value in values], np.random.default_rng(0))
+    found = _mean(values)
     low, high = (found.value if bound is None else bound for bound in (found.low, found.high))
     return Row(name, setting, found.value, unit, low, found.value, high, len(values), "reported", True)
+
+
+def _mean(values: Sequence[float]) -> Interval:
+    return mean_interval([[value] for value in values], np.random.default_rng(0))
 
 
 def holds(value: float, must: str) -> bool:

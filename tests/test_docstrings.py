@@ -1,5 +1,9 @@
+"""The form of a method's docstring, which `fedsim show` prints: the check itself, and every method under it."""
+
 import pytest
 
+from fedsim.core import registry
+from fedsim.core.registry import Kind
 from tests.docstrings import problems
 
 HEADINGS = ("Idea", "Fails", "Source")
@@ -38,3 +42,19 @@ def test_a_departure_from_the_form_is_named(doc: str, found: str) -> None:
 def test_headings_in_another_order_are_named() -> None:
     swapped = GOOD.replace("Fails: never.\nSource: somebody 2020, section 1.", "Source: one.\nFails: never.")
     assert problems(swapped, HEADINGS) == ["headings are in the order Idea, Source, Fails"]
+
+
+HEADINGS_OF: dict[Kind, tuple[str, ...]] = {
+    "attack": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
+    "membership": ("Idea", "Equation", "Assumes", "Recovers", "Fails", "Source"),
+    "defense": ("Idea", "Equation", "Assumes", "Protects", "Fails", "Source"),
+    "component": ("Idea", "Equation", "Assumes", "Leaks", "Fails", "Source"),
+    "aggregator": ("Idea", "Equation", "Assumes", "Fails", "Source"),
+}
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind in HEADINGS_OF for name in registry.methods(kind)])
+def test_the_docstring_names_the_method_and_has_all_headings(kind: Kind, name: str) -> None:
+    doc = registry.get(kind, name).doc
+    assert doc.startswith(f"{name}: ")
+    assert problems(doc, HEADINGS_OF[kind]) == []
