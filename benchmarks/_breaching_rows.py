@@ -31,12 +31,12 @@ def beside_breaching(
     ratios: dict[str, list[float]] = {"auto": [], "inverting-gradients": []}
     own: Mapping[str, Mapping[str, Any]] = {"auto": {}, "inverting-gradients": settings}
     with stored(PHOTOGRAPHS, model, victims) as task, breaching() as theirs, engine() as ours:
-        theirs.ask(with_settings(task, iterations=2))
+        theirs.ask(with_settings(task, max_iterations=2))
         for attack in ratios:
-            ours.ask(with_settings(task.model_copy(update={"attack": attack}), iterations=2))
+            ours.ask(with_settings(task.model_copy(update={"attack": attack}), max_iterations=2))
         for victim in range(victims):
             one = task.model_copy(update={"victim": victim})
-            peer = theirs.ask(with_settings(one, iterations=iterations))
+            peer = theirs.ask(with_settings(one, max_iterations=iterations))
             psnr.append(peer.psnr)
             seconds.append(peer.seconds)
             for attack, found in ratios.items():

@@ -51,7 +51,7 @@ def time_to_image(
         slow, fast = [], []
         for victim in range(victims):
             aim = task.model_copy(update={"victim": victim, "goal": goal})
-            slow.append(theirs.ask(with_settings(aim, iterations=cap)))
+            slow.append(theirs.ask(with_settings(aim, max_iterations=cap)))
             fast.append(ours.ask(with_settings(aim, **settings)))
     score = f"{goal.metric.upper()} {'<' if goal.metric == 'mse' else '>='} {goal.bound:g}"
     for who, runs in (("yardstick", slow), ("ours", fast)):
@@ -72,10 +72,10 @@ def ssim_at_equal_time(setting: str, model: Settings, settings: Settings, victim
         _warm(task, ours, theirs)
         for victim in range(victims):
             one = task.model_copy(update={"victim": victim})
-            slow = theirs.ask(with_settings(one, iterations=iterations))
-            trial = ours.ask(with_settings(one, **{**settings, "iterations": 2 * _SETTLING}))
+            slow = theirs.ask(with_settings(one, max_iterations=iterations))
+            trial = ours.ask(with_settings(one, **{**settings, "max_iterations": 2 * _SETTLING}))
             affordable = int((slow.seconds - trial.marks[0]) / _seconds_an_iteration(trial))
-            fast = ours.ask(with_settings(one, **{**settings, "iterations": max(1, affordable)}))
+            fast = ours.ask(with_settings(one, **{**settings, "max_iterations": max(1, affordable)}))
             gains.append(fast.ssim - slow.ssim)
             scores.append(f"{fast.ssim:.2f} in {fast.seconds:.1f} s beside {slow.ssim:.2f} in {slow.seconds:.1f} s")
     return measured("ours - yardstick: SSIM at equal time", f"{setting}; {'; '.join(scores)}", gains, "", ">= 0")
@@ -88,7 +88,7 @@ def restarts(passes: int) -> Row:
         _warm(task, ours)
         for _ in range(passes):
             for trials, seconds in times.items():
-                run = ours.ask(with_settings(task, iterations=200, restarts=trials, **_ENDLESS))
+                run = ours.ask(with_settings(task, max_iterations=200, restarts=trials, **_ENDLESS))
                 seconds.append(run.seconds)
     return _ratio("8 restarts / 1: time", "MLP, MNIST, p = 0.25, B = 1", times[8], times[1], "<= 3")
 
@@ -105,7 +105,7 @@ def _iterations(
         engine() as ours,
     ):
         _warm(task, plain, tuned, ours)
-        one = with_settings(task, iterations=iterations)
+        one = with_settings(task, max_iterations=iterations)
         for _ in range(passes):
             default.append(_seconds_an_iteration(plain.ask(one)))
             prepared.append(_seconds_an_iteration(tuned.ask(one)))
@@ -129,7 +129,7 @@ def _seconds_an_iteration(run: Run) -> float:
 
 def _warm(task: Task, *programs: Program) -> None:
     for program in programs:
-        program.ask(with_settings(task, iterations=2))
+        program.ask(with_settings(task, max_iterations=2))
 
 
 def _milliseconds(who: str, setting: str, seconds: Sequence[float]) -> Row:

@@ -54,7 +54,7 @@ class Case:
     rest: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
-MATCHING = {"iterations": 800}
+MATCHING = {"max_iterations": 800}
 TEXT = Case(
     "tiny Llama, news, sentences of 16 tokens",
     {"name": "lee-news", "length": 16},
@@ -66,7 +66,7 @@ SEVERAL_STEPS = Case(
     "MLP without bias, MNIST, 4 images, 2 passes in batches of 2",
     MNIST,
     SMALL_MLP,
-    settings={"iterations": 400},
+    settings={"max_iterations": 400},
     federation=TWO_PASSES,
     rest={"partition": {"scheme": "resampled", "examples_per_client": 4}},
 )
@@ -137,7 +137,7 @@ CASES = {
         MNIST,
         {"name": "convnet"},
         2,
-        {"iterations": 200, "restarts": 2},
+        {"max_iterations": 200, "restarts": 2},
         threat={"knows": [*KNOWS, "components", "draws"]},
         rest={"components": [{"name": "cutmix", "probability": 1.0}]},
     ),
@@ -146,7 +146,7 @@ CASES = {
     "dropout-inversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "fedavg-inversion": SEVERAL_STEPS,
     "gauss-newton": Case("LeNet with sigmoid, digits", DIGITS, {"name": "benchmarks._frontier_models:lenet"}),
-    "gradinversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, 2, {"iterations": 800, "restarts": 4}),
+    "gradinversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, 2, {"max_iterations": 800, "restarts": 4}),
     "idlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
@@ -166,7 +166,9 @@ CASES = {
         threat={"knows": [*KNOWS, "components"]},
         rest={"components": [{"name": "cutmix", "probability": 1.0}]},
     ),
-    "lamp": replace(TEXT, settings={"iterations": 200, "drafts": 40, "every": 40, "candidates": 30, "finishing": 5}),
+    "lamp": replace(
+        TEXT, settings={"max_iterations": 200, "drafts": 40, "every": 40, "candidates": 30, "finishing": 5}
+    ),
     "map": _defended("Laplace noise 0.01", {"name": "gradient-noise", "scale": 0.01, "law": "laplace"}),
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
@@ -192,7 +194,7 @@ CASES = {
     "sparse-dictionary": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "spear": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, batch_size=4),
     "subspace-distance": replace(TEXT, batch_size=4),
-    "tag": replace(TEXT, settings={"iterations": 400}),
+    "tag": replace(TEXT, settings={"max_iterations": 400}),
     "transform-inversion": _defended("ATS", {"name": "ats"}),
     "trap-weights": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, 8, threat={"server": "malicious"}),
     "wiig": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING, threat={"knows": [*KNOWS, "masks"]}),

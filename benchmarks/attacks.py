@@ -28,12 +28,12 @@ TRANSFORMER: Settings = {
     "first_masks": "mean",
     "mask_learning_rate": 0.2,
     "sign": "soft",
-    "iterations": 300,
+    "max_iterations": 300,
 }
-LENET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2, "iterations": 1000}
+LENET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2, "max_iterations": 1000}
 RESNET: Settings = {"sign": "soft", "schedule": "cosine", "total_variation": 1e-2}
 # Settings of inverting-gradients beside breaching.
-INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "iterations": 400}
+INVERTING: Settings = {"schedule": "cosine", "sign": "soft", "max_iterations": 400}
 
 
 def measure(full: bool) -> Sequence[Row]:

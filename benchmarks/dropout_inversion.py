@@ -30,7 +30,7 @@ def mlp_on_mnist(iterations: int = 3000, plateau_patience: int = 800) -> list[Ro
         "threat.victims=8",
         'arms={"model.dropout"=[0.25]}',
         "federation.rounds=1",
-        *(f"attacks.{index}.iterations={iterations}" for index in range(3)),
+        *(f"attacks.{index}.max_iterations={iterations}" for index in range(3)),
         *(f"attacks.{index}.plateau_patience={plateau_patience}" for index in range(3)),
     ]
     attacks = _attacked("00_quickstart.toml", overrides)
@@ -42,8 +42,8 @@ def transformer_on_cifar10() -> list[Row]:
     overrides = [
         "threat.victims=4",
         'arms={"model.name"=["vit-small"],"model.dropout"=[0.25]}',
-        "attacks.1.iterations=5000",
-        "attacks.2.iterations=1500",  # after the 600 of the scenario it still rises
+        "attacks.1.max_iterations=5000",
+        "attacks.2.max_iterations=1500",  # after the 600 of the scenario it still rises
         *(f"attacks.{index}.total_variation=1e-5" for index in range(3)),
         *(f"attacks.{index}.plateau_patience=800" for index in range(3)),
     ]

@@ -40,7 +40,7 @@ PLACES = {"first": ("1", (28, 28)), "second": ("3", (14, 14))}
 CONTROL = 30.0
 _LEAST, _MOST = 0.1, 0.9  # share of the own map in a batch that counts as mixed
 _KNOWN: tuple[Knowledge, ...] = ("batch-size", "components", "dropout-rates", "input-statistics", "labels")
-_PACE = {"iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "restarts": 2}
+_PACE = {"max_iterations": ITERATIONS, "schedule": "cosine", "sign": "soft", "restarts": 2}
 
 
 class Found(NamedTuple):
@@ -96,7 +96,7 @@ def world_of(place: str | None) -> World:
 def attacked(place: str | None, attacker: Attacker, victims: int, iterations: int = ITERATIONS) -> list[Found]:
     """Return what the attacker finds of each victim."""
     world, found, method = world_of(place), list[Found](), registry.get("attack", attacker.attack)
-    attack = method.make(method.config.model_validate({**_PACE, "iterations": iterations}))
+    attack = method.make(method.config.model_validate({**_PACE, "max_iterations": iterations}))
     for client in range(CLIENTS):
         received = world.models.first_weights
         update, truth = local_training(world, received, 1, client)

@@ -75,7 +75,7 @@ def _observation(name: str) -> Observation:
 
 
 def _timed(how: Attackers, observation: Observation, iterations: int) -> _Timed:
-    settings = {"iterations": iterations, "threshold": 0.0, "patience": iterations}
+    settings = {"max_iterations": iterations, "threshold": 0.0, "patience": iterations}
     choice = AttackChoice.model_validate({"name": "inverting-gradients", **settings})
     begin = time.perf_counter()
     with how(choice, 1, lambda: False) as attacker:

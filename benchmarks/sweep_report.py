@@ -31,7 +31,7 @@ SMALL: dict[str, Any] = {
     "federation": {"clients": 8, "rounds": 10, "evaluate_every": 5},
     "threat": {"victims": 8, "keep_updates": False},
     "attacks": [
-        {"name": "inverting-gradients", "iterations": 100},
+        {"name": "inverting-gradients", "max_iterations": 100},
         {"name": "closed-form-linear"},
         {"name": "closed-form-linear", "label": "informed", "also_knows": ["defenses"]},
     ],

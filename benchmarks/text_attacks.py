@@ -44,8 +44,8 @@ _RIGHT = "tokens right"
 _FIGURES = (_RIGHT, "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact sentences", "words found", "found words right")
 ATTACKS: Mapping[str, Mapping[str, Any]] = {
     "word-readout": {},
-    "tag": {"iterations": 100},
-    "lamp": {"iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "restarts": 1},
+    "tag": {"max_iterations": 100},
+    "lamp": {"max_iterations": 60, "drafts": 40, "every": 20, "candidates": 30, "finishing": 2000, "restarts": 1},
     "subspace-distance": {},
     "dager": {},
     "sentence-atoms": {},

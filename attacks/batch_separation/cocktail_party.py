@@ -14,6 +14,7 @@ Source: Kariyappa et al. 2023, arXiv 2209.05578; the weights of the terms are th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -42,7 +43,8 @@ _HISTORY_POINTS = 400
 class CocktailPartyConfig(Config):
     """Settings. On one core, 1,000 iterations take about 4 seconds for 32 images of 784 pixels."""
 
-    iterations: int = Field(default=1000, ge=1, description="Adam steps")
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(default=1000, ge=1, description="Adam steps")
     learning_rate: float = Field(
         default=0.01, gt=0, description="Adam's step, relative to the length of the unmixing vectors"
     )
@@ -138,7 +140,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
         # Adam, written out: the unmixing is so sensitive that another order of rounding shows in the images.
         first, second = torch.zeros_like(vectors), torch.zeros_like(vectors)
         objectives: list[float] = []
-        for iteration in range(1, self.config.iterations + 1):
+        for iteration in range(1, self.config.max_iterations + 1):
             vectors.requires_grad_()
             unmixing = F.normalize(vectors, dim=1)
             sources = unmixing @ white
@@ -146,7 +148,7 @@ class CocktailParty(Attack[CocktailPartyConfig]):
             (slope,) = torch.autograd.grad(objective, vectors)
             objectives.append(float(objective.detach()))
             guess = examples_from(sources.detach(), layer, observation)
-            on_step(Step(0, iteration, self.config.iterations, objectives[-1], min(objectives), guess))
+            on_step(Step(0, iteration, self.config.max_iterations, objectives[-1], min(objectives), guess))
             first = BETAS[0] * first + (1 - BETAS[0]) * slope
             second = BETAS[1] * second + (1 - BETAS[1]) * slope.square()
             size = (second / (1 - BETAS[1] ** iteration)).sqrt() + EPSILON

@@ -15,7 +15,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, cast, final
+from typing import Any, ClassVar, cast, final
 
 import torch
 from pydantic import Field
@@ -39,7 +39,8 @@ class CodeReadoutConfig(Config):
     """Settings of the read-out."""
 
     inversion: str = Field(default="dropout-inversion", description="attack that searches the images")
-    iterations: int = Field(
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(
         default=2000, ge=0, description="about how many gradients that attack may take; 0: read codes only"
     )
 
@@ -52,7 +53,7 @@ class CodeReadout(Attack[CodeReadoutConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
-        return {"iterations": gradients}
+        return {"max_iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without codebooks, codebooks that are not shared, and several steps."""
@@ -68,13 +69,13 @@ class CodeReadout(Attack[CodeReadoutConfig]):
         return replace(guess, facts={**guess.facts, **counts}, notes=(*guess.notes, *notes), found=found)
 
     def _invert(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
-        if not self.config.iterations:
+        if not self.config.max_iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             return no_guess(observation, "codes read off", notes=("only codes are read, no image",))
         if self.config.inversion == _NAME:
             raise NotApplicable("attack 'code-readout': 'inversion' names this attack itself; choose another")
         method = registry.get("attack", self.config.inversion)
-        settings = cast("type[Attack[Any]]", method.make).within(self.config.iterations)
+        settings = cast("type[Attack[Any]]", method.make).within(self.config.max_iterations)
         return method.make(method.config.model_validate(settings))(observation, generator, on_step)
 
 

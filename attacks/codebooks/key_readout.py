@@ -13,8 +13,9 @@ Source: the bottleneck: Traeuble et al. 2023, arXiv 2207.11240, which describes 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
@@ -42,7 +43,8 @@ _HISTORY_POINTS = 200
 class KeyReadoutConfig(Config):
     """Settings of the read-out."""
 
-    iterations: int = Field(default=300, ge=0, description="iterations of the descent to images; 0 reads keys alone")
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(default=300, ge=0, description="iterations of the descent to images; 0: keys alone")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised units; it falls to 0")
     total_variation: float = Field(
         default=0.2, ge=0, description="weight of the total variation, next to the relative distance to the keys"
@@ -73,7 +75,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
-        return {"iterations": gradients}
+        return {"max_iterations": gradients}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models without a bottleneck whose values are logits, values that are not shared, and several steps."""
@@ -115,7 +117,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             found[f"{_COMPONENT}.keys"] = keys.masked_fill(~read.known, -1)
         facts["equations per unknown"] = read.targets[0].numel() / features.shape[1]
         facts["share of the keys known"] = float(read.known.float().mean())
-        if not self.config.iterations:
+        if not self.config.max_iterations:
             on_step(Step(0, 1, 1, 0.0, 0.0, no_examples(observation)))
             notes = ("only keys are read, no image",)
             found[f"{_COMPONENT}.labels"] = labels
@@ -137,9 +139,9 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             distance = (weights * (_heads(model, inputs) - read.targets).square()).sum() / scale
             return distance + config.total_variation * total_variation(inputs[None])[0]
 
-        adam, schedule = Adam([inputs]), Cosine(config.iterations)
+        adam, schedule = Adam([inputs]), Cosine(config.max_iterations)
         values: list[float] = []
-        for iteration in range(1, config.iterations + 1):
+        for iteration in range(1, config.max_iterations + 1):
             value = objective()
             gradients = torch.autograd.grad(value, [inputs])
             factors = schedule.factors(iteration - 1, inputs.new_zeros(len(inputs)))
@@ -147,7 +149,7 @@ class KeyReadout(Attack[KeyReadoutConfig]):
             with torch.no_grad():
                 inputs.copy_(inputs.clamp(low, high))
             values.append(float(value.detach()))
-            on_step(Step(0, iteration, config.iterations, values[-1], min(values), inputs.detach()))
+            on_step(Step(0, iteration, config.max_iterations, values[-1], min(values), inputs.detach()))
         stride = max(1, len(values) // _HISTORY_POINTS)
         thinned = [(i + 1, v) for i, v in enumerate(values) if i % stride == 0 or i + 1 == len(values)]
         return inputs.detach(), tuple(thinned)

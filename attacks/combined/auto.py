@@ -13,7 +13,7 @@ Source: this project; the notes name the attack that won.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple, cast, final, get_args
 
@@ -41,7 +41,8 @@ _NAME = "auto"
 class AutoConfig(Config):
     """Settings of the attacker."""
 
-    iterations: int = Field(
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(
         default=2000, ge=1, description="about how many gradients each attack that descends may take"
     )
     mask_iterations: int = Field(
@@ -148,7 +149,7 @@ class Auto(Attack[AutoConfig]):
             for name, method in known.items():
                 kind = cast("type[Attack[Any]]", method.make)
                 if kind.effort == effort and kind.undoes is undoing:
-                    settings = kind.within(self.config.iterations)
+                    settings = kind.within(self.config.max_iterations)
                     yield name, method.make(method.config.model_validate(settings))
 
     def _best(

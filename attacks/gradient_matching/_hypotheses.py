@@ -18,19 +18,19 @@ class HypothesesAttack(InformedAttack[ConfigT]):
     def hypotheses(self, observation: Observation) -> list[MatchingAttack[ConfigT]]:
         """Return the searches to run, each with the settings of this attack."""
 
-    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """Search under every hypothesis.
 
         A row of hypothesis i gets the start number i * trials + its trial.
         """
         rows: list[Found] = []
-        path, trials, iterations = "", self.config.restarts, self.config.iterations
+        path, trials, iterations = "", self.config.restarts, self.config.max_iterations
         hypotheses = self.hypotheses(searched.observations[0])
         every = len(hypotheses) * iterations
         for index, hypothesis in enumerate(hypotheses):
             earlier, done = index * trials, index * iterations
             on_steps = [continued(own, restarts=earlier, done=done, iterations=every) for own in searched.on_steps]
-            found, path = hypothesis.descended(searched._replace(on_steps=on_steps))
+            found, path = hypothesis.run_search(searched._replace(on_steps=on_steps))
             for row in found:
                 row.start += earlier
             rows += found

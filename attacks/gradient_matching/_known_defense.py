@@ -16,4 +16,4 @@ class InformedAttack(MatchingAttack[ConfigT]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations, with steps that shrink."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+        return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}

@@ -8,7 +8,7 @@ are built explicitly: close to the truth the fast path's differences would be ro
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -35,7 +35,8 @@ _KINKED = ("ReluBackward", "LeakyReluBackward", "HardtanhBackward", "PreluKernel
 class LbfgsConfig(Config):
     """Settings of L-BFGS."""
 
-    iterations: int = Field(default=300, ge=1, description="most iterations of one start")
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(default=300, ge=1, description="most iterations of one start")
     inner: int = Field(default=20, ge=1, description="most steps within an iteration")
     learning_rate: float = Field(default=1.0, gt=0, description="factor on the length of L-BFGS's steps")
     line_search: Literal["none", "strong-wolfe"] = Field(
@@ -85,7 +86,7 @@ class LbfgsAttack(Attack[ConfigT]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return no restarts, and as many iterations as the inner steps allow."""
-        return {"iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
+        return {"max_iterations": max(1, gradients // LbfgsConfig().inner), "restarts": 0}
 
     @abstractmethod
     def known_labels(self, observation: Observation) -> Tensor | None:
@@ -207,15 +208,15 @@ class _Descent:
     def run(self, on_step: OnStep) -> _Attempt:
         """Descend until a stop rule holds; iterations are counted across starts."""
         attempt, config = self._attempt, self._config
-        total = (1 + config.restarts) * config.iterations
-        for iteration in range(1, config.iterations + 1):
+        total = (1 + config.restarts) * config.max_iterations
+        for iteration in range(1, config.max_iterations + 1):
             self._lowest = torch.inf
             self._optimizer.step(lambda iteration=iteration: self._evaluate(iteration))
             attempt.objectives.append(self._lowest)
             if self._lowest < self._plateau[0] * (1.0 - RELATIVE_IMPROVEMENT):
                 self._plateau = (self._lowest, iteration)
             guess = self._variables.inputs.detach()
-            number = attempt.start * config.iterations + iteration
+            number = attempt.start * config.max_iterations + iteration
             on_step(Step(attempt.start, number, total, self._lowest, attempt.objective, guess))
             if not bool(guess.isfinite().all()) or self._lowest == torch.inf:
                 attempt.stopped = "objective is not a number"

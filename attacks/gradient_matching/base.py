@@ -37,9 +37,9 @@ Statistics = Literal["attack", "batch", "running"]
 class MatchingConfig(Config):
     """Settings of the search. The defaults are those of the reference experiments of the Dropout Inversion Attack."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts"}
+    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts", "iterations": "max_iterations"}
 
-    iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
+    max_iterations: int = Field(default=20_000, ge=1, description="most iterations of one restart")
     learning_rate: float = Field(default=0.1, gt=0, description="Adam's step, in normalised input units and mask units")
     sign: Sign = Field(
         default="hard", description="hard: only the sign of the inputs' gradient; soft: its tanh; off: as it is"
@@ -113,7 +113,7 @@ class MatchingAttack(Attack[ConfigT]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
-        return {"iterations": gradients}
+        return {"max_iterations": gradients}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Search on one victim."""
@@ -137,7 +137,7 @@ class MatchingAttack(Attack[ConfigT]):
         """Return how rows descend, from the settings; an attack may change it."""
         config = self.config
         return Pace(
-            iterations=config.iterations,
+            iterations=config.max_iterations,
             rate=config.learning_rate,
             sign=config.sign,
             schedule=config.schedule,
@@ -179,7 +179,7 @@ class MatchingAttack(Attack[ConfigT]):
         self, observations: list[Observation], generators: list[torch.Generator], on_steps: list[OnStep]
     ) -> list[Reconstruction]:
         labels = [self.labels(observation) for observation in observations]
-        rows, path = self.descended(Searched(observations, labels, generators, on_steps))
+        rows, path = self.run_search(Searched(observations, labels, generators, on_steps))
         return [
             self._told(observation, [row for row in rows if row.victim == victim], label, path)
             for victim, (observation, label) in enumerate(zip(observations, labels, strict=True))
@@ -194,10 +194,13 @@ class MatchingAttack(Attack[ConfigT]):
         """Return the labels of the dummies, granted or inferred."""
         return labels_of(observation, self.config.label_rule)
 
-    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """Return the ends of all rows, and the name of the path that compared their gradients."""
+        return self.run_plan(searched, self.plan(searched.observations))
+
+    def run_plan(self, searched: Searched, search: Search) -> tuple[list[Found], str]:
+        """Return the same for a search that is planned already."""
         observations, labels, generators, on_steps = searched
-        search = self.plan(observations)
         comparison = self.comparison(observations, search)
         rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
         return rows, comparison.name

@@ -75,7 +75,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return settings that need about a tenth of the paper's iterations where masks can be read off."""
         return {
-            "iterations": gradients,
+            "max_iterations": gradients,
             "read_out": True,
             "schedule": "cosine",
             "first_masks": "mean",
@@ -109,7 +109,7 @@ class DropoutInversion(MatchingAttack[DropoutInversionConfig]):
         masks = tuple(tuple(mask.round() for mask in best.masks) for best in bests)
         known = Unknowns((GivenMasks(given=masks),))
         fixed = replace(search, unknowns=known, first=lambda victim, _generator: bests[victim].inputs)
-        done = self.config.iterations
+        done = self.config.max_iterations
         later = [
             continued(on_step, restarts=self.config.restarts, done=done, iterations=2 * done) for on_step in on_steps
         ]

@@ -96,7 +96,7 @@ class GradInversion(MatchingAttack[GradInversionConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return two seeds, and half as many iterations each."""
-        return {"iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
+        return {"max_iterations": max(1, gradients // _FEWEST_SEEDS), "restarts": _FEWEST_SEEDS, "warm_up": 0}
 
     def pace(self) -> Pace:
         """Return the pace of the settings, with Langevin noise."""

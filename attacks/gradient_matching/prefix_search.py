@@ -56,7 +56,7 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return the settings with which DIA needs the fewest iterations."""
-        return {"iterations": gradients, "schedule": "cosine", "sign": "soft"}
+        return {"max_iterations": gradients, "schedule": "cosine", "sign": "soft"}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse models that keep no prefix, and several steps."""
@@ -70,14 +70,11 @@ class PrefixSearch(MatchingAttack[PrefixSearchConfig]):
         """Optimise inputs, and masks that are not known, with the prefixes that can be read."""
         return self._with(observations, [read_prefixes(observation) for observation in observations])
 
-    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """Find the prefixes of every victim, then descend with them."""
-        observations, labels, generators, on_steps = searched
-        known = [self._found(*victim) for victim in zip(observations, labels, generators, strict=True)]
-        search = self._with(observations, known)
-        comparison = self.comparison(observations, search)
-        rows = self.ends(comparison, search, labels, self.box(observations[0]), generators, on_steps)
-        return rows, comparison.name
+        victims = zip(searched.observations, searched.labels, searched.generators, strict=True)
+        known = [self._found(*victim) for victim in victims]
+        return self.run_plan(searched, self._with(searched.observations, known))
 
     def report(self, observation: Observation, rows: Sequence[Found], labels: Tensor, path: str) -> Reconstruction:
         """Return the best row with its prefixes."""

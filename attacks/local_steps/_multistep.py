@@ -27,7 +27,7 @@ from fedsim.core.types import DropoutSite, Knowledge, Observation
 class MultiStepConfig(MatchingConfig):
     """Settings of attacks on several local steps."""
 
-    iterations: int = Field(default=1000, ge=1, description="most iterations of one restart")
+    max_iterations: int = Field(default=1000, ge=1, description="most iterations of one restart")
     schedule: ScheduleName = Field(
         default="steps", description="how the step shrinks; steps: tenfold after 3/8, 5/8 and 7/8 of the iterations"
     )

@@ -92,7 +92,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         arranged = dealt(labels, observation) if observation.local_steps > 1 else labels
         return arranged[torch.arange(self.dummies(observation)) % len(arranged)]
 
-    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """First treat the update as one gradient; then continue every start through all steps."""
         observations, labels, generators, on_steps = searched
         observation, plan = observations[0], self.plan(observations)
@@ -147,7 +147,7 @@ class FedAvgInversion(MultiStepAttack[FedAvgInversionConfig]):
         single = replace(as_gradient(observation), batch_size=examples)
         comparison = self.comparison([single], plan)
         pace = self.pace()._replace(iterations=iterations)
-        told = [continued(on_steps[0], iterations=self.config.iterations)]
+        told = [continued(on_steps[0], iterations=self.config.max_iterations)]
         box, trials = self.box(observation), self.config.restarts
         return descend(comparison, plan, [labels[:examples]], trials, pace, box, generators, told)
 

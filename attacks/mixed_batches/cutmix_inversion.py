@@ -12,7 +12,7 @@ Source: this project; CutMix: arXiv 1905.04899; the simulation is that of fedavg
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, ClassVar, cast, final
 
@@ -53,8 +53,6 @@ _SLACK = 0.04  # error of a searched weight
 class CutmixInversionConfig(MultiStepConfig):
     """Settings of CutMix inversion."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"trials": "restarts"}
-
     schedule: ScheduleName = Field(default="cosine", description="how the step shrinks")
     sign: Sign = Field(default="soft", description="soft: tanh of the inputs' gradient; hard: its sign; off: as it is")
     restarts: int = Field(
@@ -76,7 +74,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return two restarts with half as many iterations each."""
-        return {"iterations": max(1, gradients // 2), "restarts": 2}
+        return {"max_iterations": max(1, gradients // 2), "restarts": 2}
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse if no component pastes, and inputs without rows and columns."""
@@ -102,7 +100,7 @@ class CutmixInversion(MultiStepAttack[CutmixInversionConfig]):
         labels = super().labels(observation)
         return dealt(labels, observation) if observation.local_steps > 1 else labels
 
-    def descended(self, searched: Searched) -> tuple[list[Found], str]:
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
         """Search originals; if a single step's box is unknown, first composites, then originals from the best ones."""
         observations, labels, generators, on_steps = searched
         observation, steps = observations[0], self._steps(observations[0])

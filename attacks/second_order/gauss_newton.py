@@ -13,6 +13,7 @@ Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, final
 
 import torch
@@ -43,7 +44,8 @@ _START = 0.1  # standard deviation of the first inputs: near grey, where smooth 
 class GaussNewtonConfig(Config):
     """Settings of the solver."""
 
-    iterations: int = Field(
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(
         default=60, ge=1, description="most steps from one start, with pixels in their range; then as many without"
     )
     restarts: int = Field(default=3, ge=1, description="most starts; the first that solves the equations ends it")
@@ -92,7 +94,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return one start, of about so many products, and no Jacobian that takes minutes to square."""
-        return {"restarts": 1, "iterations": _FEW, "products": max(1, gradients // (2 * _FEW)), "dense": _MEDIUM}
+        return {"restarts": 1, "max_iterations": _FEW, "products": max(1, gradients // (2 * _FEW)), "dense": _MEDIUM}
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Solve from one start after the other, and report the best solution."""
@@ -125,8 +127,8 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     def _solve_once(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
         config, unknowns = self.config, equations.unknowns
         converged = 0.0 if equations.is_noisy else equations.expected
-        limits = Limits(config.iterations, config.products, config.dense, converged, box)
-        most = 2 * config.iterations * config.restarts
+        limits = Limits(config.max_iterations, config.products, config.dense, converged, box)
+        most = 2 * config.max_iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
             guess = values[: unknowns.pixels].view(-1, *unknowns.shape).float().cpu()

@@ -144,7 +144,7 @@ def pool_of(observation: Observation, reader: Reader, lengths: Sequence[int]) ->
     return Pool(tokens, most, float(distances[tokens].min()))
 
 
-def grown(
+def grow_beam(
     reader: Reader, pool: Pool, lengths: Sequence[int], width: int, generator: torch.Generator, told: Told
 ) -> dict[int, Beam]:
     """Return the beam at every length of a sentence.

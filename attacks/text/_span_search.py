@@ -73,7 +73,7 @@ class Reading(NamedTuple):
         return self.test.scores(distances.flatten(0, -2)).view(distances.shape[:-1])
 
 
-def grown(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
+def grow_prefixes(reading: Reading, tokens: Sequence[Tensor], on_step: OnStep) -> list[Found]:
     """Return the prefixes in the spans that cannot be continued and are not beginnings of others.
 
     Without positions, attention over repeats of one token gives the same inputs as over one. So repeats of a sentence's

@@ -27,7 +27,7 @@ from attacks.local_steps._multistep import batch_sizes
 from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._multiplicities import multiplicities
 from attacks.text._prefixes import Front, drops_in_front
-from attacks.text._span_search import Found, Reading, arrange, best, grown
+from attacks.text._span_search import Found, Reading, arrange, best, grow_prefixes
 from attacks.text._span_tests import Outliers, Threshold
 from attacks.text._step_by_step import behind_first_step, can_go_on
 from attacks.text._subspaces import attentions, gradients_of, hard, rank, soft
@@ -109,7 +109,7 @@ class Dager(Attack[DagerConfig]):
             most = (self.config.arrangements, self.config.drawn)
             found = arrange(reading, tokens, observation.spec, most, generator, on_step)
         else:
-            found = grown(reading, tokens, on_step)
+            found = grow_prefixes(reading, tokens, on_step)
         sentences = _in_the_batch(observation, reading, found)
         if not is_one and not reading.front.looks_ahead():
             sentences = max(self._step_by_step(observation, on_step), sentences, key=len)
@@ -139,7 +139,7 @@ class Dager(Attack[DagerConfig]):
         for size in observation.batch_sizes or ():
             reading = self._reading(observation, self.config.tolerance)
             try:
-                found = grown(reading, reading.tokens(observation.spec), on_step)
+                found = grow_prefixes(reading, reading.tokens(observation.spec), on_step)
             except NothingFound:
                 return sentences
             if len(found) < size:

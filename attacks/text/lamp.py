@@ -41,9 +41,9 @@ _AT_ONCE = 25  # dummies that are compared together
 class LampConfig(TextMatchingConfig):
     """Settings of LAMP."""
 
-    old_names: ClassVar[Mapping[str, str]] = {"searches": "restarts"}
+    old_names: ClassVar[Mapping[str, str]] = {"searches": "restarts", "iterations": "max_iterations"}
 
-    iterations: int = Field(default=2000, ge=1, description="iterations of the descent in total")
+    max_iterations: int = Field(default=2000, ge=1, description="iterations of the descent in total")
     learning_rate: float = Field(
         default=0.3, gt=0, description="Adam's first step, in units of the root mean square of the embedding's entries"
     )
@@ -88,7 +88,7 @@ class Lamp(TextMatching[LampConfig]):
         iterations = max(1, gradients // 3)
         candidates = max(1, gradients // (3 * turns))
         return {
-            "iterations": iterations,
+            "max_iterations": iterations,
             "every": max(1, iterations // turns),
             "drafts": max(1, gradients // 6),
             "candidates": candidates,
@@ -101,9 +101,9 @@ class Lamp(TextMatching[LampConfig]):
         config = self.config
         place = self._draft(task, generator)
         found = Found(0, 0, place.inputs, place.masks)
-        while (done := len(found.objectives)) < config.iterations:
-            count = min(config.every, config.iterations - done)
-            told = continued(on_step, done=done, iterations=config.iterations, best=found.objective)
+        while (done := len(found.objectives)) < config.max_iterations:
+            count = min(config.every, config.max_iterations - done)
+            told = continued(on_step, done=done, iterations=config.max_iterations, best=found.objective)
             turn = self._descent(task, place, done, count, generator, told)
             if turn.objective < found.objective:
                 found.inputs, found.masks = turn.inputs, turn.masks
@@ -113,7 +113,7 @@ class Lamp(TextMatching[LampConfig]):
                 found.stopped = turn.stopped
                 break
             place = _Place(turn.inputs, turn.masks or place.masks)
-            if done + count >= config.burn_in * config.iterations:
+            if done + count >= config.burn_in * config.max_iterations:
                 place = self._move(task, place, generator)
         return [self.finish(task, found, generator)]
 

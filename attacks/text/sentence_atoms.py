@@ -25,7 +25,7 @@ from attacks.core.client_gradient import client_gradient
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_guess
 from attacks.core.tolerances import TINY
-from attacks.text._beam import Pool, apart, grown, pool_of, readers_of, unreadable
+from attacks.text._beam import Pool, apart, grow_beam, pool_of, readers_of, unreadable
 from attacks.text._sentences import behind, explains, with_labels
 from attacks.text._words import lengths_of, words_of
 from fedsim.core.hooks import Attack, Effort
@@ -125,7 +125,7 @@ class SentenceAtoms(Attack[SentenceAtomsConfig]):
         found: list[tuple[Tensor, int]] = []
         for row, reader in enumerate(readers):
             share = len(lengths) if len(readers) == 1 else 1
-            ends = grown(reader, pool, lengths, self.config.beam * share, generator, lambda _prefixes, _score: None)
+            ends = grow_beam(reader, pool, lengths, self.config.beam * share, generator, lambda _prefixes, _score: None)
             for length in sorted(ends, reverse=True):
                 kept = apart(list(ends[length].prefixes), self.config.overlap, self.config.candidates * share)
                 found += [(sentence, row) for sentence in kept]

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT_TEXT
-from attacks.text._beam import Beam, apart, grown, pool_of, readers_of, unreadable
+from attacks.text._beam import Beam, apart, grow_beam, pool_of, readers_of, unreadable
 from attacks.text._sentences import complete, distance_of, explains
 from attacks.text._words import lengths_of, words_of
 from fedsim.core.hooks import Attack, Effort
@@ -71,7 +71,7 @@ class SubspaceDistance(Attack[SubspaceDistanceConfig]):
                 on_step(Step(0, before + prefixes.shape[1], len(readers) * longest, score, score, prefixes))
 
             width = self.config.beam * (len(lengths) if len(readers) == 1 else 1)
-            beams.append(grown(reader, pool, lengths, width, generator, told))
+            beams.append(grow_beam(reader, pool, lengths, width, generator, told))
         best = self._chosen(beams[0], lengths) if len(beams) == 1 else _assign(beams, lengths)
         ends = beams * len(best) if len(beams) == 1 else beams
         options = [

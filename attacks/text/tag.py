@@ -12,7 +12,8 @@ Source: Deng et al. 2021, arXiv 2103.06819, which attacks classifiers of given l
 
 from __future__ import annotations
 
-from typing import Any, cast, final
+from collections.abc import Mapping
+from typing import Any, ClassVar, cast, final
 
 import torch
 from pydantic import Field
@@ -28,7 +29,8 @@ from fedsim.core.types import OnStep
 class TagConfig(TextMatchingConfig):
     """Settings of TAG."""
 
-    iterations: int = Field(default=1000, ge=1, description="iterations of each restart")
+    old_names: ClassVar[Mapping[str, str]] = {"iterations": "max_iterations"}
+    max_iterations: int = Field(default=1000, ge=1, description="iterations of each restart")
     learning_rate: float = Field(
         default=0.25, gt=0, description="Adam's step, in units of the root mean square of the embedding's entries"
     )
@@ -49,7 +51,7 @@ class Tag(TextMatching[TagConfig]):
     @classmethod
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return this number of iterations."""
-        return {"iterations": gradients}
+        return {"max_iterations": gradients}
 
     def rows(self, task: Task, generator: torch.Generator, on_step: OnStep) -> list[Found]:
         """Descend in all restarts."""
@@ -61,7 +63,7 @@ class Tag(TextMatching[TagConfig]):
             sites=task.setting.sites,
         )
         pace = Pace(
-            self.config.iterations,
+            self.config.max_iterations,
             self.config.learning_rate * task.scale,
             schedule="cosine",
         )

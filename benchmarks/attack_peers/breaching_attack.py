@@ -32,7 +32,7 @@ def answer(task: Task) -> Run:
     """Attack the one victim of a task."""
     (victim,) = task.victims()
     payload, shared = _wire(victim.observation)
-    overrides = [f"optim.max_iterations={task.settings['iterations']}"]
+    overrides = [f"optim.max_iterations={task.settings['max_iterations']}"]
     settings = breaching.get_attack_config("invertinggradients", overrides)
     with seeding.isolate_randomness(seeding.derive(1, "attack", task.victim)):
         watch = Watch(victim, None)

@@ -21,7 +21,7 @@ def answer(task: Task) -> Run:
     watch = Watch(victim, task.goal)
     generator = seeding.generator(1, "attack", task.victim)
     try:
-        guess = literal_dia(victim.observation, task.settings["iterations"], generator, watch)
+        guess = literal_dia(victim.observation, task.settings["max_iterations"], generator, watch)
     except Reached:
         guess = None
     return ended(victim, watch, guess)

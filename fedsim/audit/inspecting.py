@@ -186,7 +186,7 @@ def _search(
     world: World, observation: Observation, iterations: int, round_: int, latest: list[Tensor]
 ) -> Reconstruction:
     method = registry.get("attack", _ATTACK)
-    settings = {"iterations": iterations, "mask_iterations": max(1, iterations // 10)}
+    settings = {"max_iterations": iterations, "mask_iterations": max(1, iterations // 10)}
     attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
 
     def on_step(step: Step) -> None:

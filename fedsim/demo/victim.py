@@ -79,7 +79,7 @@ def attack_of(attacker: Attacker, batch: int, iterations: int) -> Attack[Any]:
     method = registry.get("attack", name_of(attacker, batch))
     settings: dict[str, Any] = {}
     if attacker != "exact":
-        settings = {"iterations": iterations, "schedule": "cosine", "sign": "soft"}
+        settings = {"max_iterations": iterations, "schedule": "cosine", "sign": "soft"}
     if attacker == "estimates":
         settings |= {"first_masks": "mean", "mask_learning_rate": 0.2}
     return method.make(method.config.model_validate(settings))

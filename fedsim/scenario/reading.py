@@ -26,7 +26,7 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
 
     Args:
         path: a TOML file.
-        overrides: ``key.path=value`` with a TOML value, for example ``attacks.0.iterations=500``; a bare word is text.
+        overrides: ``key.path=value`` with a TOML value, as ``attacks.0.max_iterations=500``; a bare word is text.
         trust: let it name any function; else those alone that are marked for scenarios.
 
     Returns:
@@ -144,7 +144,7 @@ def _set(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     path = _path(key)
     if not equals or not path:
-        raise ScenarioError(f"--set {override}: expected key=value, for example attacks.0.iterations=500")
+        raise ScenarioError(f"--set {override}: expected key=value, for example attacks.0.max_iterations=500")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

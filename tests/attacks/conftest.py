@@ -150,7 +150,7 @@ def attacked(
             knows=knows, client=client, model=model, defenses=defenses, federation={"batch_size": batch}
         )
         with seeding.isolate_randomness(1):  # an attacker who ignores noise inside the model draws it where torch does
-            own = {"iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
+            own = {"max_iterations": 400, "sign": "soft", "schedule": "cosine", **settings}
             found = attack_named(attack, **own)(observation, seeding.generator(5, "attack"))
         items = score_items(found, truth.private[0], world.data.dataset.spec).items
         return sum(item.values["psnr"] for item in items) / len(items), found

@@ -22,7 +22,9 @@ ALL = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics", "de
 def short(name: str) -> Attack[Any]:
     """The attack with few iterations, steps in them and starts, where it has any."""
     method = ATTACKS[name]
-    few = {k: n for k, n in {"iterations": 20, "inner": 4, "restarts": 1}.items() if k in method.config.model_fields}
+    few = {
+        k: n for k, n in {"max_iterations": 20, "inner": 4, "restarts": 1}.items() if k in method.config.model_fields
+    }
     return method.make(method.config.model_validate(few))
 
 

@@ -101,7 +101,7 @@ def test_the_yardstick_descends_as_the_engine_does(watched: Watched) -> None:
     values: list[float] = []
     guess = literal_dia(observation, 30, torch.Generator().manual_seed(4), lambda step: values.append(step.objective))
     method = registry.get("attack", "dropout-inversion")
-    attack = method.make(method.config.model_validate({"iterations": 30, "engine": "general"}))
+    attack = method.make(method.config.model_validate({"max_iterations": 30, "engine": "general"}))
     ours: Reconstruction = attack(observation, torch.Generator().manual_seed(4))
     assert values == pytest.approx([value for _, value in ours.history], rel=1e-6)
     assert torch.allclose(guess, ours.inputs, atol=1e-6)
@@ -110,7 +110,7 @@ def test_the_yardstick_descends_as_the_engine_does(watched: Watched) -> None:
 @pytest.mark.slow
 def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
     with stored(DIGITS, MLP, 3) as task, engine() as ours, yardstick() as plain, prepared_yardstick() as tuned:
-        short = with_settings(task, iterations=12)
+        short = with_settings(task, max_iterations=12)
         runs = [program.ask(short) for program in (ours, plain, tuned)]
         assert [len(run.marks) for run in runs] == [12, 12, 12]
         assert runs[1].psnr == runs[2].psnr == pytest.approx(runs[0].psnr, abs=0.5)

@@ -27,7 +27,7 @@ width = 24
 clients = 4
 [[attacks]]
 name = "dropout-inversion"
-iterations = 5
+max_iterations = 5
 """
 
 
@@ -50,14 +50,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> None:
-    done = fedsim("run", "s.toml", "--set", "attacks.0.iterations=3", "--seed", "5", cwd=folder)
+    done = fedsim("run", "s.toml", "--set", "attacks.0.max_iterations=3", "--seed", "5", cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "It does not see the dropout masks." in done.stdout
     assert "Report: results/s/report.html" in done.stdout
     record = json.loads((folder / "results" / "s" / "record.json").read_text())
     assert record["scenario"]["seed"] == 5
-    assert record["scenario"]["attacks"][0]["iterations"] == 3
-    assert record["environment"]["command"].startswith("fedsim run s.toml --set attacks.0.iterations=3")
+    assert record["scenario"]["attacks"][0]["max_iterations"] == 3
+    assert record["environment"]["command"].startswith("fedsim run s.toml --set attacks.0.max_iterations=3")
     page = (folder / "results" / "s" / "report.html").read_text()
     assert "small &lt;b&gt;run&lt;/b&gt;" in page
     assert "<b>run</b>" not in page
@@ -138,7 +138,7 @@ def test_listing_is_complete_and_imports_no_optional_package(tmp_path: Path) -> 
 def test_show_gives_paper_settings_bounds_and_meaning(tmp_path: Path) -> None:
     done = fedsim("show", "dropout-inversion", cwd=tmp_path)
     assert done.returncode == 0
-    for expected in ("2208.06163", "mask_weight", "0.0001", ">= 0", "weight l_m of the mask prior", "iterations"):
+    for expected in ("2208.06163", "mask_weight", "0.0001", ">= 0", "weight l_m of the mask prior", "max_iterations"):
         assert expected in done.stdout
 
 

@@ -82,7 +82,7 @@ def test_a_layers_own_matrix_loses_most_of_its_noise_and_matching_still_finds_th
             left = float(torch.dist(without_noise(arrived, 0.05), tensor))
             assert left < 0.5 * float(torch.dist(arrived, tensor))
     method = registry.get("attack", "compensation")
-    settings = {"iterations": 300, "sign": "soft", "schedule": "cosine"}
+    settings = {"max_iterations": 300, "sign": "soft", "schedule": "cosine"}
     found: Attack[Any] = method.make(method.config.model_validate(settings))
     guess = found(noisy, seeding.generator(5, "attack"))
     assert score_items(guess, truth.private[0], world.data.dataset.spec).items[0].values["psnr"] > 15

@@ -62,7 +62,7 @@ def test_gradients_by_name_and_a_chosen_attack(capsys: pytest.CaptureFixture[str
         by_name,
         labels=label,
         attack="dropout-inversion",
-        settings={"iterations": 30},
+        settings={"max_iterations": 30},
         on_step=lambda step: steps.append(step.iteration),
     )
     assert steps == list(range(1, 31))
@@ -75,7 +75,7 @@ def test_model_and_gradients_stay_as_they_are() -> None:
     _, _, gradients = taken(model)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     before = [gradient.clone() for gradient in gradients]
-    guess(model, gradients, attack="inverting-gradients", settings={"iterations": 3})
+    guess(model, gradients, attack="inverting-gradients", settings={"max_iterations": 3})
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
     assert all(torch.equal(a, b) for a, b in zip(before, gradients, strict=True))
     assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
@@ -84,7 +84,7 @@ def test_model_and_gradients_stay_as_they_are() -> None:
 def test_the_same_seed_gives_the_same_guess_and_another_does_not() -> None:
     model = network()
     _, _, gradients = taken(model)
-    settings = {"attack": "inverting-gradients", "settings": {"iterations": 3}}
+    settings = {"attack": "inverting-gradients", "settings": {"max_iterations": 3}}
     assert torch.equal(guess(model, gradients, **settings).inputs, guess(model, gradients, **settings).inputs)
     assert not torch.equal(
         guess(model, gradients, **settings, seed=1).inputs, guess(model, gradients, **settings).inputs
@@ -118,8 +118,11 @@ def test_wrong_gradients_are_one_clear_sentence(change: Mapping[str, Tensor | No
         ({"shape": (1, 9, 9)}, "cannot run on a batch of 1 examples of shape"),
         ({"mean": (0.0, 0.0)}, "mean has 2 values, expected one for each of 1 channels"),
         ({"attack": "dropout-invertion"}, "Did you mean 'dropout-inversion'"),
-        ({"attack": "dropout-inversion", "settings": {"iteration": 3}}, "Did you mean 'iterations'"),
-        ({"attack": "dropout-inversion", "settings": {"iterations": 0}}, "iterations: Input should be greater than"),
+        ({"attack": "dropout-inversion", "settings": {"iteration": 3}}, "Did you mean 'max_iterations'"),
+        (
+            {"attack": "dropout-inversion", "settings": {"max_iterations": 0}},
+            "iterations: Input should be greater than",
+        ),
     ],
 )
 def test_wrong_arguments_are_one_clear_sentence(more: Mapping[str, Any], message: str) -> None:

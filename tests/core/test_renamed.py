@@ -29,9 +29,16 @@ def test_a_name_that_never_was_is_an_error() -> None:
 
 
 @pytest.mark.parametrize(
-    ("attack", "old"), [("inverting-gradients", "trials"), ("lamp", "searches"), ("april", "starts"), ("sme", "trials")]
+    ("attack", "old", "new"),
+    [
+        ("inverting-gradients", "trials", "restarts"),
+        ("lamp", "searches", "restarts"),
+        ("april", "starts", "restarts"),
+        ("sme", "trials", "restarts"),
+        *((name, "iterations", "max_iterations") for name in ("auto", "dlg", "lamp", "tag", "gauss-newton", "sme")),
+    ],
 )
-def test_an_old_setting_works_and_says_the_new_one(attack: str, old: str) -> None:
+def test_an_old_setting_works_and_says_the_new_one(attack: str, old: str, new: str) -> None:
     config = registry.get("attack", attack).config
-    with pytest.warns(FutureWarning, match=f"the setting '{old}' is now called 'restarts'"):
-        assert config.model_validate({old: 3}) == config.model_validate({"restarts": 3})
+    with pytest.warns(FutureWarning, match=f"the setting '{old}' is now called '{new}'"):
+        assert config.model_validate({old: 3}) == config.model_validate({new: 3})

@@ -27,7 +27,7 @@ clients = 4
 [[attacks]]
 name = "inverting-gradients"
 label = "IG"
-iterations = 5
+max_iterations = 5
 """
 
 

@@ -38,7 +38,7 @@ SMALL: dict[str, Any] = {
     "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.0},
     "federation": {"clients": 2, "batch_size": 2},
     "threat": {"victims": 1},
-    "attacks": [{"name": "inverting-gradients", "label": "IG", "iterations": 4}],
+    "attacks": [{"name": "inverting-gradients", "label": "IG", "max_iterations": 4}],
     "scoring": {"metric": "worst_pixel", "threshold": 0.5},
 }
 

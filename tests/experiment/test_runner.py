@@ -34,8 +34,8 @@ SHORT = {
     "federation": {"clients": 4, "rounds": 2},
     "threat": {"victims": 2},
     "attacks": [
-        {"name": "inverting-gradients", "label": "IG", "iterations": 8},
-        {"name": "wiig", "label": "WIIG", "iterations": 8, "also_knows": ["masks"]},
+        {"name": "inverting-gradients", "label": "IG", "max_iterations": 8},
+        {"name": "wiig", "label": "WIIG", "max_iterations": 8, "also_knows": ["masks"]},
     ],
     "arms": {"model.dropout": [0.0, 0.25]},
 }
@@ -196,7 +196,7 @@ def test_a_guess_of_another_size_is_scored_and_later_attacks_go_on(
     monkeypatch.setitem(sys.modules, "grey", module)
     spec.loader.exec_module(module)
     names = ("grey", "inverting-gradients", "closed-form-linear", "dropout-inversion")
-    iterations = [{}, {"iterations": 8}, {}, {"iterations": 8}]
+    iterations = [{}, {"max_iterations": 8}, {}, {"max_iterations": 8}]
     attacks = [{"name": name, **few} for name, few in zip(names, iterations, strict=True)]
     found = attacks_of(run(scenario(**UNKNOWN_SIZE, attacks=attacks), tmp_path / "run"))
     assert set(found) == set(names)
@@ -231,7 +231,7 @@ def test_a_guess_that_cannot_be_scored_is_its_attacks_failure(
 def test_an_attack_that_does_not_apply_says_why(scenario: Build, tmp_path: Path) -> None:
     built = scenario(
         federation={"algorithm": "fedavg", "local_steps": 2, "clients": 2},
-        attacks=[{"name": "dropout-inversion", "iterations": 5}],
+        attacks=[{"name": "dropout-inversion", "max_iterations": 5}],
     )
     (victim,) = run(built, tmp_path / "run").arms[0].attacks[0].victims
     assert victim.failure is not None
@@ -242,7 +242,7 @@ def test_every_distinct_example_of_several_passes_is_scored_once(scenario: Build
     built = scenario(
         partition={"scheme": "resampled", "examples_per_client": 5},
         federation={"algorithm": "fedavg", "local_epochs": 2, "batch_size": 2, "clients": 2},
-        attacks=[{"name": "fedavg-inversion", "iterations": 4}, {"name": "sme", "iterations": 4}],
+        attacks=[{"name": "fedavg-inversion", "max_iterations": 4}, {"name": "sme", "max_iterations": 4}],
     )
     record = run(built, tmp_path / "run")
     stored = RunFolder(tmp_path / "run").read_arrays()

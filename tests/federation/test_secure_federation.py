@@ -548,7 +548,7 @@ def test_the_threat_model_says_who_hides_single_updates(
 @pytest.mark.parametrize("secure", [None, {"mode": "masked"}])
 def test_an_attack_on_the_sum_end_to_end(scenario: Build, tmp_path: Path, secure: dict[str, str] | None) -> None:
     """Four clients of one image each: the attack gets one gradient of four images."""
-    attacks = [{"name": "inverting-gradients", "iterations": 8}, {"name": "dropout-inversion", "iterations": 8}]
+    attacks = [{"name": "inverting-gradients", "max_iterations": 8}, {"name": "dropout-inversion", "max_iterations": 8}]
     built = scenario(threat=SUM, secure_aggregation=secure, attacks=attacks)
     record = recorded(built, tmp_path / "run")
     (arm,) = record.arms

@@ -20,7 +20,7 @@ RUN = """
 title = "kills"
 data = { name = "digits" }
 model = { name = "mlp", width = 8, depth = 1 }
-attacks = [{ name = "inverting-gradients", iterations = 1000000, threshold = 0.0, patience = 1000000 }]
+attacks = [{ name = "inverting-gradients", max_iterations = 1000000, threshold = 0.0, patience = 1000000 }]
 """
 SLOW = """
 import time

@@ -19,7 +19,7 @@ data = { name = "tests.own:load" }
 model = { name = "attacks.nets:make", width = 8 }
 federation = { clients = 2, workers = 2, batch_size = 1 }
 threat = { victims = 1 }
-attacks = [{ name = "inverting-gradients", iterations = 2 }, { name = "my-attack" }]
+attacks = [{ name = "inverting-gradients", max_iterations = 2 }, { name = "my-attack" }]
 [sweep]
 seeds = [1]
 """

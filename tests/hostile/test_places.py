@@ -24,7 +24,7 @@ federation = { clients = 4 }
 attacks = [{ name = "closed-form-linear" }]
 """
 LONG = RUN.replace("closed-form-linear", "inverting-gradients").replace(
-    '" }]', '", iterations = 1000000, threshold = 0.0, patience = 1000000 }]'
+    '" }]', '", max_iterations = 1000000, threshold = 0.0, patience = 1000000 }]'
 )
 SWEEP = RUN + "[sweep]\nseeds = [1, 2]\n"
 

@@ -72,7 +72,7 @@ def failed(client, why="diverged"):
 
 
 def attack(label, victims, *, knows=("labels", "batch-size")):
-    return AttackRecord(label=label, name=label, knows=knows, settings={"iterations": 300}, victims=tuple(victims))
+    return AttackRecord(label=label, name=label, knows=knows, settings={"max_iterations": 300}, victims=tuple(victims))
 
 
 def arm(name, attacks, **changes):

@@ -32,7 +32,7 @@ def test_every_default_is_filled_in_and_survives_a_round_trip(tmp_path: Path) ->
     scenario = load(write(tmp_path, GOOD))
     dumped = scenario.model_dump(mode="json")
     assert dumped["model"]["width"] == 512
-    assert dumped["attacks"][0]["iterations"] == 20_000
+    assert dumped["attacks"][0]["max_iterations"] == 20_000
     assert dumped["federation"]["optimizer"]["learning_rate"] == 0.1
     assert parse(dumped, "again") == scenario
     assert Scenario.model_validate_json(scenario.model_dump_json()) == scenario
@@ -112,11 +112,11 @@ def test_all_problems_are_reported_at_once() -> None:
 
 def test_overrides_are_toml_values_and_bare_words_are_text(tmp_path: Path) -> None:
     path = write(tmp_path, GOOD)
-    scenario = load(path, ["attacks.0.iterations=500", "title=other words", "federation.clients=3", "seed=9"])
-    assert scenario.attacks[0].settings["iterations"] == 500
+    scenario = load(path, ["attacks.0.max_iterations=500", "title=other words", "federation.clients=3", "seed=9"])
+    assert scenario.attacks[0].settings["max_iterations"] == 500
     assert (scenario.title, scenario.federation.clients, scenario.seed) == ("other words", 3, 9)
-    with pytest.raises(ScenarioError, match="nothing at 'attacks.7.iterations'"):
-        load(path, ["attacks.7.iterations=1"])
+    with pytest.raises(ScenarioError, match="nothing at 'attacks.7.max_iterations'"):
+        load(path, ["attacks.7.max_iterations=1"])
     for no_key in ("attacks", "=3", "a b=3"):
         with pytest.raises(ScenarioError, match="expected key=value"):
             load(path, [no_key])

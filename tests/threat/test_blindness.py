@@ -28,7 +28,7 @@ from tests.threat.test_observe import holds, reachable, tensors
 
 Build = Callable[..., Scenario]
 KNOWLEDGE = get_args(Knowledge)
-TWICE = [{"name": "inverting-gradients", "label": label, "iterations": 2} for label in ("first", "second")]
+TWICE = [{"name": "inverting-gradients", "label": label, "max_iterations": 2} for label in ("first", "second")]
 IMAGES: dict[str, dict[str, Any]] = {
     "one step": {"federation": {"clients": 2, "batch_size": 4}, "attacks": TWICE},
     "draws": {
@@ -155,7 +155,7 @@ def test_text_and_its_tokenizer_reach_no_sentence(scenario: Build, spy: Spy, tmp
         partition={"scheme": "by-user"},
         federation={"clients": 3, "batch_size": 2},
         threat={"knows": ["batch-size", "dropout-rates"]},
-        attacks=[{"name": "tag", "label": label, "iterations": 2} for label in ("first", "second")],
+        attacks=[{"name": "tag", "label": label, "max_iterations": 2} for label in ("first", "second")],
     )
     run(told, tmp_path / "run")
     world = runner.shared(told.model_dump_json())

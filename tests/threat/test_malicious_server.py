@@ -133,7 +133,7 @@ def test_changed_weights_are_told_as_such(scenario: Build) -> None:
 
 def test_arms_may_set_server_and_attacks_together(scenario: Build, tmp_path: Path) -> None:
     servers = {
-        "honest": {"attacks": [{"name": "inverting-gradients", "iterations": 5}]},
+        "honest": {"attacks": [{"name": "inverting-gradients", "max_iterations": 5}]},
         "malicious": {"threat.server": "malicious", "attacks": [RTF]},
     }
     built = scenario(federation={"batch_size": 1}, arms={"server": servers, "federation.batch_size": [2, 4]})
@@ -207,6 +207,6 @@ def test_a_model_that_cannot_be_changed_ends_the_run_before_round_1(
 
 
 def test_attacks_that_only_watch_may_stand_beside(scenario: Build, tmp_path: Path) -> None:
-    watching = {"name": "inverting-gradients", "iterations": 5}
+    watching = {"name": "inverting-gradients", "max_iterations": 5}
     record = recorded(scenario(**{**MALICIOUS, "attacks": [RTF, watching]}), tmp_path / "run")
     assert [victim.failure for attack in record.arms[0].attacks for victim in attack.victims] == [None, None]

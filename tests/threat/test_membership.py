@@ -231,7 +231,7 @@ def test_a_run_records_every_attack_and_shares_shadow_models(scenario: Build, tm
 
 
 def test_an_arm_is_complete_only_after_its_membership_attacks(scenario: Build, tmp_path: Path) -> None:
-    built = scenario(**SMALL, attacks=[{"name": "fedavg-inversion", "iterations": 2}])
+    built = scenario(**SMALL, attacks=[{"name": "fedavg-inversion", "max_iterations": 2}])
     whole = run(built, tmp_path / "whole", Watching())
     with pytest.raises(KeyboardInterrupt):
         run(built, tmp_path / "cut", Watching(stop_at=3))

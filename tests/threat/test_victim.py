@@ -22,8 +22,8 @@ TWO_BY_TWO_BY_TWO: dict[str, Any] = {
     "federation": {"clients": 4, "rounds": 1, "batch_size": 2},
     "threat": {"victims": 2, "knows": ["batch-size", "dropout-rates", "masks", "labels"]},
     "attacks": [
-        {"name": "inverting-gradients", "label": "IG", "iterations": 3},
-        {"name": "dropout-inversion", "label": "DIA", "iterations": 3},
+        {"name": "inverting-gradients", "label": "IG", "max_iterations": 3},
+        {"name": "dropout-inversion", "label": "DIA", "max_iterations": 3},
     ],
     "arms": {"model.dropout": [0.1, 0.25]},
 }

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.iterations=500 --out results/short"
+    epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.max_iterations=500 --out results/short"
 )
 def run(
     scenario: Annotated[Path, typer.Argument(help="a scenario file (TOML)")],

@@ -16,7 +16,7 @@ MNIST = {"name": "mnist5k", "train": 400, "test": 10}
 INDEPENDENT = {
     "total_variation": 0.0,
     "decorrelation": 0.1,
-    "iterations": 400,
+    "max_iterations": 400,
 }  # for pixels that know nothing of their neighbours
 
 
@@ -100,7 +100,7 @@ def test_digits_come_back_coarsely_with_a_bias_whatever_is_dropped(watched, atta
     model = {"name": "mlp", "width": 256, "depth": 2, "bias": True, "dropout": rate}
     observation, truth, world = watched(data=MNIST, model=model, federation={"batch_size": 8}, knows=("batch-size",))
     observation = replace(observation, spec=world.data.dataset.spec)
-    guess = solve(attack_named, NAME, observation, iterations=400)
+    guess = solve(attack_named, NAME, observation, max_iterations=400)
     scores = sorted(psnr_of(guess, truth, world.data.dataset.spec))
     grey = sorted(psnr_of(replace(guess, inputs=torch.zeros_like(guess.inputs)), truth, world.data.dataset.spec))
     assert scores[4] > 20 > grey[-1]
@@ -115,7 +115,7 @@ def test_some_noise_is_bearable(watched, attack_named, psnr_of):
         federation={"batch_size": 4},
         defenses=[{"name": "gradient-noise", "scale": 1e-4}],
     )
-    guess = solve(attack_named, NAME, observation, iterations=400)
+    guess = solve(attack_named, NAME, observation, max_iterations=400)
     assert guess.facts["numerical rank"] > 4
     assert sorted(psnr_of(guess, truth, world.data.dataset.spec))[2] > 15
 

@@ -113,7 +113,7 @@ def test_refuses_with_the_reason(watched, attack_named):
 
 def test_dropout_inversion_keeps_partly_read_masks(watched, attack_named):
     observation, truth, _ = watched(model=SMALL_VIT)
-    guess = attack_named("dropout-inversion", iterations=3, read_out=True)(
+    guess = attack_named("dropout-inversion", max_iterations=3, read_out=True)(
         observation, torch.Generator().manual_seed(0)
     )
     for index, mask in read_masks(observation).items():

@@ -41,7 +41,7 @@ def test_without_noise_exactly_the_codes_that_fired_are_read(watched, attack_nam
     observation, truth, world = watched(
         model=MLP, components=book(at=["2", "5"], groups=groups), federation={"batch_size": batch_size}
     )
-    guess = attack_named("code-readout", iterations=0)(observation, torch.Generator())
+    guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
     expected = fired(observation, truth)
     assert guess.found.keys() == {"codebook.2", "codebook.5"}
     for place, rows in expected.items():
@@ -61,7 +61,7 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
     read = {}
     for loss in ("base", "aeloss"):
         observation, truth, world = watched(model=VIT, components=book(at=places, loss=loss))
-        guess = attack_named("code-readout", iterations=0)(observation, torch.Generator())
+        guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
         expected = fired(observation, truth)
         for place in places:
             assert not bool((guess.found[f"codebook.{place}"] & ~expected[place]).any())
@@ -74,7 +74,7 @@ def test_the_task_alone_shows_codes_of_positions_that_somebody_reads(watched, at
 
 def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
     observation, truth, world = watched(model=MLP, components=book(at=["2"]))
-    guess = attack_named("code-readout", iterations=0)(observation, torch.Generator())
+    guess = attack_named("code-readout", max_iterations=0)(observation, torch.Generator())
     rows = guess.found["codebook.2"].clone()
     fired_at_2, silent = rows[0].nonzero().flatten(), (~rows[0]).nonzero().flatten()
     rows[0, fired_at_2[0]] = False
@@ -89,7 +89,7 @@ def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_nam
 
 
 def test_the_record_holds_the_score(scenario):
-    built = scenario(model=MLP, components=book(at=["2"]), attacks=[{"name": "code-readout", "iterations": 0}])
+    built = scenario(model=MLP, components=book(at=["2"]), attacks=[{"name": "code-readout", "max_iterations": 0}])
     (arm,) = arms_of(built)
     (victim, *_) = arm.attacks[0].victims
     assert set(victim.found.values()) == {1.0}
@@ -114,11 +114,11 @@ def test_rows_stand_out_of_noise_or_drown_in_it():
 def test_the_inversion_chooses_among_the_codes_that_were_read(watched, attack_named, left_alone):
     observation, truth, _ = watched(model={**MLP, "dropout": 0.0}, components=book(at=["2"]))
     with left_alone(observation):
-        guess = attack_named("code-readout", iterations=30)(observation, torch.Generator().manual_seed(0))
+        guess = attack_named("code-readout", max_iterations=30)(observation, torch.Generator().manual_seed(0))
     assert guess.inputs.any()
     assert guess.inputs.shape == truth.batches[0].inputs.shape
     assert not codebooks(observation.model)["2"].rankings
-    again = attack_named("code-readout", iterations=30)(observation, torch.Generator().manual_seed(0))
+    again = attack_named("code-readout", max_iterations=30)(observation, torch.Generator().manual_seed(0))
     assert torch.equal(guess.inputs, again.inputs)
 
 

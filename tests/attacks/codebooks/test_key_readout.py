@@ -45,7 +45,7 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
     observation, truth, world = watched(
         model=MLP, components=table(active=active), federation={"batch_size": batch_size}, knows=UNTOLD
     )
-    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
     expected = cells_of(bottleneck_of(observation.model).read(truth.batches[0].inputs), 40)
     assert 0 < int(expected.sum()) <= 12 * active * batch_size
     assert torch.equal(guess.found["key-value-bottleneck.cells"], expected)
@@ -62,7 +62,7 @@ def test_without_noise_exactly_the_cells_that_were_read_are_named(watched, attac
 def test_labels_with_repeats_are_counted_on_the_first_round(watched, attack_named):
     federation = {"batch_size": 32, "clients": 2}
     observation, truth, _ = watched(model=MLP, components=table(), federation=federation, knows=UNTOLD)
-    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert len(truth.batches[0].labels.unique()) < 32
     assert guess.found["key-value-bottleneck.labels"].tolist() == truth.batches[0].labels.sort().values.tolist()
 
@@ -77,7 +77,7 @@ def test_other_attacks_infer_the_labels_from_the_values_too(watched, batch_size)
 def test_smoothed_labels_show_as_well(watched, attack_named):
     components = [*table(), {"name": "label-smoothing", "smoothing": 0.1}]
     observation, truth, _ = watched(model=MLP, components=components, federation={"batch_size": 5}, knows=UNTOLD)
-    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert guess.found["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
 
 
@@ -135,7 +135,7 @@ def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
         )
         if truth.batches[0].labels.bincount().max() >= 2:
             break
-    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator().manual_seed(0))
+    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator().manual_seed(0))
     assert scores_of(world, truth, guess)[COSINE] > 0.9
     features = guess.found["key-value-bottleneck.features"]
     assert torch.pdist(features).min() > 0.1 * features.norm(dim=1).mean()
@@ -146,7 +146,7 @@ def test_a_ridge_saves_the_output_where_equations_are_as_many_as_unknowns(watche
     for client in range(4):
         observation, truth, world = watched(model=MLP, components=table(codebooks=6), knows=UNTOLD, client=client)
         for ridge, values in cosines.items():
-            guess = attack_named("key-readout", iterations=0, ridge=ridge)(observation, torch.Generator())
+            guess = attack_named("key-readout", max_iterations=0, ridge=ridge)(observation, torch.Generator())
             values.append(scores_of(world, truth, guess)[COSINE])
     assert all(with_it > without for without, with_it in zip(*cosines.values(), strict=True))
 
@@ -156,7 +156,7 @@ def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, a
     for scale in (1e-4, 1.0):
         noise = [{"name": "gradient-noise", "scale": scale}]
         observation, truth, world = watched(model=MLP, components=table(), defenses=noise, knows=UNTOLD)
-        guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+        guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
         assert int(guess.found["key-value-bottleneck.cells"].sum()) == 12  # one a codebook, whatever the noise
         shares.append(scores_of(world, truth, guess)[FOUND])
     assert shares[0] == 1.0
@@ -173,9 +173,9 @@ def test_the_variance_of_noise_is_read_off_rows_without_signal() -> None:
 def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(watched, attack_named, left_alone):
     observation, truth, _ = watched(model={**MLP, "width": 96}, components=table(codebooks=48))
     with left_alone(observation):
-        guess = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
+        guess = attack_named("key-readout", max_iterations=60)(observation, torch.Generator().manual_seed(0))
     assert guess.objective < 0.6 * guess.history[0][1]  # that of a grey image
-    again = attack_named("key-readout", iterations=60)(observation, torch.Generator().manual_seed(0))
+    again = attack_named("key-readout", max_iterations=60)(observation, torch.Generator().manual_seed(0))
     assert torch.equal(guess.inputs, again.inputs)
     truly = truth.batches[0].inputs
     assert float((guess.inputs - truly).square().mean()) < 0.6 * float(truly.square().mean())
@@ -195,7 +195,7 @@ def test_positions_of_a_map_show_cells_and_labels_alone(watched, attack_named):
 
 def test_the_score_counts_what_was_missed_and_what_was_wrong(watched, attack_named):
     observation, truth, world = watched(model=MLP, components=table())
-    guess = attack_named("key-readout", iterations=0)(observation, torch.Generator())
+    guess = attack_named("key-readout", max_iterations=0)(observation, torch.Generator())
     cells = guess.found["key-value-bottleneck.cells"].clone()
     read, silent = cells.nonzero(), (~cells).nonzero()
     cells[tuple(read[:3].mT)] = False

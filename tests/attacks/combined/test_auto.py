@@ -26,7 +26,7 @@ UNKNOWN_LABELS = ("batch-size", "dropout-rates", "input-statistics")
 
 def auto(**settings: Any) -> Attack[Any]:
     method = registry.get("attack", "auto")
-    return method.make(method.config.model_validate({"iterations": 30, "mask_iterations": 20, **settings}))
+    return method.make(method.config.model_validate({"max_iterations": 30, "mask_iterations": 20, **settings}))
 
 
 def attacked(observation: Observation, **settings: Any) -> Reconstruction:
@@ -97,14 +97,14 @@ def test_convolutions_with_smooth_activations_are_solved_before_anything_descend
 
 def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.5}, data={"name": "digits", "size": 32})
-    first, second = (attacked(observation, iterations=5, mask_iterations=5, leave_out=SLOW) for _ in range(2))
+    first, second = (attacked(observation, max_iterations=5, mask_iterations=5, leave_out=SLOW) for _ in range(2))
     assert first.notes == second.notes
     assert torch.equal(first.inputs, second.inputs)
 
 
 def test_without_an_exact_answer_the_lowest_distance_wins(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
-    guess = attacked(observation, iterations=40, mask_iterations=5, leave_out=SLOW)
+    guess = attacked(observation, max_iterations=40, mask_iterations=5, leave_out=SLOW)
     scores = dict(note.split(": distance ") for note in guess.notes if ": distance " in note)
     winner = guess.notes[0].removeprefix("won: ").partition(",")[0]
     assert len(scores) > 1
@@ -202,7 +202,7 @@ def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) ->
     observation = replace(observation, update=replace(observation.update, tensors=pruned))
     told = replace(observation, public=(PublicKnowledge("pruning", {"kept_share": 0.5}),))
     method = registry.get("attack", "inverting-gradients")
-    attack = method.make(method.config.model_validate({"iterations": 300, "total_variation": 0.0}))
+    attack = method.make(method.config.model_validate({"max_iterations": 300, "total_variation": 0.0}))
     naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))
     errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
     assert informed.objective < 0.1 * naive.objective
@@ -250,5 +250,5 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
     monkeypatch.setattr("attacks.closed_form.r_gap.RGap.search", broken)
     monkeypatch.setattr("attacks.closed_form.linear.ClosedFormLinear.not_applicable", lambda *_: "tried elsewhere")
     observation, _, _ = watched()
-    guess = attacked(observation, iterations=3, mask_iterations=3, leave_out=SLOW)
+    guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=SLOW)
     assert any(note.startswith("r-gap failed: ZeroDivisionError: a bug") for note in guess.notes)

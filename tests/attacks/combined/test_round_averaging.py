@@ -109,4 +109,4 @@ def test_mistakes_are_one_clear_sentence(noisy: Noisy) -> None:
     with pytest.raises(NotApplicable, match="names this attack itself"):
         attacked(attack="round-averaging")
     with pytest.raises(FedsimError, match="settings of 'map'"):
-        attacked(attack="map", options={"iterations": 0})
+        attacked(attack="map", options={"max_iterations": 0})

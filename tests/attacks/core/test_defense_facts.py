@@ -42,7 +42,7 @@ def mean_psnr(watched: Watched, knows: tuple[str, ...], defense: dict[str, Any],
     values: list[float] = []
     for client in range(2):
         observation, truth, world = watched(client=client, knows=(*KNOWN, *knows), defenses=[defense], **tables)
-        guess = attacked("inverting-gradients", observation, iterations=150, schedule="steps")
+        guess = attacked("inverting-gradients", observation, max_iterations=150, schedule="steps")
         values += [item.values["psnr"] for item in score_items(guess, truth.batches[0], world.data.dataset.spec).items]
     return sum(values) / len(values)
 
@@ -75,14 +75,14 @@ def test_unreliable_tensors_are_set_aside_for_every_attack_and_for_auto(watched:
         hidden=frozenset({"7.weight"}),
     )
     for name, settings in (
-        ("inverting-gradients", {"iterations": 10}),
+        ("inverting-gradients", {"max_iterations": 10}),
         ("closed-form-linear", {}),
-        ("dlg", {"iterations": 2}),
+        ("dlg", {"max_iterations": 2}),
     ):
         ours, theirs = (attacked(name, one, **settings) for one in (told, bare))
         assert torch.equal(ours.inputs, theirs.inputs)
         assert ours.objective == theirs.objective
-    few: dict[str, Any] = {"iterations": 10, "mask_iterations": 5, "leave_out": ("closed-form-linear",)}
+    few: dict[str, Any] = {"max_iterations": 10, "mask_iterations": 5, "leave_out": ("closed-form-linear",)}
     ours, theirs = (attacked("auto", one, **few) for one in (told, bare))
     assert torch.equal(ours.inputs, theirs.inputs)
     assert set(told.update.tensors) == set(observation.update.tensors)  # what was observed stays as it was
@@ -130,7 +130,7 @@ def test_of_several_steps_what_was_sent_is_compared_too(watched: Watched) -> Non
     defenses = [{"name": "pruning", "rate": 0.8, "applies": "per_update"}]
     naive, told = (
         attacked("fedavg-inversion", watched(knows=(*KNOWN, *k), federation=fedavg, model=PLAIN, defenses=defenses)[0],
-                 iterations=60)
+                 max_iterations=60)
         for k in ((), ("defenses",))
     )  # fmt: skip
     assert told.objective < 0.7 * naive.objective

@@ -51,7 +51,7 @@ def test_what_was_not_found_gets_the_worst_scores(watched: Watched) -> None:
 def test_a_search_without_a_number_returns_nothing(watched: Watched, attack_named: Named, attack: str) -> None:
     observation, _, _ = watched(federation={"batch_size": 2})
     broken = replace(observation, loss=lambda outputs, _labels: outputs.sum() * torch.nan)
-    nothing = attack_named(attack, iterations=3)(broken, torch.Generator().manual_seed(0))
+    nothing = attack_named(attack, max_iterations=3)(broken, torch.Generator().manual_seed(0))
     assert nothing.inputs.shape == (0, *observation.spec.shape)
     assert len(nothing.labels) == 0
     assert nothing.stopped == "objective is not a number"

@@ -123,7 +123,9 @@ def test_gradients_of_the_objective_agree_with_finite_differences(kind: str, pat
 
 def test_without_dropout_all_three_attackers_are_one(watched: Watched) -> None:
     observation, _, _ = watched(model={"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}, knows=(*KNOWN, "masks"))
-    found = [attack(name, observation, iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")]
+    found = [
+        attack(name, observation, max_iterations=60) for name in ("inverting-gradients", "wiig", "dropout-inversion")
+    ]
     assert torch.equal(found[0].inputs, found[1].inputs)
     assert torch.equal(found[0].inputs, found[2].inputs)
     assert found[0].history == found[1].history == found[2].history
@@ -140,7 +142,7 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
         if step.iteration > 1:
             assert bool(((step.guess >= low) & (step.guess <= high)).all())
 
-    found = attack("dropout-inversion", observation, check, iterations=80)
+    found = attack("dropout-inversion", observation, check, max_iterations=80)
     objectives = [step.objective for step in seen]
     assert found.objective == min(objectives) == seen[-1].best
     assert found.best_iteration == 1 + objectives.index(min(objectives))
@@ -189,21 +191,21 @@ def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_n
 @pytest.mark.parametrize(
     ("settings", "stopped"),
     [
-        ({"iterations": 5}, "iterations used up"),
+        ({"max_iterations": 5}, "iterations used up"),
         ({"threshold": 10.0}, "objective below threshold"),
         ({"patience": 3, "learning_rate": 1e3, "boxed": False}, "no improvement"),
     ],
 )
 def test_each_stop_rule(watched: Watched, settings: dict[str, Any], stopped: str) -> None:
     observation, _, _ = watched()
-    found = attack("inverting-gradients", observation, **{"iterations": 400, **settings})
+    found = attack("inverting-gradients", observation, **{"max_iterations": 400, **settings})
     assert found.stopped == stopped
 
 
 def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> None:
     observation, _, _ = watched()
     moved: list[torch.Tensor] = []
-    settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "iterations": 200, "threshold": 0}
+    settings = {"plateau_patience": 3, "learning_rate": 50.0, "boxed": False, "max_iterations": 200, "threshold": 0}
     attack("inverting-gradients", observation, lambda step: moved.append(step.guess.clone()), **settings)
     jumps = [float((b - a).abs().max()) for a, b in pairwise(moved)]
     assert jumps[-1] < 0.05 * jumps[0]
@@ -212,8 +214,8 @@ def test_plateau_shrinks_the_step_when_nothing_improves(watched: Watched) -> Non
 def test_restarts_differ_and_the_lowest_objective_wins(watched: Watched) -> None:
     observation, _, _ = watched()
     lows: list[float] = []
-    found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), iterations=15, restarts=3)
-    alone = attack("inverting-gradients", observation, iterations=15)
+    found = attack("inverting-gradients", observation, lambda s: lows.append(s.best), max_iterations=15, restarts=3)
+    alone = attack("inverting-gradients", observation, max_iterations=15)
     assert found.objective == min(lows)
     assert found.objective < alone.objective
     assert found.iterations == 45
@@ -225,7 +227,7 @@ def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watc
     observation, _, _ = watched()
     broken = replace(observation, loss=lambda outputs, labels: cross_entropy(outputs, labels) * torch.nan)
     for name in ("inverting-gradients", "dropout-inversion"):
-        found = attack(name, broken, iterations=15, restarts=2)
+        found = attack(name, broken, max_iterations=15, restarts=2)
         assert found.stopped == "objective is not a number"
         assert not len(found.inputs)
         assert found.masks is None
@@ -233,7 +235,7 @@ def test_an_objective_that_is_never_a_number_ends_without_an_image(watched: Watc
 
 def test_scores_do_not_depend_on_the_order_of_two_equal_labels(watched: Watched) -> None:
     observation, truth, world = watched(federation={"batch_size": 4})
-    guess = attack("dropout-inversion", observation, iterations=5)
+    guess = attack("dropout-inversion", observation, max_iterations=5)
     swapped = guess.inputs[[1, 0, 2, 3]]
     batch = Batch(truth.batches[0].inputs, torch.tensor([1, 1, 2, 3]))
     labels = batch.labels.clone()
@@ -269,22 +271,22 @@ def test_garbage_in_place_of_the_true_masks_changes_nothing_for_attackers_who_do
     )
     entry = WireEntry(1, 0, world.models.first_weights, update)
     for name in ("inverting-gradients", "dropout-inversion", "ig-train", "ig-mc"):
-        honest = attack(name, observe(Victim(world, entry, truth), KNOWN), iterations=10)
-        blind = attack(name, observe(Victim(world, entry, garbage), KNOWN), iterations=10)
+        honest = attack(name, observe(Victim(world, entry, truth), KNOWN), max_iterations=10)
+        blind = attack(name, observe(Victim(world, entry, garbage), KNOWN), max_iterations=10)
         assert torch.equal(honest.inputs, blind.inputs)
 
 
 def test_updates_of_several_steps_are_refused_with_the_reason(watched: Watched) -> None:
     observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 3})
     with pytest.raises(Exception, match="holds 3 local steps"):
-        attack("dropout-inversion", observation, iterations=5)
+        attack("dropout-inversion", observation, max_iterations=5)
 
 
 def test_one_sgd_step_of_fedavg_is_attacked_like_a_gradient(watched: Watched) -> None:
     gradient, _, _ = watched()
     delta, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 1})
-    one = attack("inverting-gradients", gradient, iterations=30)
-    other = attack("inverting-gradients", delta, iterations=30)
+    one = attack("inverting-gradients", gradient, max_iterations=30)
+    other = attack("inverting-gradients", delta, max_iterations=30)
     assert torch.allclose(one.inputs, other.inputs, atol=0.3)
     assert other.objective == pytest.approx(one.objective, abs=0.02)
 
@@ -292,16 +294,16 @@ def test_one_sgd_step_of_fedavg_is_attacked_like_a_gradient(watched: Watched) ->
 def test_unknown_rates_are_assumed(watched: Watched) -> None:
     observation, _, _ = watched(knows=("labels", "batch-size", "input-statistics"))
     assert all(site.rate == 0 for site in observation.sites)
-    found = attack("dropout-inversion", observation, iterations=10, assumed_rate=0.4, first_masks="mean")
+    found = attack("dropout-inversion", observation, max_iterations=10, assumed_rate=0.4, first_masks="mean")
     assert found.masks is not None
-    started = attack("dropout-inversion", observation, iterations=1, assumed_rate=0.4, first_masks="mean")
+    started = attack("dropout-inversion", observation, max_iterations=1, assumed_rate=0.4, first_masks="mean")
     assert started.masks is not None
     assert float(started.masks[0].mean()) == pytest.approx(0.6)
 
 
 def test_masks_that_can_be_read_are_kept_fixed(watched: Watched) -> None:
     observation, truth, _ = watched()
-    found = attack("dropout-inversion", observation, iterations=10, read_out=True)
+    found = attack("dropout-inversion", observation, max_iterations=10, read_out=True)
     assert found.masks is not None
     for mask, true in zip(found.masks, truth.masks[0], strict=True):
         assert torch.equal(mask, true)
@@ -314,15 +316,15 @@ def test_the_scale_of_the_gradient_does_not_matter() -> None:
         flat = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
     x = torch.rand(1, 1, 2, 3, generator=torch.Generator().manual_seed(3))
     observation = by_hand(flat, x, spec, scale=0.01)
-    found = attack("inverting-gradients", observation, iterations=400, total_variation=0.0)
+    found = attack("inverting-gradients", observation, max_iterations=400, total_variation=0.0)
     assert torch.allclose(found.inputs, x, atol=0.02)
 
 
 @pytest.mark.parametrize("name", ["inverting-gradients", "wiig", "dropout-inversion"])
 def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
     observation, _, _ = watched(knows=(*KNOWN, "masks"), federation={"batch_size": 2})
-    fast = attack(name, observation, iterations=25, sign="off")
-    slow = attack(name, observation, iterations=25, sign="off", engine="general")
+    fast = attack(name, observation, max_iterations=25, sign="off")
+    slow = attack(name, observation, max_iterations=25, sign="off", engine="general")
     assert fast.notes == ("gradients compared by the ghost path",)
     assert slow.notes == ("gradients compared by the general path",)
     assert torch.allclose(fast.inputs, slow.inputs, atol=1e-3)
@@ -339,6 +341,6 @@ def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
 @pytest.mark.parametrize("name", ["inverting-gradients", "dropout-inversion"])
 def test_a_gpu_descends_like_the_processor(watched: Watched, name: str) -> None:
     observation, _, _ = watched(federation={"batch_size": 2})
-    here, there = (attack(name, observation, iterations=20, device=device) for device in ("cpu", "cuda"))
+    here, there = (attack(name, observation, max_iterations=20, device=device) for device in ("cpu", "cuda"))
     assert there.inputs.device.type == "cpu"
     assert there.objective == pytest.approx(here.objective, rel=0.1)

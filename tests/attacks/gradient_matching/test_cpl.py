@@ -14,7 +14,7 @@ Toy = Callable[..., tuple[Observation, Truth]]
 
 def test_its_objective_has_a_term_of_the_label(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
-    found = attacked("cpl", observation, iterations=2, inner=3, restarts=0, stream=3)
+    found = attacked("cpl", observation, max_iterations=2, inner=3, restarts=0, stream=3)
     outputs = observation.model(found.inputs).detach()
     label = float((outputs.softmax(1) - F.one_hot(found.labels, 4)).square().sum())
     assert found.objective == pytest.approx(squared_distance(observation, found) + 0.01 * label, rel=1e-9)

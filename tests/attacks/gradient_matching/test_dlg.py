@@ -15,6 +15,8 @@ Toy = Callable[..., tuple[Observation, Truth]]
 def test_it_finds_the_label_with_the_image_and_asks_for_none(toy: Toy) -> None:
     observation, truth = toy(sigmoid_lenet(), (1, 6, 6), 1)
     wrong = replace(observation, labels=(truth.batches[0].labels + 1) % 4)
-    told, untold = (attacked("dlg", one, iterations=60, stream=3) for one in (wrong, replace(observation, labels=None)))
+    told, untold = (
+        attacked("dlg", one, max_iterations=60, stream=3) for one in (wrong, replace(observation, labels=None))
+    )
     assert torch.equal(told.labels, truth.batches[0].labels)
     assert torch.equal(told.inputs, untold.inputs)

@@ -95,15 +95,15 @@ def test_every_relaxation_finds_masks_and_image(
     watched: Watched, attack_named: Named, settings: dict[str, object]
 ) -> None:
     observation, truth, world = watched(model=WIDE)
-    found = attacked(attack_named, observation, iterations=500, sign="off", schedule="cosine", **settings)
+    found = attacked(attack_named, observation, max_iterations=500, sign="off", schedule="cosine", **settings)
     assert agreement(found, truth) > 0.9
     assert score_items(found, truth.batches[0], world.data.dataset.spec).items[0].values["psnr"] > 25
 
 
 def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -> None:
     observation, _, _ = watched(model=WIDE)
-    settings = {"iterations": 2, "first_masks": "mean", "learning_rate": 1e-7, "boxed": False}
-    start = attacked(attack_named, observation, **{**settings, "iterations": 1})
+    settings = {"max_iterations": 2, "first_masks": "mean", "learning_rate": 1e-7, "boxed": False}
+    start = attacked(attack_named, observation, **{**settings, "max_iterations": 1})
     for rate in (0.1, 0.01):
         moved = attacked(attack_named, observation, **settings, mask_learning_rate=rate)
         assert moved.best_iteration == 2
@@ -116,7 +116,7 @@ def test_masks_have_a_step_of_their_own(watched: Watched, attack_named: Named) -
 
 def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: Watched, attack_named: Named) -> None:
     observation, truth, world = watched(model=WIDE)
-    settings = {"iterations": 250, "schedule": "cosine", "sign": "off", "total_variation": 1e-7}
+    settings = {"max_iterations": 250, "schedule": "cosine", "sign": "off", "total_variation": 1e-7}
     steps: list[Step] = []
     rough = attacked(attack_named, observation, **settings)
     fine = attacked(attack_named, observation, steps.append, **settings, polish=True)
@@ -136,7 +136,7 @@ def test_polish_rounds_the_masks_and_is_kept_because_it_explains_more(watched: W
 def test_polish_that_explains_less_is_dropped(watched: Watched, attack_named: Named) -> None:
     """Masks of 1 - p = 0.25 that hardly moved round to nothing kept, which explains nothing."""
     observation, _, _ = watched(model={**WIDE, "dropout": 0.75})
-    settings = {"iterations": 40, "first_masks": "mean", "mask_learning_rate": 1e-6}
+    settings = {"max_iterations": 40, "first_masks": "mean", "mask_learning_rate": 1e-6}
     rough = attacked(attack_named, observation, **settings)
     polished = attacked(attack_named, observation, **settings, polish=True)
     assert polished.objective == rough.objective
@@ -149,7 +149,7 @@ def test_polish_that_explains_less_is_dropped(watched: Watched, attack_named: Na
 
 def test_polish_without_dropout_is_nothing(watched: Watched, attack_named: Named) -> None:
     observation, _, _ = watched(model={**WIDE, "dropout": 0.0})
-    found = attacked(attack_named, observation, iterations=10, polish=True)
+    found = attacked(attack_named, observation, max_iterations=10, polish=True)
     assert found.iterations == 10
     assert found.masks is None
 
@@ -201,7 +201,7 @@ def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_nam
         model = small_transformer(0.25).float()
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
     read = read_masks(observation)[0]
-    found = attacked(attack_named, observation, iterations=15, read_out=True)
+    found = attacked(attack_named, observation, max_iterations=15, read_out=True)
     assert found.masks is not None
     known = ~read.isnan()
     assert torch.equal(found.masks[0][known], truth.masks[0][0][known])
@@ -230,7 +230,7 @@ def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
         model = MultiSample(3)
     observation, truth = toy(model, (1, 8, 8), 1, dtype=torch.float32)
     assert [site.call for site in observation.sites] == [0, 1, 2]
-    settings = {"iterations": 600, "sign": "off", "schedule": "cosine", "boxed": False}
+    settings = {"max_iterations": 600, "sign": "off", "schedule": "cosine", "boxed": False}
     found = attacked(attack_named, observation, **settings)
     ignorant = attack_named("inverting-gradients", **settings)(observation, seeding.generator(5, "attack"))
     assert found.masks is not None

@@ -204,7 +204,7 @@ def test_victims_together_find_what_each_finds_alone(watched: Watched, name: str
     knows = ("labels", "masks", "batch-size", "dropout-rates", "input-statistics")
     observations = [watched(client=client, knows=knows)[0] for client in range(3)]
     method = registry.get("attack", name)
-    attack = method.make(method.config.model_validate({"iterations": 25, "sign": sign, "restarts": 2}))
+    attack = method.make(method.config.model_validate({"max_iterations": 25, "sign": sign, "restarts": 2}))
     own = [seeding.generator(client, "attack") for client in range(3)]
     together = attack.together(observations, own, [lambda _s: None] * 3)
     for client, observation in enumerate(observations):
@@ -218,7 +218,7 @@ def test_victims_of_other_shapes_follow_in_a_computation_of_their_own(watched: W
     one, _, _ = watched()
     two, _, _ = watched(federation={"batch_size": 2})
     method = registry.get("attack", "dropout-inversion")
-    attack = method.make(method.config.model_validate({"iterations": 5}))
+    attack = method.make(method.config.model_validate({"max_iterations": 5}))
     own = [seeding.generator(client, "attack") for client in range(3)]
     guesses = attack.together([one, two, one], own, [lambda _s: None] * 3)
     assert [len(guess.inputs) for guess in guesses] == [1, 2, 1]

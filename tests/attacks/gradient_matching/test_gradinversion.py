@@ -45,7 +45,7 @@ def plain() -> nn.Module:
 
 
 def attacked(attack_named: Named, observation: Observation, **settings: object) -> Reconstruction:
-    attack = attack_named("gradinversion", **{"iterations": 30, "restarts": 2, **settings})
+    attack = attack_named("gradinversion", **{"max_iterations": 30, "restarts": 2, **settings})
     return attack(observation, seeding.generator(3, "attack"))
 
 
@@ -114,7 +114,7 @@ def test_the_pull_of_the_group_brings_seeds_together(toy: Toy, attack_named: Nam
     for weight in (0.0, 1.0):
         attack = attack_named(
             "gradinversion",
-            **{"iterations": 60, "restarts": 3, "gradient_weight": 1e-9, "group_weight": weight, "langevin": 0.0},
+            **{"max_iterations": 60, "restarts": 3, "gradient_weight": 1e-9, "group_weight": weight, "langevin": 0.0},
             total_variation=0.0,
             norm_weight=0.0,
         )
@@ -135,7 +135,7 @@ def test_the_pull_of_the_group_brings_seeds_together(toy: Toy, attack_named: Nam
 def test_a_batch_is_recovered_and_every_seed_has_masks_of_its_own(toy: Toy, attack_named: Named) -> None:
     observation, truth = toy(plain(), (1, 6, 6), 2)
     observation = replace(observation, labels=truth.batches[0].labels)
-    found = attacked(attack_named, observation, iterations=600, restarts=3, boxed=False)
+    found = attacked(attack_named, observation, max_iterations=600, restarts=3, boxed=False)
     assert min(item.values["psnr"] for item in score_items(found, truth.batches[0], observation.spec).items) > 25
     assert found.masks is not None
     assert found.facts["starts"] == 3
@@ -145,8 +145,8 @@ def test_a_batch_is_recovered_and_every_seed_has_masks_of_its_own(toy: Toy, atta
 def test_running_statistics_help_and_the_note_is_gone(toy: Toy, attack_named: Named) -> None:
     observation, truth = toy(normalised(0.0), (1, 8, 8), 2)
     observation = replace(observation, labels=truth.batches[0].labels)
-    found = attacked(attack_named, observation, iterations=20)
-    without = attacked(attack_named, observation, iterations=20, statistics_weight=0.0)
+    found = attacked(attack_named, observation, max_iterations=20)
+    without = attacked(attack_named, observation, max_iterations=20, statistics_weight=0.0)
     distance = StatisticsDistance(observation, observation.sites, "cpu")
     assert float(distance(found.inputs[None], ())) < float(distance(without.inputs[None], ()))
     assert found.notes == ("gradients compared by the general path",)

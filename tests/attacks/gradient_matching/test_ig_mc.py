@@ -16,7 +16,7 @@ def test_more_draws_make_the_objective_steadier(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN)
 
     def spread(draws: int) -> float:
-        guess = attacked("ig-mc", observation, iterations=20, learning_rate=1e-9, draws=draws)
+        guess = attacked("ig-mc", observation, max_iterations=20, learning_rate=1e-9, draws=draws)
         return float(torch.tensor([objective for _, objective in guess.history]).std())
 
     assert spread(16) < 0.7 * spread(1)

@@ -12,9 +12,9 @@ KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 
 def test_the_objective_is_noise_and_the_attack_of_one_draw_is_that_of_one_set(watched: Watched) -> None:
     observation, _, _ = watched(knows=KNOWN)
-    fresh = attacked("ig-train", observation, iterations=6, learning_rate=1e-9)
+    fresh = attacked("ig-train", observation, max_iterations=6, learning_rate=1e-9)
     values = [objective for _, objective in fresh.history]
     assert max(values) - min(values) > 1e-3  # the dummy stands still, the masks do not
     assert fresh.masks is None
-    single = attacked("ig-mc", observation, iterations=6, learning_rate=1e-9, draws=1)
+    single = attacked("ig-mc", observation, max_iterations=6, learning_rate=1e-9, draws=1)
     assert single.history == fresh.history

@@ -47,7 +47,7 @@ def test_masks_are_found_with_the_image(toy: Toy, name: str) -> None:
     assert found.masks is not None
     assert torch.equal(found.masks[0].round(), truth.masks[0][0])
     told = replace(observation, threat=observation.threat.model_copy(update={"knows": ("batch-size", "labels")}))
-    blind = found_by(name, told, restarts=0, iterations=8)
+    blind = found_by(name, told, restarts=0, max_iterations=8)
     assert blind.masks is None
     assert error(blind, truth) > 0.3
 
@@ -66,7 +66,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     steps: list[Step] = []
     found = found_by(
-        "dlg", observation, steps.append, iterations=3, inner=1, restarts=2, diverged=1e-9
+        "dlg", observation, steps.append, max_iterations=3, inner=1, restarts=2, diverged=1e-9
     )  # three single steps never suffice
     assert found.facts["starts"] == found.facts["starts that diverged"] == 3
     assert sorted({step.restart for step in steps}) == [0, 1, 2]
@@ -78,7 +78,7 @@ def test_each_start_that_diverges_is_followed_by_another_up_to_the_limit(toy: To
 
 def test_a_start_that_ends_well_is_the_last(toy: Toy) -> None:
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
-    found = found_by("idlg", observation, diverged=1e9, iterations=1)
+    found = found_by("idlg", observation, diverged=1e9, max_iterations=1)
     assert found.facts["starts"] == 1
     assert found.facts["starts that diverged"] == 0
 
@@ -96,7 +96,7 @@ def test_an_objective_that_is_not_a_number_ends_without_an_image(toy: Toy) -> No
     observation, _ = toy(sigmoid_lenet(), (1, 6, 6), 1)
     broken = replace(observation, loss=lambda outputs, labels: F.cross_entropy(outputs, labels) * torch.nan)
     for name in ("dlg", "idlg", "cpl"):
-        found = found_by(name, broken, iterations=4, restarts=1)
+        found = found_by(name, broken, max_iterations=4, restarts=1)
         assert found.stopped == "objective is not a number"
         assert found.facts["starts"] == 2
         assert not len(found.inputs)
@@ -125,7 +125,7 @@ class Functional(nn.Module):
 )
 def test_relu_is_noted_and_not_refused(toy: Toy, model: Callable[[], nn.Module], has_kinks: bool) -> None:
     observation, _ = toy(model(), (1, 6, 6), 1)
-    found = found_by("dlg", observation, iterations=1, restarts=0)
+    found = found_by("dlg", observation, max_iterations=1, restarts=0)
     assert any("ReLU" in note for note in found.notes) == has_kinks
 
 

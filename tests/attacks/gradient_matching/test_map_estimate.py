@@ -20,7 +20,7 @@ from tests.attacks.solving import attacked
 Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
 PLAIN = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
-SEARCH = {"iterations": 150, "schedule": "steps"}
+SEARCH = {"max_iterations": 150, "schedule": "steps"}
 
 
 def mean_psnr(watched: Watched, name: str, defenses: list[dict[str, Any]], **settings: Any) -> float:
@@ -126,4 +126,4 @@ def test_a_clipped_noisy_gradient_is_found_through_the_clipping(watched: Watched
 def test_what_it_cannot_model_it_refuses(watched: Watched, tables: dict[str, Any], reason: str) -> None:
     observation, _, _ = watched(knows=KNOWN, **tables)
     with pytest.raises(NotApplicable, match=reason):
-        attacked("map", observation, iterations=2)
+        attacked("map", observation, max_iterations=2)

@@ -49,7 +49,7 @@ def test_dropout_and_the_bottleneck_are_searched_together(watched: Watched, atta
     observation, truth, world = watched(
         knows=ALL, model={**MLP, "dropout": 0.25}, defenses=[{"name": "precode", "latent": 32}]
     )
-    attack = attack_named("noise-inversion", iterations=400, sign="soft", schedule="cosine")
+    attack = attack_named("noise-inversion", max_iterations=400, sign="soft", schedule="cosine")
     found = attack(observation, seeding.generator(5, "attack"))
     assert found.masks is not None
     assert [mask.shape for mask in found.masks] == [site.shape for site in observation.sites]

@@ -45,7 +45,7 @@ def test_the_length_is_read_of_any_batch(
         )
         ((index, mask),) = read_prefixes(observation).items()
         assert torch.equal(mask, truth.masks[0][index])
-        found = attacked(attack_named, observation, iterations=2)
+        found = attacked(attack_named, observation, max_iterations=2)
         (name,) = (site.name for site in observation.sites)
         assert found.facts["places where k was read"] == 1.0
         assert found.facts[f"k at '{name}'"] == length_of(truth)
@@ -62,7 +62,7 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
         noisy = {n: t + 1e-6 * torch.randn(t.shape, generator=noise) for n, t in observation.update.tensors.items()}
         told = replace(observation, update=replace(observation.update, tensors=noisy))
         assert read_prefixes(told) == {}
-        found = attacked(attack_named, told, iterations=2, tried_for=60)
+        found = attacked(attack_named, told, max_iterations=2, tried_for=60)
         assert found.facts["places where k was read"] == 0.0
         hits += found.facts["k at '6'"] == length_of(truth)
     assert hits >= 3
@@ -70,7 +70,7 @@ def test_behind_noise_nothing_is_read_and_every_length_is_tried(watched: Watched
 
 def test_masks_of_ordinary_dropout_stay_unknowns(watched: Watched, attack_named: Named) -> None:
     observation, truth, _ = watched(**NESTED)
-    found = attacked(attack_named, observation, iterations=3)
+    found = attacked(attack_named, observation, max_iterations=3)
     assert found.masks is not None
     assert torch.equal(found.masks[1], truth.masks[0][1])
     assert bool(((found.masks[0] > 0.0) & (found.masks[0] < 1.0)).any())

@@ -110,7 +110,7 @@ def test_the_truth_reproduces_an_update_with_an_empty_step(empty_first: tuple[Ob
 def test_an_attack_goes_through_an_empty_step(
     name: str, attack_named: Named, empty_first: tuple[Observation, Truth, World]
 ) -> None:
-    guess, psnr = found(attack_named, name, empty_first, iterations=3)
+    guess, psnr = found(attack_named, name, empty_first, max_iterations=3)
     assert len(psnr) == len(guess.inputs) == empty_first[0].examples
     assert math.isfinite(guess.objective)
     assert bool(torch.isfinite(guess.inputs).all())
@@ -160,7 +160,7 @@ def test_images_come_back_from_three_passes(name: str, attack_named: Named, watc
     seen = watched(
         model={"name": "mlp", "width": 96, "depth": 2, "dropout": 0.0}, **small(batch_size=4, local_epochs=3)
     )
-    guess, psnr = found(attack_named, name, seen, iterations=400)
+    guess, psnr = found(attack_named, name, seen, max_iterations=400)
     assert guess.inputs.shape == (4, 1, 8, 8)
     assert min(psnr) > 25.0
 

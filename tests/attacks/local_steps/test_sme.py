@@ -100,7 +100,7 @@ def test_gradients_of_every_unknown_agree_with_finite_differences(observation: O
 def test_one_step_is_gradient_matching(attack_named: Named, watched: Watched) -> None:
     model = {"name": "mlp", "width": 24, "depth": 2, "dropout": 0.0}
     observation, _, _ = watched(model=model, federation={"batch_size": 2})
-    settings = {"iterations": 60, "schedule": "steps"}
+    settings = {"max_iterations": 60, "schedule": "steps"}
     ours, plain = (
         attack_named(name, **settings)(observation, seeding.generator(1, "attack"))
         for name in ("sme", "inverting-gradients")
@@ -113,7 +113,7 @@ def test_the_place_is_learned_reported_and_kept_in_its_range(attack_named: Named
     observation, _, _ = watched(federation={"algorithm": "fedavg", "local_steps": 4, "batch_size": 2})
     place = "place between received (0) and trained weights (1)"
     for rate, low, high in ((0.0, 0.5, 0.5), (1e-3, 0.4, 0.6), (1.0, 0.0, 1.0)):
-        guess = attack_named("sme", iterations=30, place_learning_rate=rate, path="quadratic")(
+        guess = attack_named("sme", max_iterations=30, place_learning_rate=rate, path="quadratic")(
             observation, seeding.generator(1, "attack")
         )
         assert low <= guess.facts[place] <= high

@@ -208,7 +208,7 @@ def test_what_entered_the_model_that_pastes_maps_are_the_originals(
     watched: Watched, attack_named: Named, granted: tuple[Any, ...]
 ) -> None:
     observation, _, _ = on_maps(watched, 2, *granted, at="3", per_sample=True)
-    attack = attack_named("cutmix-inversion", iterations=3, restarts=2)
+    attack = attack_named("cutmix-inversion", max_iterations=3, restarts=2)
     found, again = (attack(observation, seeding.generator(1, "attack")) for _ in range(2))
     assert torch.equal(found.inputs, again.inputs)
     assert found.trained is not None
@@ -222,7 +222,7 @@ def test_what_entered_the_model_that_pastes_maps_are_the_originals(
 def test_originals_come_back_through_a_convolutional_network(
     watched: Watched, attack_named: Named, granted: tuple[str, ...]
 ) -> None:
-    attack = attack_named("cutmix-inversion", iterations=300, restarts=2)
+    attack = attack_named("cutmix-inversion", max_iterations=300, restarts=2)
     found, items = attacked(watched, attack, 1, *granted, seed=50)
     assert found.objective < 1e-2
     assert min(item.values.get("psnr_trained") or 0.0 for item in items) > 25
@@ -231,7 +231,7 @@ def test_originals_come_back_through_a_convolutional_network(
 
 def test_auto_turns_to_it_where_a_component_pastes(watched: Watched, attack_named: Named) -> None:
     others = [name for name in registry.methods("attack") if name not in ("auto", "cutmix-inversion")]
-    auto = attack_named("auto", iterations=4, mask_iterations=1, leave_out=others)
+    auto = attack_named("auto", max_iterations=4, mask_iterations=1, leave_out=others)
     for federation in ({}, {"algorithm": "fedavg", "local_epochs": 2}):
         found, _ = attacked(watched, auto, 1, federation=federation)
         assert found.notes[0] == "won: cutmix-inversion"

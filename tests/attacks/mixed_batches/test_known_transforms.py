@@ -34,7 +34,7 @@ def test_informed_attacks_keep_the_contract(
     batch: int,
 ) -> None:
     observation, _, _ = watched(knows=ALL, defenses=[{"name": defense}], federation={"batch_size": batch})
-    method = attack_named(attack, iterations=6, restarts=2)
+    method = attack_named(attack, max_iterations=6, restarts=2)
     steps: list[Step] = []
     with left_alone(observation):
         first = method(observation, seeding.generator(1, "attack"), steps.append)

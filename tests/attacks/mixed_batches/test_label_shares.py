@@ -103,7 +103,7 @@ def test_blended_images_stay_blended_but_their_labels_are_read(watched: Watched,
 
 
 def test_auto_ends_its_search_with_it_if_it_knows_the_components(watched: Watched, attack_named: Named) -> None:
-    auto = attack_named("auto", iterations=20, mask_iterations=5)
+    auto = attack_named("auto", max_iterations=20, mask_iterations=5)
     found, items = attacked(watched, auto, 1)
     assert found.notes[0] == "won: label-shares, which explains the gradient exactly"
     assert min(item.values["psnr"] for item in items) > 100

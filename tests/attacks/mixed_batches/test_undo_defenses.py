@@ -31,7 +31,7 @@ RECOGNISABLE = 25.0  # dB
 
 def auto(observation: Observation, *left_out: str) -> Reconstruction:
     method = registry.get("attack", "auto")
-    settings = {"iterations": 30, "mask_iterations": 5, "leave_out": [*FAST, *left_out]}
+    settings = {"max_iterations": 30, "mask_iterations": 5, "leave_out": [*FAST, *left_out]}
     return method.make(method.config.model_validate(settings))(observation, seeding.generator(1, "attack"))
 
 

@@ -252,7 +252,7 @@ def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> Non
     observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 1, classes=10)
     narrow = replace(observation, spec=replace(observation.spec, std=(0.5,)))
     assert float(truth.batches[0].inputs.abs().max()) > 2.0
-    guess = solve(narrow, iterations=10)
+    guess = solve(narrow, max_iterations=10)
     assert float(distances(guess, truth).max()) < 1e-6
     assert guess.facts["restarts"] == 1
 

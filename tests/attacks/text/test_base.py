@@ -67,7 +67,7 @@ def test_it_reports_tokens_in_order_and_returns_sentences(
     observation, truth, _ = watched(**tables, knows=knows, federation={"clients": 2, "batch_size": 2})
     steps: list[Step] = []
     guess = attack_named(name, **SHORT[name])(observation, torch.Generator().manual_seed(1), steps.append)
-    assert [step.iteration for step in steps] == list(range(1, SHORT[name]["iterations"] + 1))
+    assert [step.iteration for step in steps] == list(range(1, SHORT[name]["max_iterations"] + 1))
     assert all(step.guess.dtype == torch.long for step in steps)
     assert guess.inputs.shape == (2, 10)
     assert sorted((guess.inputs >= 0).sum(1).tolist()) == sorted((in_order(truth)[0] >= 0).sum(1).tolist())

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attacks.core.noise_level import measured_levels
-from attacks.text._beam import Pool, Reader, apart, grown, pool_of, readers_of
+from attacks.text._beam import Pool, Reader, apart, grow_beam, pool_of, readers_of
 from attacks.text._subspaces import attentions, subspace_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
@@ -116,7 +116,7 @@ def test_words_that_never_follow_stand_first_only(watched: Watched, written_text
     pool = pool_of(observation, reader, (7,))
     first = truth.private[0].inputs[0, 0]
     assert pool.most[pool.tokens == first].tolist() == [0]
-    ends = grown(reader, pool, (7,), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
+    ends = grow_beam(reader, pool, (7,), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
     assert (ends[7].prefixes[:, 1:] != first).all()
 
 
@@ -202,5 +202,5 @@ def test_no_prefix_can_be_grown_from_words_that_may_not_follow(watched: Watched,
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     (reader,) = readers_of(observation)
     pool = Pool(torch.tensor([1, 2]), torch.tensor([0, 0]), 0.0)
-    ends = grown(reader, pool, (1, 3), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
+    ends = grow_beam(reader, pool, (1, 3), 4, torch.Generator().manual_seed(0), lambda _prefixes, _score: None)
     assert list(ends) == [1]

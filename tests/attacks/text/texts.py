@@ -21,13 +21,21 @@ TAGS = {
     "model": {"name": "tiny-llama", "width": 32, "hidden": 32},
 }
 LONG = {
-    "tag": {"iterations": 300},
-    "lamp": {"iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "restarts": 1},
+    "tag": {"max_iterations": 300},
+    "lamp": {"max_iterations": 60, "every": 20, "drafts": 20, "candidates": 20, "finishing": 3000, "restarts": 1},
 }
 SEARCHES = ("tag", "lamp")
 SHORT = {
-    "tag": {"iterations": 5},
-    "lamp": {"iterations": 6, "every": 3, "drafts": 3, "candidates": 5, "burn_in": 0.0, "finishing": 16, "restarts": 1},
+    "tag": {"max_iterations": 5},
+    "lamp": {
+        "max_iterations": 6,
+        "every": 3,
+        "drafts": 3,
+        "candidates": 5,
+        "burn_in": 0.0,
+        "finishing": 16,
+        "restarts": 1,
+    },
 }
 
 

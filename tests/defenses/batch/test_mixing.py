@@ -118,7 +118,7 @@ def test_probabilities_pass_through_client_replay_attacks_and_scores(
         federation={"clients": 2, "batch_size": 2, **federation},
         defenses=[{"name": name, **({"images": 2} if name == "instahide" else {})}],
         threat={"knows": ["labels", "batch-size", "dropout-rates", "input-statistics", "defenses"]},
-        attacks=[{"name": attack, "iterations": 4} for attack in attacks],
+        attacks=[{"name": attack, "max_iterations": 4} for attack in attacks],
     )
     (arm,) = recorded(built, tmp_path / "run").arms
     assert arm.replay_matches

@@ -22,7 +22,7 @@ def raw(**tune: Any) -> dict[str, Any]:
         "data": {"name": "digits"},
         "model": {"name": "mlp", "width": 16, "depth": 1, "dropout": 0.0},
         "federation": {"clients": 2},
-        "attacks": [{"name": "inverting-gradients", "label": "IG", "iterations": 30, "learning_rate": 1e-5}],
+        "attacks": [{"name": "inverting-gradients", "label": "IG", "max_iterations": 30, "learning_rate": 1e-5}],
         "tune": {
             "attack": "IG",
             "space": {"learning_rate": {"low": 1e-3, "high": 0.3, "log": True}},
@@ -63,7 +63,7 @@ def test_an_attack_on_sentences_is_scored_by_rouge_l(tmp_path: Path) -> None:
     [
         ({"attack": "GI"}, "tune.attack: no attack is 'GI'. Did you mean 'IG'"),
         ({"space": {"learning_rat": [1]}}, "Did you mean 'learning_rate'"),
-        ({"space": {"iterations": {"low": 3, "high": 2}}}, "expected low below high"),
+        ({"space": {"max_iterations": {"low": 3, "high": 2}}}, "expected low below high"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, changed: dict[str, Any], message: str) -> None:

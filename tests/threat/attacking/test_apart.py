@@ -83,8 +83,8 @@ def test_the_record_and_the_pictures_are_the_same_bytes(scenario: Build, tmp_pat
         federation={"clients": 4, "rounds": 2, "batch_size": 2},
         threat={"victims": 2},
         attacks=[
-            {"name": "inverting-gradients", "iterations": 12, "label": "IG"},
-            {"name": "wiig", "iterations": 8, "also_knows": ["masks"]},
+            {"name": "inverting-gradients", "max_iterations": 12, "label": "IG"},
+            {"name": "wiig", "max_iterations": 8, "also_knows": ["masks"]},
             {"name": "closed-form-linear"},
         ],
     )
@@ -120,7 +120,7 @@ def test_in_the_scorers_process_the_truth_can_be_found_and_the_guess_is_the_same
 
 def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_process(watched: Watched) -> None:
     observation, _, _ = watched()
-    endless = {"name": "inverting-gradients", "iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
+    endless = {"name": "inverting-gradients", "max_iterations": 1_000_000, "threshold": 0.0, "patience": 1_000_000}
     shown: list[Step] = []
     with start_isolated(AttackChoice.model_validate(endless), 1, lambda: len(shown) > 2) as attacker:
         assert attacker.at_once(observation) >= 1
@@ -135,7 +135,7 @@ def test_somebody_who_asks_to_stop_is_heard_between_two_steps_and_ends_the_proce
 
 def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watched) -> None:
     observation, _, _ = watched()
-    choice = AttackChoice.model_validate({"name": "inverting-gradients", "iterations": 3})
+    choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
 
     def broken(_step: Step) -> None:
         raise ValueError("nobody understands this step")
@@ -153,7 +153,7 @@ def test_after_an_answer_that_cannot_be_read_a_new_process_answers(watched: Watc
 
 def test_an_observation_that_cannot_travel_is_the_attacks_failure(watched: Watched) -> None:
     observation, _, _ = watched()
-    choice = AttackChoice.model_validate({"name": "inverting-gradients", "iterations": 3})
+    choice = AttackChoice.model_validate({"name": "inverting-gradients", "max_iterations": 3})
     local = replace(observation, loss=lambda outputs, _labels: outputs.sum())
     with start_isolated(choice, 1, lambda: False) as attacker:
         assert attacker.at_once(local) == 1
