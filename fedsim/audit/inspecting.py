@@ -105,7 +105,8 @@ class Inspector:
         batch_size = world.scenario.federation.batch_size
         if batch_size not in self._cost:
             self._cost[batch_size] = _cost(world, batch_size)
-        attacks = sum(getattr(own.make, "effort", "") == "descent" for own in registry.methods("attack").values())
+        every = (own.derived_from(Attack) for own in registry.methods("attack").values())
+        attacks = sum(own is not None and own.effort == "descent" for own in every)
         affordable = int(seconds / (_RESERVE * attacks * self._cost[batch_size]))
         return min(max(affordable, _LEAST_ITERATIONS), _MOST_ITERATIONS)
 

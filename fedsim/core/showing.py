@@ -1,4 +1,4 @@
-"""What the components drew for a step, shown to the layers of that step's forward pass.
+"""What components and task drew for a step, shown to the layers of that step's forward pass.
 
 A layer that mixes the features of a batch needs the partners that were drawn with the labels. They are shown in the
 forward pass of a client's training step and nowhere else: in evaluation, and where an attacker runs the model, such a

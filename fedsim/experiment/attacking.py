@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import reason
+from fedsim.core.hooks import Attack
 from fedsim.core.types import Knowledge, Observation, OnStep, Reconstruction, WireEntry
 from fedsim.experiment.progress import RunInProgress
 from fedsim.metrics.statistics import summarise
@@ -29,7 +30,8 @@ def attack(
     prefix: str,
 ) -> list[VictimRecord]:
     """Attack every observed update, as many together as the attack likes."""
-    over_rounds = bool(getattr(registry.get("attack", choice.name).make, "over_rounds", False))
+    own = registry.get("attack", choice.name).derived_from(Attack)
+    over_rounds = own is not None and own.over_rounds
     knows = _knowledge(world.scenario, choice)
     empty = [_unharmed(victim.entry) for victim in attacked if not any(map(len, victim.truth.private))]
     attacked = [victim for victim in attacked if any(map(len, victim.truth.private))]

@@ -40,7 +40,7 @@ KNOWLEDGE: dict[Knowledge, str] = {
     "defenses": "the defenses in use",
     "earlier-rounds": "what the client sent in the attacked rounds before",
     "components": "the components in use",
-    "draws": "what the components drew",
+    "draws": "what components and task drew",
     "given": "what the model reads beside the examples",
 }
 

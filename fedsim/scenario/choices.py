@@ -9,8 +9,8 @@ from typing import Any, cast
 from pydantic import Field, field_validator, model_serializer, model_validator
 
 from fedsim.core import registry
-from fedsim.core.hooks import Configured
-from fedsim.core.registry import Kind
+from fedsim.core.hooks import Attack, Configured
+from fedsim.core.registry import Kind, Method
 from fedsim.core.types import Config, Knowledge
 
 
@@ -52,6 +52,12 @@ class ModelChoice(Choice):
     )
 
 
+def crafts(attack: Method) -> bool:
+    """Say whether an attack changes the clients' model."""
+    own = attack.derived_from(Attack)
+    return own is not None and own.crafts
+
+
 class AttackChoice(Choice):
     """An attack, under which name it is reported, and what it knows beyond the threat model."""
 
@@ -61,7 +67,7 @@ class AttackChoice(Choice):
     @property
     def crafts(self) -> bool:
         """Whether the attack changes the clients' model."""
-        return bool(getattr(registry.get("attack", self.name).make, "crafts", False))
+        return crafts(registry.get("attack", self.name))
 
 
 class MembershipChoice(Choice):

@@ -36,7 +36,7 @@ _SENTENCES: dict[Knowledge, tuple[str, str]] = {
     "input-statistics": ("how inputs are normalised", "does not know how inputs are normalised"),
     "defenses": ("the description of every defense in use", "does not know which defenses are in use"),
     "components": ("the description of every component in use", "does not know which components are in use"),
-    "draws": ("what the components drew", "does not see what the components drew"),
+    "draws": ("what components and task drew", "does not see what components and task drew"),
     "given": ("what the model reads beside the examples", "does not see what the model reads beside the examples"),
     "earlier-rounds": (
         "what a client sent in the attacked rounds before",

@@ -147,7 +147,7 @@ def test_draws_and_what_is_given_reach_an_attacker_only_if_granted(world) -> Non
     assert seeing.given["where"].data_ptr() != victim.examples.given["where"].data_ptr()
     assert seeing.task.modality == "numbers"
     told = " ".join(describe(own))
-    assert "It does not see what the components drew." in told
+    assert "It does not see what components and task drew." in told
     assert "It does not see what the model reads beside the examples." in told
     assert "labels" not in told
 

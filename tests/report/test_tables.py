@@ -32,7 +32,7 @@ WORDS: dict[Knowledge, str] = {  # that only the sentence of this grant has
     "input-statistics": "statistics",
     "defenses": "defenses",
     "components": "components in use",
-    "draws": "components drew",
+    "draws": "components and task drew",
     "given": "beside the examples",
     "earlier-rounds": "rounds before",
 }

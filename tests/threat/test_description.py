@@ -76,7 +76,7 @@ KNOWS = "It knows the model, its weights and the loss"
                 "which rate the model drops out, how inputs are normalised, the description of every defense in use, "
                 "what a client sent in the attacked rounds before.",
                 "It does not know which components are in use.",
-                "It does not see what the components drew.",
+                "It does not see what components and task drew.",
             ],
         ),
     ],

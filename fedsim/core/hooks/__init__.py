@@ -24,7 +24,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 
 from fedsim.core.hooks.aggregators import Aggregator
 from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, check_update
-from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured
+from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants
 from fedsim.core.hooks.components import (
     Adapter,
     Augmentation,
@@ -67,6 +67,7 @@ __all__ = [
     "Effort",
     "Generation",
     "GenerationContext",
+    "Grants",
     "Grid",
     "Hook",
     "HookContext",

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.hooks.base import ConfigT, Configured, Grants
 from fedsim.core.hooks.contexts import Rules, ServerRound
 from fedsim.core.types import Contribution, Mechanism
 
@@ -27,6 +27,24 @@ class Aggregator(Configured[ConfigT]):
 
     needs_single_updates: ClassVar[bool]
     acts_without_updates: ClassVar[bool] = False
+
+    @classmethod
+    def needs_more(cls, grants: Grants) -> str | None:
+        """Say whether it needs single updates that the server does not have."""
+        if not cls.needs_single_updates:
+            return None
+        if grants.masks_updates:
+            return (
+                "looks at the updates of single clients, and behind secure aggregation the server has none: it sees "
+                "their sum. Given one mean in place of all updates, the rule would return it, and nobody would notice "
+                "that it does nothing any more. Use 'mean', or leave out secure_aggregation."
+            )
+        if grants.sees == "sum" and grants.is_attacked:
+            return (
+                "gives no mean of the updates, and attacks with threat.sees = 'sum' take what the server sees for the "
+                "mean gradient of all participants' examples. Use 'mean', or leave the attacks out."
+            )
+        return None
 
     def refuses(self, rules: Rules, model: nn.Module) -> str | None:
         """Return why it does not fit this federation or model, as the end of a sentence, or None when it does."""

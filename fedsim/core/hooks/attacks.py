@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
-from fedsim.core.hooks.base import ConfigT, Configured
+from fedsim.core.hooks.base import ConfigT, Configured, Grants
 from fedsim.core.hooks.guarding import guard
 from fedsim.core.informed import informed
 from fedsim.core.types import (
@@ -51,6 +51,27 @@ class Attack(Configured[ConfigT]):
     crafts: ClassVar[bool] = False
     undoes: ClassVar[bool] = False
     over_rounds: ClassVar[bool] = False
+
+    @classmethod
+    def needs_more(cls, grants: Grants) -> str | None:
+        """Name the knowledge, the view or the server that it needs."""
+        if missing := sorted(cls.needs - grants.knows):
+            return (
+                f"needs {', '.join(missing)}, which the threat model does not grant. "
+                f"Add also_knows = {missing} to this attack, or to threat.knows."
+            )
+        if grants.sees not in cls.views:
+            return (
+                f"works on {', '.join(sorted(cls.views))}, but threat.sees = '{grants.sees}': the server sees one sum "
+                "a round, in which the examples of all participants are mixed. Use an attack that separates them, or "
+                "leave it out."
+            )
+        if cls.crafts and not grants.may_craft:
+            return (
+                "changes the model that clients receive, which an honest server does not. Set threat.server = "
+                "'malicious', or use an attack that only watches."
+            )
+        return None
 
     def craft(self, model: nn.Module, spec: InputSpec, public: Tensor, generator: torch.Generator) -> nn.Module:
         """Return the model that a malicious server hands out; it may be the same object, changed, or a wrapper.
@@ -168,6 +189,16 @@ class MembershipAttack(Configured[ConfigT]):
     """
 
     target: ClassVar[Target] = "model"
+
+    @classmethod
+    def needs_more(cls, grants: Grants) -> str | None:
+        """Name the view that it needs."""
+        if cls.target == "model" or grants.sees == "single-update":
+            return None
+        return (
+            f"judges the updates of one client, but threat.sees = '{grants.sees}'. Set threat.sees = 'single-update', "
+            "or use an attack on the model."
+        )
 
     def plan(self) -> ShadowPlan | None:
         """Return the shadow models it wants to find in the observation, or None when it wants none."""

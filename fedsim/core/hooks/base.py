@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC
+from dataclasses import dataclass
 from typing import ClassVar, Generic, Self, TypeVar, final
 
-from fedsim.core.types import Config, Modality
+from fedsim.core.types import Config, Knowledge, Modality, View
 
 ConfigT = TypeVar("ConfigT", bound=Config)
 
@@ -17,6 +18,25 @@ IMAGES_AND_TEXT: frozenset[Modality] = frozenset({"images", "text"})
 
 
 ANYTHING: frozenset[Modality] = IMAGES_AND_TEXT | {"anything"}  # of who sees tensors of the model alone
+
+
+@dataclass(frozen=True)
+class Grants:
+    """What a scenario grants to one method.
+
+    Attributes:
+        knows: what the attacker knows, with what this method knows beyond the threat model.
+        sees: what the server sees in a round.
+        may_craft: whether the server may change the model that clients receive.
+        masks_updates: whether secure aggregation hides single updates from the server.
+        is_attacked: whether attacks look at what the server sees.
+    """
+
+    knows: frozenset[Knowledge]
+    sees: View
+    may_craft: bool
+    masks_updates: bool
+    is_attacked: bool
 
 
 class Configured(ABC, Generic[ConfigT]):
@@ -33,6 +53,11 @@ class Configured(ABC, Generic[ConfigT]):
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
+
+    @classmethod
+    def needs_more(cls, grants: Grants) -> str | None:
+        """Return what it needs that a scenario does not grant, as a sentence without its subject, or None."""
+        return None
 
     @property
     def name(self) -> str:

@@ -15,6 +15,7 @@ Kind = Literal["attack", "defense", "component", "aggregator", "membership", "me
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 F = TypeVar("F", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class OpenConfig(Config, extra="allow"):
@@ -48,6 +49,10 @@ class Method:
     related: str = ""
     aliases: tuple[str, ...] = ()
     declares: Metric | None = None
+
+    def derived_from(self, base: type[T]) -> type[T] | None:
+        """Return the method's class where it derives from `base`, or None: another class, or a function."""
+        return self.make if isinstance(self.make, type) and issubclass(self.make, base) else None
 
     @property
     def doc(self) -> str:
