@@ -10,8 +10,6 @@ from fedsim.data._text import TokenConfig
 from tests.data.tags import pairs
 
 WORD = st.text(st.characters(exclude_categories=["Z", "C"]), min_size=1, max_size=4)
-
-
 SENTENCE = st.lists(st.tuples(WORD, st.sampled_from(["O", "B-a", "I-a"])), min_size=1, max_size=6)
 
 

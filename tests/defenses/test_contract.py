@@ -13,8 +13,6 @@ from tests.defenses.applying import applied
 from tests.defenses.stepping import gradient, here, make
 
 DEFENSES = registry.methods("defense")
-
-
 WITHOUT_STRENGTH: dict[str, dict[str, Any]] = {
     "clipping": {"norm": 1e9},
     "gradient-noise": {"scale": 0.0},

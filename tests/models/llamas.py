@@ -10,11 +10,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.types import InputSpec
 
 transformers = pytest.importorskip("transformers")
-
-
 SIZES = {"width": 16, "blocks": 2, "heads": 4, "key_value_heads": 2, "hidden": 20}
-
-
 LENGTH, VOCABULARY = 6, 11
 
 

@@ -11,8 +11,6 @@ from tests.components.decoder.asking import ASKED, LONG
 from tests.components.generating import make, prompts, sources, tiny_llama
 
 SCORES = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
-
-
 MISTAKE = (
     1e-4  # chance that a chi-square test fails although draws are right; seeds are fixed, so it fails never or ever
 )

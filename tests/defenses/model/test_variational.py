@@ -22,8 +22,6 @@ from fedsim.scenario.world import World, build
 from tests.federating import run
 
 Build = Callable[..., Scenario]
-
-
 CONVNET = {"name": "convnet", "width": 4, "dropout": 0.25}
 
 
