@@ -1,6 +1,7 @@
 """Runs of attacks in tests, with a generator of a fixed seed, and the networks that they solve."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -48,3 +49,14 @@ def network(
         )
     drops = [[] if rate is None else [nn.Dropout(rate)] for rate in rates]
     return nn.Sequential(nn.Flatten(), first, activation(), *drops[0], second, activation(), *drops[1], last)
+
+
+def with_noise(observation: Observation, level: float) -> Observation:
+    """Add Gaussian noise whose norm is `level` times that of the whole gradient."""
+    generator = torch.Generator().manual_seed(1)
+    tensors = observation.update.tensors
+    entries = sum(tensor.numel() for tensor in tensors.values())
+    norm = sum(float(tensor.square().sum()) for tensor in tensors.values()) ** 0.5
+    scale = level * norm / entries**0.5
+    noisy = {name: t + scale * torch.randn(t.shape, generator=generator) for name, t in tensors.items()}
+    return replace(observation, update=replace(observation.update, tensors=noisy))

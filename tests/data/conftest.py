@@ -72,3 +72,18 @@ def _jpeg(pixels: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG")
     return buffer.getvalue()
+
+
+WORDS = ["river", "stone", "green", "walks", "under", "seven", "lamps", "while", "nobody", "sings", "about", "winter"]
+
+
+def _sentence(document: int, number: int) -> str:
+    return " ".join(WORDS[(document * 5 + number * (k + 1) + k) % len(WORDS)] for k in range(6)) + f" {number}."
+
+
+@pytest.fixture(scope="session")
+def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("text") / "documents.txt"
+    written = [f"Document {d} begins here. " + " ".join(_sentence(d, n) for n in range(5)) for d in range(10)]
+    path.write_text("\n\n".join(written), encoding="utf-8")
+    return path

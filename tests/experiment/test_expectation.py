@@ -12,7 +12,7 @@ from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
-from tests.cli.test_cli import fedsim
+from tests.cli.typed import fedsim
 
 METRICS = registry.every_metric()
 SMALL = """

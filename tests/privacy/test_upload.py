@@ -63,3 +63,11 @@ def test_a_model_whose_buffers_move_is_named_and_left_as_it_was() -> None:
     constant.register_buffer("scale", torch.ones(2))
     assert why_buffers_move(constant, inputs) is None
     assert why_buffers_move(nn.Sequential(nn.Linear(3, 2), nn.GroupNorm(1, 2)), inputs) is None
+
+
+def test_models_with_running_statistics_are_refused_and_left_as_they_were() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    assert "training changes the buffer '1.running_mean'" in (why_buffers_move(model, torch.ones(3, 4)) or "")
+    assert all(torch.equal(t, before[name]) for name, t in model.state_dict().items())
+    assert why_buffers_move(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)), torch.ones(3, 4)) is None

@@ -1,3 +1,5 @@
+"""Sparse dictionaries of a batch: every example exactly, or a reason."""
+
 from dataclasses import replace
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from attacks.batch_separation import sparse_dictionary
-from attacks.batch_separation._sparsest import Sparse, nothing_found, searched
+from attacks.batch_separation._sparsest import Sparse, searched
 from fedsim.core.errors import NotApplicable
 from tests.attacks.solving import network, solve
 
@@ -30,6 +32,21 @@ def assert_recovered(guess, truth):
     assert guess.stopped == "all examples separated"
     for found, mask in zip(guess.masks or (), truth.masks[0], strict=True):
         assert torch.equal(found[order], mask)
+
+
+def first_two(found):
+    return Sparse(found.vectors[:2], found.zero_shares[:2])
+
+
+def once(complete):
+    """Answer the first call only, so that the rest stays unknown."""
+    calls = []
+
+    def limited(*arguments):
+        calls.append(None)
+        return complete(*arguments) if len(calls) == 1 else None
+
+    return limited
 
 
 @settings(max_examples=6, deadline=None)
@@ -152,21 +169,6 @@ def test_a_partial_answer_consists_of_exact_images(watched, attack_named, psnr_o
     assert 0 < guess.objective < 1
 
 
-def first_two(found):
-    return Sparse(found.vectors[:2], found.zero_shares[:2])
-
-
-def once(complete):
-    """Answer the first call only, so that the rest stays unknown."""
-    calls = []
-
-    def limited(*arguments):
-        calls.append(None)
-        return complete(*arguments) if len(calls) == 1 else None
-
-    return limited
-
-
 @pytest.mark.parametrize(
     ("spoil", "least"),
     [
@@ -254,20 +256,3 @@ def test_refuses_with_the_reason(toy, watched, attack_named):
     for reason, observation in cases.items():
         with pytest.raises(NotApplicable, match=reason):
             solve(attack_named, NAME, observation)
-
-
-@settings(max_examples=5, deadline=None)
-@given(st.integers(2, 12), st.integers(0, 100))
-def test_sparsest_vectors_span_a_sparse_dictionary_and_not_a_dense_one(rank, seed):
-    generator = torch.Generator().manual_seed(seed)
-    dense_columns = torch.randn((256, rank), generator=generator, dtype=torch.float64)
-    sparse_columns = dense_columns * torch.rand((256, rank), generator=generator).gt(0.5)
-    sparse_columns = sparse_columns[sparse_columns.any(1)]
-    basis = torch.linalg.svd(sparse_columns, full_matrices=False).U
-    found = searched(basis, nothing_found(rank), 256, generator)
-    columns = nn.functional.normalize(basis @ found.vectors.T, dim=0)
-    agreement = (columns.T @ nn.functional.normalize(sparse_columns, dim=0)).abs().max(0).values
-    assert len(found.vectors) == rank
-    assert float(agreement.min()) > 1 - 1e-8
-    nothing = searched(torch.linalg.svd(dense_columns, full_matrices=False).U, nothing_found(rank), 256, generator)
-    assert len(nothing.vectors) == 0

@@ -1,15 +1,11 @@
-"""Keys that were read, what they say about the encoder's output, and images, against the truth and closed forms."""
+"""Cells of a key-value bottleneck are read, and images come nearer to their keys."""
 
 from dataclasses import replace
-from itertools import permutations
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from attacks.codebooks._features_from_keys import coarseness, group, solve_points
-from attacks.core.fired_rows import noise_variance
 from attacks.core.labels import infer_labels
 from fedsim.components.bottleneck.key_value_bottleneck import bottleneck_of, cells_of
 from fedsim.core.errors import NotApplicable
@@ -23,15 +19,6 @@ UNTOLD = ("batch-size", "dropout-rates", "input-statistics")
 
 def table(**settings: Any) -> list[dict[str, Any]]:
     return [{"name": "key-value-bottleneck", "codebooks": 12, "pairs": 40, "key_width": 4, "passes": 2, **settings}]
-
-
-def drawn(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
-def projections(width: int, codebooks: int, size: int) -> Tensor:
-    own = drawn(width, codebooks, size)
-    return own / own.norm(dim=0)
 
 
 def scores_of(world: worlds.World, truth: Any, guess: Any) -> dict[str, float]:
@@ -81,51 +68,6 @@ def test_smoothed_labels_show_as_well(watched, attack_named):
     assert guess.found["key-value-bottleneck.labels"].tolist() == truth.private[0].labels.sort().values.tolist()
 
 
-@pytest.mark.parametrize(("width", "codebooks"), [(9, 5), (30, 5)])
-def test_outputs_are_those_of_least_squares(width: int, codebooks: int) -> None:
-    p, origin, targets = projections(width, codebooks, 4), drawn(width, seed=1), drawn(3, codebooks, 4, seed=2)
-    known = torch.ones(3, codebooks, dtype=torch.bool)
-    known[1, [2, 4]] = False
-    known[2] = False
-    found, ridged = solve_points(p, targets, known, origin), solve_points(p, targets, known, origin, 0.3)
-    assert torch.equal(found[2], origin)
-    for i in range(2):
-        a = torch.cat([p[:, c].mT for c in range(codebooks) if known[i, c]])
-        b = torch.cat([targets[i, c] for c in range(codebooks) if known[i, c]])
-        assert torch.allclose(found[i], origin + torch.linalg.pinv(a) @ (b - a @ origin), atol=1e-9)
-        # the mean of e ~ N(origin, I) given b = a e + N(0, 0.3)
-        posterior = torch.linalg.inv(a.mT @ a / 0.3 + torch.eye(width)) @ (a.mT @ b / 0.3 + origin)
-        assert torch.allclose(ridged[i], posterior, atol=1e-9)
-
-
-def test_enough_exact_equations_give_the_output_itself() -> None:
-    p, truly = projections(16, 5, 4), drawn(3, 16, seed=3)
-    targets = torch.einsum("bm,mcd->bcd", truly, p)
-    found = solve_points(p, targets, torch.ones(3, 5, dtype=torch.bool), drawn(16, seed=4))
-    assert torch.allclose(found, truly, atol=1e-8)
-
-
-def test_coarse_keys_are_told_from_fine_ones() -> None:
-    """On a grid of step s over a square of side 1, a head errs by s / 2 at most and keys vary by 1 / 12."""
-    ratio = []
-    for step in (0.1, 0.05):
-        ticks = torch.arange(0.0, 1.0, step)
-        ratio.append(coarseness(torch.cartesian_prod(ticks, ticks)[None]))
-    assert ratio[0] == pytest.approx(0.1**2 / 8 / (1 / 12), rel=0.05)
-    assert ratio[1] == pytest.approx(ratio[0] / 4, rel=0.05)
-
-
-def test_keys_of_records_in_unknown_order_are_told_apart_by_their_equations() -> None:
-    p, truly, generator = projections(8, 10, 4), drawn(4, 8, seed=5), torch.Generator().manual_seed(0)
-    heads = torch.einsum("bm,mcd->cbd", truly, p)
-    order = torch.stack([torch.randperm(4, generator=generator) for _ in range(10)])
-    mixed = heads.gather(1, order[..., None].expand_as(heads))
-    valid = torch.ones(10, 4, dtype=torch.bool)
-    chosen = group(p, mixed, valid, torch.zeros(8), generator)
-    owners = order.gather(1, chosen.mT)  # (C, Q): whose key each record was given
-    assert any(bool((owners == torch.tensor(way)).all()) for way in permutations(range(4)))
-
-
 def test_records_of_one_label_get_outputs_of_their_own(watched, attack_named):
     settings = {"codebooks": 40, "pairs": 60}
     federation = {"batch_size": 4, "clients": 300, "local_steps": 1}
@@ -161,13 +103,6 @@ def test_noise_hides_cells_only_when_it_is_as_large_as_their_gradient(watched, a
         shares.append(scores_of(world, truth, guess)[FOUND])
     assert shares[0] == 1.0
     assert shares[1] < 0.5
-
-
-def test_the_variance_of_noise_is_read_off_rows_without_signal() -> None:
-    noise = 0.3 * drawn(4, 500, 10)
-    noise[:, :20] += 5.0
-    assert noise_variance(noise) == pytest.approx(0.09, rel=0.1)
-    assert noise_variance(noise * (torch.arange(500) > 3)[:, None]) == 0.0
 
 
 def test_images_come_nearer_to_the_keys_and_the_same_seed_gives_the_same_bytes(watched, attack_named, left_alone):

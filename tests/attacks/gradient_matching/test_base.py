@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from attacks.core.regularizers import pixel_box, total_variation
 from attacks.core.unknown_masks import OptimisedMasks, mask_prior
-from attacks.core.unknowns import Moment
 from attacks.gradient_matching._comparison import Comparison, GeneralComparison, cosine, setting_of
 from attacks.gradient_matching._ghost import GhostComparison
 from fedsim.core import seeding
 from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import draw_masks, record_masks
+from fedsim.core.masks import record_masks
 from fedsim.core.types import (
     Batch,
     Config,
@@ -36,13 +35,12 @@ from fedsim.federation.client import local_training
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
 from fedsim.models.mlp import MlpConfig, mlp
-from fedsim.scenario.world import World
 from fedsim.tasks.classification import Classification
 from fedsim.threat.observe import observe
 from fedsim.threat.victim import Victim
+from tests.attacks.gradient_matching.compared import Watched
 from tests.attacks.solving import attacked
 
-Watched = Callable[..., tuple[Observation, Truth, World]]
 KNOWN = ("labels", "batch-size", "dropout-rates", "input-statistics")
 PATHS = (GeneralComparison, GhostComparison)
 attack = partial(attacked, stream=5)
@@ -155,37 +153,6 @@ def test_dummy_stays_in_its_box_masks_in_theirs_and_the_best_is_the_recorded_min
         prior = mask_prior(tuple(mask[None] for mask in found.masks), [site.rate for site in observation.sites])
         again = matched + 1e-5 * total_variation(inputs[None])[0] + 1e-4 * prior[0]
         assert again.item() == pytest.approx(found.objective, abs=3e-7)  # of a float near 1
-
-
-def test_the_mask_prior_pulls_the_keep_rate_of_each_row_to_its_place() -> None:
-    mask = torch.stack([torch.ones(1, 200), torch.zeros(1, 200)]).requires_grad_()
-    optimizer = torch.optim.Adam([mask], lr=0.1)
-    for _ in range(200):
-        optimizer.zero_grad()
-        mask_prior((mask,), [0.25]).sum().backward()
-        optimizer.step()
-        with torch.no_grad():
-            mask.clamp_(0, 1)
-    for row in mask:
-        assert abs(1 - row.mean().item() - 0.25) < 0.03
-        assert (row.max() - row.min()).item() == 0.0
-
-
-def test_the_mask_prior_is_the_sum_of_the_sites_deviations_row_by_row() -> None:
-    masks = (torch.rand(3, 2, 4), torch.rand(3, 2, 5, 5))
-    ours = mask_prior(masks, [0.25, 0.5])
-    for row in range(3):
-        expected = abs(1 - float(masks[0][row].mean()) - 0.25) + abs(1 - float(masks[1][row].mean()) - 0.5)
-        assert float(ours[row]) == pytest.approx(expected, abs=1e-6)
-
-
-def test_the_mask_prior_counts_known_entries_with_their_values_and_known_sites_not_at_all() -> None:
-    sites = (DropoutSite(0, "a", 0.5, (1, 4)), DropoutSite(1, "b", 0.25, (1, 2)))
-    known = {0: torch.tensor([[0.0, 0.0, torch.nan, torch.nan]]), 1: torch.tensor([[1.0, 1.0]])}
-    unknown = OptimisedMasks(sites=sites, begin="ones", weight=1.0, known=(known,))
-    masks = unknown.relaxed(tuple(site[None] for site in unknown.first(torch.Generator())), Moment())
-    assert masks[0].tolist() == [[[0.0, 0.0, 1.0, 1.0]]]
-    assert float(torch.as_tensor(unknown.prior(masks))) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -329,12 +296,6 @@ def test_both_paths_find_the_same(watched: Watched, name: str) -> None:
     assert slow.notes == ("gradients compared by the general path",)
     assert torch.allclose(fast.inputs, slow.inputs, atol=1e-3)
     assert fast.objective == pytest.approx(slow.objective, abs=1e-4)
-
-
-def test_drawn_masks_follow_the_sites(watched: Watched) -> None:
-    observation, _, _ = watched(federation={"batch_size": 3})
-    masks = draw_masks(observation.sites, torch.Generator().manual_seed(1), torch.empty(0))
-    assert [mask.shape for mask in masks] == [(3, 24), (3, 24)]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

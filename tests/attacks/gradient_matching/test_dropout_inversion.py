@@ -10,13 +10,11 @@ from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer as TorchvisionTransformer
 
 from attacks.core.mask_readout_rules import read_masks
-from attacks.core.unknown_masks import OptimisedMasks, Relaxation
-from attacks.core.unknowns import Moment
 from benchmarks import dropout_inversion
 from benchmarks._rows import Row, as_table
 from fedsim.core import seeding
 from fedsim.core.hooks import Attack
-from fedsim.core.types import DropoutSite, InputSpec, Observation, Reconstruction, Step, Truth
+from fedsim.core.types import InputSpec, Observation, Reconstruction, Step, Truth
 from fedsim.metrics.image import score_items
 from fedsim.models._transformer import VisionTransformer
 from fedsim.scenario.world import World
@@ -44,39 +42,37 @@ def agreement(found: Reconstruction, truth: Truth) -> float:
     return float(hits.double().mean())
 
 
-@pytest.mark.parametrize(
-    ("relaxation", "annealed", "done", "expected"),
-    [
-        ("box", False, 0.5, [0.0, 0.2, 0.7]),
-        ("straight-through", False, 0.5, [0.0, 0.0, 1.0]),
-        ("sigmoid", False, 0.5, [0.5, 0.549834, 0.668188]),
-        ("sigmoid", True, 0.0, [0.5, 0.549834, 0.668188]),
-        ("sigmoid", True, 1.0, [0.5, 0.880797, 0.999089]),
-    ],
-)
-def test_relaxations(relaxation: Relaxation, annealed: bool, done: float, expected: list[float]) -> None:
-    site = DropoutSite(0, "site", 0.25, (1, 3))
-    unknown = OptimisedMasks(sites=(site,), begin="mean", relaxation=relaxation, annealed=annealed)
-    variables = torch.tensor([[[0.0, 0.2, 0.7]]], requires_grad=True)
-    (mask,) = unknown.relaxed((variables,), Moment(done=done))
-    assert mask.flatten().tolist() == pytest.approx(expected, abs=1e-6)
-    (slope,) = torch.autograd.grad(mask.sum(), variables)
-    temperature = 0.1**done if annealed else 1.0
-    values = torch.tensor(expected)
-    wanted = values * (1 - values) / temperature if relaxation == "sigmoid" else torch.ones(3)
-    assert torch.allclose(slope.flatten(), wanted, atol=1e-5)
+def small_transformer(dropout: float) -> nn.Module:
+    spec = InputSpec((1, 8, 8), 4, (0.0,), (1.0,))
+    return VisionTransformer(spec, patch=4, width=16, blocks=2, heads=2, hidden=16, dropout=dropout)
 
 
-@pytest.mark.parametrize("relaxation", ["box", "sigmoid", "straight-through"])
-@pytest.mark.parametrize("first", ["bernoulli", "ones", "mean"])
-def test_first_masks(relaxation: Relaxation, first: Any) -> None:
-    site = DropoutSite(0, "site", 0.25, (1, 4000))
-    unknown = OptimisedMasks(sites=(site,), begin=first, relaxation=relaxation)
-    variables = unknown.first(torch.Generator().manual_seed(0))
-    (mask,) = unknown.relaxed(tuple(v[None] for v in variables), Moment())
-    expected = 1.0 if first == "ones" or (relaxation, first) == ("straight-through", "mean") else 0.75
-    assert float(mask.mean()) == pytest.approx(expected, abs=0.03)
-    assert bool(((mask >= 0) & (mask <= 1)).all())
+def torchvision_transformer(dropout: float) -> nn.Module:
+    model = TorchvisionTransformer(
+        8, 4, 2, 2, 16, 16, dropout=dropout, attention_dropout=dropout, num_classes=4
+    )  # image, patch, blocks, heads, width, hidden
+    nn.init.normal_(model.heads.head.weight, std=0.1)  # torchvision starts it at zero
+    return model
+
+
+class MultiSample(nn.Module):
+    """Several dropouts of the same features, one head, the mean of the outputs."""
+
+    def __init__(self, samples: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.GELU())
+        self.dropout = nn.Dropout(0.5)
+        self.head = nn.Linear(48, 4)
+        self.samples = samples
+
+    def forward(self, images: Tensor) -> Tensor:
+        features = self.features(images)
+        return torch.stack([self.head(self.dropout(features)) for _ in range(self.samples)]).mean(0)
+
+
+def held(rows: list[Row]) -> dict[str, bool]:
+    print(as_table(rows))
+    return {row.name: row.holds for row in rows}
 
 
 @pytest.mark.parametrize(
@@ -154,19 +150,6 @@ def test_polish_without_dropout_is_nothing(watched: Watched, attack_named: Named
     assert found.masks is None
 
 
-def small_transformer(dropout: float) -> nn.Module:
-    spec = InputSpec((1, 8, 8), 4, (0.0,), (1.0,))
-    return VisionTransformer(spec, patch=4, width=16, blocks=2, heads=2, hidden=16, dropout=dropout)
-
-
-def torchvision_transformer(dropout: float) -> nn.Module:
-    model = TorchvisionTransformer(
-        8, 4, 2, 2, 16, 16, dropout=dropout, attention_dropout=dropout, num_classes=4
-    )  # image, patch, blocks, heads, width, hidden
-    nn.init.normal_(model.heads.head.weight, std=0.1)  # torchvision starts it at zero
-    return model
-
-
 @pytest.mark.parametrize("dropout", [0.1, 0.5])
 @pytest.mark.parametrize(
     ("build", "shape"), [(small_transformer, (1, 8, 8)), (torchvision_transformer, (3, 8, 8))], ids=["own", "tv"]
@@ -208,21 +191,6 @@ def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_nam
     assert not torch.equal(found.masks[1], found.masks[1].round())
 
 
-class MultiSample(nn.Module):
-    """Several dropouts of the same features, one head, the mean of the outputs."""
-
-    def __init__(self, samples: int) -> None:
-        super().__init__()
-        self.features = nn.Sequential(nn.Flatten(), nn.Linear(64, 48), nn.GELU())
-        self.dropout = nn.Dropout(0.5)
-        self.head = nn.Linear(48, 4)
-        self.samples = samples
-
-    def forward(self, images: Tensor) -> Tensor:
-        features = self.features(images)
-        return torch.stack([self.head(self.dropout(features)) for _ in range(self.samples)]).mean(0)
-
-
 def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
     toy: Toy, attack_named: Named, psnr_of: Callable[..., list[float]]
 ) -> None:
@@ -236,11 +204,6 @@ def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
     assert found.masks is not None
     assert [mask.shape for mask in found.masks] == [(1, 48)] * 3
     assert psnr_of(found, truth, observation.spec)[0] > psnr_of(ignorant, truth, observation.spec)[0] + 10
-
-
-def held(rows: list[Row]) -> dict[str, bool]:
-    print(as_table(rows))
-    return {row.name: row.holds for row in rows}
 
 
 def test_dropout_fools_ig_and_not_dia_on_eight_digits() -> None:

@@ -21,7 +21,6 @@ from attacks.gradient_matching._comparison import (
 )
 from attacks.gradient_matching._comparison import squared as squared_distance
 from attacks.gradient_matching._ghost import CompiledComparison, GhostComparison, fastest
-from attacks.gradient_matching._ghost_figures import _factorise, target_of
 from fedsim.core import seeding
 from fedsim.core.types import InputSpec, Masks, Observation, Truth
 from fedsim.models.convnet import ConvnetConfig, convnet
@@ -225,6 +224,17 @@ def dummies(observation: Observation, victims: list[int], seed: int = 3) -> tupl
     return inputs, masks, torch.randint(CLASSES, (rows, examples), generator=generator)
 
 
+def compare(observation: Observation, rows: int, seed: int) -> None:
+    """Hold both paths to the same figures in double precision."""
+    setting, victims = own(observation), [0] * rows
+    inputs, masks, labels = dummies(observation, victims, seed)
+    ours, slopes = figures(GhostComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
+    theirs, others = figures(GeneralComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
+    assert torch.allclose(ours, theirs, atol=1e-9)
+    for slope, other in zip(slopes, others, strict=True):
+        assert torch.allclose(slope, other, rtol=1e-6, atol=1e-8)
+
+
 @pytest.mark.parametrize("name", SUITED)
 def test_ghost_equals_general(toy: Toy, name: str) -> None:
     observations = observed(toy, *SUITED[name], torch.float32)
@@ -317,39 +327,6 @@ def test_convolutions_of_all_shapes(
         model = between(first, nn.GroupNorm(1, channels[1]), nn.Dropout(0.5), features=features)
     observation, _ = toy(model, (channels[0], 5, 4), examples, classes=CLASSES)
     compare(observation, rows, 1)
-
-
-def compare(observation: Observation, rows: int, seed: int) -> None:
-    """Hold both paths to the same figures in double precision."""
-    setting, victims = own(observation), [0] * rows
-    inputs, masks, labels = dummies(observation, victims, seed)
-    ours, slopes = figures(GhostComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
-    theirs, others = figures(GeneralComparison(setting, [observation]), cosine, inputs, masks, labels, victims)
-    assert torch.allclose(ours, theirs, atol=1e-9)
-    for slope, other in zip(slopes, others, strict=True):
-        assert torch.allclose(slope, other, rtol=1e-6, atol=1e-8)
-
-
-@given(
-    rank=st.integers(1, 12), victims=st.integers(1, 3), sides=st.tuples(st.integers(100, 130), st.integers(100, 160))
-)
-@settings(max_examples=15, deadline=None)
-def test_factors_are_the_observed_gradient(rank: int, victims: int, sides: tuple[int, int]) -> None:
-    generator = torch.Generator().manual_seed(rank)
-    left = torch.randn((victims, sides[0], rank), generator=generator)
-    right = torch.randn((victims, sides[1], rank), generator=generator)
-    whole = left @ right.mT
-    target = target_of(list(whole))
-    assert not isinstance(target, Tensor)
-    assert target.left.shape[2] == rank
-    error = (target.left @ target.right.mT - whole).flatten(1).norm(dim=1) / whole.flatten(1).norm(dim=1)
-    assert float(error.max()) < 1e-6
-
-
-def test_a_gradient_of_full_rank_is_not_factored() -> None:
-    noise = torch.randn((1, 120, 130), generator=torch.Generator().manual_seed(0))
-    assert _factorise(noise, 96) is None
-    assert isinstance(target_of([noise[0]]), Tensor)
 
 
 def test_the_observed_model_and_its_settings_stay_as_they_are(toy: Toy) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from torch import nn
 
 from attacks.gradient_matching._comparison import Setting
+from attacks.local_steps._unrolled import UnrolledComparison, local_steps
 from fedsim.core import seeding
 from fedsim.core.examples import distinct
 from fedsim.core.hooks import Attack
@@ -47,3 +48,7 @@ def found(
     return guess, [
         item.values["psnr"] for item in score_items(guess, distinct(truth.batches), world.data.dataset.spec).items
     ]
+
+
+def unrolled(observation: Observation, checkpointed: bool = False) -> UnrolledComparison:
+    return UnrolledComparison(setting_of(observation), [observation], local_steps(observation), checkpointed)

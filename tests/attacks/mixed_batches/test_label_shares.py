@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 import torch
 
-from attacks.mixed_batches._cutmix_boxes import assemble
 from attacks.mixed_batches.label_shares import label_shares
 from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
@@ -115,18 +114,3 @@ def test_it_says_why_it_does_not_apply(watched: Watched, attack_named: Named) ->
         attacked(watched, attack, 0, mode="cutout")
     with pytest.raises(NotApplicable, match="no exact attack applies"):
         attacked(watched, attack, 0, model={"name": "lenet", "dropout": 0.0}, data={"name": "digits", "size": 32})
-
-
-def test_the_box_is_found_by_its_area_and_by_smoothness() -> None:
-    """Smooth images that differ: only the true box puts all of them together without a seam."""
-    rows, columns = torch.meshgrid(torch.linspace(0, 1, 12), torch.linspace(0, 1, 9), indexing="ij")
-    images = torch.stack([rows, columns, 1 - rows, rows * columns])[:, None]
-    partners, box, own = torch.tensor([1, 2, 3, 0]), torch.tensor([2, 7, 3, 9]), torch.eye(4)
-    composites = images.clone()
-    composites[:, :, 2:7, 3:9] = images[partners][:, :, 2:7, 3:9]
-    weight = 1 - 30 / 108
-    found = assemble(composites, weight * own + (1 - weight) * own[partners], None)
-    assert found is not None
-    assert found.boxes[0].tolist() == box.tolist()
-    assert torch.equal(found.images, images)
-    assert assemble(composites, own, None) is None

@@ -1,68 +1,22 @@
-"""Second-order steps: derivatives against finite differences, solutions against the truth and against the bound."""
+"""Second-order steps: solutions against the truth and against the bound."""
 
 import math
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attacks.core.client_gradient import client_gradient
-from attacks.core.labels import labels_of
-from attacks.second_order._client import Client
-from attacks.second_order._equations import Equations
-from attacks.second_order._layout import Layout, masks_to_solve
-from attacks.second_order._switches import switch_units
-from fedsim.core import registry, seeding
-from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, Truth
-from fedsim.scenario.world import World
-from tests.attacks.solving import answer
-
-Toy = Callable[..., tuple[Observation, Truth]]
-Watched = Callable[..., tuple[Observation, Truth, World]]
-NAME = "gauss-newton"
-ALL = ("labels", "batch-size", "dropout-rates", "input-statistics", "defenses")
-SMOOTH = {"name": "mlp", "width": 24, "depth": 2, "activation": "sigmoid", "bias": True, "dropout": 0.0}
+from fedsim.core import registry
+from fedsim.core.types import Observation, PublicKnowledge
+from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 
 
-@pytest.fixture
-def toy(toy: Toy) -> Toy:
-    """Random inputs are no images: a standard deviation of a tenth leaves room for them in the pixel range."""
-
-    def build(*args: Any, **settings: Any) -> tuple[Observation, Truth]:
-        observation, truth = toy(*args, **settings)
-        return replace(observation, spec=replace(observation.spec, std=(0.1,) * len(observation.spec.std))), truth
-
-    return build
-
-
-def lenet(channels: int = 1, side: int = 28, width: int = 12, rate: float = 0.0, activation: Any = nn.Sigmoid):
-    """The LeNet of the literature on gradient inversion: strides 2, 2 and 1."""
-    with seeding.isolate_randomness(0):
-        return nn.Sequential(
-            *(nn.Conv2d(channels, width, 5, 2, 2), activation(), nn.Conv2d(width, width, 5, 2, 2), activation()),
-            *(nn.Conv2d(width, width, 5, 1, 2), activation(), nn.Flatten(), nn.Dropout(rate)),
-            nn.Linear(width * (-(-side // 4)) ** 2, 10),
-        )
-
-
-def solve(observation: Observation, **settings: Any) -> Reconstruction:
-    method = registry.get("attack", NAME)
-    return answer(method.make(method.config.model_validate(settings)), observation)
-
-
-def equations_of(observation: Observation) -> Equations:
-    return Equations(observation, Layout(observation, masks_to_solve(observation)), labels_of(observation))
-
-
-def distances(guess: Reconstruction, truth: Truth) -> Tensor:
-    """Root mean square error of each image at its closest guess of the same label."""
-    batch = truth.batches[0]
-    errors = (batch.inputs[:, None] - guess.inputs[None]).square().flatten(2).mean(2).sqrt()
-    return errors.masked_fill(batch.labels[:, None] != guess.labels[None], math.inf).min(1).values
+def replace_knowledge(observation: Observation, missing: str) -> Any:
+    threat = observation.threat
+    return threat.model_copy(update={"knows": tuple(own for own in threat.knows if own != missing)})
 
 
 def test_a_digit_comes_back_through_three_convolutions_in_a_few_steps(toy: Toy) -> None:
@@ -79,83 +33,12 @@ def test_a_digit_comes_back_through_three_convolutions_in_a_few_steps(toy: Toy) 
     assert guess.iterations <= 10
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_the_simulated_client_computes_what_autograd_computes(toy: Toy, rate: float) -> None:
-    observation, truth = toy(lenet(1, 8, 4, rate), (1, 8, 8), 3, classes=10)
-    batch, masks = truth.batches[0], truth.masks[0]
-    ours = Client(observation).gradient(batch.inputs, batch.labels, (masks,))
-    theirs = client_gradient(observation, batch.inputs, batch.labels, masks)
-    torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))
-
-
-@pytest.mark.parametrize("rate", [0.0, 0.5])
-def test_the_jacobian_is_that_of_finite_differences_and_of_the_products(toy: Toy, rate: float) -> None:
-    observation, _ = toy(lenet(1, 8, 4, rate), (1, 8, 8), 2, classes=10)
-    equations, generator = equations_of(observation), torch.Generator().manual_seed(1)
-    at = equations.unknowns.start(generator, 0.5)
-    rows, here, step = equations.jacobian(at), equations.linearise(at), 1e-5
-    changes = torch.randn((4, len(at)), generator=generator, dtype=torch.float64)
-    for change in changes:
-        measured = (equations.residual(at - step * change) - equations.residual(at + step * change)) / (2 * step)
-        torch.testing.assert_close(change @ rows, measured, rtol=1e-6, atol=1e-7)  # error of order step^2
-        torch.testing.assert_close(here.forward(change), change @ rows)
-    torch.testing.assert_close(here.backward(here.residual), rows @ here.residual)
-    assert len(equations.parts) == 2
-
-
-def test_examples_that_batch_statistics_couple_stay_together(toy: Toy) -> None:
-    model = nn.Sequential(nn.Flatten(), nn.Linear(16, 12), nn.BatchNorm1d(12), nn.Tanh(), nn.Linear(12, 4))
-    observation, truth = toy(model, (1, 4, 4), 3)
-    equations = equations_of(observation)
-    assert len(equations.parts) == 1
-    residual = equations.residual(truth.batches[0].inputs.flatten())
-    assert float(residual.norm()) < 1e-12
-
-
-@pytest.mark.parametrize("size", [1, 2])
-def test_matrix_free_and_dense_solutions_are_equal(toy: Toy, size: int) -> None:
-    observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), size, classes=10)
-    dense, free = solve(observation), solve(observation, dense=0)
-    assert dense.notes[0] != free.notes[0]
-    assert float(distances(dense, truth).max()) < 1e-6
-    assert float(distances(free, truth).max()) < 1e-6
-
-
 @pytest.mark.parametrize("activation", [nn.Tanh, nn.SiLU, nn.GELU, nn.Softplus])
 def test_smooth_activations_are_solved(toy: Toy, activation: type[nn.Module]) -> None:
     observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
     guess = solve(observation)
     assert float(distances(guess, truth).max()) < 1e-6
     assert guess.stopped == "the equations hold up to rounding"
-
-
-@pytest.mark.parametrize(
-    ("activation", "size", "rate"),
-    [(nn.ReLU, 1, 0.5), (nn.LeakyReLU, 1, 0.0), pytest.param(nn.ReLU, 2, 0.0, marks=pytest.mark.slow)],
-)
-def test_units_that_switch_are_solved_for(toy: Toy, activation: type[nn.Module], size: int, rate: float) -> None:
-    observation, truth = toy(lenet(1, 8, 12, rate, activation), (1, 8, 8), size, classes=10, dtype=torch.float32)
-    guess = solve(observation)
-    assert guess.is_exact
-    assert float(distances(guess, truth).max()) < 1e-4
-    assert [tuple(mask.shape) for mask in guess.masks or ()] == [site.shape for site in observation.sites]
-
-
-def test_switches_in_place_and_as_functions_are_found(toy: Toy) -> None:
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.first, self.last = nn.Conv2d(1, 8, 3, padding=1), nn.Linear(8 * 36, 4)
-
-        def forward(self, inputs: Tensor) -> Tensor:
-            hidden = nn.functional.leaky_relu(self.first(inputs), 0.2)
-            return self.last(torch.relu_(hidden + 0.1).flatten(1))
-
-    observation, _ = toy(Block(), (1, 6, 6), 1)
-    smooth, switches = switch_units(observation)
-    assert switches == (0, 1)
-    assert [site.shape for site in smooth.sites] == [(1, 8, 6, 6)] * 2
-    assert list(dict(smooth.model.named_parameters())) == list(observation.update.tensors)
 
 
 @pytest.mark.parametrize("size", [1, 2])
@@ -168,34 +51,6 @@ def test_unknown_masks_come_out_with_the_images(toy: Toy, size: int) -> None:
     torch.testing.assert_close(guess.masks[0][order], truth.masks[0][0], atol=1e-6, rtol=0)
     free = size * 48 - int((truth.masks[0][0] == 0).all(0).sum()) * size
     assert guess.facts["unknowns"] == 64 * size + (free if size > 1 else 0)
-
-
-def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
-    optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.5}
-    observation, truth, _ = watched(
-        model=SMOOTH,
-        partition={"scheme": "resampled", "examples_per_client": 1},
-        federation={"algorithm": "fedavg", "local_steps": 3, "batch_size": 1, "optimizer": optimizer},
-    )
-    guess = solve(observation)
-    assert float(distances(guess, truth).max()) < 1e-2  # a change of weights has the rounding of the weights
-    assert guess.stopped == "the equations hold up to rounding"
-    assert guess.facts["restarts"] == 1
-
-
-def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
-    pruning = [{"name": "pruning", "rate": 0.5}]
-    observation, truth, _ = watched(model=SMOOTH, knows=ALL, defenses=pruning)
-    guess = solve(observation)
-    sent = sum(int(own.count_nonzero()) for own in observation.update.tensors.values())
-    assert guess.facts["equations"] == sent
-    assert float(distances(guess, truth).max()) < 1e-3
-    assert not guess.is_exact
-
-
-def test_hidden_layers_are_left_out(watched: Watched) -> None:
-    observation, truth, _ = watched(model=SMOOTH, threat={"shares": ["4.*", "1.*"]})
-    assert float(distances(solve(observation), truth).max()) < 1e-3
 
 
 def test_under_noise_the_error_is_that_of_the_bound(watched: Watched) -> None:
@@ -234,11 +89,6 @@ def test_what_it_cannot_solve_it_refuses(toy: Toy, watched: Watched) -> None:
         assert reason in verdict.reason
 
 
-def replace_knowledge(observation: Observation, missing: str) -> Any:
-    threat = observation.threat
-    return threat.model_copy(update={"knows": tuple(own for own in threat.knows if own != missing)})
-
-
 def test_a_gradient_of_noise_is_not_called_solved(toy: Toy, without_information: Any) -> None:
     observation, truth = toy(lenet(1, 8, 4), (1, 8, 8), 1, classes=10)
     guess = solve(without_information(observation), restarts=1)
@@ -255,22 +105,3 @@ def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> Non
     guess = solve(narrow, max_iterations=10)
     assert float(distances(guess, truth).max()) < 1e-6
     assert guess.facts["restarts"] == 1
-
-
-def test_models_without_derivatives_are_refused(toy: Toy) -> None:
-    class Doubled(torch.autograd.Function):
-        @staticmethod
-        def forward(_ctx: Any, inputs: Tensor) -> Tensor:
-            return 2.0 * inputs
-
-        @staticmethod
-        def backward(_ctx: Any, gradient: Tensor) -> Tensor:
-            return 2.0 * gradient
-
-    class Layer(nn.Module):
-        def forward(self, inputs: Tensor) -> Tensor:
-            return Doubled.apply(inputs)
-
-    observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), Layer(), nn.Linear(12, 4)), (1, 4, 4), 1)
-    with pytest.raises(NotApplicable, match="no derivative that can be taken"):
-        solve(observation)

@@ -1,28 +1,21 @@
-"""Searches for a text: vectors in place of tokens, next words that follow from them, and what holds at the truth."""
+"""Searches for a text: what holds at the truth, and what is returned."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torch import Tensor
 
 from attacks.core.unknowns import MASKS, Moment
-from attacks.text._sentences import complete, has_cross_entropy
-from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
 from attacks.text._words import words_of
 from attacks.text.base import TextMatching
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
-from fedsim.core.losses import IGNORED
 from fedsim.core.types import Config, Observation, Step, Truth
 from fedsim.scenario.world import World
 from fedsim.tasks.sentence_embedding import SentenceEmbedding
-from fedsim.tasks.tagging import Tagging
 from tests.attacks.text.texts import KNOWN, LONG, SEARCHES, SHORT, TAGS, in_double, in_order, recovered, true_vectors
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
@@ -104,15 +97,6 @@ def test_an_update_of_one_step_is_as_good_as_its_gradient(
     assert objectives[0] == pytest.approx(objectives[1], rel=1e-2)
 
 
-def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 2})
-    model, tokens = copy.deepcopy(observation.model), truth.private[0].inputs
-    read_vectors(model, "embed_tokens")
-    vectors = model.get_submodule("embed_tokens").get_parameter("weight")[tokens]
-    assert torch.equal(model(vectors), observation.model(tokens))
-    assert torch.equal(model(tokens), observation.model(tokens))
-
-
 def test_gradients_are_differentiated_as_finite_differences_say(
     watched: Watched, written_text: dict[str, Any], attack_named: Named
 ) -> None:
@@ -134,43 +118,6 @@ def test_gradients_are_differentiated_as_finite_differences_say(
     assert float(here[1]) == pytest.approx(float(ahead[0] - behind[0]) / 2e-5, rel=1e-5)
 
 
-def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
-    model, (_, labels) = copy.deepcopy(observation.model).double(), in_order(truth)
-    order = (truth.private[0].labels != IGNORED).sum(1).argsort(stable=True)
-    outputs = model(truth.private[0].inputs[order]).detach()
-    table = model.get_submodule("embed_tokens").get_parameter("weight").detach()
-    words = NextWords(table, torch.arange(len(table)), 0.02)
-    lengths = (labels != IGNORED).sum(1)
-    ours = words.loss(outputs, table[labels.clamp_min(0)], lengths)
-    assert float(ours) == pytest.approx(float(observation.loss(outputs, labels)), abs=1e-10)
-
-
-def test_a_completed_batch_explains_the_gradient_and_names_what_follows(
-    watched: Watched, written_text: dict[str, Any]
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
-    sentences, labels = in_order(truth)
-    done = complete(observation, sentences, words_of(observation), ())
-    lengths = (sentences >= 0).sum(1)
-    assert done.distance < 1e-9
-    assert done.last.tolist() == labels[torch.arange(2), lengths - 1].tolist()
-    assert complete(observation, sentences.flip(1).sort(1).values, words_of(observation), ()).distance > 1e-3
-
-
-def test_other_losses_and_unknown_labels_are_refused(
-    watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    assert has_cross_entropy(observation)
-    other = replace(observation, loss=lambda outputs, labels: 2.0 * observation.loss(outputs, labels))
-    with pytest.raises(NotApplicable, match="not the mean cross-entropy of next words"):
-        attack_named("tag")(other, torch.Generator())
-    classes = replace(observation, spec=replace(observation.spec, classes=3), task=Tagging(Config()))
-    with pytest.raises(NotApplicable, match="the labels are not next words"):
-        attack_named("lamp")(classes, torch.Generator())
-
-
 @pytest.mark.parametrize("name", SEARCHES)
 def test_a_contrastive_loss_is_refused_in_one_sentence(
     name: str, watched: Watched, written_text: dict[str, Any], attack_named: Named
@@ -180,41 +127,6 @@ def test_a_contrastive_loss_is_refused_in_one_sentence(
     unlabelled = replace(observation, spec=spec, labels=torch.zeros(1), task=task)
     with pytest.raises(NotApplicable, match="the sentences have no labels"):
         attack_named(name)(unlabelled, torch.Generator())
-
-
-@given(st.integers(0, 999), st.booleans())
-def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    table, vectors = torch.randn(12, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
-    allowed = torch.randperm(12, generator=generator)[:4] if is_limited else None
-    choices = range(12) if allowed is None else allowed.tolist()
-    for row, found in zip(vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True):
-        assert int(found) == max(choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0)))
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.2])
-def test_the_fast_comparison_is_the_general_one(
-    dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
-) -> None:
-    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
-    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"clients": 2, "batch_size": 2})
-    tasks = []
-    for name in ("lamp", "tag"):
-        attack = attack_named(name)
-        assert isinstance(attack, TextMatching)
-        tasks.append(attack.prepare(in_double(observation, truth)))
-    assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
-    generator = torch.Generator().manual_seed(0)
-    vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
-    own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
-    masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
-    figures, slopes = [], []
-    for task in tasks:
-        gradients = task.comparison.gradients(vectors, masks, torch.stack([task.labels] * 2), [0, 0])
-        figures.append(torch.stack((gradients.inner(), gradients.squared())))
-        slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared().sum(), vectors)
-    torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-15)
-    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)
 
 
 @pytest.mark.slow

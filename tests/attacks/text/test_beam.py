@@ -1,4 +1,4 @@
-"""Spans without a threshold: distances at the truth, prefixes, and the two attacks that grow sentences from them."""
+"""Sentences grown by spans without a threshold: distances at the truth, prefixes, and what is refused."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -6,23 +6,17 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
-from attacks.core.noise_level import measured_levels
 from attacks.text._beam import Pool, Reader, apart, grow_beam, pool_of, readers_of
-from attacks.text._subspaces import attentions, subspace_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
-from fedsim.core.types import Config, InputSpec, Observation, Step, ThreatModel, Truth, Update
+from fedsim.core.types import Observation, Step, Truth
 from fedsim.scenario.world import World
-from fedsim.tasks.next_token import NextToken
 from tests.attacks.text.texts import KNOWN, exact, in_double
 
 Watched = Callable[..., tuple[Observation, Truth, World]]
 Named = Callable[..., Attack[Any]]
-ROUNDING = 1e-9  # of a singular value decomposition in double precision, with a factor of a million to spare
 GROWERS = ("subspace-distance", "sentence-atoms")
 
 
@@ -55,59 +49,6 @@ def test_a_wrong_word_lies_outside_both_spans(watched: Watched, written_text: di
     assert first[0, :5].max() < 1e-9
     assert first[0, 5] > 0.1
     assert second[0, 5] > 0.1
-
-
-@given(st.integers(1, 6), st.integers(0, 999), st.sampled_from([0.0, 1e-3]))
-def test_distances_are_those_of_the_projector_of_an_explicit_basis(count: int, seed: int, noise: float) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn(count, 24, generator=generator, dtype=torch.float64)
-    clean = torch.randn(40, count, generator=generator, dtype=torch.float64) @ inputs
-    gradient = clean + noise * torch.randn(clean.shape, generator=generator, dtype=torch.float64)
-    model = torch.nn.ModuleDict({"q_proj": torch.nn.Linear(24, 40, bias=False)})
-    observation = observed(model, {"q_proj.weight": gradient})
-    space = subspace_of(observation, "q_proj", count)
-    (level,) = measured_levels(observation, {"q_proj.weight": gradient}, count)
-    assert space is not None
-    others = torch.randn(5, 24, generator=generator, dtype=torch.float64)
-    basis = torch.linalg.qr(inputs.T).Q
-    outside = (others - others @ basis @ basis.T).square().sum(1) / others.square().sum(1)
-    bound, trace = within(clean, gradient, count, level)
-    assert float((space.distance(others) - outside).abs().max()) <= bound
-    assert space.size == pytest.approx(trace, rel=ROUNDING)
-
-
-def within(clean: torch.Tensor, noisy: torch.Tensor, count: int, level: float) -> tuple[float, float]:
-    """Return how far distances may be from those of the clean rows' span, and the trace of the soft projector S.
-
-    With Q the projector on the first `count` singular directions of the noisy rows, and P that on the clean span,
-    |Q - P| <= |noisy - clean| / s_count (Wedin), and S - Q has the eigenvalues r / (r + m) - 1 and r / (r + m). For x
-    of norm 1 the lengths of x - S x and x - P x are at most 1, so that their squares differ by at most 2 |S - P|.
-    """
-    rows, width = noisy.shape
-    singular = torch.linalg.svdvals(noisy)
-    signal = ((singular / level).square() - (rows**0.5 + width**0.5) ** 2).clamp_min(0.0)
-    shares = signal / (signal + rows)
-    turned = torch.linalg.matrix_norm(noisy - clean, 2) / singular[count - 1]
-    blurred = torch.cat([1.0 - shares[:count], shares[count:]]).max()
-    return 2.0 * float(turned + blurred) + ROUNDING, float(shares.sum())
-
-
-def observed(model: torch.nn.Module, tensors: dict[str, torch.Tensor]) -> Observation:
-    return Observation(
-        threat=ThreatModel(),
-        model=model,
-        loss=lambda outputs, _labels: outputs.sum(),
-        update=Update("gradient", tensors, {}, 1, 0.0),
-        spec=InputSpec((4,), 7, (), (), vocabulary=7),
-        local_steps=1,
-        learning_rate=1.0,
-        sites=(),
-        batch_size=1,
-        labels=None,
-        masks=None,
-        public=(),
-        task=NextToken(Config()),
-    )
 
 
 def test_words_that_never_follow_stand_first_only(watched: Watched, written_text: dict[str, Any]) -> None:
@@ -180,11 +121,6 @@ def test_a_prefix_of_a_chosen_sentence_is_none_of_its_own() -> None:
     long, prefix, other = torch.arange(9), torch.arange(5), torch.tensor([0, 9, 9, 9, 9])
     assert [own.tolist() for own in apart([long, prefix, other], 0.7, 3)] == [long.tolist(), other.tolist()]
     assert len(apart([long, other], 0.7, 1)) == 1
-
-
-def test_attention_layers_are_found_in_order(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    assert attentions(observation.model) == ["layers.0.self_attn.q_proj", "layers.1.self_attn.q_proj"]
 
 
 def test_masks_are_cut_to_the_prefix(watched: Watched, written_text: dict[str, Any]) -> None:

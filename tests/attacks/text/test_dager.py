@@ -1,6 +1,5 @@
 """DAGER: every sentence exactly, and a reason where it does not apply."""
 
-import copy
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,80 +13,37 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attacks.core.noise_level import rounding_levels
-from attacks.text._masked_tokens import kept_shares, only_scales
 from attacks.text._prefixes import Front
 from attacks.text._span_search import Reading
 from attacks.text._span_tests import Threshold
 from attacks.text._subspaces import Subspace, attentions, gradients_of, hard
 from fedsim.components.adapter.lora import Lora, LoraConfig
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.losses import IGNORED, cross_entropy
-from fedsim.core.types import InputSpec, Observation, Reconstruction, Truth
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Observation, Truth
 from fedsim.data._tokenizer import ModelTokenizer
 from fedsim.metrics.text import score_sentences
-from fedsim.models._checkpoint import CausalModel, causal_model
-from fedsim.scenario.world import World
-
-Watched = Callable[..., tuple[Observation, Truth, World]]
-KNOWN = ("batch-size", "dropout-rates")
-VOCABULARY, LENGTH = 50, 4
-
-
-@pytest.fixture
-def tables(tmp_path: Path) -> dict[str, Any]:
-    words = ["rain", "falls", "on", "seven", "green", "hills", "and", "nobody", "counts", "them", "when", "it", "ends"]
-    documents = [" ".join(words[(5 * d + k * (d % 4 + 1)) % 13] for k in range(7)) + "." for d in range(20)]
-    (tmp_path / "text.txt").write_text("\n\n".join(documents))
-    return {
-        "data": {"name": "text-file", "path": str(tmp_path / "text.txt"), "length": 10, "words": 30},
-        "model": {"name": "tiny-llama", "width": 64, "hidden": 64},
-        "threat": {"knows": list(KNOWN)},
-    }
-
-
-def attacked(observation: Observation, **changes: Any) -> Reconstruction:
-    method = registry.get("attack", "dager")
-    return method.make(method.config(**changes))(observation, seeding.generator(0, "attack"))
-
-
-def spec(length: int, vocabulary: int) -> InputSpec:
-    return InputSpec((length,), vocabulary, (), (), vocabulary=vocabulary)
-
-
-def llama(**changes: Any) -> nn.Module:
-    method = registry.get("model", "tiny-llama")
-    with seeding.isolate_randomness(5):
-        return method.make(
-            method.config.model_validate({"width": 64, "hidden": 64, **changes}),
-            spec(LENGTH, VOCABULARY),
-        )
-
-
-def checkpoint() -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=48,
-        intermediate_size=40,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=2,
-        tie_word_embeddings=True,
-        attn_implementation="eager",
-    )
-    with seeding.isolate_randomness(6):
-        return CausalModel(transformers.LlamaForCausalLM(config), spec(LENGTH, VOCABULARY))
-
-
-def gpt2(tied: bool = True) -> nn.Module:
-    transformers = pytest.importorskip("transformers")
-    config = transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_positions=8, n_embd=48, n_layer=3, n_head=4, resid_pdrop=0.0, embd_pdrop=0.0,
-        attn_pdrop=0.0, tie_word_embeddings=tied, attn_implementation="eager",
-    )  # fmt: skip
-    with seeding.isolate_randomness(6):
-        return CausalModel(transformers.GPT2LMHeadModel(config), spec(LENGTH, VOCABULARY))
+from fedsim.models._checkpoint import causal_model
+from tests.attacks.text.spans import (
+    FOUR,
+    KNOWN,
+    LENGTH,
+    REPEATED,
+    THREE,
+    VOCABULARY,
+    Watched,
+    attacked,
+    checkpoint,
+    gpt2,
+    inputs_of,
+    llama,
+    read,
+    seen,
+    spec,
+    stepped,
+    trained,
+)
 
 
 def adapted(model: nn.Module, rank: int, start: float = 0.1) -> nn.Module:
@@ -128,49 +84,28 @@ class _Block(nn.Module):
         return hidden + ((queries + places) @ (keys + places).mT / 4).softmax(-1) @ values
 
 
-def seen(watched: Watched, tables: dict[str, Any], model: nn.Module, sentences: list[list[int]]) -> Observation:
-    """Return what a server sees of one gradient of any model on these sentences, each with one more token as label."""
-    longest = max(map(len, sentences)) - 1
-    inputs, labels = torch.zeros(len(sentences), longest).long(), torch.full((len(sentences), longest), IGNORED)
-    for row, own in enumerate(sentences):
-        inputs[row, : len(own) - 1], labels[row, : len(own) - 1] = torch.tensor(own[:-1]), torch.tensor(own[1:])
-    trained = {name: own for name, own in model.named_parameters() if own.requires_grad}
-    gradient = torch.autograd.grad(cross_entropy(model(inputs), labels), list(trained.values()), allow_unused=True)
-    tensors = {
-        name: torch.zeros_like(own) if found is None else found
-        for (name, own), found in zip(trained.items(), gradient, strict=True)
-    }
-    observation, _, _ = watched(knows=KNOWN, **tables, federation={"clients": 2, "batch_size": 1})
-    vocabulary = model.get_submodule(_embedding(model)).weight.shape[0]
-    return replace(
-        observation,
-        model=model,
-        sites=(),
-        batch_size=len(sentences),
-        update=replace(observation.update, tensors=tensors),
-        spec=InputSpec((longest,), vocabulary, (), (), vocabulary=vocabulary),
-    )
-
-
-def _embedding(model: nn.Module) -> str:
-    return next(name for name, module in model.named_modules() if isinstance(module, nn.Embedding))
-
-
 def space_of(observation: Observation, layer: str) -> Subspace:
     gradients = gradients_of(observation, layer)
     return hard(layer, gradients, rounding_levels(observation, gradients))
 
 
-def read(found: Reconstruction) -> list[tuple[int, ...]]:
-    return sorted(tuple(token for token in row if token >= 0) for row in found.inputs.tolist())
+def tagger(chosen: str, **changes: Any) -> dict[str, Any]:
+    """A federation of taggers of short sentences, one each, with some blocks open; the head drops out."""
+    return {
+        "data": {"name": "digit-tags", "length": 5},
+        "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3},
+        "components": [{"name": "causal-mask-removal", "open": chosen}],
+        "federation": {"clients": 4, "batch_size": 1},
+        **changes,
+    }
 
 
-def inputs_of(sentences: list[list[int]]) -> list[tuple[int, ...]]:
-    return sorted(tuple(own[:-1]) for own in sentences)
-
-
-THREE = [[3, 14, 15, 9, 2], [6, 5, 35, 8, 9], [7, 9, 3, 23, 8]]
-FOUR = [*THREE, [9, 23, 5, 6, 8]]
+def truth_of(truth: Truth) -> list[tuple[int, ...]]:
+    return [
+        tuple(own[labels != IGNORED].tolist())
+        for batch in truth.private
+        for own, labels in zip(batch.inputs, batch.labels, strict=True)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -204,26 +139,6 @@ def test_repeats_of_a_first_token_are_not_taken_for_a_sentence(watched: Watched,
     assert read(attacked(observation)) == inputs_of([THREE[0]])
 
 
-REPEATED = [THREE[0], [*THREE[0][:2], 30], THREE[0], [*THREE[0][:3], 8], [*THREE[0][:2], 15], THREE[1]]
-
-
-@pytest.mark.parametrize("build", [llama, lambda: gpt2(tied=False)])
-def test_beginnings_and_repeats_come_back_as_often_as_they_are_there(
-    build: Callable[[], nn.Module], watched: Watched, tables: dict[str, Any]
-) -> None:
-    found = attacked(seen(watched, tables, build(), REPEATED))
-    assert read(found) == inputs_of(REPEATED)
-    assert not found.notes
-
-
-@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(data=st.data())
-def test_any_multiset_of_beginnings_is_counted(data: st.DataObject, watched: Watched, tables: dict[str, Any]) -> None:
-    cuts = st.tuples(st.sampled_from(FOUR), st.integers(2, LENGTH + 1))
-    sentences = [own[:end] for own, end in data.draw(st.lists(cuts, min_size=1, max_size=8))]
-    assert read(attacked(seen(watched, tables, llama(), sentences))) == inputs_of(sentences)
-
-
 def test_beginnings_and_repeats_are_said_to_be_missing_where_one_matrix_is_embedding_and_output_layer(
     watched: Watched, tables: dict[str, Any]
 ) -> None:
@@ -251,17 +166,6 @@ def test_a_model_that_looks_ahead_takes_all_arrangements(watched: Watched, table
     nothing = attacked(observation, arrangements=200, drawn=1)
     assert not len(nothing.inputs)
     assert "none of 1 arrangements of the tokens that were tried, of 216, lies in" in nothing.stopped
-
-
-def tagger(chosen: str, **changes: Any) -> dict[str, Any]:
-    """A federation of taggers of short sentences, one each, with some blocks open; the head drops out."""
-    return {
-        "data": {"name": "digit-tags", "length": 5},
-        "model": {"name": "tiny-llama", "width": 64, "hidden": 64, "blocks": 3},
-        "components": [{"name": "causal-mask-removal", "open": chosen}],
-        "federation": {"clients": 4, "batch_size": 1},
-        **changes,
-    }
 
 
 @pytest.mark.parametrize("chosen", ["000", "001", "100", "111"])
@@ -298,43 +202,12 @@ def test_dropout_in_front_is_refused_and_no_arrangement_is_no_sentence(watched: 
     assert re.search("none of .* arrangements of the tokens", nothing.stopped)
 
 
-def test_the_front_reads_what_the_whole_model_reads_and_leaves_it_alone() -> None:
-    model = checkpoint().eval()
-    before = {name: own.clone() for name, own in model.state_dict().items()}
-    layers = attentions(model)[:2]
-    assert layers == ["own.model.layers.0.self_attn.q_proj", "own.model.layers.1.self_attn.q_proj"]
-    front, tokens = Front(model, layers), torch.tensor([own[:-1] for own in THREE])
-    kept: list[Tensor] = []
-    for layer in layers:
-        model.get_submodule(layer).register_forward_pre_hook(lambda _module, inputs: kept.append(inputs[0]))
-    with torch.no_grad():
-        model(tokens)
-        assert torch.allclose(front.read_first(tokens), kept[0], atol=1e-6)
-        assert torch.allclose(front.read_last(tokens)[0], kept[1][:, -1], atol=1e-6)
-        assert torch.allclose(front.read_all(tokens)[0], kept[1], atol=1e-6)
-        assert not front.looks_ahead()
-        assert not front.knows_places()
-    assert len(kept) == 2
-    assert all(torch.equal(own, before[name]) for name, own in model.state_dict().items())
-
-
 def test_sentences_come_out_of_the_real_model(smollm2: Path, watched: Watched, tables: dict[str, Any]) -> None:
     text = ["Nobody counts the seven green hills", "The minister of finance resigned on"]
     tokenizer = ModelTokenizer(smollm2)
     sentences = [tokenizer.encode(own) for own in text]
     found = attacked(seen(watched, tables, causal_model(smollm2, spec(16, 49_152)), sentences))
     assert read(found) == inputs_of(sentences)
-
-
-def test_blocks_behind_the_second_are_not_run() -> None:
-    model = checkpoint()
-
-    def forbidden(*_: object) -> None:
-        pytest.fail("the third block was run")
-
-    model.get_submodule("own.model.layers.2").register_forward_pre_hook(forbidden)
-    with torch.no_grad():
-        Front(model, attentions(model)[:2]).read_last(torch.tensor([THREE[0][:-1]]))
 
 
 def test_adapters_tell_nothing_at_first_and_too_little_with_few_rows(watched: Watched, tables: dict[str, Any]) -> None:
@@ -420,19 +293,6 @@ def test_a_repeated_first_token_is_a_sentence_where_places_are_learned(
     assert read(attacked(seen(watched, tables, gpt2(), sentences))) == inputs_of(sentences)
 
 
-def trained(steps: int, rate: float) -> dict[str, Any]:
-    optimizer = {"name": "sgd", "learning_rate": rate}
-    return {"clients": 2, "batch_size": 1, "algorithm": "fedavg", "local_steps": steps, "optimizer": optimizer}
-
-
-def truth_of(truth: Truth) -> list[tuple[int, ...]]:
-    return [
-        tuple(own[labels != IGNORED].tolist())
-        for batch in truth.private
-        for own, labels in zip(batch.inputs, batch.labels, strict=True)
-    ]
-
-
 @pytest.mark.parametrize(("steps", "rate"), [(1, 1.0), (1, 1e-3), (2, 1e-4), (2, 1.0), (4, 1e-2)])
 @pytest.mark.parametrize("client", range(2))
 def test_sentences_of_several_local_steps_are_exact(
@@ -444,37 +304,10 @@ def test_sentences_of_several_local_steps_are_exact(
     assert read(attacked(observation)) == sorted(truth_of(truth))
 
 
-def stepped(watched: Watched, tables: dict[str, Any], rate: float, sentences: list[list[int]]) -> Observation:
-    """Return what a server sees of SGD in double precision, a step a sentence."""
-    model = llama().double()
-    trained = copy.deepcopy(model)
-    for own in sentences:
-        loss = cross_entropy(trained(torch.tensor([own[:-1]])), torch.tensor([own[1:]]))
-        gradient = torch.autograd.grad(loss, list(trained.parameters()))
-        with torch.no_grad():
-            for parameter, direction in zip(trained.parameters(), gradient, strict=True):
-                parameter.sub_(rate * direction)
-    observation, ends = seen(watched, tables, model, sentences), dict(trained.named_parameters())
-    tensors = {name: own.detach() - ends[name].detach() for name, own in model.named_parameters()}
-    count = len(sentences)
-    return replace(
-        observation, update=replace(observation.update, kind="delta", tensors=tensors), learning_rate=rate,
-        local_steps=count, batch_size=1, batch_sizes=(1,) * count, examples=count,
-    )  # fmt: skip
-
-
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_small_steps_add_up_to_one_gradient(steps: int, watched: Watched, tables: dict[str, Any]) -> None:
     sentences = FOUR[:steps]
     assert read(attacked(stepped(watched, tables, 1e-4, sentences))) == inputs_of(sentences)
-
-
-@pytest.mark.parametrize("rate", [0.1, 1.0])
-def test_large_steps_are_read_one_after_the_other(rate: float, watched: Watched, tables: dict[str, Any]) -> None:
-    observation = stepped(watched, tables, rate, FOUR)
-    assert read(attacked(observation)) == inputs_of(FOUR)
-    without_sizes = attacked(replace(observation, batch_sizes=None, batch_size=None, examples=None))
-    assert len(without_sizes.inputs) < len(FOUR)
 
 
 def test_another_optimizer_is_no_sum_of_gradients(watched: Watched, tables: dict[str, Any]) -> None:
@@ -505,18 +338,6 @@ def test_sentences_are_exact_in_half_precision(dtype: torch.dtype, watched: Watc
     for convert in (lambda own: own.to(dtype), lambda own: own.to(dtype).float()):
         tensors = {name: convert(own) for name, own in exact.tensors.items()}
         assert read(attacked(replace(observation, update=replace(exact, tensors=tensors)))) == inputs_of(THREE)
-
-
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
-def test_rounding_is_as_large_as_it_is(dtype: torch.dtype, watched: Watched, tables: dict[str, Any]) -> None:
-    exact = torch.randn(300, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    rounded = exact.to(dtype)
-    observation = seen(watched, tables, llama(), THREE)
-    (level,) = rounding_levels(observation, {"layers.0.self_attn.q_proj.weight": rounded})
-    error = float((rounded.double() - exact).square().mean().sqrt())
-    assert error < 1.05 * level
-    if dtype != torch.float32:  # sums round more often than single numbers
-        assert level == pytest.approx(error, rel=0.05)
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])
@@ -550,25 +371,3 @@ def test_words_come_back_through_dropout_where_the_embedding_is_not_shared(
     assert sorted(token for row in read(found) for token in row) == sorted(set(sentence))
     with pytest.raises(NotApplicable, match="dropout changes what the layers read"):
         attacked(observation)
-
-
-def test_a_centring_norm_is_not_read_through_dropout() -> None:
-    model = gpt2().train()
-    assert only_scales(model, attentions(model)[0])  # nothing drops out
-    model.get_submodule("own.transformer.drop").p = 0.3
-    assert not only_scales(model, attentions(model)[0])
-    assert only_scales(llama(dropout=0.3).train(), "layers.0.self_attn.q_proj")
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.3, 0.5])
-def test_a_linear_program_finds_masks_of_inputs_in_a_span(rate: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn(8, 48, generator=generator)
-    masks = (torch.rand(8, 48, generator=generator) > rate).float()
-    gradient = torch.randn(96, 8, generator=generator) @ (inputs * masks)
-    space = hard("q_proj", {"q_proj.weight": gradient}, [1e-6])
-    assert space.size == 8
-    more = kept_shares(space, inputs).float() - masks.mean(1)
-    assert more.min() > -1e-3
-    assert more.max() < 1.5 / 48  # an entry of the input that is about 0 may be kept or not
-    assert kept_shares(space, torch.randn(8, 48, generator=generator)).max() < 0.1

@@ -7,12 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import Tensor
 
-from attacks.core.fired_rows import outstanding_rows
-from attacks.text._words import Following, counts_of, following_of, lengths_of, words_of
+from attacks.text._words import lengths_of, words_of
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.losses import IGNORED
@@ -121,53 +118,3 @@ def test_it_says_what_is_missing(
     observation, _, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
     with pytest.raises(NotApplicable, match="neither the gradient of 'embed_tokens'"):
         attack_named("word-readout")(shared(observation, "norm.weight"), torch.Generator())
-
-
-@given(st.lists(st.integers(0, 39), min_size=1, max_size=12, unique=True), st.integers(0, 1000))
-def test_rows_that_hold_more_are_found_among_zeros_and_in_noise(rows: list[int], seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    gradient = torch.zeros(40, 64)
-    gradient[rows] = 1.0 + torch.rand(len(rows), 64, generator=generator)
-    assert outstanding_rows(gradient).tolist() == sorted(rows)
-    noisy = gradient + 0.05 * torch.randn(40, 64, generator=generator)
-    assert outstanding_rows(noisy).tolist() == sorted(rows)
-
-
-@given(st.lists(st.integers(1, 5), min_size=1, max_size=8), st.integers(4, 20))
-def test_squared_weights_of_orthogonal_places_add_up(counts: list[int], length: int) -> None:
-    weights = torch.tensor(counts).double().sqrt() / (2 * length)
-    assert counts_of(Following(torch.arange(len(counts)), weights), (length, length)).tolist() == counts
-
-
-class Positioned(nn.Module):
-    """Adds a learned vector of the place to that of the token; a biased output layer tells no lengths."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tokens, self.places = nn.Embedding(40, 8), nn.Embedding(12, 8)
-        self.head = nn.Linear(8, 40)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.head(self.tokens(tokens) + self.places(torch.arange(tokens.shape[1])))
-
-
-def test_learned_positions_give_the_longest_sentence_away(watched: Watched, written_text: dict[str, Any]) -> None:
-    observation, _, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 2})
-    model, tokens = Positioned(), torch.arange(20).view(2, 10)
-    labels = tokens.roll(-1, 1)
-    labels[0, 4:], labels[1, 7:] = IGNORED, IGNORED
-    found = torch.autograd.grad(observation.loss(model(tokens), labels), list(model.parameters()))
-    tensors = dict(zip(dict(model.named_parameters()), found, strict=True))
-    spec = replace(observation.spec, vocabulary=40, classes=40)
-    update = replace(observation.update, tensors=tensors)
-    assert lengths_of(replace(observation, model=model, spec=spec, update=update)) == (7, 7)
-
-
-def test_the_weight_of_a_word_that_follows_once_is_one_over_batch_and_length(
-    watched: Watched, written_text: dict[str, Any]
-) -> None:
-    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 1})
-    found = following_of(observation)
-    assert found is not None
-    length = int((truth.private[0].labels != IGNORED).sum())
-    assert found.weights.median().item() == pytest.approx(1 / length, rel=0.05)

@@ -1,4 +1,4 @@
-"""ATS: transforms against plain formulas, both scores against loops, and the search."""
+"""ATS: both scores against loops, and the search."""
 
 import math
 from collections.abc import Callable
@@ -6,75 +6,26 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
-from defenses.batch._transforms import LIBRARY, Policy, Transform, policy_of
+from defenses.batch._transforms import LIBRARY, Policy
 from defenses.batch.ats import Ats, AtsConfig, accuracy_score, privacy_score
 from fedsim.core import seeding
-from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import HookContext
 from fedsim.core.types import Batch
 from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario.world import build
+from tests.defenses.batch.pictures import images
 
 Build = Callable[..., Scenario]
-
-
-def images(count: int = 3, channels: int = 2, height: int = 6, width: int = 9) -> torch.Tensor:
-    return torch.randn(count, channels, height, width, generator=torch.Generator().manual_seed(0))
 
 
 def small(seed: int = 1) -> nn.Module:
     with seeding.isolate_randomness(seed):
         return nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.GELU(), nn.Linear(16, 10))
-
-
-def test_there_are_fifty_different_transforms_that_keep_the_shape_and_change_something() -> None:
-    assert len(set(LIBRARY)) == 50
-    for transform in LIBRARY:
-        changed = transform(images())
-        assert changed.shape == images().shape
-        assert torch.isfinite(changed).all()
-        assert not torch.allclose(changed, images(), atol=1e-3), str(transform)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.sampled_from(LIBRARY), st.integers(1, 3), st.integers(3, 7), st.integers(3, 7))
-def test_every_image_is_transformed_by_itself(transform: Transform, channels: int, height: int, width: int) -> None:
-    batch = images(4, channels, height, width)
-    together = transform(batch)
-    alone = torch.cat([transform(image[None]) for image in batch])
-    assert torch.allclose(together, alone, atol=1e-5)
-
-
-def test_transforms_do_what_their_names_say() -> None:
-    x = images(1, 1, 4, 4)
-    square = torch.zeros(1, 1, 4, 4)
-    square[0, 0, 0, 1] = 1.0
-    assert torch.allclose(Transform("rotate", 90)(square), torch.rot90(square, 1, (2, 3)), atol=1e-5)
-    shifted = torch.zeros_like(x)
-    shifted[..., :3] = x[..., 1:]
-    assert torch.allclose(Transform("translate-x", 0.25)(x), shifted, atol=1e-5)
-    lifted = torch.zeros_like(x)
-    lifted[:, :, :3] = x[:, :, 1:]
-    assert torch.allclose(Transform("translate-y", 0.25)(x), lifted, atol=1e-5)
-    assert torch.allclose(Transform("invert", 1)(x), x.min() + x.max() - x, atol=1e-5)
-    assert torch.allclose(Transform("contrast", 0.5)(x), 0.5 * x + 0.5 * x.mean(), atol=1e-5)
-    assert torch.allclose(Transform("brightness", 0.5)(x), 0.5 * x + 0.5 * x.min(), atol=1e-5)
-    assert len(Transform("posterize", 1)(x).unique()) == 2
-    assert torch.allclose(Transform("sharpness", 1.0)(x), x, atol=1e-5)
-
-
-def test_a_policy_applies_its_steps_in_order() -> None:
-    policy = policy_of((5, 40, 23))
-    assert torch.equal(policy(images()), LIBRARY[23](LIBRARY[40](LIBRARY[5](images()))))
-    assert str(policy) == f"{LIBRARY[5]} then {LIBRARY[40]} then {LIBRARY[23]}"
-    with pytest.raises(FedsimError, match="need inputs"):
-        policy(torch.zeros(2, 5))
 
 
 def test_the_privacy_score_is_the_area_under_the_cosines() -> None:

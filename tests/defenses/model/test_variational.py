@@ -1,18 +1,17 @@
-"""Both variational bottlenecks: the divergence, the randomness, and the place in any model."""
+"""Both variational bottlenecks: the divergence and the randomness."""
 
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from defenses.model._variational import Bottleneck, divergence, moments
-from defenses.model.cvb import ConvolutionalBottleneck, Cvb, CvbConfig
+from defenses.model.cvb import ConvolutionalBottleneck
 from defenses.model.precode import LinearBottleneck, Precode, PrecodeConfig
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import HookContext, LocalStep
@@ -28,6 +27,10 @@ CONVNET = {"name": "convnet", "width": 4, "dropout": 0.25}
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def world(scenario: Build, name: str, **settings_: Any) -> World:
+    return build(scenario(model=CONVNET, defenses=[{"name": name, **settings_}], federation={"batch_size": 3}))
 
 
 @settings(max_examples=40, deadline=None)
@@ -76,76 +79,11 @@ def test_latent_features_have_the_stated_law() -> None:
     assert torch.allclose(latent.std(0), deviation[0], rtol=0.02)
 
 
-class Named(nn.Module):
-    """A model that is no sequence, with its head two levels down."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Conv2d(1, 4, 3)
-        self.heads = nn.ModuleDict({"own": nn.Linear(4, 5)})
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.heads["own"](torch.tanh(self.body(images)).mean((2, 3)))
-
-
-@pytest.mark.parametrize(
-    ("model", "shape", "place", "kept"),
-    [
-        (lambda: nn.Linear(6, 3), (6,), "0", set[str]()),
-        (lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 4), nn.Tanh(), nn.Linear(4, 3)), (6,), "3.0", {"1.weight"}),
-        (Named, (1, 8, 8), "heads.own.0", {"body.weight", "body.bias"}),
-        (lambda: torchvision.models.resnet18(num_classes=3), (3, 32, 32), "fc.0", {"conv1.weight"}),
-    ],
-)
-def test_precode_stands_in_front_of_the_last_linear_layer(
-    model: Callable[[], nn.Module], shape: tuple[int, ...], place: str, kept: set[str]
-) -> None:
-    defense = Precode(PrecodeConfig(latent=4))
-    plain = model()
-    before = plain(torch.ones(2, *shape)).shape
-    prepared = defense.prepare(plain, generator())
-    assert isinstance(prepared.get_submodule(place), LinearBottleneck)
-    assert prepared(torch.ones(2, *shape)).shape == before
-    names = [name for name, _ in prepared.named_parameters()]
-    assert kept <= set(names)
-    facts = defense.adaptive_view().facts
-    assert facts["noise_modules"] == (f"{place}.noise",)
-    head = place.removesuffix("0") + "1"
-    assert set(facts["unreliable"]) == {n for n in names if n.startswith((f"{place}.", f"{head}."))}
-
-
-@pytest.mark.parametrize(
-    ("model", "place"),
-    [
-        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Conv2d(6, 2, 3)), "1.1"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.GroupNorm(2, 6), nn.GELU(), nn.Flatten()), "2.1"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 6, 3), nn.Conv2d(6, 2, 3), nn.ReLU()), "0.1"),
-        (lambda: torchvision.models.resnet18(num_classes=3), "relu.1"),
-    ],
-)
-def test_cvb_stands_behind_the_first_block(model: Callable[[], nn.Module], place: str) -> None:
-    defense = Cvb(CvbConfig())
-    prepared = defense.prepare(model(), generator())
-    bottleneck = prepared.get_submodule(place)
-    assert isinstance(bottleneck, ConvolutionalBottleneck)
-    assert isinstance(bottleneck.encode, nn.Conv2d)
-    assert bottleneck.encode.out_channels == bottleneck.encode.in_channels
-    prepared(torch.ones(2, 3, 32, 32))
-    unreliable = defense.adaptive_view().facts["unreliable"]
-    first = next(name for name, _ in prepared.named_parameters())
-    assert first not in unreliable
-    assert f"{place}.encode.weight" in unreliable
-
-
 def test_models_without_a_place_are_refused(scenario: Build) -> None:
     with pytest.raises(FedsimError, match="no convolution"):
         build(scenario(defenses=[{"name": "cvb"}])).models.new()
     with pytest.raises(FedsimError, match="does not end in a linear layer"):
         Precode(PrecodeConfig()).prepare(nn.Conv2d(1, 1, 1), generator())
-
-
-def world(scenario: Build, name: str, **settings_: Any) -> World:
-    return build(scenario(model=CONVNET, defenses=[{"name": name, **settings_}], federation={"batch_size": 3}))
 
 
 @pytest.mark.parametrize("name", ["precode", "cvb"])

@@ -1,0 +1,76 @@
+"""From the head of a chain back to its input: dense chains are exact, and what no walk can start from is refused."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from attacks.closed_form._recursion import Outputs, Recursion, Solution, recurse, refusal
+from attacks.closed_form._sequential_network import Layer
+from fedsim.core import seeding
+from fedsim.core.types import Observation, Step, ThreatModel, Truth
+
+Toy = Callable[..., tuple[Observation, Truth]]
+
+
+def chain(rate: float = 0.0) -> nn.Module:
+    with seeding.isolate_randomness(2):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(12, 10), nn.Sigmoid(), nn.Dropout(rate), nn.Linear(10, 8), nn.Tanh(),
+            nn.Linear(8, 4),
+        )  # fmt: skip
+
+
+def no_convolution(_layer: Layer, _gradient: Tensor, _k: Tensor, _outputs: Outputs, _centre: Tensor) -> Solution:
+    raise AssertionError("a dense chain has no convolution")
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: float) -> None:
+    observation, truth = toy(chain(rate), (3, 2, 2), 1)
+    steps: list[Step] = []
+    found = recurse(replace(observation, labels=None), no_convolution, 3, steps.append)
+    assert isinstance(found, Recursion)
+    assert torch.allclose(found.inputs, truth.batches[0].inputs, atol=1e-8)
+    assert torch.equal(found.labels, truth.batches[0].labels)
+    assert all(torch.equal(own, mask) for own, mask in zip(found.masks, truth.masks[0], strict=True))
+    assert found.matches
+    assert found.short is None
+    assert [name for name, _, _ in found.ranks] == ["6", "4", "1"]
+    assert len(steps) == len(found.history) == 1
+    guess = found.reconstruction("solved")
+    assert guess.facts["unknowns of '1'"] == 12.0
+    assert guess.stopped == "solved"
+
+
+def test_a_convolution_is_left_to_the_solver_that_gets_its_outputs(toy: Toy) -> None:
+    with seeding.isolate_randomness(2):
+        model = nn.Sequential(nn.Conv2d(1, 3, 2), nn.Sigmoid(), nn.Flatten(), nn.Linear(12, 4))
+    observation, truth = toy(model, (1, 3, 3), 1)
+    image = truth.batches[0].inputs.flatten()
+
+    def known(layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
+        assert torch.allclose(outputs.values, layer.apply(image), atol=1e-6)
+        assert torch.allclose(layer.gradient_rows(k) @ image, gradient.flatten(), atol=1e-9)
+        assert not bool(centre.any())
+        assert outputs.is_complete
+        return Solution(image, 9, 0.0)
+
+    found = recurse(observation, known, 1, lambda _step: None)
+    assert torch.allclose(found.inputs, truth.batches[0].inputs)
+    assert found.objective < 1e-9
+
+
+def test_what_no_walk_can_start_from_says_why(toy: Toy) -> None:
+    observation, _ = toy(chain(0.5), (3, 2, 2), 1)
+    assert refusal(observation, 100) is None
+    batch, _ = toy(chain(), (3, 2, 2), 2)
+    assert "mixes 2 examples" in (refusal(batch, 100) or "")
+    untold = replace(observation, threat=ThreatModel(knows=()))
+    assert "the dropout rates are not known" in (refusal(untold, 100) or "")
+    assert "not the cross entropy" in (refusal(replace(observation, loss=lambda o, _y: F.relu(o).sum()), 100) or "")
+    convolution, _ = toy(nn.Sequential(nn.Conv2d(1, 3, 2), nn.Flatten(), nn.Linear(12, 4)), (1, 3, 3), 1)
+    assert "has 9 unknowns, more than 'largest_system' = 8" in (refusal(convolution, 8) or "")

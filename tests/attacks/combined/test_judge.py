@@ -1,0 +1,51 @@
+"""The judge is exact at the truth, and holds tensors out under noise."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+
+from attacks.combined._judge import Judge
+from fedsim.core import registry, seeding
+from fedsim.core.types import Observation, PublicKnowledge, Truth
+from fedsim.scenario.world import World
+from tests.attacks.solving import with_noise
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+
+
+def test_under_noise_the_judge_holds_tensors_out_and_keeps_a_good_guess(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 64, "depth": 3, "dropout": 0.25})
+    noisy = with_noise(observation, 1e-2)
+    assert noisy.labels is not None
+    judge = Judge(noisy, noisy.labels, is_noisy=True, iterations=100)
+    assert judge.held_out == ("7.weight",)
+    generator = torch.Generator().manual_seed(0)
+    true = judge.judge(truth.batches[0].inputs, truth.masks[0], generator)
+    wrong = judge.judge(torch.zeros_like(truth.batches[0].inputs), None, generator)
+    assert true.distance < 0.01 * wrong.distance
+    blurred = judge.judge(truth.batches[0].inputs + 0.3, None, generator)
+    sharp = judge.judge(truth.batches[0].inputs, None, generator)
+    assert sharp.distance < blurred.distance
+
+
+def test_the_judge_is_exact_at_the_truth(watched: Watched) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 2})
+    assert observation.labels is not None
+    judge = Judge(observation, observation.labels, is_noisy=False, iterations=10)
+    assert judge.held_out == ()
+    at_truth = judge.judge(truth.batches[0].inputs, truth.masks[0], torch.Generator().manual_seed(0))
+    assert at_truth.distance < 1e-6
+
+
+def test_where_only_a_part_is_sent_nothing_else_is_compared(watched: Watched) -> None:
+    observation, truth, _ = watched(model={"name": "mlp", "width": 32, "depth": 2, "dropout": 0.0})
+    pruned = {name: t * (t.abs() > t.abs().flatten().median()) for name, t in observation.update.tensors.items()}
+    observation = replace(observation, update=replace(observation.update, tensors=pruned))
+    told = replace(observation, public=(PublicKnowledge("pruning", {"kept_share": 0.5}),))
+    method = registry.get("attack", "inverting-gradients")
+    attack = method.make(method.config.model_validate({"max_iterations": 300, "total_variation": 0.0}))
+    naive, informed = (attack(seen, seeding.generator(1, "attack")) for seen in (observation, told))
+    errors = [float((guess.inputs - truth.batches[0].inputs).square().mean()) for guess in (naive, informed)]
+    assert informed.objective < 0.1 * naive.objective
+    assert errors[1] < errors[0]

@@ -1,0 +1,54 @@
+"""Masks, labels and output gradients of a dense network, from the inputs of its batch."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from attacks.core.masks_by_layer import peel
+from fedsim.core import seeding
+from fedsim.core.masks import inject_masks
+from fedsim.core.types import Observation, Truth
+
+Toy = Callable[..., tuple[Observation, Truth]]
+
+
+def dense(*sites: nn.Module) -> nn.Module:
+    with seeding.isolate_randomness(3):
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(12, 24), nn.GELU(), sites[0], nn.Linear(24, 20), nn.GELU(), sites[1],
+            nn.Linear(20, 4),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_layer_by_layer_the_true_masks_labels_and_output_gradients_come_out(toy: Toy, size: int) -> None:
+    observation, truth = toy(dense(nn.Dropout(0.5), nn.Dropout(0.25)), (3, 2, 2), size)
+    (batch,), (masks,) = truth.batches, truth.masks
+    found = peel(observation, batch.inputs)
+    assert found.masks is not None
+    assert found.labels is not None
+    assert found.deltas is not None
+    assert all(torch.equal(own, mask) for own, mask in zip(found.masks, masks, strict=True))
+    assert torch.equal(found.labels, batch.labels)
+    with inject_masks(observation.sites, masks), torch.no_grad():
+        outputs = observation.model(batch.inputs)
+    expected = (outputs.softmax(1) - F.one_hot(batch.labels, 4)) / size
+    assert torch.allclose(found.deltas, expected, atol=1e-9)  # least squares in double precision
+
+
+def test_where_a_mask_is_not_between_two_linear_layers_masks_are_left_open(toy: Toy) -> None:
+    model = nn.Sequential(dense(nn.Identity(), nn.Identity()), nn.Dropout(0.5)).eval()
+    observation, truth = toy(model, (3, 2, 2), 2)
+    assert peel(observation, truth.batches[0].inputs).masks is None
+
+
+def test_a_hidden_layer_ends_it(toy: Toy) -> None:
+    observation, truth = toy(dense(nn.Identity(), nn.Identity()), (3, 2, 2), 2)
+    tensors = {name: own for name, own in observation.update.tensors.items() if name != "4.weight"}
+    hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden=("4.weight",))
+    found = peel(hidden, truth.batches[0].inputs)
+    assert (found.masks, found.labels, found.deltas) == (None, None, None)

@@ -1,0 +1,44 @@
+"""Searches under several hypotheses: every one is run, its starts are numbered on, and progress goes on."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import torch
+
+from attacks.gradient_matching._engine import Found
+from attacks.gradient_matching._hypotheses import HypothesesAttack
+from attacks.gradient_matching.base import MatchingAttack, MatchingConfig, Searched
+from fedsim.core.types import Observation, Step
+
+TRIALS, ITERATIONS = 2, 5
+
+
+class Told:
+    """A search that ends at once, with one row a trial."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def run_search(self, searched: Searched) -> tuple[list[Found], str]:
+        searched.on_steps[0](Step(0, 1, ITERATIONS, 1.0, 1.0, torch.zeros(0)))
+        return [Found(0, start, torch.zeros(1), (), stopped=self.path) for start in range(TRIALS)], self.path
+
+
+class Two(HypothesesAttack[MatchingConfig]):
+    def plan(self, observation: Observation) -> Any:
+        raise NotImplementedError
+
+    def hypotheses(self, observation: Observation) -> list[MatchingAttack[MatchingConfig]]:
+        return cast("list[MatchingAttack[MatchingConfig]]", [Told("one"), Told("other")])
+
+
+def test_rows_of_every_hypothesis_carry_its_number() -> None:
+    attack = Two(MatchingConfig(restarts=TRIALS, max_iterations=ITERATIONS))
+    steps: list[Step] = []
+    observation = cast("Observation", SimpleNamespace())
+    rows, path = attack.run_search(Searched([observation], [torch.zeros(1)], [torch.Generator()], [steps.append]))
+    assert [row.start for row in rows] == [0, 1, 2, 3]
+    assert [attack.hypothesis_of(row) for row in rows] == [0, 0, 1, 1]
+    assert [row.stopped for row in rows] == ["one", "one", "other", "other"]
+    assert path == "other"
+    assert [(own.restart, own.iteration, own.iterations) for own in steps] == [(0, 1, 10), (2, 6, 10)]

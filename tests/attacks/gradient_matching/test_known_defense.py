@@ -1,0 +1,17 @@
+"""Attacks that know the defenses: what they need, and settings that spend a given number of gradients."""
+
+import pytest
+
+from attacks.gradient_matching._known_defense import InformedAttack
+from fedsim.core import registry
+
+ATTACKS = registry.methods("attack").items()
+NAMES = [n for n, own in ATTACKS if isinstance(own.make, type) and issubclass(own.make, InformedAttack)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_needs_the_defenses_and_its_budget_is_a_setting(name: str) -> None:
+    method = registry.get("attack", name)
+    assert "defenses" in method.make.needs
+    config = method.config.model_validate(method.make.within(7))
+    assert (config.iterations, config.schedule, config.sign) == (7, "cosine", "soft")

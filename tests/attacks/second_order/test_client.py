@@ -1,0 +1,30 @@
+"""The simulated client computes what autograd computes."""
+
+import pytest
+import torch
+
+from attacks.core.client_gradient import client_gradient
+from attacks.second_order._client import Client
+from tests.attacks.second_order.solved import SMOOTH, Toy, Watched, distances, lenet, solve
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_the_simulated_client_computes_what_autograd_computes(toy: Toy, rate: float) -> None:
+    observation, truth = toy(lenet(1, 8, 4, rate), (1, 8, 8), 3, classes=10)
+    batch, masks = truth.batches[0], truth.masks[0]
+    ours = Client(observation).gradient(batch.inputs, batch.labels, (masks,))
+    theirs = client_gradient(observation, batch.inputs, batch.labels, masks)
+    torch.testing.assert_close(ours, torch.cat([own.flatten() for own in theirs.values()]))
+
+
+def test_several_steps_with_momentum_are_unrolled(watched: Watched) -> None:
+    optimizer = {"name": "sgd", "learning_rate": 0.5, "momentum": 0.5}
+    observation, truth, _ = watched(
+        model=SMOOTH,
+        partition={"scheme": "resampled", "examples_per_client": 1},
+        federation={"algorithm": "fedavg", "local_steps": 3, "batch_size": 1, "optimizer": optimizer},
+    )
+    guess = solve(observation)
+    assert float(distances(guess, truth).max()) < 1e-2  # a change of weights has the rounding of the weights
+    assert guess.stopped == "the equations hold up to rounding"
+    assert guess.facts["restarts"] == 1

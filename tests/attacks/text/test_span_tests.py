@@ -1,0 +1,46 @@
+"""Which inputs lie in a span: by a threshold, and as outliers under noise, both by hand."""
+
+import math
+
+import pytest
+import torch
+
+from attacks.core.results import NothingFound
+from attacks.text._span_tests import Outliers, Threshold
+
+
+def test_a_threshold_compares_the_share_of_the_length_outside_of_the_first_span() -> None:
+    test = Threshold(tolerance=0.1, most=2)
+    scores = test.scores(torch.tensor([[0.0001, 0.9], [0.04, 0.0], [-1e-9, 0.5]]))
+    assert scores.tolist() == pytest.approx([0.01, 0.2, 0.0])
+    assert test.tokens(scores).tolist() == [True, False, True]
+    assert test.prefixes(torch.empty(3, 0), scores).tolist() == [True, False, True]
+    assert test.sequences(torch.tensor([[0.1, 0.3], [0.2, 0.0]])).tolist() == pytest.approx([0.3, 0.2])
+
+
+def test_too_many_prefixes_within_a_threshold_are_no_answer() -> None:
+    test = Threshold(tolerance=0.1, most=2)
+    assert test.kept(torch.zeros(2)).tolist() == [True, True]
+    with pytest.raises(NothingFound, match="3 prefixes of one length lie in the span"):
+        test.kept(torch.zeros(3))
+
+
+def test_outliers_lie_far_below_the_median_logit_of_all() -> None:
+    test = Outliers(deviations=5.0, most_tokens=3, most_prefixes=2)
+    distances = torch.tensor([[0.5, 0.5], [0.2, 0.8], [0.001, 0.003]])
+    scores = test.scores(distances)
+    expected = [sum(math.log(d / (1 - d)) for d in own) / 2 for own in distances.double().tolist()]
+    assert scores.tolist() == pytest.approx(expected)
+    many = torch.cat([torch.linspace(-1.0, 1.0, 41), torch.tensor([-9.0, -12.0])])
+    assert test.tokens(many).nonzero().flatten().tolist() == [41, 42]
+    assert test.tokens(torch.cat([many, torch.tensor([-10.0, -11.0])])).sum() == 3  # no more than are allowed
+
+
+def test_a_prefix_goes_on_with_what_is_nearer_to_its_own_mean_than_to_the_median() -> None:
+    test = Outliers(deviations=5.0, most_tokens=3, most_prefixes=2)
+    scores = torch.tensor([-8.0, -5.5, -4.5, 0.0, 0.0, 0.0, 0.0])
+    before = torch.tensor([[-9.0, -11.0]]).expand(7, 2)
+    assert test.prefixes(before, scores).tolist() == [True, True, False, False, False, False, False]
+    assert test.prefixes(torch.empty(7, 0), scores).tolist() == [True, True, True, False, False, False, False]
+    assert test.sequences(before).tolist() == [-10.0] * 7
+    assert test.kept(scores).tolist() == [True, True, False, False, False, False, False]

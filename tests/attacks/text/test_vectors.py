@@ -1,0 +1,78 @@
+"""Language models on vectors in place of tokens are those on tokens."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attacks.core.unknowns import MASKS, Moment
+from attacks.text._vectors import NextWords, VectorComparison, VectorGhostComparison, nearest_tokens, read_vectors
+from attacks.text.base import TextMatching
+from fedsim.core.hooks import Attack
+from fedsim.core.losses import IGNORED
+from fedsim.core.types import Observation, Truth
+from fedsim.scenario.world import World
+from tests.attacks.text.texts import KNOWN, in_double, in_order
+
+Watched = Callable[..., tuple[Observation, Truth, World]]
+Named = Callable[..., Attack[Any]]
+
+
+def test_a_model_on_vectors_is_the_model_on_tokens(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"batch_size": 2})
+    model, tokens = copy.deepcopy(observation.model), truth.private[0].inputs
+    read_vectors(model, "embed_tokens")
+    vectors = model.get_submodule("embed_tokens").get_parameter("weight")[tokens]
+    assert torch.equal(model(vectors), observation.model(tokens))
+    assert torch.equal(model(tokens), observation.model(tokens))
+
+
+def test_next_words_of_true_vectors_give_the_clients_loss(watched: Watched, written_text: dict[str, Any]) -> None:
+    observation, truth, _ = watched(**written_text, knows=KNOWN, federation={"clients": 2, "batch_size": 3})
+    model, (_, labels) = copy.deepcopy(observation.model).double(), in_order(truth)
+    order = (truth.private[0].labels != IGNORED).sum(1).argsort(stable=True)
+    outputs = model(truth.private[0].inputs[order]).detach()
+    table = model.get_submodule("embed_tokens").get_parameter("weight").detach()
+    words = NextWords(table, torch.arange(len(table)), 0.02)
+    lengths = (labels != IGNORED).sum(1)
+    ours = words.loss(outputs, table[labels.clamp_min(0)], lengths)
+    assert float(ours) == pytest.approx(float(observation.loss(outputs, labels)), abs=1e-10)
+
+
+@given(st.integers(0, 999), st.booleans())
+def test_the_nearest_token_has_the_largest_cosine(seed: int, is_limited: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    table, vectors = torch.randn(12, 5, generator=generator), torch.randn(3, 4, 5, generator=generator)
+    allowed = torch.randperm(12, generator=generator)[:4] if is_limited else None
+    choices = range(12) if allowed is None else allowed.tolist()
+    for row, found in zip(vectors.flatten(0, 1), nearest_tokens(vectors, table, allowed).flatten(), strict=True):
+        assert int(found) == max(choices, key=lambda token: float(torch.cosine_similarity(row, table[token], dim=0)))
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_the_fast_comparison_is_the_general_one(
+    dropout: float, watched: Watched, written_text: dict[str, Any], attack_named: Named
+) -> None:
+    tables = {**written_text, "model": {**written_text["model"], "dropout": dropout}}
+    observation, truth, _ = watched(**tables, knows=(*KNOWN, "masks"), federation={"clients": 2, "batch_size": 2})
+    tasks = []
+    for name in ("lamp", "tag"):
+        attack = attack_named(name)
+        assert isinstance(attack, TextMatching)
+        tasks.append(attack.prepare(in_double(observation, truth)))
+    assert [type(task.comparison) for task in tasks] == [VectorGhostComparison, VectorComparison]
+    generator = torch.Generator().manual_seed(0)
+    vectors = torch.stack([tasks[0].drawn(generator) for _ in range(2)]).requires_grad_()
+    own = tasks[0].unknowns.relaxed({}, Moment()).get(MASKS, ())
+    masks = tuple(m.repeat(2, *[1] * (m.ndim - 1)) for m in own)
+    figures, slopes = [], []
+    for task in tasks:
+        gradients = task.comparison.gradients(vectors, masks, torch.stack([task.labels] * 2), [0, 0])
+        figures.append(torch.stack((gradients.inner(), gradients.squared())))
+        slopes += torch.autograd.grad(gradients.inner().sum() + gradients.squared().sum(), vectors)
+    torch.testing.assert_close(*figures, rtol=1e-9, atol=1e-15)
+    torch.testing.assert_close(*slopes, rtol=1e-7, atol=1e-12)

@@ -1,0 +1,37 @@
+"""A sweep of two runs that was made on the command line."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.typed import fedsim
+
+SWEEP = """
+title = "small <script>alert(1)</script>"
+[data]
+name = "digits"
+[model]
+name = "mlp"
+width = 8
+depth = 1
+[federation]
+clients = 4
+[threat]
+victims = 4
+[[attacks]]
+name = "closed-form-linear"
+[sweep]
+seeds = [1]
+[sweep.grid.defense.none]
+[sweep.grid.defense.noise]
+defenses = [{ name = "gradient-noise", scale = 10.0 }]
+"""
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("commands")
+    (path / "s.toml").write_text(SWEEP)
+    done = fedsim("sweep", "s.toml", "--jobs", "1", "--out", "s", cwd=path)
+    assert done.returncode == 0, done.stderr
+    return path

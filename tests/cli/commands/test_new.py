@@ -1,0 +1,136 @@
+"""`fedsim new` writes one file that is listed and passes its contract."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedsim.cli.templates import families as known_families
+from fedsim.cli.templates import write_new
+from fedsim.core.errors import FedsimError
+from tests.cli.typed import ROOT, fedsim
+
+
+def families(kind: str, *names: str) -> list[tuple[str, tuple[str, ...], str]]:
+    return [(kind, ("--family", name), name) for name in names]
+
+
+NEW = [
+    ("attack", (), "gradient_matching"),
+    ("attack", ("--like", "closed-form"), "closed_form"),
+    ("attack", ("--like", "text"), "text"),
+    ("attack", ("--like", "text", "--family", "codebooks"), "codebooks"),
+    ("attack", ("--family", "local_steps"), "local_steps"),
+    ("defense", (), "norm"),
+    *families("defense", "batch", "model", "examples", "noise"),
+    ("component", (), "augment"),
+    *families("component", "layer", "adapter", "bottleneck", "token_reducer", "loss", "optimizer"),
+    *families("component", "decoder", "sampler", "probe"),
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout with every kind of file that `fedsim new` writes, each named after its place in `NEW`."""
+    root = tmp_path_factory.mktemp("checkout")
+    for name in ("fedsim", "attacks", "defenses", "tests", "scenarios"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", root)
+    for number, (kind, options, _) in enumerate(NEW):
+        like = options[options.index("--like") + 1] if "--like" in options else None
+        family = options[options.index("--family") + 1] if "--family" in options else None
+        write_new(kind, f"my-{kind}-n{number}", root, family, like)  # type: ignore[arg-type]
+    return root
+
+
+@pytest.mark.parametrize("kind", ["attack", "defense", "component"])
+def test_a_new_method_is_one_file_that_is_listed_and_passes_its_contract(kind: str, checkout: Path) -> None:
+    mine = [(f"my-{own}-n{n}", family) for n, (own, _, family) in enumerate(NEW) if own == kind]
+    listed = fedsim("list", f"{kind}s", "--json", cwd=checkout, path=checkout)
+    assert {name for name, _ in mine} <= {entry["name"] for entry in json.loads(listed.stdout)}
+    above = "fedsim/components" if kind == "component" else f"{kind}s"
+    for name, family in mine:
+        assert (checkout / above / family / f"{name.replace('-', '_')}.py").exists()
+    contract = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            *map(str, (checkout / "tests" / f"{kind}s").glob("test_*contract.py")),
+            "-k",
+            "my-",
+            "-p",
+            "no:cacheprovider",
+        ],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout)},
+        capture_output=True,
+        check=False,
+        text=True,
+    )
+    assert contract.returncode == 0, contract.stdout[-2000:]
+    assert "passed" in contract.stdout
+
+
+def test_new_files_are_as_the_linter_wants_them(checkout: Path) -> None:
+    folders = (checkout / name for name in ("attacks", "defenses", "fedsim"))
+    written = [str(path) for folder in folders for path in folder.rglob("my_*.py")]
+    assert len(written) == len(NEW)
+    for command in (["check"], ["format", "--check"]):
+        ruff = [sys.executable, "-m", "ruff", *command, *written]
+        done = subprocess.run(ruff, cwd=checkout, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_command_says_what_it_wrote_and_the_other_families(checkout: Path) -> None:
+    written = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
+    assert written.returncode == 0, written.stderr
+    assert "Wrote attacks/gradient_matching/another.py" in written.stdout
+    assert "Other families, for --family: batch_separation, closed_form" in written.stdout
+    again = fedsim("new", "attack", "another", cwd=checkout, path=checkout)
+    assert again.returncode == 2
+    assert "exists already" in again.stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "family", "message"),
+    [
+        ("attack", "closed_forms", "no family 'closed_forms' of attacks. Did you mean 'closed_form'? They are:"),
+        ("attack", "core", "no family 'core' of attacks"),
+        ("attack", "membership", "no family 'membership' of attacks"),
+        ("defense", "clip", "Did you mean 'norm'?"),
+        ("defense", "rounds", "Did you mean 'rounding'?"),
+        ("component", "augmentation", "Did you mean 'augment'?"),
+    ],
+)
+def test_a_family_that_is_none_is_answered_with_the_nearest_and_all(kind: Any, family: str, message: str) -> None:
+    with pytest.raises(FedsimError, match=re.escape(message)) as told:
+        write_new(kind, "my-method", ROOT, family)
+    assert all(f"\n  {own.name}" in str(told.value) for own in known_families(kind))
+
+
+def test_every_family_says_what_it_holds_and_every_folder_is_one() -> None:
+    for kind, folder in (("attack", "attacks"), ("defense", "defenses"), ("component", "fedsim/components")):
+        folders = {path.parent.name for path in (ROOT / folder).glob("[!_]*/__init__.py")}
+        known = known_families(kind)  # type: ignore[arg-type]
+        empty = {"probe", "sampler", "token_reducer"} if kind == "component" else set()
+        assert {own.name for own in known} == folders - {"core", "membership"} | empty
+        assert {own.name for own in known if not own.holds} == empty
+
+
+def test_a_component_is_written_for_its_hook(checkout: Path) -> None:
+    written = fedsim("new", "component", "another-writer", "--hook", "decoder", cwd=checkout, path=checkout)
+    assert written.returncode == 0, written.stderr
+    assert "Wrote fedsim/components/decoder/another_writer.py" in written.stdout
+
+
+def test_like_is_for_attacks() -> None:
+    with pytest.raises(FedsimError, match="--like chooses among attacks. A defense is written for its family"):
+        write_new("defense", "my-defense", ROOT, None, "text")

@@ -1,0 +1,31 @@
+"""`fedsim run`, as a person uses it: in a process of its own."""
+
+import json
+from pathlib import Path
+
+from tests.cli.typed import fedsim
+
+
+def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> None:
+    done = fedsim("run", "s.toml", "--set", "attacks.0.max_iterations=3", "--seed", "5", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "It does not see the dropout masks." in done.stdout
+    assert "Report: results/s/report.html" in done.stdout
+    record = json.loads((folder / "results" / "s" / "record.json").read_text())
+    assert record["scenario"]["seed"] == 5
+    assert record["scenario"]["attacks"][0]["max_iterations"] == 3
+    assert record["environment"]["command"].startswith("fedsim run s.toml --set attacks.0.max_iterations=3")
+    page = (folder / "results" / "s" / "report.html").read_text()
+    assert "small &lt;b&gt;run&lt;/b&gt;" in page
+    assert "<b>run</b>" not in page
+
+
+def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(folder: Path) -> None:
+    assert fedsim("run", "s.toml", "--out", "o", cwd=folder).returncode == 0
+    before = (folder / "o" / "record.json").read_bytes()
+    refused = fedsim("run", "s.toml", "--out", "o", cwd=folder)
+    assert refused.returncode == 2
+    assert "--overwrite" in refused.stderr
+    assert (folder / "o" / "record.json").read_bytes() == before
+    assert fedsim("run", "s.toml", "--out", "o", "--resume", cwd=folder).returncode == 0
+    assert fedsim("run", "s.toml", "--out", "o", "--overwrite", cwd=folder).returncode == 0

@@ -1,0 +1,41 @@
+"""The command line as a whole: mistakes and help, in processes of their own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.cli.typed import fedsim
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "t.toml"), "there is no scenario file t.toml"),
+        (("run", "s.toml", "--set", "model.name=mpl"), "Did you mean 'mlp'"),
+        (("run", "s.toml", "--set", "model.dropout=1"), "s.toml: model.dropout"),
+        (("run", "s.toml", "--set", "attacks.0.name=wiig"), "also_knows = ['masks']"),
+        (("run", "s.toml", "--set", "data.name=cifar10", "--set", "data.path=nowhere"), "nowhere"),
+        (("run", "s.toml", "--set", "data.name=own:load"), "cannot import 'own'"),
+        (("run", "s.toml", "--out", "s.toml/x"), "cannot write to"),
+        (("show", "wigg"), "Did you mean 'wiig'"),
+        (("new", "attack", "My Attack"), "not a name for a method"),
+        (("new", "attack", "my-attack"), "not a checkout"),
+        (("list", "attcks"), "attcks"),
+        (("rum",), "rum"),
+    ],
+)
+def test_a_mistake_is_one_clear_paragraph_and_exit_code_two(
+    folder: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = fedsim(*arguments, cwd=folder)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "results").exists() or not list((folder / "results").glob("*/record.json"))
+
+
+@pytest.mark.parametrize("command", [(), ("run",), ("list",), ("show",), ("doctor",), ("new",)])
+def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
+    done = fedsim(*command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert not command or f"Example: fedsim {command[0]}" in done.stdout

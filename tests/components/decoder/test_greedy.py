@@ -1,0 +1,81 @@
+"""Greedy text against the transformers package."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import InputSpec, Limits
+from fedsim.generation import generate
+from tests.components.decoder.asking import ASKED, LONG
+from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
+
+
+def reference() -> tuple[nn.Module, Any]:
+    """A tiny Llama, and that of the package with the same weights."""
+    transformers = pytest.importorskip("transformers")
+    config = transformers.LlamaConfig(
+        vocab_size=VOCABULARY,
+        hidden_size=16,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=64,
+        rms_norm_eps=1e-5,
+        tie_word_embeddings=False,
+        attn_implementation="eager",
+        eos_token_id=None,
+        pad_token_id=0,
+    )
+    ours = tiny_llama()
+    theirs = transformers.LlamaForCausalLM(config).double().eval()
+    renamed = {
+        (name if name.startswith("lm_head") else f"model.{name}"): own for name, own in ours.state_dict().items()
+    }
+    theirs.load_state_dict(renamed)
+    return ours, theirs
+
+
+def test_greedy_text_is_that_of_the_package_token_by_token() -> None:
+    ours, theirs = reference()
+    found = generate(make("greedy"), ours, ASKED, LONG, sources(4))
+    for prompt, own in zip(ASKED.prompts, found, strict=True):
+        tokens = torch.tensor([prompt])
+        asked: dict[str, Any] = {"do_sample": False, "max_new_tokens": 20, "min_new_tokens": 20}
+        written = theirs.generate(tokens, attention_mask=torch.ones_like(tokens), **asked)
+        assert own.tokens == tuple(written[0, len(prompt) :].tolist())
+        assert own.ending == "length"
+    assert len({own.tokens for own in found}) == 4
+    assert all(len(set(own.tokens)) > 2 for own in found), "a text of one token would prove little"
+
+
+def test_greedy_takes_the_first_of_equals() -> None:
+    class Equal(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return torch.tensor([0.0, 1.0, 1.0]).expand(*tokens.shape, -1)
+
+    (found,) = generate(make("greedy"), Equal(), prompts([2]), Limits(max_new_tokens=2), sources(1))
+    assert found.tokens == (1, 1)
+
+
+def test_a_tagger_writes_no_text() -> None:
+    class Tagger(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return torch.zeros(len(tokens), 3)
+
+    with pytest.raises(FedsimError, match=r"returns scores of shape \(1, 3\) .* Use a causal language model"):
+        generate(make("greedy"), Tagger(), prompts([1, 2]), LONG, sources(1))
+
+
+def test_a_real_model_writes_on(smollm2: Path) -> None:
+    method = registry.get("model", "smollm2-135m")
+    model = method.make(method.config(), InputSpec((16,), 49_152, (), (), vocabulary=49_152))
+    asked, limits = prompts(range(100, 108), range(200, 204)), Limits(max_new_tokens=3, context=8192)
+    found = generate(make("greedy"), model, asked, limits, sources(2))
+    for prompt, own in zip(asked.prompts, found, strict=True):
+        assert list(own.tokens) == model.continued(torch.tensor([prompt]), 3)[0].tolist()

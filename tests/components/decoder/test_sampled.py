@@ -1,0 +1,61 @@
+"""Draws against the softmax that they stem from."""
+
+import pytest
+import torch
+from scipy.stats import chi2
+from torch import Tensor, nn
+
+from fedsim.core.types import Limits
+from fedsim.generation import generate
+from tests.components.decoder.asking import ASKED, LONG
+from tests.components.generating import make, prompts, sources, tiny_llama
+
+SCORES = torch.tensor([2.0, 1.0, 0.5, 0.0, -1.0, -3.0])
+MISTAKE = (
+    1e-4  # chance that a chi-square test fails although draws are right; seeds are fixed, so it fails never or ever
+)
+
+
+class Fixed(nn.Module):
+    """The same scores behind every token."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return SCORES.expand(*tokens.shape, -1)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.5, 1.0), (1.0, 0.8), (2.0, 0.9), (0.7, 0.3)])
+def test_draws_follow_the_softmax(temperature: float, top_p: float) -> None:
+    transformers = pytest.importorskip("transformers")
+    kept = transformers.TopPLogitsWarper(top_p)(None, SCORES[None] / temperature)[0]
+    odds, draws = kept.double().softmax(-1), 3000
+    method = make("sampled", temperature=temperature, top_p=top_p)
+    found = generate(method, Fixed(), prompts(*[[0]] * 30), Limits(max_new_tokens=draws // 30), sources(30))
+    counts = torch.bincount(torch.tensor([token for own in found for token in own.tokens]), minlength=len(SCORES))
+    assert not counts[odds == 0].any()
+    expected = draws * odds[odds > 0]
+    statistic = float(((counts[odds > 0] - expected).square() / expected).sum())
+    freedom = max(1, len(expected) - 1)
+    assert statistic <= chi2.isf(MISTAKE, freedom)
+
+
+def test_sampling_at_a_low_temperature_is_greedy() -> None:
+    ours, asked = tiny_llama(), ASKED
+    cold = generate(make("sampled", temperature=1e-6), ours, asked, LONG, sources(4))
+    assert [own.tokens for own in cold] == [
+        own.tokens for own in generate(make("greedy"), ours, asked, LONG, sources(4))
+    ]
+
+
+def test_another_seed_draws_another_text_and_the_likeliest_token_alone_is_a_share_of_almost_nothing() -> None:
+    ours = tiny_llama()
+    first, second = (generate(make("sampled"), ours, ASKED, LONG, sources(4, seed)) for seed in (0, 1))
+    assert all(own.tokens != other.tokens for own, other in zip(first, second, strict=True))
+    narrow = generate(make("sampled", top_p=1e-9), ours, ASKED, LONG, sources(4))
+    assert [own.tokens for own in narrow] == [
+        own.tokens for own in generate(make("greedy"), ours, ASKED, LONG, sources(4))
+    ]
+
+
+def test_a_temperature_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"temperature\s+Input should be greater than 0"):
+        make("sampled", temperature=0)

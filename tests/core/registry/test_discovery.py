@@ -1,0 +1,92 @@
+"""Methods are found by folder and by entry point."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.registry.discovery import modules_below
+from tests.core.registry.layers import Nothing
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.mark.parametrize(
+    ("kinds", "folder"), [(("attack", "membership"), "attacks"), (("defense",), "defenses")], ids=str
+)
+def test_methods_are_found_by_folder(kinds: tuple[registry.Kind, ...], folder: str) -> None:
+    """Every file of a family is a method, but for the bases of families, parts with an underscore, and the core."""
+    files = {path for path in (ROOT / folder).glob("*/[!_]*.py") if path.parent.name != "core" and path.stem != "base"}
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files}
+    assert {method.module for kind in kinds for method in registry.methods(kind).values()} == names
+
+
+def test_a_module_below_a_folder_with_an_underscore_is_no_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("zoo", "zoo/family", "zoo/_parts", "zoo/family/_deeper"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    for name in ("zoo/family/method", "zoo/family/_part", "zoo/_parts/part", "zoo/family/_deeper/part"):
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert list(modules_below("zoo", str(tmp_path / "zoo"))) == ["zoo.family", "zoo.family.method"]
+
+
+def test_what_is_registered_for_a_time_is_forgotten() -> None:
+    before = {kind: registry.methods(kind) for kind in registry.KINDS}
+    with registry.temporary():
+        registry.component("for-a-time", summary="does nothing")(Nothing)
+        assert registry.get("component", "for-a-time").hook == "layer"
+        raised = pytest.raises(FedsimError, match="no component 'for-a-time'")
+    with raised:
+        registry.get("component", "for-a-time")
+    assert {kind: registry.methods(kind) for kind in registry.KINDS} == before
+
+
+def test_an_installed_package_adds_an_attack(tmp_path: Path) -> None:
+    """A third-party wheel needs an entry point and nothing else; built here, installed into a folder of its own."""
+    package = tmp_path / "source"
+    (package / "grey_guess").mkdir(parents=True)
+    (package / "pyproject.toml").write_text(
+        textwrap.dedent("""
+        [build-system]
+        requires = ["hatchling"]
+        build-backend = "hatchling.build"
+        [project]
+        name = "grey-guess"
+        version = "1"
+        [project.entry-points."fedsim.attacks"]
+        grey-guess = "grey_guess"
+        """)
+    )
+    (package / "grey_guess" / "__init__.py").write_text(
+        textwrap.dedent('''
+        """Guesses grey, and needs a docstring as long as any other method's docstring to say what it does and why."""
+        from fedsim.core.hooks import Attack
+        from fedsim.core.registry import attack
+        from fedsim.core.types import Config
+        class GreyConfig(Config):
+            pass
+        @attack("grey-guess", summary="guesses grey")
+        class Grey(Attack[GreyConfig]):
+            def search(self, observation, generator, on_step):
+                raise ValueError
+        ''')
+    )
+    site = tmp_path / "site"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", str(site)]
+    subprocess.run([*install, str(package)], check=True, capture_output=True)
+    listed = subprocess.run(
+        [sys.executable, "-m", "fedsim.cli", "list", "attacks", "--json"],
+        env={**os.environ, "PYTHONPATH": f"{site}{os.pathsep}{ROOT}"},
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    assert '"grey-guess"' in listed.stdout
