@@ -37,7 +37,7 @@ from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import no_examples, no_guess
 from attacks.core.spectrum import Spectrum, spectrum
 from attacks.core.tolerances import EXACT
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
@@ -88,6 +88,10 @@ class SpanIntersection(Attack[SpanIntersectionConfig]):
         if first.behind is None:
             return f"no linear layer behind '{first.layer.name}' is shared"
         return _unsolvable(observation, first, first.behind) or one_gradient_only(observation)
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect a fraction of a second: where the update fits, isolated solutions are all there are."""
+        return Outlook(0.2, 0.9)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Run rounds of restarts until every example is found."""

@@ -31,7 +31,7 @@ from attacks.core.gradient_distance import knows_rates
 from attacks.core.layers import PixelLayer
 from attacks.core.results import no_examples, no_guess
 from attacks.core.tolerances import EXACT, MATCHES
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Outlook
 from fedsim.core.layer_calls import layer_outputs
 from fedsim.core.masks import record_masks
 from fedsim.core.registry import attack
@@ -77,6 +77,10 @@ class Spear(Attack[SpearConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps, single examples, and models without a first linear layer whose scale can be found."""
         return batch_refusal(observation)
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect draws that double with each example, a second of them for nine."""
+        return Outlook(max(1.0, 2.0 ** ((observation.batch_size or 1) - 9)), 0.5)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Draw until the examples found explain the gradient or the draws are used up."""

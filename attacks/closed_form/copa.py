@@ -13,6 +13,7 @@ Source: Chen, Campbell 2021, arXiv 2111.10178.
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar, final
 
 import torch
@@ -22,7 +23,7 @@ from torch import Tensor
 from attacks.closed_form._recursion import Equations, Outputs, Recursion, RecursionConfig, Solution, recurse, refusal
 from attacks.closed_form._sequential_network import Layer
 from attacks.core.tolerances import LEAST
-from fedsim.core.hooks import Attack, Effort
+from fedsim.core.hooks import Attack, Effort, Outlook
 from fedsim.core.registry import attack
 from fedsim.core.types import Observation, OnStep, Reconstruction
 
@@ -45,6 +46,10 @@ class Copa(Attack[CopaConfig]):
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse several steps or examples, unknown rates, and models that are no chain of layers."""
         return refusal(observation, self.config.largest_system)
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect a minute for a layer of 3,000 inputs, and time that grows with their cube."""
+        return Outlook(60.0 * (math.prod(observation.spec.shape) / 3000.0) ** 3, 0.3)
 
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""

@@ -14,6 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from attacks.combined._union import Batch, Union, unite
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.regularizers import pixel_box
@@ -81,6 +82,18 @@ class Judge:
         if masks is None:
             masks = self._fit(inputs, generator, rate=0.0)[1] if self._observation.sites else ()
         return Judged(inputs, masks, self._distance(inputs, masks))
+
+    def unite(self, batches: Sequence[Batch], generator: torch.Generator) -> Union:
+        """Return what examples of several guesses make together, the best guess first.
+
+        Where masks are searched, only places where nothing was found are filled: a search for each swap takes too long.
+        """
+        return unite(
+            batches,
+            self._labels,
+            lambda inputs: self.judge(inputs, None, generator).distance,
+            swaps=not self._observation.sites,
+        )
 
     def settle(self, judged: Judged, generator: torch.Generator) -> Judged:
         """Return a guess after one more search for its masks, with the inputs fixed."""

@@ -13,9 +13,10 @@ Source: this project; the notes name the attack that won.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, NamedTuple, cast, final, get_args
+from functools import partial
+from typing import Any, ClassVar, cast, final, get_args
 
 import torch
 from pydantic import Field
@@ -23,9 +24,10 @@ from torch import Tensor
 
 from attacks.combined._diagnostics import Leak, leak_of
 from attacks.combined._judge import Judge, Judged
+from attacks.combined._union import in_order
 from attacks.core.labels import labels_of
 from attacks.core.progress import Numbered
-from attacks.core.results import blanks, no_guess
+from attacks.core.results import no_guess
 from attacks.mixed_batches._undo_defenses import CONVINCING, changes_batch, explains_mixtures, undone
 from attacks.text._sentences import complete, explains
 from attacks.text._words import words_of
@@ -33,7 +35,7 @@ from fedsim.core import registry
 from fedsim.core.errors import NotApplicable, describe_exception
 from fedsim.core.hooks import IMAGES_AND_TEXT, Attack, Effort
 from fedsim.core.registry import attack
-from fedsim.core.types import Config, Masks, Modality, Observation, OnStep, Reconstruction, View
+from fedsim.core.types import Config, Modality, Observation, OnStep, Reconstruction, View
 
 _NAME = "auto"
 
@@ -51,10 +53,42 @@ class AutoConfig(Config):
     leave_out: tuple[str, ...] = Field(default=(), description="attacks not to try")
 
 
+Way = Callable[[torch.Generator, OnStep], Reconstruction]
+
+
 @dataclass(frozen=True)
 class _Tried:
     name: str
     guess: Reconstruction
+
+
+class _Attempts:
+    """Guesses so far, why other attacks gave none, and whether any attack ran."""
+
+    def __init__(self, observation: Observation, counted: Numbered) -> None:
+        self._observation, self._counted = observation, counted
+        self.tried: list[_Tried] = []
+        self.passed: list[str] = []
+        self.ran = False
+
+    def ends_with(self, name: str, search: Callable[[], Reconstruction]) -> bool:
+        """Search, keep the guess or the reason why there is none, and say whether it ends the attempts."""
+        try:
+            guess = search()
+        except NotApplicable as reason:
+            self.passed.append(f"{name} does not apply: {reason}")
+            return False
+        except Exception as error:  # a bug in one attack must not hide the guesses of the others
+            if self._counted.has_stopped:
+                raise
+            self.passed.append(f"{name} failed: {describe_exception(error)}")
+            return False
+        self.ran = True
+        if not len(guess.inputs):
+            self.passed.append(f"{name} found nothing: {guess.stopped}")
+            return False
+        self.tried.append(_Tried(name, guess))
+        return _ends(self._observation, guess)
 
 
 @final
@@ -75,7 +109,7 @@ class Auto(Attack[AutoConfig]):
         found, why = self._undone(observation, generator, counted)
         if found is not None and found.objective < CONVINCING:
             return found
-        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(undoing=True))
+        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(observation, undoing=True))
         others = [_report(one.guess, leak_of(observation), [f"won: {one.name}", *passed]) for one in tried]
         guesses = [*([] if found is None else [found]), *others]
         if not guesses and not ran:
@@ -97,7 +131,9 @@ class Auto(Attack[AutoConfig]):
     def _seen(self, observation: Observation, generator: torch.Generator, counted: Numbered) -> Reconstruction:
         """Return the best guess of the batch that the model saw."""
         leak = leak_of(observation)
-        tried, passed, ran = self._attempt(observation, generator, counted, self._candidates(undoing=False))
+        tried, passed, ran = self._attempt(
+            observation, generator, counted, self._candidates(observation, undoing=False)
+        )
         if not tried and ran:
             return _nothing(observation, passed)
         if not tried:
@@ -115,42 +151,28 @@ class Auto(Attack[AutoConfig]):
         candidates: Iterator[tuple[str, Attack[Any]]],
     ) -> tuple[list[_Tried], list[str], bool]:
         """Return the guesses up to the first exact one, why other attacks gave none, and whether any attack ran."""
-        passed: list[str] = []
-        tried: list[_Tried] = []
-        ran = False
+        attempts = _Attempts(observation, counted)
         for name, candidate in candidates:
             verdict = candidate.fits(observation)
             if not verdict.holds:
-                passed.append(f"{name} does not apply: {verdict.reason}")
+                attempts.passed.append(f"{name} does not apply: {verdict.reason}")
                 continue
-            try:
-                guess = candidate.search(observation, generator, counted)
-            except NotApplicable as reason:
-                passed.append(f"{name} does not apply: {reason}")
-                continue
-            except Exception as error:  # a bug in one attack must not hide the guesses of the others
-                if counted.has_stopped:
-                    raise
-                passed.append(f"{name} failed: {describe_exception(error)}")
-                continue
-            ran = True
-            if not len(guess.inputs):
-                passed.append(f"{name} found nothing: {guess.stopped}")
-                continue
-            tried.append(_Tried(name, guess))
-            if _ends(observation, guess):
-                break
-        return tried, passed, ran
+            for words, way in _ways(observation, name, candidate, tuple(attempts.tried)):
+                if attempts.ends_with(words, lambda way=way: way(generator, counted)):
+                    return attempts.tried, attempts.passed, True
+        return attempts.tried, attempts.passed, attempts.ran
 
-    def _candidates(self, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
-        """Yield attacks in the order of their effort: those that undo a change of the batch, or the others."""
+    def _candidates(self, observation: Observation, *, undoing: bool) -> Iterator[tuple[str, Attack[Any]]]:
+        """Yield attacks in the order of their effort, then of what they expect: those that undo a change, or others."""
         known = {name: m for name, m in registry.methods("attack").items() if name not in self.config.leave_out}
         for effort in get_args(Effort)[:-1]:
+            group: list[tuple[str, Attack[Any]]] = []
             for name, method in known.items():
                 kind = cast("type[Attack[Any]]", method.make)
                 if kind.effort == effort and kind.undoes is undoing:
                     settings = kind.within(self.config.max_iterations)
-                    yield name, method.make(method.config.model_validate(settings))
+                    group.append((name, method.make(method.config.model_validate(settings))))
+            yield from sorted(group, key=lambda one: one[1].outlook(observation).price)
 
     def _best(
         self, observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str], generator: torch.Generator
@@ -171,19 +193,36 @@ class Auto(Attack[AutoConfig]):
         passed += [f"{name} guessed {size} examples, not {len(labels)}" for name, size in sizes.items()]
         tried = fitting
         judge = Judge(observation, labels, is_noisy=leak.is_noisy, iterations=self.config.mask_iterations)
-        ordered = [_in_order(observation, one.guess, labels) for one in tried]
+        ordered = [in_order(observation, one.guess, labels) for one in tried]
         judged = [judge.judge(own.inputs, None, generator) for own in ordered]
-        first = min(range(len(tried)), key=lambda index: judged[index].distance)
-        won = ordered[first]
+        ranking = sorted(range(len(tried)), key=lambda index: judged[index].distance)
+        first = ranking[0]
+        won, best, winners = ordered[first], judged[first], tried[first].name
         if won.masks is not None:
-            judged[first] = min(judged[first], judge.judge(won.inputs, won.masks, generator), key=_distance)
-        settled, refined = judge.settle(judged[first], generator), judge.polish(judged[first], generator)
+            best = min(best, judge.judge(won.inputs, won.masks, generator), key=_distance)
+        if len(tried) > 1 and len(labels) > 1:
+            union = judge.unite([ordered[index] for index in ranking], generator)
+            united = judge.judge(union.batch.inputs, None, generator)
+            if united.distance < best.distance:
+                won, best = union.batch, united
+                winners = " and ".join(tried[ranking[source]].name for source in union.sources)
+        settled, refined = judge.settle(best, generator), judge.polish(best, generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]
         how = "refined" if better is refined else "not refined: refining did not explain the gradient better"
         where = f"on held-out tensors {', '.join(judge.held_out)}" if judge.held_out else "of the whole gradient"
-        notes = [f"won: {tried[first].name}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
+        notes = [f"won: {winners}, {how}", f"distances are 1 - cosine {where}", *scores, *passed]
         return _report(_with(tried[first].guess, better, labels, won.are_found), leak, notes)
+
+
+def _ways(
+    observation: Observation, name: str, candidate: Attack[Any], tried: Sequence[_Tried]
+) -> Iterator[tuple[str, Way]]:
+    """Yield how to use an attack: from each guess so far, if it goes on from guesses, then from its own start."""
+    if candidate.continues:
+        for one in tried:
+            yield f"{name} from {one.name}", partial(candidate.continue_from, observation, one.guess)
+    yield name, partial(candidate.search, observation)
 
 
 def _lowest(tried: list[_Tried], leak: Leak, passed: list[str]) -> Reconstruction:
@@ -216,42 +255,6 @@ def _text_distance(observation: Observation, guess: Reconstruction) -> float:
 def _ends(observation: Observation, guess: Reconstruction) -> bool:
     """Say whether no further attack could explain the gradient better."""
     return guess.is_exact or explains_mixtures(observation, guess)
-
-
-class _Ordered(NamedTuple):
-    """A guess as a whole batch, in the order of the labels where it has the same ones.
-
-    Attributes:
-        inputs: shape (B, *shape); zeros stand for examples that were not found, since only whole batches compare.
-        masks: of all examples, or None.
-        are_found: which examples were, shape (B,).
-    """
-
-    inputs: Tensor
-    masks: Masks | None
-    are_found: Tensor
-
-
-def _in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> _Ordered:
-    made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
-    inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
-    masks = None if missing else guess.masks
-    are_found = torch.arange(len(labels)) < made
-    own = torch.cat([guess.labels, _unused(labels, guess.labels)])
-    if len(own) != len(labels):
-        return _Ordered(inputs, None, are_found)
-    ours, theirs = labels.argsort(stable=True), own.argsort(stable=True)
-    order = theirs[ours.argsort()]
-    return _Ordered(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
-
-
-def _unused(labels: Tensor, used: Tensor) -> Tensor:
-    """Return the labels that are left when those in use are taken away, in their order."""
-    left = labels.tolist()
-    for label in used.tolist():
-        if label in left:
-            left.remove(label)
-    return torch.tensor(left, dtype=labels.dtype)
 
 
 def _distance(judged: Judged) -> float:

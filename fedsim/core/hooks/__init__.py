@@ -23,7 +23,7 @@ Classes here are abstract; a method is a final subclass of one of them in a file
 """
 
 from fedsim.core.hooks.aggregators import Aggregator
-from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, check_update
+from fedsim.core.hooks.attacks import Attack, Effort, MembershipAttack, Outlook, check_update
 from fedsim.core.hooks.base import ANYTHING, IMAGES, IMAGES_AND_TEXT, ConfigT, Configured, Grants
 from fedsim.core.hooks.components import (
     Adapter,
@@ -78,6 +78,7 @@ __all__ = [
     "ModelComponent",
     "Objective",
     "Optimizer",
+    "Outlook",
     "Place",
     "Probe",
     "Rows",

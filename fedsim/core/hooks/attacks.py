@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, final
+from typing import Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,31 @@ from fedsim.core.types import (
 )
 
 Effort = Literal["algebra", "search", "second-order", "descent", "reference"]
+_SECONDS: dict[Effort, float] = {
+    "algebra": 0.01,
+    "search": 1.0,
+    "second-order": 10.0,
+    "descent": 100.0,
+    "reference": 100.0,
+}
+_CHANCE = 0.5  # of an attack that says nothing about it
+
+
+class Outlook(NamedTuple):
+    """What an attack expects of an observation.
+
+    Attributes:
+        seconds: on one core, in order of magnitude.
+        chance: that its guess explains the update exactly.
+    """
+
+    seconds: float
+    chance: float
+
+    @property
+    def price(self) -> float:
+        """Seconds for each exact answer: of several attacks, tried until one is exact, the cheapest goes first."""
+        return self.seconds / self.chance if self.chance > 0.0 else math.inf
 
 
 class Attack(Configured[ConfigT]):
@@ -43,6 +68,7 @@ class Attack(Configured[ConfigT]):
         undoes: whether it searches a known change of the batch along with the data, so that its guess is what was
             there before the change, and not what the model saw.
         over_rounds: whether it looks at `Observation.earlier`; other attacks find nothing there.
+        continues: whether it overrides `continue_from`: it can go on from the guess of another attack.
     """
 
     effort: ClassVar[Effort] = "descent"
@@ -51,6 +77,7 @@ class Attack(Configured[ConfigT]):
     crafts: ClassVar[bool] = False
     undoes: ClassVar[bool] = False
     over_rounds: ClassVar[bool] = False
+    continues: ClassVar[bool] = False
 
     @classmethod
     def needs_more(cls, grants: Grants) -> str | None:
@@ -104,6 +131,29 @@ class Attack(Configured[ConfigT]):
     def within(cls, gradients: int) -> dict[str, Any]:
         """Return the settings that make the most of about so many gradients; none where it computes few anyway."""
         return {}
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Return what to expect, which puts attacks of the same effort in order.
+
+        It is asked before `not_applicable`, so it looks at sizes and rates alone, and takes no time.
+        """
+        return Outlook(_SECONDS[self.effort], _CHANCE)
+
+    def continue_from(
+        self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
+    ) -> Reconstruction:
+        """Return the best guess that can be reached from another attack's guess.
+
+        Args:
+            observation: one that the attack fits.
+            guess: of as many examples as the observation has, or of fewer.
+            generator: as for `search`.
+            on_step: as for `search`.
+
+        Raises:
+            NotApplicable: nothing can be made of this guess; with the reason.
+        """
+        raise NotApplicable("it does not go on from guesses of other attacks")
 
     def at_once(self, observation: Observation) -> int:
         """Return how many observations like this one are best searched together."""

@@ -8,8 +8,8 @@ import torch
 
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import Attack
-from fedsim.core.types import Observation, Reconstruction, Truth
+from fedsim.core.hooks import Attack, Outlook
+from fedsim.core.types import Batch, Observation, PublicKnowledge, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World
@@ -174,3 +174,83 @@ def test_an_attack_that_breaks_does_not_hide_what_others_find(
     observation, _, _ = watched()
     guess = attacked(observation, max_iterations=3, mask_iterations=3, leave_out=SLOW)
     assert any(note.startswith("r-gap failed: ZeroDivisionError: a bug") for note in guess.notes)
+
+
+def found(batch: Batch, examples: list[int], *, noise: float = 0.0) -> Reconstruction:
+    """What an attack found of a batch, blurred by noise."""
+    blur = noise * torch.randn(batch.inputs.shape, generator=torch.Generator().manual_seed(3))
+    return Reconstruction.of((batch.inputs + blur)[examples], batch.labels[examples], objective=0.5, stopped="in part")
+
+
+def returning(monkeypatch: pytest.MonkeyPatch, **guesses: Reconstruction) -> tuple[str, ...]:
+    """Let attacks that descend return these guesses, and return the names of all others, to leave them out."""
+    for name, guess in guesses.items():
+        own = registry.get("attack", name.replace("_", "-")).make
+        monkeypatch.setattr(own, "not_applicable", lambda *_args: None)
+        monkeypatch.setattr(own, "search", lambda *_args, guess=guess: guess)
+    return tuple(name for name in registry.methods("attack") if name.replace("-", "_") not in guesses)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+def test_parts_of_a_batch_that_two_attacks_found_are_put_together(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch, rate: float
+) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": rate})
+    batch = truth.batches[0]
+    others = returning(
+        monkeypatch, inverting_gradients=found(batch, [2, 0]), gradinversion=found(batch, [3, 0, 1]),
+    )  # fmt: skip
+    guess = attacked(observation, leave_out=others, mask_iterations=20)
+    assert guess.notes[0].startswith("won: gradinversion and inverting-gradients")
+    order = torch.cdist(guess.inputs.flatten(1), batch.inputs.flatten(1)).argmin(1)
+    assert sorted(order.tolist()) == [0, 1, 2, 3]
+    assert torch.equal(guess.labels, batch.labels[order])
+
+
+def test_the_sharper_of_two_guesses_of_an_example_is_kept(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
+    batch = truth.batches[0]
+    blurred, sharp = found(batch, [0, 1, 2, 3], noise=0.3), found(batch, [1, 2])
+    mixed = replace(blurred, inputs=torch.cat([batch.inputs[:1], blurred.inputs[1:]]))
+    others = returning(monkeypatch, inverting_gradients=mixed, gradinversion=sharp)
+    guess = attacked(observation, leave_out=others, mask_iterations=1)
+    assert " and " in guess.notes[0].partition(",")[0]
+    errors = (guess.inputs[:, None] - batch.inputs[None]).flatten(2).norm(dim=2).min(0).values
+    assert float(errors[:3].max()) < 1e-1
+    assert float(errors[3]) > 1.0
+
+
+def test_examples_that_do_not_lower_the_distance_stay_out(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
+    batch = truth.batches[0]
+    wrong = replace(found(batch, [0, 1, 2, 3]), inputs=-3.0 * batch.inputs)
+    others = returning(monkeypatch, inverting_gradients=found(batch, [0, 1, 3]), gradinversion=wrong)
+    guess = attacked(observation, leave_out=others, mask_iterations=1)
+    assert guess.notes[0].startswith("won: inverting-gradients,")
+    assert len(guess.inputs) == 3
+
+
+def test_what_an_attack_expects_puts_it_in_order(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
+    observation, _, _ = watched(model=model, federation={"batch_size": 2})
+    sooner = registry.get("attack", "spear").make
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: Outlook(0.01, 0.9))
+    assert "won: spear" in attacked(observation).notes[0]
+    monkeypatch.setattr(sooner, "outlook", lambda *_args: Outlook(0.01, 0.0))
+    assert "won: sparse-dictionary" in attacked(observation).notes[0]
+
+
+def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    observation, truth, _ = watched(federation={"batch_size": 4}, model={"name": "mlp", "width": 32, "dropout": 0.0})
+    batch = truth.batches[0]
+    others = returning(monkeypatch, inverting_gradients=found(batch, [0, 1]), gradinversion=found(batch, [2]))
+    later = registry.get("attack", "inverting-gradients").make
+    monkeypatch.setattr(later, "continues", True)
+    whole = replace(found(batch, [0, 1, 2, 3]), is_exact=True)
+    seen: list[Reconstruction] = []
+    monkeypatch.setattr(
+        later, "continue_from", lambda _self, _observation, guess, *_args: (seen.append(guess), whole)[1]
+    )
+    guess = attacked(observation, leave_out=others)
+    assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
+    assert [len(one.inputs) for one in seen] == [1]

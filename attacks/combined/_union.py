@@ -1,0 +1,115 @@
+"""Guesses of a batch that are complete or not, and what several of them make together.
+
+An attack may find a part of a batch and another one the rest. Their union is kept where the gradient says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks.core.results import blanks
+from fedsim.core.types import Masks, Observation, Reconstruction
+
+_SAME = 1e-2  # of an example's norm: what two exact attacks find of one example differs by less
+
+
+class Batch(NamedTuple):
+    """A guess as a whole batch, in the order of the labels where it has the same ones.
+
+    Attributes:
+        inputs: shape (B, *shape); zeros stand for examples that were not found, since only whole batches compare.
+        masks: of all examples, or None.
+        are_found: which examples were, shape (B,).
+    """
+
+    inputs: Tensor
+    masks: Masks | None
+    are_found: Tensor
+
+
+def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> Batch:
+    """Return a guess of at most as many examples as there are labels as a whole batch."""
+    made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
+    inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
+    masks = None if missing else guess.masks
+    are_found = torch.arange(len(labels)) < made
+    own = torch.cat([guess.labels, _unused(labels, guess.labels)])
+    if len(own) != len(labels):
+        return Batch(inputs, None, are_found)
+    ours, theirs = labels.argsort(stable=True), own.argsort(stable=True)
+    order = theirs[ours.argsort()]
+    return Batch(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
+
+
+def _unused(labels: Tensor, used: Tensor) -> Tensor:
+    """Return the labels that are left when those in use are taken away, in their order."""
+    left = labels.tolist()
+    for label in used.tolist():
+        if label in left:
+            left.remove(label)
+    return torch.tensor(left, dtype=labels.dtype)
+
+
+class Union(NamedTuple):
+    """A batch of examples from several guesses.
+
+    Attributes:
+        batch: the examples.
+        sources: the numbers of the guesses that they come from, the one that it began with first.
+    """
+
+    batch: Batch
+    sources: tuple[int, ...]
+
+
+def unite(batches: Sequence[Batch], labels: Tensor, distance: Callable[[Tensor], float], *, swaps: bool) -> Union:
+    """Return the batch of examples from all guesses that explains the gradient best.
+
+    Args:
+        batches: the guesses, the best one first.
+        labels: one per example.
+        distance: of the gradient of a whole batch (B, *shape) from the observed one.
+        swaps: whether to try also other examples in the places of those that were found: a distance for each.
+    """
+    best, least = Union(batches[0], (0,)), distance(batches[0].inputs)
+    for begun, first in enumerate(batches):
+        for index, other in enumerate(batches):
+            filled = _filled(first, other, labels)
+            if filled is not None and (own := distance(filled.inputs)) < least:
+                best, least = Union(filled, (begun, index)), own
+    for index, other in enumerate(batches if swaps else ()):
+        for example in other.are_found.nonzero().flatten().tolist():
+            for tried in _swapped(best.batch, other.inputs[example], labels == labels[example]):
+                if (own := distance(tried.inputs)) < least:
+                    best, least = Union(tried, tuple(dict.fromkeys((*best.sources, index)))), own
+                    break
+    return best
+
+
+def _filled(batch: Batch, other: Batch, labels: Tensor) -> Batch | None:
+    """Return a batch with what the other guess found in the places where nothing was; None if it found nothing new."""
+    inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
+    for example in other.are_found.nonzero().flatten().tolist():
+        empty = (~are_found & (labels == labels[example])).nonzero().flatten()
+        if len(empty) and not _is_among(other.inputs[example], inputs[are_found]):
+            inputs[empty[0]], are_found[empty[0]] = other.inputs[example].to(inputs), True
+    return None if torch.equal(are_found, batch.are_found) else Batch(inputs, None, are_found)
+
+
+def _swapped(batch: Batch, example: Tensor, fits: Tensor) -> Iterator[Batch]:
+    """Yield batches with an example in one of the places where it fits; none if it is there already."""
+    if _is_among(example, batch.inputs[batch.are_found & fits]):
+        return
+    for place in fits.nonzero().flatten().tolist():
+        inputs, are_found = batch.inputs.clone(), batch.are_found.clone()
+        inputs[place], are_found[place] = example.to(inputs), True
+        yield Batch(inputs, None, are_found)
+
+
+def _is_among(example: Tensor, others: Tensor) -> bool:
+    distances = (others - example.to(others)).flatten(1).norm(dim=1)
+    return bool((distances < _SAME * example.norm()).any())
