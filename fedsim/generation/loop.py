@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Generation, GenerationContext, Sampling, Writing
+from fedsim.core.kept_tokens import reducing_places
 from fedsim.core.types import Activations, Ending, Event, Generated, Trace
 from fedsim.generation.ending import cut
 from fedsim.generation.reading import Inside, evaluating, reading_inside
@@ -92,13 +93,14 @@ class Loop:
     ) -> None:
         self._method, self._model, self._rows = method, model, rows
         self._context, self._cuts = context, cuts
+        self._reduces = bool(reducing_places(model))  # asked once: walking a large model takes a share of a step
         self._pieces: list[Piece] = []
         self._at_start, self._start_seconds = Inside(), 0.0
 
     def run(self, condition: Condition) -> Iterator[Piece]:
         """Yield what the rows come to, in the order in which it is made."""
         begin = time.perf_counter()
-        with reading_inside(self._model, self._cuts) as self._at_start:
+        with reading_inside(self._model, self._cuts, self._reduces) as self._at_start:
             state: State | None = self._ask(self._method.start, condition)
         self._start_seconds = time.perf_counter() - begin
         while state is not None and self._rows:
@@ -113,7 +115,7 @@ class Loop:
     def _step(self, state: State) -> State | None:
         """Take a step; the first one counts what the start took too."""
         begin = time.perf_counter()
-        with reading_inside(self._model, self._cuts) as inside:
+        with reading_inside(self._model, self._cuts, self._reduces) as inside:
             found = self._ask(self._method.step, state)
         seconds = self._start_seconds + time.perf_counter() - begin
         inside = self._at_start.followed_by(inside)

@@ -47,12 +47,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def reading_inside(model: nn.Module, cuts: Sequence[str]) -> Iterator[Inside]:
-    """Collect what token reducers keep, and what the modules named in `cuts` return; complete behind the context."""
+def reading_inside(model: nn.Module, cuts: Sequence[str], reduces: bool) -> Iterator[Inside]:
+    """Collect what modules named in `cuts` return, and what token reducers keep; complete behind the context."""
     inside = Inside()
     seen: list[tuple[str, Tensor]] = []
     with ExitStack() as stack:
-        inside.kept = stack.enter_context(kept_tokens(model))
+        inside.kept = stack.enter_context(kept_tokens(model)) if reduces else {}
         for name in cuts:
             stack.callback(model.get_submodule(name).register_forward_hook(_noting(name, seen)).remove)
         yield inside

@@ -9,17 +9,22 @@ of the normed embeddings of the batch's tokens, and the embedding's gradient has
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
+from fedsim.core.past import KeyValues, Stack
+from fedsim.core.past.stack import is_listened_to
 from fedsim.core.registry import model
 from fedsim.core.types import Config, InputSpec
 from fedsim.models._language import TaggingHead, TiedHead, scores_tokens, text_shape
 
 _STD = 0.02
+_Past = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]  # new keys and values to all of them
 
 
 class TinyLlamaConfig(Config):
@@ -94,6 +99,34 @@ class TinyLlama(nn.Module):
             hidden = block(hidden, attention_mask=later)
         return self.lm_head(self.norm(hidden))
 
+    def stack(self) -> Stack | None:
+        """Return the layers; None where something listens to the model as a whole."""
+        return None if is_listened_to(self) else _Layers(self)
+
+
+class _Layers:
+    """The layers of a tiny Llama one by one."""
+
+    def __init__(self, own: TinyLlama) -> None:
+        self._own = own
+
+    @property
+    def depth(self) -> int:
+        return len(self._own.layers)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        return self._own.dropout(self._own.embed_tokens(tokens))
+
+    def place(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        return positions
+
+    def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: KeyValues) -> Tensor:
+        past = partial(store.update, layer=number)
+        return self._own.layers[number](hidden, attention_mask=mask, positions=place, past=past)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        return self._own.lm_head(self._own.norm(hidden))
+
 
 class _Block(nn.Module):
     def __init__(self, config: TinyLlamaConfig) -> None:
@@ -104,13 +137,23 @@ class _Block(nn.Module):
         self.mlp = _GatedMlp(config)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, hidden: Tensor, *, attention_mask: Tensor) -> Tensor:
-        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), attention_mask))
+    def forward(
+        self,
+        hidden: Tensor,
+        *,
+        attention_mask: Tensor | None,
+        positions: Tensor | None = None,
+        past: _Past | None = None,
+    ) -> Tensor:
+        hidden = hidden + self.dropout(self.self_attn(self.input_layernorm(hidden), attention_mask, positions, past))
         return hidden + self.dropout(self.mlp(self.post_attention_layernorm(hidden)))
 
 
 class _Attention(nn.Module):
-    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (1 or B, 1, T, T)."""
+    """Attention with an explicit softmax, which can be differentiated twice, and an additive mask (1 or B, 1, T, S).
+
+    With `past`, tokens at `positions` (B, T) also see those whose keys and values it adds.
+    """
 
     def __init__(self, config: TinyLlamaConfig) -> None:
         super().__init__()
@@ -123,11 +166,17 @@ class _Attention(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.o_proj = nn.Linear(config.width, config.width, bias=False)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, mask: Tensor | None, positions: Tensor | None = None, past: _Past | None = None
+    ) -> Tensor:
         queries, keys, values = (self._heads(own(tokens)) for own in (self.q_proj, self.k_proj, self.v_proj))
-        queries, keys = _rotate(queries, self._base), _rotate(keys, self._base).repeat_interleave(self._repeats, 1)
-        scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, T)
-        weights = self.dropout((scores + mask).softmax(-1))
+        places = torch.arange(tokens.shape[1], device=tokens.device) if positions is None else positions[:, None]
+        queries, keys = _rotate(queries, places, self._base), _rotate(keys, places, self._base)
+        if past is not None:
+            keys, values = past(keys, values)
+        keys = keys.repeat_interleave(self._repeats, 1)
+        scores = queries @ keys.mT / math.sqrt(self._features)  # (B, heads, T, S)
+        weights = self.dropout((scores if mask is None else scores + mask).softmax(-1))
         return self.o_proj((weights @ values.repeat_interleave(self._repeats, 1)).transpose(1, 2).flatten(2))
 
     def _heads(self, projected: Tensor) -> Tensor:
@@ -145,11 +194,11 @@ class _GatedMlp(nn.Module):
         return self.down_proj(nn.functional.silu(self.gate_proj(tokens)) * self.up_proj(tokens))
 
 
-def _rotate(heads: Tensor, base: float) -> Tensor:
+def _rotate(heads: Tensor, positions: Tensor, base: float) -> Tensor:
     """Rotate entries i and i + F/2 of every head (B, heads, T, F) by the angle position * base^(-2i/F)."""
-    positions, half = heads.shape[-2], heads.shape[-1] // 2
+    half = heads.shape[-1] // 2
     rates = base ** (-torch.arange(half, dtype=torch.float32, device=heads.device) / half)
-    angles = torch.arange(positions, dtype=torch.float32, device=heads.device).outer(rates)
+    angles = positions.to(torch.float32)[..., None] * rates
     cosine, sine = angles.cos().to(heads.dtype), angles.sin().to(heads.dtype)
     first, second = heads[..., :half], heads[..., half:]
     return torch.cat((first * cosine - second * sine, second * cosine + first * sine), -1)

@@ -18,6 +18,7 @@ from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks.base import IMAGES, ConfigT
 from fedsim.core.hooks.components import Component, Hook
 from fedsim.core.hooks.contexts import GenerationContext
+from fedsim.core.past import Past
 from fedsim.core.types import Event, Modality, Tensors
 
 
@@ -76,9 +77,11 @@ class Writing(Rows):
 
     Attributes:
         tokens: of each row, the prompt and what stands behind it. What stands is never taken back.
+        past: what the model has read of the rows. It saves work and changes no result; copies of a state share it.
     """
 
     tokens: tuple[tuple[int, ...], ...]
+    past: Past = field(default_factory=Past, kw_only=True, compare=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -162,26 +165,24 @@ class Decoder(Generation[ConfigT, WritingT]):
         Raises:
             CannotContinue: scores of some rows are no numbers.
         """
-        longest = max(map(len, state.tokens))
-        device = next((own.device for own in model.parameters()), None)
-        tokens = torch.tensor([[*own, *own[-1:] * (longest - len(own))] for own in state.tokens], device=device)
-        ends = torch.tensor([len(own) - 1 for own in state.tokens], device=device)
-        scores: Tensor = model(tokens)
-        if scores.shape[:-1] != tokens.shape:
-            raise FedsimError(
-                f"the model returns scores of shape {tuple(scores.shape)} for tokens of shape {tuple(tokens.shape)}; a "
-                f"decoder needs one score for every token of the vocabulary behind each of them, (B, T, V). Use a "
-                "causal language model."
-            )
-        scores = scores[torch.arange(len(state), device=device), ends]
-        is_broken = ~scores.logsumexp(-1).isfinite()
-        if is_broken.any():
-            raise CannotContinue(
-                "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
-                "diverged leaves such ones.",
-                is_broken.nonzero().flatten().tolist(),
-            )
+        scores = torch.cat(state.past.scores(model, state.tokens))
+        check_scores([own[None] for own in scores])
         return scores
+
+
+def check_scores(scores: Sequence[Tensor]) -> None:
+    """Check the scores (n, V) of each row behind its text, which stand first; those of drafts may be no numbers.
+
+    Raises:
+        CannotContinue: scores of some rows are no finite numbers.
+    """
+    is_broken = ~torch.stack([own[0] for own in scores]).amax(-1).isfinite()  # of a number that is none, it is none
+    if is_broken.any():
+        raise CannotContinue(
+            "the model's scores of the next token are no finite numbers. Look at its weights: a training that "
+            "diverged leaves such ones.",
+            is_broken.nonzero().flatten().tolist(),
+        )
 
 
 class Sampler(Generation[ConfigT, SamplingT]):

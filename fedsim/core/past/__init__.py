@@ -1,0 +1,9 @@
+"""What a language model has read of texts: keys and values of each layer, so that no token is read twice."""
+
+from fedsim.core.past.draft import Draft
+from fedsim.core.past.key_values import KeyValues
+from fedsim.core.past.past import Past
+from fedsim.core.past.reading import Reading
+from fedsim.core.past.stack import Layered, Stack, stack_of
+
+__all__ = ["Draft", "KeyValues", "Layered", "Past", "Reading", "Stack", "stack_of"]

@@ -1,0 +1,96 @@
+"""Keys and values of each layer and row. Layers and rows may hold different numbers of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_LEAST = 64
+
+
+class KeyValues:
+    """What the attention of each layer looks back at. Behind what a row holds, a buffer has room for more.
+
+    Room is doubled when it runs out, so that a token's keys are copied twice at most on average. It is filled with
+    zeros: behind a mask, a number that is none would still spoil a sum.
+
+    Attributes:
+        held: of each layer, how many keys each row holds.
+    """
+
+    def __init__(self, depth: int, rows: int) -> None:
+        self.held = [[0] * rows for _ in range(depth)]
+        self._keys: list[Tensor | None] = [None] * depth
+        self._values: list[Tensor | None] = [None] * depth
+
+    def update(self, keys: Tensor, values: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
+        """Put keys and values (B, H, T, F) behind those that each row holds, and return the used part of the buffers.
+
+        They count as held when `advance` says so. The name and the arguments are those of the transformers package.
+        """
+        held = self.held[layer]
+        end = max(held) + keys.shape[2]
+        self._keys[layer] = all_keys = _written(self._keys[layer], keys, held, end)
+        self._values[layer] = all_values = _written(self._values[layer], values, held, end)
+        return all_keys[:, :, :end], all_values[:, :, :end]
+
+    def advance(self, layer: int, counts: Sequence[int]) -> None:
+        """Count the newest keys of a layer as held, so many of each row."""
+        self.held[layer] = [own + more for own, more in zip(self.held[layer], counts, strict=True)]
+
+    def drop(self, row: int, layers: Sequence[int], count: int = 1) -> None:
+        """Let a row forget its newest keys in some layers."""
+        for layer in layers:
+            self.held[layer][row] -= count
+
+    def pick(self, row: int, layers: Sequence[int], places: Sequence[int]) -> None:
+        """Move keys that stand behind what a row holds to its end, in order, and count them as held.
+
+        Args:
+            row: whose.
+            layers: in which.
+            places: of the keys, counted from the first one that is not held; ascending.
+        """
+        in_order = list(places) == list(range(len(places)))
+        for layer in layers:
+            start = self.held[layer][row]
+            self.held[layer][row] += len(places)
+            for own in () if in_order else (self._keys[layer], self._values[layer]):
+                assert own is not None, "what is not held was written before"
+                chosen = torch.tensor([start + place for place in places], device=own.device)
+                own[row, :, start : start + len(places)] = own[row].index_select(1, chosen)
+
+    def keep(self, places: Sequence[int]) -> KeyValues:
+        """Return a copy with the rows at these places alone, in their order; a place may come twice."""
+        kept = KeyValues(len(self.held), len(places))
+        kept.held = [[own[place] for place in places] for own in self.held]
+        kept._keys = [_rows(own, places) for own in self._keys]
+        kept._values = [_rows(own, places) for own in self._values]
+        return kept
+
+
+def _written(buffer: Tensor | None, new: Tensor, held: Sequence[int], end: int) -> Tensor:
+    if buffer is None or buffer.shape[2] < end:
+        buffer = _grown(buffer, new, end)
+    length = new.shape[2]
+    if min(held) == max(held):
+        buffer[:, :, held[0] : end] = new
+        return buffer
+    for row, start in enumerate(held):
+        buffer[row, :, start : start + length] = new[row]
+    return buffer
+
+
+def _grown(buffer: Tensor | None, like: Tensor, end: int) -> Tensor:
+    room = max(_LEAST, 2 ** (end - 1).bit_length())
+    grown = like.new_zeros(*like.shape[:2], room, like.shape[3])
+    if buffer is not None:
+        grown[:, :, : buffer.shape[2]] = buffer
+    return grown
+
+
+def _rows(buffer: Tensor | None, places: Sequence[int]) -> Tensor | None:
+    return None if buffer is None else buffer[torch.tensor(places, dtype=torch.long, device=buffer.device)]

@@ -1,0 +1,67 @@
+"""The layers of the transformers package's models of Llama's kind, one by one."""
+
+from __future__ import annotations
+
+from functools import cache
+from inspect import signature
+from typing import Any
+
+from torch import Tensor
+
+from fedsim.core.past import KeyValues
+
+_KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers do what Llama's do between embedding and output layer
+_CHANGING = {"dynamic", "longrope"}  # rotary positions that depend on the length of the whole text
+_KEEPERS = ("cache", "past_key_values", "past_key_value")  # names that releases gave to the argument of a layer
+
+
+def is_like_llama(own: Any) -> bool:
+    """Say whether a model's layers can be run one by one: full attention, with positions that rotate evenly."""
+    return (
+        own.config.model_type in _KINDS
+        and not getattr(own.config, "sliding_window", None)
+        and getattr(own.model.rotary_emb, "rope_type", "default") not in _CHANGING
+    )
+
+
+@cache
+def _keeper(layer: Any) -> str:
+    names = signature(layer.forward).parameters
+    return next(name for name in _KEEPERS if name in names)
+
+
+class LlamaLayers:
+    """The layers of a model of the transformers package."""
+
+    def __init__(self, own: Any) -> None:
+        self._own, self._inner, self._head = own, own.model, own.get_output_embeddings()
+        self._keeper = _keeper(type(self._inner.layers[0]))
+
+    @property
+    def depth(self) -> int:
+        """How many layers it has."""
+        return len(self._inner.layers)
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        """Return the embedding."""
+        return self._inner.embed_tokens(tokens)
+
+    def place(self, hidden: Tensor, positions: Tensor) -> Any:
+        """Return cosines and sines."""
+        return self._inner.rotary_emb(hidden, position_ids=positions)
+
+    def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
+        """Run a layer, with fused attention: the model's own is one that can be differentiated twice, and slower."""
+        config = self._own.config
+        before, config._attn_implementation = config._attn_implementation, "sdpa"
+        try:
+            found = self._inner.layers[number](
+                hidden, attention_mask=mask, position_embeddings=place, use_cache=True, **{self._keeper: store}
+            )
+        finally:
+            config._attn_implementation = before
+        return found[0] if isinstance(found, tuple) else found  # older releases return a tuple
+
+    def score(self, hidden: Tensor) -> Tensor:
+        """Return the scores."""
+        return self._head(self._inner.norm(hidden))
