@@ -12,7 +12,7 @@ from torch import nn
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.hooks import Condition, Decoder, Generation, GenerationContext, Sampler
 from fedsim.core.kept_tokens import reducing_places
-from fedsim.core.types import Generated, Limits, Trace
+from fedsim.core.types import Generated, Limits, Tokenizer, Trace
 from fedsim.generation.loop import Loop, Piece, Row
 
 _AT_ONCE = 8
@@ -37,6 +37,7 @@ def stream(
     *,
     at_once: int = _AT_ONCE,
     cuts: Sequence[str] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> Iterator[Piece]:
     """Return an iterator over what is written, piece by piece; a row's last piece holds all that it came to.
 
@@ -52,13 +53,14 @@ def stream(
         generators: the randomness of each row.
         at_once: rows that are written together; one by one where something is read inside the model.
         cuts: names of modules whose outputs are kept, which an observer between layers would see.
+        tokenizer: of the model, for decoders that read what they write as text.
 
     Raises:
         FedsimError: not one generator of its own for each row, or no module of such a name.
     """
     _check(model, condition, generators, cuts)
     plan = _plan(condition, limits, generators)
-    context = GenerationContext((), limits)
+    context = GenerationContext((), limits, tokenizer=tokenizer)
     return _stream(decoder, model, condition, plan, context, _size(model, at_once, cuts), cuts)
 
 
@@ -71,10 +73,12 @@ def generate(
     *,
     at_once: int = _AT_ONCE,
     cuts: Sequence[str] = (),
+    tokenizer: Tokenizer | None = None,
     on_piece: Callable[[Piece], None] = lambda _piece: None,
 ) -> list[Generated]:
     """Return what each row came to; see `stream`. `on_piece` is called with every piece as it is made."""
-    pieces = stream(decoder, model, condition, limits, generators, at_once=at_once, cuts=cuts)
+    asked: dict[str, Any] = {"at_once": at_once, "cuts": cuts, "tokenizer": tokenizer}
+    pieces = stream(decoder, model, condition, limits, generators, **asked)
     return _collect(pieces, len(condition), on_piece)
 
 

@@ -111,7 +111,8 @@ def test_scores_that_are_no_numbers_end_their_text_alone(name: str, value: float
     assert found[2].ending == "failed"
     assert "scores of the next token are no finite numbers" in found[2].reason
     assert found[2].tokens == plain[2].tokens[: len(found[2].tokens)]
-    assert 0 < len(found[2].tokens) < len(plain[2].tokens)
+    assert len(found[2].tokens) < len(plain[2].tokens)
+    assert found[2].tokens or plain[2].trace.tokens[0] > 1, "one token is written before a look ahead meets the break"
     assert all(alike(found[place], plain[place]) for place in (0, 1, 3))
 
 

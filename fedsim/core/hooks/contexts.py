@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.masks import inject_masks, without_dropout
-from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors
+from fedsim.core.types import Batch, Draws, DropoutSite, Limits, Masks, Tensors, Tokenizer
 from fedsim.core.vectors import Layout
 
 
@@ -76,11 +76,13 @@ class GenerationContext:
             its result does not depend on the rows beside it.
         limits: when the driver ends a text; None for samplers.
         shape: of one output of a sampler; () for decoders.
+        tokenizer: of the model, for decoders that read what they write as text; None where nobody gave one.
     """
 
     generators: tuple[torch.Generator, ...]
     limits: Limits | None = None
     shape: tuple[int, ...] = ()
+    tokenizer: Tokenizer | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,26 @@
+"""Code of decoders that look ahead to the end of a clause: which tokens end one."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Literal
+
+from fedsim.core.types import Tokenizer
+
+SIGNS = ".,\n?!:;)]}"
+
+
+@lru_cache(maxsize=8)
+def clause_ends(tokenizer: Tokenizer, rule: Literal["signs", "endings"]) -> frozenset[int]:
+    """Return the tokens that end a clause.
+
+    Args:
+        tokenizer: of the model.
+        rule: signs: the first token of each sign encoded alone; endings: also every token whose text ends in a sign,
+            blanks aside, so that of "3.14" the piece "3." ends a clause too.
+    """
+    alone = {tokens[0] for sign in SIGNS if (tokens := tokenizer.encode(sign))}
+    if rule == "signs":
+        return frozenset(alone)
+    texts = ((token, tokenizer.decode([token]).strip(" ")) for token in range(tokenizer.vocabulary))
+    return frozenset(alone | {token for token, text in texts if text and text[-1] in SIGNS})

@@ -1,0 +1,211 @@
+"""cntp: where the model is unsure, write several trials to the clause's end, and keep the one it finds likeliest.
+
+Idea: entropy tells where a draw may go wrong; there, trials are compared by perplexity, and elsewhere nothing is spent.
+Equation: N = int(n + (m - n) clamp((H - low) / (high - low), 0, 1)), H = -sum_v p_v ln p_v; of trials w drawn from p
+    the one with the smallest exp(-mean_t ln p(w_t)) stays, the first of equals; n, m: fewest and most trials.
+Assumes: a causal language model; prompts of at least one token; a tokenizer, by which clauses end.
+Leaks: text that the model knows by heart is written without trials, and the chosen trial leans towards it; the trace
+    shows trials, proposed tokens and model rows of every step.
+Fails: without a tokenizer trials end at stop tokens and at their longest; scores that are no numbers end the row.
+Source: Wang et al. 2025, arXiv 2507.03038, algorithm 1; the default count of trials is that of its published code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, NamedTuple, Self, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.components.decoder._clauses import clause_ends
+from fedsim.components.decoder._drawing import draw, nucleus
+from fedsim.components.decoder._look_ahead import scores_behind
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Event
+
+_OF_DRAWS = ("top_p", "fewest", "most", "by", "entropy_of")
+
+
+class CntpConfig(Config):
+    """Settings of cautious next token prediction."""
+
+    temperature: float = Field(default=0.8, ge=0, description="T of the draws; 0: the likeliest token, without trials")
+    top_p: float = Field(default=0.9, gt=0, le=1, description="share p of the probability that draws come from")
+    fewest: int = Field(default=1, ge=1, description="trials at entropy `low` and below")
+    most: int = Field(default=10, ge=1, description="trials at entropy `high` and above")
+    low: float = Field(default=0.01, ge=0, description="entropy in nats up to which `fewest` trials are written")
+    high: float = Field(default=1.5, gt=0, description="entropy in nats from which `most` trials are written")
+    form: Literal["code", "paper"] = Field(default="code", description="rule of the published code, or of the paper")
+    by: Literal["entropy", "nothing", "certainty"] = Field(
+        default="entropy",
+        description="what the number of trials grows with; nothing: always `most`; certainty: most + 1 - N. Controls",
+    )
+    entropy_of: Literal["drawn", "raw"] = Field(
+        default="drawn", description="the distribution that is drawn from, or the model's own, before T and p"
+    )
+    ends: Literal["signs", "endings"] | tuple[int, ...] = Field(
+        default="signs",
+        description="what ends a trial: a sign of punctuation that is a token of its own; any token that ends in one; "
+        "or these tokens",
+    )
+    longest: int = Field(default=64, ge=1, description="tokens of a trial, at most")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low is {self.low} and high {self.high}: expected low below high.")
+        if self.fewest > self.most:
+            raise ValueError(f"fewest is {self.fewest} and most {self.most}: expected at most as many.")
+        of_draws = [own for own in _OF_DRAWS if own in self.model_fields_set]
+        if self.temperature == 0 and of_draws:
+            raise ValueError(
+                f"at temperature 0 nothing is drawn, so that '{of_draws[0]}' has no meaning. Leave it out, or raise "
+                "the temperature."
+            )
+        return self
+
+
+class Branching(NamedTuple):
+    """What a step compared: entropy in nats, trials, the perplexity of each, and the place of the one that stayed."""
+
+    entropy: float
+    trials: tuple[tuple[int, ...], ...]
+    perplexities: tuple[float, ...]
+    chosen: int
+
+
+@dataclass(frozen=True)
+class Cautious(Writing):
+    """Texts, where each begins behind its prompt, and what the last step of each compared.
+
+    Attributes:
+        begins: tokens of the prompt.
+        last: None before the first step.
+    """
+
+    begins: tuple[int, ...]
+    last: tuple[Branching | None, ...]
+
+
+@dataclass
+class _Trial:
+    """A trial while it is written: the place of its row, tokens, -ln of their probability, and its longest."""
+
+    row: int
+    room: int
+    tokens: list[int] = field(default_factory=list)
+    cost: float = 0.0
+    is_ended: bool = False
+
+    @property
+    def perplexity(self) -> float:
+        return math.exp(self.cost / len(self.tokens))
+
+    def take(self, token: int, probability: float, ends: frozenset[int]) -> None:
+        self.tokens.append(token)
+        self.cost -= math.log(probability)
+        self.is_ended = token in ends or len(self.tokens) >= self.room
+
+
+@final
+@component("cntp", summary="decoder: trials where the model is unsure, the likeliest stays", paper="2507.03038")
+class Cntp(Decoder[CntpConfig, Cautious]):
+    """Writes one token a step where the model is sure, and a whole trial elsewhere."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "trials", "rows"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Cautious:
+        """Return the prompts."""
+        return Cautious(condition.prompts, tuple(map(len, condition.prompts)), (None,) * len(condition))
+
+    def step(self, model: nn.Module, state: Cautious, context: GenerationContext) -> tuple[Cautious, list[Event]]:
+        """Write a token or the best trial behind each row.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers, behind the text or behind a trial.
+        """
+        rows = range(len(state))
+        raw = scores_behind(self, model, state.tokens, rows, len(rows)).scores
+        odds = self._odds(raw)
+        entropies = _entropies(odds if self.config.entropy_of == "drawn" else raw.double().softmax(-1))
+        of_rows = [
+            [_Trial(row, 1 if count == 1 else self._room(state, row, context)) for _ in range(count)]
+            for row, count in zip(rows, map(self._trials, entropies), strict=True)
+        ]
+        trials = [own for some in of_rows for own in some]
+        self._take(trials, odds[[own.row for own in trials]], context)
+        shown = [1 for _ in rows]
+        while open_ones := [own for own in trials if not own.is_ended]:
+            texts = [(*state.tokens[own.row], *own.tokens) for own in open_ones]
+            asked = scores_behind(self, model, texts, [own.row for own in open_ones], len(rows))
+            shown = [own + more for own, more in zip(shown, asked.shown, strict=True)]
+            self._take(open_ones, self._odds(asked.scores), context)
+        found = [_branching(entropy, own) for entropy, own in zip(entropies, of_rows, strict=True)]
+        after = state.extended([own.trials[own.chosen] for own in found])
+        events = [_event(own, count) for own, count in zip(found, shown, strict=True)]
+        return Cautious(after.tokens, state.begins, tuple(found)), events
+
+    def _odds(self, scores: Tensor) -> Tensor:
+        """Return the distribution that tokens are drawn from, double precision."""
+        if self.config.temperature == 0:
+            return nn.functional.one_hot(scores.argmax(-1), scores.shape[-1]).double()
+        own = nucleus((scores.double() / self.config.temperature).softmax(-1), self.config.top_p)
+        return own / own.sum(-1, keepdim=True)
+
+    def _trials(self, entropy: float) -> int:
+        own = self.config
+        if own.by == "nothing":
+            return own.most
+        count = trials_at(entropy, own)
+        return count if own.by == "entropy" else own.most + 1 - count
+
+    def _room(self, state: Cautious, row: int, context: GenerationContext) -> int:
+        """Return how many tokens a trial may have before it or the text ends."""
+        limits, length = context.limits, len(state.tokens[row])
+        if limits is None:
+            return self.config.longest
+        left = limits.max_new_tokens - (length - state.begins[row])
+        inside = left if limits.context is None else limits.context - length
+        return max(1, min(self.config.longest, left, inside))
+
+    def _take(self, trials: Sequence[_Trial], odds: Tensor, context: GenerationContext) -> None:
+        """Draw a token behind each trial, in their order, from its row's own source."""
+        ends = self._ends(context)
+        tokens = draw(odds, [context.generators[own.row] for own in trials])
+        chances = odds.gather(-1, torch.tensor(tokens, device=odds.device)[:, None]).flatten().tolist()
+        for own, token, chance in zip(trials, tokens, chances, strict=True):
+            own.take(token, chance, ends)
+
+    def _ends(self, context: GenerationContext) -> frozenset[int]:
+        stops = context.limits.stop_tokens if context.limits else frozenset[int]()
+        if not isinstance(self.config.ends, str):
+            return stops.union(self.config.ends)
+        return stops if context.tokenizer is None else stops | clause_ends(context.tokenizer, self.config.ends)
+
+
+def trials_at(entropy: float, config: CntpConfig) -> int:
+    """Return how many trials are written at an entropy in nats."""
+    share = (entropy - config.low) / (config.high - config.low)
+    if config.form == "paper":
+        return max(1, min(config.most, math.floor(share * config.most)))
+    return int(config.fewest + (config.most - config.fewest) * min(1.0, max(0.0, share)))
+
+
+def _entropies(odds: Tensor) -> list[float]:
+    return torch.special.entr(odds).sum(-1).tolist()
+
+
+def _branching(entropy: float, trials: Sequence[_Trial]) -> Branching:
+    perplexities = tuple(own.perplexity for own in trials)
+    chosen = min(range(len(trials)), key=perplexities.__getitem__)
+    return Branching(entropy, tuple(tuple(own.tokens) for own in trials), perplexities, chosen)
+
+
+def _event(own: Branching, rows: int) -> Event:
+    proposed = sum(map(len, own.trials))
+    return Event(proposed=proposed, accepted=len(own.trials[own.chosen]), trials=len(own.trials), rows=rows)

@@ -1,0 +1,279 @@
+"""Cautious next token prediction: counts of trials, the closed form of the choice, perplexities, the model's work."""
+
+import itertools
+import math
+from typing import Any
+
+import pytest
+import torch
+from scipy.stats import chi2
+from torch import Tensor, nn
+
+from fedsim.components.decoder._clauses import SIGNS, clause_ends
+from fedsim.components.decoder.cntp import CntpConfig, trials_at
+from fedsim.core import registry
+from fedsim.core.hooks import GenerationContext
+from fedsim.core.types import Limits
+from fedsim.generation import generate
+from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
+
+ASKED = prompts([1, 2, 3], [4], [5, 6], [7, 8, 9, 10])
+LONG = Limits(max_new_tokens=12)
+END, STOP = 4, 11
+BRANCHING = {"ends": (END, 5), "temperature": 1.3, "top_p": 1.0, "most": 4, "low": 0.5, "high": 2.5}
+MISTAKE = 1e-4  # chance that a chi-square test fails although draws are right; the seed is fixed
+
+
+class Table(nn.Module):
+    """Scores of the next token by the last one and its place, of five tokens; no two trials are equally likely."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = torch.randn(3, 5, 5, generator=torch.Generator().manual_seed(3)).double()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.table[torch.arange(tokens.shape[1]) % 3, tokens]
+
+
+class Counting(nn.Module):
+    """A model that counts the rows it is shown."""
+
+    def __init__(self, own: nn.Module) -> None:
+        super().__init__()
+        self.own, self.rows = own, 0
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        self.rows += len(tokens)
+        return self.own(tokens)
+
+
+def steps(count: int, limits: Limits = LONG, **settings: Any) -> list[Any]:
+    """The states behind each of `count` steps, asked directly."""
+    method, model = make("cntp", **{**BRANCHING, **settings}), tiny_llama().eval()
+    context = GenerationContext(tuple(sources(4)), limits)
+    states = [method.start(model, ASKED, context)]
+    with torch.no_grad():
+        for _ in range(count):
+            states.append(method.step(model, states[-1], context)[0])
+    return states
+
+
+@torch.no_grad()
+def behind(text: Any) -> Tensor:
+    """The scores behind every token of a text, in one pass."""
+    return tiny_llama().eval()(torch.tensor([list(text)]))[0]
+
+
+def test_without_branching_it_is_sampling_with_the_same_random_numbers() -> None:
+    drawn = {"temperature": 0.9, "top_p": 0.8}
+    own = generate(make("cntp", low=1e9, high=2e9, **drawn), tiny_llama(), ASKED, LONG, sources(4))
+    assert [one.tokens for one in own] == [
+        one.tokens for one in generate(make("sampled", **drawn), tiny_llama(), ASKED, LONG, sources(4))
+    ]
+    assert all(set(one.trace.series()["trials"]) == set(one.trace.series()["rows"]) == {1} for one in own)
+
+
+def test_at_temperature_0_it_is_greedy() -> None:
+    own = generate(make("cntp", temperature=0), tiny_llama(), ASKED, LONG, sources(4))
+    assert [one.tokens for one in own] == [
+        one.tokens for one in generate(make("greedy"), tiny_llama(), ASKED, LONG, sources(4))
+    ]
+
+
+@pytest.mark.parametrize("form", ["code", "paper"])
+def test_the_number_of_trials_grows_with_entropy_from_one_to_the_most(form: str) -> None:
+    config = CntpConfig.model_validate({"form": form, "most": 10, "low": 0.2, "high": 1.5})
+    counts = [trials_at(0.01 * step, config) for step in range(200)]
+    assert counts[:21] == [1] * 21
+    assert counts[150:] == [10] * 50
+    assert counts == sorted(counts)
+    assert set(counts) == set(range(1, 11))
+    # By hand at half of the way: int(1 + 9 / 2), and floor(10 / 2).
+    assert trials_at(0.86, config) == 5
+
+
+def test_the_chosen_trial_is_the_least_of_its_draws_by_the_closed_form() -> None:
+    """P(s) = G(s)^N - (G(s) - F(s))^N, G(s) the probability of all trials whose perplexity is at least that of s."""
+    odds, begin, trials = Table().table.softmax(-1), 0, 4
+    law: dict[tuple[int, ...], tuple[float, float]] = {}
+    for length in (1, 2, 3):
+        for own in itertools.product(range(5), repeat=length):
+            if END in own[:-1] or (own[-1] != END and length < 3):
+                continue
+            steps = enumerate(itertools.pairwise((begin, *own)))
+            probability = math.prod(float(odds[place, before, after]) for place, (before, after) in steps)
+            law[own] = (probability, -math.log(probability) / length)
+    assert sum(own for own, _ in law.values()) == pytest.approx(1)
+    expected = {}
+    for own, (probability, cost) in law.items():
+        above = sum(other for other, least in law.values() if least >= cost)
+        expected[own] = above**trials - (above - probability) ** trials
+    assert sum(expected.values()) == pytest.approx(1)
+    method = make("cntp", by="nothing", most=trials, temperature=1.0, top_p=1.0, ends=(END,), longest=3)
+    context = GenerationContext((torch.Generator().manual_seed(0),) * 2000, Limits(max_new_tokens=3))
+    state, found = method.start(Table(), prompts(*[[begin]] * 2000), context), dict.fromkeys(law, 0)
+    for _ in range(10):  # always from the same state
+        for text in method.step(Table(), state, context)[0].tokens:
+            found[text[1:]] += 1
+    common = [own for own in law if 20_000 * expected[own] >= 5]
+    counts = torch.tensor([*(found[own] for own in common), 20_000 - sum(found[own] for own in common)]).double()
+    means = 20_000 * torch.tensor([*(expected[own] for own in common), 1 - sum(expected[own] for own in common)])
+    statistic = float(((counts - means).square() / means).sum())
+    assert len(common) > 20
+    assert statistic <= chi2.isf(MISTAKE, len(common))
+    plain = 20_000 * torch.tensor([law[own][0] for own in common])
+    assert float(((counts[:-1] - plain).square() / plain).sum()) > 1000, "one trial alone would be another law"
+
+
+def test_a_perplexity_is_that_of_one_pass_over_the_trial_and_the_least_stays() -> None:
+    before, after = steps(2)[1:]
+    seen = 0
+    for text, own, whole in zip(before.tokens, after.last, after.tokens, strict=True):
+        assert whole == (*text, *own.trials[own.chosen])
+        assert own.perplexities[own.chosen] == min(own.perplexities)
+        for trial, perplexity in zip(own.trials, own.perplexities, strict=True):
+            scores = behind([*text, *trial])[len(text) - 1 : -1] / 1.3
+            costs = nn.functional.cross_entropy(scores, torch.tensor(trial))
+            assert float(costs.exp()) == pytest.approx(perplexity, rel=1e-4)
+            seen += len(trial)
+    assert seen > 20
+
+
+def test_the_entropy_and_the_count_are_those_of_the_distribution() -> None:
+    states = steps(3)
+    counts = set()
+    for before, after in itertools.pairwise(states):
+        for text, own in zip(before.tokens, after.last, strict=True):
+            odds = (behind(text)[-1] / 1.3).softmax(-1)
+            entropy = float(-(odds * odds.log()).sum())
+            assert own.entropy == pytest.approx(entropy, rel=1e-9)
+            assert len(own.trials) == int(1 + 3 * min(1, max(0, (entropy - 0.5) / 2)))
+            counts.add(len(own.trials))
+    assert counts >= {2, 3}
+    raw = steps(1, entropy_of="raw")[1]
+    own = behind(ASKED.prompts[0])[-1].softmax(-1)
+    assert raw.last[0].entropy == pytest.approx(float(-(own * own.log()).sum()), rel=1e-9)
+
+
+def test_the_controls_always_branch_or_branch_where_it_is_sure() -> None:
+    assert all(len(own.trials) == 4 for own in steps(1, by="nothing")[1].last)
+    normal, opposite = steps(1)[1], steps(1, by="certainty")[1]
+    assert [len(own.trials) + len(other.trials) for own, other in zip(normal.last, opposite.last, strict=True)] == [
+        5
+    ] * 4
+
+
+@pytest.mark.parametrize("longest", [3, 64])
+def test_a_trial_ends_at_a_sign_a_stop_token_or_its_longest(longest: int) -> None:
+    limits = Limits(max_new_tokens=12, stop_tokens=frozenset({STOP}), context=14)
+    states, endings = steps(3, limits, longest=longest, by="nothing"), set()
+    for before, after in itertools.pairwise(states):
+        for row, (text, own) in enumerate(zip(before.tokens, after.last, strict=True)):
+            room = min(longest, 12 - (len(text) - len(ASKED.prompts[row])), 14 - len(text))
+            for trial in own.trials:
+                assert not {END, 5, STOP} & set(trial[:-1])
+                ending = "token" if trial[-1] in {END, 5, STOP} else "room"
+                assert ending == "token" or len(trial) == max(1, room)
+                endings.add(ending)
+    assert "token" in endings
+    assert longest == 64 or "room" in endings
+
+
+def test_rejected_trials_leave_nothing_behind() -> None:
+    """A text goes on behind a branching as one that begins with it would."""
+    method, model = make("cntp", **BRANCHING, longest=3), tiny_llama()
+    (whole,) = generate(method, model, ASKED.keep([0]), LONG, sources(1))
+    assert max(whole.trace.series()["trials"]) > 1
+    (source,) = sources(1)
+    first = generate(method, model, ASKED.keep([0]), Limits(max_new_tokens=3), [source])[0]
+    assert len(first.trace.tokens) == 1, "one trial of three tokens"
+    begun = prompts([*ASKED.prompts[0], *first.tokens])
+    (rest,) = generate(method, model, begun, Limits(max_new_tokens=9), [source])
+    assert first.tokens + rest.tokens == whole.tokens
+
+
+def test_the_rows_of_a_trace_are_those_that_the_model_was_shown() -> None:
+    model = Counting(tiny_llama())
+    found = generate(make("cntp", **BRANCHING), model, ASKED, LONG, sources(4), at_once=2)
+    series = [own.trace.series() for own in found]
+    assert model.rows == sum(sum(own["rows"]) for own in series)
+    pairs = [(trials, rows) for own in series for trials, rows in zip(own["trials"], own["rows"], strict=True)]
+    assert all(rows == 1 for trials, rows in pairs if trials == 1)
+    assert max(rows for _, rows in pairs) > 4
+    assert all(
+        proposed == 1
+        for own in series
+        for trials, proposed in zip(own["trials"], own["proposed"], strict=True)
+        if trials == 1
+    )
+
+
+def test_branching_texts_do_not_depend_on_those_beside_them() -> None:
+    method = make("cntp", **BRANCHING)
+    together = generate(method, tiny_llama(), ASKED, LONG, sources(4))
+    alone = generate(method, tiny_llama(), ASKED, LONG, sources(4), at_once=1)
+    assert [(own.tokens, own.trace) for own in together] == [(own.tokens, own.trace) for own in alone]
+    assert len({own.tokens for own in together}) == 4
+
+
+def test_a_text_ends_in_the_middle_of_its_last_trial_at_the_limits_of_the_driver() -> None:
+    found = generate(make("cntp", **BRANCHING), tiny_llama(), ASKED, Limits(max_new_tokens=50, context=9), sources(4))
+    for prompt, own in zip(ASKED.prompts, found, strict=True):
+        assert own.ending == "context"
+        assert len(prompt) + len(own.tokens) == 9
+    stopped = generate(
+        make("cntp", **BRANCHING),
+        tiny_llama(),
+        ASKED,
+        Limits(max_new_tokens=200, stop_tokens=frozenset({STOP})),
+        sources(4),
+    )
+    assert any(own.ending == "stop" and own.tokens.index(STOP) == len(own.tokens) - 1 for own in stopped)
+
+
+def test_a_tokenizer_names_the_signs() -> None:
+    method = registry.get("dataset", "lee-news")
+    tokenizer = method.make(method.config.model_validate({"length": 16})).tokenizer
+    signs = clause_ends(tokenizer, "signs")
+    assert {tokenizer.decode([own]) for own in signs} == set(SIGNS)
+    more = clause_ends(tokenizer, "endings")
+    assert signs < more
+    assert all(tokenizer.decode([own]).strip(" ")[-1] in SIGNS for own in more)
+    wide = tiny_llama(vocabulary=tokenizer.vocabulary)
+    settings: dict[str, Any] = {"by": "nothing", "most": 2, "ends": "endings", "temperature": 1.0, "longest": 5}
+    limits = Limits(max_new_tokens=5)
+    context = GenerationContext(tuple(sources(4)), limits, tokenizer=tokenizer)
+    start = make("cntp", **settings).start(wide, ASKED, context)
+    with torch.no_grad():
+        state = make("cntp", **settings).step(wide.eval(), start, context)[0]
+    assert all(own[-1] in more or len(own) == 5 for one in state.last for own in one.trials)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"temperature": 0, "top_p": 0.9}, "at temperature 0 nothing is drawn, so that 'top_p' has no meaning"),
+        ({"temperature": 0, "most": 3}, "at temperature 0 nothing is drawn, so that 'most' has no meaning"),
+        ({"low": 2.0}, "low is 2.0 and high 1.5: expected low below high"),
+        ({"fewest": 11}, "fewest is 11 and most 10: expected at most as many"),
+        ({"temperature": -1}, "greater than or equal to 0"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make("cntp", **settings)
+
+
+def test_scores_that_are_no_numbers_behind_a_trial_end_that_row_alone() -> None:
+    class Late(nn.Module):
+        def forward(self, tokens: Tensor) -> Tensor:
+            scores = tiny_llama().eval()(tokens).clone()
+            scores[tokens[:, 0] == 4, 3:] = torch.nan
+            return scores
+
+    found = generate(make("cntp", **BRANCHING, fewest=4), Late(), ASKED, LONG, sources(4))
+    plain = generate(make("cntp", **BRANCHING, fewest=4), tiny_llama(), ASKED, LONG, sources(4))
+    assert [own.ending for own in found] == ["length", "failed", "length", "length"]
+    assert "no finite numbers" in found[1].reason
+    assert [found[row].tokens for row in (0, 2, 3)] == [plain[row].tokens for row in (0, 2, 3)]
+    assert VOCABULARY > STOP
