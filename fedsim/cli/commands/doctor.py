@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, screen
+from fedsim.cli.commands._console import command, screen
 
 
-@app.command(epilog="Example: fedsim doctor")
+@command(epilog="Example: fedsim doctor")
 def doctor() -> None:
     """Show what is installed, which data are present, and how to get the rest."""
     from fedsim.cli.doctor import examine

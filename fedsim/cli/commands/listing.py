@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, say, screen
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError, in_a_line
 from fedsim.core.source import read_source
@@ -32,7 +32,7 @@ _KINDS: dict[str, registry.Kind] = {
 }
 
 
-@app.command(name="list", epilog="Example: fedsim list attacks --json")
+@command(name="list", epilog="Example: fedsim list attacks --json")
 def list_(
     group: Annotated[Group | None, typer.Argument(help="what to list; absent: all")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,

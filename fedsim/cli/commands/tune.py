@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, complain, say
+from fedsim.cli.commands._console import command, complain, say
 
 
-@app.command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
+@command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
 def tune(
     scenario: Annotated[Path, typer.Argument(help="a scenario file with a [tune] table")],
     set_: Annotated[
