@@ -9,7 +9,7 @@ from pathlib import Path
 
 from fedsim.core.renamed import old_names
 
-_MOST_NAMED = 60  # words of a list that somebody reads
+_MOST_NAMED = 30  # words of a list that somebody reads
 
 
 class FedsimError(Exception):

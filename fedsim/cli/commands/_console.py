@@ -6,6 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
 import click
@@ -19,6 +20,7 @@ from typer.models import ArgumentInfo
 from fedsim import __version__
 from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.plain import printable
+from fedsim.core.source import find_source
 
 
 class _Commands(TyperGroup):
@@ -71,6 +73,12 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
 )
+
+
+ScenarioFile = Annotated[
+    Path,
+    typer.Argument(callback=find_source, help="a scenario file (TOML), or a name that `fedsim list scenarios` shows"),
+]
 
 
 def command(name: str | None = None, *, epilog: str) -> Callable[[Any], Any]:
