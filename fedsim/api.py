@@ -17,6 +17,7 @@ process.prepare()
 
 from fedsim import report as reports
 from fedsim.core.errors import FedsimError
+from fedsim.core.source import find_source
 from fedsim.experiment import runner
 from fedsim.experiment.sweep import columns, plan_runs
 from fedsim.experiment.sweep import sweep as make_runs
@@ -106,7 +107,8 @@ def run(
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder.
 
     Args:
-        scenario: a scenario file, its tables as nested dictionaries, or a scenario that was read already.
+        scenario: a scenario file or the name of a shipped one, its tables as nested dictionaries, or a scenario that
+            was read already.
         overrides: of a file, ``key.path=value`` as after ``fedsim run --set``, for example ``seed=5``.
         out: folder of the run; ``results/NAME`` when absent, of the file or made of the title.
         overwrite: replace the run that the folder holds.
@@ -116,6 +118,7 @@ def run(
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
+    scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
     loaded = _load(scenario, overrides)
     if loaded.sweep is not None:
         raise FedsimError("the scenario is a sweep of many runs. Use: fedsim.sweep")
@@ -160,6 +163,7 @@ def sweep(
     Raises:
         FedsimError: the scenario cannot be run as written, or the folder holds something else.
     """
+    scenario = find_source(Path(scenario)) if isinstance(scenario, str | Path) else scenario
     loaded = _load(scenario, overrides)
     runs = plan_runs(loaded, _source(scenario))
     folder = SweepFolder(Path(out) if out is not None else _place(scenario, loaded))

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from fedsim.core.renamed import old_names
 
+_MOST_NAMED = 30  # words of a list that somebody reads
+
 
 class FedsimError(Exception):
     """A mistake the user can correct: the message names the place, what was expected and the next step."""
@@ -60,12 +62,16 @@ def in_a_line(error: Exception) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'X'?`` for the closest known word, or all known words when none is close."""
+    """Return `` Did you mean 'X'?`` for the closest known word, whatever its case, or all of them when none is close.
+
+    Of too many to read it returns nothing.
+    """
     options = sorted(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    folded = {option.casefold(): option for option in options}
+    close = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.5)
     if close:
-        return f" Did you mean '{close[0]}'?"
-    return f" Known: {', '.join(options)}." if options else ""
+        return f" Did you mean '{folded[close[0]]}'?"
+    return f" Known: {', '.join(options)}." if 0 < len(options) <= _MOST_NAMED else ""
 
 
 __getattr__ = old_names(__name__, {"told": "describe_exception"})

@@ -123,11 +123,21 @@ def _by_name(
     model: nn.Module, gradients: Mapping[str, Tensor] | Sequence[Tensor], hidden: frozenset[str]
 ) -> dict[str, Tensor]:
     if isinstance(gradients, Mapping):
-        return {name: tensor.detach().cpu().clone() for name, tensor in gradients.items() if name not in hidden}
+        return {name: _own(name, tensor) for name, tensor in gradients.items() if name not in hidden}
     names = [name for name, parameter in model.named_parameters() if parameter.requires_grad and name not in hidden]
     if len(gradients) != len(names):
         raise FedsimError(f"{len(gradients)} gradients were given for {len(names)} trained parameters of the model.")
-    return {name: tensor.detach().cpu().clone() for name, tensor in zip(names, gradients, strict=True)}
+    return {name: _own(name, tensor) for name, tensor in zip(names, gradients, strict=True)}
+
+
+def _own(name: str, gradient: Tensor | None) -> Tensor:
+    """Return a copy of a gradient; PyTorch gives None for a parameter that the loss does not depend on."""
+    if gradient is None:
+        raise FedsimError(
+            f"the gradient of '{name}' is None: the loss does not depend on that parameter. Leave the gradient out "
+            f"and name the parameter in hidden = ['{name}'], or call requires_grad_(False) on it."
+        )
+    return gradient.detach().cpu().clone()
 
 
 def _check_mode(model: nn.Module) -> None:

@@ -1,13 +1,50 @@
-"""The text of a scenario file."""
+"""Scenario files: which one a person means, and its text."""
 
 from __future__ import annotations
 
+import re
 import stat
 from pathlib import Path
 
 from fedsim.core.errors import ScenarioError, nearest
 
 _LARGEST = 4 << 20  # bytes; a written scenario has thousands
+_PACKAGE = Path(__file__).resolve().parents[1]
+_NUMBER = re.compile(r"^\d+_")
+
+
+def shipped() -> Path:
+    """Return the folder of the scenarios that come with fedsim: inside an installed package, or beside a checkout."""
+    inside = _PACKAGE / "shipped"
+    return inside if inside.is_dir() else _PACKAGE.parent / "scenarios"
+
+
+def list_scenarios() -> dict[str, Path]:
+    """Return the scenarios of the folder ``scenarios`` here and the shipped ones, by name; those here come first."""
+    found: dict[str, Path] = {}
+    for folder in (Path("scenarios"), shipped()):
+        for path in sorted(folder.glob("*.toml")):
+            found.setdefault(path.stem, path)
+    return found
+
+
+def find_source(given: Path) -> Path:
+    """Return the scenario file that a person means: a file, or a scenario's name, with or without its number.
+
+    Raises:
+        ScenarioError: there is none of that name; the message gives the nearest one.
+    """
+    if given.is_file() or given.suffix or given.name != str(given):
+        return given
+    if given.with_suffix(".toml").is_file():
+        return given.with_suffix(".toml")
+    known = list_scenarios()
+    short = {_NUMBER.sub("", name): name for name in known}
+    found = known.get(str(given)) or known.get(short.get(str(given), ""))
+    if found is None and not given.is_dir():
+        hint = nearest(str(given), [*known, *short])
+        raise ScenarioError(f"there is no scenario '{given}'.{hint} `fedsim list scenarios` shows all.")
+    return found or given
 
 
 def read_source(path: Path) -> bytes:
@@ -18,13 +55,27 @@ def read_source(path: Path) -> bytes:
     """
     try:
         about = path.stat()
+        if stat.S_ISDIR(about.st_mode):
+            raise ScenarioError(f"{path} is a folder, expected a scenario file (TOML).{_held(path)}")
         if not stat.S_ISREG(about.st_mode):
             raise ScenarioError(f"{path} is no regular file, expected a scenario file (TOML).")
         if about.st_size > _LARGEST:
             raise ScenarioError(f"{path} has {about.st_size:,} bytes, expected a scenario of at most {_LARGEST:,}.")
         return path.read_bytes()
     except FileNotFoundError as error:
-        siblings = [str(p) for p in path.parent.glob("*.toml")] if path.parent.is_dir() else []
-        raise ScenarioError(f"there is no scenario file {path}.{nearest(str(path), siblings)}") from error
+        raise ScenarioError(f"there is no scenario file {path}.{_instead(path)}") from error
     except OSError as error:
         raise ScenarioError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _held(folder: Path) -> str:
+    names = sorted(path.name for path in folder.glob("*.toml"))
+    return f" It holds: {', '.join(names)}." if names else ""
+
+
+def _instead(missing: Path) -> str:
+    """Return what may be meant by a path where nothing lies: a shipped scenario, or the nearest file there."""
+    if missing.stem in list_scenarios():
+        return f" fedsim has one of this name: use {missing.stem} without folder and ending."
+    siblings = [str(path) for path in missing.parent.glob("*.toml")] if missing.parent.is_dir() else []
+    return nearest(str(missing), siblings)

@@ -17,7 +17,8 @@ from fedsim.core.registry import Method
 from fedsim.core.source import read_source
 from fedsim.scenario.checks import check_choice, check_crafting, check_scoring
 from fedsim.scenario.choices import Choice
-from fedsim.scenario.combinations import expand, put
+from fedsim.scenario.combinations import expand
+from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
 
 
@@ -42,8 +43,8 @@ def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> S
         raise ScenarioError(f"cannot read {path}: {error}") from error
     except tomllib.TOMLDecodeError as error:
         raise ScenarioError(f"{path} is not valid TOML: {error}") from error
-    for override in overrides:
-        _set(raw, override)
+    for text in overrides:
+        override(raw, text)
     for name in () if trust else sorted(set(_functions(raw))):
         registry.check_marked(name)
     return parse(raw, str(path))
@@ -138,34 +139,6 @@ def _with_part(whole: Any, place: Sequence[str | int], part: Choice) -> Any:
         return tuple(_with_part(own, place[1:], part) if at == place[0] else own for at, own in enumerate(held))
     name = str(place[0])
     return whole.model_copy(update={name: _with_part(getattr(whole, name), place[1:], part)})
-
-
-def _set(raw: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    path = _path(key)
-    if not equals or not path:
-        raise ScenarioError(f"--set {override}: expected key=value, for example attacks.0.max_iterations=500")
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text
-    try:
-        put(raw, path, value)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
-        raise ScenarioError(f"--set {override}: there is nothing at '{key}' in the scenario.") from error
-
-
-def _path(key: str) -> list[str]:
-    """The parts of a TOML key, quoted ones whole; empty when it is none."""
-    try:
-        place: Any = tomllib.loads(f"{key} = 0")
-    except tomllib.TOMLDecodeError:
-        return []
-    path: list[str] = []
-    while isinstance(place, dict):
-        ((part, place),) = cast("dict[str, Any]", place).items()
-        path.append(part)
-    return path
 
 
 def _explain(source: str, error: ValidationError, model: type[BaseModel], place: tuple[str | int, ...] = ()) -> str:

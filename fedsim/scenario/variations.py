@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, cast
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedsim.core.types import Config
 
-Values = dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]]
+
+def _check_entries(raw: Any) -> Any:
+    """Say what an entry has to be; pydantic would name both types that it could have."""
+    for key, entry in cast("Mapping[str, Any]", raw).items() if isinstance(raw, Mapping) else ():
+        if not isinstance(entry, list | tuple) and not _is_of_tables(entry):
+            raise ValueError(
+                f"'{key}' is {entry!r}, expected a list of values under a dotted key in quotes, as "
+                '"model.dropout" = [0.0, 0.5], or a table of named tables'
+            )
+    return raw
+
+
+def _is_of_tables(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and all(isinstance(own, Mapping) for own in entry.values())
+
+
+Values = Annotated[dict[str, tuple[Any, ...] | dict[str, dict[str, Any]]], BeforeValidator(_check_entries)]
 
 
 class Sweep(Config):

@@ -157,3 +157,13 @@ def test_hidden_layers_are_left_out() -> None:
     first = {name: tensor for name, tensor in by_name.items() if name.startswith("1.")}
     found = guess(model, first, hidden=("4.weight", "4.bias"), labels=torch.tensor([0]))
     assert torch.allclose(found.inputs, image, atol=1e-4)
+
+
+def test_a_gradient_that_is_none_is_named_with_two_ways_out() -> None:
+    model = network()
+    *_, gradients = taken(model)
+    by_name = {name: gradient for (name, _), gradient in zip(model.named_parameters(), gradients, strict=True)}
+    for given in ({**by_name, "4.bias": None}, (*gradients[:3], None)):
+        with pytest.raises(FedsimError, match=r"the gradient of '4.bias' is None: .* hidden = \['4.bias'\]"):
+            guess(model, given)
+    assert guess(model, {**by_name, "4.bias": None}, hidden=["4.bias"]).inputs.shape == (1, *SHAPE)

@@ -4,24 +4,101 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
 
+import click
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.text import Text
+from typer.core import TyperArgument, TyperCommand, TyperGroup
+from typer.models import ArgumentInfo
 
-from fedsim.core.errors import FedsimError
+from fedsim import __version__
+from fedsim.core.errors import FedsimError, nearest
 from fedsim.core.plain import printable
+from fedsim.core.source import find_source
+
+
+class _Commands(TyperGroup):
+    """The commands; a name that is none is answered once, with the nearest: click and typer would both answer."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            raise click.UsageError(f"there is no command '{args[0]}'.{nearest(args[0], self.commands)}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+class _Command(TyperCommand):
+    """A command whose help says what typer leaves out or adds.
+
+    From click 8.5 on typer loses the help of arguments, and it writes a stroke before ``[required]``.
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        helps = _helps(named["callback"])
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument) and not parameter.help:
+                parameter.help = helps.get(parameter.name or "")
+
+    def format_arguments(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write nothing: typer writes the arguments with the options."""
+
+    def get_help(self, ctx: click.Context) -> str:
+        return super().get_help(ctx).replace("\\[", "[")
+
+
+def _helps(function: Callable[..., Any]) -> dict[str, str | None]:
+    """Return what the declarations of a command say about its arguments, by name."""
+    declared = get_type_hints(function, include_extras=True)
+    return {
+        name: own.help
+        for name, hint in declared.items()
+        for own in getattr(hint, "__metadata__", ())
+        if isinstance(own, ArgumentInfo)
+    }
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Measures what federated learning leaks, and what it costs to stop it.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     add_completion=False,
 )
+
+
+ScenarioFile = Annotated[
+    Path,
+    typer.Argument(callback=find_source, help="a scenario file (TOML), or a name that `fedsim list scenarios` shows"),
+]
+
+
+def command(name: str | None = None, *, epilog: str) -> Callable[[Any], Any]:
+    """Return a decorator that makes a function a command; the epilog is an example of its use."""
+    return app.command(name, cls=_Command, epilog=epilog)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        say(f"fedsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version, and end")
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
 
 
 class _Screen(Console):

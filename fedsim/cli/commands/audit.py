@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast, get_args
 
 import typer
 
-from fedsim.cli.commands._console import app, complain, say, screen
+from fedsim.cli.commands._console import command, complain, say, screen
 from fedsim.core.errors import FedsimError, nearest
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _GIB = 1 << 30
 
 
-@app.command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
+@command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
 def audit(
     target: Annotated[str, typer.Argument(help="package.module:function that returns (model, loss, loader)")],
     batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",

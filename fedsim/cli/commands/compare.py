@@ -9,13 +9,13 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, say, screen
+from fedsim.cli.commands._console import command, say, screen
 
 if TYPE_CHECKING:
     from fedsim.report.sweep.compare import Compared, Difference
 
 
-@app.command(epilog="Example: fedsim compare results/before results/after")
+@command(epilog="Example: fedsim compare results/before results/after")
 def compare(
     a: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
     b: Annotated[Path, typer.Argument(help="folder of another sweep or run")],

@@ -7,13 +7,13 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, complain, say, screen
+from fedsim.cli.commands._console import command, complain, say, screen
 from fedsim.core.errors import FedsimError
 
 _PROCESSES = 2
 
 
-@app.command(epilog="Example: fedsim demo --out demo.html")
+@command(epilog="Example: fedsim demo --out demo.html")
 def demo(
     out: Annotated[
         Path | None, typer.Option(help="record a page with sliders into this file; it opens without network")

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, say
+from fedsim.cli.commands._console import command, say
 
 
-@app.command(epilog="Example: fedsim expect results/00_quickstart >> scenarios/00_quickstart.toml")
+@command(epilog="Example: fedsim expect results/00_quickstart >> scenarios/00_quickstart.toml")
 def expect(folder: Annotated[Path, typer.Argument(help="a run folder")]) -> None:
     """Print the figures of a run as the table [expected] of its scenario, which `fedsim run --check` reads."""
     from fedsim.experiment.expectation import expectation

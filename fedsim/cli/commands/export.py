@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, say
+from fedsim.cli.commands._console import command, say
 from fedsim.core.errors import FedsimError
 
 
-@app.command(epilog="Example: fedsim export results/my_sweep --csv")
+@command(epilog="Example: fedsim export results/my_sweep --csv")
 def export(
     folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")],
     as_csv: Annotated[bool, typer.Option("--csv", help="write table.csv")] = False,

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import pydoc
 import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Literal, TypedDict
 
@@ -11,10 +14,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, say, screen
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import registry
 from fedsim.core.errors import ScenarioError, in_a_line
-from fedsim.core.source import read_source
+from fedsim.core.source import list_scenarios, read_source
 
 Group = Literal[
     "attacks", "defenses", "components", "aggregators", "memberships", "metrics", "tasks", "models", "data", "scenarios"
@@ -30,30 +33,72 @@ _KINDS: dict[str, registry.Kind] = {
     "models": "model",
     "data": "dataset",
 }
+_WIDEST_NAME = 40  # columns; half of a narrow screen
 
 
-@app.command(name="list", epilog="Example: fedsim list attacks --json")
+@command(name="list", epilog="Example: fedsim list attacks --json")
 def list_(
-    group: Annotated[Group | None, typer.Argument(help="what to list; absent: all")] = None,
+    group: Annotated[
+        Group | None,
+        typer.Argument(metavar="GROUP", help=f"{', '.join(_KINDS)} or scenarios; absent: the names of all"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
-    """List attacks, defenses, components, aggregators, membership attacks, metrics, tasks, models, data, scenarios."""
+    """List attacks, defenses, components, models, data, scenarios and what else there is."""
     groups = [group] if group else [*_KINDS, "scenarios"]
-    entries = [entry for name in groups for entry in _entries(name)]
+    entries = {name: _entries(name) for name in groups}
     if as_json:
-        say(json.dumps(entries, indent=1))
+        say(json.dumps([entry for own in entries.values() for entry in own], indent=1))
         return
-    table = Table(box=None, pad_edge=False)
-    for heading in ("group", "name", "paper", "summary"):
-        table.add_column(heading, overflow="fold")
-    for entry in entries:
-        name = " ".join((str(entry["name"]), *(f"({alias})" for alias in entry["aliases"])))
-        table.add_row(*map(Text, (entry["group"], name, entry["paper"], entry["summary"])))
+    with screen.capture() as shown:
+        if group is None:
+            _show_names(entries)
+        else:
+            _show_entries(entries[group])
+    _page(shown.get())
+
+
+def _page(text: str) -> None:
+    """Print a text; one that is longer than the screen page by page, where there is one."""
+    if screen.is_terminal and text.count("\n") >= screen.height:
+        pydoc.pager(text)
+    else:
+        screen.print(Text(text), end="", soft_wrap=True)
+
+
+def _show_names(entries: dict[str, list[_Entry]]) -> None:
+    """Print every group's names, family by family."""
+    for group, own in entries.items():
+        say(f"{group} ({len(own)}): fedsim list {group}")
+        families = {family: ", ".join(entry["name"] for entry in members) for family, members in _families(own)}
+        _show_rows(families)
+        say("")
+
+
+def _show_entries(entries: list[_Entry]) -> None:
+    """Print names and summaries of one group, family by family."""
+    for family, members in _families(entries):
+        if family:
+            say(family)
+        _show_rows({entry["name"]: _sentence(entry) for entry in members})
+
+
+def _show_rows(rows: Mapping[str, str]) -> None:
+    """Print names and what stands beside them; a name that is too long continues below."""
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(min_width=min(max(map(len, rows), default=0), _WIDEST_NAME) + 2, overflow="fold")
+    table.add_column(overflow="fold")
+    for name, told in rows.items():
+        table.add_row(Text(f"  {name}"), Text(told))
     screen.print(table)
 
 
+def _sentence(entry: _Entry) -> str:
+    return entry["summary"] + (f" (also: {', '.join(entry['aliases'])})" if entry["aliases"] else "")
+
+
 class _Entry(TypedDict):
-    """One line of the list; `related` is a paper other than the method's own."""
+    """One line of the list; `related` is a paper other than the method's own, `family` the folder of a method."""
 
     group: str
     name: str
@@ -61,7 +106,16 @@ class _Entry(TypedDict):
     paper: str
     related: str
     hook: str
+    family: str
     aliases: list[str]
+
+
+def _families(entries: Iterable[_Entry]) -> Iterator[tuple[str, list[_Entry]]]:
+    def family(entry: _Entry) -> str:
+        return entry["family"]
+
+    for name, members in groupby(sorted(entries, key=family), key=family):
+        yield name, list(members)
 
 
 def _entries(group: str) -> list[_Entry]:
@@ -75,23 +129,40 @@ def _entries(group: str) -> list[_Entry]:
             paper=m.paper,
             related=m.related,
             hook=m.hook or "",
+            family=_family(m),
             aliases=list(m.aliases),
         )
         for m in registry.methods(_KINDS[group]).values()
     ]
 
 
+def _family(method: registry.Method) -> str:
+    """Return the folder of a method among those of its kind, or the package of somebody else's."""
+    if method.kind not in ("attack", "defense", "component"):
+        return ""
+    *folders, _ = method.module.split(".")
+    return folders[-1] if folders else method.module
+
+
 def _scenarios() -> list[_Entry]:
-    found: list[_Entry] = []
-    for path in sorted(Path("scenarios").glob("*.toml")):
-        found.append(
-            _Entry(group="scenarios", name=str(path), summary=_title(path), paper="", related="", hook="", aliases=[])
+    return [
+        _Entry(
+            group="scenarios",
+            name=name,
+            summary=_title(path),
+            paper="",
+            related="",
+            hook="",
+            family="",
+            aliases=[],
         )
-    return found
+        for name, path in list_scenarios().items()
+    ]
 
 
 def _title(path: Path) -> str:
     try:
-        return str(tomllib.loads(read_source(path).decode()).get("title", ""))
+        own = tomllib.loads(read_source(path).decode())
     except (ScenarioError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         return in_a_line(error)
+    return str(own.get("title", ""))

@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 
 import typer
 
-from fedsim.cli.commands._console import app, say
+from fedsim.cli.commands._console import command, say
 
 
-@app.command(epilog="Example: fedsim new attack my-attack --family closed_form")
+@command(epilog="Example: fedsim new attack my-attack --family closed_form")
 def new(
     kind: Annotated[Literal["attack", "defense", "component"], typer.Argument(help="what to add")],
     name: Annotated[str, typer.Argument(help="lower-case words joined by hyphens")],

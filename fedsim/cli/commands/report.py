@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, say
+from fedsim.cli.commands._console import command, say
 
 
-@app.command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
+@command(epilog="Example: fedsim report results/40_privacy_utility_sweep")
 def report(folder: Annotated[Path, typer.Argument(help="folder of a sweep or of a run")]) -> None:
     """Write the report of a sweep or run as one offline page; for a sweep also a summary in Markdown."""
     from fedsim import report as reports

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, ask_to_stop, complain, say, screen
+from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, say, screen
 from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from fedsim.scenario import Scenario
 
 
-@app.command(
+@command(
     epilog="Example: fedsim run scenarios/00_quickstart.toml --set attacks.0.max_iterations=500 --out results/short"
 )
 def run(
-    scenario: Annotated[Path, typer.Argument(help="a scenario file (TOML)")],
+    scenario: ScenarioFile,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,

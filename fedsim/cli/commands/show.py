@@ -9,11 +9,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedsim.cli.commands._console import app, say, screen
+from fedsim.cli.commands._console import command, say, screen
 from fedsim.core import registry
 
 
-@app.command(epilog="Example: fedsim show dropout-inversion")
+@command(epilog="Example: fedsim show dropout-inversion")
 def show(name: Annotated[str, typer.Argument(help="a method, as `fedsim list` names it")]) -> None:
     """Show what a method does, its paper, and its settings with their bounds."""
     for method in registry.find(name):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, ask_to_stop, complain, say, screen, seconds
+from fedsim.cli.commands._console import ScenarioFile, ask_to_stop, command, complain, say, screen, seconds
 from fedsim.experiment.sweep.origin import finished_before, origin_of
 
 if TYPE_CHECKING:
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from fedsim.experiment.sweep.run import Outcome
 
 
-@app.command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
+@command(epilog="Example: fedsim sweep my_sweep.toml --jobs 2 --budget 20m")
 def sweep(
-    scenario: Annotated[Path, typer.Argument(help="a scenario file with a [sweep] table")],
+    scenario: ScenarioFile,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
-from fedsim.cli.commands._console import app, complain, say
+from fedsim.cli.commands._console import ScenarioFile, command, complain, say
 
 
-@app.command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
+@command(epilog="Example: fedsim tune my_scenario.toml --out results/tuned")
 def tune(
-    scenario: Annotated[Path, typer.Argument(help="a scenario file with a [tune] table")],
+    scenario: ScenarioFile,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override one value, as often as needed")
     ] = None,

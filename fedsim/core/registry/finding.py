@@ -35,22 +35,34 @@ def get(kind: Kind, name: str) -> Method:
     found = known.get(name) or by_alias(kind, name)
     if found is None:
         names = (own for method in known.values() for own in (method.name, *method.aliases))
-        raise FedsimError(f"there is no {kind} '{name}'.{nearest(name, names)}")
+        raise FedsimError(f"there is no {kind} '{name}'.{_hint(name, names)}")
     return found
 
 
 def find(name: str) -> list[Method]:
     """Return the methods of any kind with this name or alias (a name may be used by two kinds).
 
+    Tables write names as people do: ``DIA`` is ``dia``, and ``label shares`` is ``label-shares``.
+
     Raises:
         FedsimError: no kind has it.
     """
     everything = [method for kind in KINDS for method in methods(kind).values()]
-    found = [method for method in everything if name in (method.name, *method.aliases)]
+    wanted = "-".join(name.casefold().split())
+    found = [method for method in everything if wanted in (method.name, *method.aliases)]
     if not found:
         names = {own for method in everything for own in (method.name, *method.aliases)}
-        raise FedsimError(f"there is no method '{name}'.{nearest(name, names)}")
+        raise FedsimError(f"there is no method '{name}'.{_hint(wanted, names)}")
     return found
+
+
+def _hint(name: str, names: Iterable[str]) -> str:
+    """Return what somebody may have meant: names that begin so, else the nearest one, else where all stand."""
+    known = list(names)
+    begun = sorted(own for own in known if own.startswith(f"{name}-"))
+    if begun:
+        return f" Did you mean {' or '.join(map(repr, begun))}?"
+    return nearest(name, known) or " `fedsim list` names all."
 
 
 def every_metric() -> dict[str, Metric]:

@@ -1,6 +1,7 @@
 """The attacker that tries everything, and how it chooses."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Outlook
-from fedsim.core.types import Batch, Observation, PublicKnowledge, Reconstruction, Truth
+from fedsim.core.types import Batch, Observation, Reconstruction, Truth
 from fedsim.metrics.image import score_items
 from fedsim.metrics.text import score_sentences
 from fedsim.scenario.world import World

@@ -22,4 +22,4 @@ def test_show_and_list_know_other_names_and_papers_of_others(tmp_path: Path) -> 
     listed = {own["name"]: own for own in json.loads(fedsim("list", "attacks", "--json", cwd=tmp_path).stdout)}
     assert listed["sparse-dictionary"]["aliases"] == ["spear++"]
     assert (listed["round-averaging"]["paper"], listed["round-averaging"]["related"]) == ("", "1906.08935")
-    assert "dropout-inversion (dia)" in fedsim("list", "attacks", cwd=tmp_path).stdout
+    assert "(also: dia)" in fedsim("list", "attacks", cwd=tmp_path).stdout

@@ -1,0 +1,117 @@
+"""What `--set` changes in the tables of a scenario file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+from fedsim.core.errors import ScenarioError
+from fedsim.scenario.combinations import put
+
+_AXES = (("arms",), ("sweep", "grid"))
+
+
+def override(raw: dict[str, Any], text: str) -> None:
+    """Put one value into the tables of a scenario: ``key.path=value``, with a TOML value; a bare word is text.
+
+    A key that arms or a sweep vary stays an axis, with this value alone.
+
+    Raises:
+        ScenarioError: there is no such place, or an arm would put its own value over this one.
+    """
+    key, equals, given = text.partition("=")
+    path = _path(key)
+    if not equals or not path:
+        raise ScenarioError(f"--set {text}: expected key=value, for example attacks.0.max_iterations=500")
+    value = _value(given)
+    path = _as_written(raw, path)
+    for table in _AXES:
+        path = _as_axis(raw, table, path, value)
+        _settle_axes(raw, table, ".".join(path), value, text)
+    _settle_runs(raw, ".".join(path), text)
+    try:
+        put(raw, path, value)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        raise ScenarioError(f"--set {text}: there is nothing at '{key}' in the scenario.") from error
+
+
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _path(key: str) -> list[str]:
+    """The parts of a TOML key, quoted ones whole; empty when it is none."""
+    try:
+        place: Any = tomllib.loads(f"{key} = 0")
+    except tomllib.TOMLDecodeError:
+        return []
+    path: list[str] = []
+    while isinstance(place, dict):
+        ((part, place),) = cast("dict[str, Any]", place).items()
+        path.append(part)
+    return path
+
+
+def _as_written(place: Any, path: Sequence[str]) -> list[str]:
+    """Join the parts that make one dotted key of a table, as ``model.dropout`` in that of the arms."""
+    if not path:
+        return []
+    table = cast("Mapping[str, Any]", place) if isinstance(place, dict) else {}
+    length = next((n for n in range(len(path), 1, -1) if ".".join(path[:n]) in table), 1)
+    key = ".".join(path[:length])
+    return [key, *_as_written(table.get(key), path[length:])]
+
+
+def _as_axis(raw: Mapping[str, Any], table: tuple[str, ...], path: list[str], value: Any) -> list[str]:
+    """Return the path of a new axis as that of one dotted key, which a list of values below `table` is."""
+    own = path[len(table) :]
+    is_new = tuple(path[: len(table)]) == table and own and own[0] not in _below(raw, table)
+    return [*table, ".".join(own)] if is_new and isinstance(value, list) else path
+
+
+def _settle_axes(raw: Mapping[str, Any], table: tuple[str, ...], key: str, value: Any, text: str) -> None:
+    """Make an axis of this key have this value alone."""
+    declared = _below(raw, table)
+    for axis, entry in declared.items():
+        where = ".".join((*table, axis))
+        if isinstance(entry, dict):
+            _refuse_covered(key, _keys(entry.values()), where, text)
+        elif axis == key:
+            declared[axis] = [value]
+        else:
+            _refuse_covered(key, (axis,), where, text)
+
+
+def _settle_runs(raw: Mapping[str, Any], key: str, text: str) -> None:
+    """Make runs of a sweep have this seed, if it is one, and refuse what they set themselves."""
+    sweep = _below(raw, ("sweep",))
+    if key == "seed" and sweep.get("seeds"):
+        sweep["seeds"] = []
+    _refuse_covered(key, _keys(sweep.get("runs", ())), "sweep.runs", text)
+
+
+def _keys(groups: Iterable[Any]) -> Iterator[str]:
+    for group in groups:
+        if isinstance(group, dict):
+            yield from cast("dict[str, Any]", group)
+
+
+def _refuse_covered(key: str, own: Iterable[str], where: str, text: str) -> None:
+    covering = next((other for other in own if f"{key}.".startswith(f"{other}.")), None)
+    if covering is not None:
+        raise ScenarioError(
+            f"--set {text}: {where} sets '{covering}' itself, so this value would not count there. Change it in "
+            f"{where}, or leave that out by --set '{where.partition('.')[0]}={{}}' first."
+        )
+
+
+def _below(raw: Mapping[str, Any], table: Sequence[str]) -> dict[str, Any]:
+    """Return the table at a place; an empty one where there is none."""
+    place: Any = raw
+    for part in table:
+        place = cast("Mapping[str, Any]", place).get(part) if isinstance(place, dict) else None
+    return cast("dict[str, Any]", place) if isinstance(place, dict) else {}

@@ -1,0 +1,52 @@
+"""Which scenario file a person means."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import ScenarioError
+from fedsim.core.source import find_source, list_scenarios, read_source, shipped
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["00_quickstart", "quickstart"])
+def test_a_shipped_scenario_is_found_by_its_name(name: str) -> None:
+    assert find_source(Path(name)) == shipped() / "00_quickstart.toml"
+
+
+def test_every_name_without_its_number_means_one_scenario() -> None:
+    for name, path in list_scenarios().items():
+        assert find_source(Path(re.sub(r"^\d+_", "", name))) == path
+
+
+def test_a_file_here_comes_before_a_shipped_scenario(tmp_path: Path) -> None:
+    (tmp_path / "quickstart").mkdir()
+    assert find_source(Path("quickstart")) == shipped() / "00_quickstart.toml"
+    (tmp_path / "quickstart.toml").touch()
+    assert find_source(Path("quickstart")) == Path("quickstart.toml")
+    (tmp_path / "plain").touch()
+    assert find_source(Path("plain")) == Path("plain")
+
+
+def test_a_name_that_is_none_is_answered_with_the_nearest() -> None:
+    with pytest.raises(ScenarioError, match="there is no scenario 'quickstrat'. Did you mean 'quickstart'"):
+        find_source(Path("quickstrat"))
+
+
+def test_a_path_of_a_checkout_leads_to_the_shipped_scenario() -> None:
+    missing = find_source(Path("scenarios/00_quickstart.toml"))
+    with pytest.raises(ScenarioError, match="there is no scenario file .*use 00_quickstart without folder and ending"):
+        read_source(missing)
+
+
+def test_a_folder_names_the_scenarios_that_it_holds(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "b.toml").touch()
+    (tmp_path / "mine" / "a.toml").touch()
+    with pytest.raises(ScenarioError, match=r"mine is a folder, expected a scenario file .* It holds: a.toml, b.toml."):
+        read_source(find_source(Path("mine")))
