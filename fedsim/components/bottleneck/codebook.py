@@ -35,6 +35,7 @@ from fedsim.components.bottleneck._widths import width_into, width_of
 from fedsim.core.errors import FedsimError, NotApplicable, nearest
 from fedsim.core.hooks import IMAGES_AND_TEXT, Bottleneck, Rules
 from fedsim.core.masks import dropout_sites, inject_masks, without_dropout
+from fedsim.core.past import whole_texts
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Modality, Reconstruction, Truth
 
@@ -286,7 +287,10 @@ def force_codes(
     layer = _codebook_at(model, place)
     if len(set(codes)) > layer.active:
         raise FedsimError(f"{len(set(codes))} codes cannot be forced at '{place}', where {layer.active} are active.")
-    return _rank(layer, _change(layer, codes, group, positions, torch.inf))
+    forced = _rank(layer, _change(layer, codes, group, positions, torch.inf))
+    if positions != slice(None):
+        forced.enter_context(whole_texts())
+    return forced
 
 
 def disable_codes(model: nn.Module, place: str, codes: Sequence[int], *, group: int | None = None) -> ExitStack:

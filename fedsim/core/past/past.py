@@ -13,6 +13,7 @@ from fedsim.core.past.draft import Draft
 from fedsim.core.past.key_values import KeyValues
 from fedsim.core.past.reading import Reading
 from fedsim.core.past.stack import Stack, stack_of
+from fedsim.core.past.whole_texts import reads_whole_texts
 
 _AT_ONCE = 512  # tokens of a pass: the mask of a longer one would take more room than the weights
 
@@ -147,7 +148,8 @@ class Past:
         """Make ready for a model and a number of rows, and say whether its layers can be run."""
         if self._model is not model:
             self._model, self._rows, self._reduces = model, [], bool(reducing_places(model))
-        stack = None if self._reduces or torch.is_grad_enabled() else stack_of(model)
+        is_whole = self._reduces or torch.is_grad_enabled() or reads_whole_texts()
+        stack = None if is_whole else stack_of(model)
         if stack is None:
             return False
         if self._stack is None or len(self._rows) != rows:
