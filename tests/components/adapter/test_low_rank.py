@@ -39,6 +39,7 @@ def test_outputs_are_those_of_the_changed_weight_and_of_the_merged_layer() -> No
 def test_it_starts_as_the_layer_with_a_uniform_factor_and_a_zero_one() -> None:
     base = nn.Linear(100, 30)
     adapter = LowRankLinear(base, 20, generator())
+    assert adapter.scale == 1.0
     inputs = torch.randn(3, 100, generator=generator())
     assert torch.equal(adapter(inputs), base(inputs))
     first = adapter.lora_a.weight.detach()
