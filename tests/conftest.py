@@ -6,6 +6,8 @@ process.prepare()
 
 import os  # noqa: E402
 import signal  # noqa: E402
+import subprocess  # noqa: E402
+import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
 from pathlib import Path  # noqa: E402
@@ -156,3 +158,24 @@ def counting(monkeypatch: pytest.MonkeyPatch, own_methods: None) -> type[Countin
     registry.defense("error-feedback", summary="sends large entries, keeps the rest")(ErrorFeedback)
     monkeypatch.setattr(Counting, "seen", [])
     return Counting
+
+
+@pytest.fixture
+def typed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run a command as `tests.cli.typed.fedsim` does, but here, where the packages are loaded already."""
+    from fedsim.cli import main as cli
+
+    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+        monkeypatch.chdir(cwd)
+        monkeypatch.setenv("COLUMNS", "200")
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "argv", ["fedsim", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        told = capsys.readouterr()
+        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), told.out, told.err)
+
+    return run

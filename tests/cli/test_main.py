@@ -1,10 +1,10 @@
-"""The command line as a whole: mistakes and help, in processes of their own."""
+"""The command line as a whole: mistakes and help."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.cli.typed import fedsim
+from tests.cli.typed import Typed, fedsim
 
 
 @pytest.mark.parametrize(
@@ -25,9 +25,9 @@ from tests.cli.typed import fedsim
     ],
 )
 def test_a_mistake_is_one_clear_paragraph_and_exit_code_two(
-    folder: Path, arguments: tuple[str, ...], message: str
+    folder: Path, arguments: tuple[str, ...], message: str, typed: Typed
 ) -> None:
-    done = fedsim(*arguments, cwd=folder)
+    done = typed(*arguments, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -35,7 +35,14 @@ def test_a_mistake_is_one_clear_paragraph_and_exit_code_two(
 
 
 @pytest.mark.parametrize("command", [(), ("run",), ("list",), ("show",), ("doctor",), ("new",)])
-def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path) -> None:
-    done = fedsim(*command, "--help", cwd=tmp_path)
+def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path, typed: Typed) -> None:
+    done = typed(*command, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert not command or f"Example: fedsim {command[0]}" in done.stdout
+
+
+def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:
+    done = fedsim("run", "s.toml", "--set", "model.name=mpl", cwd=folder)
+    assert done.returncode == 2
+    assert "Did you mean 'mlp'" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,10 +1,12 @@
-"""Commands that a person types, in processes of their own."""
+"""Commands that a person types: in processes of their own, or here by the fixture `typed`."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+Typed = Callable[..., subprocess.CompletedProcess[str]]
 ROOT = Path(__file__).parents[2]
 
 

@@ -1,5 +1,6 @@
-"""Which scenario file a person means."""
+"""Which scenario file a person means, and files that are none: missing, no regular file, too large."""
 
+import os
 import re
 from pathlib import Path
 
@@ -50,3 +51,27 @@ def test_a_folder_names_the_scenarios_that_it_holds(tmp_path: Path) -> None:
     (tmp_path / "mine" / "a.toml").touch()
     with pytest.raises(ScenarioError, match=r"mine is a folder, expected a scenario file .* It holds: a.toml, b.toml."):
         read_source(find_source(Path("mine")))
+
+
+def test_a_file_is_read_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "s.toml").write_bytes(b"title = \xff")
+    assert read_source(tmp_path / "s.toml") == b"title = \xff"
+
+
+def test_what_is_no_scenario_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "good.toml").touch()
+    with pytest.raises(ScenarioError, match=r"there is no scenario file .*goood.toml. Did you mean '.*good.toml'"):
+        read_source(tmp_path / "goood.toml")
+    with pytest.raises(ScenarioError, match="there is no scenario file"):
+        read_source(tmp_path / "no" / "folder.toml")
+    with pytest.raises(ScenarioError, match="is no regular file"):
+        read_source(tmp_path)
+    os.mkfifo(tmp_path / "pipe.toml")
+    with pytest.raises(ScenarioError, match="is no regular file"):
+        read_source(tmp_path / "pipe.toml")
+    with (tmp_path / "large.toml").open("wb") as file:
+        file.truncate((4 << 20) + 1)
+    with pytest.raises(ScenarioError, match="has 4,194,305 bytes, expected a scenario of at most 4,194,304"):
+        read_source(tmp_path / "large.toml")
+    with pytest.raises(ScenarioError, match="cannot read"):
+        read_source(tmp_path / "good.toml" / "below")

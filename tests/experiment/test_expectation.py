@@ -12,7 +12,7 @@ from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
-from tests.cli.typed import fedsim
+from tests.cli.typed import Typed, fedsim
 
 METRICS = registry.every_metric()
 SMALL = """
@@ -40,8 +40,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_folder: Path) -> None:
-    printed = fedsim("expect", "out", cwd=run_folder).stdout
+def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_folder: Path, typed: Typed) -> None:
+    printed = typed("expect", "out", cwd=run_folder).stdout
     table = tomllib.loads(printed)["expected"]["figures"]
     assert {(own["arm"], own.get("attack", ""), own["metric"]) for own in table} >= {
         ("all", "", "test_accuracy"),
@@ -49,22 +49,24 @@ def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_fold
         ("all", "IG", "psnr_median"),
     }
     (run_folder / "same.toml").write_text(SMALL + printed)
-    kept = fedsim("run", "same.toml", "--check", "--out", "same", cwd=run_folder)
+    kept = typed("run", "same.toml", "--check", "--out", "same", cwd=run_folder)
     assert kept.returncode == 0, kept.stderr
     assert f"{len(table)} of {len(table)} are as expected" in kept.stdout
     wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
     (run_folder / "other.toml").write_text(SMALL + wrong)
-    gone = fedsim("run", "other.toml", "--check", "--out", "other", cwd=run_folder)
+    gone = typed("run", "other.toml", "--check", "--out", "other", cwd=run_folder)
     assert gone.returncode == 1
     assert "Departs: all, IG, psnr_median is" in gone.stderr
     assert "Traceback" not in gone.stderr
 
 
-def test_a_check_without_figures_or_of_a_changed_scenario_is_refused_before_anything_runs(run_folder: Path) -> None:
-    bare = fedsim("run", "s.toml", "--check", "--out", "bare", cwd=run_folder)
+def test_a_check_without_figures_or_of_a_changed_scenario_is_refused_before_anything_runs(
+    run_folder: Path, typed: Typed
+) -> None:
+    bare = typed("run", "s.toml", "--check", "--out", "bare", cwd=run_folder)
     assert bare.returncode == 2
     assert "fedsim expect FOLDER" in bare.stderr
-    changed = fedsim("run", "s.toml", "--check", "--seed", "4", "--out", "bare", cwd=run_folder)
+    changed = typed("run", "s.toml", "--check", "--seed", "4", "--out", "bare", cwd=run_folder)
     assert changed.returncode == 2
     assert "leave out --set and --seed" in changed.stderr
     assert not (run_folder / "bare").exists()

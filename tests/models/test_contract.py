@@ -1,4 +1,4 @@
-"""What every model family of images promises; tests/models/test_language.py says it of text."""
+"""What every model family of images promises; those of text have test files of their own."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ LANGUAGE = {
     "smollm2-135m",
     "tiny-encoder",
     "tiny-llama",
-}  # for tokens: test_language.py, test_encoders.py
+}  # for tokens: in test files of their own
 FAMILIES = sorted(registry.methods("model").keys() - PRETRAINED - LANGUAGE)
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 REFUSES = {("lenet", (1, 28, 28)), ("vit-b16", (1, 28, 28))}

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attacks.core.masks_by_layer import peel
+from attacks.core.masks_by_layer import _decided, peel
 from fedsim.core import seeding
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import Observation, Truth
@@ -52,3 +52,17 @@ def test_a_hidden_layer_ends_it(toy: Toy) -> None:
     hidden = replace(observation, update=replace(observation.update, tensors=tensors), hidden=("4.weight",))
     found = peel(hidden, truth.batches[0].inputs)
     assert (found.masks, found.labels, found.deltas) == (None, None, None)
+
+
+def test_an_entry_between_rounding_and_a_small_one_is_decided_by_the_layer_behind() -> None:
+    """A kept unit whose gradient is tiny, and a dropped one with as much rounding: one size, and one of each."""
+    generator = torch.Generator().manual_seed(0)
+    activations, deltas, behind = (
+        torch.randn(size, generator=generator, dtype=torch.float64) for size in ((2, 12), (2, 12), (9, 2))
+    )
+    mask = (torch.rand((2, 12), generator=generator) > 0.4).double()
+    mask[0, 3], mask[1, 5] = 1.0, 0.0
+    sizes = deltas * mask
+    sizes[0, 3] = 1e-6 * sizes[1, 3].abs().clamp_min(1.0)
+    sizes[1, 5] = 1e-6 * sizes[0, 5].abs().clamp_min(1.0)
+    assert torch.equal(_decided(sizes, activations, behind @ (activations * mask)), mask)

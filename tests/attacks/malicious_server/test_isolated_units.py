@@ -70,7 +70,8 @@ def test_labels_follow_from_the_slopes_of_the_units(batch: tuple[Observation, Tr
         assert torch.equal(guess.labels, truth.batches[0].labels)
         assert guess.facts == {"own": 2.0, "examples returned": 3.0}
         assert guess.stopped == "read 3 of 3 examples off the gradient"
-    assert len(steps) == 2
+        assert guess.objective < 1e-9  # of gradients in double precision
+    assert [(own.iteration, own.iterations) for own in steps] == [(1, 1)] * 2
 
 
 def test_what_was_not_found_is_missing_and_nothing_is_no_guess(batch: tuple[Observation, Truth, Singles]) -> None:
@@ -89,3 +90,21 @@ def test_weights_of_a_layer_are_read_in_double_precision() -> None:
     weight, bias = linear(model, "0")
     assert (weight.dtype, bias.dtype, weight.requires_grad) == (torch.float64, torch.float64, False)
     assert torch.equal(weight.float(), model[0].weight.detach())
+
+
+def test_known_labels_are_used_once_each_whatever_the_coefficients_say(
+    batch: tuple[Observation, Truth, Singles],
+) -> None:
+    observation, truth, singles = batch
+    wrong = replace(singles, coefficients=torch.zeros(3, dtype=torch.float64))
+    guess = reconstruction(observation, "1", wrong, lambda _step: None, facts={}, notes=())
+    assert guess.labels is not None
+    assert sorted(guess.labels.tolist()) == sorted(truth.batches[0].labels.tolist())
+
+
+def test_where_the_forward_pass_cannot_be_repeated_the_objective_is_the_share_that_is_missing(toy: Toy) -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 8), nn.Tanh(), nn.Dropout(0.5), nn.Linear(8, 4))
+    observation, truth = toy(model, (3, 2, 2), 3)
+    two = Singles(truth.batches[0].inputs[:2], torch.tensor([0, 1]), torch.zeros(2, dtype=torch.float64))
+    guess = reconstruction(observation, "1", two, lambda _step: None, facts={}, notes=())
+    assert guess.objective == pytest.approx(1 / 3)

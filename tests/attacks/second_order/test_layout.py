@@ -1,6 +1,7 @@
 """Where unknowns stand: every entry once, pixels first, and back again into examples and masks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -68,5 +69,7 @@ def test_columns_that_are_zero_for_the_batch_are_entries_that_are_known(toy: Toy
     assert bool(gone.any())
     assert bool((found[:, gone] == 0.0).all())
     assert bool(found[:, ~gone].isnan().all())
+    several = masks_to_solve(replace(observation, local_steps=3))
+    assert [[bool(mask.isnan().all()) for mask in step] for step in several] == [[True]] * 3
     one, truth = toy(model, (1, 2, 2), 1)
     assert torch.equal(masks_to_solve(one)[0][0], truth.masks[0][0])

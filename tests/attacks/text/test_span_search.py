@@ -17,12 +17,13 @@ from fedsim.core.types import InputSpec, Step
 
 SENTENCES = ((1, 2, 3), (1, 4), (5, 2, 2, 1))
 INSIDE, OUTSIDE = torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
-PLANE = Subspace("first", torch.diag(OUTSIDE.double()), 1.0, 0.0)
+PLANE = Subspace("second", torch.diag(OUTSIDE.double()), 1.0, 0.0)
+FIRST = Subspace("first", torch.diag(INSIDE.double()), 1.0, 0.0)
 
 
 @dataclass
 class Planted:
-    """Reads an input inside of the plane for beginnings of the sentences, and one outside for all others."""
+    """Reads inputs inside of the spans for tokens and beginnings of the sentences, and outside for all others."""
 
     places: bool = True
 
@@ -31,7 +32,7 @@ class Planted:
 
     def read_first(self, tokens: Tensor) -> Tensor:
         known = {token for own in SENTENCES for token in own}
-        return torch.stack([torch.stack([INSIDE if int(t) in known else OUTSIDE for t in row]) for row in tokens])
+        return torch.stack([torch.stack([OUTSIDE if int(t) in known else INSIDE for t in row]) for row in tokens])
 
     def read_last(self, tokens: Tensor) -> list[Tensor]:
         beginnings = {own[:end] for own in SENTENCES for end in range(1, len(own) + 1)}
@@ -43,7 +44,7 @@ class Planted:
 
 
 def reading(most: int = 100, **front: Any) -> Reading:
-    return Reading(cast("Front", Planted(**front)), [PLANE, PLANE], Threshold(tolerance=0.1, most=most))
+    return Reading(cast("Front", Planted(**front)), [FIRST, PLANE], Threshold(tolerance=0.1, most=most))
 
 
 def spec(length: int = 4) -> InputSpec:
@@ -76,6 +77,9 @@ def test_arrangements_are_those_that_trying_all_finds() -> None:
     found = arrange(reading(), tokens, spec(), (10_000, 10), torch.Generator().manual_seed(0), lambda _step: None)
     every = {own for t in range(1, 5) for own in itertools.product([1, 2, 4, 5], repeat=t)}
     assert {own.tokens for own in found} == every & set(SENTENCES)
+    few = [torch.tensor([1, 2]), torch.tensor([4])]  # 2 of one token and 2 of two
+    exactly = arrange(reading(), few, spec(2), (4, 0), torch.Generator().manual_seed(0), lambda _step: None)
+    assert {own.tokens for own in exactly} == {(1, 4)}
     with pytest.raises(NothingFound, match=r"none of 2 arrangements of the tokens that were tried, of 6,"):
         arrange(
             reading(), [torch.tensor([6, 7])] * 2, spec(2), (1, 2), torch.Generator().manual_seed(0), lambda _step: None

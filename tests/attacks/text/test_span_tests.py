@@ -44,3 +44,13 @@ def test_a_prefix_goes_on_with_what_is_nearer_to_its_own_mean_than_to_the_median
     assert test.prefixes(torch.empty(7, 0), scores).tolist() == [True, True, True, False, False, False, False]
     assert test.sequences(before).tolist() == [-10.0] * 7
     assert test.kept(scores).tolist() == [True, True, False, False, False, False, False]
+
+
+def test_a_deviation_is_that_of_a_normal_distribution_and_ends_of_the_range_have_a_score() -> None:
+    """Scores of median 0 and median distance 1: the deviation is 1.4826."""
+    test = Outliers(deviations=5.0, most_tokens=3, most_prefixes=2)
+    usual = [-1.0] * 10 + [0.0] + [1.0] * 11
+    assert test.tokens(torch.tensor([-7.5, *usual])).nonzero().flatten().tolist() == [0]
+    assert not bool(test.tokens(torch.tensor([-7.3, *usual])).any())
+    assert bool(test.scores(torch.tensor([[0.0], [1.0]])).isfinite().all())
+    assert (Threshold.overlap, Outliers.overlap) == (1.0, 0.7)

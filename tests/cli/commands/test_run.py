@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from tests.cli.typed import fedsim
+from tests.cli.typed import Typed, fedsim
 
 
 def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> None:
@@ -20,12 +20,12 @@ def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> Non
     assert "<b>run</b>" not in page
 
 
-def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(folder: Path) -> None:
-    assert fedsim("run", "s.toml", "--out", "o", cwd=folder).returncode == 0
+def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(folder: Path, typed: Typed) -> None:
+    assert typed("run", "s.toml", "--out", "o", cwd=folder).returncode == 0
     before = (folder / "o" / "record.json").read_bytes()
-    refused = fedsim("run", "s.toml", "--out", "o", cwd=folder)
+    refused = typed("run", "s.toml", "--out", "o", cwd=folder)
     assert refused.returncode == 2
     assert "--overwrite" in refused.stderr
     assert (folder / "o" / "record.json").read_bytes() == before
-    assert fedsim("run", "s.toml", "--out", "o", "--resume", cwd=folder).returncode == 0
-    assert fedsim("run", "s.toml", "--out", "o", "--overwrite", cwd=folder).returncode == 0
+    assert typed("run", "s.toml", "--out", "o", "--resume", cwd=folder).returncode == 0
+    assert typed("run", "s.toml", "--out", "o", "--overwrite", cwd=folder).returncode == 0

@@ -1,4 +1,4 @@
-"""CutMix against counting pixels one by one, against its closed forms, and in a real client."""
+"""CutMix against counting pixels one by one, and in a real client."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,14 +20,10 @@ from fedsim.federation.client import local_training
 from fedsim.scenario import Scenario
 from fedsim.scenario import world as worlds
 from fedsim.scenario.world import World
+from tests.components.augment.boxes import SHAPES, cutmix, random
 
 Build = Callable[..., Scenario]
-SHAPES = [(28, 28), (32, 48), (7, 5)]
 CLASSES = 10
-
-
-def cutmix(**settings: Any) -> CutMix:
-    return CutMix(CutMixConfig(**{"probability": 1.0, **settings}))
 
 
 def tagged(batch: int, height: int, width: int) -> torch.Tensor:
@@ -35,8 +31,9 @@ def tagged(batch: int, height: int, width: int) -> torch.Tensor:
     return torch.arange(batch).float().view(-1, 1, 1, 1).expand(batch, 1, height, width).clone()
 
 
-def random(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def world_with(scenario: Build, component: dict[str, Any], **tables: Any) -> World:
+    table = {"federation": {"batch_size": 4}, "components": [{"name": "cutmix", "probability": 1.0, **component}]}
+    return worlds.build(scenario(**{**table, **tables}))
 
 
 @pytest.mark.parametrize("per_sample", [False, True])
@@ -118,37 +115,6 @@ def test_one_weight_for_the_batch_mixes_the_gradients_of_both_labels_on_the_same
         assert torch.allclose(ours, weight * own + (1 - weight) * other, atol=1e-12)
 
 
-@pytest.mark.parametrize(("height", "width"), SHAPES)
-def test_before_clipping_the_box_has_the_area_that_was_drawn(height: int, width: int) -> None:
-    """Sides are rounded down to even numbers, so each loses less than two pixels; the rest lost is at the border."""
-    shares = torch.rand(2000, generator=random(), dtype=torch.float64)
-    boxes = torch.tensor(boxes_of(shares, height, width, random(1)))
-    top, bottom, left, right = boxes.unbind(1)
-    is_whole = (top > 0) & (bottom < height) & (left > 0) & (right < width)
-    assert int(is_whole.sum()) > 200
-    visible = 1.0 - areas(boxes).double() / (height * width)
-    assert float((visible - shares)[is_whole].abs().max()) <= 2 / height + 2 / width
-    assert bool((visible >= shares - 1e-12).all())
-
-
-def test_clipping_raises_the_mean_weight_to_that_of_the_continuous_limit() -> None:
-    """E[l] = 1 - integral of u (1 - sqrt(u) / 4)^2 over (0, 1) = 0.679."""
-    generator = random()
-    shares = torch.rand(20_000, generator=generator, dtype=torch.float64)
-
-    def mean(side: int) -> float:
-        return 1.0 - float(areas(torch.tensor(boxes_of(shares, side, side, generator))).double().mean()) / side**2
-
-    assert 0.66 < mean(32) < 0.73
-    assert mean(4000) == pytest.approx(0.679, abs=0.006)
-
-
-def test_a_beta_other_than_one_is_the_beta_distribution() -> None:
-    scipy = pytest.importorskip("scipy.stats")
-    component, inputs = cutmix(mode="mixup", beta=0.3, per_sample=True), torch.zeros(4000, 1, 2, 2)
-    assert scipy.kstest(component.draw(inputs, random()).weights.numpy(), "beta", (0.3, 0.3)).pvalue > 0.01
-
-
 @pytest.mark.parametrize("mode", ["cutmix", "cutout", "mixup", "label-only"])
 def test_the_callers_images_stay_and_the_same_state_gives_the_same_batch(mode: str) -> None:
     component, inputs = cutmix(mode=mode), torch.rand(4, 3, 8, 8)
@@ -181,11 +147,6 @@ def test_an_empty_box_and_a_full_one() -> None:
     full = areas(torch.tensor(boxes_of(torch.zeros(1000).double(), 8, 8, random())))
     assert int(full.max()) == 64
     assert float(full.double().mean()) < 45  # clipped around a random centre, so seldom the whole image
-
-
-def world_with(scenario: Build, component: dict[str, Any], **tables: Any) -> World:
-    table = {"federation": {"batch_size": 4}, "components": [{"name": "cutmix", "probability": 1.0, **component}]}
-    return worlds.build(scenario(**{**table, **tables}))
 
 
 @pytest.mark.parametrize("mode", ["cutmix", "cutout", "mixup", "label-only"])

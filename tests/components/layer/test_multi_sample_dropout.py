@@ -1,3 +1,5 @@
+"""Multi-sample dropout against a loop over samples."""
+
 import itertools
 import math
 from typing import Any
@@ -8,22 +10,16 @@ import torch.nn.functional as F
 from scipy import stats
 from torch import Tensor, nn
 
-from fedsim.core import registry, seeding
+from fedsim.core import seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.hooks import ModelComponent, Rules
+from fedsim.core.hooks import Rules
 from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites, inject_masks, record_masks
+from fedsim.core.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks
 from fedsim.federation.client import local_training
 from fedsim.scenario import parse
 from fedsim.scenario import world as worlds
-
-METHOD = registry.get("component", "multi-sample-dropout")
-RATE, WIDTH, CLASSES = 0.5, 12, 3
-
-
-def component(**settings: Any) -> ModelComponent[Any]:
-    return METHOD.make(METHOD.config.model_validate(settings))
+from tests.components.layer.sampling import CLASSES, RATE, WIDTH, component, drawn
 
 
 def plain(*, inner: float = 0.0) -> nn.Module:
@@ -41,12 +37,6 @@ def data(examples: int = 4) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(7)
     inputs = torch.randn(examples, 5, generator=generator, dtype=torch.float64)
     return inputs, torch.randint(CLASSES, (examples,), generator=generator)
-
-
-def drawn(model: nn.Module, inputs: Tensor, seed: int = 0) -> tuple[Tensor, tuple[Any, ...], Masks]:
-    with record_masks(model, torch.Generator().manual_seed(seed)) as recording:
-        outputs = model(inputs)
-    return outputs, tuple(recording.sites), tuple(recording.masks)
 
 
 def gradient(model: nn.Module, loss: Tensor) -> Tensor:
@@ -158,36 +148,6 @@ def test_masks_of_a_clients_steps_are_independent_too() -> None:
         for mine, theirs in itertools.product(range(6), repeat=2):
             agreeing = int((rows[one, mine] == rows[other, theirs]).sum())
             assert stats.binomtest(agreeing, 800, 0.3**2 + 0.7**2).pvalue > 1e-5
-
-
-def convolutional() -> nn.Module:
-    with seeding.isolate_randomness(5):
-        layers = [nn.Conv2d(1, 2, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(RATE)]
-        return nn.Sequential(*layers, nn.Linear(32, CLASSES))
-
-
-@pytest.mark.parametrize(
-    "settings", [{"flip_half": True}, {"shift_pooling": True, "at": "2"}, {"at": "2"}, {"at": "3"}]
-)
-def test_samples_may_begin_at_maps_and_see_them_mirrored_or_shifted(settings: dict[str, Any]) -> None:
-    settings = {"samples": 4, "at": "3", **settings}
-    model = component(**settings).prepare(convolutional(), torch.Generator())
-    image = torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    _, sites, (mask,) = drawn(model, image)
-    with inject_masks(sites, (torch.ones_like(mask),)):
-        outputs = model(image)
-    twin = convolutional()
-    maps = torch.relu(twin[0](image))  # type: ignore[index]
-    expected = []
-    for m in range(4):
-        own = maps
-        if settings.get("shift_pooling"):
-            own = F.pad(maps, (m % 2, 0, m // 2, 0))[..., :8, :8]
-        pooled = F.max_pool2d(own, 2)
-        if settings.get("flip_half") and m % 2:
-            pooled = pooled.flip(-1)
-        expected.append(twin[5](pooled.flatten(1) / (1.0 - RATE)))  # type: ignore[index]
-    assert torch.allclose(outputs, torch.stack(expected, 1), atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,11 @@
 """The masked protocol against the plain sum and the ideal functionality, with drop-outs, and what clients refuse."""
 
-import math
 from dataclasses import replace
-from fractions import Fraction
 
 import pytest
 import torch
-from flwr.app import ConfigRecord
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from scipy.stats import chisquare
 
 from fedsim.core import seeding
@@ -27,10 +23,17 @@ from fedsim.privacy.secure_aggregation.messages import (
 from fedsim.privacy.secure_aggregation.outcome import Aborted
 from fedsim.privacy.secure_aggregation.protocol import MaskingClient, UnmaskingServer
 from fedsim.privacy.secure_aggregation.quantisation import weighted_levels, weighted_mean
+from tests.privacy.secure_aggregation.introducing import introduced
 
 BITS = 40  # the default
+
+
 N = 7
+
+
 T = 5  # two thirds of seven, rounded up
+
+
 STAGES = range(4)
 
 
@@ -38,6 +41,16 @@ def in_the_sum(vectors, silent):
     """Clients that uploaded: silent neither before nor at stage 2."""
     gone = set().union(*(who for since, who in silent.items() if since <= 2))
     return {client: vector for client, vector in vectors.items() if client not in gone}
+
+
+def uploaded(federation, silent=(), **settings_):
+    """Clients and the server's requests after stage 2; `silent` shared but did not upload."""
+    sides, server, keys = introduced(federation, **settings_)
+    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
+    vector = torch.tensor([1, 2, 3])
+    there = {c: side for c, side in sides.items() if c not in silent}
+    requests = server.ask({c: side.upload(vector, sealed[c]) for c, side in there.items()})
+    return there, server, requests
 
 
 @pytest.mark.parametrize("gone", range(N - T + 1))
@@ -167,25 +180,6 @@ def test_the_weighted_mean_of_a_round_is_within_one_step(federation):
     expected = sum(updates[c].clamp(-1, 1) * weights[c] for c in there) / total
     assert result.weight == total
     assert (result.mean - expected).abs().max() <= config.step
-
-
-def introduced(federation, clients=4, round_=None, **settings_):
-    """Clients and server after stage 0."""
-    config = SecureAggregation(**settings_)
-    round_ = federation.ROUND if round_ is None else round_
-    server = UnmaskingServer(federation.SEED, round_, range(clients), config)
-    sides = {c: MaskingClient(federation.SEED, round_, c, clients, config) for c in range(clients)}
-    return sides, server, server.introduce([side.advertise() for side in sides.values()])
-
-
-def uploaded(federation, silent=(), **settings_):
-    """Clients and the server's requests after stage 2; `silent` shared but did not upload."""
-    sides, server, keys = introduced(federation, **settings_)
-    sealed = server.forward([side.share(keys[c]) for c, side in sides.items()])
-    vector = torch.tensor([1, 2, 3])
-    there = {c: side for c, side in sides.items() if c not in silent}
-    requests = server.ask({c: side.upload(vector, sealed[c]) for c, side in there.items()})
-    return there, server, requests
 
 
 @pytest.mark.parametrize(
@@ -338,30 +332,6 @@ def test_the_server_takes_answers_of_its_cohort_only(federation):
         fresh.unmask([])
 
 
-@pytest.mark.parametrize("cohort", [0, 1])
-def test_a_sum_of_one_is_refused(cohort):
-    config = SecureAggregation()
-    for start in (
-        lambda: UnmaskingServer(1, 1, range(cohort), config),
-        lambda: MaskingClient(1, 1, 0, cohort, config),
-        lambda: ideal_aggregate([], cohort, config),
-    ):
-        with pytest.raises(FedsimError, match="a sum of one is the update itself"):
-            start()
-
-
-def test_messages_survive_a_flower_record(federation):
-    sides, server, keys = introduced(federation)
-    shared = [side.share(keys[c]) for c, side in sides.items()]
-    sealed = server.forward(shared)
-    requests = server.ask({c: sides[c].upload(torch.tensor([1]), sealed[c]) for c in range(3)})
-    remembered = sides[0].memory
-    messages = [keys[0], shared[0], sealed[0], requests[0], remembered, sides[0].reveal(requests[0])]
-    messages += [UnmaskRequest((1, 2), ()), Memory(3), RevealedShares(1, {}, {}), ForwardedShares({})]
-    for message in messages:
-        assert type(message).from_config(ConfigRecord(message.to_config())) == message
-
-
 def test_a_client_forgets_a_round_that_it_did_not_finish(federation):
     sides, _, _ = introduced(federation, round_=1)
     later = MaskingClient(federation.SEED, 2, 0, 4, SecureAggregation(), sides[0].memory)
@@ -376,22 +346,3 @@ def test_a_client_remembers_no_secret_of_its_own(federation):
     other = MaskingClient(federation.SEED + 1, federation.ROUND, 0, 4, SecureAggregation(), sides[0].memory)
     with pytest.raises(FedsimError, match="does not open"):
         other.reveal(UnmaskRequest((0, 1, 2, 3), ()))
-
-
-@given(threshold=st.floats(0.5, 1.0, exclude_min=True), cohort=st.integers(2, 500))
-def test_the_threshold_is_the_ceiling_of_the_written_share(threshold, cohort):
-    needed = SecureAggregation(threshold=threshold).survivors_needed(cohort)
-    assert needed - 1 < Fraction(str(threshold)) * cohort <= needed
-    assert cohort / 2 < needed <= cohort
-
-
-def test_the_threshold_of_decimal_numbers():
-    assert SecureAggregation(threshold=0.55).survivors_needed(100) == 55 != math.ceil(0.55 * 100)
-    assert [SecureAggregation().survivors_needed(n) for n in (3, 4, 6, 7, 20, 100)] == [2, 3, 4, 5, 14, 67]
-    assert SecureAggregation(neighbours=12).holders_needed(100) == 9
-
-
-@pytest.mark.parametrize("bad", [{"threshold": 0.5}, {"threshold": 1.1}, {"neighbours": 3}, {"neighbours": 0}])
-def test_settings_are_bounded(bad):
-    with pytest.raises(ValidationError):
-        SecureAggregation(**bad)

@@ -1,0 +1,17 @@
+"""CutMix with its settings, and random numbers."""
+
+from typing import Any
+
+import torch
+
+from fedsim.components.augment.cutmix import CutMix, CutMixConfig
+
+SHAPES = [(28, 28), (32, 48), (7, 5)]
+
+
+def cutmix(**settings: Any) -> CutMix:
+    return CutMix(CutMixConfig(**{"probability": 1.0, **settings}))
+
+
+def random(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)

@@ -1,0 +1,29 @@
+"""Tensors that a known defense makes unreliable are set aside, unless nothing else would be left."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from fedsim.core.informed import informed
+from fedsim.core.types import Observation, PublicKnowledge
+
+
+def knowing(observation: Observation, *unreliable: str) -> Observation:
+    return replace(observation, public=(PublicKnowledge("own", {"unreliable": unreliable}),))
+
+
+def test_what_deserves_no_trust_counts_as_hidden(watched: Callable[..., Any]) -> None:
+    observation, _, _ = watched()
+    first, *rest = observation.update.tensors
+    found = informed(knowing(observation, first, "no such tensor"))
+    assert list(found.update.tensors) == rest
+    assert found.hidden == observation.hidden | {first}
+    assert found.set_aside[first] is observation.update.tensors[first]
+
+
+def test_where_nothing_or_everything_is_named_the_observation_is_the_same(watched: Callable[..., Any]) -> None:
+    observation, _, _ = watched()
+    assert informed(observation) is observation
+    for names in ((), ("no such tensor",), tuple(observation.update.tensors)):
+        own = knowing(observation, *names)
+        assert informed(own) is own

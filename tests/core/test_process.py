@@ -1,0 +1,61 @@
+"""Processes of our own: settings that the user keeps, a bound on memory, and an end with their parent."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedsim.core import process
+
+ROOT = Path(__file__).parents[2]
+
+
+def python(code: str, **environment: str) -> str:
+    told = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=told, check=True, capture_output=True, text=True, timeout=60
+    )
+    return done.stdout.strip()
+
+
+def test_what_the_user_has_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    process.prepare()
+    assert os.environ["OMP_NUM_THREADS"] == "3"
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+def test_memory_beyond_the_bound_is_refused() -> None:
+    code = (
+        "from fedsim.core.process import limit_memory\nlimit_memory(0)\nlimit_memory(0.5)\n"
+        "try:\n    bytearray(1 << 30)\nexcept MemoryError:\n    print('refused')"
+    )
+    assert python(code) == "refused"
+
+
+def test_own_modules_are_found_before_installed_ones_and_behind_pythons(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3", "/usr/lib/python3/site-packages", "/other"])
+    process.find_own_modules()
+    process.find_own_modules()
+    assert sys.path == ["/usr/lib/python3", str(tmp_path), "/usr/lib/python3/site-packages", "/other"]
+
+
+def test_a_process_ends_with_the_one_that_started_it(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text("import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)\n")
+    code = (
+        "import subprocess\nfrom fedsim.core.process import command_of\n"
+        "child = subprocess.Popen(command_of('sleeper'), stdout=subprocess.PIPE, text=True)\n"
+        "print(child.stdout.readline().strip())"
+    )
+    pid = int(python(code, PYTHONPATH=f"{ROOT}{os.pathsep}{tmp_path}"))
+    deadline = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists() and "Z" not in Path(f"/proc/{pid}/stat").read_text().split()[2]:
+        assert time.monotonic() < deadline, "it outlives its parent"
+        time.sleep(0.05)

@@ -1,0 +1,74 @@
+"""Small sweeps, and data sets of users that go wrong."""
+
+import errno
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from fedsim.core.registry import for_scenarios
+from fedsim.experiment import sweep as sweeps
+from fedsim.experiment.runner import scenario_hash
+from fedsim.experiment.sweep.executors.processes import Processes
+from fedsim.experiment.sweep.folder import SweepFolder, plan_of
+from fedsim.experiment.sweep.run import Outcome
+from fedsim.scenario import Scenario, Sweep, parse
+
+HERE = "tests.experiment.sweep.sweeping"  # a sweep finds functions of this file by its name
+SMALL: dict[str, Any] = {
+    "title": "small <b>sweep</b>",
+    "data": {"name": "digits"},
+    "model": {"name": "mlp", "width": 8, "depth": 1},
+    "federation": {"clients": 4},
+    "threat": {"victims": 2},
+    "attacks": [{"name": "closed-form-linear"}],
+}
+GRID = {
+    "model.dropout": [0.0, 0.5],
+    "defense": {"none": {"defenses": []}, "noise": {"defenses": [{"name": "gradient-noise", "scale": 0.01}]}},
+}
+
+
+def scenario(**sweep: Any) -> Scenario:
+    return parse({**SMALL, "sweep": sweep}, "test")
+
+
+def made(path: Path, wanted: Scenario, jobs: int = 1, **options: Any) -> list[Outcome]:
+    runs = sweeps.plan_runs(wanted, "test")
+    folder = SweepFolder(path)
+    folder.prepare(plan_of(wanted.title, scenario_hash(wanted), wanted.model_dump_json(), runs))
+    with folder.locked():
+        options = {"executor": Processes(), "command": "test", **options}
+        return sweeps.sweep(folder, runs, wanted.sweep or Sweep(), jobs=jobs, **options)
+
+
+@for_scenarios
+def moody() -> Any:
+    """A user's data set that raises."""
+    raise ValueError("not in the mood")
+
+
+def noisy(shape: Any = None) -> Any:
+    """A user's data set that prints, hangs, dies or eats, as the environment says."""
+    print("{not json")
+    mood = os.environ.get("MOOD", "")
+    if mood == "hang":
+        time.sleep(600)
+    if mood == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if mood == "eat":
+        _ = bytearray(64 << 30)
+    from fedsim.core import registry
+
+    digits = registry.get("dataset", "digits")
+    return digits.make(digits.config())
+
+
+def full_disk() -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def command(path: Path, out: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "fedsim.cli", "sweep", str(path), "--out", str(out), *options]

@@ -1,0 +1,39 @@
+"""Folders of sweeps: what is the same sweep, and mistakes."""
+
+from pathlib import Path
+
+import pytest
+
+from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.experiment import sweep as sweeps
+from fedsim.experiment.sweep.folder import SweepFolder
+from fedsim.scenario import parse
+from tests.experiment.sweep.sweeping import SMALL, made, scenario
+
+
+def test_a_policy_that_changed_is_the_same_sweep_and_is_written_down(tmp_path: Path) -> None:
+    wanted = scenario(seeds=[1])
+    made(tmp_path / "s", wanted)
+    judged = parse({**SMALL, "sweep": {"seeds": [1]}, "policy": {"max_recognisable": 0.05}}, "test")
+    assert [outcome.status for outcome in made(tmp_path / "s", judged)] == ["reused"]
+    assert SweepFolder(tmp_path / "s").plan().scenario["policy"]["max_recognisable"] == 0.05
+
+
+def test_mistakes_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match="'model.dropout' has no value"):
+        scenario(grid={"model.dropout": []})
+    with pytest.raises(
+        ScenarioError, match=r"(?s)model\.dropout.*This is the run with model\.dropout = 1\.5, seed = 0"
+    ):
+        sweeps.plan_runs(scenario(grid={"model.dropout": [0.5, 1.5]}), "test")
+    made(tmp_path / "s", scenario(seeds=[1]), budget=0.0)
+    with pytest.raises(FedsimError, match=r"holds another sweep, 'small <b>sweep</b>'"):
+        made(tmp_path / "s", scenario(seeds=[2]), budget=0.0)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("")
+    with pytest.raises(FedsimError, match="holds 'thesis.tex'"):
+        made(tmp_path / "mine", scenario(seeds=[1]))
+    with pytest.raises(FedsimError, match=r"holds no sweep\.json"):
+        SweepFolder(tmp_path / "mine").plan()
+    with SweepFolder(tmp_path / "s").locked(), pytest.raises(FedsimError, match="another sweep is at work"):
+        made(tmp_path / "s", scenario(seeds=[1]))

@@ -1,0 +1,50 @@
+"""When an example counts as recovered: by the scenario's metric, or by one that says so itself."""
+
+import pytest
+
+from fedsim.core.errors import FedsimError
+from fedsim.core.metric import Metric
+from fedsim.metrics.success import Rule
+from fedsim.record import ItemScore
+
+DECLARED = {
+    own.name: own
+    for own in (
+        Metric(name="error", title="error", meaning="", over="item", better="lower", unit="dB"),
+        Metric(name="likeness", title="likeness", meaning="", over="item", leads=True),
+        Metric(name="exact", title="word for word", meaning="", over="item", form="flag", threshold=0.5),
+        Metric(name="plain", title="plain", meaning="", over="item"),
+    )
+}
+
+
+def item(**values: float) -> ItemScore:
+    return ItemScore(index=0, values=values)
+
+
+@pytest.mark.parametrize(("value", "succeeds"), [(0.9, True), (1.0, False), (1.1, False)])
+def test_the_scenarios_metric_decides_in_its_own_direction_and_strictly(value: float, succeeds: bool) -> None:
+    rule = Rule("error", 1.0, DECLARED)
+    assert rule.has_succeeded(item(error=value, exact=0.0)) is succeeds
+    assert rule.told({"error": value}) == "error < 1 dB"
+    assert rule.goal({"error": value, "likeness": 0.0}).name == "error"
+
+
+def test_without_it_the_first_metric_with_a_threshold_of_its_own_decides() -> None:
+    rule, values = Rule("error", 1.0, DECLARED), {"plain": 0.0, "likeness": 0.0, "exact": 1.0}
+    assert rule.decides(values) == (DECLARED["exact"], 0.5)
+    assert rule.has_succeeded(item(**values))
+    assert not rule.has_succeeded(item(**{**values, "exact": 0.0}))
+    assert rule.told(values) == "word for word"
+    assert rule.goal(values).name == "likeness"
+    assert rule.goal({"exact": 1.0}).name == "exact"
+    assert rule.decides({}) == (DECLARED["error"], 1.0)
+
+
+def test_where_none_decides_the_user_is_told_what_to_set() -> None:
+    with pytest.raises(FedsimError, match="scoring.metric is 'error', but what is scored has plain. Set scoring"):
+        Rule("error", 1.0, DECLARED).decides({"plain": 1.0})
+
+
+def test_a_rule_of_a_run_knows_the_metrics_that_are_installed() -> None:
+    assert Rule.of("psnr", 20.0).told({"psnr": 21.0}) == "PSNR > 20 dB"

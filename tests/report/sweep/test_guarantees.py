@@ -1,0 +1,45 @@
+"""Guarantees, and the floor on epsilon."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.stats import beta
+
+from fedsim.report.sweep import build
+from fedsim.report.sweep.curves import average_roc
+from fedsim.report.sweep.guarantees import floors
+from tests.report.sweep.estimating import estimated, judged
+
+
+def test_a_guarantee_is_stated_with_whom_it_holds_against(tmp_path, records, sweeps):
+    runs = sweeps.typical(records, seeds=(1,))
+    guarded = sweeps.run(records, "gradient-noise 2.0", 1, records.missed(8), guarantees=(records.guarantee(),))
+    folder = sweeps.save(tmp_path, records, [*runs, ("dp 2.0", 1, guarded)], policy={"max_epsilon": 2.0})
+    verdict, _ = judged(folder)
+    assert verdict.finding == "dp 2.0 keeps every threshold"
+    assert verdict.caveat.startswith("Guaranteed: epsilon 1.84 at delta 1e-05")
+
+
+def test_the_floor_on_epsilon_is_that_of_its_docstring(tmp_path, records, sweeps):
+    runs = []
+    for (name, hits), seed in itertools.product((("none", 100), ("gradient-noise 1", 10)), (1, 2)):
+        inferred = (sweeps.membership("lira", hits),)
+        runs.append((name, seed, sweeps.run(records, name, seed, records.recovered(4), membership=inferred)))
+    _, found = estimated(sweeps.save(tmp_path, records, runs))
+    tpr, fpr = beta.ppf(0.025, 200, 1801), beta.ppf(0.975, 21, 1980)
+    assert [floor.floor for floor in floors(found)] == pytest.approx([np.log(tpr / fpr), 0.0])
+    assert found[0].membership[1].value == 0.1
+    assert average_roc(found[0].setting, "lira") == [(0.0, 0.0), (0.01, 0.1), (1.0, 1.0)]
+
+
+def test_membership_has_curves_and_floors_in_the_page(tmp_path, records, sweeps, page_of):
+    runs = [
+        (name, 1, sweeps.run(records, name, 1, [], membership=(sweeps.membership("lira", 100),), guarantees=stated))
+        for name, stated in (("none", ()), ("gradient-noise 1", (records.guarantee(),)))
+    ]
+    page = page_of(build(sweeps.save(tmp_path, records, runs, policy={"max_membership_tpr": 0.05})).read_text())
+    ids = [attributes["id"] for tag, attributes in page.tags if tag == "h2"]
+    assert {"membership", "epsilon"} <= set(ids)
+    assert "members found at 1% false alarms 10.0%" in page.text
+    assert "1 in 10" in page.text

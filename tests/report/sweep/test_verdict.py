@@ -1,0 +1,50 @@
+"""What a sweep claims of defenses, and what it refuses to claim."""
+
+from fedsim.report.sweep import build
+from tests.report.sweep.estimating import judged
+
+POLICY = {"max_recognisable": 0.2, "max_accuracy_loss": 0.05}
+
+
+def test_without_thresholds_nothing_is_judged(tmp_path, records, sweeps):
+    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records)))
+    assert (verdict.light, verdict.checks) == ("none", ())
+    assert verdict.finding == "No thresholds are stated, so nothing is judged"
+
+
+def test_thresholds_that_nothing_meets_are_said_so_with_what_comes_nearest(tmp_path, records, sweeps):
+    folder = sweeps.save(tmp_path, records, sweeps.typical(records), policy={**POLICY, "max_accuracy_loss": 0.015})
+    verdict, _ = judged(folder)
+    assert verdict.finding == "No setting keeps every threshold"
+    assert "comes nearest, and misses: accuracy loss 2.0% (2.0 to 2.0), allowed 1.5%" in verdict.text
+    assert [check.light for check in verdict.checks] == ["kept", "broken"]
+
+
+def test_too_few_victims_are_unsure(tmp_path, records, sweeps):
+    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy={"max_recognisable": 0.05}))
+    assert verdict.light == "unsure"
+    assert "more seeds or victims would tell" in verdict.text
+
+
+def test_what_was_not_measured_or_not_guaranteed_is_not_kept(tmp_path, records, sweeps):
+    policy = {"max_membership_tpr": 0.5, "max_epsilon": 8.0}
+    verdict, _ = judged(sweeps.save(tmp_path, records, sweeps.typical(records), policy=policy))
+    assert [(check.measured, check.light) for check in verdict.checks] == [
+        ("nothing", "not measured"),
+        ("no guarantee", "broken"),
+    ]
+
+
+def test_a_control_that_fails_forbids_any_verdict(tmp_path, records, sweeps, page_of):
+    runs = [(name, 1, sweeps.run(records, name, 1, records.missed(8))) for name in ("none", "gradient-noise 1.0")]
+    folder = sweeps.save(tmp_path, records, runs, policy=POLICY)
+    verdict, levels = judged(folder)
+    assert levels == ["alarm"]
+    assert (verdict.finding, verdict.light) == ("Nothing can be judged", "none")
+    page = page_of(build(folder).read_text())
+    assert ("div", {"class": "banner alarm", "role": "alert"}) in page.tags
+
+
+def test_a_sweep_without_control_says_so(tmp_path, records, sweeps):
+    runs = [("gradient-noise 1.0", 1, sweeps.run(records, "gradient-noise 1.0", 1, records.missed(8)))]
+    assert judged(sweeps.save(tmp_path, records, runs))[1] == ["caution"]

@@ -1,0 +1,40 @@
+"""Values out of range name the bound."""
+
+from typing import Any
+
+import pytest
+
+from fedsim.core.errors import ScenarioError
+from fedsim.scenario import parse
+
+
+@pytest.mark.parametrize(
+    ("table", "expected"),
+    [
+        ({"federation": {"clients": 0}}, r"federation.clients: .*greater than or equal to 1, got 0"),
+        (
+            {"federation": {"clients": 2}, "participation": {"cohort": 3}},
+            r"cohort is 3, expected at most federation.clients = 2",
+        ),
+        ({"federation": {"local_steps": 2}}, r"fedsgd sends one gradient"),
+        ({"federation": {"fraction": 2}}, r"federation.fraction: there is no such key"),
+        ({"federation": {"optimizer": {"name": "dropout"}}}, r"expected an optimizer"),
+        ({"components": [{"name": "adam"}]}, r"set federation.optimizer instead"),
+        ({"components": [{"name": "greedy"}]}, r"'greedy' is a decoder, which takes a trained model, and no training"),
+        ({"partition": {"scheme": "dirichlet", "alpha": 0}}, r"partition.alpha: .*greater than 0, got 0"),
+        ({"threat": {"rounds": [4]}}, r"round 4 is after the last"),
+        ({"threat": {"victims": 11}}, r"threat.victims is 11, expected at most 10"),
+        ({"attacks": [{"name": "inverting-gradients"}] * 2}, r"two are reported as 'inverting-gradients'"),
+        ({"data": "mnist"}, r"data: "),
+        ({"data": {}}, r"data.name: field required"),
+        ({"arms": {"model.dropuot": [0.1]}}, r"model.dropuot: there is no such key. Did you mean 'dropout'"),
+    ],
+)
+def test_values_out_of_range_name_the_bound(table: dict[str, Any], expected: str) -> None:
+    raw = {"title": "t", "data": {"name": "digits"}, "model": {"name": "mlp"}, **table}
+    with pytest.raises(ScenarioError, match=expected):
+        parse(raw, "s.toml")
+
+
+def test_the_data_default_to_real_digits_that_a_package_ships() -> None:
+    assert parse({"title": "t", "model": {"name": "mlp"}}, "s").data.name == "mnist5k"

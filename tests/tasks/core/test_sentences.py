@@ -1,0 +1,33 @@
+"""Sentences are scored with their words, and shown as text."""
+
+import torch
+
+from fedsim.core.types import Batch, Dataset, InputSpec, Planted, Reconstruction
+from tests.tasks.truths import TEXT, truth
+
+
+class Letters:
+    """One letter a token, 0 fills up."""
+
+    vocabulary, padding, begin, end = 27, 0, None, 0
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) - 96 for letter in text]
+
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(chr(96 + token) for token in tokens if token)
+
+
+def test_sentences_are_scored_with_their_words_and_shown_as_text() -> None:
+    letters = Letters()
+    rows = torch.tensor([letters.encode("abcd"), [*letters.encode("xyz"), 0]])
+    own = Batch(rows, rows)
+    spec = InputSpec((4,), 27, (), (), vocabulary=27, padding=0)
+    data = Dataset(own, own, spec, ("text",), tokenizer=letters, planted=(Planted("canary", "xyz", (1,)),))
+    guess = Reconstruction.of(torch.tensor([[24, 25, 26, -1], [1, 2, 3, 5]]))
+    found = TEXT.score(truth(own), own, guess, data)
+    assert [item.values["exact"] for item in found.items] == [0.0, 1.0]
+    assert [item.values["token_accuracy"] for item in found.items] == [0.75, 1.0]
+    assert found.found == {"words found": 6 / 7, "found words that are right": 6 / 7}
+    assert (found.order, found.values, dict(found.arrays)) == (None, {}, {})
+    assert TEXT.show(guess.inputs, data) == ("xyz", "abce")
