@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import fnmatch
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 
 import torch
 from pydantic import Field
@@ -127,6 +128,21 @@ def merged(model: nn.Module) -> nn.Module:
     for name, layer in [(n, m) for n, m in plain.named_modules() if isinstance(m, LowRankLinear)]:
         plain.set_submodule(name, layer.merged())
     return plain.requires_grad_(True)
+
+
+@contextmanager
+def adapters_off(model: nn.Module) -> Iterator[None]:
+    """Have a model answer as its frozen layers alone would; what else was trained stays."""
+    layers = [module for module in model.modules() if isinstance(module, LowRankLinear)]
+    with ExitStack() as stack:
+        for layer in layers:
+            stack.callback(layer.register_forward_hook(_of_base).remove)
+        yield
+
+
+def _of_base(layer: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+    assert isinstance(layer, LowRankLinear)
+    return layer.base(*inputs)
 
 
 def _patterns(names: Iterable[str]) -> set[str]:

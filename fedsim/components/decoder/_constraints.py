@@ -1,0 +1,228 @@
+"""Code of constraints on what a decoder writes: rules on text, and how they are asked about tokens.
+
+A rule says of a text whether it can still become one that is allowed, and whether it is one. A constraint says the same
+of tokens behind a prompt. A rule may say yes to a beginning that nothing can complete: that costs time, and no truth.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Protocol
+
+from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
+from fedsim.core.types import Tokenizer
+
+_INSTALL = "pip install 'fedsim-privacy[constrain]'"
+_CUT = "\ufffd"  # what a tokenizer returns for bytes that are no sign yet
+
+
+class Constraint(Protocol):
+    """What tokens behind a prompt may be."""
+
+    def allows(self, tokens: Sequence[int]) -> bool:
+        """Say whether more tokens can follow that make them complete, or none."""
+        ...
+
+    def completes(self, tokens: Sequence[int]) -> bool:
+        """Say whether they are complete."""
+        ...
+
+
+class Rule(Protocol):
+    """What a text may be."""
+
+    def begins(self, text: str) -> bool:
+        """Say whether a text that is allowed begins with it."""
+        ...
+
+    def is_whole(self, text: str) -> bool:
+        """Say whether it is allowed."""
+        ...
+
+
+class Anything:
+    """Allows all tokens."""
+
+    def allows(self, tokens: Sequence[int]) -> bool:
+        """Say yes."""
+        return True
+
+    def completes(self, tokens: Sequence[int]) -> bool:
+        """Say yes."""
+        return True
+
+
+class OfText:
+    """A rule on the text of the tokens behind a prompt.
+
+    A token without a text, such as a border token, is never allowed: it would let a text go on for ever.
+
+    Args:
+        rule: what the text may be.
+        tokenizer: of the model.
+    """
+
+    def __init__(self, rule: Rule, tokenizer: Tokenizer) -> None:
+        self._rule, self._tokenizer = rule, tokenizer
+        self._silent: dict[int, bool] = {}
+
+    def allows(self, tokens: Sequence[int]) -> bool:
+        """Say whether a text that is allowed begins with theirs; bytes of a sign that is not whole are passed over."""
+        if tokens and self._is_silent(tokens[-1]):
+            return False
+        return self._rule.begins(self._tokenizer.decode(tokens).rstrip(_CUT))
+
+    def completes(self, tokens: Sequence[int]) -> bool:
+        """Say whether their text is allowed."""
+        text = self._tokenizer.decode(tokens)
+        return not text.endswith(_CUT) and self._rule.is_whole(text)
+
+    def _is_silent(self, token: int) -> bool:
+        if token not in self._silent:
+            self._silent[token] = token >= self._tokenizer.vocabulary or not self._tokenizer.decode([token])
+        return self._silent[token]
+
+
+class Regex:
+    """A regular expression that the whole text matches.
+
+    Raises:
+        MissingExtra: package regex is not installed; that of the standard library knows no beginnings.
+        FedsimError: the pattern is none.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        own = _package("regex")
+        try:
+            self._pattern = own.compile(pattern)
+        except own.error as error:
+            raise FedsimError(f"regex: '{pattern}' is no regular expression: {error}.") from error
+
+    def begins(self, text: str) -> bool:
+        """Say whether a match begins with it."""
+        return self._pattern.fullmatch(text, partial=True) is not None
+
+    def is_whole(self, text: str) -> bool:
+        """Say whether it is a match."""
+        return self._pattern.fullmatch(text) is not None
+
+
+class Grammar:
+    """A grammar of package lark, read as LALR(1), with the longest match of its terminals.
+
+    Args:
+        grammar: in lark's language.
+        start: the rule that a whole text follows.
+
+    Raises:
+        MissingExtra: package lark or regex is not installed.
+        FedsimError: lark cannot read the grammar.
+    """
+
+    def __init__(self, grammar: str, start: str) -> None:
+        self._lark = _package("lark")
+        own = _package("regex")
+        try:
+            self._parser = self._lark.Lark(grammar, start=start, parser="lalr", regex=True)
+        except self._lark.exceptions.LarkError as error:
+            raise FedsimError(f"grammar: lark cannot read it as LALR(1): {in_a_line(error)}") from error
+        self._terminals = {own_one.name: own.compile(own_one.pattern.to_regexp()) for own_one in self._parser.terminals}
+
+    def begins(self, text: str) -> bool:
+        """Say whether the parser gets to the end, or to a last terminal that may become whole.
+
+        An LALR parser never shifts a token behind which no text can follow.
+        """
+        state = self._parser.parse_interactive(text)
+        tokens = state.lexer_thread.lex(state.parser_state)
+        try:
+            while (token := next(tokens, None)) is not None:
+                if self._may_go_on(state, text[token.start_pos :]):
+                    return True
+                state.feed_token(token)
+        except self._lark.exceptions.UnexpectedInput as error:
+            return self._may_go_on(state, text[error.pos_in_stream :])
+        return True
+
+    def is_whole(self, text: str) -> bool:
+        """Say whether it can be parsed."""
+        try:
+            self._parser.parse(text)
+        except self._lark.exceptions.UnexpectedInput:
+            return False
+        return True
+
+    def _may_go_on(self, state: Any, rest: str) -> bool:
+        """Say whether a terminal that may stand here begins with the rest."""
+        begun = [name for name, own in self._terminals.items() if own.fullmatch(rest, partial=True)]
+        return bool(begun) and not (state.accepts() | set(self._parser.ignore_tokens)).isdisjoint(begun)
+
+
+class JsonSchema:
+    """A JSON text that a schema allows, by package llguidance, byte by byte.
+
+    Raises:
+        MissingExtra: llguidance is not installed.
+        FedsimError: it cannot read the schema.
+    """
+
+    def __init__(self, schema: Mapping[str, Any]) -> None:
+        own = _package("llguidance")
+        self._start = own.LLMatcher(
+            own.LLTokenizer("byte"), own.LLMatcher.grammar_from_json_schema(json.dumps(schema)), log_level=0
+        )
+        if self._start.is_error():
+            raise FedsimError(f"json_schema: llguidance cannot read it: {self._start.get_error().splitlines()[0]}")
+
+    def begins(self, text: str) -> bool:
+        """Say whether a JSON text that the schema allows begins with it."""
+        own = list(text.encode())
+        return self._start.validate_tokens(own) == len(own)
+
+    def is_whole(self, text: str) -> bool:
+        """Say whether the schema allows it."""
+        own, matcher = list(text.encode()), self._start.deep_copy()
+        return matcher.try_consume_tokens(own) == len(own) and matcher.is_accepting()
+
+
+class Predicate:
+    """A Python function of a text and of whether it is whole: ``allows(text, is_whole) -> bool``."""
+
+    def __init__(self, function: Callable[[str, bool], bool]) -> None:
+        self._function = function
+
+    def begins(self, text: str) -> bool:
+        """Ask about a beginning."""
+        return bool(self._function(text, False))
+
+    def is_whole(self, text: str) -> bool:
+        """Ask about a whole text."""
+        return bool(self._function(text, True))
+
+
+@lru_cache(maxsize=32)
+def regex(pattern: str) -> Rule:
+    """Return the rule of a pattern, which is compiled once."""
+    return Regex(pattern)
+
+
+@lru_cache(maxsize=32)
+def grammar(text: str, start: str) -> Rule:
+    """Return the rule of a grammar, which is compiled once."""
+    return Grammar(text, start)
+
+
+@lru_cache(maxsize=32)
+def json_schema(text: str) -> Rule:
+    """Return the rule of a schema, written as JSON, which is compiled once."""
+    return JsonSchema(json.loads(text))
+
+
+def _package(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingExtra(f"{name}, which checks what is written,", _INSTALL) from None

@@ -1,0 +1,107 @@
+"""Code of sequential Monte Carlo over texts: weighted particles, how many of them count, resampling, and evidence."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+
+
+@dataclass(frozen=True)
+class Particle:
+    """A text that is being written.
+
+    Attributes:
+        tokens: behind the prompt.
+        log_weight: ln of its weight since the last resampling; -inf of one that has died.
+        is_whole: whether it has ended.
+    """
+
+    tokens: tuple[int, ...] = ()
+    log_weight: float = 0.0
+    is_whole: bool = False
+
+    @property
+    def is_living(self) -> bool:
+        """Whether its weight is above 0."""
+        return self.log_weight > -math.inf
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it goes on."""
+        return self.is_living and not self.is_whole
+
+
+@dataclass(frozen=True)
+class Population:
+    """The particles of one row.
+
+    Attributes:
+        particles: N of them; those that died stay, with weight 0.
+        log_factor: ln of the product of the mean weights at all resamplings.
+        sizes: effective sample size behind every step.
+        failure: why none is left; empty while some are.
+        is_full: whether no text has room for more.
+    """
+
+    particles: tuple[Particle, ...]
+    log_factor: float = 0.0
+    sizes: tuple[float, ...] = ()
+    failure: str = ""
+    is_full: bool = False
+
+    @property
+    def log_weights(self) -> tuple[float, ...]:
+        """Of all particles, since the last resampling."""
+        return tuple(own.log_weight for own in self.particles)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether no particle goes on."""
+        return not any(own.is_open for own in self.particles)
+
+    @property
+    def log_evidence(self) -> float:
+        """Ln of the estimated probability of what the weights are taken for; those that have not ended count too."""
+        return self.log_factor + log_mean(self.log_weights)
+
+    def ended(self) -> Self:
+        """Return it with weight 0 for particles that have not ended."""
+        cut = (own if own.is_whole else replace(own, log_weight=-math.inf) for own in self.particles)
+        return replace(self, particles=tuple(cut))
+
+    def measured(self) -> Self:
+        """Return it with its effective sample size noted."""
+        return replace(self, sizes=(*self.sizes, effective_size(self.log_weights)))
+
+    def resampled(self, generator: torch.Generator) -> Self:
+        """Return as many particles, drawn by their weights, each of weight 1; the mean weight goes into the factor."""
+        chosen = chosen_by_weight(self.log_weights, len(self.particles), generator)
+        particles = tuple(replace(self.particles[place], log_weight=0.0) for place in chosen)
+        return replace(self, particles=particles, log_factor=self.log_evidence)
+
+
+def effective_size(log_weights: Sequence[float]) -> float:
+    """Return (sum w)^2 / sum w^2; 0 where all weights are."""
+    top = max(log_weights)
+    if top == -math.inf:
+        return 0.0
+    weights = [math.exp(own - top) for own in log_weights]
+    return sum(weights) ** 2 / sum(own * own for own in weights)
+
+
+def log_mean(log_weights: Sequence[float]) -> float:
+    """Return ln of the mean weight."""
+    top = max(log_weights)
+    if top == -math.inf:
+        return top
+    return top + math.log(sum(math.exp(own - top) for own in log_weights) / len(log_weights))
+
+
+def chosen_by_weight(log_weights: Sequence[float], count: int, generator: torch.Generator) -> list[int]:
+    """Return `count` places, each drawn by its share of the weights, which are not all 0."""
+    odds = torch.tensor(log_weights, dtype=torch.double).softmax(0)
+    return odds.multinomial(count, replacement=True, generator=generator).tolist()

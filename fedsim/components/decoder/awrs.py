@@ -1,0 +1,330 @@
+"""awrs: write within a constraint, asking it only about tokens that the model proposes, with unbiased weights.
+
+Idea: draw without replacement until a token is accepted; the same few calls estimate the accepted mass Z, by which
+    particles are weighted and resampled, so that texts follow the model given the constraint and not step by step.
+Equation: E[W 1{X = t}] = p_t a(t); w <- w W; at (sum w)^2 / sum w^2 < share N: resample, and factor <- factor mean w;
+    evidence: factor times the mean w of whole texts, unbiased for the probability of any that satisfies the constraint.
+Assumes: a causal language model; a tokenizer, or a constraint on tokens; a token that ends a text, or ends = "whole".
+Leaks: calls and rejections of a step grow as the model's belief departs from the constraint: they show the belief.
+Fails: nothing is accepted, or the rejections are spent: the row ends with the reason. At the longest a text is cut.
+Source: Lipkin et al. 2025, arXiv 2504.05410; variants as in the published code genlm-control.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, NamedTuple, Self, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.components.decoder import _constraints as constraints
+from fedsim.components.decoder._constraints import Constraint
+from fedsim.components.decoder._look_ahead import scores_behind
+from fedsim.components.decoder._particles import Particle, Population, chosen_by_weight
+from fedsim.components.decoder._rejection import (
+    Accepts,
+    Drawn,
+    draw_first,
+    draw_geometric,
+    draw_recursive,
+    draw_two_loops,
+)
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.registry import component
+from fedsim.core.registry.finding import check_marked
+from fedsim.core.types import Config, Event, Limits
+
+_KINDS = ("regex", "grammar", "json_schema", "predicate")
+_SURE = 2 / 3  # of one token, from which the geometric estimate varies less
+_FEWEST = 2  # acceptances that the geometric estimate needs
+
+
+class AwrsConfig(Config):
+    """Settings of adaptive weighted rejection sampling. At most one of the four constraints; without: every text."""
+
+    regex: str | None = Field(default=None, description="regular expression that the whole text matches")
+    grammar: str | None = Field(default=None, description="grammar in lark's language, LALR(1)")
+    start: str = Field(default="start", description="rule of the grammar that the whole text follows")
+    json_schema: dict[str, Any] | None = Field(default=None, description="the text is JSON that this schema allows")
+    predicate: str | None = Field(
+        default=None,
+        description="package.module:function(text, is_whole) -> bool, marked with @for_scenarios; where is_whole is "
+        "False, it says whether a text that is allowed may begin so",
+    )
+    ends: Literal["stop", "whole"] = Field(
+        default="stop", description="stop: at a stop token, where the text is whole; whole: as soon as it is whole"
+    )
+    particles: int = Field(default=1, ge=1, description="texts N that are weighed against each other; the paper: 5")
+    share: float = Field(default=0.5, ge=0, le=1, description="of N, below which effective size they are resampled")
+    estimator: Literal["auto", "recursive", "geometric", "two-loops", "none"] = Field(
+        default="auto",
+        description="of the accepted mass; auto: geometric where accepts is above 2 or a token has two thirds, else "
+        "recursive; none: weight 1, texts renormalised step by step. A control",
+    )
+    accepts: int = Field(default=2, ge=_FEWEST, description="acceptances m that the geometric estimate waits for")
+    max_rejects: int | None = Field(default=None, ge=1, description="rejections of a draw, at which its particle dies")
+    temperature: float = Field(default=1.0, gt=0, description="T; the distribution that is constrained is that at T")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        chosen = [own for own in _KINDS if getattr(self, own) is not None]
+        if len(chosen) > 1:
+            raise ValueError(f"'{chosen[0]}' and '{chosen[1]}' are both given: expected one constraint.")
+        if self.estimator == "two-loops" and self.max_rejects is not None:
+            raise ValueError(
+                "max_rejects makes the estimator two-loops biased. Leave it out, or choose estimator recursive."
+            )
+        return self
+
+
+@dataclass(frozen=True)
+class Weighing(Writing):
+    """Texts as far as their particles agree, and the particles of each.
+
+    Attributes:
+        begins: tokens of the prompt.
+        populations: of each row.
+    """
+
+    begins: tuple[int, ...]
+    populations: tuple[Population, ...]
+
+
+class _Step(NamedTuple):
+    """A population behind a step, and what that took."""
+
+    population: Population
+    calls: int
+    rejected: int
+
+
+@final
+@component(
+    "awrs",
+    summary="decoder: within a constraint, by weighted rejection sampling and particles",
+    paper="2504.05410",
+    extra="constrain",
+)
+class Awrs(Decoder[AwrsConfig, Weighing]):
+    """Writes the tokens that all particles have in common, and at the end those of one that its weight chose.
+
+    Args:
+        config: settings.
+        constraint: on tokens, in place of those of the settings, which are on text.
+    """
+
+    counts: ClassVar[frozenset[str]] = frozenset({"accepted", "calls", "rejected", "particles", "rows", "resampled"})
+
+    def __init__(self, config: AwrsConfig, constraint: Constraint | None = None) -> None:
+        super().__init__(config)
+        self._constraint = constraint
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Weighing:
+        """Return the prompts, with as many particles behind each.
+
+        Raises:
+            CannotContinue: no text satisfies the constraint.
+            FedsimError: nothing says when a text is whole, or no tokenizer was given.
+        """
+        constraint = self._asked(context)
+        if self.config.ends == "stop" and self._is_constrained and not _limits(context).stop_tokens:
+            raise FedsimError(
+                "decoder 'awrs' ends a text at a stop token, and the limits name none. Set stop_tokens, for example to "
+                'the end of the tokenizer, or the decoder\'s ends = "whole".'
+            )
+        if not constraint.allows(()):
+            raise CannotContinue("no text satisfies the constraint of decoder 'awrs'. Change it.", ())
+        is_whole = self.config.ends == "whole" and constraint.completes(())
+        population = Population((Particle(is_whole=is_whole),) * self.config.particles)
+        begins = tuple(map(len, condition.prompts))
+        return Weighing(condition.prompts, begins, (population,) * len(condition))
+
+    def finished(self, state: Weighing) -> Sequence[bool]:
+        """Say which texts are whole without a stop token."""
+        return [own.is_over and not own.failure for own in state.populations]
+
+    def step(self, model: nn.Module, state: Weighing, context: GenerationContext) -> tuple[Weighing, list[Event]]:
+        """Draw a token for every particle, weigh them, and resample where few of them count.
+
+        Raises:
+            CannotContinue: of some rows no particle is left, or the model's scores are no numbers.
+        """
+        _refuse_failed(state)
+        asked = [
+            (row, (*state.tokens[row][: state.begins[row]], *own.tokens))
+            for row, population in enumerate(state.populations)
+            for own in population.particles
+            if own.is_open
+        ]
+        owners, texts = [row for row, _ in asked], [text for _, text in asked]
+        scores, shown = scores_behind(self, model, texts, owners, len(state))
+        log_odds = iter((scores.double() / self.config.temperature).log_softmax(-1).cpu())
+        constraint, more, after, events = (
+            self._asked(context),
+            list[tuple[int, ...]](),
+            list[Population](),
+            list[Event](),
+        )
+        for row, population in enumerate(state.populations):
+            generator, begin = context.generators[row], state.begins[row]
+            found = self._advance(population, log_odds, constraint, context, generator)
+            own = self._weigh(_cut(found.population, _room(_limits(context), begin)), generator)
+            more.append(_agreed(population, own, generator)[len(state.tokens[row]) - begin :])
+            after.append(own)
+            events.append(_event(found, len(more[-1]), shown[row], own))
+        return replace(state.extended(more), populations=tuple(after)), events
+
+    @property
+    def _is_constrained(self) -> bool:
+        return self._constraint is not None or any(getattr(self.config, own) is not None for own in _KINDS)
+
+    def _asked(self, context: GenerationContext) -> Constraint:
+        """Return the constraint on tokens."""
+        if self._constraint is not None:
+            return self._constraint
+        if not self._is_constrained:
+            return constraints.Anything()
+        if context.tokenizer is None:
+            raise FedsimError(
+                "decoder 'awrs' checks what it writes as text, and no tokenizer was given. Pass tokenizer= to generate."
+            )
+        return constraints.OfText(_rule(self.config), context.tokenizer)
+
+    def _advance(
+        self,
+        population: Population,
+        log_odds: Any,
+        constraint: Constraint,
+        context: GenerationContext,
+        generator: torch.Generator,
+    ) -> _Step:
+        """Draw a token for every particle that goes on, by the next of the log odds."""
+        stops, particles, draws = _limits(context).stop_tokens, list[Particle](), list[Drawn]()
+        for own in population.particles:
+            if not own.is_open:
+                particles.append(own)
+                continue
+            drawn = self._draw(next(log_odds), self._accepts(own, constraint, stops), generator)
+            draws.append(drawn)
+            particles.append(self._extended(own, drawn, constraint, stops))
+        after = replace(population, particles=tuple(particles))
+        if not any(own.is_living for own in particles):
+            after = replace(after, failure=_failure(any(own.is_spent for own in draws), self.config.max_rejects))
+        return _Step(after, sum(own.calls for own in draws), sum(own.rejected for own in draws))
+
+    def _accepts(self, own: Particle, constraint: Constraint, stops: frozenset[int]) -> Accepts:
+        def accepts(token: int) -> bool:
+            if token in stops:
+                return self.config.ends == "stop" and constraint.completes(own.tokens)
+            return constraint.allows((*own.tokens, token))
+
+        return accepts
+
+    def _extended(self, own: Particle, drawn: Drawn, constraint: Constraint, stops: frozenset[int]) -> Particle:
+        if drawn.token is None:
+            return replace(own, log_weight=-math.inf)
+        tokens = (*own.tokens, drawn.token)
+        is_whole = drawn.token in stops or (self.config.ends == "whole" and constraint.completes(tokens))
+        return Particle(tokens, own.log_weight + drawn.log_weight, is_whole)
+
+    def _draw(self, log_odds: Tensor, accepts: Accepts, generator: torch.Generator) -> Drawn:
+        own, most = self.config, self.config.max_rejects
+        if own.estimator == "none":
+            return draw_first(log_odds, accepts, generator, most)
+        if own.estimator == "two-loops":
+            return draw_two_loops(log_odds, accepts, generator)
+        is_sure = own.accepts > _FEWEST or float(log_odds.max()) >= math.log(_SURE)
+        if own.estimator == "geometric" or (own.estimator == "auto" and is_sure):
+            return draw_geometric(log_odds, accepts, generator, most, own.accepts)
+        return draw_recursive(log_odds, accepts, generator, most)
+
+    def _weigh(self, population: Population, generator: torch.Generator) -> Population:
+        """Return the population with its size noted, resampled where that is below its share."""
+        own = population.measured()
+        is_enough = own.sizes[-1] >= self.config.share * len(own.particles)
+        return own if own.failure or is_enough else own.resampled(generator)
+
+
+def _rule(config: AwrsConfig) -> constraints.Rule:
+    if config.regex is not None:
+        return constraints.regex(config.regex)
+    if config.grammar is not None:
+        return constraints.grammar(config.grammar, config.start)
+    if config.json_schema is not None:
+        return constraints.json_schema(json.dumps(config.json_schema))
+    assert config.predicate is not None, "the caller knows that there is a constraint"
+    check_marked(config.predicate)
+    module, _, name = config.predicate.partition(":")
+    return constraints.Predicate(getattr(importlib.import_module(module), name))
+
+
+def _limits(context: GenerationContext) -> Limits:
+    assert context.limits is not None, "who writes has limits"
+    return context.limits
+
+
+def _room(limits: Limits, begin: int) -> int:
+    """Return how many tokens a text may have behind its prompt."""
+    inside = limits.max_new_tokens if limits.context is None else limits.context - begin
+    return min(limits.max_new_tokens, inside)
+
+
+def _cut(population: Population, room: int) -> Population:
+    """Return the population; where no text has room for more and some are whole, with weight 0 for the others."""
+    living = [own for own in population.particles if own.is_living]
+    is_full = not any(own.is_open and len(own.tokens) < room for own in living)
+    if is_full and any(own.is_whole for own in living):
+        return population.ended()
+    return replace(population, is_full=is_full)
+
+
+def _agreed(before: Population, own: Population, generator: torch.Generator) -> tuple[int, ...]:
+    """Return what can be handed out: what all living particles begin with, or one's text where no more follows.
+
+    Of a population that died it is the text of the particle that weighed most before.
+    """
+    if own.failure:
+        return max(before.particles, key=lambda one: one.log_weight).tokens
+    living = [one for one in own.particles if one.is_living]
+    if own.is_over or own.is_full:
+        return living[chosen_by_weight([one.log_weight for one in living], 1, generator)[0]].tokens
+    texts = [one.tokens for one in living]
+    first, last = min(texts), max(texts)  # what these two have in common, all between them have
+    return first[: next((place for place, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first))]
+
+
+def _event(found: _Step, accepted: int, rows: int, own: Population) -> Event:
+    return Event(
+        accepted=accepted,
+        calls=found.calls,
+        rejected=found.rejected,
+        particles=sum(one.is_living for one in own.particles),
+        rows=rows,
+        resampled=int(own.log_factor != found.population.log_factor),
+    )
+
+
+def _failure(is_spent: bool, most: int | None) -> str:
+    if is_spent:
+        return (
+            f"decoder 'awrs' spent the {most} rejections of a draw before a token was accepted. Raise max_rejects, or "
+            "begin the text so that the model leans towards the constraint."
+        )
+    return (
+        "the constraint of decoder 'awrs' accepts no token behind what is written, so that nobody can go on: a dead "
+        "end. Look whether a text satisfies it, or raise the number of particles."
+    )
+
+
+def _refuse_failed(state: Weighing) -> None:
+    failed = [row for row, own in enumerate(state.populations) if own.failure]
+    if failed:
+        reason = state.populations[failed[0]].failure
+        raise CannotContinue(reason, [row for row in failed if state.populations[row].failure == reason])

@@ -1,0 +1,200 @@
+"""svdecode: go further in the direction in which a short fine-tuning moved the model, by one calibrated strength.
+
+Idea: what tuning raised is right more often than not; the move of scores, by the softmax's slope, is added again.
+Equation: z + mu delta, delta = p (D - E_p D), D = z - z' of the tuned and the base model, p = softmax(z); only tokens
+    with p >= a max p move, others are refused or left; mu by `calibrate` on labelled text that tuning has not seen.
+Assumes: the tuned model, and its base: adapters that can be taken off, or `BesideBase`; one tokenizer.
+Leaks: it amplifies what tuning changed, and with it memorised text; mu is one number from private labels, unbounded
+    for the plain mean. Its counts are those of every text of its length.
+Fails: a base that differs in nothing steers nowhere; calibrated on the tuning's own text, mu is too large.
+Source: Hu, Han et al. 2025, arXiv 2509.15888, algorithms 1 and 2; delta points towards the task here, so that mu > 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self, final
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.components.adapter._low_rank import LowRankLinear, adapters_off
+from fedsim.components.decoder._drawing import draw, nucleus
+from fedsim.components.decoder._steering import Mode, Places, joined, places, steered, strength_of
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
+from fedsim.core.losses import IGNORED
+from fedsim.core.masks import without_dropout
+from fedsim.core.registry import component
+from fedsim.core.types import Batch, Config, Event
+
+_AT_ONCE = 8
+
+
+class SvdecodeConfig(Config):
+    """Settings of steering vector decoding."""
+
+    strength: float = Field(
+        default=0.0, allow_inf_nan=False, description="mu, from `calibrate`; 0: the tuned model alone, without its base"
+    )
+    confidence: float = Field(
+        default=0.1, ge=0, le=1, description="share a of the largest odds, from which tokens move"
+    )
+    outside: Literal["refused", "left"] = Field(
+        default="refused", description="tokens below that are never written (the paper), or keep their scores"
+    )
+    sign: Literal["task", "paper"] = Field(
+        default="task", description="where delta points; paper: back to the base, so that mu is negative"
+    )
+    temperature: float = Field(default=0.0, ge=0, description="T of draws from the steered scores; 0: the likeliest")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="share p of the probability that draws come from")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.temperature == 0 and "top_p" in self.model_fields_set:
+            raise ValueError(
+                "at temperature 0 nothing is drawn, so that 'top_p' has no meaning. Leave it out, or raise the "
+                "temperature."
+            )
+        return self
+
+    @property
+    def towards_task(self) -> float:
+        """The strength along the direction of the tuning."""
+        return self.strength if self.sign == "task" else -self.strength
+
+
+class BesideBase(nn.Module):
+    """A tuned model beside the one that it was tuned from: tokens (B, T) to the scores of the tuned one (B, T, V)."""
+
+    def __init__(self, tuned: nn.Module, base: nn.Module) -> None:
+        super().__init__()
+        self.tuned, self.base = tuned, base
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Return the tuned model's scores."""
+        return self.tuned(tokens)
+
+
+@final
+@component("svdecode", summary="decoder: further along the direction of a fine-tuning", paper="2509.15888")
+class Svdecode(Decoder[SvdecodeConfig, Writing]):
+    """Writes one token a step by the scores of two models on the same text."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "rows"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+        """Return the prompts."""
+        return Writing(condition.prompts)
+
+    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+        """Write a token behind each row.
+
+        Raises:
+            CannotContinue: scores of some rows are no numbers.
+            FedsimError: the strength is not 0, and the model has no base.
+        """
+        scores = self._scores(model, state).double()
+        if self.config.temperature == 0:
+            chosen = scores.argmax(-1).tolist()
+        else:
+            odds = nucleus((scores / self.config.temperature).softmax(-1), self.config.top_p)
+            chosen = draw(odds, context.generators)
+        rows = 1 if self.config.strength == 0 else 2
+        return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1, rows=rows)] * len(state)
+
+    def _scores(self, model: nn.Module, state: Writing) -> Tensor:
+        """Return the steered scores behind each row; the only place where the models are asked."""
+        own = self.config
+        tuned = base = self.next_scores(model, state)
+        if own.strength != 0 and isinstance(model, BesideBase):
+            base = self.next_scores(model.base, state)
+        elif own.strength != 0:
+            _check_adapters(model)
+            with adapters_off(model):
+                base = self.next_scores(model, state)
+        _check_sizes(tuned, base)
+        return steered(tuned, base, own.towards_task, own.confidence, refuses=own.outside == "refused")
+
+
+def calibrate(model: nn.Module, examples: Batch, config: SvdecodeConfig, mode: Mode = "mean") -> float:
+    """Return the strength mu that fits labelled text, which the tuning must not have seen.
+
+    Args:
+        model: tuned, with adapters or in `BesideBase`. It is left as it was.
+        examples: tokens (N, T), and the tokens that follow, -100 where none counts.
+        config: confidence, what happens outside, and the sign; its strength is not read.
+        mode: how single places are combined; see `fedsim.components.decoder._steering.strength_of`. The paper: mean.
+
+    Raises:
+        FedsimError: the model has no base, or no true token is one of the sure ones.
+    """
+    parts = [_places(*scores, config) for scores in _both(model, examples)]
+    if not sum(len(own.own) for own in parts):
+        raise FedsimError(
+            f"no true token has {config.confidence} of the largest odds, so that no strength can be found. Tune the "
+            "model for longer, or lower the confidence."
+        )
+    found = strength_of(joined(parts), mode)
+    return found if config.sign == "task" else -found
+
+
+def costs(model: nn.Module, examples: Batch, config: SvdecodeConfig) -> Tensor:
+    """Return -ln of the steered probability of each example's true tokens together, shape (N,), double precision.
+
+    Tokens outside keep their scores, whatever the settings say: else an answer with one of them would be impossible.
+
+    Args:
+        model: see `calibrate`.
+        examples: see `calibrate`.
+        config: strength, confidence and sign.
+
+    Raises:
+        FedsimError: the model has no base.
+    """
+    found = list[Tensor]()
+    batches = zip(examples.labels.split(_AT_ONCE), _both(model, examples), strict=True)
+    for labels, (tuned, base, true) in batches:
+        own = steered(tuned.double(), base.double(), config.towards_task, config.confidence, refuses=False)
+        each = torch.zeros(labels.shape, dtype=torch.double)
+        each[labels != IGNORED] = torch.nn.functional.cross_entropy(own, true, reduction="none")
+        found.append(each.sum(1))
+    return torch.cat(found)
+
+
+def _places(tuned: Tensor, base: Tensor, true: Tensor, config: SvdecodeConfig) -> Places:
+    return places(tuned, base, true, config.confidence, refuses=config.outside == "refused")
+
+
+@torch.no_grad()
+def _both(model: nn.Module, examples: Batch) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the scores of the tuned model and of its base at the places that count (M, V), and the true tokens (M,)."""
+    for inputs, labels in zip(examples.inputs.split(_AT_ONCE), examples.labels.split(_AT_ONCE), strict=True):
+        is_real = labels != IGNORED
+        with without_dropout():
+            tuned = model(inputs)[is_real]
+            if isinstance(model, BesideBase):
+                base = model.base(inputs)[is_real]
+            else:
+                _check_adapters(model)
+                with adapters_off(model):
+                    base = model(inputs)[is_real]
+        _check_sizes(tuned, base)
+        yield tuned, base, labels[is_real]
+
+
+def _check_adapters(model: nn.Module) -> None:
+    if not any(isinstance(module, LowRankLinear) for module in model.modules()):
+        raise FedsimError(
+            "decoder 'svdecode' steers away from the model before its tuning, and this model has neither adapters that "
+            "can be taken off nor a base. Give it as BesideBase(tuned, base), or set strength = 0."
+        )
+
+
+def _check_sizes(tuned: Tensor, base: Tensor) -> None:
+    if tuned.shape != base.shape:
+        raise FedsimError(
+            f"the tuned model scores {tuned.shape[-1]} tokens and its base {base.shape[-1]}: they have different "
+            "tokenizers. Take the model that the tuning began with."
+        )

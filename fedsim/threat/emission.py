@@ -1,0 +1,113 @@
+"""How likely a model is to write any string of a pattern behind a beginning: an unbiased estimate, beside exposure.
+
+    P = sum over texts s whose decoding begins with a string of the pattern of Pr(s | beginning)
+
+Exposure ranks one secret among others of its form; P says how often somebody who asks gets any of them. It sums over
+all ways in which tokens spell a string, where exposure takes the tokenizer's. Decoder `awrs` estimates it from few
+calls: each run's evidence is unbiased for every number of particles. Paper: Lipkin et al. 2025, arXiv 2504.05410.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedsim.components.decoder.awrs import Awrs, AwrsConfig
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, GenerationContext
+from fedsim.core.types import Limits, Tokenizer
+from fedsim.generation.reading import evaluating
+from fedsim.metrics.statistics import mean_interval
+from fedsim.record import Interval
+
+_AT_ONCE = 8
+_SIGNS = {"#": "[0-9]", "?": "[a-z]"}
+
+
+@dataclass(frozen=True)
+class Emission:
+    """Estimates of a probability.
+
+    Attributes:
+        estimates: one a run, each unbiased; most may be far below the mean.
+        calls: of the pattern, in all runs.
+        rows: texts that the model was shown, in all runs.
+    """
+
+    estimates: tuple[float, ...]
+    calls: int
+    rows: int
+
+    def interval(self, generator: np.random.Generator, confidence: float = 0.95) -> Interval:
+        """Return the mean of the runs with its interval, by bootstrap over them."""
+        return mean_interval([[own] for own in self.estimates], generator, confidence)
+
+
+def pattern_of(form: str) -> str:
+    """Return the regular expression of a secret's form; ``#`` stands for a digit and ``?`` for a small letter."""
+    return "".join(_SIGNS.get(sign) or re.escape(sign) for sign in form)
+
+
+def emission(
+    model: nn.Module,
+    tokenizer: Tokenizer,
+    beginning: str,
+    pattern: str,
+    longest: int,
+    generators: Sequence[torch.Generator],
+    *,
+    particles: int = 5,
+) -> Emission:
+    """Estimate how likely what the model writes behind a beginning begins with a string of a pattern.
+
+    Args:
+        model: tokens (B, T) to scores of the next token (B, T, V). It is left as it was.
+        tokenizer: of the model.
+        beginning: text of at least one token.
+        pattern: regular expression, for example `pattern_of` a secret's form.
+        longest: tokens of a string, at most; longer ones count as not written.
+        generators: the randomness of each run.
+        particles: of each run.
+
+    Raises:
+        MissingExtra: package regex is not installed.
+        FedsimError: no such pattern, no string follows it, an empty beginning, or scores that are no numbers.
+    """
+    known = tuple(tokenizer.encode(beginning))
+    if not known or not generators:
+        raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
+    # A token may reach beyond the string, so that anything may follow.
+    decoder = Awrs(AwrsConfig(regex=f"(?:{pattern})(?s:.*)", ends="whole", particles=particles)).named("awrs")
+    limits = Limits(max_new_tokens=longest)
+    found = Emission((), 0, 0)
+    for start in range(0, len(generators), _AT_ONCE):
+        some = tuple(generators[start : start + _AT_ONCE])
+        own = _run(decoder, model, known, GenerationContext(some, limits, tokenizer=tokenizer))
+        found = Emission(found.estimates + own.estimates, found.calls + own.calls, found.rows + own.rows)
+    return found
+
+
+def _run(decoder: Awrs, model: nn.Module, known: tuple[int, ...], context: GenerationContext) -> Emission:
+    """Take the decoder's steps until no particle goes on or has room, and return the evidence of every run."""
+    ended: dict[int, float] = {}
+    calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
+    with evaluating(model):
+        state = decoder.start(model, Condition((known,) * len(open_runs)), context)
+        while True:
+            over = [own.is_over or own.is_full for own in state.populations]
+            for run, own, is_over in zip(open_runs, state.populations, over, strict=True):
+                if is_over:
+                    ended[run] = math.exp(own.ended().log_evidence)
+            places = [place for place, is_over in enumerate(over) if not is_over]
+            if not places:
+                return Emission(tuple(ended[run] for run in range(len(context.generators))), calls, rows)
+            open_runs, state = [open_runs[place] for place in places], state.keep(places)
+            generators = tuple(context.generators[run] for run in open_runs)
+            state, events = decoder.step(model, state, replace(context, generators=generators))
+            calls, rows = calls + sum(own["calls"] for own in events), rows + sum(own["rows"] for own in events)

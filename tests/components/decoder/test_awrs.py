@@ -1,0 +1,327 @@
+"""Weighted rejection sampling with particles: exact by enumeration of all texts of a tiny model, and its endings."""
+
+import math
+import re
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.components.decoder._particles import Particle, Population, effective_size, log_mean
+from fedsim.components.decoder.awrs import Awrs, AwrsConfig
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import GenerationContext
+from fedsim.core.types import Limits
+from fedsim.generation import generate
+from tests.components.decoder.lettered import END, LONGEST, Letters, Table, probability, texts
+from tests.components.generating import make, prompts, sources
+
+PATTERN = "(ab|ba|c)[12]?|a[12]b"
+BEGIN = 2
+LIMITS = Limits(max_new_tokens=LONGEST, stop_tokens=frozenset({END}))
+LAW = {own: probability(own, BEGIN) for own in texts()}
+POSTERIOR = {own: chance for own, chance in LAW.items() if re.fullmatch(PATTERN, Letters().decode(own)) is not None}
+EVIDENCE = sum(POSTERIOR.values())
+SIX_LETTERS: dict[str, Any] = {"tokenizer": Letters()}
+
+
+def populations(runs: int, seed: int, limits: Limits = LIMITS, **settings: Any) -> list[Population]:
+    """What the particles of each run come to, asked step by step."""
+    method = Awrs(AwrsConfig.model_validate({"regex": PATTERN, "particles": 5, **settings}))
+    every = GenerationContext((torch.Generator().manual_seed(seed),) * runs, limits, tokenizer=Letters())
+    state, found = method.start(Table(), prompts(*[[BEGIN]] * runs), every), list[Population]()
+    while len(state):
+        context = GenerationContext(every.generators[: len(state)], limits, tokenizer=Letters())
+        state, _ = method.step(Table(), state, context)
+        over = [own.is_over or own.is_full for own in state.populations]
+        found += [own.ended() for own, is_over in zip(state.populations, over, strict=True) if is_over]
+        state = state.keep([place for place, is_over in enumerate(over) if not is_over])
+    return found
+
+
+def weighted(found: Sequence[Population]) -> dict[tuple[int, ...], torch.Tensor]:
+    """Of each text, the share of the evidence that every run gives it: exp(factor) times its weights over N."""
+    shares = {own: torch.zeros(len(found), dtype=torch.double) for own in POSTERIOR}
+    for run, own in enumerate(found):
+        for one in own.particles:
+            if one.is_living:
+                shares[one.tokens][run] += math.exp(own.log_factor + one.log_weight) / len(own.particles)
+    return shares
+
+
+def check_exact(found: Sequence[Population], common: float) -> None:
+    """Evidence, and the weights of texts that are at least so large a part of it, within four standard errors."""
+    evidence = torch.tensor([math.exp(own.log_evidence) for own in found], dtype=torch.double)
+    for values, expected in [
+        (evidence, EVIDENCE),
+        *((own, POSTERIOR[text]) for text, own in weighted(found).items() if POSTERIOR[text] >= common * EVIDENCE),
+    ]:
+        assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / math.sqrt(len(found)) + 1e-12
+
+
+def distance(found: Sequence[Population]) -> float:
+    """Total variation between the normalised mean weights and the exact posterior."""
+    means = {text: float(own.mean()) for text, own in weighted(found).items()}
+    total = sum(means.values())
+    return 0.5 * sum(abs(own / total - POSTERIOR[text] / EVIDENCE) for text, own in means.items())
+
+
+def test_the_enumeration_is_of_a_law() -> None:
+    everything = sum(LAW.values())
+    assert 0 < EVIDENCE < everything < 1
+    assert len(POSTERIOR) == 11
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"share": 1.0},
+        {"share": 0.0},
+        {"estimator": "geometric", "accepts": 4},
+        {"estimator": "two-loops"},
+        {"max_rejects": 2},
+        {"particles": 1},
+        {"particles": 2, "share": 1.0},
+    ],
+)
+def test_evidence_and_weights_are_unbiased(settings: dict[str, Any]) -> None:
+    check_exact(populations(250, 0, **settings), 0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("settings", [{}, {"share": 1.0}, {"share": 0.0}, {"estimator": "two-loops"}])
+def test_the_law_of_the_particles_is_the_model_given_the_constraint(settings: dict[str, Any]) -> None:
+    found = populations(10_000, 1, **settings)
+    check_exact(found, 0.005)
+    assert distance(found) < 0.02
+
+
+@pytest.mark.slow
+def test_renormalised_step_by_step_texts_follow_another_law() -> None:
+    assert distance(populations(10_000, 1, estimator="none", share=0.0)) > 0.05
+
+
+@pytest.mark.slow
+def test_texts_of_the_driver_follow_the_posterior_better_with_particles() -> None:
+    def departs(**settings: Any) -> float:
+        method = make("awrs", regex=PATTERN, **settings)
+        found = generate(method, Table(), prompts(*[[BEGIN]] * 400), LIMITS, sources(400), at_once=100, **SIX_LETTERS)
+        counts = dict.fromkeys(POSTERIOR, 0)
+        for own in found:
+            if own.ending == "stop":
+                counts[own.tokens] += 1
+        total = sum(counts.values())
+        return 0.5 * sum(abs(own / total - POSTERIOR[text] / EVIDENCE) for text, own in counts.items())
+
+    assert departs(particles=20) < departs(estimator="none")
+
+
+def test_without_a_constraint_the_law_is_the_softmax() -> None:
+    for settings in ({}, {"particles": 3}, {"estimator": "geometric"}):
+        method, limits = make("awrs", **settings), Limits(max_new_tokens=1)
+        found = generate(method, Table(), prompts(*[[BEGIN]] * 600), limits, sources(600), at_once=200)
+        counts = torch.bincount(torch.tensor([own.tokens[0] for own in found]), minlength=6)
+        expected = 600 * Table().table[0, BEGIN].softmax(-1)
+        statistic = float(((counts - expected).square() / expected).sum())
+        assert statistic < 25.7  # chi-square with 5 degrees of freedom, exceeded once in 10,000
+        assert {own.trace.events[0]["rejected"] for own in found} == {0}
+
+
+def test_the_effective_size_and_weights_behind_resampling() -> None:
+    assert effective_size([0.0] * 5) == pytest.approx(5)
+    assert effective_size([math.log(own) for own in (1, 2, 3)]) == pytest.approx(36 / 14)
+    assert effective_size([-math.inf, 3.0]) == pytest.approx(1)
+    assert effective_size([-math.inf] * 2) == 0
+    assert log_mean([math.log(1), math.log(3), -math.inf]) == pytest.approx(math.log(4 / 3))
+    own = Population(tuple(Particle((token,), math.log(token + 1)) for token in range(3)), -2.0)
+    after = own.resampled(torch.Generator().manual_seed(0))
+    assert after.log_weights == (0.0,) * 3
+    assert after.log_evidence == pytest.approx(own.log_evidence) == pytest.approx(-2 + math.log(2))
+    counts = torch.zeros(3)
+    source = torch.Generator().manual_seed(1)
+    for _ in range(300):
+        for one in own.resampled(source).particles:
+            counts[one.tokens[0]] += 1
+    assert ((counts / 900 - torch.tensor([1, 2, 3]) / 6).abs() < 0.06).all()  # 4 standard errors of 900 draws
+    assert any(len(one.sizes) > 1 and min(one.sizes) < 2.5 < max(one.sizes) for one in populations(20, 0))
+
+
+def test_a_text_satisfies_its_constraint_and_its_trace_counts_the_calls() -> None:
+    asked = prompts([BEGIN], [0], [1], [3])
+    method = make("awrs", regex=PATTERN, particles=4)
+    found = generate(method, Table(), asked, LIMITS, sources(4), **SIX_LETTERS)
+    for own in found:
+        assert own.ending == "stop"
+        assert own.tokens in POSTERIOR
+        series = own.trace.series()
+        assert all(calls <= 6 * 4 for calls in series["calls"])
+        assert all(rows <= 4 for rows in series["rows"])
+        assert sum(series["rejected"]) > 0
+        assert sum(series["accepted"]) == len(own.tokens)
+
+
+def test_one_particle_hands_out_each_token_as_it_is_drawn_and_several_what_they_agree_on() -> None:
+    (one,) = generate(make("awrs", regex=PATTERN), Table(), prompts([BEGIN]), LIMITS, sources(1), **SIX_LETTERS)
+    assert set(one.trace.tokens) == {1}
+    (more,) = generate(
+        make("awrs", regex="c1[ab]?|c12?", particles=6), Table(), prompts([BEGIN]), LIMITS, sources(1), **SIX_LETTERS
+    )
+    assert more.trace.tokens[:2] == (1, 1), "all begin with c1"
+    assert more.tokens[:2] == (2, 3)
+
+
+@pytest.mark.parametrize("settings", [{"particles": 3}, {"particles": 3, "ends": "whole"}, {"max_rejects": 2}])
+def test_constrained_texts_do_not_depend_on_those_beside_them(settings: dict[str, Any]) -> None:
+    asked = prompts([BEGIN], [0, 1], [1], [3, 3, 3])
+    method = make("awrs", regex=PATTERN, **settings)
+    together = generate(method, Table(), asked, LIMITS, sources(4), **SIX_LETTERS)
+    alone = generate(method, Table(), asked, LIMITS, sources(4), at_once=1, **SIX_LETTERS)
+    assert together == alone
+    assert len({own.tokens for own in together}) > 1
+
+
+def test_a_text_may_end_as_soon_as_it_is_whole() -> None:
+    method = make("awrs", regex="a?b1", ends="whole", particles=3)
+    found = generate(method, Table(), prompts([BEGIN], [3]), Limits(max_new_tokens=5), sources(2), **SIX_LETTERS)
+    assert {Letters().decode(own.tokens) for own in found} <= {"b1", "ab1"}
+    assert {own.ending for own in found} == {"finished"}
+    method = make("awrs", regex="a?", ends="whole")
+    (empty,) = generate(method, Table(), prompts([BEGIN]), Limits(max_new_tokens=5), sources(1), **SIX_LETTERS)
+    assert (empty.ending, empty.tokens) == ("finished", ())
+
+
+class TokensBut:
+    """Allows all tokens but some, and no end before two tokens."""
+
+    def __init__(self, *refused: int) -> None:
+        self.refused = refused
+
+    def allows(self, tokens: Sequence[int]) -> bool:
+        return not set(tokens) & set(self.refused)
+
+    def completes(self, tokens: Sequence[int]) -> bool:
+        return len(tokens) >= 2
+
+
+def test_a_dead_end_a_spent_budget_and_a_cut_text_are_told_apart() -> None:
+    class Trap:
+        """Two tokens are allowed, and nothing behind them."""
+
+        def allows(self, tokens: Sequence[int]) -> bool:
+            return len(tokens) <= 2
+
+        def completes(self, tokens: Sequence[int]) -> bool:
+            return False
+
+    asked, longer = prompts([BEGIN]), Limits(max_new_tokens=20, stop_tokens=frozenset({END}))
+    for particles in (1, 3):
+        config = AwrsConfig(particles=particles)
+        (dead,) = generate(Awrs(config, Trap()), Table(), asked, LIMITS, sources(1))
+        assert dead.ending == "failed"
+        assert "accepts no token behind what is written, so that nobody can go on: a dead end" in dead.reason
+        assert len(dead.tokens) == 2, "what was written stays"
+        (spent,) = generate(
+            Awrs(AwrsConfig(particles=particles, max_rejects=1), TokensBut(0, 1, 2, 3)),
+            Table(),
+            asked,
+            longer,
+            sources(1),
+        )
+        assert spent.ending == "failed"
+        assert "spent the 1 rejections of a draw before a token was accepted. Raise max_rejects" in spent.reason
+    method = make("awrs", regex="[ab]{9}", particles=3)
+    (cut,) = generate(method, Table(), asked, LIMITS, sources(1), **SIX_LETTERS)
+    assert (cut.ending, len(cut.tokens)) == ("length", LONGEST), "a text that could go on was cut"
+    with pytest.raises(ValueError, match="max_rejects"):
+        make("awrs", max_rejects=0)
+
+
+def test_a_constraint_that_no_text_satisfies_fails_before_the_first_step() -> None:
+    never = Awrs(AwrsConfig(), type("Never", (), {"allows": lambda *_: False, "completes": lambda *_: False})())
+    found = generate(never, Table(), prompts([BEGIN], [1]), LIMITS, sources(2))
+    assert {own.ending for own in found} == {"failed"}
+    assert {own.reason for own in found} == {"no text satisfies the constraint of decoder 'awrs'. Change it."}
+
+
+def test_a_row_that_dies_leaves_the_others_alone() -> None:
+    class ForOne(TokensBut):
+        def allows(self, tokens: Sequence[int]) -> bool:
+            return 0 not in tokens[:1] and super().allows(tokens)
+
+    method = Awrs(AwrsConfig(max_rejects=1, particles=2), ForOne(1))
+    found = generate(method, Table(), prompts(*[[own] for own in range(5)]), LIMITS, sources(5))
+    alone = [generate(method, Table(), prompts([own]), LIMITS, [sources(5)[own]])[0] for own in range(5)]
+    assert found == alone
+    assert {own.ending for own in found} >= {"failed"}
+    assert {own.ending for own in found} - {"failed"}
+
+
+def test_what_is_missing_is_said() -> None:
+    asked = prompts([BEGIN])
+    with pytest.raises(FedsimError, match="no tokenizer was given. Pass tokenizer= to generate"):
+        generate(make("awrs", regex="a"), Table(), asked, LIMITS, sources(1))
+    with pytest.raises(FedsimError, match='the limits name none. Set stop_tokens, .* ends = "whole"'):
+        generate(make("awrs", regex="a"), Table(), asked, Limits(max_new_tokens=3), sources(1), **SIX_LETTERS)
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"regex": "a", "grammar": 'start: "a"'}, "'regex' and 'grammar' are both given: expected one constraint"),
+        ({"estimator": "two-loops", "max_rejects": 3}, "max_rejects makes the estimator two-loops biased"),
+        ({"temperature": 0}, "greater than 0"),
+        ({"accepts": 1}, "greater than or equal to 2"),
+    ],
+)
+def test_settings_without_a_meaning_are_refused(settings: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        make("awrs", **settings)
+
+
+def test_a_function_is_named_and_must_be_marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    def has_two(text: str, is_whole: bool) -> bool:
+        return text.count("a") == 2 if is_whole else text.count("a") <= 2
+
+    module = ModuleType("rules_of_mine", "Rules.")
+    monkeypatch.setitem(sys.modules, "rules_of_mine", module)
+    module.__dict__["has_two"] = has_two
+    method, asked = make("awrs", predicate="rules_of_mine:has_two", particles=4), prompts([BEGIN], [0])
+    longer = Limits(max_new_tokens=60, stop_tokens=frozenset({END}))
+    with pytest.raises(FedsimError, match="not marked for that"):
+        generate(method, Table(), asked, LIMITS, sources(2), **SIX_LETTERS)
+    registry.for_scenarios(has_two)
+    found = generate(method, Table(), asked, longer, sources(2), **SIX_LETTERS)
+    assert all(own.ending == "stop" and own.tokens.count(0) == 2 for own in found)
+
+
+@pytest.mark.parametrize(
+    ("package", "settings", "whole"),
+    [
+        ("lark", {"grammar": 'start: "a" (start | "1") "b"'}, {"a1b", "aa1bb"}),
+        ("llguidance", {"json_schema": {"enum": [1, 2, 12, 121]}}, {"1", "2", "12", "121"}),
+    ],
+)
+def test_grammars_and_schemas_constrain_texts(package: str, settings: dict[str, Any], whole: set[str]) -> None:
+    pytest.importorskip(package)
+    limits = Limits(max_new_tokens=6, stop_tokens=frozenset({END}))
+    method = make("awrs", particles=3, **settings)
+    found = generate(method, Table(), prompts(*[[BEGIN]] * 12), limits, sources(12), **SIX_LETTERS)
+    ended = [Letters().decode(own.tokens) for own in found if own.ending == "stop"]
+    assert set(ended) <= whole
+    assert len(ended) > 3
+
+
+def test_a_model_with_more_tokens_than_the_tokenizer_never_writes_them() -> None:
+    class Wide(nn.Module):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            return torch.zeros(*tokens.shape, 40)
+
+    method = make("awrs", regex="[ab]{3}", ends="whole")
+    found = generate(method, Wide(), prompts(*[[BEGIN]] * 5), Limits(max_new_tokens=5), sources(5), **SIX_LETTERS)
+    assert all(own.ending == "finished" and set(own.tokens) <= {0, 1} for own in found)

@@ -1,0 +1,104 @@
+"""The probability that a model writes any string of a pattern, against the enumeration of all its texts."""
+
+import itertools
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedsim.core import seeding
+from fedsim.core.errors import FedsimError
+from fedsim.data._tokenizer import WordTokenizer
+from fedsim.threat.emission import Emission, emission, pattern_of
+from tests.components.decoder.lettered import END, Letters, Table, probability
+
+LONGEST = 4
+
+
+def enumerated(pattern: str, longest: int = LONGEST) -> float:
+    """The probability that a text behind 'c' begins with a match, by all texts of as many tokens."""
+    total = 0.0
+    for own in itertools.product(range(6), repeat=longest):
+        text = Letters().decode(list(itertools.takewhile(lambda token: token != END, own)))
+        if re.match(pattern, text):
+            total += probability(own, 2)
+    return total
+
+
+def estimate(pattern: str, runs: int, particles: int = 5, seed: int = 0, longest: int = LONGEST) -> Emission:
+    sources = seeding.generators(seed, "emission", [(run,) for run in range(runs)])
+    return emission(Table(), Letters(), "c", pattern, longest, sources, particles=particles)
+
+
+@pytest.mark.parametrize("particles", [1, 5])
+@pytest.mark.parametrize("pattern", ["[12]{3}", "a[12]b|b", "c1(a|b)[12]"])
+def test_the_mean_of_the_runs_is_the_enumerated_probability(pattern: str, particles: int) -> None:
+    expected, found = enumerated(pattern), estimate(pattern, 150, particles)
+    values = torch.tensor(found.estimates, dtype=torch.double)
+    assert 0 < expected < 0.5
+    assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / math.sqrt(150)
+    assert found.calls > 150
+    assert 150 <= found.rows <= 150 * particles * LONGEST
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pattern", ["[12]{3}", "a[12]b|b", "c1(a|b)[12]"])
+def test_the_mean_of_many_runs_is_the_enumerated_probability(pattern: str) -> None:
+    expected, values = enumerated(pattern), torch.tensor(estimate(pattern, 2000, seed=1).estimates, dtype=torch.double)
+    assert abs(float(values.mean()) - expected) <= 4 * float(values.std()) / math.sqrt(2000)
+
+
+def test_what_is_longer_than_the_longest_counts_as_not_written() -> None:
+    assert set(estimate("[12]{4}", 3, longest=3).estimates) == {0.0}
+    assert enumerated("[12]{4}", 3) == 0
+
+
+def test_a_token_may_reach_beyond_the_string() -> None:
+    """With the words 'ab' and 'a' as tokens, both begin with a; the text of 'ab' does not end there."""
+    tokenizer = WordTokenizer(["ab", "a"])
+
+    class Even(nn.Module):
+        def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+            scores = torch.full((*tokens.shape, tokenizer.vocabulary), -50.0)
+            scores[..., [258, 259, ord("x")]] = 0.0
+            return scores
+
+    sources = seeding.generators(0, "emission", [(run,) for run in range(200)])
+    found = emission(Even(), tokenizer, "x", "a", 1, sources)
+    assert sum(found.estimates) / 200 == pytest.approx(2 / 3, abs=0.1)  # standard error below 0.02
+
+
+def test_the_interval_holds_the_truth_and_the_form_of_a_secret_becomes_a_pattern() -> None:
+    own = estimate("[12]{3}", 60).interval(np.random.default_rng(0))
+    assert own.low is not None
+    assert own.high is not None
+    assert own.low <= enumerated("[12]{3}") <= own.high
+    assert own.n == 60
+    pattern = pattern_of(" ###-?.")
+    assert re.fullmatch(pattern, " 123-x.")
+    assert not re.fullmatch(pattern, " 123-x:")
+    assert not re.fullmatch(pattern, " 12a-x.")
+
+
+def test_runs_are_the_same_for_the_same_seed_and_the_model_is_left_as_it_was() -> None:
+    model = Table().train()
+    sources = seeding.generators(0, "emission", [(run,) for run in range(10)])
+    found = emission(model, Letters(), "c", "[12]{2}", 3, sources)
+    assert model.training
+    assert found == emission(
+        model, Letters(), "c", "[12]{2}", 3, seeding.generators(0, "emission", [(run,) for run in range(10)])
+    )
+    alone = [emission(model, Letters(), "c", "[12]{2}", 3, [own]) for own in seeding.generators(0, "emission", [(9,)])]
+    assert alone[0].estimates[0] == found.estimates[9]
+
+
+@pytest.mark.parametrize(
+    ("beginning", "pattern", "reason"),
+    [("", "a", "needs a beginning"), ("c", "(", "no regular expression"), ("c", "(?!)", "no text satisfies")],
+)
+def test_what_cannot_be_estimated_is_refused(beginning: str, pattern: str, reason: str) -> None:
+    with pytest.raises(FedsimError, match=reason):
+        emission(Table(), Letters(), beginning, pattern, 3, [torch.Generator()])
