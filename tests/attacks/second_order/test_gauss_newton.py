@@ -14,10 +14,11 @@ from attacks.core.labels import labels_of
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
 from attacks.second_order._layout import Layout, masks_to_solve
+from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
 from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
-from fedsim.core.types import Observation, PublicKnowledge, Reconstruction, Truth
+from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction, Truth
 from fedsim.scenario.world import World
 from tests.attacks.solving import answer
 
@@ -274,3 +275,55 @@ def test_models_without_derivatives_are_refused(toy: Toy) -> None:
     observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(16, 12), Layer(), nn.Linear(12, 4)), (1, 4, 4), 1)
     with pytest.raises(NotApplicable, match="no derivative that can be taken"):
         solve(observation)
+
+
+def go_on(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None = None) -> Reconstruction:
+    """Let it go on from a guess."""
+    method, guess = registry.get("attack", NAME), Reconstruction.of(inputs, labels, masks=masks)
+    generator = torch.Generator().manual_seed(0)
+    return method.make(method.config()).continue_from(observation, guess, generator, lambda _step: None)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: float) -> None:
+    """Too few entries for all switches at once: one filter a layer has a fifth of what a start from grey needs."""
+    model = lenet(1, 12, 4, rate, nn.ReLU)
+    observation, truth = toy(model, (1, 12, 12), 1, classes=10)
+    batch, generator = truth.batches[0], torch.Generator().manual_seed(1)
+    blurred = batch.inputs + 0.02 * torch.randn(batch.inputs.shape, generator=generator, dtype=torch.float64)
+    guess = go_on(observation, blurred, batch.labels, truth.masks[0])
+    assert guess.is_exact
+    assert float(distances(guess, truth).max()) < 1e-6
+    smooth, _ = switch_units(observation)
+    assert guess.facts["unknowns"] < 0.7 * Layout(smooth, masks_to_solve(smooth)).size
+
+
+def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
+    batch = truth.batches[0]
+    smooth, switches = switch_units(observation)
+    true, near = (
+        pattern_near(observation, smooth, switches, inputs, None, margin)
+        for inputs, margin in ((batch.inputs, 0.0), (batch.inputs + 0.05, 0.2))
+    )
+    known = pattern_near(observation, smooth, switches, batch.inputs + 0.05, None, 0.0)
+    assert any(not torch.equal(own, other) for own, other in zip(known.masks, true.masks, strict=True))
+    for own, other in zip(near.masks, true.masks, strict=True):
+        kept = ~own.isnan()
+        assert torch.equal(own[kept], other[kept])
+
+
+def test_a_guess_that_says_nothing_about_switches_is_refused(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
+    with pytest.raises(NotApplicable, match="too far from the observed one"):
+        go_on(observation, -3.0 * truth.batches[0].inputs, truth.batches[0].labels)
+
+
+def test_a_part_of_a_batch_is_a_start_for_the_rest(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 3, classes=10)
+    batch = truth.batches[0]
+    guess = go_on(observation, batch.inputs[[2]], batch.labels[[2]])
+    assert guess.is_exact
+    assert float(distances(guess, truth).max()) < 1e-6
+    with pytest.raises(NotApplicable, match="holds 4 examples, not 3"):
+        go_on(observation, batch.inputs[[0, 1, 2, 2]], batch.labels[[0, 1, 2, 2]])
