@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from attacks.core.labels import labels_of
 from attacks.second_order._client import Client
 from attacks.second_order._equations import Equations
 from attacks.second_order._layout import Layout, masks_to_solve
+from attacks.second_order._levenberg_marquardt import Limits
+from attacks.second_order._levenberg_marquardt import solve as solve_equations
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._switches import switch_units
 from fedsim.core import registry, seeding
@@ -197,6 +200,45 @@ def test_entries_that_were_not_sent_are_no_equations(watched: Watched) -> None:
 def test_hidden_layers_are_left_out(watched: Watched) -> None:
     observation, truth, _ = watched(model=SMOOTH, threat={"shares": ["4.*", "1.*"]})
     assert float(distances(solve(observation), truth).max()) < 1e-3
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.Softplus])
+def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.Module]) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
+    equations, image = equations_of(observation), truth.batches[0].inputs.flatten()
+    start = equations.unknowns.start(torch.Generator().manual_seed(0), 0.1)
+    errors = [float((start - image).norm() / image.norm())]
+    solve_equations(
+        equations,
+        start,
+        Limits(iterations=30, products=1, dense=10**9, converged=1e-26),
+        lambda _iteration, _objective, values: errors.append(float((values - image).norm() / image.norm())),
+    )
+    assert errors[-1] < 1e-12
+    for before, after in list(pairwise(errors))[-3:]:
+        assert after < 10.0 * before**2 + 1e-13  # rounding; curvature is of order 1 in normalised units
+
+
+@pytest.mark.parametrize("level", [1e-2, 1e-1])
+def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy, level: float) -> None:
+    """To first order at the truth no estimator has a lower mean squared error than tr((J^T S^-1 J + I)^-1) / n."""
+    with seeding.isolate_randomness(0):
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 10)
+        )
+    errors, floors = [], []
+    for seed in range(4):
+        observation, truth = toy(model, (1, 8, 8), 1, classes=10, seed=seed)
+        tensors, generator = observation.update.tensors, torch.Generator().manual_seed(seed)
+        size = torch.cat([own.flatten() for own in tensors.values()]).square().mean().sqrt()
+        noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
+                 for name, own in tensors.items()}  # fmt: skip
+        told = PublicKnowledge("gradient-noise", {"noise_law": "gaussian", "noise_scale": level * float(size)})
+        seen = replace(observation, update=replace(observation.update, tensors=noisy), public=(told,))
+        errors.append(float(distances(solve(seen), truth).square()))
+        rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())
+        floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))
+    assert abs(10 * math.log10(sum(errors) / sum(floors))) < 1.0  # dB: 256 squared errors leave 0.4 dB
 
 
 def test_under_noise_the_error_is_that_of_the_bound(watched: Watched) -> None:
