@@ -1,17 +1,19 @@
-"""The LeNet of the literature on gradient inversion, with smooth activations."""
+"""The LeNet of the literature on gradient inversion and ResNet-18, with activations of one's choice."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from fedsim.core.registry import for_scenarios
 from fedsim.core.types import InputSpec
 
 _CHANNELS = 12
 _KERNEL = 5
+_GROUPS = 2
+_STAGES = ((1, 1), (2, 2), (4, 2), (8, 2))  # multiples of the width, strides
 
 Activation = Literal["sigmoid", "tanh", "silu", "gelu", "softplus", "relu"]
 _ACTIVATIONS: Mapping[str, Callable[[], nn.Module]] = {
@@ -34,3 +36,45 @@ def lenet(spec: InputSpec, dropout: float = 0.0, activation: Activation = "sigmo
         channels = _CHANNELS
     features = _CHANNELS * -(-height // 4) * -(-width // 4)
     return nn.Sequential(*layers, nn.Flatten(), nn.Dropout(dropout), nn.Linear(features, spec.classes))
+
+
+@for_scenarios
+def resnet18(spec: InputSpec, width: int = 16, dropout: float = 0.0, activation: Activation = "silu") -> nn.Module:
+    """Build ResNet-18 with a 3x3 stem, GroupNorm and `width` channels in its first stage; the original has 64."""
+    layers: list[nn.Module] = [_convolution(spec.shape[0], width, 3, 1), nn.GroupNorm(_GROUPS, width)]
+    layers.append(_ACTIVATIONS[activation]())
+    channels = width
+    for multiple, stride in _STAGES:
+        layers += [
+            _Block(channels, multiple * width, stride, activation),
+            _Block(multiple * width, multiple * width, 1, activation),
+        ]
+        channels = multiple * width
+    return nn.Sequential(
+        *layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Dropout(dropout), nn.Linear(channels, spec.classes)
+    )
+
+
+def _convolution(inputs: int, outputs: int, kernel: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding=kernel // 2, bias=False)
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions with a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Activation) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _convolution(inputs, outputs, 3, stride),
+            nn.GroupNorm(_GROUPS, outputs),
+            _ACTIVATIONS[activation](),
+            _convolution(outputs, outputs, 3, 1),
+            nn.GroupNorm(_GROUPS, outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1:
+            self.shortcut = nn.Sequential(_convolution(inputs, outputs, 1, stride), nn.GroupNorm(_GROUPS, outputs))
+        self.activation = _ACTIVATIONS[activation]()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.activation(self.residual(images) + self.shortcut(images))

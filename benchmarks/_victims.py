@@ -10,13 +10,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from fedsim.core import registry
+from fedsim.core import registry, seeding
 from fedsim.core.losses import cross_entropy
-from fedsim.core.masks import dropout_sites
-from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, ThreatModel, Update, WireEntry
+from fedsim.core.masks import dropout_sites, keep_masks
+from fedsim.core.types import Batch, InputSpec, Knowledge, Observation, Tensors, ThreatModel, Update, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.scenario import Choice, parse
-from fedsim.scenario.world import shared
+from fedsim.scenario.world import World, shared
 from fedsim.threat import victim as observed
 from fedsim.threat.observe import observe
 
@@ -24,6 +24,7 @@ PHOTOGRAPHS: Mapping[str, Any] = {"name": "foolbox-samples", "collection": "cifa
 DIGITS: Mapping[str, Any] = {"name": "mnist5k"}
 KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
 _CLIENTS = 20
+_STEP_SIZE, _TRAINING_BATCH = 1e-3, 64
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ def victims_of(
     *,
     batch_size: int = 1,
     knows: Sequence[Knowledge] = KNOWN,
+    trained: int = 0,
 ) -> Iterator[Victim]:
-    """Yield the first gradients of the first clients, each on a batch of its own at the same fresh weights.
+    """Yield the first gradients of the first clients, each on a batch of its own at the same weights.
 
     Args:
         data: data set and its settings.
@@ -51,6 +53,7 @@ def victims_of(
         victims: number of clients to attack; they are among twenty, if they are not more.
         batch_size: examples of a batch.
         knows: what the attacker knows.
+        trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
     """
     scenario = {
         "title": "benchmark",
@@ -60,11 +63,26 @@ def victims_of(
         "federation": {"clients": max(_CLIENTS, victims), "batch_size": batch_size},
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
-    received = world.models.first_weights
+    received = _train(world, trained) if trained else world.models.first_weights
     for client in range(victims):
         update, truth = local_training(world, received, 1, client)
         seen = observe(observed.Victim(world, WireEntry(1, client, received, update), truth), knows)
         yield Victim(seen, truth.batches[0], world.data.dataset.spec)
+
+
+def _train(world: World, steps: int) -> Tensors:
+    """Return weights after steps of Adam on random batches of the training set."""
+    model, train = world.models.new(), world.data.dataset.train
+    optimizer = torch.optim.Adam(model.parameters(), lr=_STEP_SIZE)
+    generator = seeding.generator(7, "training")
+    for _ in range(steps):
+        chosen = torch.randint(len(train.inputs), (_TRAINING_BATCH,), generator=generator)
+        with keep_masks(generator):
+            loss = cross_entropy(model(train.inputs[chosen]), train.labels[chosen])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return {name: own.detach().clone() for name, own in model.state_dict().items()}
 
 
 def write(victims: Iterable[Victim], folder: Path) -> None:

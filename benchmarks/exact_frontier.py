@@ -1,7 +1,10 @@
-"""Exact attacks beyond dense first layers: a LeNet's images by second-order steps, through dropout, in batches.
+"""Exact attacks beyond dense first layers: what comes back of convolutions by second-order steps, and at what cost.
 
-Labels are inferred, masks unknown, models untrained; seconds are those of one core. Without ``--full``: few victims a
-setting (about eight minutes). With it: 10 victims a setting (about an hour).
+Labels are inferred, masks unknown; seconds are those of one core. Without ``--full``: few victims a setting (about
+fifteen minutes). With it: 10 victims a setting, and the table of networks, batches, dropout and trained weights (a
+day).
+
+``--only TEXT`` runs the settings that contain a text.
 """
 
 from __future__ import annotations
@@ -14,87 +17,82 @@ from fedsim.core import process
 
 process.prepare()
 
+import argparse  # noqa: E402
 import statistics  # noqa: E402
 import time  # noqa: E402
-from collections.abc import Iterator, Mapping, Sequence  # noqa: E402
-from typing import Any, NamedTuple  # noqa: E402
+from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
 
-from benchmarks._rows import Row, main, measured  # noqa: E402
-from benchmarks._victims import DIGITS, PHOTOGRAPHS, victims_of  # noqa: E402
+from benchmarks._frontier_cases import CASES, NETWORKS, Case  # noqa: E402
+from benchmarks._frontier_gap import measure_gaps  # noqa: E402
+from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
+from benchmarks._victims import victims_of  # noqa: E402
 from fedsim.core import registry, seeding  # noqa: E402
+from fedsim.core.errors import NotApplicable  # noqa: E402
 from fedsim.metrics.image import score_items  # noqa: E402
+from fedsim.metrics.missing import complete  # noqa: E402
 
-SMALL: Mapping[str, Any] = {"name": "digits"}
-_LENET = "benchmarks._frontier_models:lenet"
 _ALL = 10
 _EXACT, _EXACT_IN_BATCH = 80.0, 60.0  # dB
 
 
-class Case(NamedTuple):
-    """A setting: in words, what is attacked, victims of the short version, and what is asked for."""
+def measure(full: bool, only: str = "") -> Iterator[Row]:
+    """Yield the rows of the short or the long version.
 
-    words: str
-    data: Mapping[str, Any]
-    model: Mapping[str, Any]
-    few: int
-    batch_size: int = 1
-    share: str = ">= 0.9"
-    seconds: str = ""
-    attack: str = "gauss-newton"
-
-
-_RELU: Mapping[str, Any] = {"activation": "relu"}
-_CONVNET: Mapping[str, Any] = {"name": "convnet", "width": 16, "dropout": 0.0}
-CASES = (
-    Case("sigmoid, MNIST", DIGITS, {}, 5, seconds="< 8"),
-    *(Case(f"{own}, MNIST", DIGITS, {"activation": own}, 1) for own in ("tanh", "silu", "gelu", "softplus")),
-    Case("sigmoid, dropout 0.5, MNIST", DIGITS, {"dropout": 0.5}, 3),
-    Case("sigmoid, CIFAR-10", PHOTOGRAPHS, {}, 2, seconds="< 40"),
-    Case("sigmoid, MNIST", DIGITS, {}, 3, 2, ">= 0.8"),
-    Case("sigmoid, dropout 0.5, MNIST", DIGITS, {"dropout": 0.5}, 1, 2, ""),
-    Case("sigmoid, MNIST", DIGITS, {}, 1, 4, ">= 0.8"),
-    Case("ReLU, digits", SMALL, _RELU, 5, share=""),
-    Case("ReLU, MNIST of 14 x 14 pixels", {**DIGITS, "size": 14}, _RELU, 2, share=""),
-    Case("ReLU, dropout 0.5, digits", SMALL, {**_RELU, "dropout": 0.5}, 3, share=""),
-    Case("ReLU, digits", SMALL, _RELU, 2, 2, ""),
-    Case("convnet in place of LeNet, ReLU, digits", SMALL, _CONVNET, 2, share=""),
-    Case("ReLU, digits", SMALL, _RELU, 5, share="", attack="copa"),
-    Case("ReLU, MNIST", DIGITS, _RELU, 3, share="", attack="copa"),
-    Case("convnet in place of LeNet, ReLU, digits", SMALL, _CONVNET, 3, share="", attack="copa"),
-)
-
-
-def measure(full: bool) -> Sequence[Row]:
-    """Return the rows of the short or the long version."""
+    Args:
+        full: ten victims a setting, and the table of networks.
+        only: a part of the settings to run.
+    """
     torch.set_num_threads(1)
-    return [row for case in CASES for row in _rows(case, _ALL if full else case.few)]
+    for case in CASES:
+        if only in case.setting:
+            yield from _rows(case, _ALL if full else case.few)
+    yield from measure_gaps(only)
+    for case in NETWORKS if full else ():
+        if only in case.setting:
+            yield from _rows(case, case.few)
 
 
 def _rows(case: Case, victims: int) -> Iterator[Row]:
-    setting = f"{case.attack}, LeNet, {case.words}, B = {case.batch_size}"
-    psnr, seconds, steps = zip(*_attack(case, victims), strict=True)
+    try:
+        psnr, seconds, steps, exact_ones = zip(*_attack(case, victims), strict=True)
+    except NotApplicable as reason:
+        yield measured(f"refused: {reason}", case.setting, [1.0], "share", "")
+        return
     bound = _EXACT if case.batch_size == 1 else _EXACT_IN_BATCH
     exact = [float(worst > bound) for worst in psnr]
     name = f"updates with every image > {bound:g} dB"
-    yield measured(name, setting, exact, "share", case.share, value=statistics.mean(exact))
-    yield measured("worst PSNR of an update", setting, psnr, "dB", "")
-    yield measured("steps", setting, steps, "steps", "")
-    yield measured("processor seconds an update", setting, seconds, "s", case.seconds)
+    yield measured(name, case.setting, exact, "share", case.share, value=statistics.mean(exact))
+    yield measured("called exact", case.setting, exact_ones, "share", "", value=statistics.mean(exact_ones))
+    yield measured("worst PSNR of an update", case.setting, psnr, "dB", "")
+    yield measured("steps", case.setting, steps, "steps", "")
+    yield measured("processor seconds an update", case.setting, seconds, "s", case.seconds)
 
 
-def _attack(case: Case, victims: int) -> Iterator[tuple[float, float, float]]:
-    """Yield the worst PSNR of each victim, the processor seconds and the steps that its attack took."""
+def _attack(case: Case, victims: int) -> Iterator[tuple[float, float, float, float]]:
+    """Yield the worst PSNR of each victim, the processor seconds and steps of its attack, and whether it says exact."""
     method = registry.get("attack", case.attack)
-    model = {"name": _LENET, **case.model}
-    for number, victim in enumerate(victims_of(case.data, model, victims, batch_size=case.batch_size)):
+    attack = method.make(method.config.model_validate(dict(case.settings)))
+    seen = victims_of(case.data, case.model, victims, batch_size=case.batch_size, trained=case.trained)
+    for number, victim in enumerate(seen):
         begin = time.process_time()
-        guess = method.make(method.config())(victim.observation, seeding.generator(1, "attack", number))
+        guess = attack(victim.observation, seeding.generator(1, "attack", number))
         seconds = time.process_time() - begin
-        worst = min(item.values["psnr"] for item in score_items(guess, victim.batch, victim.spec).items)
-        yield worst, seconds, float(guess.iterations)
+        scores = score_items(complete(guess, case.batch_size), victim.batch, victim.spec).items
+        yield min(item.values["psnr"] for item in scores), seconds, float(guess.iterations), float(guess.is_exact)
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="the long version")
+    parser.add_argument("--only", default="", metavar="TEXT", help="run the settings that contain this text")
+    chosen = parser.parse_args()
+    rows: Sequence[Row] = list(measure(chosen.full, chosen.only))
+    print(as_json(rows) if chosen.json else as_table(rows))
 
 
 if __name__ == "__main__":
-    main(measure, __doc__ or "")
+    main()

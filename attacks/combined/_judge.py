@@ -14,7 +14,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from attacks.combined._union import Batch, Union, unite
+from attacks.combined._union import Union, unite
+from attacks.core.batches import Batch
 from attacks.core.gradient_distance import gradient_distance, knows_rates
 from attacks.core.mask_readout_rules import read_masks
 from attacks.core.regularizers import pixel_box

@@ -11,47 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from attacks.core.results import blanks
-from fedsim.core.types import Masks, Observation, Reconstruction
+from attacks.core.batches import Batch
 
 _SAME = 1e-2  # of an example's norm: what two exact attacks find of one example differs by less
-
-
-class Batch(NamedTuple):
-    """A guess as a whole batch, in the order of the labels where it has the same ones.
-
-    Attributes:
-        inputs: shape (B, *shape); zeros stand for examples that were not found, since only whole batches compare.
-        masks: of all examples, or None.
-        are_found: which examples were, shape (B,).
-    """
-
-    inputs: Tensor
-    masks: Masks | None
-    are_found: Tensor
-
-
-def in_order(observation: Observation, guess: Reconstruction, labels: Tensor) -> Batch:
-    """Return a guess of at most as many examples as there are labels as a whole batch."""
-    made, missing = len(guess.inputs), len(labels) - len(guess.inputs)
-    inputs = torch.cat([guess.inputs, blanks(observation, missing).to(guess.inputs)]) if missing else guess.inputs
-    masks = None if missing else guess.masks
-    are_found = torch.arange(len(labels)) < made
-    own = torch.cat([guess.labels, _unused(labels, guess.labels)])
-    if len(own) != len(labels):
-        return Batch(inputs, None, are_found)
-    ours, theirs = labels.argsort(stable=True), own.argsort(stable=True)
-    order = theirs[ours.argsort()]
-    return Batch(inputs[order], None if masks is None else tuple(mask[order] for mask in masks), are_found[order])
-
-
-def _unused(labels: Tensor, used: Tensor) -> Tensor:
-    """Return the labels that are left when those in use are taken away, in their order."""
-    left = labels.tolist()
-    for label in used.tolist():
-        if label in left:
-            left.remove(label)
-    return torch.tensor(left, dtype=labels.dtype)
 
 
 class Union(NamedTuple):

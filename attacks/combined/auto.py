@@ -24,7 +24,7 @@ from torch import Tensor
 
 from attacks.combined._diagnostics import Leak, leak_of
 from attacks.combined._judge import Judge, Judged
-from attacks.combined._union import in_order
+from attacks.core.batches import in_order
 from attacks.core.labels import labels_of
 from attacks.core.progress import Numbered
 from attacks.core.results import no_guess

@@ -74,6 +74,11 @@ class Layout:
         mean = self.prior_mean()
         return torch.cat([noise.to(mean), mean[self.pixels :]])
 
+    def start_at(self, inputs: Tensor, masks: Masks) -> Tensor:
+        """Return a start (n,) at examples (B, *shape) and at masks, one per site, for their unknown entries."""
+        entries = self._fill(0.0, [mask.to(self._device) for mask in masks])[self.pixels :]
+        return torch.cat([inputs.to(entries).flatten(), entries])
+
     def prior_mean(self) -> Tensor:
         """Return the mean (n,) before the update is seen: 0 in normalised units, the chance of a mask to be kept."""
         return self._fill(0.0, self._expected)

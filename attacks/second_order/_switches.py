@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from fedsim.core.masks import dropout_sites
+from fedsim.core.masks import dropout_sites, inject_masks
 from fedsim.core.types import Masks, Observation
 
 _RATE, _OTHER_RATE = 0.5, 0.25  # any two: what changes with the rate is a switch
@@ -66,6 +66,40 @@ def switch_units(observation: Observation) -> tuple[Observation, tuple[int, ...]
     others = dropout_sites(_switch_model(observation.model, _OTHER_RATE), *sizes)
     switches = tuple(i for i, (one, other) in enumerate(zip(sites, others, strict=True)) if one.rate != other.rate)
     return replace(observation, model=model, sites=sites), switches
+
+
+def unit_values(observation: Observation, inputs: Tensor, masks: Masks) -> list[Tensor]:
+    """Return what every ReLU gets, in the order of their calls, in double precision.
+
+    Args:
+        observation: of the model with its ReLUs.
+        inputs: shape (B, *shape).
+        masks: one per dropout site.
+    """
+    model = copy.deepcopy(observation.model).double().train()
+    own = tuple(mask.to(inputs.device, torch.float64) for mask in masks)
+    with torch.no_grad(), inject_masks(observation.sites, own), _Watch() as watch:
+        model(inputs.to(next(model.parameters())))
+    return watch.values
+
+
+class _Watch(TorchFunctionMode):
+    """Keeps what ReLUs get."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values: list[Tensor] = []
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in _RELU or func is F.leaky_relu:
+            self.values.append(args[0].clone())
+        return func(*args, **(kwargs or {}))
 
 
 def keep_own_masks(masks: Masks, switches: Sequence[int]) -> Masks:

@@ -13,13 +13,15 @@ Source: Levenberg 1944; Marquardt 1963. The equations are those of Zhu, Liu, Han
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar, final
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, final
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
+from attacks.core.batches import Batch, in_order
 from attacks.core.defense_facts import bound_of, noise_of, sends_part
 from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
 from attacks.core.labels import examples_of, labels_of
@@ -30,14 +32,20 @@ from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._layout import Layout, masks_to_solve
 from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
+from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack, Effort
+from fedsim.core.masks import expected_mask
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
+_MARGINS = (0.1, 0.2, 0.4, 0.8)  # of switches that are solved for, in root mean squares of what a ReLU gets
+_NEAR = 8  # steps within a margin: a wrong switch shows by then, and further steps only fit it
+_FAR = 0.2  # 1 - cosine beyond which too few switches are as they are at the guess
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
 
 
@@ -71,6 +79,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     """Levenberg-Marquardt on the equations of an update."""
 
     effort: ClassVar[Effort] = "second-order"
+    continues: ClassVar[bool] = True
 
     def not_applicable(self, observation: Observation) -> str | None:
         """Refuse updates that are no smooth function of the unknowns, or hold fewer equations than unknowns."""
@@ -102,32 +111,71 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         smooth, switches = _smooth(observation)
         unknowns = Layout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
-        box = None if equations.is_noisy else _box(observation, equations)
-        solutions: list[Solution] = []
-        for restart in range(self.config.restarts):
+        tried: list[_Attempt] = []
+        for _ in range(self.config.restarts):
             start = unknowns.start(generator, _START).to(equations.prior_mean)
-            best = min((one.objective for one in solutions), default=float("inf"))
-            told = continued(on_step, restarts=restart, done=sum(len(s.history) for s in solutions), best=best)
-            solutions.append(self._solve(equations, start, box, told))
-            if solutions[-1].objective <= equations.expected:
+            tried.append(_Attempt(equations, self._solve(equations, start, observation, _after(tried, on_step))))
+            if tried[-1].solution.objective <= equations.expected:
                 break
-        return _report(observation, equations, labels, solutions, switches)
+        return _report(observation, labels, tried, switches)
 
-    def _solve(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
+    def continue_from(
+        self, observation: Observation, guess: Reconstruction, generator: torch.Generator, on_step: OnStep
+    ) -> Reconstruction:
+        """Solve from another attack's images; examples that it lacks start near grey."""
+        labels = labels_of(observation)
+        begun = _begun(observation, guess, labels, generator)
+        smooth, switches = _smooth(observation)
+        if switches:
+            return self._continue_pattern(observation, begun, labels, on_step)
+        unknowns = Layout(smooth, masks_to_solve(smooth))
+        equations = Equations(smooth, unknowns, labels)
+        start = unknowns.start(generator, 0.0).to(equations.prior_mean)
+        start[: unknowns.pixels] = begun.inputs.flatten().to(start)
+        solution = self._solve(equations, start, observation, on_step)
+        return _report(observation, labels, [_Attempt(equations, solution)], ())
+
+    def _continue_pattern(
+        self, observation: Observation, begun: Batch, labels: Tensor, on_step: OnStep
+    ) -> Reconstruction:
+        """Solve with switches as they are at a guess, and those near their kink unknown.
+
+        The margin grows from solution to solution, until it holds every switch that the guess had wrong. Pixels are not
+        kept in their range: so close to a solution, cutting steps off leads away from it.
+        """
+        _refuse_far(observation, begun, labels)
+        smooth, switches = switch_units(observation)
+        tried: list[_Attempt] = []
+        inputs = begun.inputs
+        for margin in _MARGINS:
+            pattern = pattern_near(observation, smooth, switches, inputs, begun.masks, margin)
+            equations = Equations(smooth, Layout(smooth, (pattern.masks,)), labels)
+            start = equations.unknowns.start_at(inputs, pattern.start).to(equations.prior_mean)
+            solution = self._solve_once(equations, start, None, _after(tried, on_step), _NEAR)
+            tried.append(_Attempt(equations, solution))
+            if solution.has_converged:
+                break
+            inputs = tried[-1].unpack()[0]
+        return _report(observation, labels, tried, switches)
+
+    def _solve(self, equations: Equations, start: Tensor, observation: Observation, on_step: OnStep) -> Solution:
         """Solve with pixels in their range, then without it if that does not end at a solution."""
+        most, box = self.config.max_iterations, _box(observation, equations)
         if box is None:
-            return self._solve_once(equations, start, None, on_step)
-        first = self._solve_once(equations, start, box, on_step)
+            return self._solve_once(equations, start, None, on_step, most)
+        first = self._solve_once(equations, start, box, on_step, most)
         if first.has_converged:
             return first
         later = continued(on_step, done=len(first.history), best=first.objective)
-        second = self._solve_once(equations, first.values, None, later)
+        second = self._solve_once(equations, first.values, None, later, most)
         return second._replace(history=(*first.history, *second.history))
 
-    def _solve_once(self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep) -> Solution:
+    def _solve_once(
+        self, equations: Equations, start: Tensor, box: Box | None, on_step: OnStep, iterations: int
+    ) -> Solution:
         config, unknowns = self.config, equations.unknowns
         converged = 0.0 if equations.is_noisy else equations.expected
-        limits = Limits(config.max_iterations, config.products, config.dense, converged, box)
+        limits = Limits(iterations, config.products, config.dense, converged, box)
         most = 2 * config.max_iterations * config.restarts
 
         def tell(iteration: int, objective: float, values: Tensor) -> None:
@@ -138,9 +186,33 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         return solve(equations, start, limits, tell)
 
 
+def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> Batch:
+    """Return a guess as a start, with noise in the places of examples that it lacks."""
+    if len(guess.inputs) > len(labels):
+        raise NotApplicable(f"the guess holds {len(guess.inputs)} examples, not {len(labels)}")
+    begun = in_order(observation, guess, labels)
+    noise = _START * torch.randn(begun.inputs.shape, generator=generator, dtype=torch.float64)
+    where = begun.are_found.view(-1, *[1] * (noise.ndim - 1))
+    return begun._replace(inputs=torch.where(where, begun.inputs.double(), noise))
+
+
+def _refuse_far(observation: Observation, begun: Batch, labels: Tensor) -> None:
+    """Refuse a guess that says little about switches.
+
+    Raises:
+        NotApplicable: its gradient is another one, or the update has several steps.
+    """
+    if observation.local_steps > 1:
+        raise NotApplicable("switches of several steps are not fixed by a guess")
+    masks = begun.masks or tuple(expected_mask(site) for site in observation.sites)
+    distance = gradient_distance(observation, begun.inputs.to(next(observation.model.parameters())), labels, masks)
+    if distance > _FAR:
+        raise NotApplicable(f"the guess's gradient is too far from the observed one (1 - cosine: {distance:.2f})")
+
+
 def _box(observation: Observation, equations: Equations) -> Box | None:
-    """Return the range of normalised pixels in which the unknowns are kept, or None where it is not known."""
-    if "input-statistics" not in observation.threat.knows:
+    """Return the range of normalised pixels in which the unknowns are kept; None under noise, or if it is not known."""
+    if equations.is_noisy or "input-statistics" not in observation.threat.knows:
         return None
     least, greatest = pixel_box(observation)
     return least.to(equations.prior_mean), greatest.to(equations.prior_mean)
@@ -194,38 +266,54 @@ def _scale(equations: Equations) -> float:
     return 0.5 / (equations.count if equations.is_noisy else equations.tensors)
 
 
+class _Attempt(NamedTuple):
+    """Equations and where they were solved from one start."""
+
+    equations: Equations
+    solution: Solution
+
+    def unpack(self) -> tuple[Tensor, tuple[Masks, ...]]:
+        """Return examples (B, *shape) and masks of every step."""
+        unknowns = self.equations.unknowns
+        (whole,) = unknowns.split(1)
+        inputs, steps = whole.unpack(self.solution.values[whole.places], unknowns.shape)
+        return inputs.detach(), steps
+
+
+def _after(tried: Sequence[_Attempt], on_step: OnStep) -> OnStep:
+    """Return an `on_step` for the attempt behind others."""
+    solutions = [one.solution for one in tried]
+    done, best = sum(len(one.history) for one in solutions), min((one.objective for one in solutions), default=math.inf)
+    return continued(on_step, restarts=len(tried), done=done, best=best)
+
+
 def _report(
-    observation: Observation,
-    equations: Equations,
-    labels: Tensor,
-    solutions: list[Solution],
-    switches: tuple[int, ...],
+    observation: Observation, labels: Tensor, tried: Sequence[_Attempt], switches: tuple[int, ...]
 ) -> Reconstruction:
-    best = min(solutions, key=lambda one: one.objective)
-    unknowns, scale = equations.unknowns, _scale(equations)
-    (whole,) = unknowns.split(1)
-    inputs, steps = whole.unpack(best.values[whole.places], unknowns.shape)
-    inputs = inputs.detach().to(next(observation.model.parameters()))
+    best = min(tried, key=lambda one: one.solution.objective)
+    equations, solution = best
+    scale, (inputs, steps) = _scale(equations), best.unpack()
+    inputs = inputs.to(next(observation.model.parameters()))
     masks = _take_masks(observation, steps, switches)
     return Reconstruction.of(
         inputs,
         labels,
         masks=masks,
-        objective=scale * best.objective,
-        iterations=sum(len(one.history) for one in solutions),
-        best_iteration=len(best.history),
-        history=[(number, scale * value) for number, value in enumerate(best.history, 1)],
-        stopped=best.stopped,
-        notes=_note(observation, equations, best, switches),
+        objective=scale * solution.objective,
+        iterations=sum(len(one.solution.history) for one in tried),
+        best_iteration=len(solution.history),
+        history=[(number, scale * value) for number, value in enumerate(solution.history, 1)],
+        stopped=solution.stopped,
+        notes=_note(observation, equations, solution, switches),
         facts={
-            "unknowns": unknowns.size,
+            "unknowns": equations.unknowns.size,
             "equations": equations.count,
-            "restarts": len(solutions),
-            "steps of the best restart": len(best.history),
-            "examples separate": float(len(equations.parts) == unknowns.examples),
+            "restarts": len(tried),
+            "steps of the best restart": len(solution.history),
+            "examples separate": float(len(equations.parts) == equations.unknowns.examples),
         },
-        is_exact=best.has_converged
-        and may_be_exact(observation, scale * best.objective)
+        is_exact=solution.has_converged
+        and may_be_exact(observation, scale * solution.objective)
         and (not switches or _holds(observation, inputs, labels, masks)),
     )
 

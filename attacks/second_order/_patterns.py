@@ -1,0 +1,62 @@
+"""The pattern of a ReLU network's switches near a guess: units far from their kink are as they are at the guess."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from attacks.second_order._layout import masks_to_solve
+from attacks.second_order._switches import unit_values
+from fedsim.core.masks import expected_mask
+from fedsim.core.types import Masks, Observation
+
+
+class Pattern(NamedTuple):
+    """Masks and switches of a network, one per site.
+
+    Attributes:
+        masks: NaN where they are to be solved for.
+        start: where a solution of those begins; of other entries it is ignored.
+    """
+
+    masks: Masks
+    start: Masks
+
+
+def pattern_near(
+    observation: Observation,
+    smooth: Observation,
+    switches: Sequence[int],
+    inputs: Tensor,
+    guessed: Masks | None,
+    margin: float,
+) -> Pattern:
+    """Fix the switches of units that lie further from their kink than a margin, as they are at a guess.
+
+    Args:
+        observation: of the model with its ReLUs.
+        smooth: the same with switches in their place.
+        switches: which of its sites are switches.
+        inputs: the guess, shape (B, *shape).
+        guessed: dropout masks of the guess, one per site of `observation`, or None.
+        margin: in units of the root mean square of what a ReLU gets.
+    """
+    read = masks_to_solve(smooth)[0]
+    likely = [expected_mask(site) for site in observation.sites] if guessed is None else list(guessed)
+    own = [mask for index, mask in enumerate(read) if index not in switches]
+    likely = [torch.where(mask.isnan(), other.to(mask), mask) for mask, other in zip(own, likely, strict=True)]
+    values = iter(unit_values(observation, inputs, tuple(likely)))
+    rest = iter(likely)
+    masks, start = list(read), [mask.nan_to_num() for mask in read]
+    for index, mask in enumerate(read):
+        if index not in switches:
+            start[index] = next(rest)
+            continue
+        value = next(values).view(mask.shape)
+        start[index] = (value > 0).to(mask)
+        is_far = value.abs() > margin * value.square().mean().sqrt()
+        masks[index] = torch.where(mask.isnan() & is_far, start[index], mask)
+    return Pattern(tuple(masks), tuple(start))
