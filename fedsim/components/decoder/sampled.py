@@ -11,13 +11,12 @@ Source: Holtzman, Buys, Du, Forbes, Choi 2020, arXiv 1904.09751, section 3.1.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import ClassVar, final
 
-import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
+from fedsim.components.decoder._odds import draw, nucleus
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event
@@ -44,23 +43,5 @@ class Sampled(Decoder[SampledConfig, Writing]):
     def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
         """Draw a token behind each row."""
         scores = self.next_scores(model, state).double() / self.config.temperature
-        chosen = _draw(_nucleus(scores.softmax(-1), self.config.top_p), context.generators)
+        chosen = draw(nucleus(scores.softmax(-1), self.config.top_p), context.generators)
         return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1)] * len(state)
-
-
-def _nucleus(probabilities: Tensor, share: float) -> Tensor:
-    """Return probabilities (B, V) with 0 outside the smallest set of likeliest tokens that holds a share of 1."""
-    if share == 1:
-        return probabilities
-    ordered, places = torch.sort(probabilities, dim=-1, descending=True, stable=True)
-    is_inside = ordered.cumsum(-1) - ordered < share
-    return torch.zeros_like(probabilities).scatter(-1, places, ordered * is_inside)
-
-
-def _draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
-    """Return a token a row with odds (B, V), by one uniform number of the row's own generator."""
-    below = probabilities.cumsum(-1)
-    uniform = torch.stack([torch.rand(1, generator=own, dtype=torch.double) for own in generators]).to(below.device)
-    # A uniform number is below 1, so that the product is below the last sum, unless rounding lifts it there.
-    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(-1)
-    return torch.searchsorted(below, uniform * below[:, -1:], right=True).flatten().minimum(last).tolist()
