@@ -2,15 +2,22 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from attacks.core.client_gradient import client_gradient
-from fedsim.core import registry
-from fedsim.core.types import Observation, PublicKnowledge
+from attacks.second_order._layout import Layout, masks_to_solve
+from attacks.second_order._levenberg_marquardt import Limits
+from attacks.second_order._levenberg_marquardt import solve as solve_equations
+from attacks.second_order._patterns import pattern_near
+from attacks.second_order._switches import switch_units
+from fedsim.core import registry, seeding
+from fedsim.core.errors import NotApplicable
+from fedsim.core.types import Masks, Observation, PublicKnowledge, Reconstruction
 from tests.attacks.second_order.solved import ALL, NAME, SMOOTH, Toy, Watched, distances, equations_of, lenet, solve
 
 
@@ -105,3 +112,94 @@ def test_inputs_outside_of_the_pixel_range_are_found_without_it(toy: Toy) -> Non
     guess = solve(narrow, max_iterations=10)
     assert float(distances(guess, truth).max()) < 1e-6
     assert guess.facts["restarts"] == 1
+
+
+@pytest.mark.parametrize("activation", [nn.GELU, nn.Softplus])
+def test_the_last_linearisations_square_the_error(toy: Toy, activation: type[nn.Module]) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=activation), (1, 8, 8), 1, classes=10)
+    equations, image = equations_of(observation), truth.batches[0].inputs.flatten()
+    start = equations.unknowns.start(torch.Generator().manual_seed(0), 0.1)
+    errors = [float((start - image).norm() / image.norm())]
+    solve_equations(
+        equations,
+        start,
+        Limits(iterations=30, products=1, dense=10**9, converged=1e-26),
+        lambda _iteration, _objective, values: errors.append(float((values - image).norm() / image.norm())),
+    )
+    assert errors[-1] < 1e-12
+    for before, after in list(pairwise(errors))[-3:]:
+        assert after < 10.0 * before**2 + 1e-13  # rounding; curvature is of order 1 in normalised units
+
+
+@pytest.mark.parametrize("level", [1e-2, 1e-1])
+def test_the_error_under_noise_meets_the_ceiling_of_the_ideal_attacker(toy: Toy, level: float) -> None:
+    """To first order at the truth no estimator has a lower mean squared error than tr((J^T S^-1 J + I)^-1) / n."""
+    with seeding.isolate_randomness(0):
+        model = nn.Sequential(
+            nn.Flatten(), nn.Linear(64, 32), nn.GELU(), nn.Linear(32, 32), nn.GELU(), nn.Linear(32, 10)
+        )
+    errors, floors = [], []
+    for seed in range(4):
+        observation, truth = toy(model, (1, 8, 8), 1, classes=10, seed=seed)
+        tensors, generator = observation.update.tensors, torch.Generator().manual_seed(seed)
+        size = torch.cat([own.flatten() for own in tensors.values()]).square().mean().sqrt()
+        noisy = {name: own + level * size * torch.randn(own.shape, generator=generator, dtype=own.dtype)
+                 for name, own in tensors.items()}  # fmt: skip
+        told = PublicKnowledge("gradient-noise", {"noise_law": "gaussian", "noise_scale": level * float(size)})
+        seen = replace(observation, update=replace(observation.update, tensors=noisy), public=(told,))
+        errors.append(float(distances(solve(seen), truth).square()))
+        rows = equations_of(seen).jacobian(truth.batches[0].inputs.flatten())
+        floors.append(float((rows @ rows.T + torch.eye(64)).inverse().diagonal().mean()))
+    assert abs(10 * math.log10(sum(errors) / sum(floors))) < 1.0  # dB: 256 squared errors leave 0.4 dB
+
+
+def go_on(observation: Observation, inputs: Tensor, labels: Tensor, masks: Masks | None = None) -> Reconstruction:
+    """Let it go on from a guess."""
+    method, guess = registry.get("attack", NAME), Reconstruction.of(inputs, labels, masks=masks)
+    generator = torch.Generator().manual_seed(0)
+    return method.make(method.config()).continue_from(observation, guess, generator, lambda _step: None)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.5])
+def test_a_blurred_guess_fixes_most_switches_of_a_relu_network(toy: Toy, rate: float) -> None:
+    """Too few entries for all switches at once: one filter a layer has a fifth of what a start from grey needs."""
+    model = lenet(1, 12, 4, rate, nn.ReLU)
+    observation, truth = toy(model, (1, 12, 12), 1, classes=10)
+    batch, generator = truth.batches[0], torch.Generator().manual_seed(1)
+    blurred = batch.inputs + 0.02 * torch.randn(batch.inputs.shape, generator=generator, dtype=torch.float64)
+    guess = go_on(observation, blurred, batch.labels, truth.masks[0])
+    assert guess.is_exact
+    assert float(distances(guess, truth).max()) < 1e-6
+    smooth, _ = switch_units(observation)
+    assert guess.facts["unknowns"] < 0.7 * Layout(smooth, masks_to_solve(smooth)).size
+
+
+def test_a_wide_enough_margin_frees_the_switches_that_a_guess_has_wrong(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
+    batch = truth.batches[0]
+    smooth, switches = switch_units(observation)
+    true, near = (
+        pattern_near(observation, smooth, switches, inputs, None, margin)
+        for inputs, margin in ((batch.inputs, 0.0), (batch.inputs + 0.05, 0.2))
+    )
+    known = pattern_near(observation, smooth, switches, batch.inputs + 0.05, None, 0.0)
+    assert any(not torch.equal(own, other) for own, other in zip(known.masks, true.masks, strict=True))
+    for own, other in zip(near.masks, true.masks, strict=True):
+        kept = ~own.isnan()
+        assert torch.equal(own[kept], other[kept])
+
+
+def test_a_guess_that_says_nothing_about_switches_is_refused(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8, activation=nn.ReLU), (1, 8, 8), 1, classes=10)
+    with pytest.raises(NotApplicable, match="too far from the observed one"):
+        go_on(observation, -3.0 * truth.batches[0].inputs, truth.batches[0].labels)
+
+
+def test_a_part_of_a_batch_is_a_start_for_the_rest(toy: Toy) -> None:
+    observation, truth = toy(lenet(1, 8, 8), (1, 8, 8), 3, classes=10)
+    batch = truth.batches[0]
+    guess = go_on(observation, batch.inputs[[2]], batch.labels[[2]])
+    assert guess.is_exact
+    assert float(distances(guess, truth).max()) < 1e-6
+    with pytest.raises(NotApplicable, match="holds 4 examples, not 3"):
+        go_on(observation, batch.inputs[[0, 1, 2, 2]], batch.labels[[0, 1, 2, 2]])
