@@ -86,7 +86,6 @@ def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(folder: Path) ->
         (("run", "s.toml", "--out", "s.toml/x"), "cannot write to"),
         (("show", "wigg"), "Did you mean 'wiig'"),
         (("new", "attack", "My Attack"), "not a name for a method"),
-        (("new", "attack", "my-attack"), "not a checkout"),
         (("list", "attcks"), "attcks"),
         (("rum",), "rum"),
     ],
