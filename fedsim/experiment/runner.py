@@ -78,7 +78,8 @@ def run(
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
-            run_arm(this, shared(arm.world), arm.world, number, arm.name, arm.values)
+            with _named(arm, of=len(todo)):
+                run_arm(this, shared(arm.world), arm.world, number, arm.name, arm.values)
         except Exception as error:
             this.fail(error)
             raise
