@@ -46,6 +46,9 @@ class Setting:
         return [{"name": self.name, **dict(self.options)}] if self.name else []
 
 
+_WHOLE_STEP = {"name": "sgd", "learning_rate": 1.0}
+
+
 def world_of(
     subject: Checked, plan: Plan, batch_size: int, setting: Setting = Setting(), *, candidates: int = 2
 ) -> World:
@@ -114,7 +117,7 @@ def _scenario(subject: Checked, plan: Plan, batch_size: int, setting: Setting, c
                     "local_steps": own.local_steps,
                     "optimizer": optimizer,
                 },
-                "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else {"name": "sgd"}},
+                "aggregation": {"name": "mean", "optimizer": optimizer if own.local_steps == 1 else _WHOLE_STEP},
                 "defenses": [*own.defenses, *setting.tables],
                 "threat": {"knows": knows},
                 "membership": {"candidates": max(2, candidates), "attacks": [{"name": "all"}]},

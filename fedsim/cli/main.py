@@ -17,6 +17,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     expect,
     export,
     generate,
+    init,
     listing,
     new,
     report,

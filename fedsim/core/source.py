@@ -28,6 +28,11 @@ def list_scenarios() -> dict[str, Path]:
     return found
 
 
+def short_name(name: str) -> str:
+    """Return a scenario's name without its number."""
+    return _NUMBER.sub("", name)
+
+
 def find_source(given: Path) -> Path:
     """Return the scenario file that a person means: a file, or a scenario's name, with or without its number.
 
@@ -39,7 +44,7 @@ def find_source(given: Path) -> Path:
     if given.with_suffix(".toml").is_file():
         return given.with_suffix(".toml")
     known = list_scenarios()
-    short = {_NUMBER.sub("", name): name for name in known}
+    short = {short_name(name): name for name in known}
     found = known.get(str(given)) or known.get(short.get(str(given), ""))
     if found is None and not given.is_dir():
         hint = nearest(str(given), [*known, *short])

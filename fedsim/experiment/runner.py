@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from fedsim.core.errors import FedsimError, ScenarioError
+from fedsim.core.errors import FedsimError, MissingExtra, ScenarioError
 from fedsim.experiment.arm import check, run_arm, train
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash, scenario_hash
@@ -18,6 +18,7 @@ from fedsim.record import RunRecord
 from fedsim.record.environment import environment
 from fedsim.record.store import RunFolder
 from fedsim.scenario import Scenario, arms
+from fedsim.scenario.installed import check_installed
 from fedsim.scenario.world import share, shared
 from fedsim.threat.attacking import Attackers, in_process
 from fedsim.threat.observe import describe
@@ -56,7 +57,11 @@ def run(
         raise FedsimError(f"{folder.path} holds a run of another scenario or seed; it cannot be resumed with this one.")
     done = tuple(arm for arm in earlier.arms if arm.complete) if earlier else ()
     todo = [_Arm(_name(values), values, arm, share(arm)) for values, arm in arms(scenario)]
-    sentences = _check(todo, len(done))
+    try:
+        sentences = _check(todo, len(done))
+    except MissingExtra:
+        check_installed(arm.scenario for arm in todo[len(done) :])
+        raise
     watcher.threat_model(sentences)
     record = RunRecord(
         status="interrupted",
@@ -73,7 +78,8 @@ def run(
     for number, arm in list(enumerate(todo))[len(done) :]:
         watcher.arm(arm.name, number + 1, len(todo), arm.scenario.federation.rounds)
         try:
-            run_arm(this, shared(arm.world), arm.world, number, arm.name, arm.values)
+            with _named(arm, of=len(todo)):
+                run_arm(this, shared(arm.world), arm.world, number, arm.name, arm.values)
         except Exception as error:
             this.fail(error)
             raise
@@ -127,6 +133,8 @@ def _named(arm: _Arm, of: int) -> Iterator[None]:
     """Put the name of the arm before a mistake, where there are several."""
     try:
         yield
+    except MissingExtra:
+        raise
     except FedsimError as error:
         if of == 1:
             raise

@@ -21,6 +21,7 @@ from fedsim.federation import participation
 from fedsim.federation.journal import Journal
 from fedsim.metrics.testing import training_loss
 from fedsim.record import Cause, Failure
+from fedsim.scenario import Scenario
 from fedsim.scenario.world import World
 
 Nodes = Sequence[int] | Mapping[int, int]  # client number -> node id
@@ -79,6 +80,7 @@ class RoundState:
         loss: sum of the losses, each times its weight.
     """
 
+    round: int = 0
     cohort: tuple[int, ...] = ()
     failures: list[Failure] = field(default_factory=list)
     participants: list[int] = field(default_factory=list)
@@ -128,7 +130,7 @@ class Aggregation(Strategy):
         if crafted and server_round in self._world.scenario.threat.rounds:
             self._weights = {**self._weights, **crafted}
             arrays = self._encoded = ArrayRecord(dict(self._weights))
-        self.tally = RoundState(cohort=participation.cohort(self._world.scenario, server_round))
+        self.tally = RoundState(server_round, participation.cohort(self._world.scenario, server_round))
         if self._world.facts.remembers and server_round < max(self._world.scenario.threat.rounds):
             self._history[server_round] = self._weights
         counted = {client: self._counted[client][-1] for client in self.tally.cohort if client in self._counted}
@@ -207,10 +209,16 @@ class Aggregation(Strategy):
         return Failure(who=failure.who, why=fate.why, cause=fate.cause)
 
     def _check_failures(self) -> None:
+        """Stop where nobody's update counted for a reason that the next round will not mend."""
         undeclared = [f for f in self.tally.failures if f.cause not in _DECLARED]
-        errors = [f for f in undeclared if f.cause == "error"]
-        if errors and not self.tally.counted and len(errors) == len(undeclared):
-            raise FedsimError(f"every client of the round failed, the first with: {errors[0].why}")
+        causes = {f.cause for f in undeclared}
+        if self.tally.counted or len(causes) != 1:
+            return
+        if causes == {"error"}:
+            raise FedsimError(f"every client of the round failed, the first with: {undeclared[0].why}")
+        if causes == {"not finite"}:
+            told = f"round {self.tally.round}: no finite update of {len(undeclared)}"
+            raise FedsimError(f"{told}; {_why_diverged(self._world.scenario, self.tally.round)}")
 
     def _note_counted(self, round_: int, client: int) -> None:
         if self._world.facts.remembers:
@@ -275,6 +283,19 @@ def unpack(message: Message, client: int) -> Reply:
         return failed(client, "the update is no vector of numbers")
     examples, loss = cast("int", entries["examples"]), cast("float", entries["loss"])
     return Reply(client, torch.frombuffer(bytearray(data), dtype=dtype), examples, loss)
+
+
+def _why_diverged(scenario: Scenario, round_: int) -> str:
+    """Return which learning rate made a federation diverge, and one to try."""
+    sends_gradients = scenario.federation.algorithm == "fedsgd"
+    if sends_gradients and round_ == 1:
+        return "no step was taken yet, so the first weights, the data or a component overflow. Check their scale."
+    key = "aggregation.optimizer" if sends_gradients else "federation.optimizer"
+    choice = scenario.aggregation.optimizer if sends_gradients else scenario.federation.optimizer
+    rate = choice.settings.get("learning_rate")
+    if rate is None:
+        return f"lower the learning rate of {key}."
+    return f"{key}.learning_rate is {rate:g}, try {rate / 10:g}."
 
 
 def _unusable(reply: Reply, layout: Layout) -> Failure | None:

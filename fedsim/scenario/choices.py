@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from pydantic import Field, field_validator, model_serializer, model_validator
+from pydantic import Field, model_serializer, model_validator
 
 from fedsim.core import registry
 from fedsim.core.hooks import Attack, Configured
@@ -80,12 +80,7 @@ class Aggregation(Choice):
     """The rule that combines updates, and the server optimizer that steps along the result."""
 
     name: str = "mean"
-    optimizer: Choice = Choice(name="sgd", settings={"learning_rate": 1.0})
-
-    @field_validator("optimizer")
-    @classmethod
-    def _full_steps(cls, optimizer: Choice) -> Choice:
-        """A server that says nothing takes the whole step; a client's default would be a tenth of it."""
-        if optimizer.name != "sgd":
-            return optimizer
-        return Choice(name="sgd", settings={"learning_rate": 1.0, **optimizer.settings})
+    optimizer: Choice = Field(
+        default=Choice(name="sgd", settings={}),
+        description="sgd without a rate takes steps of 0.1 (fedsgd) or 1 (fedavg)",
+    )

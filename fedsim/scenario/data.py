@@ -99,12 +99,21 @@ def build_data(scenario: Scenario) -> Data:
         FedsimError: the data set is missing or malformed, cannot be shared out like that, or a client would own
             fewer examples than a local step takes.
     """
-    dataset = _dataset(scenario.data.model_dump_json())
+    dataset = load_dataset(scenario.data)
     noisy = _with_noise(scenario, dataset)
     data = Data(noisy, _shares(scenario, dataset), scenario.federation, scenario.seed)
     if scenario.federation.local_epochs is None:
         _check_batch(data)
     return data
+
+
+def load_dataset(choice: Choice) -> Dataset:
+    """Return a data set; the last two are kept.
+
+    Raises:
+        FedsimError: it is missing or malformed.
+    """
+    return _dataset(choice.model_dump_json())
 
 
 @lru_cache(maxsize=2)

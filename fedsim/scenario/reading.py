@@ -21,6 +21,8 @@ from fedsim.scenario.combinations import expand
 from fedsim.scenario.overriding import override
 from fedsim.scenario.tables import Scenario
 
+_SERVER_RATES = {"fedsgd": 0.1, "fedavg": 1.0}  # a mean of gradients is a direction, a mean of changes a whole step
+
 
 def load(path: Path, overrides: Sequence[str] = (), *, trust: bool = False) -> Scenario:
     """Read a scenario file.
@@ -121,12 +123,13 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
     problems: list[str] = []
     for place, kind, choice in scenario.choices():
         key = ".".join(map(str, place))
-        if f"{key}.name" in scenario.varied:
+        if f"{key}.name" in scenario.varied or _is_left_to_arms(scenario, place, choice):
             continue
         try:
             method = registry.get(kind, choice.name)
             check_choice(method, place, choice, scenario)
-            settings = method.config.model_validate(choice.settings).model_dump(mode="json")
+            given = {**_server_rate(scenario, place, choice), **choice.settings}
+            settings = method.config.model_validate(given).model_dump(mode="json")
         except ValidationError as error:
             problems.append(_explain(source, error, registry.get(kind, choice.name).config, place))
         except FedsimError as error:
@@ -139,6 +142,19 @@ def _settle(scenario: Scenario, source: str) -> Scenario:
         raise ScenarioError("\n".join(problems))
     check_crafting(scenario, source)
     return settled
+
+
+def _is_left_to_arms(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> bool:
+    """Tell whether the rate of the server's steps depends on an algorithm that the arms choose."""
+    is_open = bool(_server_rate(scenario, place, choice)) and "learning_rate" not in choice.settings
+    return is_open and not scenario.varied.isdisjoint(("federation", "federation.algorithm"))
+
+
+def _server_rate(scenario: Scenario, place: Sequence[str | int], choice: Choice) -> dict[str, float]:
+    """Return the rate of a server that says nothing about it: what trains depends on what clients send."""
+    if place != ("aggregation", "optimizer") or choice.name != "sgd":
+        return {}
+    return {"learning_rate": _SERVER_RATES[scenario.federation.algorithm]}
 
 
 def _own_name(method: Method, chosen: str) -> str:

@@ -19,7 +19,6 @@ from tests.cli.typed import Typed, fedsim
         (("run", "s.toml", "--out", "s.toml/x"), "cannot write to"),
         (("show", "wigg"), "Did you mean 'wiig'"),
         (("new", "attack", "My Attack"), "not a name for a method"),
-        (("new", "attack", "my-attack"), "not a checkout"),
         (("list", "attcks"), "attcks"),
         (("rum",), "rum"),
     ],

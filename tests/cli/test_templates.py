@@ -1,6 +1,7 @@
 """What `fedsim new attack` writes, at work in a run."""
 
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import fedsim
 from fedsim.cli.templates import write_new
+from fedsim.core.errors import FedsimError
 from fedsim.record import VictimRecord
 
 TABLES: dict[str, Any] = {
@@ -27,6 +29,7 @@ def victim(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, own_methods: None) -
 
     def attacked(like: Any, **tables: Any) -> VictimRecord:
         (tmp_path / "fedsim").mkdir()
+        (tmp_path / "fedsim" / "__init__.py").touch()
         spec = spec_from_file_location("my_own", write_new("attack", "my-own", tmp_path, None, like))
         assert spec is not None
         assert spec.loader is not None
@@ -71,3 +74,22 @@ def test_the_reader_of_text_finds_the_tokens(victim: Callable[..., VictimRecord]
     )
     assert found.failure is None
     assert found.facts["tokens found"] >= 5
+
+
+@pytest.mark.parametrize(("kind", "family"), [("attack", None), ("defense", "noise"), ("component", "decoder")])
+def test_outside_of_a_checkout_a_package_is_written_around_the_method(
+    kind: Any, family: str | None, tmp_path: Path
+) -> None:
+    path = write_new(kind, f"my-{kind}", tmp_path, family)
+    assert path == tmp_path / f"my-{kind}" / f"fedsim_my_{kind}.py"
+    compile(path.read_text(), str(path), "exec")
+    about = tomllib.loads((path.parent / "pyproject.toml").read_text())
+    assert about["project"]["entry-points"] == {f"fedsim.{kind}s": {f"my-{kind}": f"fedsim_my_{kind}"}}
+    with pytest.raises(FedsimError, match="exists already. Choose another name"):
+        write_new(kind, f"my-{kind}", tmp_path, family)
+
+
+def test_a_family_that_is_none_leaves_no_package_behind(tmp_path: Path) -> None:
+    with pytest.raises(FedsimError, match="no family 'nose' of defenses"):
+        write_new("defense", "my-defense", tmp_path, "nose")
+    assert not list(tmp_path.iterdir())

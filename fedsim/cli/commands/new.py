@@ -30,11 +30,15 @@ def new(
         ),
     ] = None,
 ) -> None:
-    """Write the one file of a new method, ready to run and to change."""
-    from fedsim.cli.templates import families, write_new
+    """Write the file of a new method, ready to run and to change; outside of a checkout a package around it."""
+    from fedsim.cli.templates import families, is_checkout, usual_family, write_new
 
-    path = write_new(kind, name, Path.cwd(), family, like)
-    say(f"Wrote {path.relative_to(Path.cwd())}. It is listed already: fedsim show {name}")
+    path = write_new(kind, name, Path.cwd(), family, like).relative_to(Path.cwd())
+    if is_checkout(Path.cwd()):
+        say(f"Wrote {path}. It is listed already: fedsim show {name}")
+    else:
+        say(f"Wrote {path} and the package around it. Install it, and it is listed:")
+        say(f"  pip install --editable ./{path.parent}\n  fedsim show {name}")
     if family is None:
-        others = [own.name for own in families(kind) if own.name != path.parent.name]
+        others = [own.name for own in families(kind) if own.name != usual_family(kind, like)]
         say(f"Other families, for --family: {', '.join(others)}")

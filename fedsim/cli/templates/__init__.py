@@ -1,4 +1,4 @@
-"""Write the file of `fedsim new`: a working method to change; no other file needs an edit."""
+"""Write the file of `fedsim new`: a working method to change, in a checkout or in a package of one's own."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from fedsim.core.errors import FedsimError, nearest
 NewKind = Literal["attack", "defense", "component"]
 Like = Literal["matching", "closed-form", "text"]
 
+_HERE = Path(__file__).parent
 _PACKAGES: dict[NewKind, str] = {"attack": "attacks", "defense": "defenses", "component": "fedsim.components"}
 _FAMILY_OF: dict[Like, str] = {"matching": "gradient_matching", "closed-form": "closed_form", "text": "text"}
 _USUAL: dict[NewKind, str] = {"attack": "gradient_matching", "defense": "norm", "component": "augment"}
@@ -52,18 +53,25 @@ def families(kind: NewKind) -> list[Family]:
     return [Family(name, _sentence(path)) for name, path in sorted(found.items()) if name in own]
 
 
+def usual_family(kind: NewKind, like: Like | None) -> str:
+    """Return the family of a new method for which none was named."""
+    return _FAMILY_OF[like] if like else _USUAL[kind]
+
+
 def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, like: Like | None = None) -> Path:
-    """Write the file of a new method below `root`, the checkout, and return its path.
+    """Write the file of a new method into `root`, and return its path.
+
+    In a checkout the file is all that is needed; elsewhere a package to install is written around it.
 
     Args:
         kind: kind of the method.
         name: lower-case words joined by hyphens.
-        root: folder that holds fedsim and attacks.
+        root: a checkout, or the folder that the package is written into.
         family: folder of the method: the family of an attack, the place of a defense, the hook of a component.
         like: kind of an attack; absent: that of its family.
 
     Raises:
-        FedsimError: the name, the family or the root is invalid, or the file exists.
+        FedsimError: the name or the family is invalid, or the file exists.
     """
     words = name.split("-")
     if not all(word.isidentifier() and word.islower() for word in words) or keyword.iskeyword("_".join(words)):
@@ -72,16 +80,49 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
         )
     if like is not None and kind != "attack":
         raise FedsimError(f"--like chooses among attacks. A {kind} is written for its family: --family.")
-    if not (root / "fedsim").is_dir():
-        raise FedsimError(f"{root} is not a checkout of fedsim: run this where the folders fedsim and attacks lie.")
-    family = family or (_FAMILY_OF[like] if like else _USUAL[kind])
+    family = family or usual_family(kind, like)
     _check_family(kind, family)
+    text = _filled(kind, name, family, like)
+    if not is_checkout(root):
+        return _write_package(kind, name, root, text)
     folder = root.joinpath(*_PACKAGES[kind].split("."), family)
     path = folder / f"{'_'.join(words)}.py"
     if path.exists():
         raise FedsimError(f"{path} exists already. Choose another name.")
-    text = (Path(__file__).parent / f"{_template(kind, family, like)}.txt").read_text(encoding="utf-8")
-    filled = Template(text).substitute(
+    folder.mkdir(parents=True, exist_ok=True)
+    package = folder / "__init__.py"
+    if not package.exists():
+        package.write_text(f'"""Hook {family}."""\n', encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def is_checkout(root: Path) -> bool:
+    """Tell whether a folder is a checkout of fedsim, where a method needs no package of its own."""
+    return (root / "fedsim" / "__init__.py").exists()
+
+
+def _write_package(kind: NewKind, name: str, root: Path, text: str) -> Path:
+    """Write a package that adds the method to an installed fedsim, and return the path of its module."""
+    folder = root / name
+    module = f"fedsim_{name.replace('-', '_')}"
+    if folder.exists():
+        raise FedsimError(f"{folder} exists already. Choose another name.")
+    about = (_HERE / "package.txt").read_text(encoding="utf-8")
+    folder.mkdir(parents=True)
+    (folder / "pyproject.toml").write_text(
+        Template(about).substitute(name=name, module=module, kind=kind), encoding="utf-8"
+    )
+    path = folder / f"{module}.py"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def _filled(kind: NewKind, name: str, family: str, like: Like | None) -> str:
+    """Return the text of a new method."""
+    words = name.split("-")
+    text = (_HERE / f"{_template(kind, family, like)}.txt").read_text(encoding="utf-8")
+    return Template(text).substitute(
         name=name,
         camel="".join(word.capitalize() for word in words),
         title=name.replace("-", " ").capitalize(),
@@ -89,12 +130,6 @@ def write_new(kind: NewKind, name: str, root: Path, family: str | None = None, l
         base=_BASES.get(family, ""),
         hooks=", ".join(sorted(("Rules", _BASES.get(family, "")))),
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    package = folder / "__init__.py"
-    if not package.exists():
-        package.write_text(f'"""Hook {family}."""\n', encoding="utf-8")
-    path.write_text(filled, encoding="utf-8")
-    return path
 
 
 def _check_family(kind: NewKind, family: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import queue
 import threading
 import time
@@ -14,7 +15,8 @@ from fedsim.core.errors import FedsimError
 from fedsim.experiment.sweep.executors import Executor, Worker, order_of
 from fedsim.experiment.sweep.folder import Failed, SweepFolder
 from fedsim.experiment.sweep.plan import Planned
-from fedsim.scenario import Sweep
+from fedsim.scenario import Scenario, Sweep, arms
+from fedsim.scenario.installed import check_installed
 
 Status = Literal["reused", "finished", "failed"]
 
@@ -61,6 +63,7 @@ def sweep(
         What came of every run that was reused or tried.
 
     Raises:
+        FedsimError: something that a run needs is not installed; none has begun.
         KeyboardInterrupt: it was asked to stop. Finished runs are kept.
     """
     finished = {run.digest for run in runs if folder.is_finished(run.digest)}
@@ -69,6 +72,7 @@ def sweep(
         on_outcome(outcome)
     todo: queue.SimpleQueue[Planned] = queue.SimpleQueue()
     missing = [run for run in runs if run.digest not in finished]
+    check_installed(single for own in _unlike(missing) for _, single in arms(Scenario.model_validate_json(own)))
     for run in missing:
         todo.put(run)
     ended: queue.SimpleQueue[Outcome | None] = queue.SimpleQueue()
@@ -106,6 +110,15 @@ def _gather(
         outcomes.append(outcome)
         on_outcome(outcome)
     return outcomes
+
+
+def _unlike(runs: Sequence[Planned]) -> list[str]:
+    """Return the scenarios of runs that may need what the others do not: one for each data set, model and arms."""
+    found: dict[str, str] = {}
+    for run in runs:
+        raw = json.loads(run.scenario)
+        found.setdefault(json.dumps([raw[key] for key in ("data", "model", "arms")]), run.scenario)
+    return list(found.values())
 
 
 @dataclass

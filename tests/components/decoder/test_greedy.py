@@ -11,34 +11,8 @@ from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.types import InputSpec, Limits
 from fedsim.generation import generate
-from tests.components.decoder.asking import ASKED, LONG
-from tests.components.generating import VOCABULARY, make, prompts, sources, tiny_llama
-
-
-def reference() -> tuple[nn.Module, Any]:
-    """A tiny Llama, and that of the package with the same weights."""
-    transformers = pytest.importorskip("transformers")
-    config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY,
-        hidden_size=16,
-        intermediate_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=64,
-        rms_norm_eps=1e-5,
-        tie_word_embeddings=False,
-        attn_implementation="eager",
-        eos_token_id=None,
-        pad_token_id=0,
-    )
-    ours = tiny_llama()
-    theirs = transformers.LlamaForCausalLM(config).double().eval()
-    renamed = {
-        (name if name.startswith("lm_head") else f"model.{name}"): own for name, own in ours.state_dict().items()
-    }
-    theirs.load_state_dict(renamed)
-    return ours, theirs
+from tests.components.decoder.asking import ASKED, LONG, reference
+from tests.components.generating import make, prompts, sources
 
 
 def test_greedy_text_is_that_of_the_package_token_by_token() -> None:

@@ -1,0 +1,39 @@
+"""Whether everything is installed that scenarios need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError, MissingExtra
+from fedsim.scenario.data import load_dataset
+from fedsim.scenario.tables import Scenario
+
+
+def check_installed(scenarios: Iterable[Scenario]) -> None:
+    """Say in one error what is not installed of all that scenarios need: data sets, and models that an extra brings.
+
+    Other mistakes are left to whoever builds a world.
+
+    Raises:
+        FedsimError: something is not installed.
+    """
+    needed = {(own.data.model_dump_json(), own.model.model_dump_json()): own for own in scenarios}
+    missing = dict.fromkeys(str(error) for own in needed.values() if (error := _missing(own)) is not None)
+    if missing:
+        raise FedsimError("\n".join(missing))
+
+
+def _missing(scenario: Scenario) -> MissingExtra | None:
+    """Return what the data of a scenario lack, or its model, which cannot be tried without data."""
+    model = scenario.model
+    comes_with_extra = ":" not in model.name and registry.get("model", model.name).extra is not None
+    try:
+        dataset = load_dataset(scenario.data)
+        if comes_with_extra:
+            model.make("model", dataset.spec)
+    except MissingExtra as error:
+        return error
+    except FedsimError:
+        return None
+    return None
