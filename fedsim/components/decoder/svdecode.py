@@ -13,6 +13,7 @@ Source: Hu, Han et al. 2025, arXiv 2509.15888, algorithms 1 and 2; delta points 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, final
 
 import torch
@@ -26,6 +27,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.losses import IGNORED
 from fedsim.core.masks import without_dropout
+from fedsim.core.past import Past
 from fedsim.core.registry import component
 from fedsim.core.types import Batch, Config, Event
 
@@ -77,18 +79,25 @@ class BesideBase(nn.Module):
         return self.tuned(tokens)
 
 
+@dataclass(frozen=True)
+class Steered(Writing):
+    """Texts, and what the base has read of them: its keys and values are others than the tuned model's."""
+
+    base_past: Past = field(default_factory=Past, kw_only=True, compare=False, repr=False)
+
+
 @final
 @component("svdecode", summary="decoder: further along the direction of a fine-tuning", paper="2509.15888")
-class Svdecode(Decoder[SvdecodeConfig, Writing]):
+class Svdecode(Decoder[SvdecodeConfig, Steered]):
     """Writes one token a step by the scores of two models on the same text."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "rows"})
 
-    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Writing:
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Steered:
         """Return the prompts."""
-        return Writing(condition.prompts)
+        return Steered(condition.prompts)
 
-    def step(self, model: nn.Module, state: Writing, context: GenerationContext) -> tuple[Writing, list[Event]]:
+    def step(self, model: nn.Module, state: Steered, context: GenerationContext) -> tuple[Steered, list[Event]]:
         """Write a token behind each row.
 
         Raises:
@@ -104,16 +113,16 @@ class Svdecode(Decoder[SvdecodeConfig, Writing]):
         rows = 1 if self.config.strength == 0 else 2
         return state.extended([[token] for token in chosen]), [Event(proposed=1, accepted=1, rows=rows)] * len(state)
 
-    def _scores(self, model: nn.Module, state: Writing) -> Tensor:
+    def _scores(self, model: nn.Module, state: Steered) -> Tensor:
         """Return the steered scores behind each row; the only place where the models are asked."""
-        own = self.config
-        tuned = base = self.next_scores(model, state)
+        own, by_base = self.config, replace(state, past=state.base_past)
+        tuned = base = self.next_scores(model.tuned if isinstance(model, BesideBase) else model, state)
         if own.strength != 0 and isinstance(model, BesideBase):
-            base = self.next_scores(model.base, state)
+            base = self.next_scores(model.base, by_base)
         elif own.strength != 0:
             _check_adapters(model)
             with adapters_off(model):
-                base = self.next_scores(model, state)
+                base = self.next_scores(model, by_base)
         _check_sizes(tuned, base)
         return steered(tuned, base, own.towards_task, own.confidence, refuses=own.outside == "refused")
 

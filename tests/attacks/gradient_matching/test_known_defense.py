@@ -14,4 +14,4 @@ def test_it_needs_the_defenses_and_its_budget_is_a_setting(name: str) -> None:
     method = registry.get("attack", name)
     assert "defenses" in method.make.needs
     config = method.config.model_validate(method.make.within(7))
-    assert (config.iterations, config.schedule, config.sign) == (7, "cosine", "soft")
+    assert (config.max_iterations, config.schedule, config.sign) == (7, "cosine", "soft")
