@@ -22,6 +22,7 @@ from fedsim.core.hooks import (
     Writing,
 )
 from fedsim.core.kept_tokens import Reducing
+from fedsim.core.past.stack import is_listened_to
 from fedsim.core.types import Config, Event, InputSpec, Limits, Tensors
 from fedsim.generation import generate
 
@@ -173,6 +174,47 @@ class Breaking(nn.Module):
         scores = self.own(tokens).clone()
         scores[tokens[:, 0] == self.token, self.length - 1 :] = self.value
         return scores
+
+    def stack(self) -> BreakingLayers | None:
+        return None if is_listened_to(self) else BreakingLayers(self)
+
+
+class BreakingLayers:
+    """Its layers. One more stands in front: it looks back at the first token, and notes where scores break."""
+
+    def __init__(self, model: Breaking) -> None:
+        self._model, self._own = model, model.own.stack()  # type: ignore[operator]
+        self.depth = 1 + self._own.depth
+
+    def embed(self, tokens: Tensor) -> Tensor:
+        hidden = self._own.embed(tokens)
+        return torch.cat((hidden, tokens[..., None].to(hidden.dtype)), -1)
+
+    def place(self, hidden: Tensor, positions: Tensor) -> Tensor:
+        return positions
+
+    def layer(self, number: int, hidden: Tensor, place: Tensor, mask: Tensor | None, store: Any) -> Tensor:
+        own, last = hidden[..., :-1], hidden[..., -1:]
+        if number > 0:
+            inner = self._own.place(own, place)
+            return torch.cat((self._own.layer(number - 1, own, inner, mask, Later(store)), last), -1)
+        seen, _ = store.update(last[:, None], last[:, None], 0)
+        breaks = (seen[:, 0, :1, 0] == self._model.token) & (place >= self._model.length - 1)
+        return torch.cat((own, breaks[..., None].to(own.dtype)), -1)
+
+    def score(self, hidden: Tensor) -> Tensor:
+        scores = self._own.score(hidden[..., :-1])
+        return torch.where(hidden[..., -1:] == 1, self._model.value, scores)
+
+
+class Later:
+    """The keys and values of the layers behind the first one."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def update(self, keys: Tensor, values: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        return self._store.update(keys, values, layer + 1)
 
 
 def prompts(*texts: Sequence[int]) -> Condition:

@@ -169,7 +169,7 @@ def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> No
     listened.register_forward_hook(lambda *_: calls.append(1))
     reducing = tiny_llama().eval()
     reducing.add_module("reducer", KeepPositive())
-    for other in (Breaking(model, token=0, length=1), listened, reducing):
+    for other in (nn.Sequential(model), listened, reducing):
         past = Past()
         for found, own in zip(past.scores(other, texts, [TREE, Draft()]), plain, strict=True):
             torch.testing.assert_close(found, own, rtol=0, atol=ROUNDING)
@@ -177,6 +177,15 @@ def test_a_model_that_cannot_be_taken_apart_is_read_anew(model: nn.Module) -> No
         with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
             past.scores(other, texts, layers=[0])
     assert calls
+
+
+def test_a_model_of_another_make_says_how_its_layers_run(model: nn.Module) -> None:
+    breaking, texts = Breaking(model, token=4, length=3), [[1, 2, 3], [4]]
+    past = Past()
+    for more in ([], [5], [5, 6], [5, 6, 7]):
+        for text, found in zip(texts, past.scores(breaking, [[*own, *more] for own in texts]), strict=True):
+            torch.testing.assert_close(found[0], anew(breaking, [*text, *more]), rtol=0, atol=ROUNDING, equal_nan=True)
+    assert past.held == [[6, 4]] * 3
 
 
 def test_with_gradients_everything_is_read_so_that_they_reach_every_token(model: nn.Module) -> None:

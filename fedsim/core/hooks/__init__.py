@@ -40,7 +40,16 @@ from fedsim.core.hooks.components import (
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
 from fedsim.core.hooks.defenses import PLACES, Defense, Place
-from fedsim.core.hooks.generation import Condition, Decoder, Generation, Rows, Sampler, Sampling, Writing
+from fedsim.core.hooks.generation import (
+    Condition,
+    Decoder,
+    Generation,
+    Rows,
+    Sampler,
+    Sampling,
+    Writing,
+    check_scores,
+)
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
 from fedsim.core.hooks.probes import Probe
 from fedsim.core.hooks.tasks import Task
@@ -89,6 +98,7 @@ __all__ = [
     "Task",
     "TokenReducer",
     "Writing",
+    "check_scores",
     "check_update",
 ]
 

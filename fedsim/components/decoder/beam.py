@@ -1,0 +1,141 @@
+"""beam: keep the likeliest beginnings of a text side by side, and write the likeliest whole.
+
+Idea: a text whose first token is not the likeliest may be likelier as a whole; k beginnings are followed at once.
+Equation: score(x) = log Pr(x) / |x|^a; of all continuations of k beginnings, the k likeliest that go on are kept. It
+    ends when no beginning can beat the best whole text: log Pr / n^a at the longest length n.
+Assumes: a causal language model; prompts of at least one token.
+Leaks: a token is written when all beginnings agree on it, so the trace shows where the model was undecided.
+Fails: long texts of a wide beam repeat themselves; scores that are no finite numbers end the row with a reason.
+Source: textbook method; length penalty: Wu et al. 2016, arXiv 1609.08144, section 7, without its constant.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from fedsim.core.errors import CannotContinue
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Past
+from fedsim.core.registry import component
+from fedsim.core.types import Config, Event, Limits
+
+
+class BeamConfig(Config):
+    """Settings of the search."""
+
+    width: int = Field(default=4, ge=1, description="beginnings k that are followed")
+    penalty: float = Field(default=1.0, ge=0, description="a; above 0, longer texts are preferred")
+
+
+@dataclass(frozen=True)
+class Way:
+    """A beginning, or a whole text: tokens behind the prompt, and their log-probability."""
+
+    tokens: tuple[int, ...] = ()
+    weight: float = 0.0
+
+
+@dataclass(frozen=True)
+class Search:
+    """One text's search: beginnings that go on, the best whole text, and what the model has read of the former."""
+
+    longest: int
+    ways: tuple[Way, ...] = (Way(),)
+    best: Way | None = None
+    written: int = 0
+    past: Past = field(default_factory=Past)
+
+
+@dataclass(frozen=True)
+class Searching(Writing):
+    """Texts as far as they are sure, and the search of each."""
+
+    searches: tuple[Search, ...]
+
+
+@final
+@component("beam", summary="decoder: the likeliest of several texts that are followed at once")
+class Beam(Decoder[BeamConfig, Searching]):
+    """Writes what all beginnings agree on; a step may write nothing."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Searching:
+        """Return the prompts, and searches that have not begun."""
+        return Searching(
+            condition.prompts, searches=tuple(Search(_longest(len(own), context)) for own in condition.prompts)
+        )
+
+    def step(self, model: nn.Module, state: Searching, context: GenerationContext) -> tuple[Searching, list[Event]]:
+        """Follow every beginning by one token.
+
+        Raises:
+            CannotContinue: scores of a row's beginnings are no numbers.
+        """
+        found: list[Search] = []
+        new: list[tuple[int, ...]] = []
+        assert context.limits is not None, "who writes has limits"
+        for row, (own, search) in enumerate(zip(state.tokens, state.searches, strict=True)):
+            try:
+                after = self._follow(model, own[: len(own) - search.written], search, context.limits)
+            except CannotContinue as error:
+                raise CannotContinue(str(error), [row]) from None
+            sure = self._sure(after)
+            new.append(sure[search.written :])
+            found.append(replace(after, written=len(sure)))
+        proposed = [len(own.ways) for own in state.searches]
+        events = [Event(proposed=own, accepted=len(more)) for own, more in zip(proposed, new, strict=True)]
+        return replace(state.extended(new), searches=tuple(found)), events
+
+    def _follow(self, model: nn.Module, prompt: tuple[int, ...], search: Search, limits: Limits) -> Search:
+        scores = search.past.scores(model, [(*prompt, *way.tokens) for way in search.ways])
+        check_scores(scores)
+        weights = torch.cat(scores).double().log_softmax(-1)
+        weights += torch.tensor([[way.weight] for way in search.ways], device=weights.device)
+        vocabulary, k = weights.shape[1], self.config.width
+        most = min(weights.numel(), k * (1 + len(limits.stop_tokens)))
+        top, places = weights.flatten().sort(descending=True, stable=True)
+        ways: list[Way] = []
+        sources: list[int] = []
+        best = search.best
+        for weight, place in zip(top[:most].tolist(), places[:most].tolist(), strict=True):
+            source, token = divmod(place, vocabulary)
+            way = Way((*search.ways[source].tokens, token), weight)
+            if token in limits.stop_tokens or len(way.tokens) == search.longest:
+                best = way if best is None or self._worth(way) > self._worth(best) else best
+            elif len(ways) < k:
+                ways.append(way)
+                sources.append(source)
+        return replace(search, ways=tuple(ways), best=best, past=search.past.keep(sources))
+
+    def _sure(self, search: Search) -> tuple[int, ...]:
+        """Return what every way that can still win begins with."""
+        best = search.best
+        alive = [way for way in search.ways if best is None or self._most(way, search.longest) > self._worth(best)]
+        rivals = [own.tokens for own in alive] + ([best.tokens] if best is not None else [])
+        return rivals[0][: _shared(rivals)]
+
+    def _worth(self, way: Way) -> float:
+        return way.weight / len(way.tokens) ** self.config.penalty
+
+    def _most(self, way: Way, longest: int) -> float:
+        """Return what a beginning is worth at most, when all that follows is certain."""
+        return way.weight / longest**self.config.penalty
+
+
+def _shared(texts: list[tuple[int, ...]]) -> int:
+    """Return how many tokens all texts begin with."""
+    differ = (place for place, tokens in enumerate(zip(*texts, strict=False)) if len(set(tokens)) > 1)
+    return next(differ, min(map(len, texts)))
+
+
+def _longest(length: int, context: GenerationContext) -> int:
+    assert context.limits is not None, "who writes has limits"
+    limit = context.limits.context
+    most = context.limits.max_new_tokens
+    return most if limit is None else min(most, limit - length)

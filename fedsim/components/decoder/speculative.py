@@ -1,0 +1,134 @@
+"""speculative: a cheap model drafts some tokens, the model reads them in one pass and keeps what it would have written.
+
+Idea: several positions cost one pass of the model; a draft that it agrees with saves the passes in between.
+Equation: x drafted from q stands with probability min(1, p(x) / q(x)); the first that falls is drawn anew from
+    (p - q)+ / sum; where all stand, one more is drawn from p. So every token is distributed as p, for any q.
+Assumes: a draft model with the same tokens, or a model whose first layers can be run alone.
+Leaks: tokens of a step follow how predictable the text is for the draft; packets show them.
+Fails: a draft that the model seldom agrees with costs more than it saves; first layers that were not trained to exit.
+Source: Leviathan, Kalman, Matias 2023, arXiv 2211.17192; first layers: Zhang et al. 2024, arXiv 2309.08168.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Self, final
+
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Draft, Past, stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Event, InputSpec
+
+
+class SpeculativeConfig(DrawConfig):
+    """Settings of speculation."""
+
+    length: int = Field(default=4, ge=1, description="tokens of a draft, at most")
+    draft: str = Field(default="", description="model that drafts: a model's name, or the folder of a checkpoint")
+    layers: int | None = Field(
+        default=None, ge=1, description="first layers that draft instead; by default a quarter of them"
+    )
+
+    @model_validator(mode="after")
+    def _one_drafts(self) -> Self:
+        if self.draft and self.layers is not None:
+            raise ValueError("draft and layers both name what drafts: leave out one of them.")
+        return self
+
+
+@dataclass(frozen=True)
+class Drafter:
+    """What drafts: a model, some layers of it, and what they have read."""
+
+    model: nn.Module
+    layers: range | None
+    past: Past
+
+    def keep(self, places: Sequence[int]) -> Drafter:
+        """Return it with the rows at these places alone."""
+        return Drafter(self.model, self.layers, self.past.keep(places))
+
+
+@dataclass(frozen=True)
+class Speculating(Writing):
+    """Texts, and what drafts for them."""
+
+    drafter: Drafter
+
+
+@final
+@component("speculative", summary="decoder: drafts of a cheap model, exact by rejection", paper="2211.17192")
+class Speculative(Decoder[SpeculativeConfig, Speculating]):
+    """Writes the drafted tokens that stand, and one more."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
+        """Return the prompts, and the draft model.
+
+        Raises:
+            FedsimError: the draft model cannot be loaded or has other tokens; or single layers cannot be run.
+        """
+        return Speculating(condition.prompts, drafter=self._drafter(model, condition.prompts[0][:1]))
+
+    def step(self, model: nn.Module, state: Speculating, context: GenerationContext) -> tuple[Speculating, list[Event]]:
+        """Draft, read the drafts, and keep what stands."""
+        drafted, odds = self._draft(state, context)
+        scores = state.past.scores(model, state.tokens, [Draft.line(own) for own in drafted])
+        check_scores(scores)
+        new: list[list[int]] = []
+        for own, drafter, target, generator in zip(drafted, odds, scores, context.generators, strict=True):
+            usable = finite(target)
+            new.append(judge(own[: len(usable) - 1], drafter, self.config.odds(usable), generator))
+        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafted, new, strict=True)]
+        return state.extended(new), events
+
+    def _draft(self, state: Speculating, context: GenerationContext) -> tuple[list[list[int]], list[list[Tensor]]]:
+        """Return drafted tokens of each row, and the odds that each was drawn with; an empty row stands in front."""
+        drafter, limits = state.drafter, context.limits
+        stops = limits.stop_tokens if limits is not None else frozenset[int]()
+        left = [room(len(own) + 1, context, self.config.length) for own in state.tokens]
+        drafted: list[list[int]] = [[] for _ in left]
+        odds: list[list[Tensor]] = [[] for _ in left]
+        while any(left):
+            texts = [(*own, *more) for own, more in zip(state.tokens, drafted, strict=True)]
+            scores = drafter.past.scores(drafter.model, texts, layers=drafter.layers)
+            for row, own in enumerate(scores):
+                if not left[row] or not own.amax().isfinite():
+                    left[row] = 0
+                    continue
+                odds[row].append(self.config.odds(own)[0])
+                drafted[row] += draw(odds[row][-1][None], [context.generators[row]])
+                left[row] = 0 if drafted[row][-1] in stops else left[row] - 1
+        return drafted, odds
+
+    def _drafter(self, model: nn.Module, token: tuple[int, ...]) -> Drafter:
+        if not self.config.draft:
+            stack = stack_of(model)
+            depth = 1 if stack is None else stack.depth  # of an unknown model, the first pass says what is wrong
+            return Drafter(model, range(min(depth, self.config.layers or max(1, depth // 4))), Past())
+        vocabulary = Past().scores(model, [token])[0].shape[-1]
+        drafter = _load(self.config.draft, vocabulary)
+        own = Past().scores(drafter, [token])[0].shape[-1]
+        if own != vocabulary:
+            raise FedsimError(
+                f'draft = "{self.config.draft}" has {own} tokens, the model {vocabulary}: they have different '
+                "tokenizers, and one's numbers mean other words to the other. Draft with a model of the same family."
+            )
+        return Drafter(drafter, None, Past())
+
+
+def _load(name: str, vocabulary: int) -> nn.Module:
+    is_folder = Path(name).is_dir()
+    method = registry.get("model", "hugging-face" if is_folder else name)
+    config = method.config.model_validate({"path": name} if is_folder else {})
+    return method.make(config, InputSpec((1,), vocabulary, (), (), vocabulary=vocabulary)).eval()

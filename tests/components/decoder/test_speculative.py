@@ -1,0 +1,135 @@
+"""Speculative text is the model's own, token by token or in law, whoever drafts."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.components.decoder._odds import DrawConfig
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.types import Config, Generated, InputSpec, Limits
+from fedsim.generation import generate
+from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
+from tests.components.laws import follows, law
+
+SMALL = 4
+ASKED = [[1, 2, 3, 4], [5, 6], [7], [8, 9, 10, 11, 12, 13]]
+
+
+@pytest.fixture(autouse=True)
+def _drafts() -> Iterator[None]:
+    """Have models in the registry that can draft."""
+    with registry.temporary():
+        for name, vocabulary, seed in (("other", VOCABULARY, 1), ("same", VOCABULARY, 0), ("small", SMALL, 1)):
+            _register(name, vocabulary, seed)
+        yield
+
+
+def _register(name: str, vocabulary: int, seed: int) -> None:
+    @registry.model(name, summary="a toy")
+    def build(config: Config, spec: InputSpec) -> nn.Module:
+        return tiny_llama(vocabulary, seed)
+
+
+def written(own: Generated) -> list[int]:
+    return list(own.tokens)
+
+
+@pytest.mark.parametrize(
+    "settings", [{}, {"layers": 2}, {"draft": "other", "length": 1}, {"draft": "same", "length": 7}]
+)
+def test_at_temperature_zero_it_is_greedy(settings: dict[str, object]) -> None:
+    model = tiny_llama()
+    found = generate(make("speculative", **settings), model, prompts(*ASKED), Limits(max_new_tokens=20), sources(4))
+    assert [written(own) for own in found] == greedy(model, ASKED, 20)
+
+
+def test_a_draft_of_the_model_itself_stands_and_saves_passes() -> None:
+    for settings in ({"layers": 2}, {"draft": "same"}):
+        (found,) = generate(
+            make("speculative", **settings), tiny_llama(), prompts([1]), Limits(max_new_tokens=10), sources(1)
+        )
+        assert found.trace.tokens == (5, 5)
+        assert found.trace.series() == {"accepted": (5, 5), "proposed": (4, 4)}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"draft": "small", "temperature": 1.0, "length": 2},
+        {"layers": 1, "temperature": 0.7, "length": 3},
+        {"draft": "small", "temperature": 1.5, "top_p": 0.8},
+    ],
+)
+def test_texts_follow_the_law_of_the_model(settings: dict[str, object]) -> None:
+    model, prompt, draws = tiny_llama(SMALL).eval(), [1, 2], 1000
+    method = make("speculative", **settings)
+    found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
+    expected = law(model, prompt, SMALL, 3, method.config)
+    drawn = [own.tokens for own in found]
+    assert follows(drawn, expected)
+    drafter = law(tiny_llama(SMALL, 1).eval(), prompt, SMALL, 3, DrawConfig(temperature=1.0))
+    assert not follows(drawn, drafter), "the draft's own law is another, and the test must tell"
+    assert len({own.trace.tokens for own in found}) > 1
+
+
+def test_a_text_ends_in_the_middle_of_a_draft() -> None:
+    model = tiny_llama()
+    (text,) = greedy(model, [[1, 2]], 8)
+    for limits, ending, length in (
+        (Limits(max_new_tokens=3), "length", 3),
+        (Limits(max_new_tokens=20, context=6), "context", 4),
+        (Limits(max_new_tokens=20, stop_tokens=frozenset({text[2]})), "stop", 1 + text.index(text[2])),
+    ):
+        (found,) = generate(make("speculative", layers=2), model, prompts([1, 2]), limits, sources(1))
+        assert (found.ending, written(found)) == (ending, text[:length])
+
+
+def test_no_draft_goes_beyond_what_the_model_reads() -> None:
+    longest: list[int] = []
+    model = tiny_llama()
+    model.get_submodule("embed_tokens").register_forward_hook(lambda _m, args, _o: longest.append(args[0].shape[1]))
+    (found,) = generate(
+        make("speculative", layers=2, length=50),
+        model,
+        prompts([1, 2]),
+        Limits(max_new_tokens=90, context=9),
+        sources(1),
+    )
+    assert found.ending == "context"
+    assert max(longest) <= 9
+
+
+def test_mistakes_are_told_in_a_sentence() -> None:
+    with pytest.raises(ValueError, match=r"top_p is 0\.9, but at temperature 0 nothing is drawn"):
+        make("speculative", top_p=0.9)
+    with pytest.raises(ValueError, match="draft and layers both name what drafts: leave out one"):
+        make("speculative", draft="same", layers=1)
+    for draft, message in (
+        ("small", r'draft = "small" has 4 tokens, the model 23: they have different tokenizers'),
+        ("smal", "small"),
+    ):
+        with pytest.raises(FedsimError, match=message):
+            generate(make("speculative", draft=draft), tiny_llama(), prompts([1]), Limits(max_new_tokens=2), sources(1))
+    with pytest.raises(FedsimError, match="runs single layers, and those of this model are not known"):
+        generate(make("speculative"), nn.Sequential(tiny_llama()), prompts([1]), Limits(max_new_tokens=2), sources(1))
+
+
+def test_a_draft_whose_scores_are_no_numbers_drafts_nothing() -> None:
+    broken = tiny_llama()
+    with torch.no_grad():
+        broken.get_parameter("norm.weight").fill_(torch.nan)
+    registry.model("nan", summary="a toy")(_returning(broken))
+    (found,) = generate(
+        make("speculative", draft="nan"), tiny_llama(), prompts([1]), Limits(max_new_tokens=3), sources(1)
+    )
+    assert found.trace.series() == {"accepted": (1, 1, 1), "proposed": (0, 0, 0)}
+
+
+def _returning(model: nn.Module):
+    def build(config: Config, spec: InputSpec) -> nn.Module:
+        return model
+
+    return build
