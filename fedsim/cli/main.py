@@ -16,6 +16,7 @@ from fedsim.cli.commands import (  # noqa: F401 - each adds its command
     doctor,
     expect,
     export,
+    generate,
     listing,
     new,
     report,

@@ -44,6 +44,11 @@ class CausalModel(nn.Module):
         """Number of tokens in the model's embedding."""
         return self.own.get_input_embeddings().num_embeddings
 
+    @property
+    def context(self) -> int | None:
+        """Number of tokens that the model was made to read."""
+        return getattr(self.own.config, "max_position_embeddings", None)
+
     def forward(self, tokens: Tensor) -> Tensor:
         """Return scores."""
         return self.own(input_ids=tokens, use_cache=False).logits

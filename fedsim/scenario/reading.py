@@ -84,6 +84,21 @@ def parse(raw: Mapping[str, Any], source: str) -> Scenario:
     return scenario
 
 
+def read_settings(method: Method, overrides: Sequence[str]) -> Any:
+    """Return a method's settings, each given as ``key=value`` with a TOML value; a bare word is text.
+
+    Raises:
+        ScenarioError: a setting does not exist or does not fit; the message lists every problem.
+    """
+    raw: dict[str, Any] = {}
+    for override in overrides:
+        _set(raw, override)
+    try:
+        return method.config.model_validate(raw)
+    except ValidationError as error:
+        raise ScenarioError(_explain(method.name, error, method.config)) from error
+
+
 def arms(scenario: Scenario) -> list[tuple[dict[str, Any], Scenario]]:
     """Return (values, scenario) of every combination in ``scenario.arms``; one arm without values when it is empty."""
     if not scenario.arms:
@@ -145,7 +160,7 @@ def _explain(source: str, error: ValidationError, model: type[BaseModel], place:
     lines: list[str] = []
     for problem in error.errors():
         where = (*place, *problem["loc"])
-        key = ".".join(map(str, where)) or "scenario"
+        key = ".".join(map(str, where)) or ("scenario" if model is Scenario else "settings")
         if problem["type"] == "extra_forbidden":
             siblings = _fields_at(model, problem["loc"][:-1])
             lines.append(f"{source}: {key}: there is no such key.{nearest(str(where[-1]), siblings)}")

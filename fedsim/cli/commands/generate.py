@@ -1,0 +1,109 @@
+"""`fedsim generate`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.text import Text
+
+from fedsim.cli.commands._console import app, say, screen
+from fedsim.core.errors import FedsimError, nearest
+
+if TYPE_CHECKING:
+    from fedsim.core.hooks import Decoder
+    from fedsim.core.types import Generated
+    from fedsim.generation import Piece
+    from fedsim.generation.writer import Writer
+
+_SHOWN = 40  # steps of a trace that fit a screen
+
+
+@app.command(epilog='Example: fedsim generate --decoder speculative --set layers=4 --prompt "The capital of France is"')
+def generate(
+    prompt: Annotated[str, typer.Option(help="what the text begins with")],
+    model: Annotated[
+        str, typer.Option(help="a model's name, or the folder of a Hugging Face checkpoint")
+    ] = "smollm2-135m",
+    decoder: Annotated[str, typer.Option(help="how it writes, as `fedsim list components` names it")] = "greedy",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one setting of the decoder")
+    ] = None,
+    tokenizer: Annotated[Path | None, typer.Option(help="folder of a tokenizer; absent: the model's own")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="of what is drawn")] = 0,
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="tokens behind the prompt, at most")] = 64,
+    as_json: Annotated[bool, typer.Option("--json", help="print text and trace as JSON, at the end")] = False,
+) -> None:
+    """Write a text behind a prompt; then say what its trace shows, and how many tokens a full forward pass gave."""
+    from fedsim.core import seeding
+    from fedsim.core.hooks import Condition
+    from fedsim.core.types import Limits
+    from fedsim.generation import stream
+    from fedsim.generation.writer import load_writer, words
+
+    if not prompt:
+        raise FedsimError("--prompt is empty, and a model writes behind at least one token. Give it a word.")
+    method = _decoder(decoder, set_ or [])
+    writer = load_writer(model, tokenizer, seed)
+    limits = Limits(
+        max_new_tokens=max_new_tokens, stop_tokens=frozenset({writer.tokenizer.end}), context=writer.context
+    )
+    condition = Condition((tuple(writer.tokenizer.encode(prompt)),))
+    pieces = stream(method, writer.model, condition, limits, seeding.generators(seed, "writing", [(0,)]))
+    found: list[Generated] = []
+    for text in words(writer.tokenizer, _tokens(pieces, found)):
+        if not as_json:
+            screen.print(Text(text), end="", soft_wrap=True)
+    (generated,) = found
+    if as_json:
+        typer.echo(json.dumps(_told(decoder, writer, generated), indent=1))
+    else:
+        say(f"\n\n{_summary(writer, generated)}")
+    if generated.ending == "failed":
+        raise FedsimError(generated.reason)
+
+
+def _decoder(name: str, settings: list[str]) -> Decoder[Any, Any]:
+    from fedsim.core import registry
+    from fedsim.scenario.reading import read_settings
+
+    known = {own: method for own, method in registry.methods("component").items() if method.hook == "decoder"}
+    if name not in known:
+        raise FedsimError(f"--decoder: there is no decoder '{name}'.{nearest(name, known)}")
+    return known[name].make(read_settings(known[name], settings)).named(name)
+
+
+def _tokens(pieces: Iterator[Piece], found: list[Generated]) -> Iterator[tuple[int, ...]]:
+    for piece in pieces:
+        yield piece.tokens
+        if piece.generated is not None:
+            found.append(piece.generated)
+
+
+def _told(decoder: str, writer: Writer, generated: Generated) -> dict[str, Any]:
+    passes = writer.passes(generated.trace)
+    return {
+        "decoder": decoder,
+        "text": writer.tokenizer.decode(generated.tokens),
+        "tokens": generated.tokens,
+        "ending": generated.ending,
+        "reason": generated.reason,
+        "trace": {"tokens": generated.trace.tokens, **generated.trace.series()},
+        "full_passes": passes,
+        "tokens_a_full_pass": len(generated.tokens) / passes if passes else None,
+        "seconds": sum(generated.seconds),
+    }
+
+
+def _summary(writer: Writer, generated: Generated) -> str:
+    count, passes, seconds = len(generated.tokens), writer.passes(generated.trace), sum(generated.seconds)
+    lines = [f"{count} tokens in {len(generated.trace.tokens)} steps; ended by: {generated.ending}."]
+    if passes and seconds:
+        lines.append(f"{count / passes:.2f} tokens a full forward pass; {count / seconds:.1f} tokens a second.")
+    for name, series in {"tokens": generated.trace.tokens, **generated.trace.series()}.items():
+        more = " ..." if len(series) > _SHOWN else ""
+        lines.append(f"{name} of each step: {' '.join(map(str, series[:_SHOWN]))}{more}")
+    return "\n".join(lines)
