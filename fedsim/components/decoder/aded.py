@@ -1,0 +1,269 @@
+"""aded: a table of tri-grams drafts a tree of tokens, which the model reads in one pass; it learns from the text.
+
+Idea: no second model drafts; a tree search spreads a few tokens over likely ways, and text that repeats is foreseen.
+Equation: the search goes to the child of largest W/n + (c1 + ln((N + c2 + 1)/c2)) p sqrt(N)/(1 + n), p = M[a,b][c]. At
+    each node one token is drawn from the model; a child that carries it stands. Before each draft, every tri-gram of
+    the last 16 tokens gains: M[a,b][c] <- min(M[a,b][c] + 0.04, 3).
+Assumes: a causal language model; texts that repeat themselves or the texts that the table was counted on.
+Leaks: tokens of a step show where a text repeats earlier text, and with `persist` that of other users.
+Fails: new text is not foreseen, and reading the tree costs more than it saves.
+Source: Liu, Lei, Zhang, Xu 2025, arXiv 2407.12021; drawn once a node, where its code draws once a path.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.decoder._odds import DrawConfig, draw, finite, room
+from fedsim.core.errors import FedsimError, in_a_line
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Draft, Past
+from fedsim.core.registry import component
+from fedsim.core.types import Event
+
+Pair = tuple[int, int]
+Successors = Mapping[int, float]
+_GAIN, _MOST, _WINDOW, _SUCCESSORS = 0.04, 3.0, 16, 12
+_C1, _C2 = 32.0, 8.0
+
+
+class AdedConfig(DrawConfig):
+    """Settings of draft and search."""
+
+    table: Path | None = Field(default=None, description="tri-grams to begin with, see save_table; absent: none")
+    adaptive: bool = Field(default=True, description="whether the table learns from the text")
+    persist: bool = Field(default=False, description="whether the decoder keeps what it learned for later texts")
+    iterations: int = Field(default=60, ge=1, description="of the search, each step")
+    depth: int = Field(default=4, ge=1, description="tokens of the longest way")
+    paths: int = Field(default=24, ge=1, description="ways that are kept, those with most visits")
+    nodes: int = Field(default=32, ge=1, description="tokens of a draft, at most")
+
+
+class Table:
+    """Scores of tri-grams: of each pair, how likely tokens follow. It never changes; `learned` returns another."""
+
+    def __init__(self, base: Mapping[Pair, Successors], own: Mapping[Pair, Successors] | None = None) -> None:
+        self._base, self._own = base, own or {}
+
+    def after(self, pair: Pair) -> Successors:
+        """Return the scores of the tokens behind a pair."""
+        found = self._own.get(pair)
+        return self._base.get(pair, {}) if found is None else found
+
+    def learned(self, text: Sequence[int]) -> Table:
+        """Return the table after it has seen the last tokens of a text."""
+        window = text[-_WINDOW:]
+        own = dict(self._own)
+        for (*pair, token), count in Counter(zip(window, window[1:], window[2:], strict=False)).items():
+            key = (pair[0], pair[1])
+            before = own.get(key) or self.after(key)
+            own[key] = {**before, token: min(before.get(token, 0.0) + _GAIN * count, _MOST)}
+        return Table(self._base, own)
+
+
+@dataclass
+class _Node:
+    pair: Pair
+    prior: float = 0.0
+    visits: int = 0
+    worth: float = 0.0
+    children: list[_Node] = field(default_factory=list["_Node"])
+
+    def best(self) -> _Node:
+        """Return the child to visit: the likeliest that was not yet, or the one with the highest bound."""
+        spread = (_C1 + math.log((self.visits + _C2 + 1) / _C2)) * math.sqrt(self.visits)
+        return max(
+            self.children,
+            key=lambda own: (
+                (1, own.prior)
+                if not own.visits
+                else (0, own.worth / own.visits + spread * own.prior / (1 + own.visits))
+            ),
+        )
+
+    def ways(self, before: tuple[int, ...] = ()) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yield visits and tokens of every node behind this one."""
+        for child in self.children:
+            way = (*before, child.pair[1])
+            yield child.visits, way
+            yield from child.ways(way)
+
+
+def search(table: Table, pair: Pair, config: AdedConfig, depth: int, chances: Iterator[float]) -> list[tuple[int, ...]]:
+    """Return the ways behind a pair of tokens, those with most visits first, each with its likeliest successor.
+
+    Args:
+        table: how likely tokens follow.
+        pair: the last two tokens of the text.
+        config: iterations and paths.
+        depth: tokens of the longest way, its successor counted.
+        chances: uniform numbers, one for every token of a rollout.
+    """
+    root, states = _Node(pair), max(2, depth)
+    for _ in range(config.iterations):
+        path = [root]
+        while path[-1].children and len(path) < states:
+            path.append(path[-1].best())
+        if len(path) < states and not path[-1].children:
+            after = table.after(path[-1].pair)
+            path[-1].children = [_Node((path[-1].pair[1], token), prior) for token, prior in after.items()]
+            path += [path[-1].best()] if path[-1].children else []
+        worth = 1.0 + sum(own.prior for own in path) + _rollout(table, path[-1].pair, states - len(path), chances)
+        for own in path:
+            own.visits += 1
+            own.worth += worth
+    ordered = sorted(root.ways(), key=lambda own: -own[0])[: config.paths]
+    return [_prolonged(table, pair, way) if len(way) < depth else way for _, way in ordered]
+
+
+def _rollout(table: Table, pair: Pair, length: int, chances: Iterator[float]) -> float:
+    """Return the summed scores of tokens drawn from the table."""
+    worth = 0.0
+    for _ in range(length):
+        after = table.after(pair)
+        if not after:
+            break
+        left = next(chances) * sum(after.values())
+        token = next(iter(after))
+        for token, score in after.items():  # noqa: B007 - the last one stays where rounding leaves a rest
+            left -= score
+            if left < 0:
+                break
+        worth += after[token]
+        pair = (pair[1], token)
+    return worth
+
+
+def _prolonged(table: Table, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...]:
+    *_, first, second = (*pair, *way)
+    after = table.after((first, second))
+    return (*way, max(after, key=after.__getitem__)) if after else way
+
+
+@dataclass(frozen=True)
+class Adapting(Writing):
+    """Texts, and the table of each."""
+
+    tables: tuple[Table, ...]
+
+
+@final
+@component("aded", summary="decoder: drafts of a tri-gram table that learns, exact", paper="2407.12021")
+class Aded(Decoder[AdedConfig, Adapting]):
+    """Writes the drafted tokens that the model draws too, and one more."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+
+    def __init__(self, config: AdedConfig) -> None:
+        super().__init__(config)
+        self._kept: Table | None = None  # where it persists; else an instance keeps nothing
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Adapting:
+        """Return the prompts, and the table for each.
+
+        Raises:
+            FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
+        """
+        table = self._kept or Table(self._base(model, condition.prompts[0][:1]))
+        return Adapting(condition.prompts, tables=(table,) * len(condition))
+
+    def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
+        """Draft a tree, read it, and follow it as far as the model does."""
+        tables = self._learned(state)
+        drafts = [
+            self._draft(table, own, room(len(own) + 1, context, self.config.depth), generator)
+            for table, own, generator in zip(tables, state.tokens, context.generators, strict=True)
+        ]
+        scores = state.past.scores(model, state.tokens, drafts)
+        check_scores(scores)
+        new = [self._follow(*each) for each in zip(drafts, scores, context.generators, strict=True)]
+        events = [Event(proposed=len(own), accepted=len(more)) for own, more in zip(drafts, new, strict=True)]
+        if self.config.persist:
+            self._kept = tables[-1]
+        return replace(state.extended(new), tables=tables), events
+
+    def _learned(self, state: Adapting) -> tuple[Table, ...]:
+        if not self.config.adaptive:
+            return state.tables
+        if not self.config.persist:
+            return tuple(table.learned(own) for table, own in zip(state.tables, state.tokens, strict=True))
+        table = self._kept or state.tables[0]
+        for own in state.tokens:
+            table = table.learned(own)
+        return (table,) * len(state)
+
+    def _draft(self, table: Table, text: Sequence[int], depth: int, generator: torch.Generator) -> Draft:
+        if depth == 0 or len(text) == 1:
+            return Draft()
+        numbers = torch.rand(self.config.iterations * (1 + depth), generator=generator, dtype=torch.double)
+        ways = search(table, (text[-2], text[-1]), self.config, depth, iter(numbers.tolist()))
+        return Draft.tree(ways, self.config.nodes)
+
+    def _follow(self, draft: Draft, scores: Tensor, generator: torch.Generator) -> list[int]:
+        """Return the tokens that the model draws, up to the first that no node carries."""
+        new: list[int] = []
+        node = -1
+        while len(finite(scores[1 + node : 2 + node])):
+            new += draw(self.config.odds(scores[1 + node : 2 + node]), [generator])
+            found = draft.children(node).get(new[-1])
+            if found is None:
+                break
+            node = found
+        return new
+
+    def _base(self, model: nn.Module, token: tuple[int, ...]) -> Mapping[Pair, Successors]:
+        if self.config.table is None:
+            return {}
+        base = load_table(self.config.table)
+        vocabulary = Past().scores(model, [token])[0].shape[-1]
+        highest = max((max(*pair, *after) for pair, after in base.items()), default=0)
+        if highest >= vocabulary:
+            raise FedsimError(
+                f"table: {self.config.table} holds token {highest}, the model has {vocabulary}: it was counted with "
+                "another tokenizer. Count it with the model's own."
+            )
+        return base
+
+
+def count_table(texts: Iterable[Sequence[int]]) -> dict[Pair, dict[int, float]]:
+    """Return the share of each token behind each pair of tokens in texts, of at most 12 tokens, the likeliest first."""
+    counts: dict[Pair, Counter[int]] = {}
+    for text in texts:
+        for first, second, third in zip(text, text[1:], text[2:], strict=False):
+            counts.setdefault((first, second), Counter())[third] += 1
+    return {
+        pair: {token: count / own.total() for token, count in islice(own.most_common(), _SUCCESSORS)}
+        for pair, own in counts.items()
+    }
+
+
+def save_table(path: Path, table: Mapping[Pair, Successors]) -> None:
+    """Write a table for setting `table`."""
+    path.write_text(json.dumps([[*pair, list(after.items())] for pair, after in table.items()]), encoding="utf-8")
+
+
+def load_table(path: Path) -> dict[Pair, dict[int, float]]:
+    """Read a table.
+
+    Raises:
+        FedsimError: the file cannot be read, or is no table.
+    """
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return {(int(a), int(b)): {int(c): float(p) for c, p in after} for a, b, after in rows}
+    except (OSError, ValueError, TypeError) as error:
+        raise FedsimError(
+            f"table: {path} is no table of tri-grams: {in_a_line(error)}. Write one with "
+            "fedsim.components.decoder.aded.save_table."
+        ) from error

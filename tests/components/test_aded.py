@@ -1,0 +1,192 @@
+"""ADED: what its sheet says must hold. Trees and roll-back are tested with what a model has read."""
+
+import random
+from itertools import cycle, pairwise
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from fedsim.components.decoder import aded
+from fedsim.components.decoder.aded import AdedConfig, Table, count_table, load_table, save_table, search
+from fedsim.core.errors import FedsimError
+from fedsim.core.past import Draft, Past
+from fedsim.core.types import Limits
+from fedsim.generation import generate
+from tests.components.generating import VOCABULARY, greedy, make, prompts, sources, tiny_llama
+from tests.components.laws import follows, law
+
+HALF = cycle([0.5])
+
+
+def random_table(vocabulary: int, count: int, seed: int = 0) -> dict[aded.Pair, dict[int, float]]:
+    source = random.Random(seed)
+    texts = [source.choices(range(vocabulary), k=4) for _ in range(count)]
+    return count_table(texts)
+
+
+@pytest.fixture
+def asked() -> list[list[int]]:
+    source = random.Random(2)
+    return [source.choices(range(VOCABULARY), k=source.randint(1, 9)) for _ in range(20)]
+
+
+@pytest.mark.parametrize("kind", ["empty", "random", "oracle"])
+def test_at_temperature_zero_it_is_greedy_whatever_the_table_says(
+    kind: str, asked: list[list[int]], tmp_path: Path
+) -> None:
+    model = tiny_llama()
+    texts = greedy(model, asked, 20)
+    table = {
+        "empty": {},
+        "random": random_table(VOCABULARY, 2000),
+        "oracle": count_table([[*own, *text] for own, text in zip(asked, texts, strict=True)]),
+    }[kind]
+    save_table(tmp_path / "table.json", table)
+    method = make("aded", table=tmp_path / "table.json", iterations=12)
+    found = generate(method, model, prompts(*asked), Limits(max_new_tokens=20), sources(20))
+    assert [list(own.tokens) for own in found] == texts
+    if kind == "oracle":
+        assert sum(len(own.trace.tokens) for own in found) < 20 * 20 / 2
+
+
+def check_law(vocabulary: int, length: int, draws: int, folder: Path) -> None:
+    """The table is counted on texts that the model seldom writes."""
+    model, prompt = tiny_llama(vocabulary).eval(), [1, 2]
+    config = {"temperature": 1.0, "top_p": 0.95, "iterations": 6, "table": folder / "table.json"}
+    expected = law(model, prompt, vocabulary, length, AdedConfig(temperature=1.0, top_p=0.95))
+    rare = sorted(expected, key=expected.__getitem__)[: len(expected) // 2]
+    save_table(folder / "table.json", count_table([[*prompt, *own] for own in rare]))
+    limits = Limits(max_new_tokens=length)
+    found = generate(make("aded", **config), model, prompts(*[prompt] * draws), limits, sources(draws), at_once=500)
+    assert follows([own.tokens for own in found], expected)
+    assert len({own.trace.tokens for own in found}) > 1
+
+
+def test_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:
+    check_law(4, 3, 1000, tmp_path)
+
+
+@pytest.mark.slow
+def test_many_texts_follow_the_law_of_the_model(tmp_path: Path) -> None:
+    check_law(6, 4, 20_000, tmp_path)
+
+
+def test_every_node_of_a_searched_tree_has_the_scores_of_its_way() -> None:
+    model = tiny_llama().eval()
+    ways = search(Table(random_table(VOCABULARY, 5000)), (1, 2), AdedConfig(), 4, HALF)
+    draft, text = Draft.tree(ways, 32), [3, 1, 2]
+    assert len(draft) == 32
+    assert max(draft.depths()) > 1
+    with torch.no_grad():
+        (scores,) = Past().scores(model, [text], [draft])
+        for way in draft.ways():
+            alone = model(torch.tensor([[*text, *(draft.tokens[node] for node in way)]]))[0, 2:]
+            own = scores[[0, *(1 + node for node in way)]]
+            torch.testing.assert_close(own, alone, rtol=0, atol=1e-9)  # sums in another order, in double precision
+
+
+def test_the_table_learns_every_trigram_of_the_window_and_nothing_else() -> None:
+    before = {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
+    text = [9, 9, 9, *[7] * 8, 1, 2, 3, 1, 2, 3, 1, 2]  # the nines lie in front of the last 16
+    after = Table(before).learned(text)
+    assert after.after((1, 2)) == pytest.approx({3: 0.5 + 2 * 0.04, 4: 2.99})
+    assert after.after((7, 7)) == pytest.approx({7: 6 * 0.04, 1: 0.04})
+    assert after.after((9, 9)) == {9: 0.1}
+    assert after.after((9, 7)) == {}
+    assert Table(before).learned([1, 2, 4] * 2).after((1, 2))[4] == 3.0
+    assert before == {(1, 2): {3: 0.5, 4: 2.99}, (9, 9): {9: 0.1}}
+
+
+def test_a_table_of_the_models_own_text_is_followed_to_the_end_of_the_draft(tmp_path: Path) -> None:
+    model = tiny_llama()
+    (text,) = greedy(model, [[1, 2]], 30)
+    whole = [1, 2, *text]
+    end = next(place for place in range(3, 32) if whole[place - 2 : place] in map(list, pairwise(whole[: place - 1])))
+    save_table(tmp_path / "table.json", count_table([whole[:end]]))
+    for depth in (1, 3, 5):
+        method = make("aded", table=tmp_path / "table.json", depth=depth, adaptive=False)
+        (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=depth + 1), sources(1))
+        assert found.trace.tokens == (depth + 1,)
+
+
+def test_the_search_follows_the_only_way() -> None:
+    table = Table({(1, 2): {3: 1.0}, (2, 3): {4: 1.0}, (3, 4): {5: 1.0}, (4, 5): {6: 1.0}})
+    assert max(search(table, (1, 2), AdedConfig(), 4, HALF), key=len) == (3, 4, 5, 6)
+    assert search(table, (1, 2), AdedConfig(), 1, HALF) == [(3,)]
+    assert search(table, (8, 8), AdedConfig(), 4, HALF) == []
+
+
+def test_visits_follow_the_priors_and_the_weaker_way_is_visited_too() -> None:
+    root = aded._Node((0, 0))
+    root.children = [aded._Node((0, 1), 0.1), aded._Node((0, 2), 0.9)]
+    for _ in range(60):
+        child = root.best()
+        child.visits, child.worth = child.visits + 1, child.worth + 1.0
+        root.visits += 1
+    weak, strong = (own.visits for own in root.children)
+    assert strong > weak > 0
+
+
+def test_equal_pairs_at_different_places_have_children_of_their_own() -> None:
+    table = Table({(1, 1): {1: 0.6, 2: 0.4}})
+    ways = search(table, (1, 1), AdedConfig(paths=100), 3, HALF)
+    assert {(1, 1, 1), (1, 1, 2)} & set(ways)
+    assert all(1 <= len(way) <= 3 for way in ways)
+
+
+def test_what_a_decoder_learned_stays_only_where_it_is_asked_to() -> None:
+    model, limits = tiny_llama(), Limits(max_new_tokens=40)
+
+    def steps(method: aded.Aded) -> list[int]:
+        return [len(generate(method, model, prompts([1, 2, 3]), limits, sources(1))[0].trace.tokens) for _ in range(2)]
+
+    first, second = steps(make("aded", persist=True))
+    assert second < first
+    first, second = steps(make("aded"))
+    assert first == second
+    frozen = steps(make("aded", adaptive=False))
+    assert frozen == [40, 40]
+
+
+def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
+    model = tiny_llama()
+    save_table(tmp_path / "table.json", random_table(VOCABULARY, 2000))
+    method = make("aded", persist=True, table=tmp_path / "table.json")
+    (found,) = generate(method, model, prompts([1, 2]), Limits(max_new_tokens=12), sources(1))
+    text = [1, 2, *found.tokens]
+    base, kept = load_table(tmp_path / "table.json"), method._kept
+    assert kept is not None
+    changed = {pair for pair in kept._own if kept.after(pair) != base.get(pair, {})}
+    assert changed <= set(pairwise(text))
+
+
+def test_tables_that_do_not_fit_are_refused(tmp_path: Path) -> None:
+    def ask(path: Path) -> None:
+        generate(make("aded", table=path), tiny_llama(), prompts([1]), Limits(max_new_tokens=1), sources(1))
+
+    with pytest.raises(FedsimError, match="nowhere.json is no table of tri-grams"):
+        ask(tmp_path / "nowhere.json")
+    (tmp_path / "wrong.json").write_text("[1]")
+    with pytest.raises(FedsimError, match="wrong.json is no table of tri-grams"):
+        ask(tmp_path / "wrong.json")
+    save_table(tmp_path / "large.json", {(1, 2): {VOCABULARY: 1.0}})
+    with pytest.raises(FedsimError, match=r"holds token 23, the model has 23: it was counted with another tokenizer"):
+        ask(tmp_path / "large.json")
+
+
+def test_a_table_is_read_as_it_was_written(tmp_path: Path) -> None:
+    table = count_table([[1, 2, 3, 1, 2, 4, 1, 2, 3]])
+    assert table[1, 2] == pytest.approx({3: 2 / 3, 4: 1 / 3})
+    save_table(tmp_path / "table.json", table)
+    assert load_table(tmp_path / "table.json") == table
+    assert len(count_table([[0, 0, token, 9] for token in range(20)])[0, 0]) == 12
+
+
+def test_a_model_that_cannot_be_taken_apart_drafts_too() -> None:
+    model = tiny_llama()
+    whole = nn.Sequential(model)
+    for own in (model, whole):
+        (found,) = generate(make("aded"), own, prompts([1, 2, 3]), Limits(max_new_tokens=30), sources(1))
+        assert list(found.tokens) == greedy(model, [[1, 2, 3]], 30)[0]
