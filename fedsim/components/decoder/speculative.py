@@ -71,6 +71,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     """Writes the drafted tokens that stand, and one more."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
         """Return the prompts, and the draft model.
