@@ -77,7 +77,7 @@ def test_twenty_texts_are_greedys(model: nn.Module, asked: list[list[int]], dyna
 
 def check_law(vocabulary: int, draws: int, top_p: float) -> None:
     model, prompt = tiny_llama(vocabulary, blocks=3).eval(), [1, 2]
-    method = make("del", temperature=1.0, top_p=top_p)
+    method = make("del", temperature=1.0, top_p=top_p, longest=3)
     found = generate(method, model, prompts(*[prompt] * draws), Limits(max_new_tokens=3), sources(draws), at_once=draws)
     expected = law(model, prompt, vocabulary, 3, DrawConfig(temperature=1.0, top_p=top_p))
     assert follows([own.tokens for own in found], expected)
@@ -90,7 +90,7 @@ def test_texts_follow_the_law_of_the_model() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("top_p", [1.0, 0.8])
 def test_many_texts_follow_the_law_of_the_model(top_p: float) -> None:
-    check_law(6, 5000, top_p)
+    check_law(6, 3000, top_p)
 
 
 def test_the_expected_tokens_of_a_layer_are_a_geometric_sum() -> None:
