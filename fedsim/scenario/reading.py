@@ -91,8 +91,8 @@ def read_settings(method: Method, overrides: Sequence[str]) -> Any:
         ScenarioError: a setting does not exist or does not fit; the message lists every problem.
     """
     raw: dict[str, Any] = {}
-    for override in overrides:
-        _set(raw, override)
+    for text in overrides:
+        override(raw, text)
     try:
         return method.config.model_validate(raw)
     except ValidationError as error:

@@ -25,7 +25,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import DrawConfig, draw, finite, room
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, room
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Draft, Past

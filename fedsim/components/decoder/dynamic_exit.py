@@ -21,7 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import DrawConfig, draw, finite, judge, room
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
 from fedsim.core.errors import CannotContinue, FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Past, Stack, stack_of
