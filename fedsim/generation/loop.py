@@ -93,7 +93,8 @@ class Loop:
     ) -> None:
         self._method, self._model, self._rows = method, model, rows
         self._context, self._cuts = context, cuts
-        self._reduces = bool(reducing_places(model))  # asked once: walking a large model takes a share of a step
+        # Asked once: to walk through a large model takes a share of a step.
+        self._modules, self._reduces = list(model.modules()), bool(reducing_places(model))
         self._pieces: list[Piece] = []
         self._at_start, self._start_seconds = Inside(), 0.0
 
@@ -179,7 +180,7 @@ class Loop:
             generators = tuple(row.generator for row in self._rows)
             states = [own.get_state() for own in generators]
             try:
-                with evaluating(self._model):
+                with evaluating(self._modules):
                     return act(self._model, what, replace(self._context, generators=generators))
             except CannotContinue as error:
                 for own, state in zip(generators, states, strict=True):

@@ -31,7 +31,7 @@ def hidden_states(model: nn.Module, layer: str, inputs: Tensor) -> Tensor:
     if layer not in names:
         raise FedsimError(f"the model has no layer '{layer}'.{nearest(layer, names)}")
     found: list[Tensor] = []
-    with evaluating(model), without_dropout():
+    with evaluating(list(model.modules())), without_dropout():
         for some in inputs.split(_AT_ONCE):
             with layer_outputs(model, [layer]) as seen:
                 model(some)

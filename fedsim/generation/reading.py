@@ -33,9 +33,9 @@ class Inside:
 
 
 @contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Put the model into evaluation mode without gradients, and every module back into its own."""
-    training = [module for module in model.modules() if module.training]
+def evaluating(modules: Sequence[nn.Module]) -> Iterator[None]:
+    """Put all modules of a model into evaluation mode without gradients, and each back into its own."""
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

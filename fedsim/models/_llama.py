@@ -14,6 +14,8 @@ _KINDS = {"llama", "mistral", "qwen2", "qwen3"}  # whose layers do what Llama's 
 _CHANGING = {"dynamic", "longrope"}  # rotary positions that depend on the length of the whole text
 _KEEPERS = ("cache", "past_key_values", "past_key_value")  # names that releases gave to the argument of a layer
 
+_ATTENTION = "_attn_implementation_internal"
+
 
 def is_like_llama(own: Any) -> bool:
     """Say whether a model's layers can be run one by one: full attention, with positions that rotate evenly."""
@@ -52,14 +54,14 @@ class LlamaLayers:
 
     def layer(self, number: int, hidden: Tensor, place: Any, mask: Tensor | None, store: KeyValues) -> Tensor:
         """Run a layer, with fused attention: the model's own is one that can be differentiated twice, and slower."""
-        config = self._own.config
-        before, config._attn_implementation = config._attn_implementation, "sdpa"
+        config = vars(self._own.config)  # past its property, which takes a hundredth of a pass
+        before, config[_ATTENTION] = config[_ATTENTION], "sdpa"
         try:
             found = self._inner.layers[number](
                 hidden, attention_mask=mask, position_embeddings=place, use_cache=True, **{self._keeper: store}
             )
         finally:
-            config._attn_implementation = before
+            config[_ATTENTION] = before
         return found[0] if isinstance(found, tuple) else found  # older releases return a tuple
 
     def score(self, hidden: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ def _run(decoder: Awrs, model: nn.Module, known: tuple[int, ...], context: Gener
     """Take the decoder's steps until no particle goes on or has room, and return the evidence of every run."""
     ended: dict[int, float] = {}
     calls, rows, open_runs = 0, 0, list(range(len(context.generators)))
-    with evaluating(model):
+    with evaluating([*model.modules()]):
         state = decoder.start(model, Condition((known,) * len(open_runs)), context)
         while True:
             over = [own.is_over or own.is_full for own in state.populations]

@@ -139,10 +139,10 @@ def make(name: str, **settings: Any) -> Any:
     return method.make(method.config.model_validate(needed | settings)).named(name)
 
 
-def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0) -> nn.Module:
+def tiny_llama(vocabulary: int = VOCABULARY, seed: int = 0, blocks: int = 2) -> nn.Module:
     """A small language model in double precision, whose choices no rounding turns; its weights are no tiny ones."""
     method = registry.get("model", "tiny-llama")
-    config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": 2, "dropout": 0.1})
+    config = method.config.model_validate({"width": 16, "hidden": 16, "blocks": blocks, "dropout": 0.1})
     with seeding.isolate_randomness(seed):
         model = method.make(config, InputSpec((8,), vocabulary, (), (), vocabulary=vocabulary))
         for own in model.parameters():

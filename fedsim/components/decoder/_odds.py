@@ -1,4 +1,4 @@
-"""Odds of the next token: temperature and top-p, draws, and the rule that makes speculation exact."""
+"""Odds of the next token by temperature and top-p, and the rule that makes speculation exact."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.core.hooks import GenerationContext
 from fedsim.core.types import Config
 
@@ -33,27 +34,6 @@ class DrawConfig(Config):
         if self.temperature == 0:
             return torch.zeros_like(scores, dtype=torch.double).scatter_(-1, scores.argmax(-1, keepdim=True), 1.0)
         return nucleus((scores.double() / self.temperature).softmax(-1), self.top_p)
-
-
-def nucleus(probabilities: Tensor, share: float) -> Tensor:
-    """Return probabilities (..., V) with 0 outside the smallest set of likeliest tokens that holds a share of 1.
-
-    What is left sums up to the set's probability, not to 1.
-    """
-    if share == 1:
-        return probabilities
-    ordered, places = torch.sort(probabilities, dim=-1, descending=True, stable=True)
-    is_inside = ordered.cumsum(-1) - ordered < share
-    return torch.zeros_like(probabilities).scatter(-1, places, ordered * is_inside)
-
-
-def draw(probabilities: Tensor, generators: Sequence[torch.Generator]) -> list[int]:
-    """Return a token a row with odds (B, V), by one uniform number of the row's own generator."""
-    below = probabilities.cumsum(-1)
-    uniform = torch.stack([torch.rand(1, generator=own, dtype=torch.double) for own in generators]).to(below.device)
-    # A uniform number is below 1, so that the product is below the last sum, unless rounding lifts it there.
-    last = probabilities.shape[-1] - 1 - probabilities.flip(-1).ne(0).int().argmax(-1)
-    return torch.searchsorted(below, uniform * below[:, -1:], right=True).flatten().minimum(last).tolist()
 
 
 def judge(drafted: Sequence[int], drafter: Sequence[Tensor], target: Tensor, generator: torch.Generator) -> list[int]:

@@ -19,13 +19,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import DrawConfig, draw, finite, room
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, room
 from fedsim.core.errors import FedsimError, in_a_line
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
 from fedsim.core.past import Draft, Past
@@ -43,6 +44,7 @@ class AdedConfig(DrawConfig):
 
     table: Path | None = Field(default=None, description="tri-grams to begin with, see save_table; absent: none")
     adaptive: bool = Field(default=True, description="whether the table learns from the text")
+    prompt: bool = Field(default=False, description="whether it learns the whole prompt at the start")
     persist: bool = Field(default=False, description="whether the decoder keeps what it learned for later texts")
     iterations: int = Field(default=60, ge=1, description="of the search, each step")
     depth: int = Field(default=4, ge=1, description="tokens of the longest way")
@@ -61,9 +63,9 @@ class Table:
         found = self._own.get(pair)
         return self._base.get(pair, {}) if found is None else found
 
-    def learned(self, text: Sequence[int]) -> Table:
+    def learned(self, text: Sequence[int], length: int = _WINDOW) -> Table:
         """Return the table after it has seen the last tokens of a text."""
-        window = text[-_WINDOW:]
+        window = text[-length:]
         own = dict(self._own)
         for (*pair, token), count in Counter(zip(window, window[1:], window[2:], strict=False)).items():
             key = (pair[0], pair[1])
@@ -164,6 +166,8 @@ class Aded(Decoder[AdedConfig, Adapting]):
     """Writes the drafted tokens that the model draws too, and one more."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    exact: ClassVar[bool] = True
+    fast: ClassVar[Mapping[str, Any]] = {"prompt": True, "depth": 8, "paths": 8, "nodes": 8}
 
     def __init__(self, config: AdedConfig) -> None:
         super().__init__(config)
@@ -176,7 +180,8 @@ class Aded(Decoder[AdedConfig, Adapting]):
             FedsimError: the file of the table cannot be read, or was counted with another tokenizer.
         """
         table = self._kept or Table(self._base(model, condition.prompts[0][:1]))
-        return Adapting(condition.prompts, tables=(table,) * len(condition))
+        tables = (table.learned(own, len(own)) if self.config.prompt else table for own in condition.prompts)
+        return Adapting(condition.prompts, tables=tuple(tables))
 
     def step(self, model: nn.Module, state: Adapting, context: GenerationContext) -> tuple[Adapting, list[Event]]:
         """Draft a tree, read it, and follow it as far as the model does."""

@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.decoder._clauses import clause_ends
+from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._look_ahead import scores_behind
-from fedsim.components.decoder._odds import draw, nucleus
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event

@@ -16,7 +16,7 @@ from typing import ClassVar, final
 from pydantic import Field
 from torch import nn
 
-from fedsim.components.decoder._odds import draw, nucleus
+from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing
 from fedsim.core.registry import component
 from fedsim.core.types import Config, Event

@@ -19,7 +19,8 @@ from typing import ClassVar, Self, final
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedsim.components.decoder._odds import DrawConfig, draw, finite, judge, room
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
@@ -70,6 +71,7 @@ class Speculative(Decoder[SpeculativeConfig, Speculating]):
     """Writes the drafted tokens that stand, and one more."""
 
     counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted"})
+    exact: ClassVar[bool] = True
 
     def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Speculating:
         """Return the prompts, and the draft model.

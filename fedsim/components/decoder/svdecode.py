@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from fedsim.components.adapter._low_rank import LowRankLinear, adapters_off
-from fedsim.components.decoder._odds import draw, nucleus
+from fedsim.components.decoder._drawing import draw, nucleus
 from fedsim.components.decoder._steering import Mode, Places, joined, places, steered, strength_of
 from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing

@@ -146,10 +146,17 @@ class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
 
 
 class Decoder(Generation[ConfigT, WritingT]):
-    """Hook decoder: writes tokens. The driver ends a text at a stop token, at the limit, and at the context's end."""
+    """Hook decoder: writes tokens. The driver ends a text at a stop token, at the limit, and at the context's end.
+
+    Attributes:
+        exact: whether texts are the model's own, or have their law, so that only speed is gained.
+        fast: settings with which it is meant to be quick on one processor; benchmarks use them.
+    """
 
     hook: ClassVar[Hook] = "decoder"
     modalities: ClassVar[frozenset[Modality]] = frozenset({"text"})
+    exact: ClassVar[bool] = False
+    fast: ClassVar[Mapping[str, Any]] = {}
 
     def finished(self, state: WritingT) -> Sequence[bool]:
         """Say that no text ends by itself."""

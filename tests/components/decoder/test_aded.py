@@ -150,6 +150,17 @@ def test_what_a_decoder_learned_stays_only_where_it_is_asked_to() -> None:
     assert frozen == [40, 40]
 
 
+def test_a_prompt_that_repeats_is_foreseen_where_it_is_learned() -> None:
+    model = tiny_llama()
+    (text,) = greedy(model, [[1, 2]], 40)
+    prompt = [1, 2, *text]
+    first = len(generate(make("aded"), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))[0].trace.tokens)
+    (found,) = generate(make("aded", prompt=True), model, prompts(prompt), Limits(max_new_tokens=9), sources(1))
+    assert len(found.trace.tokens) <= first
+    table = Table({}).learned([1, 2, 3] * 9, 27)
+    assert table.after((1, 2)) == pytest.approx({3: 9 * 0.04})
+
+
 def test_rejected_tokens_teach_nothing(tmp_path: Path) -> None:
     model = tiny_llama()
     save_table(tmp_path / "table.json", random_table(VOCABULARY, 2000))

@@ -1,0 +1,248 @@
+"""del: the first layers of the model draft, all of them verify, and running counts choose how many layers and tokens.
+
+Idea: every layer's own prediction at positions that are verified anyway tells how often it agrees with the whole model.
+Equation: alpha_l = m_l / (m_l + f_l), decayed counts of agreement and not; exit l and length g of the next draft have
+    the largest (sum_{j=0..g} alpha_l^j) / (L + g l). A draft ends early where the probability of its token is below
+    tau_l, the mean of the average confidence of matches and that of mismatches.
+Assumes: a model whose layers can be run one by one; early layers that were trained to predict.
+Leaks: exit, tokens and layers of a step follow how predictable the text is.
+Fails: early layers that were not trained to exit; a vocabulary so large that scoring all exits costs what they save.
+Source: Entezari Zarch, Gao, Jiang, Annavaram 2025, arXiv 2504.05598; at g = 0, where its code drafts, a plain step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from fedsim.components.decoder._drawing import draw
+from fedsim.components.decoder._odds import DrawConfig, finite, judge, room
+from fedsim.core.errors import CannotContinue, FedsimError
+from fedsim.core.hooks import Condition, Decoder, GenerationContext, Writing, check_scores
+from fedsim.core.past import Past, Stack, stack_of
+from fedsim.core.registry import component
+from fedsim.core.types import Event
+
+_PROMPT = 32  # last tokens of a prompt at which layers are compared
+
+
+class DelConfig(DrawConfig):
+    """Settings of exits and drafts."""
+
+    exits: tuple[int, ...] = Field(default=(), description="numbers of layers that may draft; none named: all but all")
+    longest: int = Field(default=18, ge=1, description="tokens of a draft, below this many by choice, at most so many")
+    decay: float = Field(default=0.95, gt=0, le=1, description="omega, what is left of a count after a round")
+    dynamic: bool = Field(default=True, description="whether a draft may end early, and last beyond the chosen length")
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Of one exit: decayed counts of matches and mismatches with the whole model, and its summed confidence in each."""
+
+    matches: float = 0.0
+    misses: float = 0.0
+    sure_matches: float = 0.0
+    sure_misses: float = 0.0
+
+    @property
+    def rate(self) -> float:
+        """How often it agrees; below every number where nothing is known."""
+        known = self.matches + self.misses
+        return self.matches / known if known else -math.inf
+
+    @property
+    def threshold(self) -> float:
+        """Confidence below which a draft ends; 0 where one of its averages is unknown."""
+        if not self.matches or not self.misses:
+            return 0.0
+        return (self.sure_matches / self.matches + self.sure_misses / self.misses) / 2
+
+    def updated(self, decay: float, matches: Tensor, confidence: Tensor) -> Agreement:
+        """Return it after a round.
+
+        Args:
+            decay: what is left of the old counts.
+            matches: whether it agreed, shape (n,).
+            confidence: its probability of what it said, shape (n,).
+        """
+        return Agreement(
+            decay * self.matches + int(matches.sum()),
+            decay * self.misses + int((~matches).sum()),
+            decay * self.sure_matches + float(confidence[matches].sum()),
+            decay * self.sure_misses + float(confidence[~matches].sum()),
+        )
+
+
+def tokens_per_layer(rate: float, depth: int, layers: int, length: int) -> float:
+    """Return how many tokens a round is expected to give for each layer that it runs.
+
+    Args:
+        rate: how often the exit agrees.
+        depth: layers of the model, L.
+        layers: those that draft, l.
+        length: drafted tokens, g.
+    """
+    return sum(rate**power for power in range(length + 1)) / (depth + length * layers)
+
+
+def choose(known: Mapping[int, Agreement], depth: int, longest: int) -> tuple[int, int]:
+    """Return exit and length with the most tokens a layer; of equals the smallest."""
+    choices = [(layers, length) for layers in sorted(known) for length in range(longest)]
+    told = [own for own in choices if known[own[0]].rate >= 0]
+    return max(told, key=lambda own: tokens_per_layer(known[own[0]].rate, depth, *own)) if told else choices[0]
+
+
+@dataclass(frozen=True)
+class Exits:
+    """What one text knows of its exits, and the choice for the next round."""
+
+    known: Mapping[int, Agreement]
+    layers: int
+    length: int = 1
+    is_first: bool = True
+    past: Past = field(default_factory=Past)
+
+
+@dataclass(frozen=True)
+class Exiting(Writing):
+    """Texts, and the exits of each."""
+
+    exits: tuple[Exits, ...]
+
+
+@final
+@component(
+    "del", summary="decoder: the first layers draft, exit and length by running counts; exact", paper="2504.05598"
+)
+class Del(Decoder[DelConfig, Exiting]):
+    """Writes the drafted tokens that stand, and one more. Rows take their rounds one after the other."""
+
+    counts: ClassVar[frozenset[str]] = frozenset({"proposed", "accepted", "layers", "exit"})
+    exact: ClassVar[bool] = True
+    fast: ClassVar[Mapping[str, Any]] = {"exits": (10, 20, 26)}
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Exiting:
+        """Return the prompts, and exits of which nothing is known.
+
+        Raises:
+            FedsimError: the model's layers are not known, or it has no such exits.
+        """
+        depth = _stack(model).depth
+        exits = self.config.exits or tuple(range(1, depth))
+        if not exits or min(exits) < 1 or max(exits) >= depth:
+            raise FedsimError(
+                f"exits = {list(self.config.exits)}, expected numbers of layers from 1 to {depth - 1}: the model has "
+                f"{depth}, and fewer of them must draft."
+            )
+        known = {own: Agreement() for own in sorted(exits)}
+        return Exiting(condition.prompts, exits=tuple(Exits(known, min(exits)) for _ in condition.prompts))
+
+    def step(self, model: nn.Module, state: Exiting, context: GenerationContext) -> tuple[Exiting, list[Event]]:
+        """Take a round with every row.
+
+        Raises:
+            CannotContinue: scores of a row are no numbers.
+        """
+        exits: list[Exits] = []
+        new: list[list[int]] = []
+        events: list[Event] = []
+        for row, (text, own, generator) in enumerate(zip(state.tokens, state.exits, context.generators, strict=True)):
+            turn = _Round(self.config, model, text, own, context, generator)
+            try:
+                new.append(turn.write())
+            except CannotContinue as error:
+                raise CannotContinue(str(error), [row]) from None
+            exits.append(turn.learn(len(new[-1])))
+            count = len(turn.drafted)
+            layers = count * own.layers + _stack(model).depth
+            events.append(Event(proposed=count, accepted=len(new[-1]), layers=layers, exit=own.layers))
+        return replace(state.extended(new), exits=tuple(exits)), events
+
+
+class _Round:
+    """One round of one row: draft, verify, learn."""
+
+    def __init__(
+        self,
+        config: DelConfig,
+        model: nn.Module,
+        text: tuple[int, ...],
+        exits: Exits,
+        context: GenerationContext,
+        generator: torch.Generator,
+    ) -> None:
+        self.drafted: list[int] = []
+        self._config, self._model, self._stack = config, model, _stack(model)
+        self._text, self._exits, self._generator = text, exits, generator
+        self._stops = context.limits.stop_tokens if context.limits is not None else frozenset[int]()
+        wanted = config.longest if config.dynamic else exits.length
+        wanted = 1 if exits.is_first else wanted if exits.length else 0
+        self._most = room(len(text) + 1, context, wanted)
+        self._states: dict[int, list[Tensor]] = {own: [] for own in exits.known}
+        self._odds: list[Tensor] = []
+        self._full = torch.empty(0)
+
+    def write(self) -> list[int]:
+        """Return the tokens of the round."""
+        past, layers = self._exits.past, range(self._exits.layers)
+        if self._exits.is_first and len(self._text) > _PROMPT:
+            past.scores(self._model, [self._text[:-_PROMPT]])
+        seen = self._noting()
+        hidden = [past.states(self._model, [self._text], layers=layers, seen=seen)[0]]
+        while len(self.drafted) < self._most and self._draft(hidden[-1][0, -1:]):
+            hidden.append(past.states(self._model, [(*self._text, *self.drafted)], layers=layers, seen=seen)[0])
+        deep = past.deepen(torch.cat(hidden, 1), range(len(layers), self._stack.depth), seen)
+        self._full = self._stack.score(deep[0])
+        target = self._full[-1 - len(self.drafted) :]
+        check_scores([target])
+        usable = finite(target)
+        return judge(self.drafted[: len(usable) - 1], self._odds, self._config.odds(usable), self._generator)
+
+    def learn(self, written: int) -> Exits:
+        """Return the exits after the round: what every layer said where the text in front of it stands."""
+        count = len(self._full) - len(self.drafted) - 1 + written
+        said = self._full[:count].argmax(-1)
+        known: dict[int, Agreement] = {}
+        for layers, before in self._exits.known.items():
+            states = torch.cat(self._states[layers])[:count]
+            confidence, token = self._stack.score(states).double().softmax(-1).max(-1)
+            known[layers] = before.updated(self._config.decay, token == said, confidence)
+        layers, length = choose(known, self._stack.depth, self._config.longest)
+        return replace(self._exits, known=known, layers=layers, length=length, is_first=False)
+
+    def _draft(self, hidden: Tensor) -> bool:
+        """Draft a token, and say whether there is one; behind one that the exit is not sure of comes no other."""
+        scores = self._stack.score(hidden)
+        if not scores.amax().isfinite():
+            return False
+        self._odds.append(self._config.odds(scores)[0])
+        (token,) = draw(self._odds[-1][None], [self._generator])
+        self.drafted.append(token)
+        confidence = float(scores[0].double().softmax(-1)[token])
+        is_unsure = self._config.dynamic and confidence < self._exits.known[self._exits.layers].threshold
+        if token in self._stops or (is_unsure and not self._exits.is_first):
+            self._most = len(self.drafted)
+        return True
+
+    def _noting(self) -> Callable[[int, Tensor], None]:
+        def note(number: int, hidden: Tensor) -> None:
+            if number + 1 in self._states:
+                self._states[number + 1].append(hidden[0])
+
+        return note
+
+
+def _stack(model: nn.Module) -> Stack:
+    stack = stack_of(model)
+    if stack is None:
+        raise FedsimError(
+            "decoder 'del' runs single layers, and those of this model are not known. Use model 'tiny-llama', or a "
+            "checkpoint of Llama's kind without token reducers."
+        )
+    return stack
