@@ -332,3 +332,15 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     guess = attacked(observation, leave_out=others)
     assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
     assert [len(one.inputs) for one in seen] == [1]
+
+
+def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack that goes on ran before the descents, and found nothing by itself."""
+    observation, truth, world = watched(model={"name": "benchmarks._frontier_models:lenet"}, knows=UNKNOWN_LABELS)
+    others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=0.2))
+    second_order = registry.get("attack", "gauss-newton").make
+    nothing = Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
+    monkeypatch.setattr(second_order, "search", lambda *_args: nothing)
+    guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
+    assert guess.notes[0] == "won: gauss-newton from inverting-gradients, which explains the gradient exactly"
+    assert min(psnr(guess, truth, world)) > 80
