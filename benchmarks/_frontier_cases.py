@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 from benchmarks._victims import DIGITS, PHOTOGRAPHS
+from fedsim.core import registry
 
 SMALL: Mapping[str, Any] = {"name": "digits"}
 _SIXTEEN: Mapping[str, Any] = {**DIGITS, "size": 16}
@@ -43,13 +44,17 @@ class Case(NamedTuple):
 
 _RELU: Mapping[str, Any] = {"activation": "relu"}
 _CONVNET: Mapping[str, Any] = {"name": "convnet", "width": 16, "dropout": 0.0}
-_NO_DESCENT = {
-    "leave_out": (
-        "cocktail-party", "code-readout", "compensation", "cpl", "cutmix-inversion", "dropout-inversion",
-        "fedavg-inversion", "gradinversion", "inverting-gradients", "key-readout", "map", "mixup-inversion",
-        "noise-inversion", "prefix-search", "sme", "transform-inversion",
-    )
-}  # fmt: skip
+
+
+def _auto(*descents: str) -> Mapping[str, Any]:
+    """Return the settings of `auto` with these attacks that descend, and no others."""
+    known = registry.methods("attack").items()
+    others = [
+        name for name, method in known if getattr(method.make, "effort", "") == "descent" and name not in descents
+    ]
+    return {"leave_out": tuple(others), "max_iterations": _GRADIENTS}
+
+
 CASES = (
     Case("sigmoid, MNIST", DIGITS, {}, 5, seconds="< 8"),
     *(Case(f"{own}, MNIST", DIGITS, {"activation": own}, 1) for own in ("tanh", "silu", "gelu", "softplus")),
@@ -65,11 +70,11 @@ CASES = (
     Case("convnet, ReLU, digits", SMALL, _CONVNET, 2, share=""),
     Case("ReLU, digits", SMALL, _RELU, 5, share="", attack="copa"),
     Case("ReLU, MNIST", DIGITS, _RELU, 3, share="", attack="copa"),
-    Case("ReLU, MNIST", DIGITS, _RELU, 3, share="", attack="auto", settings=_NO_DESCENT),
+    Case("ReLU, MNIST", DIGITS, _RELU, 3, share="", attack="auto", settings=_auto()),
     Case("ReLU, dropout 0.5, MNIST", DIGITS, {**_RELU, "dropout": 0.5}, 2, share="", attack="auto",
-         settings=_NO_DESCENT),
+         settings=_auto()),
     Case("convnet, ReLU, digits", SMALL, _CONVNET, 3, share="", attack="copa"),
-    Case("convnet, ReLU, digits", SMALL, _CONVNET, 2, share="", attack="auto", settings=_NO_DESCENT),
+    Case("convnet, ReLU, digits", SMALL, _CONVNET, 2, share="", attack="auto", settings=_auto()),
 )  # fmt: skip
 
 
@@ -95,7 +100,7 @@ def _around(words: str, own: Mapping[str, Any]) -> Iterator[Case]:
 
 def _attacks(words: str, own: Mapping[str, Any], size: int, trained: int = 0) -> Iterator[Case]:
     for attack in ("auto", "gauss-newton", "copa", *_DESCENTS):
-        settings = _NO_DESCENT if attack == "auto" else {}
+        settings = _auto(_DESCENTS[0]) if attack == "auto" else {}
         settings = {"max_iterations": _GRADIENTS} if attack in _DESCENTS else settings
         yield Case(words, _SIXTEEN, own, 3, size, "", "", attack, trained, settings)
 

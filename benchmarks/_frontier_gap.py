@@ -25,12 +25,12 @@ class _Form(NamedTuple):
 
 
 _MLP: Mapping[str, Any] = {"name": "mlp", "width": 256, "depth": 2, "dropout": 0.5}
+_LENET: Mapping[str, Any] = {"name": "benchmarks._frontier_models:lenet"}
 FORMS = (
     _Form("closed-form-linear", "MLP of width 256, dropout 0.5, MNIST", DIGITS, _MLP),
     _Form("closed-form-vit", "vit-small, CIFAR-10", PHOTOGRAPHS, {"name": "vit-small", "dropout": 0.0}),
-    _Form(
-        "r-gap", "convnet with leaky ReLU, digits", {"name": "digits"}, {"name": "benchmarks._frontier_models:lenet"}
-    ),
+    _Form("r-gap", "LeNet with sigmoid, digits", {"name": "digits"}, {"name": "benchmarks._frontier_models:lenet"}),
+    _Form("copa", "LeNet with ReLU, digits", {"name": "digits"}, {**_LENET, "activation": "relu"}),
     _Form("sparse-dictionary", "MLP of width 256, dropout 0.5, MNIST", DIGITS, _MLP, 4),
 )
 

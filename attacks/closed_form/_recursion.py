@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from attacks.closed_form._heads import heads_of
 from attacks.closed_form._sequential_network import Layer, chain_of
+from attacks.core.defense_facts import inexact
 from attacks.core.gradient_distance import knows_rates, verdict
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
-from attacks.core.tolerances import LEAST, MATCHES
+from attacks.core.tolerances import EXACT, LEAST, MATCHES
 from fedsim.core.errors import NotApplicable
 from fedsim.core.losses import is_cross_entropy
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, Tensors
@@ -152,14 +153,24 @@ class Recursion:
         return residual, f"{self.twins} images fit the gradient, this one fits the pixel range best", self.meaning
 
     @property
+    def is_exact(self) -> bool:
+        """Whether the first layer's equations determine the image, and it explains the gradient up to rounding.
+
+        1 - cosine is half a squared relative distance.
+        """
+        _, rank, unknowns = self.ranks[-1]
+        return rank == unknowns and self.objective < EXACT**2
+
+    @property
     def matches(self) -> bool:
         """Whether the guess explains the gradient."""
         return self.objective < MATCHES
 
-    def reconstruction(self, stopped: str) -> Reconstruction:
+    def reconstruction(self, observation: Observation, stopped: str) -> Reconstruction:
         """Return this walk as an attack's answer.
 
         Args:
+            observation: what the attack got.
             stopped: why the attack ended.
         """
         return Reconstruction(
@@ -173,6 +184,7 @@ class Recursion:
             stopped=stopped,
             notes=self.notes,
             facts=self.facts,
+            is_exact=self.is_exact and inexact(observation) is None,
         )
 
     @property

@@ -54,7 +54,7 @@ class Copa(Attack[CopaConfig]):
     def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
         """Walk back; a layer with too few equations is solved in part, and named in `stopped`."""
         found = recurse(observation, self._solve, self.config.walks, on_step)
-        return found.reconstruction(_stop(found))
+        return found.reconstruction(observation, _stop(found))
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, centre: Tensor) -> Solution:
         known = _balance(layer.gradient_rows(k), gradient.flatten())

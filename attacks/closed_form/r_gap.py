@@ -55,7 +55,9 @@ class RGap(Attack[RGapConfig]):
             reason = f"gave up: '{name}' gives {rank} independent equations for {unknowns} unknowns"
             return no_guess(observation, reason, iterations=len(found.history), facts=found.facts)
         solved = "solved layer by layer"
-        return found.reconstruction(solved if found.matches else f"{solved}, but the gradient is not matched")
+        return found.reconstruction(
+            observation, solved if found.matches else f"{solved}, but the gradient is not matched"
+        )
 
     def _solve(self, layer: Layer, gradient: Tensor, k: Tensor, outputs: Outputs, _centre: Tensor) -> Solution:
         shown = outputs.slopes != 0

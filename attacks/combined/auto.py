@@ -13,7 +13,7 @@ Source: this project; the notes name the attack that won.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, ClassVar, cast, final, get_args
@@ -141,7 +141,7 @@ class Auto(Attack[AutoConfig]):
         if _ends(observation, tried[-1].guess):
             notes = [f"won: {tried[-1].name}, which explains the gradient exactly", *passed]
             return _report(tried[-1].guess, leak, notes)
-        return self._best(observation, leak, tried, passed, generator)
+        return self._best(observation, leak, tried, passed, generator, counted)
 
     def _attempt(
         self,
@@ -174,8 +174,32 @@ class Auto(Attack[AutoConfig]):
                     group.append((name, method.make(method.config.model_validate(settings))))
             yield from sorted(group, key=lambda one: one[1].outlook(observation).price)
 
+    def _continued(
+        self,
+        observation: Observation,
+        best: _Tried,
+        known: Container[str],
+        generator: torch.Generator,
+        counted: Numbered,
+    ) -> _Tried | None:
+        """Return the exact guess that an attack reaches from the best one, also from one of a later attack, or None."""
+        attempts = _Attempts(observation, counted)
+        for name, candidate in self._candidates(observation, undoing=False):
+            words = f"{name} from {best.name}"
+            if not candidate.continues or words in known or not candidate.fits(observation).holds:
+                continue
+            if attempts.ends_with(words, partial(candidate.continue_from, observation, best.guess, generator, counted)):
+                return attempts.tried[-1]
+        return None
+
     def _best(
-        self, observation: Observation, leak: Leak, tried: list[_Tried], passed: list[str], generator: torch.Generator
+        self,
+        observation: Observation,
+        leak: Leak,
+        tried: list[_Tried],
+        passed: list[str],
+        generator: torch.Generator,
+        counted: Numbered,
     ) -> Reconstruction:
         """Compare guesses by the gradient alone, and refine the best.
 
@@ -206,6 +230,10 @@ class Auto(Attack[AutoConfig]):
             if united.distance < best.distance:
                 won, best = union.batch, united
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
+        guess = _with(tried[first].guess, best, labels, won.are_found)
+        exact = self._continued(observation, _Tried(winners, guess), {one.name for one in tried}, generator, counted)
+        if exact is not None:
+            return _report(exact.guess, leak, [f"won: {exact.name}, which explains the gradient exactly", *passed])
         settled, refined = judge.settle(best, generator), judge.polish(best, generator)
         better = refined if refined.distance < settled.distance else settled
         scores = [f"{one.name}: distance {own.distance:.2e}" for one, own in zip(tried, judged, strict=True)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from attacks.core.client_gradient import client_gradient
 from attacks.core.defense_facts import sends_part
 from attacks.core.labels import gradient_weight
 from attacks.core.noise_level import stated_levels
@@ -20,6 +21,7 @@ from fedsim.core.types import Observation
 
 _SURE = 5.0  # standard deviations
 _STEPS = 4.0  # of rounding: what the sums behind an entry lose
+_UNSTABLE = 1e-5  # relative rounding beyond which a model is unstable: nothing would be called exact there
 _FINEST = 1e-12  # relative residual that products in double precision surely reach
 _COLUMNS = 64  # of the Jacobian at once; more of them do not fit the caches of a processor
 _SEPARATE = 1e-10  # of the gradient's norm: far above rounding in double precision, far below what examples share
@@ -52,6 +54,8 @@ class Equations:
         tensors: number of tensors.
         is_noisy: whether noise is stated.
         expected: the objective that rounding alone leaves at the truth or, under noise, the noise.
+        tolerable: the same with rounding measured in the client's precision, which is more in deep models; steps that
+            go on from there still sharpen the images, until none lowers the objective.
         parts: the examples, one a part where their gradients add up.
         prior_mean: of the unknowns, shape (n,).
         prior_precision: of the unknowns, shape (n,); 0 without noise.
@@ -77,7 +81,8 @@ class Equations:
         precision = unknowns.prior_precision()
         self.prior_precision = (precision if self.is_noisy else torch.zeros_like(precision)).to(device)
         noise = self.count + _SURE * math.sqrt(2.0 * self.count)  # a sum of squares of normal variables
-        self.expected = noise if self.is_noisy else _sum_rounding(observation)
+        self.expected = noise if self.is_noisy else _sum_rounding(observation, {})
+        self.tolerable = noise if self.is_noisy else _sum_rounding(observation, self._measure_rounding(observation))
         self.parts = self._split()
 
     def objective(self, residual: Tensor, values: Tensor) -> float:
@@ -133,6 +138,23 @@ class Equations:
 
         return gradient
 
+    def _measure_rounding(self, observation: Observation) -> dict[str, float]:
+        """Return the relative rounding of the client's precision by tensor, at random examples; deep models lose more.
+
+        Nothing is measured for several steps, whose own rounding is that of the weights.
+        """
+        if observation.local_steps > 1 or observation.update.kind == "delta":
+            return {}
+        (whole,) = self.unknowns.split(1)
+        values = self.unknowns.start(torch.Generator().manual_seed(0), 1.0).to(self._client.device)
+        inputs, (masks,) = whole.unpack(values[whole.places], self.unknowns.shape)
+        theirs = client_gradient(observation, inputs, self._labels, masks)
+        with torch.no_grad():
+            ours = self._client.gradient(inputs, self._labels, (masks,))
+        sizes = [theirs[name].numel() for name in observation.update.tensors]
+        pairs = zip(observation.update.tensors, ours.split(sizes), strict=True)
+        return {name: float((theirs[name].flatten() - own).norm() / own.norm().clamp_min(TINY)) for name, own in pairs}
+
     @torch.no_grad()
     def _split(self) -> list[Part]:
         """Return one part an example where their gradients add up to that of the batch, else a single part."""
@@ -147,14 +169,15 @@ class Equations:
         return single if float((added - batch).norm()) < _SEPARATE * float(batch.norm()) else whole
 
 
-def _sum_rounding(observation: Observation) -> float:
+def _sum_rounding(observation: Observation, measured: Mapping[str, float]) -> float:
     """Return the sum of squares that rounding leaves, tensor by tensor, each relative to its norm.
 
-    A change of weights also has the rounding of the weights, once for every local step.
+    What was measured at other examples counts twice, since it differs from example to example. A change of weights also
+    has the rounding of the weights, once for every local step.
     """
     total = 0.0
     for name, own in observation.update.tensors.items():
-        relative = _STEPS * torch.finfo(own.dtype).eps
+        relative = max(_STEPS * torch.finfo(own.dtype).eps, min(2.0 * measured.get(name, 0.0), _UNSTABLE))
         if observation.update.kind == "delta":
             weights = observation.model.get_parameter(name).detach()
             size = float(weights.norm()) / max(float(own.norm()), TINY)

@@ -31,7 +31,7 @@ from attacks.core.regularizers import pixel_box
 from attacks.core.tolerances import MATCHES
 from attacks.second_order._equations import Equations
 from attacks.second_order._layout import Layout, masks_to_solve
-from attacks.second_order._levenberg_marquardt import Limits, Solution, solve
+from attacks.second_order._levenberg_marquardt import CONVERGED, STUCK, Limits, Solution, solve
 from attacks.second_order._patterns import pattern_near
 from attacks.second_order._smoothness import refuse_kinks
 from attacks.second_order._switches import keep_own_masks, switch_units
@@ -43,7 +43,8 @@ from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction
 
 Box = tuple[Tensor, Tensor]
 _FEW, _MEDIUM = 20, 49_000_000  # steps, and entries of the Jacobian, within a budget of minutes
-_MARGINS = (0.1, 0.2, 0.4, 0.8)  # of switches that are solved for, in root mean squares of what a ReLU gets
+# Of switches that are solved for, in root mean squares of what a ReLU gets; narrow again once the image is sharper.
+_MARGINS = (0.1, 0.2, 0.4, 0.1, 0.2, 0.8)
 _NEAR = 8  # steps within a margin: a wrong switch shows by then, and further steps only fit it
 _FAR = 0.2  # 1 - cosine beyond which too few switches are as they are at the guess
 _START = 0.1  # standard deviation of the first inputs: near grey, where smooth units are not saturated
@@ -115,7 +116,7 @@ class GaussNewton(Attack[GaussNewtonConfig]):
         for _ in range(self.config.restarts):
             start = unknowns.start(generator, _START).to(equations.prior_mean)
             tried.append(_Attempt(equations, self._solve(equations, start, observation, _after(tried, on_step))))
-            if tried[-1].solution.objective <= equations.expected:
+            if tried[-1].solution.objective <= equations.tolerable:
                 break
         return _report(observation, labels, tried, switches)
 
@@ -130,8 +131,8 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             return self._continue_pattern(observation, begun, labels, on_step)
         unknowns = Layout(smooth, masks_to_solve(smooth))
         equations = Equations(smooth, unknowns, labels)
-        start = unknowns.start(generator, 0.0).to(equations.prior_mean)
-        start[: unknowns.pixels] = begun.inputs.flatten().to(start)
+        masks = begun.masks or tuple(expected_mask(site) for site in observation.sites)
+        start = unknowns.start_at(begun.inputs, masks).to(equations.prior_mean)
         solution = self._solve(equations, start, observation, on_step)
         return _report(observation, labels, [_Attempt(equations, solution)], ())
 
@@ -140,8 +141,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
     ) -> Reconstruction:
         """Solve with switches as they are at a guess, and those near their kink unknown.
 
-        The margin grows from solution to solution, until it holds every switch that the guess had wrong. Pixels are not
-        kept in their range: so close to a solution, cutting steps off leads away from it.
+        The margin grows from solution to solution, until it holds every switch that the guess had wrong; then it begins
+        anew from a sharper image. Pixels are not kept in their range: so close to a solution, cutting steps off
+        leads away from it.
         """
         _refuse_far(observation, begun, labels)
         smooth, switches = switch_units(observation)
@@ -183,7 +185,9 @@ class GaussNewton(Attack[GaussNewtonConfig]):
             shown = _scale(equations) * objective
             on_step(Step(0, iteration, most, shown, shown, guess))
 
-        return solve(equations, start, limits, tell)
+        found = solve(equations, start, limits, tell)
+        is_done = not equations.is_noisy and found.stopped == STUCK and found.objective < equations.tolerable
+        return found._replace(stopped=CONVERGED) if is_done else found
 
 
 def _begun(observation: Observation, guess: Reconstruction, labels: Tensor, generator: torch.Generator) -> Batch:

@@ -30,6 +30,8 @@ def test_with_enough_equations_it_gives_what_r_gap_gives(toy, attack_named, acti
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-8, rtol=1e-8)
     assert [m.tolist() for m in guess.masks or ()] == [m.tolist() for m in truth.masks[0]]
     assert guess.facts["walks"] == 1
+    assert guess.is_exact
+    assert other.is_exact
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.5])
@@ -38,6 +40,7 @@ def test_deeper_constraints_close_the_gap_that_stops_r_gap(toy, attack_named, ac
     observation, truth = toy(net(activation, (1, 8, 3, 4), (1, 2, 2), 6, rate), (1, 6, 6), 1)
     assert solve(attack_named, "r-gap", observation).stopped.startswith("gave up")
     guess = solve(attack_named, NAME, observation)
+    assert guess.is_exact
     torch.testing.assert_close(guess.inputs, truth.batches[0].inputs, atol=1e-4, rtol=1e-4)
     assert guess.stopped == "solved layer by layer"
     assert guess.facts["rank of '2'"] < guess.facts["unknowns of '2'"]
@@ -62,6 +65,7 @@ def test_missing_equations_are_named_and_the_equations_at_hand_hold(toy, attack_
     guess = solve(attack_named, NAME, observation)
     assert guess.stopped == "solved in part: '0' has 62 independent equations for 64 unknowns"
     assert guess.objective < 1e-12
+    assert not guess.is_exact
     error = float((guess.inputs - truth.batches[0].inputs).norm() / truth.batches[0].inputs.norm())
     assert 1e-3 < error < 0.2
 
@@ -70,6 +74,7 @@ def test_narrow_relu_layers_are_admitted_to_fail(toy, attack_named):
     guess = solve(attack_named, NAME, toy(net("relu", (1, 6, 3), (1, 2), 10), (1, 10, 10), 1)[0], walks=3)
     assert guess.stopped == "walks used up, the gradient is not matched"
     assert guess.iterations == len(guess.history) == 3
+    assert not guess.is_exact
     assert guess.objective == min(value for _, value in guess.history)
 
 

@@ -75,9 +75,10 @@ def test_a_batch_is_separated_and_the_notes_say_why_others_did_not_apply(watched
 def test_convolutions_with_smooth_activations_are_solved_before_anything_descends(watched: Watched) -> None:
     model = {"name": "benchmarks._frontier_models:lenet", "dropout": 0.5}
     observation, truth, world = watched(model=model, knows=UNKNOWN_LABELS)
-    guess = attacked(observation)
-    assert guess.notes[0] == "won: gauss-newton, which explains the gradient exactly"
-    assert min(psnr(guess, truth, world)) > 80
+    for left_out, winner in (((), "r-gap"), (("r-gap", "copa"), "gauss-newton")):
+        guess = attacked(observation, leave_out=left_out)
+        assert guess.notes[0] == f"won: {winner}, which explains the gradient exactly"
+        assert min(psnr(guess, truth, world)) > 80
 
 
 def test_the_same_seed_gives_the_same_choice(watched: Watched) -> None:
@@ -255,3 +256,15 @@ def test_an_attack_goes_on_from_what_others_found(watched: Watched, monkeypatch:
     guess = attacked(observation, leave_out=others)
     assert guess.notes[0] == "won: inverting-gradients from gradinversion, which explains the gradient exactly"
     assert [len(one.inputs) for one in seen] == [1]
+
+
+def test_what_descends_last_is_a_start_as_well(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The attack that goes on ran before the descents, and found nothing by itself."""
+    observation, truth, world = watched(model={"name": "benchmarks._frontier_models:lenet"}, knows=UNKNOWN_LABELS)
+    others = returning(monkeypatch, inverting_gradients=found(truth.batches[0], [0], noise=0.2))
+    second_order = registry.get("attack", "gauss-newton").make
+    nothing = Reconstruction.of(torch.zeros(0, *observation.spec.shape), stopped="found nothing")
+    monkeypatch.setattr(second_order, "search", lambda *_args: nothing)
+    guess = attacked(observation, leave_out=tuple(name for name in others if name != "gauss-newton"))
+    assert guess.notes[0] == "won: gauss-newton from inverting-gradients, which explains the gradient exactly"
+    assert min(psnr(guess, truth, world)) > 80
