@@ -6,9 +6,9 @@ Equation: dE = sum over b, t of delta_bt x_bt^T, dpos_t = sum over b of delta_bt
 Assumes: honest-but-curious server, one gradient; a learned position embedding, dropout right behind it; labels, rates
     and masks need not be known. No more tokens in the batch than features or entries of a patch.
 Recovers: exact patches at their positions; images, by the direction of their tokens' gradients and by borders of
-    patches; images of which every patch was separated, where some were not.
-Fails: no dropout at the embedding; too few features f for the rate p and B images: p^B f must be about the number of
-    all tokens, or somewhat less; noise, quantisation, pruning. A patch that occurs twice counts as one token.
+    patches; where some tokens were not separated, the images of which at least half of the patches were.
+Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, about p^B f a position,
+    must leave few of the tokens' dimensions; noise, quantisation, pruning. Of patches that repeat only one is found.
 Source: this project; the dictionary after SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200.
 """
 
