@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.core.patches import Patches
+from attacks.core.tolerances import TINY
 
 _SWEEPS = 20
 _BORDER = 0.5  # weight of a border, in units of the typical difference, against a cosine
@@ -25,8 +26,8 @@ class Groups(NamedTuple):
 
     Attributes:
         images: number of the image of each token, shape (k,).
-        margin: least difference between a token's mean affinity to its own image and to any other image; infinite for
-            a single image. Negative where a token would rather be elsewhere.
+        margin: least difference between a token's mean affinity to its own image and to any other one, in standard
+            errors; infinite for a single image, negative where a token would rather be elsewhere.
     """
 
     images: Tensor
@@ -50,7 +51,7 @@ def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Group
         tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
     within = [float(affinities[own[:, None] == own].sum()) for own in tried.values()]
     ordered = sorted(zip(within, tried.values(), strict=True), key=lambda one: -one[0])
-    return [Groups(images, _margin(affinities, images, size)) for _, images in ordered]
+    return [Groups(images, _margin(affinities, positions, images)) for _, images in ordered]
 
 
 def token_affinities(
@@ -128,10 +129,15 @@ def _assign(affinities: Tensor, positions: Tensor, images: Tensor, position: int
     images[own[torch.from_numpy(rows)]] = torch.from_numpy(columns)
 
 
-def _margin(affinities: Tensor, images: Tensor, size: int) -> float:
-    members = torch.stack([images == image for image in range(size)]).to(affinities)
-    others = members.sum(1) - F.one_hot(images, size)  # (k, size), tokens that a token is compared with
-    mean = affinities @ members.T / others.clamp_min(1.0)
-    own = mean.gather(1, images[:, None])[:, 0]
-    best = mean.scatter(1, images[:, None], -torch.inf).amax(1)
-    return float((own - best).min())
+def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:
+    is_compared = (positions[:, None] != positions).to(affinities)
+    members = F.one_hot(images).to(affinities)  # (k, size)
+    counts = is_compared @ members
+    means = (affinities * is_compared) @ members / counts.clamp_min(1.0)
+    squares = (affinities.square() * is_compared) @ members / counts.clamp_min(1.0)
+    errors = (squares - means.square()).clamp_min(0.0) / (counts - 1.0).clamp_min(1.0)  # squared, of the means
+    own = images[:, None]
+    apart = means.gather(1, own) - means
+    scores = apart / (errors + errors.gather(1, own)).sqrt().clamp_min(TINY)
+    is_known = (counts > 1.0) & (counts.gather(1, own) > 1.0)
+    return float(torch.where(is_known, scores, 0.0).scatter(1, own, torch.inf).min())

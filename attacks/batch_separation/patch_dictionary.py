@@ -44,6 +44,7 @@ from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
 
+_SURE = 1.0  # standard errors between a token's likeness to its own image and to the next one
 _MOST_ORDERS = 24  # of labels, and groupings, that the whole gradient is asked about
 
 
@@ -219,7 +220,7 @@ class _Settled(NamedTuple):
 
     @property
     def is_sure(self) -> bool:
-        return self.groups.margin > 0.0 if self.distance is None else self.distance[0] < MATCHES
+        return self.groups.margin > _SURE if self.distance is None else self.distance[0] < MATCHES
 
 
 def _settle(observation: Observation, tokens: Tokens, patches: Patches, groups: list[Groups], size: int) -> _Settled:

@@ -166,3 +166,11 @@ def test_auto_chooses_it(toy, attack_named):
     guess = solve(attack_named, "auto", observation)
     assert "won: patch-dictionary, which explains the gradient exactly" in guess.notes
     assert errors(guess, truth).max() < 1e-6
+
+
+def test_the_same_seed_gives_the_same_images_and_nothing_is_changed(toy, attack_named, left_alone):
+    observation, _ = toy(build(rate=0.25, inner=0.25), SHAPE, 2, seed=1)
+    with left_alone(observation):
+        first, second = (solve(attack_named, NAME, observation) for _ in range(2))
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.objective == second.objective
