@@ -190,7 +190,8 @@ def _rows(coordinates: Tensor, right: Tensor, unknown: Tensor) -> Tensor | None:
         return None
     if float(torch.linalg.svdvals(F.normalize(inner, dim=1))[-1]) < _INDEPENDENT:
         return None
-    rows = torch.linalg.lstsq(inner.T, frame @ right, driver="gels").solution  # the default driver differs between calls
+    # the default driver gives other last bits from call to call
+    rows = torch.linalg.lstsq(inner.T, frame @ right, driver="gels").solution
     rest = inner.T @ rows - frame @ right
     return rows if float(rest.norm()) < _EXPLAINED * float(right.norm()) else None
 
