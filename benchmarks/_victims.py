@@ -44,23 +44,25 @@ def victims_of(
     batch_size: int = 1,
     knows: Sequence[Knowledge] = KNOWN,
     trained: int = 0,
+    clients: int = _CLIENTS,
 ) -> Iterator[Victim]:
     """Yield the first gradients of the first clients, each on a batch of its own at the same weights.
 
     Args:
         data: data set and its settings.
         model: model and its settings.
-        victims: number of clients to attack; they are among twenty, if they are not more.
+        victims: number of clients to attack.
         batch_size: examples of a batch.
         knows: what the attacker knows.
         trained: steps of Adam on the training set that the weights went through; 0 for fresh ones.
+        clients: number of clients that share the data, if the victims are not more.
     """
     scenario = {
         "title": "benchmark",
         "seed": 5,
         "data": dict(data),
         "model": dict(model),
-        "federation": {"clients": max(_CLIENTS, victims), "batch_size": batch_size},
+        "federation": {"clients": max(clients, victims), "batch_size": batch_size},
     }
     world = shared(parse(scenario, "benchmark").model_dump_json())
     received = _train(world, trained) if trained else world.models.first_weights

@@ -147,6 +147,12 @@ CASES = {
     "fedavg-inversion": SEVERAL_STEPS,
     "gauss-newton": Case("LeNet with sigmoid, digits", DIGITS, {"name": "benchmarks._frontier_models:lenet"}),
     "gradinversion": Case("MLP without bias, digits", DIGITS, SMALL_MLP, 2, {"max_iterations": 800, "restarts": 4}),
+    "gradvit": Case(
+        "ViT of one block, digits",
+        DIGITS,
+        {"name": "vit-small", "patch": 4, "width": 64, "blocks": 1, "heads": 4, "hidden": 64},
+        settings=MATCHING,
+    ),
     "idlg": Case("MLP with sigmoid, digits", DIGITS, SMOOTH_MLP),
     "ig-mc": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
     "ig-train": Case("MLP without bias, digits", DIGITS, SMALL_MLP, settings=MATCHING),
@@ -173,6 +179,12 @@ CASES = {
     "mask-readout": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}),
     "mixup-inversion": _defended("MixUp", {"name": "mixup"}, 2),
     "noise-inversion": _defended("PRECODE", {"name": "precode"}),
+    "patch-dictionary": Case(
+        "small ViT of two blocks, patches of 8 x 8 pixels, CIFAR-10",
+        PHOTOGRAPHS,
+        {"name": "vit-small", "patch": 8, "blocks": 2},
+        batch_size=2,
+    ),
     "prefix-search": Case(
         "MLP without bias cut by Nested Dropout, digits",
         DIGITS,

@@ -1,8 +1,8 @@
-"""Exact attacks beyond dense first layers: what comes back of convolutions by second-order steps, and at what cost.
+"""Exact attacks beyond dense first layers: a LeNet's images by second-order steps, a transformer's batches by zeros.
 
 Labels are inferred, masks unknown; seconds are those of one core. Without ``--full``: few victims a setting (about
-fifteen minutes). With it: 10 victims a setting, and the table of networks, batches, dropout and trained weights (a
-day).
+twenty-five minutes). With it: 10 victims a setting, the table of networks, batches, dropout and trained weights, and
+the largest batch of a transformer that is exact by rate, width and patch (a day).
 
 ``--only TEXT`` runs the settings that contain a text.
 """
@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence  # noqa: E402
 
 import torch  # noqa: E402
 
+from benchmarks import _patch_rows  # noqa: E402
 from benchmarks._frontier_cases import CASES, NETWORKS, Case  # noqa: E402
 from benchmarks._frontier_gap import measure_gaps  # noqa: E402
 from benchmarks._rows import Row, as_json, as_table, measured  # noqa: E402
@@ -52,6 +53,7 @@ def measure(full: bool, only: str = "") -> Iterator[Row]:
     for case in NETWORKS if full else ():
         if only in case.setting:
             yield from _rows(case, case.few)
+    yield from _patch_rows.measure(full, only)
 
 
 def _rows(case: Case, victims: int) -> Iterator[Row]:

@@ -21,8 +21,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from attacks.closed_form._patches import Patches, patch_projection
 from attacks.core.gradient_distance import verdict
+from attacks.core.patches import Patches, patch_projection
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.regularizers import pixel_box
 from attacks.core.results import labels_or_zeros, no_guess

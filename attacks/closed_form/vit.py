@@ -17,9 +17,16 @@ from typing import ClassVar, NamedTuple, final
 import torch
 from torch import Tensor
 
-from attacks.closed_form._patches import Patches, Positions, patch_projection, position_embedding, rows_of
 from attacks.core.gradient_distance import doubts, may_be_exact, verdict
 from attacks.core.labels import labels_of
+from attacks.core.patches import (
+    Patches,
+    Positions,
+    missing_gradient,
+    patch_projection,
+    position_embedding,
+    rows_of,
+)
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.hooks import Attack, Effort
@@ -105,17 +112,9 @@ class ClosedFormVit(Attack[ClosedFormVitConfig]):
 
 
 def _unsolvable(observation: Observation, patches: Patches, positions: Positions) -> str | None:
-    if not observation.model.get_parameter(positions.name).requires_grad:
-        return f"the position embedding '{positions.name}' is frozen: its gradient is not sent"
-    if positions.name in observation.hidden:
-        return f"the gradient of the position embedding '{positions.name}' is hidden"
-    if f"{patches.name}.weight" not in observation.update.tensors:
-        return f"the patch projection '{patches.name}' is frozen or hidden: its gradient is not sent"
     if len(patches.pixels) > patches.width:
         return f"{len(patches.pixels)} patches for {patches.width} features per token: fewer equations than unknowns"
-    if not bool(rows_of(observation.update.tensors[positions.name], patches, positions.first).any()):
-        return f"the gradient of the position embedding '{positions.name}' is zero"
-    return None
+    return missing_gradient(observation, patches, positions)
 
 
 def _solve(tokens: Tensor, weight: Tensor) -> _Solution:

@@ -6,6 +6,7 @@ position embedding if, for a trial example, dL/dW = (dL/dP)^T (patches) holds up
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from attacks.core.layers import PixelLayer, layers_on_pixels, once_a_model, run
 from attacks.core.tolerances import EXACT
-from fedsim.core.masks import without_dropout
+from fedsim.core.masks import inject_masks, without_dropout
 from fedsim.core.types import Observation
 
 _PREDICTS = 1e-4  # relative; rounding of single precision stays below, for a gradient over all tokens
@@ -122,6 +123,50 @@ def _awake(weight: Tensor, generator: torch.Generator) -> Tensor:
     if bool(weight.any()):
         return weight
     return _SMALL * torch.randn(weight.shape, generator=generator, dtype=weight.dtype)
+
+
+def missing_gradient(observation: Observation, patches: Patches, positions: Positions) -> str | None:
+    """Return why the gradients of projection and position embedding cannot be read, or None."""
+    tensors, name = observation.update.tensors, positions.name
+    if not observation.model.get_parameter(name).requires_grad:
+        return f"the position embedding '{name}' is frozen: its gradient is not sent"
+    if name in observation.hidden:
+        return f"the gradient of the position embedding '{name}' is hidden"
+    if f"{patches.name}.weight" not in tensors:
+        return f"the patch projection '{patches.name}' is frozen or hidden: its gradient is not sent"
+    if not bool(rows_of(tensors[name], patches, positions.first).any()):
+        return f"the gradient of the position embedding '{name}' is zero"
+    return None
+
+
+@once_a_model
+def embedding_site(observation: Observation) -> int | None:
+    """Return the index of the dropout whose zeros are zeros of the gradients of tokens and positions, or None.
+
+    Each site that has the shape of the tokens in turn drops the same features of all tokens: exactly these must then
+    have no gradient.
+    """
+    patches, positions = patch_projection(observation), position_embedding(observation)
+    assert patches is not None
+    assert positions is not None
+    generator = torch.Generator().manual_seed(0)
+    dropped = torch.arange(patches.width) % 2 == 0
+    model = observation.model
+    weights = {name: _awake(parameter.detach(), generator) for name, parameter in model.named_parameters()}
+    wanted = weights[positions.name].requires_grad_()
+    for index, site in enumerate(observation.sites):
+        if site.shape[-1] != patches.width or math.prod(site.shape[1:-1]) < len(patches.pixels):
+            continue
+        masks = [torch.ones(other.shape) for other in observation.sites]
+        masks[index][..., dropped] = 0.0
+        example = torch.randn((site.shape[0], *observation.spec.shape), generator=generator).to(wanted)
+        with torch.enable_grad(), inject_masks(observation.sites, tuple(mask.to(wanted) for mask in masks)):
+            loss = observation.loss(run(model, example, weights), torch.zeros(site.shape[0]).long())
+        [gradient] = torch.autograd.grad(loss, wanted, allow_unused=True, materialize_grads=True)
+        rows = rows_of(gradient, patches, positions.first)
+        if torch.equal((rows == 0).all(0), dropped):
+            return index
+    return None
 
 
 def rows_of(tensor: Tensor, patches: Patches, first: int) -> Tensor:

@@ -1,0 +1,143 @@
+"""Which tokens belong to one image, when every image has one token a position.
+
+Tokens of one image get their gradients from one loss, through the class token that attends to all of them: these point
+into similar directions, and those of different images do not. Borders of neighbouring patches continue as well.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks.core.patches import Patches
+from attacks.core.tolerances import TINY
+
+_SWEEPS = 20
+_BORDER = 0.5  # weight of a border, in units of the typical difference, against a cosine
+
+
+class Groups(NamedTuple):
+    """Tokens sorted into images.
+
+    Attributes:
+        images: number of the image of each token, shape (k,).
+        margin: least difference between a token's mean affinity to its own image and to any other one, in standard
+            errors; infinite for a single image, negative where a token would rather be elsewhere.
+    """
+
+    images: Tensor
+    margin: float
+
+
+def group_tokens(affinities: Tensor, positions: Tensor, size: int) -> list[Groups]:
+    """Return the groupings that begin at each position, each once, that of the largest affinity within images first.
+
+    Args:
+        affinities: of every two tokens, symmetric, shape (k, k).
+        positions: of each token, shape (k,).
+        size: number of images; no position has more tokens.
+    """
+    if size == 1:
+        return [Groups(torch.zeros_like(positions), torch.inf)]
+    affinities = affinities * (positions[:, None] != positions)
+    tried: dict[bytes, Tensor] = {}
+    for first in positions.unique().tolist():
+        images = _grouped(affinities, positions, size, first)
+        tried.setdefault((images[:, None] == images).numpy().tobytes(), images)
+    within = [float(affinities[own[:, None] == own].sum()) for own in tried.values()]
+    ordered = sorted(zip(within, tried.values(), strict=True), key=lambda one: -one[0])
+    return [Groups(images, _margin(affinities, positions, images)) for _, images in ordered]
+
+
+def token_affinities(
+    gradients: Tensor, rows: Tensor, positions: Tensor, patches: Patches, shape: tuple[int, ...]
+) -> Tensor:
+    """Return how much every two tokens look like parts of one image, (k, k).
+
+    Args:
+        gradients: of the tokens, shape (k, features).
+        rows: patches of the tokens, normalised, shape (k, entries).
+        positions: of each token, shape (k,).
+        patches: where a patch lies in the image.
+        shape: of an image, channels first.
+    """
+    unit = F.normalize(gradients, dim=1)
+    borders = _border_differences(rows, positions, patches, shape)
+    typical = borders[borders > 0].median() if bool((borders > 0).any()) else borders.new_ones(())
+    return unit @ unit.T - _BORDER * (borders / typical - 1.0) * (borders > 0)
+
+
+def _border_differences(rows: Tensor, positions: Tensor, patches: Patches, shape: tuple[int, ...]) -> Tensor:
+    """Mean absolute difference along the common border of two tokens, 0 where they have none; shape (k, k)."""
+    differences = rows.new_zeros(len(rows), len(rows))
+    for one, other, inner, outer in _borders(patches, shape):
+        ours, theirs = (positions == one).nonzero()[:, 0], (positions == other).nonzero()[:, 0]
+        if not len(ours) or not len(theirs):
+            continue
+        apart = (rows[ours][:, None, inner] - rows[theirs][None, :, outer]).abs().mean(2)
+        differences[ours[:, None], theirs] = apart
+        differences[theirs[:, None], ours] = apart.T
+    return differences
+
+
+def _borders(patches: Patches, shape: tuple[int, ...]) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+    """Yield every two neighbouring patches, with the entries of the one and of the other that touch."""
+    count, entries = patches.pixels.shape
+    height, width = shape[-2:]
+    pixels = patches.pixels.flatten()
+    where = torch.full((math.prod(shape) + width,), -1)
+    where[pixels] = torch.arange(count * entries)
+    for step, is_inside in ((1, pixels % width < width - 1), (width, pixels // width % height < height - 1)):
+        behind = where[pixels + step]
+        inner = (is_inside & (behind >= 0)).nonzero()[:, 0]
+        outer = behind[inner]
+        pairs = inner // entries * count + outer // entries
+        for pair in pairs.unique().tolist():
+            if pair // count != pair % count:
+                chosen = pairs == pair
+                yield pair // count, pair % count, inner[chosen] % entries, outer[chosen] % entries
+
+
+def _grouped(affinities: Tensor, positions: Tensor, size: int, first: int) -> Tensor:
+    """Assign position after position to images that begin at `first`, then every position again until none moves."""
+    images = torch.full_like(positions, -1)
+    start = (positions == first).nonzero()[:, 0]
+    images[start] = torch.arange(len(start))
+    order = [first, *(own for own in positions.unique().tolist() if own != first)]
+    for sweep in range(_SWEEPS):
+        before = images.clone()
+        for position in order[1:] if sweep == 0 else order:
+            _assign(affinities, positions, images, position, size)
+        if torch.equal(before, images):
+            break
+    return images
+
+
+def _assign(affinities: Tensor, positions: Tensor, images: Tensor, position: int, size: int) -> None:
+    from scipy.optimize import linear_sum_assignment  # noqa: PLC0415 - takes long to import
+
+    own = (positions == position).nonzero()[:, 0]
+    images[own] = -1
+    members = torch.stack([images == image for image in range(size)]).to(affinities)  # (size, k)
+    mean = affinities[own] @ members.T / members.sum(1).clamp_min(1.0)
+    rows, columns = linear_sum_assignment(mean.numpy(), maximize=True)
+    images[own[torch.from_numpy(rows)]] = torch.from_numpy(columns)
+
+
+def _margin(affinities: Tensor, positions: Tensor, images: Tensor) -> float:
+    is_compared = (positions[:, None] != positions).to(affinities)
+    members = F.one_hot(images).to(affinities)  # (k, size)
+    counts = is_compared @ members
+    means = (affinities * is_compared) @ members / counts.clamp_min(1.0)
+    squares = (affinities.square() * is_compared) @ members / counts.clamp_min(1.0)
+    errors = (squares - means.square()).clamp_min(0.0) / (counts - 1.0).clamp_min(1.0)  # squared, of the means
+    own = images[:, None]
+    apart = means.gather(1, own) - means
+    scores = apart / (errors + errors.gather(1, own)).sqrt().clamp_min(TINY)
+    is_known = (counts > 1.0) & (counts.gather(1, own) > 1.0)
+    return float(torch.where(is_known, scores, 0.0).scatter(1, own, torch.inf).min())

@@ -1,0 +1,130 @@
+"""Separate the gradients of the tokens that a batch has at one position, by zeros that dropout left in their sum.
+
+The sum d = sum over b of delta_b over the batch is the gradient of the position. An entry of d that is zero is zero in
+every delta_b. So the delta_b lie in the null space of these rows of U, the column space of the patch weight's gradient:
+usually a space of as many dimensions as there are images, whatever the number of all tokens. The sparsest vectors of
+that space are the delta_b. Where the others are zero, delta_b equals d, which gives its factor; once it is subtracted,
+the rest has more zeros.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attacks.batch_separation._sparsest import ZERO, nothing_found, searched
+from attacks.core.tolerances import SURELY_KEPT
+
+_NULL = 1e-4  # of the largest singular value; rounding of single precision stays below, random zeros far above
+_FEWEST_EQUAL = 4  # three of a few hundred random ratios agree about once in a thousand searches
+_STARTS_PER_DIMENSION, _FEWEST_STARTS = 8, 32
+_ROWS_PER_DIMENSION = 4  # fewer do not tell sparse vectors from others
+
+
+@dataclass
+class Position:
+    """What was separated at one position.
+
+    Attributes:
+        rest: sum of the gradients that were not separated, zero where it is zero up to rounding, shape (width,).
+        sizes: sum of the sizes of what was subtracted, with which rounding is compared, shape (width,).
+        left: number of tokens that were not separated.
+        accuracy: relative error of an atom's entries, which grows with the condition number of the gradient.
+        atoms: gradients of single tokens whose patches are not known yet, shape (width,) each.
+        open: orthonormal rows whose combinations share the zeros of the rest, shape (dimensions, R).
+    """
+
+    rest: Tensor
+    sizes: Tensor
+    left: int
+    accuracy: float
+    open: Tensor
+    atoms: list[Tensor] = field(default_factory=list[Tensor])
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no token is left that has a gradient."""
+        return not self.left or not bool(self.rest.any())
+
+    def take(self, atom: Tensor) -> None:
+        """Move an atom out of the rest."""
+        self.atoms.append(atom)
+        self.left -= 1
+        self.rest = self.rest - atom
+        self.sizes = self.sizes + atom.abs()
+        self.rest[self.rest.abs() <= self.accuracy * self.sizes] = 0.0
+
+
+def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> None:
+    """Take as many atoms out of a position as stand out.
+
+    Args:
+        position: it is changed.
+        basis: U, orthonormal columns, shape (width, R), float64.
+        restarts: most random starts of one search.
+        generator: for the starts.
+    """
+    units = F.normalize(basis, dim=1)
+    while not position.is_done:
+        position.open = null_space(units[position.rest == 0])
+        atom = _next(basis, units, position, restarts, generator)
+        if atom is None:
+            return
+        position.take(atom)
+
+
+def _next(basis: Tensor, units: Tensor, found: Position, restarts: int, generator: torch.Generator) -> Tensor | None:
+    """Return one more atom with its factor, or None."""
+    if not len(found.open):
+        return None
+    if found.left == 1 and _is_inside(basis, found.rest):
+        return found.rest.clone()
+    few = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(found.open)))
+    for starts in dict.fromkeys((few, restarts)):
+        for vector in _sparse(basis, found, starts, generator):
+            atom = basis @ vector
+            sizes = (units @ vector).abs()
+            factor = _factor(found, atom, sizes > SURELY_KEPT)
+            if factor is not None:
+                return factor * atom * (sizes > ZERO)
+    return None
+
+
+def null_space(rows: Tensor) -> Tensor:
+    """Return orthonormal rows, shape (dimensions, R), orthogonal to unit rows (n, R)."""
+    if not len(rows):
+        return torch.eye(rows.shape[1], dtype=rows.dtype)
+    _, singular, right = torch.linalg.svd(rows, full_matrices=True)
+    return right[int((singular > _NULL * singular[0]).sum()) :]
+
+
+def _is_inside(basis: Tensor, vector: Tensor) -> bool:
+    """Say whether a vector lies in the column space: gradients of patches that occur twice do not."""
+    return bool((vector - basis @ (basis.T @ vector)).norm() < _NULL * vector.norm())
+
+
+def _sparse(basis: Tensor, found: Position, starts: int, generator: torch.Generator) -> Tensor:
+    """Return unit vectors (k, R) of the open space whose U q has most zeros, best first."""
+    dimensions = len(found.open)
+    rows = basis[found.rest != 0] @ found.open.T
+    if dimensions == 1 or len(rows) < _ROWS_PER_DIMENSION * dimensions:
+        return found.open[: int(dimensions == 1)]
+    return searched(rows, nothing_found(dimensions), starts, generator).vectors @ found.open
+
+
+def _factor(found: Position, atom: Tensor, kept: Tensor) -> float | None:
+    """Return the factor c for which most entries of the rest equal c atom, or None where no few agree.
+
+    They agree where all other atoms of the position are zero.
+    """
+    both = kept & (found.rest != 0)
+    ratios = (found.rest[both] / atom[both]).sort().values
+    if len(ratios) < _FEWEST_EQUAL:
+        return None
+    are_equal = (ratios[:, None] - ratios).abs() <= found.accuracy * ratios.abs()
+    counts = are_equal.sum(0)
+    best = int(counts.argmax())
+    return float(ratios[are_equal[:, best]].median()) if int(counts[best]) >= _FEWEST_EQUAL else None

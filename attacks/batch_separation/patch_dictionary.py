@@ -1,0 +1,258 @@
+"""patch-dictionary: separate a vision transformer's batch exactly, by zeros that dropout leaves at its embedding.
+
+Idea: dropout behind the positions makes entries of a token's gradient exactly zero. Where a position's gradient is zero
+    all its tokens are, and few vectors of the column space of dE share these zeros: the tokens of that position.
+Equation: dE = sum over b, t of delta_bt x_bt^T, dpos_t = sum over b of delta_bt, with patches x, token gradients delta.
+Assumes: honest-but-curious server, one gradient; a learned position embedding, dropout right behind it; labels, rates
+    and masks need not be known. No more tokens in the batch than features or entries of a patch.
+Recovers: exact patches at their positions; images, by the direction of their tokens' gradients and by borders of
+    patches; where some tokens were not separated, the images of which at least half of the patches were.
+Fails: no dropout at the embedding; too few features f for the rate p and B images: the zeros, about p^B f a position,
+    must leave few of the tokens' dimensions; noise, quantisation, pruning. Of patches that repeat only one is found.
+Source: this project; the dictionary after SPEAR++, Bakarsky et al. 2025, arXiv 2510.24200.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import islice, permutations
+from statistics import median
+from typing import ClassVar, NamedTuple, final
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from attacks.batch_separation._image_groups import Groups, group_tokens, token_affinities
+from attacks.batch_separation._position_atoms import Position, separate
+from attacks.batch_separation._token_reader import token_reader
+from attacks.batch_separation._token_separation import Separated, Tokens, separate_tokens
+from attacks.core.gradient_distance import doubts, gradient_distance, knows_rates, may_be_exact
+from attacks.core.patches import (
+    Patches,
+    embedding_site,
+    missing_gradient,
+    patch_projection,
+    position_embedding,
+    rows_of,
+)
+from attacks.core.preconditions import one_gradient_only
+from attacks.core.results import labels_or_zeros, no_examples, no_guess
+from attacks.core.spectrum import spectrum
+from attacks.core.tolerances import EXACT, MATCHES
+from fedsim.core.hooks import Attack, Effort
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Masks, Observation, OnStep, Reconstruction, Step, View
+
+_SURE = 1.0  # standard errors between a token's likeness to its own image and to the next one
+_MOST_ORDERS = 24  # of labels, and groupings, that the whole gradient is asked about
+
+
+class PatchDictionaryConfig(Config):
+    """Settings of the search; it is needed only where the common zeros leave more vectors than images."""
+
+    restarts: int = Field(default=1024, ge=1, description="most random restarts for one token")
+    rank_tolerance: float = Field(
+        default=1e-6, gt=0, lt=1, description="singular values below this share of the largest count as zero"
+    )
+
+
+class _Embedding(NamedTuple):
+    patches: Patches
+    gradient: Tensor  # (width, columns), of the projection's weight, and its bias as the last column
+    has_bias: bool
+    totals: Tensor  # (N, width), gradients of the patches' positions
+
+
+@final
+@attack("patch-dictionary", summary="exact batches of a vision transformer, from dropout at its embedding")
+class PatchDictionary(Attack[PatchDictionaryConfig]):
+    """Finds the tokens' gradients position by position, then the patches, then the images."""
+
+    effort: ClassVar[Effort] = "search"
+    views: ClassVar[frozenset[View]] = frozenset({"single-update", "sum"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse several steps, and models whose tokens cannot be told apart by zeros of their positions' gradients."""
+        patches = patch_projection(observation)
+        if patches is None:
+            return "no layer projects patches of the image"
+        positions = position_embedding(observation)
+        if positions is None:
+            return f"no learned position embedding is added to the output of '{patches.name}'"
+        reason = missing_gradient(observation, patches, positions) or _too_many(observation, patches)
+        if reason is not None:
+            return reason
+        if embedding_site(observation) is None:
+            return f"no dropout behind '{positions.name}': without its zeros the tokens of a batch cannot be told apart"
+        return one_gradient_only(observation)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Separate position after position, solve for the patches, and sort them into images."""
+        embedding = _embedding(observation)
+        count = len(embedding.totals)
+        singular = torch.linalg.svdvals(embedding.gradient)
+        known = observation.batch_size
+        read = spectrum(singular, self.config.rank_tolerance, None if known is None else known * count)
+        size = known or -(-read.rank // count)
+        facts = {"numerical rank": float(read.rank), "condition number": read.condition, "tokens": float(size * count)}
+        if not read.is_exact:
+            return no_guess(observation, "gave up: noise, quantisation or pruning hides the zeros", facts=facts)
+        found = self._separate(observation, embedding, read.rank, size, generator, on_step)
+        tokens = found.tokens
+        facts |= {
+            "tokens found": float(found.stand_out),
+            "tokens separated": float(len(tokens.positions)),
+            "tokens completed by the next layer": float(found.confirmed),
+            "positions separated": float((tokens.positions.bincount(minlength=count) == size).sum()),
+            "tokens less zeros of a position, median": float(median(found.spaces)),
+        }
+        if not len(tokens.positions):
+            reason = (
+                f"gave up: {found.stand_out} of {read.rank} tokens stand out, too few to solve for patches; a position "
+                f"has about {read.rank - int(median(found.spaces))} zeros"
+            )
+            return no_guess(observation, reason, iterations=count, facts=facts)
+        return _answer(observation, embedding, tokens, read.rank, size, facts)
+
+    def _separate(
+        self,
+        observation: Observation,
+        embedding: _Embedding,
+        rank: int,
+        size: int,
+        generator: torch.Generator,
+        on_step: OnStep,
+    ) -> Separated:
+        done = 0
+
+        def separate_one(position: Position, basis: Tensor) -> None:
+            nonlocal done
+            separate(position, basis, self.config.restarts, generator)
+            done += 1
+            missing = basis.shape[1] / rank
+            on_step(Step(0, done, max(done, len(embedding.totals)), missing, missing, no_examples(observation)))
+
+        reader = token_reader(observation, size)
+        return separate_tokens(embedding.gradient, embedding.totals, rank, size, reader, separate_one)
+
+
+def _too_many(observation: Observation, patches: Patches) -> str | None:
+    count, entries = patches.pixels.shape
+    columns = entries + (f"{patches.name}.bias" in observation.update.tensors)
+    tokens, room = count * (observation.batch_size or 1), min(columns, patches.width)
+    if tokens <= room:
+        return None
+    what = f"{patches.width} features" if patches.width < columns else f"{entries} entries of a patch"
+    return f"{tokens} tokens for {what}: their gradients cannot be told apart; fewer images or larger patches could be"
+
+
+def _embedding(observation: Observation) -> _Embedding:
+    patches, positions = patch_projection(observation), position_embedding(observation)
+    assert patches is not None
+    assert positions is not None
+    tensors = observation.update.tensors
+    bias = tensors.get(f"{patches.name}.bias")
+    parts = [tensors[f"{patches.name}.weight"].double().flatten(1)]
+    gradient = torch.column_stack(parts if bias is None else [*parts, bias.double()])
+    totals = rows_of(tensors[positions.name].double(), patches, positions.first)
+    return _Embedding(patches, gradient, bias is not None, totals)
+
+
+def _answer(
+    observation: Observation, embedding: _Embedding, tokens: Tokens, rank: int, size: int, facts: dict[str, float]
+) -> Reconstruction:
+    """Sort the tokens into images, and give back those of which at least half was separated."""
+    patches, count = embedding.patches, len(embedding.totals)
+    gradients, pixels = tokens.atoms[tokens.atom_of], _pixels(tokens, patches)
+    affinities = token_affinities(gradients, pixels, tokens.positions, patches, observation.spec.shape)
+    groups = group_tokens(affinities, tokens.positions, size)
+    residual = _residual(embedding, tokens, is_whole=len(tokens.atoms) == rank)
+    best = _settle(observation, tokens, patches, groups, size)
+    parts = best.groups.images.bincount(minlength=size)
+    kept = (2 * parts >= count).nonzero()[:, 0]
+    whole = int((parts == count).sum())
+    objective, meaning = best.distance or (residual, "relative residual of the patch projection's gradient")
+    facts |= {"images whole": float(whole), "residual": residual, "margin of the images": best.groups.margin}
+    is_whole = whole == size and residual < EXACT
+    return Reconstruction(
+        inputs=best.images[kept],
+        labels=best.labels[kept],
+        masks=None,
+        objective=objective,
+        iterations=count,
+        best_iteration=count,
+        history=((count, objective),),
+        stopped=f"separated {len(tokens.positions)} of {size * count} tokens, {whole} of {size} images whole",
+        notes=(
+            f"patch projection '{patches.name}', dropout '{_site_name(observation)}'",
+            "tokens are sorted into images by the directions of their gradients and by borders of patches",
+            f"objective: {meaning}",
+            *doubts(observation),
+        ),
+        facts={name: value for name, value in facts.items() if math.isfinite(value)},
+        is_exact=is_whole and best.is_sure and may_be_exact(observation, objective),
+    )
+
+
+def _pixels(tokens: Tokens, patches: Patches) -> Tensor:
+    return tokens.rows[tokens.atom_of, : patches.pixels.shape[1]]
+
+
+def _residual(embedding: _Embedding, tokens: Tokens, *, is_whole: bool) -> float:
+    """Share of the gradient that is not explained; for a part of the tokens, how far inputs of the bias are from 1."""
+    if is_whole:
+        return float((embedding.gradient - tokens.atoms.T @ tokens.rows).norm() / embedding.gradient.norm())
+    return float((tokens.rows[:, -1] - 1.0).abs().max()) if embedding.has_bias else 0.0
+
+
+def _site_name(observation: Observation) -> str:
+    index = embedding_site(observation)
+    assert index is not None
+    return observation.sites[index].name
+
+
+class _Settled(NamedTuple):
+    groups: Groups
+    images: Tensor  # (B, *shape), 0 where a patch is missing
+    labels: Tensor  # (B,)
+    distance: tuple[float, str] | None  # of the whole gradient, where it can be computed
+
+    @property
+    def is_sure(self) -> bool:
+        return self.groups.margin > _SURE if self.distance is None else self.distance[0] < MATCHES
+
+
+def _settle(observation: Observation, tokens: Tokens, patches: Patches, groups: list[Groups], size: int) -> _Settled:
+    """Return the first grouping, or where all masks follow from the tokens, that of the nearest gradient."""
+    labels = labels_or_zeros(observation, size)
+    tried: list[_Settled] = []
+    for own in groups:
+        images = _images(observation, tokens, patches, own.images, size)
+        masks = _masks(observation, tokens, own.images, size)
+        if masks is None:
+            return _Settled(own, images, labels, None)
+        for order in islice(permutations(labels.tolist()), _MOST_ORDERS):
+            ordered = torch.tensor(order)
+            distance = gradient_distance(observation, images, ordered, masks)
+            tried.append(_Settled(own, images, ordered, (distance, "1 - cosine of the whole gradient")))
+            if distance < MATCHES:
+                return tried[-1]
+    return min(tried, key=lambda one: one.distance or (math.inf, ""))
+
+
+def _images(observation: Observation, tokens: Tokens, patches: Patches, images: Tensor, size: int) -> Tensor:
+    pixels = torch.zeros(size, *patches.pixels.shape, dtype=torch.float64)
+    pixels[images, tokens.positions] = _pixels(tokens, patches)
+    joined = torch.cat([patches.joined(own, observation.spec.shape) for own in pixels])
+    return joined.to(next(observation.model.parameters()).dtype)
+
+
+def _masks(observation: Observation, tokens: Tokens, images: Tensor, size: int) -> Masks | None:
+    """The masks of a model that drops out nowhere but at the patches, all different and separated; else None."""
+    [site, *others] = observation.sites
+    if others or not knows_rates(observation) or len(tokens.atoms) < math.prod(site.shape[:-1]):
+        return None
+    mask = torch.ones(site.shape, dtype=next(observation.model.parameters()).dtype)
+    mask[images, tokens.positions] = (tokens.atoms[tokens.atom_of] != 0).to(mask)
+    return (mask,)

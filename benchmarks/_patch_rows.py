@@ -1,0 +1,165 @@
+"""Rows of `patch-dictionary`, and of `gradvit` beside it: batches of a small vision transformer on photographs."""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from benchmarks._rows import Row, measured
+from benchmarks._victims import PHOTOGRAPHS, Victim, victims_of
+from fedsim.core import registry, seeding
+from fedsim.core.types import Knowledge
+from fedsim.metrics.image import score_items
+
+_IMAGES = 20  # of the data set
+_KNOWN: tuple[Knowledge, ...] = ("batch-size", "dropout-rates", "input-statistics")
+_EXACT = 60.0  # dB, of every image of an update
+_NAME = f"updates with every image > {_EXACT:g} dB"
+_ALL, _FEW = 10, 2  # victims of a row, and of a batch that grows
+_PLACED = 1e-3  # relative error of a patch that counts as found at its position
+_BATCHES = (1, 2, 3, 4, 5, 6, 8, 10)
+RATES, WIDTHS, PATCHES = (0.1, 0.25, 0.5), (128, 256, 512), (8, 16)
+
+
+class Setting(NamedTuple):
+    """A batch of a transformer: rate, width and patch of the model, images of the batch."""
+
+    rate: float
+    width: int
+    patch: int
+    images: int
+
+    @property
+    def words(self) -> str:
+        """How a row names it."""
+        return f"patch {self.patch}, width {self.width}, p = {self.rate:g}, B = {self.images}"
+
+    @property
+    def model(self) -> Mapping[str, Any]:
+        """Name and settings of the model: two blocks, every place drops out at the same rate."""
+        return {"name": "vit-small", "patch": self.patch, "width": self.width, "blocks": 2, "dropout": self.rate}
+
+    def victims(self, most: int) -> Iterator[Victim]:
+        """Yield clients that share the data set."""
+        clients = _IMAGES // self.images
+        yield from victims_of(
+            PHOTOGRAPHS, self.model, min(most, clients), batch_size=self.images, knows=_KNOWN, clients=clients
+        )
+
+
+class Case(NamedTuple):
+    """A setting, how it is attacked, victims of the short version, and the share of exact updates that is asked for."""
+
+    setting: Setting
+    few: int
+    share: str = ""
+    attack: str = "patch-dictionary"
+    iterations: int | None = None
+
+    @property
+    def words(self) -> str:
+        """How its rows name it."""
+        return f"{self.attack}, small ViT, CIFAR-10, {self.setting.words}"
+
+
+CASES = (
+    Case(Setting(0.5, 256, 8, 1), 3, ">= 0.9"),
+    Case(Setting(0.5, 256, 8, 2), 3, ">= 0.7"),
+    Case(Setting(0.5, 256, 8, 3), 2),
+    Case(Setting(0.5, 256, 8, 4), 1),
+    Case(Setting(0.25, 256, 8, 2), 3),
+    Case(Setting(0.1, 256, 8, 2), 1),
+    Case(Setting(0.0, 256, 8, 2), 1),
+    Case(Setting(0.0, 256, 8, 1), 1, attack="gradvit", iterations=1000),
+    Case(Setting(0.5, 256, 8, 1), 1, attack="gradvit", iterations=1000),
+    Case(Setting(0.5, 256, 8, 2), 1, attack="gradvit", iterations=1000),
+)
+
+
+def measure(full: bool, only: str = "") -> Iterator[Row]:
+    """Yield the rows of the short version, or those of ten victims a setting and the largest batches.
+
+    Args:
+        full: the long version.
+        only: a part of the settings to run.
+    """
+    for case in CASES:
+        if only in case.words:
+            yield from _rows(case, _ALL if full else case.few)
+    for patch, width, rate in itertools.product(PATCHES, WIDTHS, RATES) if full and not only else ():
+        yield largest_batch(rate, width, patch, _FEW)
+
+
+class _Outcome(NamedTuple):
+    worst: float  # dB
+    placed: float  # share of the patches
+    separated: float  # share of the tokens
+    seconds: float
+
+
+def _rows(case: Case, victims: int) -> list[Row]:
+    found = [_attack(case, victim, number) for number, victim in enumerate(case.setting.victims(victims))]
+    words = case.words
+    exact = [float(one.worst > _EXACT) for one in found]
+    placed, separated = [one.placed for one in found], [one.separated for one in found]
+    must_place = ">= 1" if case.share else ""
+    return [
+        measured(
+            f"updates with every image > {_EXACT:g} dB", words, exact, "share", case.share, statistics.mean(exact)
+        ),
+        measured("worst PSNR of an update", words, [one.worst for one in found], "dB", ""),
+        measured("patches found at their position", words, placed, "share", must_place, statistics.mean(placed)),
+        measured("tokens separated", words, separated, "share", "", statistics.mean(separated)),
+        measured("processor seconds an update", words, [one.seconds for one in found], "s", ""),
+    ]
+
+
+def largest_batch(rate: float, width: int, patch: int, victims: int) -> Row:
+    """Return the row of the largest batch of which every update is exact; batches grow until one is not."""
+    largest = 0
+    for images in _BATCHES:
+        case = Case(Setting(rate, width, patch, images), victims)
+        found = (_attack(case, own, number) for number, own in enumerate(case.setting.victims(victims)))
+        if not all(one.worst > _EXACT for one in found):
+            break
+        largest = images
+    words = f"patch-dictionary, small ViT, CIFAR-10, patch {patch}, width {width}, p = {rate:g}"
+    return measured("largest batch that is exact", words, [float(largest)], "images", "")
+
+
+def _attack(case: Case, victim: Victim, number: int) -> _Outcome:
+    method = registry.get("attack", case.attack)
+    settings = {} if case.iterations is None else {"max_iterations": case.iterations}
+    made = method.make(method.config.model_validate(settings))
+    if not made.applicable(victim.observation).holds:
+        return _Outcome(0.0, 0.0, 0.0, 0.0)
+    begin = time.process_time()
+    guess = made(victim.observation, seeding.generator(1, "attack", number))
+    seconds = time.process_time() - begin
+    is_whole = len(guess.inputs) == case.setting.images
+    items = score_items(guess, victim.batch, victim.spec).items if is_whole else ()
+    worst = min((item.values["psnr"] for item in items), default=0.0)
+    tokens = guess.facts.get("tokens", 0.0)
+    separated = guess.facts["tokens separated"] / tokens if "tokens separated" in guess.facts else 0.0
+    return _Outcome(worst, _placed(guess.inputs, victim.batch.inputs, case.setting.patch), separated, seconds)
+
+
+def _placed(found: Tensor, wanted: Tensor, patch: int) -> float:
+    """Share of the true patches that one of the found images has at the same position."""
+    if not len(found):
+        return 0.0
+    ours, theirs = _cut(found, patch), _cut(wanted, patch)
+    errors = torch.cdist(theirs, ours).amin(2) / theirs.norm(dim=2)
+    return float((errors < _PLACED).double().mean())
+
+
+def _cut(images: Tensor, patch: int) -> Tensor:
+    """Return the patches of images (B, C, H, W), shape (positions, B, entries)."""
+    tiles = images.double().unfold(2, patch, patch).unfold(3, patch, patch)
+    return tiles.permute(2, 3, 0, 1, 4, 5).flatten(3).flatten(0, 1)

@@ -1,0 +1,176 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from attacks.core.client_gradient import client_gradient
+from fedsim.core import seeding
+from fedsim.core.types import ThreatModel, Truth
+from tests.attacks.solving import solve
+
+NAME = "patch-dictionary"
+SHAPE = (2, 8, 8)
+
+
+class Transformer(nn.Module):
+    """Patches of 4 x 4 pixels, dropout behind learned positions, one pre-norm block, the mean of the tokens."""
+
+    def __init__(self, *, rate: float = 0.5, width: int = 64, patch: int = 4, inner: float = 0.0, bias: bool = True):
+        super().__init__()
+        self.project = nn.Conv2d(2, width, patch, patch, bias=bias)
+        self.position = nn.Parameter(torch.randn((8 // patch) ** 2, width))
+        self.drop = nn.Dropout(rate)
+        self.body = nn.TransformerEncoderLayer(width, 4, 32, dropout=inner, batch_first=True, norm_first=True)
+        self.head = nn.Linear(width, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.drop(self.project(x).flatten(2).transpose(1, 2) + self.position)
+        return self.head(self.body(tokens).mean(1))
+
+
+class FixedPositions(Transformer):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(self.drop(self.project(x).flatten(2).transpose(1, 2))).mean(1))
+
+
+def build(kind: type[Transformer] = Transformer, **settings: object) -> Transformer:
+    with seeding.isolate_randomness(3):
+        return kind(**settings)
+
+
+def errors(guess, truth):
+    """Least relative error of each true patch among those that were guessed at its position, (positions, images)."""
+    wanted, found = (
+        images.double().unfold(2, 4, 4).unfold(3, 4, 4).permute(2, 3, 0, 1, 4, 5).reshape(4, len(images), -1)
+        for images in (truth.batches[0].inputs, guess.inputs)
+    )
+    return torch.cdist(wanted, found).amin(2) / wanted.norm(dim=2)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize(("rate", "size"), [(0.5, 1), (0.5, 2), (0.5, 3), (0.25, 1)])
+def test_every_patch_and_position_of_the_batch_comes_back(toy, attack_named, rate, size, bias):
+    observation, truth = toy(build(rate=rate, bias=bias), SHAPE, size, seed=1)
+    guess = solve(attack_named, NAME, observation)
+    assert guess.facts["tokens separated"] == 4 * size
+    assert errors(guess, truth).max() < 1e-6
+    assert guess.objective < 1e-8
+    assert guess.is_exact
+
+
+def test_where_all_masks_follow_the_whole_gradient_finds_images_and_labels(toy, attack_named):
+    observation, truth = toy(build(), SHAPE, 3, seed=2)
+    guess = solve(attack_named, NAME, replace(observation, labels=None))
+    assert "1 - cosine of the whole gradient" in " ".join(guess.notes)
+    order = torch.cdist(guess.inputs.flatten(1), truth.batches[0].inputs.flatten(1)).argmin(1)
+    assert torch.equal(guess.labels, truth.batches[0].labels[order])
+
+
+def test_unknown_masks_inside_the_blocks_do_not_matter(watched, attack_named, psnr_of):
+    model = {"name": "vit-small", "patch": 8, "width": 128, "blocks": 2, "dropout": 0.5}
+    data = {"name": "foolbox-samples", "collection": "cifar10", "size": 16}
+    knows = ("batch-size", "input-statistics")
+    observation, truth, world = watched(data=data, model=model, knows=knows, federation={"batch_size": 4, "clients": 5})
+    guess = solve(attack_named, NAME, observation)
+    assert min(psnr_of(guess, truth, world.data.dataset.spec)) > 100
+    assert guess.facts["images whole"] == 4
+    assert guess.facts["margin of the images"] > 0
+    assert guess.masks is None
+
+
+def test_one_token_and_the_next_layer_open_the_rest(toy, attack_named):
+    observation, truth = toy(build(inner=0.25), SHAPE, 4, seed=0)
+    guess = solve(attack_named, NAME, observation)
+    assert guess.facts["tokens completed by the next layer"] > 0
+    assert guess.facts["tokens separated"] == 16
+    assert errors(guess, truth).max() < 1e-6
+    without_rates = replace(observation, threat=ThreatModel(knows=("batch-size",)))
+    assert solve(attack_named, NAME, without_rates).facts["tokens completed by the next layer"] == 0
+
+
+def changed(observation, truth, change):
+    """The same client with other images."""
+    inputs = change(truth.batches[0].inputs.clone())
+    tensors = client_gradient(observation, inputs, truth.batches[0].labels, truth.masks[0])
+    update = replace(observation.update, tensors={name: own.detach() for name, own in tensors.items()})
+    batch = replace(truth.batches[0], inputs=inputs)
+    return replace(observation, update=update), Truth((batch,), truth.masks, update, (batch,))
+
+
+def test_patches_that_several_images_share_are_given_to_all(toy, attack_named):
+    def blacken(images):
+        images[:, :, :4, :4] = 0.3
+        images[0, :, 4:, :4] = 0.3
+        return images
+
+    observation, truth = changed(*toy(build(), SHAPE, 3, seed=4), blacken)
+    guess = solve(attack_named, NAME, observation)
+    assert guess.facts["numerical rank"] == 9
+    assert guess.facts["tokens separated"] == 12
+    assert errors(guess, truth).max() < 1e-6
+
+
+def test_images_of_which_half_was_separated_come_back_without_the_rest(toy, attack_named):
+    def repeat(images):
+        images[1, :, :4, :4] = images[0, :, 4:, 4:]
+        images[1, :, :4, 4:] = images[0, :, 4:, :4]
+        return images
+
+    observation, truth = changed(*toy(build(inner=0.1), SHAPE, 2, seed=4), repeat)
+    guess = solve(attack_named, NAME, observation)
+    assert guess.facts["numerical rank"] == 6
+    assert guess.facts["tokens separated"] == 4
+    assert guess.facts["images whole"] == 0
+    assert not guess.is_exact
+    wanted = truth.batches[0].inputs
+    assert torch.allclose(guess.inputs[guess.inputs != 0], wanted[torch.isclose(guess.inputs, wanted)], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind", "size", "reason"),
+    [
+        ({"rate": 0.0}, Transformer, 2, "no dropout behind 'position'"),
+        ({}, FixedPositions, 2, "no learned position embedding is added"),
+        ({}, Transformer, 9, "36 tokens for 32 entries of a patch"),
+        ({"width": 16}, Transformer, 5, "20 tokens for 16 features"),
+    ],
+)
+def test_it_refuses_with_the_reason(toy, attack_named, settings, kind, size, reason):
+    model = build(kind, **settings)
+    if settings.get("rate") == 0.0:
+        model.drop = nn.Identity()
+    verdict = attack_named(NAME).applicable(toy(model, SHAPE, size)[0])
+    assert not verdict.holds
+    assert reason in verdict.reason
+
+
+def test_a_rate_of_zero_leaves_nothing_to_find(toy, attack_named):
+    observation, _ = toy(build(rate=0.0), SHAPE, 2)
+    attack = attack_named(NAME)
+    if attack.applicable(observation).holds:
+        guess = solve(attack_named, NAME, observation)
+        assert not len(guess.inputs)
+        assert "stand out" in guess.stopped
+
+
+def test_noise_is_named_and_nothing_is_returned(toy, attack_named, without_information):
+    observation, _ = toy(build(), SHAPE, 2)
+    guess = solve(attack_named, NAME, without_information(observation))
+    assert not len(guess.inputs)
+    assert guess.stopped.startswith("gave up")
+
+
+def test_auto_chooses_it(toy, attack_named):
+    observation, truth = toy(build(inner=0.5), SHAPE, 2, seed=1)
+    guess = solve(attack_named, "auto", observation)
+    assert "won: patch-dictionary, which explains the gradient exactly" in guess.notes
+    assert errors(guess, truth).max() < 1e-6
+
+
+def test_the_same_seed_gives_the_same_images_and_nothing_is_changed(toy, attack_named, left_alone):
+    observation, _ = toy(build(rate=0.25, inner=0.25), SHAPE, 2, seed=1)
+    with left_alone(observation):
+        first, second = (solve(attack_named, NAME, observation) for _ in range(2))
+    assert torch.equal(first.inputs, second.inputs)
+    assert first.objective == second.objective

@@ -1,0 +1,87 @@
+import torch
+from torch import nn
+
+from attacks.gradient_matching.gradvit import border_differences
+from fedsim.core import seeding
+from tests.attacks.solving import solve
+
+NAME = "gradvit"
+
+
+class Transformer(nn.Module):
+    """Four patches of 4 x 4 pixels, learned positions, one block, the mean of the tokens."""
+
+    def __init__(self, *, rate: float = 0.0, norm: bool = False):
+        super().__init__()
+        self.project = nn.Conv2d(1, 24, 4, 4)
+        self.norm = nn.BatchNorm1d(4, momentum=1.0) if norm else nn.Identity()
+        self.position = nn.Parameter(torch.randn(4, 24))
+        self.drop = nn.Dropout(rate)
+        self.body = nn.TransformerEncoderLayer(24, 2, 24, dropout=0.0, batch_first=True, norm_first=True)
+        self.head = nn.Linear(24, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.norm(self.project(x).flatten(2).transpose(1, 2)) + self.position
+        return self.head(self.body(self.drop(tokens)).mean(1))
+
+
+def build(**settings: object) -> Transformer:
+    with seeding.isolate_randomness(1):
+        return Transformer(**settings)
+
+
+def test_borders_are_those_between_patches_and_no_others():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2, 3, 1, 8, 12), generator=generator)
+    expected = torch.stack(
+        [
+            (image[:, :, 4] - image[:, :, 3]).norm()
+            + sum((image[..., column] - image[..., column - 1]).norm() for column in (4, 8))
+            for image in images
+        ]
+    )
+    torch.testing.assert_close(border_differences(images, [4], [4, 8]), expected)
+    flat = torch.ones(1, 1, 1, 8, 8)
+    flat[..., 1:3, 1:3] = 5.0
+    assert float(border_differences(flat, [4], [4])) < 1e-12
+
+
+def test_its_objective_at_the_truth_is_the_priors_alone(toy, attack_named):
+    observation, truth = toy(build(), (1, 8, 8), 1)
+    search = attack_named(NAME, total_variation=0.0, norm_weight=0.0, patch_weight=0.0).plan([observation])
+    assert float(search.prior(truth.batches[0].inputs[None], (), [0]).abs()) == 0.0
+    assert float(search.later(truth.batches[0].inputs[None], (), [0]).abs()) == 0.0
+
+
+def test_it_lowers_the_distance_in_both_stages(toy, attack_named):
+    observation, truth = toy(build(rate=0.25), (1, 8, 8), 1, dtype=torch.float32)
+    steps = []
+    attack = attack_named(NAME, max_iterations=300, restarts=2)
+    guess = attack(observation, torch.Generator().manual_seed(0), steps.append)
+    assert guess.iterations == 2 * 150 + 150
+    assert [step.iteration for step in steps] == list(range(1, 301))
+    first, second = steps[:150], steps[150:]
+    assert min(s.objective for s in first) < 0.5 * first[0].objective
+    assert guess.objective == min(s.objective for s in second)
+    begin = torch.randn((1, 1, 8, 8), generator=torch.Generator().manual_seed(1))
+    wanted = truth.batches[0].inputs
+    assert (guess.inputs - wanted).norm() < 0.5 * (begin - wanted).norm()
+
+
+def test_statistics_count_only_in_the_second_stage_and_only_where_the_model_has_them(toy, attack_named):
+    without, _ = toy(build(), (1, 8, 8), 2)
+    with_statistics, _ = toy(build(norm=True), (1, 8, 8), 2)
+    generator = torch.Generator().manual_seed(0)
+    dummy = torch.randn((1, 2, 1, 8, 8), generator=generator, dtype=torch.float64)
+    for observation, has in ((without, False), (with_statistics, True)):
+        search = attack_named(NAME).plan([observation])
+        apart = float(search.later(dummy, (), [0]) - search.prior(dummy, (), [0]))
+        assert (apart > 1e-6) is has
+    assert "no running statistics" in " ".join(solve(attack_named, NAME, without, max_iterations=4).notes)
+
+
+def test_models_without_patches_are_refused(toy, attack_named):
+    observation, _ = toy(nn.Sequential(nn.Flatten(), nn.Linear(64, 4)), (1, 8, 8), 1)
+    verdict = attack_named(NAME).applicable(observation)
+    assert not verdict.holds
+    assert "use gradinversion" in verdict.reason
