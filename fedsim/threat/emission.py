@@ -83,7 +83,7 @@ def emission(
     if not known or not generators:
         raise FedsimError("an emission needs a beginning of one token or more, and a generator for every run.")
     # A token may reach beyond the string, so that anything may follow.
-    decoder = Awrs(AwrsConfig(regex=f"(?:{pattern})(?s:.*)", ends="whole", particles=particles)).named("awrs")
+    decoder = Awrs(AwrsConfig(regex=rf"(?:{pattern})[\s\S]*", ends="whole", particles=particles)).named("awrs")
     limits = Limits(max_new_tokens=longest)
     found = Emission((), 0, 0)
     for start in range(0, len(generators), _AT_ONCE):

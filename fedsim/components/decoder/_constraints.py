@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -16,6 +17,11 @@ from fedsim.core.errors import FedsimError, MissingExtra, in_a_line
 from fedsim.core.types import Tokenizer
 
 _INSTALL = "pip install 'fedsim-privacy[constrain]'"
+_FIRST_BYTES = range(0xC2, 0xF5)  # of a sign of several bytes
+# Signs of several bytes, one for each way in which \w, \d, \s and line ends tell them apart; the other parts of a
+# pattern that is plain cannot.
+_OF_EACH_KIND = "\u00e9\u0663\u00a0\u2014\u0085\u2028"
+_NOT_PLAIN = re.compile(r"[^\x00-\x7f]|\\[uUxNpPL0-9]|\(\?[a-zA-Z]|\[\[|--|&&|\|\||~~")
 _CUT = "\ufffd"  # what a tokenizer returns for bytes that are no sign yet
 
 
@@ -34,8 +40,8 @@ class Constraint(Protocol):
 class Rule(Protocol):
     """What a text may be."""
 
-    def begins(self, text: str) -> bool:
-        """Say whether a text that is allowed begins with it."""
+    def begins(self, text: str, *, is_cut: bool = False) -> bool:
+        """Say whether a text that is allowed begins with it; `is_cut`: and with bytes of one more sign."""
         ...
 
     def is_whole(self, text: str) -> bool:
@@ -70,15 +76,17 @@ class OfText:
         self._silent: dict[int, bool] = {}
 
     def allows(self, tokens: Sequence[int]) -> bool:
-        """Say whether a text that is allowed begins with theirs; bytes of a sign that is not whole are passed over."""
+        """Say whether a text that is allowed begins with theirs, but for bytes of one last sign that is not whole."""
         if tokens and self._is_silent(tokens[-1]):
             return False
-        return self._rule.begins(self._tokenizer.decode(tokens).rstrip(_CUT))
+        text = self._tokenizer.decode(tokens)
+        whole = text.removesuffix(_CUT)
+        return _CUT not in whole and self._rule.begins(whole, is_cut=whole != text)
 
     def completes(self, tokens: Sequence[int]) -> bool:
         """Say whether their text is allowed."""
         text = self._tokenizer.decode(tokens)
-        return not text.endswith(_CUT) and self._rule.is_whole(text)
+        return _CUT not in text and self._rule.is_whole(text)
 
     def _is_silent(self, token: int) -> bool:
         if token not in self._silent:
@@ -100,10 +108,12 @@ class Regex:
             self._pattern = own.compile(pattern)
         except own.error as error:
             raise FedsimError(f"regex: '{pattern}' is no regular expression: {error}.") from error
+        self._is_plain = is_plain(pattern)
 
-    def begins(self, text: str) -> bool:
-        """Say whether a match begins with it."""
-        return self._pattern.fullmatch(text, partial=True) is not None
+    def begins(self, text: str, *, is_cut: bool = False) -> bool:
+        """Say whether a match begins with it; of a last sign that is cut only where the pattern is plain."""
+        ways = [text + sign for sign in _OF_EACH_KIND] if is_cut and self._is_plain else [text]
+        return any(self._pattern.fullmatch(way, partial=True) is not None for way in ways)
 
     def is_whole(self, text: str) -> bool:
         """Say whether it is a match."""
@@ -129,13 +139,20 @@ class Grammar:
             self._parser = self._lark.Lark(grammar, start=start, parser="lalr", regex=True)
         except self._lark.exceptions.LarkError as error:
             raise FedsimError(f"grammar: lark cannot read it as LALR(1): {in_a_line(error)}") from error
-        self._terminals = {own_one.name: own.compile(own_one.pattern.to_regexp()) for own_one in self._parser.terminals}
+        patterns = {terminal.name: terminal.pattern.to_regexp() for terminal in self._parser.terminals}
+        self._terminals = {name: own.compile(pattern) for name, pattern in patterns.items()}
+        self._is_plain = all(map(is_plain, patterns.values()))
 
-    def begins(self, text: str) -> bool:
+    def begins(self, text: str, *, is_cut: bool = False) -> bool:
         """Say whether the parser gets to the end, or to a last terminal that may become whole.
 
-        An LALR parser never shifts a token behind which no text can follow.
+        An LALR parser never shifts a token behind which no text can follow. A last sign that is cut counts as in
+        `Regex`.
         """
+        ways = [text + sign for sign in _OF_EACH_KIND] if is_cut and self._is_plain else [text]
+        return any(map(self._is_viable, ways))
+
+    def _is_viable(self, text: str) -> bool:
         state = self._parser.parse_interactive(text)
         tokens = state.lexer_thread.lex(state.parser_state)
         try:
@@ -177,10 +194,11 @@ class JsonSchema:
         if self._start.is_error():
             raise FedsimError(f"json_schema: llguidance cannot read it: {self._start.get_error().splitlines()[0]}")
 
-    def begins(self, text: str) -> bool:
+    def begins(self, text: str, *, is_cut: bool = False) -> bool:
         """Say whether a JSON text that the schema allows begins with it."""
         own = list(text.encode())
-        return self._start.validate_tokens(own) == len(own)
+        ways = [[*own, byte] for byte in _FIRST_BYTES] if is_cut else [own]
+        return any(self._start.validate_tokens(way) == len(way) for way in ways)
 
     def is_whole(self, text: str) -> bool:
         """Say whether the schema allows it."""
@@ -194,13 +212,18 @@ class Predicate:
     def __init__(self, function: Callable[[str, bool], bool]) -> None:
         self._function = function
 
-    def begins(self, text: str) -> bool:
+    def begins(self, text: str, *, is_cut: bool = False) -> bool:
         """Ask about a beginning."""
         return bool(self._function(text, False))
 
     def is_whole(self, text: str) -> bool:
         """Ask about a whole text."""
         return bool(self._function(text, True))
+
+
+def is_plain(pattern: str) -> bool:
+    """Say whether a pattern names no sign of several bytes, alone or by a property, and changes no flags."""
+    return _NOT_PLAIN.search(pattern) is None
 
 
 @lru_cache(maxsize=32)

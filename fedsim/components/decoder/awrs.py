@@ -101,6 +101,7 @@ class _Step(NamedTuple):
     """A population behind a step, and what that took."""
 
     population: Population
+    draws: int
     calls: int
     rejected: int
 
@@ -217,7 +218,7 @@ class Awrs(Decoder[AwrsConfig, Weighing]):
         after = replace(population, particles=tuple(particles))
         if not any(own.is_living for own in particles):
             after = replace(after, failure=_failure(any(own.is_spent for own in draws), self.config.max_rejects))
-        return _Step(after, sum(own.calls for own in draws), sum(own.rejected for own in draws))
+        return _Step(after, len(draws), sum(own.calls for own in draws), sum(own.rejected for own in draws))
 
     def _accepts(self, own: Particle, constraint: Constraint, stops: frozenset[int]) -> Accepts:
         def accepts(token: int) -> bool:
@@ -305,7 +306,7 @@ def _event(found: _Step, accepted: int, rows: int, own: Population) -> Event:
         accepted=accepted,
         calls=found.calls,
         rejected=found.rejected,
-        particles=sum(one.is_living for one in own.particles),
+        particles=found.draws,
         rows=rows,
         resampled=int(own.log_factor != found.population.log_factor),
     )

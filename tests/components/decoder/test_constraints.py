@@ -114,6 +114,45 @@ def test_a_schema_agrees_with_a_second_library(text: str) -> None:
     assert not rule.is_whole(text[:-1])
 
 
+def test_a_schema_knows_where_a_sign_of_several_bytes_may_begin() -> None:
+    pytest.importorskip("llguidance")
+    rule = JsonSchema(SCHEMA)
+    begun = [rule.begins(text, is_cut=True) for text in ("", "{", '{"name": "', '{"name": "Ann", "age": ')]
+    assert begun == [False, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text", "may_follow"),
+    [
+        ("ab[12]", "a", False),
+        ("ab[12]", "ab", False),
+        (".+", "a", True),
+        (r"a\w", "a", True),
+        (r"a\d", "a", True),
+        (r"a[^\w\s]", "a", True),
+        (r"a[^\W\d_]", "a", True),
+        (r"a\s", "a", True),
+        ("[^b]", "", True),
+        (r"a\n", "a", False),
+        ("n\u03b1", "n", True),
+        (r"n[\u03b1-\u03c9]", "n", True),
+        (r"n\p{Greek}", "n", True),
+        ("(?i)k", "", True),
+    ],
+)
+def test_where_a_sign_of_several_bytes_may_begin_none_is_refused(pattern: str, text: str, may_follow: bool) -> None:
+    assert Regex(pattern).begins(text, is_cut=True) == may_follow
+    signs = [chr(code) for code in range(0x80, 0x3000)]
+    possible = any(Regex(pattern).begins(text + sign) for sign in signs)
+    assert may_follow or not possible
+
+
+def test_a_grammar_knows_where_a_sign_of_several_bytes_may_begin() -> None:
+    pytest.importorskip("lark")
+    rule = Grammar('start: "a" NAME\nNAME: /\\w[12]/', "start")
+    assert [rule.begins(text, is_cut=True) for text in ("", "a", "ab", "ab1")] == [False, True, False, False]
+
+
 def test_a_python_function_is_asked_about_beginnings_and_whole_texts() -> None:
     rule = Predicate(lambda text, is_whole: text.count("a") == 2 if is_whole else text.count("a") <= 2)
     assert [rule.begins(text) for text in ("", "ab", "aba", "aaa")] == [True, True, True, False]
@@ -127,6 +166,11 @@ def test_bytes_of_a_sign_that_is_not_whole_are_passed_over_and_tokens_without_te
     assert [own.allows(tokens[:count]) for count in range(4)] == [True] * 4
     assert [own.completes(tokens[:count]) for count in range(4)] == [False, False, False, True]
     assert not own.allows([*tokens, ord("n")])
+    anything = OfText(Regex("(?s:.*)"), tokenizer)
+    assert anything.allows([0xC3])
+    assert not anything.allows([0xC3, 0xC3]), "two signs that are not whole are no text"
+    assert not anything.allows([0xC3, ord("n")])
+    assert not anything.completes([0xC3])
     assert not own.allows([tokens[0], tokenizer.padding])
     assert not own.allows([tokenizer.vocabulary + 3])
 
