@@ -2,8 +2,8 @@
 
 The column space U of the projection's gradient holds the tokens' gradients, the atoms. They are separated position by
 position. If some are missing, the patches of the others are known up to rows that the missing ones leave open; the
-layer that reads the tokens confirms the right combination. Patches that are known are subtracted, so that fewer tokens
-are left, and the zeros of each position tell more.
+layer that reads the tokens confirms the right combination. Patches that are known are projected away, so that fewer
+tokens are left, and the zeros of each position tell more.
 """
 
 from __future__ import annotations
@@ -56,6 +56,13 @@ class Separated(NamedTuple):
     spaces: list[int]
 
 
+class _Factors(NamedTuple):
+    """The gradient G as basis @ right, shapes (width, R) and (R, columns)."""
+
+    basis: Tensor
+    right: Tensor
+
+
 class _Pass(NamedTuple):
     """What one pass over all positions solved: atoms (k, width), rows (k, columns), and the tokens that they are."""
 
@@ -84,26 +91,36 @@ def separate_tokens(
         reader: the layer behind the embedding, if it can be used.
         separate: takes atoms out of a position, given the column space (width, R).
     """
-    singular = torch.linalg.svdvals(gradient)
+    left, singular, right = torch.linalg.svd(gradient, full_matrices=False)
+    factors = _Factors(left[:, :rank], singular[:rank, None] * right[:rank])
     accuracy = EXACT * float((singular[0] / singular[rank - 1] / _WELL_CONDITIONED).clamp(1.0, _WELL_CONDITIONED))
     positions = [Position(total.clone(), total.abs(), size, accuracy, totals[:0]) for total in totals]
     passes: list[_Pass] = []
-    rest, missing = gradient, rank
+    missing = rank
     while missing:
-        left, singular, right = torch.linalg.svd(rest, full_matrices=False)
-        basis, factors = left[:, :missing], singular[:missing, None] * right[:missing]
+        known = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
+        basis = _column_space(gradient, known.rows, missing)
         _separate_easiest_first(positions, basis, separate)
-        solved = _solve(positions, basis, factors, reader)
+        solved = _solve(positions, known, factors, basis, reader)
         if solved is None:
             break
         passes.append(solved)
-        rest = rest - solved.atoms.T @ solved.rows
         missing -= len(solved.rows)
     stand_out = rank - missing + sum(len(one.atoms) for one in positions)
     spaces = [rank - int((total == 0).sum()) for total in totals]
     tokens = _joined(passes, totals.new_empty(0, totals.shape[1]), gradient[:0])
     tokens = _shared(tokens, [place for place, one in enumerate(positions) if one.is_done], size)
     return Separated(tokens, stand_out, sum(one.confirmed for one in passes), spaces)
+
+
+def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
+    """Return what the tokens span whose patches are not among the known rows (k, columns): shape (width, missing).
+
+    Patches are projected away and not atoms subtracted, since an error of a large atom would bury a small one.
+    """
+    frame = torch.linalg.qr(known.T).Q.T
+    rest = gradient - (gradient @ frame.T) @ frame if len(known) else gradient
+    return torch.linalg.svd(rest, full_matrices=False).U[:, :missing]
 
 
 def _separate_easiest_first(
@@ -146,67 +163,79 @@ def _shared(tokens: Tokens, done: list[int], size: int) -> Tokens:
     )
 
 
-def _solve(positions: list[Position], basis: Tensor, right: Tensor, reader: Reader | None) -> _Pass | None:
-    """Solve U right = atoms^T rows for the patches, all at once or one by one; None where none can be solved.
+def _solve(
+    positions: list[Position], known: Tokens, factors: _Factors, basis: Tensor, reader: Reader | None
+) -> _Pass | None:
+    """Solve for the patches of new atoms, all at once or one by one; None where none can be solved.
 
     If one atom is missing, it is that of a patch that occurs several times: the sum of all rests.
     """
     places = [place for place, one in enumerate(positions) for _ in one.atoms]
-    atoms = torch.stack([atom for one in positions for atom in one.atoms]) if places else basis.T[:0]
+    atoms = torch.stack([atom for one in positions for atom in one.atoms]) if places else known.atoms[:0]
     short = [one for one in positions if not one.is_done]
-    if short and len(atoms) == len(right) - 1:
-        return _with_repeated(positions, atoms, places, basis, right)
+    if short and len(known.atoms) + len(atoms) == len(factors.right) - 1:
+        return _with_repeated(positions, atoms, places, known, factors)
     if not places:
         return None
-    unknown = torch.cat([right.new_empty(0, len(right)), *(one.open for one in short)])
-    rows = _rows(atoms @ basis, right, unknown)
+    unknown = torch.cat([basis.new_empty(0, basis.shape[1]), *(one.open for one in short)])
+    rows = _rows(torch.cat([known.atoms, atoms]), factors, unknown @ basis.T)
     if rows is None:
-        return None if reader is None else _confirmed(positions, atoms, places, basis, right, reader)
+        return None if reader is None else _confirmed(positions, atoms, places, known, factors, reader)
     for one in positions:
         one.atoms.clear()
-    return _Pass(atoms, rows, list(range(len(places))), places)
+    return _Pass(atoms, rows[len(known.atoms) :], list(range(len(places))), places)
 
 
 def _with_repeated(
-    positions: list[Position], atoms: Tensor, places: list[int], basis: Tensor, right: Tensor
+    positions: list[Position], atoms: Tensor, places: list[int], known: Tokens, factors: _Factors
 ) -> _Pass | None:
     rests = torch.stack([one.rest for one in positions if not one.is_done])
     atoms = torch.cat([atoms, rests.sum(0)[None]])
-    rows = _rows(atoms @ basis, right, right.new_empty(0, len(right)))
+    rows = _rows(torch.cat([known.atoms, atoms]), factors, atoms[:0])
     if rows is None:
         return None
     repeated = [place for place, one in enumerate(positions) if not one.is_done for _ in range(one.left)]
     for one in positions:
         one.atoms.clear()
     index = [*range(len(places)), *(len(places) for _ in repeated)]
-    return _Pass(atoms, rows, index, [*places, *repeated])
+    return _Pass(atoms, rows[len(known.atoms) :], index, [*places, *repeated])
 
 
-def _rows(coordinates: Tensor, right: Tensor, unknown: Tensor) -> Tensor | None:
-    """Solve right (R, columns) = coordinates (k, R)^T rows + any combination of `unknown` (u, R), or return None."""
-    frame = null_space(unknown) if len(unknown) else torch.eye(len(right), dtype=right.dtype)
-    inner = coordinates @ frame.T
+def _rows(atoms: Tensor, factors: _Factors, unknown: Tensor) -> Tensor | None:
+    """Solve G = atoms^T rows + anything in the span of `unknown` (u, width), or return None; atoms (k, width)."""
+    frame = null_space(unknown @ factors.basis) if len(unknown) else torch.eye(len(factors.right)).to(atoms)
+    inner = atoms @ factors.basis @ frame.T
     if inner.shape[0] > inner.shape[1]:
         return None
     if float(torch.linalg.svdvals(F.normalize(inner, dim=1))[-1]) < _INDEPENDENT:
         return None
+    right = frame @ factors.right
     # the default driver gives other last bits from call to call
-    rows = torch.linalg.lstsq(inner.T, frame @ right, driver="gels").solution
-    rest = inner.T @ rows - frame @ right
-    return rows if float(rest.norm()) < _EXPLAINED * float(right.norm()) else None
+    rows = torch.linalg.lstsq(inner.T, right, driver="gels").solution
+    rest = inner.T @ rows - right
+    return rows if float(rest.norm()) < _EXPLAINED * float(factors.right.norm()) else None
 
 
 def _confirmed(
-    positions: list[Position], atoms: Tensor, places: list[int], basis: Tensor, right: Tensor, reader: Reader
+    positions: list[Position],
+    atoms: Tensor,
+    places: list[int],
+    known: Tokens,
+    factors: _Factors,
+    reader: Reader,
 ) -> _Pass | None:
-    """Complete the patches of the atoms one by one, by the layer that reads the tokens."""
-    coordinates = atoms @ basis
-    dual = torch.linalg.pinv(coordinates).T @ right  # row k belongs to atom k, up to the open rows
-    open_rows = torch.linalg.svd(coordinates).Vh[len(coordinates) :] @ right
-    open_rows = F.normalize(open_rows, dim=1)
+    """Complete the patches of the atoms one by one, by the layer that reads the tokens.
+
+    Known patches count as open rows: an error of a large atom adds a multiple of its patch to that of a small one.
+    """
+    coordinates = torch.cat([known.atoms, atoms]) @ factors.basis
+    dual = torch.linalg.pinv(F.normalize(coordinates, dim=1)).T @ factors.right
+    dual = dual / coordinates.norm(dim=1, keepdim=True)  # row k belongs to atom k, up to the open rows
+    open_rows = torch.linalg.svd(coordinates).Vh[len(coordinates) :] @ factors.right
+    open_rows = F.normalize(torch.cat([open_rows, known.rows]), dim=1)
     rows = [
         confirmed_row(reader, row, open_rows, (atom != 0).double(), place)
-        for row, atom, place in zip(dual, atoms, places, strict=True)
+        for row, atom, place in zip(dual[len(known.atoms) :], atoms, places, strict=True)
     ]
     chosen = [number for number, row in enumerate(rows) if row is not None]
     if not chosen:
