@@ -14,43 +14,59 @@ import torch
 from torch import Tensor
 
 from attacks.batch_separation._first_layer import FirstLayer, row_space_behind, scale, whole_batch
-from attacks.batch_separation._sparsest import ZERO, Sparse, entries
+from attacks.batch_separation._sparsest import ZERO, Space, Sparse, entries
 from attacks.core.layers import examples_from
 from attacks.core.tolerances import SURELY_KEPT
 from fedsim.core.types import Observation, Reconstruction
 
 _UNITS_PER_EXAMPLE = 4
+LEFT = 1e-2  # share of a row that must be left when examples were subtracted; below, rounding shows
 
 
 class Factors(NamedTuple):
-    """The rest of G as basis @ right, without its rows of zeros.
+    """The rest of G as sizes * (basis @ right), without its rows of zeros.
 
     Attributes:
         basis: shape (live rows, R), orthonormal columns.
         right: shape (R, columns).
         live: True for rows of the rest that are not zero, shape (h,).
         left: share of a row's norm that was not subtracted, shape (live rows,).
+        sizes: what each row was divided by, shape (live rows,).
+        noise: standard deviation of the errors of the basis, along each column, shape (live rows, R).
     """
 
     basis: Tensor
     right: Tensor
     live: Tensor
     left: Tensor
+    sizes: Tensor
+    noise: Tensor
+
+    @property
+    def space(self) -> Space:
+        """The space that the columns of D span, for a search of sparse directions."""
+        return Space(self.basis, self.sizes, self.noise)
 
 
-def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int]) -> Factors:
+def factorise(gradient: Tensor, rest: Tensor, rank: Callable[[Tensor], int], sizes: Tensor | None = None) -> Factors:
     """Decompose the rest of a gradient.
 
     Args:
         gradient: G, shape (h, columns).
         rest: G less the examples that were found, or G itself.
         rank: returns R, from the singular values in descending order.
+        sizes: what each row is divided by, shape (h,); its own norm when absent, as suits errors of rounding.
     """
     norms = gradient.norm(dim=1)
-    live = rest.norm(dim=1) > ZERO * norms
-    basis, singular, right = torch.linalg.svd(rest[live], full_matrices=False)
+    live = rest.norm(dim=1) > LEFT * norms
+    left = rest[live].norm(dim=1)
+    own = left if sizes is None else sizes[live]
+    basis, singular, right = torch.linalg.svd(rest[live] / own[:, None], full_matrices=False)
     size = rank(singular)
-    return Factors(basis[:, :size], singular[:size, None] * right[:size], live, rest[live].norm(dim=1) / norms[live])
+    error = singular[size:].norm() / max(1, (len(basis) - size) * (right.shape[1] - size)) ** 0.5
+    left = left / norms[live]
+    noise = error / (left[:, None] * singular[:size])
+    return Factors(basis[:, :size], singular[:size, None] * right[:size], live, left, own, noise)
 
 
 def hopeless(rank: int, units: int, size: int) -> str | None:

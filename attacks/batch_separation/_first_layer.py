@@ -8,15 +8,18 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attacks.core.gradient_distance import doubts, knows_rates, may_be_exact, verdict
+from attacks.core.gradient_distance import Verdict, doubts, knows_rates, may_be_exact, verdict
 from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
-from attacks.core.masks_by_layer import peel
+from attacks.core.masks_by_layer import Peeled, peel
 from attacks.core.preconditions import one_gradient_only
 from attacks.core.results import labels_or_zeros
 from attacks.core.scale_and_sign import largest_in_range, outside_row_space, signed_scales
-from attacks.core.spectrum import spectrum
+from attacks.core.spectrum import even_rows, even_spectrum, spectrum
 from attacks.core.tolerances import LEAST, MATCHES
-from fedsim.core.types import Observation, Reconstruction
+from fedsim.core.types import Masks, Observation, Reconstruction
+
+_MATTERS = 1e-4  # of the largest gradient of an example: its square is below what counts as a difference
+_LITTLE = 1e-2  # of the first gradient: what deeper layers hold of it is then as small
 
 
 @dataclass(frozen=True)
@@ -66,8 +69,12 @@ def batch_refusal(observation: Observation) -> str | None:
 def row_space_behind(observation: Observation, behind: Behind, most: int) -> Tensor:
     """Return orthonormal rows (R, h), R at most `most`, that span the inputs of the next layer."""
     gradient = observation.update.tensors[f"{behind.name}.weight"].double()
-    _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-    return right[: spectrum(singular, most=most).rank]
+    _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
+    read = even_spectrum(singular, most=most)
+    if not read.is_exact:
+        _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
+        read = spectrum(singular, most=most)
+    return right[: read.rank]
 
 
 def scale(
@@ -124,7 +131,7 @@ def whole_batch(
     inner = peel(observation, examples)
     labels = inner.labels if inner.labels is not None else labels_or_zeros(observation, len(examples))
     masks = inner.masks if knows_rates(observation) else None
-    objective, meaning = verdict(observation, examples, labels, masks, residual)
+    objective, meaning = _explained(observation, examples, inner, labels, masks, residual)
     silent = (observation.batch_size or len(examples)) - len(examples)
     return Reconstruction(
         inputs=examples,
@@ -158,10 +165,16 @@ def part_of_batch(
 ) -> Reconstruction:
     """Return the examples (k, *shape) that were found of `size`, and no masks.
 
-    The objective is the share of the first gradient, by norm, outside the span of the found examples.
+    The objective is the share of the first gradient, by norm, outside the span of the found examples. Where little is
+    outside, labels are solved for, and if the gradient of the found examples is the client's, the others' is rounding.
     """
-    labels = labels_or_zeros(observation, size)[: len(examples)]
-    rest = _unexplained(first, examples)
+    labels, rest = labels_or_zeros(observation, size)[: len(examples)], _unexplained(first, examples)
+    distance = 1.0
+    if rest < _LITTLE:
+        inner = peel(observation, examples)
+        labels = labels if inner.labels is None else inner.labels
+        masks = inner.masks if knows_rates(observation) else None
+        distance = _explained(observation, examples, inner, labels, masks, (1.0, ""))[0]
     return Reconstruction(
         inputs=examples,
         labels=labels,
@@ -177,7 +190,28 @@ def part_of_batch(
             "objective: share of the first gradient that the found examples do not explain",
         ),
         facts=facts,
+        is_exact=distance < MATCHES and may_be_exact(observation, distance),
     )
+
+
+def _explained(
+    observation: Observation,
+    examples: Tensor,
+    inner: Peeled,
+    labels: Tensor,
+    masks: Masks | None,
+    residual: tuple[float, str],
+) -> Verdict:
+    """Return how well the examples whose gradient matters explain the client's.
+
+    Masks of an example of vanished loss are hidden by rounding, and wrong ones would give it a loss that is none.
+    """
+    if inner.deltas is None or masks is None:
+        return verdict(observation, examples, labels, masks, residual)
+    sizes = inner.deltas.norm(dim=1)
+    matter = sizes > _MATTERS * sizes.max()
+    chosen = tuple(mask.unflatten(0, (len(examples), -1))[matter].flatten(0, 1) for mask in masks)
+    return verdict(observation, examples[matter], labels[matter], chosen, residual)
 
 
 def _unexplained(first: FirstLayer, examples: Tensor) -> float:

@@ -6,7 +6,7 @@ near zeros exact. Under noise there are no exact zeros, and only the descent is 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,21 +20,66 @@ _SAME_START = 0.9
 _SAME_VECTOR = 0.999
 _DECIDING = torch.logspace(-0.8, -2, 80, dtype=torch.float64)
 _SHARPENING = torch.logspace(-2.5, -7, 10, dtype=torch.float64)
+_SMOOTHINGS = torch.cat([_DECIDING, _SHARPENING])
+_GENTLE = tuple(torch.cat([torch.logspace(own, own - 0.5, 40, dtype=torch.float64), _SHARPENING]) for own in (-2, -3))
+_AIMED = 64  # vectors that are searched in what the known ones leave
 ZERO = 1e-5
 _INDEPENDENT = 1e-3
+_ROUNDING = 1e-15  # of a matrix, which may make its smallest eigenvalue negative
+_SURELY = 5.0  # standard deviations of rounding
+_FINEST = 1e-9  # of a row's norm: what reweighted least squares reach in double precision
+_DECIDED = 1e-2  # of a column's typical entry: a row shows a zero if its rounding is below
+_MUCH_LESS = 0.6  # of the usual share of zeros
+_BEYOND_CHANCE = 8  # zeros more than those that any vector of the space can have
 
 
-@dataclass(frozen=True)
-class Sparse:
+class Space(NamedTuple):
+    """A subspace whose sparsest vectors are searched.
+
+    Attributes:
+        basis: U without its zero rows, shape (h, R), orthonormal columns, float64.
+        sizes: factors of its rows that make entries of one column comparable, shape (h,).
+        noise: standard deviation of the errors of U, along each column, shape (h, R).
+    """
+
+    basis: Tensor
+    sizes: Tensor
+    noise: Tensor
+
+    @classmethod
+    def of(cls, basis: Tensor) -> Space:
+        """Return the space of a basis of comparable entries, with the rounding errors of single precision."""
+        errors = ZERO / _SURELY * basis.norm(dim=1, keepdim=True)
+        return cls(basis, torch.ones(len(basis)).to(basis), errors.expand_as(basis))
+
+    def tolerances(self, vectors: Tensor) -> Tensor:
+        """Return below which entry, in units of the norm of its row of U, rounding may stand for zero: (k, h)."""
+        errors = (vectors.square() @ self.noise.square().T).sqrt() / self.basis.norm(dim=1)
+        return (_SURELY * errors).clamp_min(_FINEST)
+
+
+class Sparse(NamedTuple):
     """Vectors found so far, most zeros first.
 
     Attributes:
         vectors: unit vectors q, shape (k, R).
-        zero_shares: share of the entries of U q that are exactly zero, shape (k,).
+        zero_shares: share of the entries of U q that are exactly zero, among those that rounding does not hide, (k,).
     """
 
     vectors: Tensor
     zero_shares: Tensor
+
+    @property
+    def trusted(self) -> Tensor:
+        """Vectors that have about as many zeros as the others: a mixture of two columns is zero where both are."""
+        if not len(self.vectors):
+            return self.vectors
+        return self.vectors[self.zero_shares >= _MUCH_LESS * self.zero_shares.median()]
+
+    @property
+    def are_alike(self) -> bool:
+        """Whether all are trusted."""
+        return len(self.trusted) == len(self.vectors)
 
 
 def nothing_found(rank: int) -> Sparse:
@@ -42,34 +87,64 @@ def nothing_found(rank: int) -> Sparse:
     return Sparse(torch.empty(0, rank, dtype=torch.float64), torch.empty(0, dtype=torch.float64))
 
 
-def searched(basis: Tensor, known: Sparse, starts: int, generator: torch.Generator) -> Sparse:
+def searched(
+    space: Space | Tensor, known: Sparse, starts: int, generator: torch.Generator, leading: int | None = None
+) -> Sparse:
     """Add the vectors that one round of starts finds, at most R independent ones in all.
 
     Args:
-        basis: U without its zero rows, shape (h, R), float64.
+        space: where they are, or U alone.
         known: result of earlier rounds.
         starts: number of random points on the sphere.
         generator: for the starts.
+        leading: number of columns of U in which the descent searches; all when absent. In the last ones the examples of
+            tiny loss stand out, in few rows, which distract a search for the others.
     """
-    height, rank = basis.shape
-    preconditioner, rows = _precondition(basis)
-    candidates = _descended(rows, _starts(preconditioner, known.vectors, starts, generator))
-    chosen = _best(rows, candidates, rank + rank // 2 + 4)
-    directions = F.normalize(basis, dim=1)
-    refined = _refine(directions, F.normalize(chosen @ preconditioner.T, dim=1))
-    found = torch.cat([known.vectors, refined])
-    zero_shares = (entries(basis, found).abs() < ZERO).double().mean(1)
-    order = zero_shares.argsort(descending=True)
-    order = order[zero_shares[order] >= (rank + 8) / height]
-    kept = order[independent(found[order])]
-    return Sparse(found[kept], zero_shares[kept])
+    space = space if isinstance(space, Space) else Space.of(space)
+    rank = space.basis.shape[1]
+    leading = rank if leading is None else leading
+    trusted = known.trusted
+    preconditioner, rows = _precondition(space.basis[:, :leading])
+    shadows = trusted[:, :leading]
+    candidates = _descended(rows, _starts(preconditioner, shadows[: leading - 1], starts, generator))
+    chosen = F.normalize(_best(rows, candidates, leading + leading // 2 + 4) @ preconditioner.T, dim=1)
+    directions = F.normalize(space.basis, dim=1)
+    if leading == rank:
+        refined = [_refine(directions, chosen)]
+    else:
+        inner = _refine(F.normalize(space.basis[:, :leading], dim=1), chosen)
+        refined = [_refine(directions, F.pad(inner, (0, rank - leading)), smoothings=own) for own in _GENTLE]
+    if 0 < len(trusted) < rank:
+        aims = _starts(torch.eye(rank, dtype=torch.float64), trusted, 2 * _AIMED, generator)[::2]
+        refined.append(_refine(directions, aims, aims))
+    return most_zeros(space, torch.cat([known.vectors, *refined]))
+
+
+def most_zeros(space: Space, vectors: Tensor) -> Sparse:
+    """Return independent unit vectors (k, R) with more zeros than chance allows, most zeros first."""
+    rank = space.basis.shape[1]
+    are_zero, are_decided = zeros(space, vectors)
+    counts, decided = (are_zero & are_decided).double().sum(1), are_decided.double().sum(1).clamp_min(1.0)
+    order = ((counts - rank) / decided).argsort(descending=True)
+    order = order[counts[order] >= rank + _BEYOND_CHANCE]
+    kept = order[independent(vectors[order])]
+    return Sparse(vectors[kept], (counts / decided)[kept])
+
+
+def zeros(space: Space, vectors: Tensor) -> tuple[Tensor, Tensor]:
+    """Say which entries of U q count as zero, and where rounding would let a usual entry be seen, both (k, h)."""
+    values, limits = entries(space.basis, vectors).abs(), space.tolerances(vectors)
+    scale = space.basis.norm(dim=1) * space.sizes
+    are_zero = values < limits
+    usual = torch.where(are_zero, torch.nan, values * scale).nanmedian(1, keepdim=True).values.nan_to_num()
+    return are_zero, limits * scale < _DECIDED * usual
 
 
 def sparsest_directions(basis: Tensor, noise: float, starts: int, generator: torch.Generator) -> Tensor:
     """Return at most R unit vectors q (k, R) for which U q is sparse up to noise, best first.
 
     Args:
-        basis: as in `searched`.
+        basis: U without its zero rows, shape (h, R), float64.
         noise: size of the noise's entries, relative to those of the matrix that U spans.
         starts: number of random points on the sphere.
         generator: for the starts.
@@ -138,18 +213,25 @@ def _distinct(vectors: Tensor, same: float, limit: int) -> Tensor:
     return torch.stack(kept)
 
 
-def _refine(directions: Tensor, vectors: Tensor) -> Tensor:
+def _refine(
+    directions: Tensor, vectors: Tensor, aims: Tensor | None = None, smoothings: Tensor = _SMOOTHINGS
+) -> Tensor:
     """Reweighted least squares: find the smallest eigenvector, with larger weights where an entry is near zero.
 
     Each step makes one inverse iteration; the weights change slowly at first, until it is clear which entries are zero.
+    With `aims` (k, R) a vector keeps its product with its aim meanwhile, so that it cannot come down to known vectors,
+    to which the aim is orthogonal.
     """
     unit = vectors.shape[1] ** -0.5
     products = (directions[:, :, None] * directions[:, None]).flatten(1)  # (h, R * R)
-    for smoothing in torch.cat([_DECIDING, _SHARPENING]).tolist():
+    for step, smoothing in enumerate(smoothings.tolist()):
         weights = 1.0 / ((vectors @ directions.T).square() + (smoothing * unit) ** 2)  # (k, h)
         gram = (weights @ products).view(-1, *(2 * vectors.shape[1:]))
+        diagonal = gram.diagonal(dim1=1, dim2=2)
+        diagonal += _ROUNDING * diagonal.sum(1, keepdim=True)
         root = torch.linalg.cholesky(gram)
-        vectors = F.normalize(torch.cholesky_solve(vectors[:, :, None], root).squeeze(2), dim=1)
+        towards = vectors if aims is None or step >= len(_DECIDING) else aims
+        vectors = F.normalize(torch.cholesky_solve(towards[:, :, None], root).squeeze(2), dim=1)
     return vectors
 
 

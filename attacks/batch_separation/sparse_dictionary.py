@@ -32,17 +32,22 @@ from attacks.batch_separation._first_layer import (
     whole_batch,
 )
 from attacks.batch_separation._intersection import Intersection, is_elementwise, solve_points, spanned
-from attacks.batch_separation._sparsest import ZERO, Sparse, entries, nothing_found, searched, sparsest_directions
+from attacks.batch_separation._sparsest import Sparse, entries, nothing_found, searched, sparsest_directions
 from attacks.core.layers import examples_from
+from attacks.core.noise_level import rounding_levels
 from attacks.core.results import no_examples, no_guess
-from attacks.core.spectrum import Spectrum, spectrum
-from attacks.core.tolerances import EXACT, SURELY_KEPT
+from attacks.core.spectrum import Spectrum, even_rows, even_spectrum, spectrum
+from attacks.core.tolerances import EXACT, LEAST, SURELY_KEPT
 from fedsim.core.hooks import Attack, Effort
 from fedsim.core.registry import attack
 from fedsim.core.types import Config, Observation, OnStep, Reconstruction, Step, View
 
 _COMPLETIONS = (2, 16)  # restarts per example; more when the first ones fail
 _COMPLETED = 3e-5
+_LEFT_OPEN = (0, 1, 3)
+_ABOVE_EDGE = 3.0  # times the largest singular value of independent rounding errors
+_LIMITS = torch.tensor([0.0, 1e-5, 1e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1], dtype=torch.float64)
+_CLEARLY = 10.0  # times what rounding may be
 _CONTRADICTED = 0.1
 _COMPARED_IN_NOISE = 0.25
 
@@ -57,12 +62,15 @@ class SparseDictionaryConfig(Config):
     rank_tolerance: float = Field(
         default=EXACT, gt=0, lt=1, description="singular values below this share of the largest count as zero"
     )
+    confirmed: float = Field(
+        default=1e-3, gt=0, le=1, description="share of an example's image that may be outside the next layer's inputs"
+    )
 
 
 class _Atoms(NamedTuple):
     deltas: Tensor  # (k, h), columns of D with exact zeros
     rows: Tensor  # (k, columns), rows of X, so that D X is the gradient
-    sizes: Tensor  # (k, h), entries of D relative to the norms of the rows of U, times their share that is left
+    kept: Tensor  # (k, h), 1 for units that surely pass a gradient
 
 
 @final
@@ -86,7 +94,7 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         """Search in rounds until the basis is complete, then solve for the examples."""
         first = first_layer(observation)
         assert first is not None
-        read = spectrum(torch.linalg.svdvals(first.gradient), self.config.rank_tolerance, observation.batch_size)
+        read = self._read(observation, first)
         size = observation.batch_size or read.rank
         reason = too_few_units(read.rank, int(first.gradient.any(1).sum()))
         facts = {"numerical rank": float(read.rank), "condition number": read.condition, "noise": read.noise}
@@ -98,20 +106,29 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         atoms = self._separate(observation, first, read.rank, generator, watch)
         return _answer(observation, first, atoms, read.rank, size, watch.rounds, facts)
 
+    def _read(self, observation: Observation, first: FirstLayer) -> Spectrum:
+        """Return the spectrum of rows of equal norm, or of the gradient itself where not its rounding is the noise."""
+        most, tolerance = observation.batch_size, self.config.rank_tolerance
+        plain = torch.linalg.svdvals(first.gradient)
+        if observation.update.kind == "delta":
+            return spectrum(plain, max(tolerance, _share_of_rounding(observation, first, plain)), most)
+        even = even_spectrum(torch.linalg.svdvals(even_rows(first.gradient)), tolerance, most)
+        return even if even.is_exact else spectrum(plain, tolerance, most)
+
     def _separate(
         self, observation: Observation, first: FirstLayer, rank: int, generator: torch.Generator, watch: _Watch
     ) -> _Atoms:
-        """Find all atoms; if some are missing, complete and subtract those that were found, and search the rest."""
+        """Find all atoms; if some are missing, subtract those that were found, and search the rest."""
         found: list[_Atoms] = []
+        sizes = torch.ones(len(first.gradient)).double() if observation.update.kind == "delta" else None
         rest = first.gradient
         missing = rank
         while missing:
-            factors = factorise(first.gradient, rest, lambda _singular, rank=missing: rank)
+            factors = factorise(first.gradient, rest, lambda _singular, rank=missing: rank, sizes)
+            if len(factors.basis) <= missing:
+                break
             vectors = self._rounds(factors, generator, watch).vectors if missing > 1 else torch.ones(1, 1).double()
-            if len(vectors) == missing:
-                part = _atoms(factors, vectors, torch.linalg.solve(vectors.T, factors.right))
-            else:
-                part = _complete(observation, first, factors, vectors, rank, generator)
+            part = _solve(observation, first, factors, vectors, self.config.confirmed, generator)
             if part is None:
                 break
             found.append(part)
@@ -122,14 +139,18 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         return _Atoms(*(torch.cat(parts) for parts in zip(*found, strict=True)))
 
     def _rounds(self, factors: Factors, generator: torch.Generator, watch: _Watch) -> Sparse:
-        """Run rounds of restarts until the basis is complete or a round adds nothing."""
+        """Run rounds of restarts until the basis is complete or a round on all columns adds nothing."""
         rank = len(factors.right)
         found = nothing_found(rank)
+        columns = _columns(factors)
         for _ in range(self.config.rounds):
             before = len(found.vectors)
-            found = searched(factors.basis, found, self.config.restarts, generator)
-            watch.ended(rank - len(found.vectors))
-            if len(found.vectors) == rank or 0 < len(found.vectors) == before:
+            for leading in columns:
+                found = searched(factors.space, found, self.config.restarts, generator, leading)
+                watch.ended(rank - len(found.vectors))
+                if len(found.vectors) == rank and found.are_alike:
+                    return found
+            if 0 < len(found.vectors) == before:
                 break
         return found
 
@@ -144,7 +165,8 @@ class SparseDictionary(Attack[SparseDictionaryConfig]):
         facts: dict[str, float],
     ) -> Reconstruction:
         """Use the sparsest directions without exact zeros; keep examples that the next layer does not contradict."""
-        factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank)
+        even = torch.ones(len(first.gradient), dtype=torch.float64)
+        factors = factorise(first.gradient, first.gradient, lambda _singular: read.rank, even)
         vectors = sparsest_directions(factors.basis, read.noise, self.config.restarts, generator)
         if first.behind is None:
             return no_guess(observation, "gave up: noise, and no layer behind to confirm the examples", facts=facts)
@@ -190,36 +212,87 @@ class _Watch:
         self.on_step(Step(0, self.rounds, self.most, share, share, self.guess))
 
 
+def _share_of_rounding(observation: Observation, first: FirstLayer, singular: Tensor) -> float:
+    """Return a singular value that rounding of the weights surely does not reach, over the largest one."""
+    name = f"{first.layer.name}.weight"
+    (level,) = rounding_levels(observation, {name: observation.update.tensors[name]})
+    edge = sum(size**0.5 for size in first.gradient.shape)
+    return _ABOVE_EDGE * level * edge / max(float(singular[0]), LEAST)
+
+
+def _columns(factors: Factors) -> list[int]:
+    """Return in how many leading columns to search: all, then only those of singular values above growing limits."""
+    singular = factors.right.norm(dim=1)
+    counts = (singular > singular[0] * _LIMITS[:, None]).sum(1)
+    return [own for own in dict.fromkeys(counts.tolist()) if own > 1]
+
+
 def _atoms(factors: Factors, vectors: Tensor, rows: Tensor) -> _Atoms:
-    sizes = entries(factors.basis, vectors).abs() * factors.left
-    deltas = (vectors @ factors.basis.T) * (sizes > ZERO)
+    """Return the atoms of vectors (k, R) with rows of X; entries of D that may be rounding are zero."""
+    values, limits = entries(factors.basis, vectors).abs(), factors.space.tolerances(vectors)
+    deltas = (vectors @ factors.basis.T) * factors.sizes * (values > limits)
+    usual = torch.where(deltas == 0, torch.nan, deltas.abs()).nanmedian(1, keepdim=True).values
+    kept = (values > _CLEARLY * limits) & (deltas.abs() > SURELY_KEPT * usual)
     whole = torch.zeros(2, len(vectors), len(factors.live), dtype=torch.float64)
-    whole[:, :, factors.live] = torch.stack([deltas, sizes])
+    whole[:, :, factors.live] = torch.stack([deltas, kept.double()])
     return _Atoms(whole[0], rows, whole[1])
 
 
-def _complete(
+def _solve(
     observation: Observation,
     first: FirstLayer,
     factors: Factors,
     vectors: Tensor,
-    rank: int,
+    residual: float,
     generator: torch.Generator,
+) -> _Atoms | None:
+    """Return the atoms of a basis that the next layer confirms; None when there are none.
+
+    One wrong vector of a complete basis makes the rows of all others wrong, so the last ones are left open then.
+    """
+    missing = len(factors.right)
+    if len(vectors) == missing:
+        atoms = _atoms(factors, vectors, torch.linalg.solve(vectors.T, factors.right))
+        confirmed = _residuals(observation, first, atoms) < residual
+        if bool(confirmed.any()):
+            return _Atoms(*(part[confirmed] for part in atoms))
+        vectors = vectors[:-1]
+    for fewer in _LEFT_OPEN:
+        part = _complete(observation, first, factors, vectors[: max(0, len(vectors) - fewer)], generator)
+        if part is not None:
+            return part
+    return None
+
+
+def _residuals(observation: Observation, first: FirstLayer, atoms: _Atoms) -> Tensor:
+    """Return how far the next layer's inputs are outside its row space, in [0, 1], (k,); 0 without such a layer."""
+    behind = first.behind
+    if behind is None or not is_elementwise(behind.inputs, len(first.weight)):
+        return torch.zeros(len(atoms.rows))
+    row_space = row_space_behind(observation, behind, _most(observation, len(atoms.rows)))
+    tells = atoms.kept.sum(1) > len(row_space)
+    return torch.where(tells, scale(observation, first, atoms.rows, atoms.kept, row_space)[1], 1.0)
+
+
+def _most(observation: Observation, rank: int) -> int:
+    return observation.batch_size or rank
+
+
+def _complete(
+    observation: Observation, first: FirstLayer, factors: Factors, vectors: Tensor, generator: torch.Generator
 ) -> _Atoms | None:
     """Find the rows of X that an incomplete basis leaves open, example by example; None when none is found."""
     behind, width = first.behind, len(first.weight)
     if behind is None or not len(vectors) or not is_elementwise(behind.inputs, width):
         return None
-    row_space = row_space_behind(observation, behind, rank)
+    row_space = row_space_behind(observation, behind, _most(observation, len(factors.right)))
     dual = torch.linalg.pinv(vectors).T @ factors.right  # row i belongs to example i, up to the open rows
     open_rows = torch.linalg.svd(vectors).Vh[len(vectors) :] @ factors.right
     blank = _atoms(factors, vectors, dual)
     found: list[int] = []
     for index in range(len(vectors)):
-        kept = (blank.sizes[index] > SURELY_KEPT).double()
-        row = _complete_row(
-            first, behind.inputs, row_space, kept, torch.cat([dual[index : index + 1], open_rows]), generator
-        )
+        rows = torch.cat([dual[index : index + 1], open_rows])
+        row = _complete_row(first, behind.inputs, row_space, blank.kept[index], rows, generator)
         if row is not None:
             blank.rows[index] = row
             found.append(index)
@@ -264,11 +337,10 @@ def _answer(
     if not found:
         reason = f"gave up: 0 of {rank} examples stand out in {rounds} rounds, too few exact zeros"
         return no_guess(observation, reason, iterations=rounds, facts=facts)
-    zero_shares = (atoms.sizes < ZERO).double().mean(1)
+    zero_shares = (atoms.deltas == 0).double().mean(1)
     facts["zero share"] = float(zero_shares.median())
-    kept = (atoms.sizes > SURELY_KEPT).double()
-    row_space = None if first.behind is None else row_space_behind(observation, first.behind, rank)
-    inputs, _ = scale(observation, first, atoms.rows, kept, row_space)
+    row_space = None if first.behind is None else row_space_behind(observation, first.behind, _most(observation, rank))
+    inputs, _ = scale(observation, first, atoms.rows, atoms.kept, row_space)
     examples = examples_from(inputs, first.layer, observation)
     notes = (
         f"layer '{first.layer.name}' sees the pixels",

@@ -8,21 +8,28 @@ are known too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its only neg
 from __future__ import annotations
 
 import copy
-import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from attacks.core.mask_readout_rules import linear_behind
-from attacks.core.tolerances import EXACT, LEAST
+from attacks.core.spectrum import even_rows, even_spectrum
+from attacks.core.tolerances import LEAST
 from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import inject_masks
-from fedsim.core.types import Masks, Observation
+from fedsim.core.types import DropoutSite, Masks, Observation
 
-# A float32 gradient leaves about 1e-7 where the exact value is zero; both limits are relative to the unit's norm.
-_SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4
-_DOUBTFUL = 1e-5
+_SURELY = 1.5
+_CLEAR = 1e-2  # of an example's usual entry: a kept unit rarely has a smaller one
+_NEAR = 0.2  # of an activation, whose masked value is 0 or 1 times it
+_CORRECTIONS = 4
+_EXPLAINED = 0.02  # share of a squared column that is left when the right entry of a mask is changed
+_SMOOTHINGS = torch.logspace(0, -6, 12, dtype=torch.float64)
+_FINEST = 1e-15  # of a row's norm, in double precision
+_ONE_CLASS = 0.1  # of the most negative entry: what others may be below zero if it tells the class
 
 
 @dataclass(frozen=True)
@@ -40,77 +47,146 @@ class Peeled:
     deltas: Tensor | None
 
 
+class Forward(Protocol):
+    """A forward pass of the batch with masks."""
+
+    def __call__(self, masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
+        """Return the inputs (B, d) of the linear layers in the order of their calls, with their names; and outputs."""
+        ...
+
+
 @torch.no_grad()
-def peel(observation: Observation, examples: Tensor) -> Peeled:
+def peel(observation: Observation, examples: Tensor, forward: Forward | None = None) -> Peeled:
     """Solve the linear layers in the order of their calls.
 
     Args:
         observation: with an exact gradient and the true dropout rates.
         examples: the batch, shape (B, *shape).
+        forward: the pass of the examples in double precision; that of the observed model when absent.
     """
-    model = copy.deepcopy(observation.model).double().train()
+    forward = forward or forward_of(observation.model, observation.sites, examples)
     masks = [torch.ones((len(examples), *site.shape[1:]), dtype=torch.float64) for site in observation.sites]
     site_before = {name: index for index, name in linear_behind(observation).items()}
-    names = [name for name, _ in _linear_inputs(model, observation, examples, masks)]
-    deltas = torch.zeros(0)
+    names = [name for name, _ in forward(masks)[0]]
+    deltas = errors = torch.zeros(0)
     for position, name in enumerate(names):
-        inputs = _linear_inputs(model, observation, examples, masks)[position][1]
+        inputs = forward(masks)[0][position][1]
         if inputs.ndim != 2 or f"{name}.weight" in observation.hidden:  # noqa: PLR2004 - one vector an example
             return Peeled(None, None, None)
         gradient = observation.update.tensors[f"{name}.weight"].double()
         if name in site_before:
-            mask = _decided(deltas, inputs, gradient)
+            mask = _decided(deltas, errors, inputs, gradient)
             masks[site_before[name]] = mask
             inputs = inputs * mask
-        deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
+        deltas, errors = _solved(inputs, gradient)
     dtype = next(observation.model.parameters()).dtype
     is_complete = len(site_before) == len(masks)
+    expected = [torch.full_like(mask, 1.0 - site.rate) for mask, site in zip(masks, observation.sites, strict=True)]
     has_head = deltas.shape[1] == observation.spec.classes
     return Peeled(
         tuple(mask.to(dtype) for mask in masks) if is_complete else None,
-        deltas.argmin(1) if has_head else None,
+        _labels(forward(expected)[1], deltas) if has_head else None,
         deltas if has_head else None,
     )
 
 
-def _decided(deltas: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
+def _solved(inputs: Tensor, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """Return output gradients (B, h) for inputs (B, d), and the standard deviation of their errors.
+
+    What least squares leave of a row is rounding, or examples that are missing.
+    """
+    deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
+    free = max(1, inputs.shape[1] - len(inputs))
+    left = (gradient - deltas.T @ inputs).norm(dim=1) / free**0.5
+    left = torch.maximum(left, _FINEST * gradient.norm(dim=1))
+    return deltas, torch.linalg.pinv(inputs).norm(dim=0)[:, None] * left
+
+
+def _labels(expected: Tensor, deltas: Tensor) -> Tensor:
+    """Return the class of each example, from p - onehot, which is negative for its class alone.
+
+    Of an example whose loss has vanished only rounding is left; then the model's own answer is its class.
+
+    Args:
+        expected: the model's outputs without dropout, shape (B, K).
+        deltas: output gradients, shape (B, K).
+    """
+    told = deltas.argmin(1)
+    negative = deltas.clamp_max(0.0)
+    own = negative.gather(1, told[:, None])[:, 0]
+    is_clear = (own < 0.0) & (negative.sum(1) - own >= _ONE_CLASS * own)
+    return torch.where(is_clear, told, expected.argmax(1))
+
+
+def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
     """Return the mask (B, units) between two layers; one wrong entry would make all layers behind wrong.
 
-    Where an entry of `deltas` is neither surely zero nor surely kept, the layer behind decides: the masked activations
-    must lie in the row space of its gradient, a condition that is linear in the mask.
+    The masked activations lie in the row space of the layer behind, which has far fewer dimensions than units. So the
+    units whose entry of `deltas` is surely zero or surely not tell those of which rounding hides it.
     """
-    sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
-    mask = (sizes > _widest_gap(sizes)).double()
-    _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
-    if int((singular > EXACT * singular[0]).sum()) < len(mask):
-        return mask
-    span = right[: len(mask)]
-    for example in range(len(mask)):
-        open_units = ((sizes[example] > _SURELY_ZERO) & (sizes[example] < _DOUBTFUL)).nonzero().flatten()
-        certain = mask[example] * activations[example]
-        certain[open_units] = 0.0
-        columns = torch.eye(len(certain), dtype=torch.float64)[:, open_units] * activations[example, open_units]
-        solution = torch.linalg.lstsq(_outside(columns, span), -_outside(certain[:, None], span)).solution
-        mask[example, open_units] = (solution.flatten() > 0.5).double()  # noqa: PLR2004 - the nearer of 0 and 1
+    usual = deltas.square().mean(1, keepdim=True).sqrt()
+    # Where a zero and a kept unit are as likely, if both are normally distributed; with a margin.
+    limits = _SURELY * errors * (2.0 * (usual / errors.clamp_min(LEAST)).log().clamp_min(1.0)).sqrt()
+    are_kept = deltas.abs() > limits
+    are_sure = are_kept | (limits < _CLEAR * usual)
+    mask = are_kept.double()
+    _, singular, right = torch.linalg.svd(even_rows(gradient), full_matrices=False)
+    if len(singular) <= len(mask):  # the space is too narrow to hold every example
+        return _corrected(mask, activations, gradient)
+    rank = even_spectrum(singular, most=len(mask)).rank
+    for example, own in enumerate(activations):
+        image = _fit(right[:rank], mask[example] * own, are_sure[example])
+        if image is None:
+            continue
+        if_dropped, if_kept = image.abs(), (image - own).abs()
+        tells = torch.minimum(if_dropped, if_kept) < _NEAR * own.abs()
+        mask[example] = torch.where(tells, (if_kept < if_dropped).double(), mask[example])
     return mask
 
 
-def _outside(columns: Tensor, span: Tensor) -> Tensor:
-    """Parts of columns (units, n) orthogonal to the rows of `span`."""
-    return columns - span.T @ (span @ columns)
+def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:
+    """Return a mask (B, units) with those entries changed that alone explain what is left of a gradient's column."""
+    for _ in range(_CORRECTIONS):
+        inputs = mask * activations
+        deltas = torch.linalg.lstsq(inputs.T, gradient.T).solution
+        rest = gradient - deltas.T @ inputs
+        signed = (1.0 - 2.0 * mask) * activations
+        before = rest.square().sum(0)
+        after = before - 2.0 * signed * (deltas @ rest) + signed.square() * deltas.square().sum(1, keepdim=True)
+        best, example = after.min(0)
+        units = (best < _EXPLAINED * before).nonzero()[:, 0]
+        if not len(units):
+            break
+        mask = mask.clone()
+        mask[example[units], units] = 1.0 - mask[example[units], units]
+    return mask
 
 
-def _widest_gap(sizes: Tensor) -> Tensor:
-    """Return the middle of the widest gap, in logarithms, between rounding errors and small entries."""
-    window = sizes[(sizes > _SURELY_ZERO) & (sizes < _SURELY_KEPT)].log().sort().values
-    edges = torch.cat([torch.tensor([math.log(_SURELY_ZERO)]), window, torch.tensor([math.log(_SURELY_KEPT)])])
-    widest = edges.diff().argmax()
-    return edges[widest : widest + 2].mean().exp()
+def _fit(rows: Tensor, values: Tensor, are_sure: Tensor) -> Tensor | None:
+    """Return the combination (d,) of rows (R, d) that equals values (d,) where these are sure, but for few of them.
+
+    None where no combination does.
+    """
+    columns, wanted = rows[:, are_sure].T, values[are_sure]
+    if len(wanted) < 2 * len(rows) or not bool(wanted.any()):
+        return None
+    size = wanted.square().mean().sqrt()
+    weights = torch.ones_like(wanted)
+    factors, left = rows.new_zeros(len(rows)), wanted.abs()
+    for smoothing in _SMOOTHINGS.tolist():
+        factors = torch.linalg.lstsq(weights[:, None] * columns, (weights * wanted)[:, None]).solution[:, 0]
+        left = (columns @ factors - wanted).abs()
+        weights = (left + smoothing * size).rsqrt()
+    return factors @ rows if float(left.median()) < _CLEAR * size else None
 
 
-def _linear_inputs(
-    model: nn.Module, observation: Observation, examples: Tensor, masks: list[Tensor]
-) -> list[tuple[str, Tensor]]:
-    with inputs_in_order(model, (nn.Linear,)) as seen, inject_masks(observation.sites, tuple(masks)):
-        model(examples.double())
-    return seen
+def forward_of(model: nn.Module, sites: Sequence[DropoutSite], examples: Tensor) -> Forward:
+    """Return the forward pass of examples through a copy of a model in double precision."""
+    own = copy.deepcopy(model).double().train()
+
+    def forward(masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
+        with inputs_in_order(own, (nn.Linear,)) as seen, inject_masks(sites, tuple(masks)):
+            outputs = own(examples.double())
+        return seen, outputs
+
+    return forward

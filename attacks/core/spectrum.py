@@ -16,6 +16,7 @@ from attacks.core.tolerances import EXACT, LEAST
 
 _POWER_STEPS = 12
 _SETTLED = 1e-14
+_ABOVE_ROUNDING = 30.0  # times the largest singular value that is surely rounding; a smaller signal drowns in it
 _CLEAR = 10.0  # ratio of neighbouring singular values; float32 leaves about 100
 
 
@@ -98,3 +99,29 @@ def spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None
         rank = 1 + int((inner[:-1] / inner[1:]).argmax())
     noise = float(sizes[rank:].norm() / sizes.norm())
     return Spectrum(rank, float(1.0 / sizes[rank - 1]), is_exact, noise)
+
+
+def even_rows(matrix: Tensor) -> Tensor:
+    """Return a matrix (m, n) with every row divided by its norm; rows of zeros stay.
+
+    Rounding of a gradient is relative to its row. In rows of units that the examples of large loss do not reach, those
+    of tiny loss stand out, which the singular values of the whole matrix hide.
+    """
+    return matrix / matrix.norm(dim=1, keepdim=True).clamp_min(LEAST)
+
+
+def even_spectrum(singular: Tensor, tolerance: float = EXACT, most: int | None = None) -> Spectrum:
+    """Return the spectrum of a matrix with even rows, in which also singular values below `tolerance` count.
+
+    Where `most` is known, the next singular value shows how large rounding is: what is far above it is signal.
+
+    Args:
+        singular: singular values of a weight gradient with even rows, in descending order.
+        tolerance: as for `spectrum`.
+        most: as for `spectrum`.
+    """
+    read = spectrum(singular, tolerance, most)
+    if most is None or not read.is_exact or most >= len(singular):
+        return read
+    rounding = float(singular[most] / singular[0].clamp_min(LEAST))
+    return spectrum(singular, min(tolerance, max(_ABOVE_ROUNDING * rounding, LEAST)), most)

@@ -20,7 +20,11 @@ def test_factors_multiply_to_the_rest_without_its_rows_of_zeros() -> None:
     assert found.live.tolist() == [bool(row.any()) for row in left]
     assert found.basis.shape == (7, 3)
     assert torch.allclose(found.basis.T @ found.basis, torch.eye(3, dtype=torch.float64))
-    assert torch.allclose(found.basis @ found.right, gradient[found.live])
+    assert torch.allclose(found.sizes[:, None] * (found.basis @ found.right), gradient[found.live])
+    assert torch.allclose((found.basis @ found.right).norm(dim=1), torch.ones(7, dtype=torch.float64))
+    even = torch.ones(9, dtype=torch.float64)
+    as_it_is = factorise(gradient, gradient, lambda _singular: 3, even)
+    assert torch.allclose(as_it_is.basis @ as_it_is.right, gradient[found.live])
     assert torch.allclose(found.left, torch.ones(7, dtype=torch.float64))
     half = factorise(gradient, gradient / 2, lambda _singular: 2)
     assert torch.allclose(half.left, torch.full((7,), 0.5, dtype=torch.float64))
@@ -45,6 +49,6 @@ def test_the_true_output_gradients_give_the_true_inputs(toy, bias) -> None:
     loss = observation.loss(observation.model[2:](outputs), truth.batches[0].labels)
     (slopes,) = torch.autograd.grad(loss, outputs)
     factors = factorise(first.gradient, first.gradient, lambda singular: spectrum(singular, most=3).rank)
-    vectors = torch.nn.functional.normalize(slopes @ factors.basis, dim=1)
+    vectors = torch.nn.functional.normalize(slopes[:, factors.live] / factors.sizes @ factors.basis, dim=1)
     found = inputs_of(observation, first, factors, Sparse(vectors, torch.zeros(3)))
     assert torch.allclose(found, examples.flatten(1), atol=1e-6)  # scale and sign end at rounding of a search

@@ -1,0 +1,211 @@
+"""The weights on a client's way, from the examples of all its steps, of which masks, labels and order are not known.
+
+At the received weights, inputs of deeper layers are exact for the first step and moved for later ones. Masks and labels
+are discrete: most are right although the weights have moved. The steps that they give are computed, and masks, labels
+and order are read again at these weights, which are nearer to the true ones; and so on.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from attacks.core.client_gradient import client_gradient
+from attacks.core.layers import Behind, PixelLayer, examples_from, first_linear, layer_behind
+from attacks.core.masks_by_layer import Forward, forward_of, peel
+from attacks.core.results import NothingFound
+from attacks.core.scale_and_sign import outside_row_space, signed_scales
+from attacks.core.spectrum import spectrum
+from attacks.local_steps._multistep import batch_sizes, sites_for
+from fedsim.core.types import Masks, Observation, Tensors
+
+_PASSES = 12
+_SETTLED = 0.9  # share of what was left that a better path leaves at most
+_PATIENCE = 3  # passes without a better path before the search ends; of more steps, as many as there are
+
+
+@dataclass(frozen=True)
+class Path:
+    """A client's training.
+
+    Attributes:
+        inputs: examples, shape (N, *shape).
+        labels: shape (N,).
+        steps: numbers of the examples of every step.
+        left: norm of the update that the steps do not explain, relative to that of the whole update.
+        passes: how often masks and labels were read.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    steps: tuple[Tensor, ...]
+    left: float
+    passes: int
+
+
+def follow(observation: Observation, as_one: Observation, examples: Tensor) -> Path:
+    """Return the steps that explain the update best.
+
+    Args:
+        observation: several local steps.
+        as_one: the same as one step on all examples.
+        examples: of all steps in any order, shape (N, *shape).
+
+    Raises:
+        NothingFound: the masks or labels of the model cannot be read.
+    """
+    layers = _Layers.of(observation, len(examples))
+    models: Sequence[nn.Module] = [observation.model] * observation.local_steps
+    steps: tuple[Tensor, ...] = ()
+    best: Path | None = None
+    for number in range(1, 2 * len(models) + _PASSES + 1):
+        peeled = peel(as_one, examples, _forward(models, steps, as_one, examples))
+        if peeled.masks is None or peeled.labels is None:
+            raise NothingFound("masks or labels of a step cannot be read in this model")
+        steps = _dealt(layers.misfits(models, examples, peeled.masks), batch_sizes(observation))
+        models, update = _train(observation, examples, peeled.labels, peeled.masks, steps)
+        path = Path(examples, peeled.labels, steps, _left(observation, update), number)
+        best = path if best is None or path.left < _SETTLED * best.left else best
+        if number - best.passes > max(_PATIENCE, len(models)):
+            return best
+        examples = layers.rescaled(observation, models, steps, examples, peeled.masks)
+    assert best is not None
+    return best
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """The first two layers.
+
+    Attributes:
+        first: sees the pixels.
+        behind: gives the second one's inputs.
+        rows: span these in all steps, shape (N, width).
+    """
+
+    first: PixelLayer
+    behind: Behind
+    rows: Tensor
+
+    @classmethod
+    def of(cls, observation: Observation, examples: int) -> _Layers:
+        first = first_linear(observation)
+        assert first is not None
+        behind = layer_behind(observation, first.name)
+        assert behind is not None
+        gradient = observation.update.tensors[f"{behind.name}.weight"].double()
+        _, singular, right = torch.linalg.svd(gradient, full_matrices=False)
+        return cls(first, behind, right[: spectrum(singular, most=examples).rank])
+
+    def misfits(self, models: Sequence[nn.Module], examples: Tensor, masks: Masks) -> Tensor:
+        """Return how far the second layer's inputs at the weights of each step are outside its row space, (K, N)."""
+        kept = _kept(masks, len(examples), self.rows.shape[1])
+        return torch.stack(
+            [
+                outside_row_space(self.behind.inputs(self._outputs(model, examples)), kept, self.rows).norm(dim=1)
+                for model in models
+            ]
+        )
+
+    def rescaled(
+        self,
+        observation: Observation,
+        models: Sequence[nn.Module],
+        steps: Sequence[Tensor],
+        examples: Tensor,
+        masks: Masks,
+    ) -> Tensor:
+        """Return the examples with the scale that fits the weights of their step; a bias has told it exactly."""
+        if f"{self.first.name}.bias" in observation.update.tensors:
+            return examples
+        found = examples.clone()
+        kept = _kept(masks, len(examples), self.rows.shape[1])
+        for model, own in zip(models, steps, strict=True):
+            pixels = examples[own].double().flatten(1)[:, self.first.pixels[0]]
+            pixels = pixels / pixels.square().mean(1, keepdim=True).sqrt()
+            weight = model.get_parameter(f"{self.first.name}.weight").detach().double()
+            scales = signed_scales(self.behind.inputs, pixels @ weight.T, kept[own], self.rows)
+            rows = pixels * scales.values[:, None]
+            rescaled = examples_from(rows, self.first, observation)
+            found[own] = torch.where(scales.identified.view(-1, *(1 for _ in rescaled.shape[1:])), rescaled, found[own])
+        return found
+
+    def _outputs(self, model: nn.Module, examples: Tensor) -> Tensor:
+        named = {name: own.detach().double() for name, own in model.named_parameters()}
+        outputs = examples.double().flatten(1)[:, self.first.pixels[0]] @ named[f"{self.first.name}.weight"].T
+        return outputs + named.get(f"{self.first.name}.bias", torch.zeros(1).double())
+
+
+def _kept(masks: Masks, examples: int, width: int) -> Tensor:
+    """Return which units of the first layer are kept, shape (N, width)."""
+    if not masks:
+        return torch.ones(examples, width, dtype=torch.float64)
+    return (masks[0].flatten(1) > 0).double()
+
+
+def _forward(
+    models: Sequence[nn.Module], steps: Sequence[Tensor], observation: Observation, examples: Tensor
+) -> Forward:
+    """Return the forward pass of every example at the weights of its step; at the first ones before steps are known."""
+    if not steps:
+        return forward_of(models[0], observation.sites, examples)
+    passes = [
+        forward_of(model, sites_for(observation, len(own)), examples[own])
+        for model, own in zip(models, steps, strict=True)
+    ]
+    order = torch.cat(list(steps)).argsort()
+
+    def forward(masks: list[Tensor]) -> tuple[list[tuple[str, Tensor]], Tensor]:
+        parts = [run([mask[own] for mask in masks]) for run, own in zip(passes, steps, strict=True)]
+        names = [name for name, _ in parts[0][0]]
+        inputs = [torch.cat([seen[index][1] for seen, _ in parts])[order] for index in range(len(names))]
+        return list(zip(names, inputs, strict=True)), torch.cat([outputs for _, outputs in parts])[order]
+
+    return forward
+
+
+def _dealt(misfits: Tensor, sizes: Sequence[int]) -> tuple[Tensor, ...]:
+    """Return the numbers of the examples of every step: of those that are left, the ones that misfit (K, N) least.
+
+    The weights before a step follow from earlier steps alone, so one more step is surely right after every pass.
+    """
+    steps: list[Tensor] = []
+    left = torch.ones(misfits.shape[1], dtype=torch.bool)
+    for own, size in zip(misfits, sizes, strict=True):
+        chosen = torch.where(left, own, torch.inf).argsort()[:size].sort().values
+        left[chosen] = False
+        steps.append(chosen)
+    return tuple(steps)
+
+
+def _train(
+    observation: Observation, examples: Tensor, labels: Tensor, masks: Masks, steps: Sequence[Tensor]
+) -> tuple[list[nn.Module], Tensors]:
+    """Return the models before every step of SGD, and the change of the weights after the last one."""
+    momentum = float(observation.optimizer_settings.get("momentum", 0.0))
+    trained = [name for name, own in observation.model.named_parameters() if own.requires_grad]
+    models, velocity = [observation.model], dict[str, Tensor]()
+    for own in steps:
+        here = replace(observation, model=models[-1], sites=sites_for(observation, len(own)))
+        chosen = tuple(mask[own] for mask in masks)
+        gradient = client_gradient(here, examples[own], labels[own], chosen, trained)
+        velocity = {name: momentum * velocity.get(name, 0.0) + g for name, g in gradient.items()}
+        after = copy.deepcopy(models[-1])
+        with torch.no_grad():
+            for name, step in velocity.items():
+                after.get_parameter(name).sub_(observation.learning_rate * step)
+        models.append(after)
+    first, last = observation.model, models[-1]
+    update = {n: first.get_parameter(n).detach() - last.get_parameter(n).detach() for n in observation.update.tensors}
+    return models[:-1], update
+
+
+def _left(observation: Observation, update: Tensors) -> float:
+    pairs = [(own.double(), update[name].double()) for name, own in observation.update.tensors.items()]
+    rest = math.hypot(*(float((theirs - ours).norm()) for theirs, ours in pairs))
+    return rest / math.hypot(*(float(theirs.norm()) for theirs, _ in pairs))

@@ -1,0 +1,127 @@
+"""step-by-step: solve several local steps of SGD exactly: separate the examples of all, then repeat the training.
+
+Idea: inputs of a first dense layer stay while the weights move, so the examples of all steps stand in one sum of outer
+    products, which an exact attack separates. The span of the second layer tells at which weights an example was seen.
+    Masks and labels follow layer by layer, and with them the weights after every step.
+Equation: theta_0 - theta_K = a sum_k w_k g(theta_k; S_k), w_k = 1 + m + ... + m^(K-k-1); x is in S_k if
+    act(W_k x + b_k) is in the span of the second layer's rows. Steps give theta_k, theta_k give better steps.
+Assumes: honest-but-curious server, SGD or with momentum m; batch size and dropout rates known; no example twice.
+Recovers: exact images and labels of every step, in the order of the steps.
+Fails: Adam; more examples in all steps than zeros separate; a first layer that does not see the pixels. If the steps
+    are not found, images are exact with a bias in the first layer, and of a blurred scale without.
+Source: this project, after DAGER's steps, arXiv 2405.15586; the separation is SPEAR++, arXiv 2510.24200.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, ClassVar, final
+
+import torch
+from pydantic import Field
+
+from attacks.core.gradient_distance import may_be_exact
+from attacks.core.layers import first_linear, layer_behind
+from attacks.core.preconditions import gradient_steps_only
+from attacks.core.results import NothingFound
+from attacks.core.tolerances import MATCHES
+from attacks.local_steps._multistep import batch_sizes, number_of_examples, sites_for
+from attacks.local_steps._path import Path, follow
+from fedsim.core import registry
+from fedsim.core.errors import FedsimError
+from fedsim.core.hooks import Attack, Effort, Outlook
+from fedsim.core.registry import attack
+from fedsim.core.types import Config, Knowledge, Observation, OnStep, Reconstruction
+
+
+class StepByStepConfig(Config):
+    """Settings of the attack."""
+
+    attack: str = Field(default="sparse-dictionary", description="the exact attack that separates the examples")
+    options: dict[str, Any] = Field(
+        default_factory=lambda: {"confirmed": 0.5},
+        description="settings of that attack; by default it bears that deeper layers have moved",
+    )
+
+
+@final
+@attack("step-by-step", summary="exact batches of several local steps of SGD", related="2405.15586")
+class StepByStep(Attack[StepByStepConfig]):
+    """Separates the examples of all steps, and repeats the client's training on them."""
+
+    effort: ClassVar[Effort] = "search"
+    needs: ClassVar[frozenset[Knowledge]] = frozenset({"batch-size", "dropout-rates"})
+
+    def not_applicable(self, observation: Observation) -> str | None:
+        """Refuse single steps, other optimizers, repeated examples, and models without two dense layers."""
+        if observation.local_steps == 1:
+            return "the update is one step; the attack that separates it solves it"
+        if sum(batch_sizes(observation)) != number_of_examples(observation) or not all(batch_sizes(observation)):
+            return "the client passes over its examples more than once, or over none in some step"
+        if observation.hidden:
+            return "tensors of the update are hidden, so steps cannot be compared with it"
+        first = first_linear(observation)
+        if first is None:
+            return "no linear layer sees the flattened input"
+        if layer_behind(observation, first.name) is None:
+            return f"no linear layer behind '{first.name}' tells the steps apart"
+        return gradient_steps_only(observation)
+
+    def outlook(self, observation: Observation) -> Outlook:
+        """Expect some seconds, and an exact answer where dropout or ReLU leave zeros."""
+        return Outlook(5.0, 0.7)
+
+    def search(self, observation: Observation, generator: torch.Generator, on_step: OnStep) -> Reconstruction:
+        """Separate, then repeat the training."""
+        as_one = _as_one_step(observation)
+        guess = self._inner()(as_one, generator, on_step)
+        missing = number_of_examples(observation) - len(guess.inputs)
+        if missing:
+            return replace(guess, masks=None, is_exact=False, notes=(*guess.notes, "the steps were not computed"))
+        try:
+            return _report(observation, guess, follow(observation, as_one, guess.inputs))
+        except NothingFound as reason:
+            return replace(guess, masks=None, is_exact=False, notes=(*guess.notes, str(reason)))
+
+    def _inner(self) -> Attack[Any]:
+        method = registry.get("attack", self.config.attack)
+        try:
+            return method.make(method.config.model_validate(self.config.options))
+        except ValueError as error:
+            raise FedsimError(f"attack 'step-by-step': settings of '{method.name}': {error}") from error
+
+
+def _as_one_step(observation: Observation) -> Observation:
+    """Return the update as one step on the examples of all steps."""
+    examples = number_of_examples(observation)
+    return replace(
+        observation,
+        local_steps=1,
+        learning_rate=observation.learning_rate * observation.local_steps,
+        optimizer_settings={},
+        batch_size=examples,
+        batch_sizes=(examples,),
+        sites=sites_for(observation, examples),
+        masks=None,
+    )
+
+
+def _report(observation: Observation, guess: Reconstruction, path: Path) -> Reconstruction:
+    order, objective = torch.cat(path.steps), path.left**2 / 2.0
+    is_explained = objective < MATCHES
+    return replace(
+        guess,
+        inputs=path.inputs[order],
+        labels=path.labels[order],
+        masks=None,
+        objective=objective,
+        history=((guess.iterations, objective),),
+        stopped="all steps solved" if is_explained else "all examples separated, but the steps do not give the update",
+        notes=(
+            f"examples are in the order of {len(path.steps)} steps",
+            "objective: half the squared share of the update that the repeated steps do not give",
+            *guess.notes,
+        ),
+        facts={**guess.facts, "share of the update left": path.left, "passes over the steps": float(path.passes)},
+        is_exact=is_explained and may_be_exact(observation, objective),
+    )

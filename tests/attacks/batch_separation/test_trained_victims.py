@@ -1,0 +1,83 @@
+"""Batches of a trained model: losses over many decades, most examples far below the largest."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from attacks.core.client_gradient import client_gradient
+from attacks.core.masks_by_layer import peel
+from attacks.core.spectrum import even_rows, even_spectrum, spectrum
+from tests.attacks.solving import network, solve
+
+NAME = "sparse-dictionary"
+SIZE = 8
+
+
+def graded(toy, rate, *, decades, bias=True, width=256, seed=0):
+    """Return an observation of a gradient in which each example counts less than the one before, and its truth."""
+    model = network(48, width, bias=bias, rates=(rate, rate))
+    observation, truth = toy(model, (3, 4, 4), SIZE, seed=seed, dtype=torch.float32)
+    batch = truth.batches[0]
+    weights = torch.logspace(0, -decades, SIZE)
+
+    def loss(outputs, labels):
+        return (weights * F.cross_entropy(outputs, labels, reduction="none")).sum()
+
+    tensors = client_gradient(replace(observation, loss=loss), batch.inputs, batch.labels, truth.masks[0])
+    update = replace(observation.update, tensors=tensors)
+    return replace(observation, update=update, labels=None), truth
+
+
+def errors(guess, truth):
+    """Return the relative error of the nearest guess, of each example."""
+    inputs, found = (x.double().flatten(1) for x in (truth.batches[0].inputs, guess.inputs))
+    return torch.cdist(inputs, found).min(1).values / inputs.norm(dim=1)
+
+
+def test_even_rows_show_examples_that_singular_values_hide(toy):
+    observation, _ = graded(toy, 0.5, decades=9)
+    gradient = observation.update.tensors["1.weight"].double()
+    assert spectrum(torch.linalg.svdvals(gradient), most=SIZE).rank < SIZE - 2
+    assert even_spectrum(torch.linalg.svdvals(even_rows(gradient)), most=SIZE).rank == SIZE
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_examples_of_tiny_loss_come_back_as_well(toy, attack_named, bias):
+    observation, truth = graded(toy, 0.5, decades=7, bias=bias)
+    guess = solve(attack_named, NAME, observation)
+    found = errors(guess, truth)
+    assert int((found < 1e-3).sum()) == len(guess.inputs) >= SIZE - 1
+    nearest = torch.cdist(guess.inputs.flatten(1), truth.batches[0].inputs.flatten(1)).argmin(1)
+    assert torch.equal(guess.labels, truth.batches[0].labels[nearest])
+
+
+def test_what_drowns_in_rounding_is_missing_and_nothing_wrong_is_returned(toy, attack_named):
+    observation, truth = graded(toy, 0.5, decades=14)
+    guess = solve(attack_named, NAME, observation)
+    found = errors(guess, truth)
+    assert 3 <= len(guess.inputs) < SIZE
+    assert int((found < 1e-2).sum()) == len(guess.inputs)
+    assert guess.facts["examples found"] == len(guess.inputs)
+    assert f"{SIZE - len(guess.inputs)}" in " ".join(guess.notes)
+
+
+def test_masks_of_examples_of_different_losses_are_read_exactly(toy):
+    observation, truth = graded(toy, 0.5, decades=4)
+    peeled = peel(observation, truth.batches[0].inputs)
+    assert torch.equal(peeled.labels, truth.batches[0].labels)
+    wrong = int((peeled.masks[0] != truth.masks[0][0]).sum())
+    assert wrong <= 2  # a unit whose activation is nearly zero has no mask that matters
+
+
+def test_a_class_is_told_by_the_model_where_its_gradient_has_vanished(toy):
+    observation, truth = graded(toy, 0.5, decades=0)
+    gone = {name: torch.zeros_like(tensor) for name, tensor in observation.update.tensors.items()}
+    blank = replace(observation, update=replace(observation.update, tensors=gone))
+    peeled = peel(blank, truth.batches[0].inputs)
+    with torch.no_grad():
+        answers = observation.model.eval()(truth.batches[0].inputs).argmax(1)
+    observation.model.train()
+    assert torch.equal(peeled.labels, answers)
+    assert not torch.equal(answers, truth.batches[0].labels)

@@ -1,0 +1,59 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from fedsim.core.errors import NotApplicable
+from tests.attacks.solving import solve
+
+NAME = "step-by-step"
+KNOWS = ("batch-size", "dropout-rates", "input-statistics")
+
+
+def steps(watched, *, bias, steps=3, momentum=0.0, optimizer="sgd", rate=0.05, **tables):
+    tables = {
+        "data": {"name": "mnist5k", "train": 400, "test": 10},
+        "model": {"name": "mlp", "width": 256, "depth": 2, "bias": bias, "dropout": 0.5},
+        **tables,
+    }
+    settings = {"name": optimizer, "learning_rate": rate, **({"momentum": momentum} if momentum else {})}
+    federation = {"algorithm": "fedavg", "local_steps": steps, "batch_size": 4, "optimizer": settings}
+    return watched(federation=federation, knows=KNOWS, **tables)
+
+
+def errors(guess, truth):
+    inputs = torch.cat([batch.inputs for batch in truth.batches]).double().flatten(1)
+    found = guess.inputs.double().flatten(1)
+    return torch.cdist(inputs, found).min(1).values / inputs.norm(dim=1)
+
+
+@pytest.mark.parametrize(("bias", "momentum"), [(True, 0.0), (False, 0.0), (False, 0.9)])
+def test_images_of_every_step_come_back(watched, attack_named, bias, momentum):
+    observation, truth, _ = steps(watched, bias=bias, momentum=momentum)
+    guess = solve(attack_named, NAME, observation)
+    assert guess.stopped == "all steps solved"
+    assert guess.is_exact
+    assert len(guess.inputs) == 12
+    assert float(errors(guess, truth).max()) < 1e-3
+
+
+def test_examples_are_in_the_order_of_the_steps(watched, attack_named):
+    observation, truth, _ = steps(watched, bias=True)
+    guess = solve(attack_named, NAME, observation)
+    for step, batch in enumerate(truth.batches):
+        own = guess.inputs[4 * step : 4 * step + 4].flatten(1)
+        assert float(torch.cdist(batch.inputs.flatten(1), own).min(1).values.max()) < 0.1
+        assert sorted(guess.labels[4 * step : 4 * step + 4].tolist()) == sorted(batch.labels.tolist())
+
+
+def test_refuses_with_the_reason(watched, attack_named):
+    whole = steps(watched, bias=True)[0]
+    cases = {
+        "one step": replace(whole, local_steps=1),
+        "'adam'": steps(watched, bias=True, optimizer="adam")[0],
+        "more than once": replace(whole, examples=6),
+        "no linear layer sees": steps(watched, bias=True, model={"name": "vit-small"})[0],
+    }
+    for reason, observation in cases.items():
+        with pytest.raises(NotApplicable, match=reason):
+            solve(attack_named, NAME, observation)
