@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from statistics import fmean
+from typing import cast
 
 from rich.console import Console
 from rich.progress import (
@@ -22,7 +23,9 @@ from rich.text import Text
 
 from fedsim.core import registry
 from fedsim.core.types import OnStep, Step
+from fedsim.experiment.sweep.executors.worker import Silent
 from fedsim.experiment.sweep.run import Outcome
+from fedsim.experiment.watching import Watcher
 from fedsim.metrics.cost import measure_memory
 from fedsim.record import (
     Cause,
@@ -208,6 +211,12 @@ def watching(console: Console) -> Iterator[PlainLines | LiveBars]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         yield LiveBars(console, progress)
+
+
+@contextmanager
+def silent() -> Iterator[Watcher]:
+    """Yield a display that shows nothing."""
+    yield cast("Watcher", Silent())
 
 
 def turnout(record: RoundRecord) -> list[str]:

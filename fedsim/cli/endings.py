@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from pydantic import BaseModel
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from fedsim.record import (
+    ArmRecord,
     GuaranteeRecord,
     Interval,
     RunRecord,
     Summary,
 )
+from fedsim.report.brief import write_brief
 from fedsim.report.verdict import Column, Judge
 
+_ANY_WIDTH = 1_000  # columns
 
-def memberships(record: RunRecord) -> Table:
-    """Return the final table of arms and membership attacks."""
-    table = Table(title="Who was a member?", title_justify="left")
+
+def memberships(record: RunRecord, console: Console) -> Table:
+    """Return the final table of arms and membership attacks, with intervals where the console is wide enough."""
+    return _fitting(lambda every_interval: _memberships(record, every_interval), console)
+
+
+def _memberships(record: RunRecord, every_interval: bool) -> Table:
     fractions = sorted({low.fpr for a in record.arms for m in a.membership if m.summary for low in m.summary.low_fpr})
-    headings = ("arm", "attack", "AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n")
-    for heading in headings:
-        table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
+    table = _table("Who was a member?")
+    _add_columns(table, ("AUC", *(f"TPR at FPR {fpr:.1%}" for fpr in fractions[::-1]), "n"), every_interval)
     for arm in record.arms:
         for own in arm.membership:
-            cells: Sequence[str] = ("-",) * (len(headings) - 2)
+            cells: Sequence[str] = ("-",) * (len(fractions) + 2)
             if own.summary is not None:
-                low = (_rate(each.tpr) if each.tpr else "-" for each in own.summary.low_fpr)
-                cells = (_number(own.summary.auc, 2), *low, f"{own.members} + {own.non_members}")
+                rates = (low.tpr and _shown(low.tpr, every_interval) for low in own.summary.low_fpr)
+                auc = _number(_shown(own.summary.auc, every_interval), 2)
+                n = f"{own.members} + {own.non_members}"
+                cells = (auc, *(_rate(rate) if rate else "-" for rate in rates), n)
             table.add_row(arm.name, own.label, *cells)
     return table
 
 
 def exposures(record: RunRecord) -> Table:
     """Return the final table of arms and planted secrets."""
-    table = Table(title="What was memorised?", title_justify="left")
+    table = _table("What was memorised?")
     for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
     for arm in record.arms:
@@ -45,34 +59,62 @@ def exposures(record: RunRecord) -> Table:
     return table
 
 
-def results(record: RunRecord) -> Table:
-    """Return the table of arms and attacks that ends a run."""
+def results(record: RunRecord, console: Console) -> Table:
+    """Return the table of arms and attacks that ends a run: with every interval where the console is wide enough."""
+    return _fitting(lambda every_interval: _results(record, every_interval), console)
+
+
+def _fitting(make: Callable[[bool], Table], console: Console) -> Table:
+    """Return a table with every interval if the console is wide enough for it, else one without most of them."""
+    whole = make(True)
+    wanted = Measurement.get(console, console.options.update(max_width=_ANY_WIDTH), whole).maximum
+    return whole if wanted <= console.width else make(False)
+
+
+def _results(record: RunRecord, every_interval: bool) -> Table:
     attacks = [attack for arm in record.arms for attack in arm.attacks]
     judge = Judge.of(record)
     columns, deciding = judge.columns(attacks), judge.deciding(*attacks)
-    success = f"{deciding.noun}s {deciding.verdict}"
-    table = Table(title=str(record.scenario["title"]), title_justify="left")
-    for heading in ("arm", "attack", success, *map(_heading, columns), "n"):
-        table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
+    table = _table(str(record.scenario["title"]))
+    _add_columns(table, (f"{deciding.noun}s {deciding.verdict}", *map(_heading, columns), "n"), every_interval)
     for arm in record.arms:
         for attack in arm.attacks:
             summary = attack.summary
             cells: Sequence[str] = ("-",) * (len(columns) + 2)
             if summary is not None:
                 unsure = "" if arm.replay_matches else " (truth unsure)"
-                cells = (_percent(summary.success) + unsure, *_cells(summary, columns), str(summary.success.n))
+                rest = _cells(summary, columns, every_interval)
+                cells = (_percent(summary.success) + unsure, *rest, str(summary.success.n))
             table.add_row(arm.name, attack.label, *cells)
     return table
+
+
+def _add_columns(table: Table, figures: Sequence[str], every_interval: bool) -> None:
+    """Add the columns of arms, attacks and figures; narrow headings, where rich would break the cells instead."""
+    table.add_column("arm")
+    table.add_column("attack")
+    for heading in figures:
+        table.add_column(heading if every_interval else heading.replace(" ", "\n"), justify="right")
+
+
+def _shown(interval: Interval, every_interval: bool) -> Interval:
+    return interval if every_interval else interval.model_copy(update={"low": None, "high": None})
+
+
+def _table(title: str) -> Table:
+    """Return a table without vertical lines, which a narrow screen has no room for."""
+    return Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
 
 
 def _heading(column: Column) -> str:
     return f"{column.heading} ({column.metric.unit})" if column.metric.unit else column.heading
 
 
-def _cells(summary: Summary, columns: Sequence[Column]) -> Iterator[str]:
+def _cells(summary: Summary, columns: Sequence[Column], every_interval: bool = True) -> Iterator[str]:
     for own in columns:
         interval, percent = summary.metrics.get(own.name), own.metric.form != "number"
-        yield "-" if interval is None else _percent(interval) if percent else _number(interval, own.metric.digits)
+        shown = interval and _shown(interval, every_interval)
+        yield "-" if shown is None else _percent(shown) if percent else _number(shown, own.metric.digits)
 
 
 def doubt_truth(record: RunRecord) -> list[str]:
@@ -95,7 +137,7 @@ def own_tables(record: RunRecord) -> list[Table]:
 
 
 def _own_table(record: RunRecord, title: str, columns: Sequence[Column]) -> Table:
-    table = Table(title=title, title_justify="left")
+    table = _table(title)
     for heading in ("arm", "attack", *map(_heading, columns)):
         table.add_column(heading, justify="left" if heading in ("arm", "attack") else "right")
     for arm in record.arms:
@@ -103,6 +145,37 @@ def _own_table(record: RunRecord, title: str, columns: Sequence[Column]) -> Tabl
             if attack.summary is not None and any(own.name in attack.summary.metrics for own in columns):
                 table.add_row(arm.name, attack.label, *_cells(attack.summary, columns))
     return table
+
+
+def summary_of(record: RunRecord, page: Path) -> dict[str, Any]:
+    """Return what ended a run, for programs: the whole is in the record beside the page."""
+    return {
+        "title": record.scenario["title"],
+        "status": record.status,
+        "verdict": list(write_brief(record)),
+        "report": str(page),
+        "record": str(page.with_name("record.json")),
+        "arms": [_arm(arm) for arm in record.arms],
+    }
+
+
+def _arm(arm: ArmRecord) -> dict[str, Any]:
+    tested = next((own.tested for own in reversed(arm.rounds) if own.tested), {})
+    return {
+        "name": arm.name,
+        "values": arm.values,
+        "model_hash": arm.model_hash,
+        "truth_is_sure": arm.replay_matches,
+        "tested": tested,
+        "attacks": [_outcome(own.label, own.summary) for own in arm.attacks],
+        "membership": [_outcome(own.label, own.summary) for own in arm.membership],
+        "guarantees": [own.model_dump(mode="json") for own in arm.guarantees],
+        "audits": [own.model_dump(mode="json") for own in arm.audits],
+    }
+
+
+def _outcome(label: str, summary: BaseModel | None) -> dict[str, Any]:
+    return {"label": label, **(summary.model_dump(mode="json") if summary is not None else {})}
 
 
 def guarantees(record: RunRecord) -> list[str]:
@@ -133,6 +206,8 @@ def _percent(interval: Interval) -> str:
 
 
 def _rate(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return f"{interval.value:.1%}"
     return f"{interval.value:.1%} [{interval.low:.1%}, {interval.high:.1%}]"
 
 

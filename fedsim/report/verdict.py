@@ -337,7 +337,7 @@ def _sentence(arm: ArmRecord, judge: Judge) -> Sentence:
         labels = _listed([attack.label for attack in arm.attacks])
         return Sentence(arm.name, "", "No attack gave a result", f" ({labels}); the reasons are listed below.", False)
     uninformed = [attack for attack in tried if "masks" not in attack.knows]
-    strongest = max(uninformed or tried, key=lambda attack: _strength(attack, judge))
+    strongest = max(uninformed or tried, key=lambda attack: strength(attack, judge))
     count = judge.count(strongest)
     before = f"Under {judge.server(arm)} that knows {knowledge(strongest)}, "
     control = "" if strongest not in uninformed else _control_clause(arm, judge)
@@ -366,7 +366,7 @@ def _control_clause(arm: ArmRecord, judge: Judge) -> str:
     informed = [attack for attack in arm.attacks if "masks" in attack.knows and has_result(attack)]
     if not informed:
         return ""
-    best = max(informed, key=lambda attack: _strength(attack, judge))
+    best = max(informed, key=lambda attack: strength(attack, judge))
     clause = f" Granted the masks, attack {best.label} recovers {_of(judge.count(best))}."
     return clause if judge.control_succeeded(best) else f"{clause} That control did not succeed in this arm."
 
@@ -378,7 +378,7 @@ def _measure(attack: AttackRecord, judge: Judge) -> str:
     return f"{rule}, {100 * judge.scoring.confidence:g}% interval {interval}%" if interval else rule
 
 
-def _strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
+def strength(attack: AttackRecord, judge: Judge) -> tuple[float, float]:
     """Rank by success; attacks of the same success by the metric that orders their guesses."""
     summary, goal = judge.summary(attack), judge.goal(attack)
     values = [item.values[goal.name] for victim in attack.victims for item in victim.scores]

@@ -288,7 +288,8 @@ def test_a_run_on_text_is_scored_told_and_reported_with_its_sentences_escaped(
     assert "0 of 2 sentences exact" in out.getvalue()
     assert "\x1b" not in out.getvalue()
     ending = StringIO()
-    Console(file=ending, width=200).print(endings.results(record))
+    wide = Console(file=ending, width=200)
+    wide.print(endings.results(record, wide))
     for heading in ("sentences exact", "tokens right", "mean ROUGE-1", "mean ROUGE-L"):
         assert heading in ending.getvalue()
     assert "PSNR" not in ending.getvalue()

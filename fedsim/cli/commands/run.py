@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from fedsim.core.errors import FedsimError
 
 if TYPE_CHECKING:
     from fedsim.record import RunRecord
+    from fedsim.record.store import RunFolder
     from fedsim.scenario import Scenario
 
 
@@ -38,49 +40,67 @@ def run(
         bool, typer.Option("--isolate", help="run each attack in its own process, which holds only what it may see")
     ] = False,
     trust: Annotated[bool, typer.Option("--trust", help="allow the scenario to name any function")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="print the verdict alone")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print the verdict and all figures as JSON alone")] = False,
 ) -> None:
     """Run a scenario: train, observe, attack, score, and write record, arrays and report into one folder."""
-    from fedsim import report
-    from fedsim.cli import display
-    from fedsim.experiment import runner
     from fedsim.record.store import RunFolder
     from fedsim.scenario import load, own_models
-    from fedsim.threat.attacking import in_process
-    from fedsim.threat.attacking.apart import start_isolated
 
     overrides = [*(set_ or []), *([f"seed={seed}"] if seed is not None else [])]
-    foreign = f"code that {scenario} names"
-    with own_models.staying(foreign):
+    with own_models.staying(f"code that {scenario} names"):
         loaded = load(scenario, overrides, trust=trust)
     if loaded.sweep is not None:
         raise FedsimError(f"{scenario} is a sweep of many runs. Use: fedsim sweep {scenario}")
     if check:
         _check_is_possible(loaded, scenario, overrides)
     folder = RunFolder(out or Path("results") / scenario.stem)
+    is_silent = quiet or as_json
     with folder.locked():
         earlier = folder.reopen() if resume else None
         if earlier is None:
             folder.create(overwrite=overwrite or resume)
-        command = shlex.join(["fedsim", *sys.argv[1:]])
-        say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
-        try:
-            with own_models.staying(foreign), ask_to_stop() as stop, display.watching(screen) as watcher:
-                record = runner.run(
-                    loaded,
-                    folder,
-                    watcher,
-                    command=command,
-                    earlier=earlier,
-                    should_stop=stop.is_set,
-                    attackers=start_isolated if isolate else in_process,
-                )
-        except KeyboardInterrupt:
-            complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
-            raise typer.Exit(130) from None
-        page = report.build(folder.path)
-    _show(record, page)
+        if not is_silent:
+            say(f"{loaded.title}" + (f" (about {loaded.minutes:g} minutes on two cores)" if loaded.minutes else ""))
+        record, page = _run(loaded, folder, earlier, scenario, isolate=isolate, is_silent=is_silent)
+    if as_json:
+        _print_json(record, page)
+    else:
+        _show(record, page, is_short=quiet)
     if check:
-        _check(record, loaded)
+        _check(record, loaded, is_silent=as_json)
+    if any(own.contradicts for arm in record.arms for own in arm.audits):
+        complain("An audit contradicts a guarantee: the mechanism does not keep its guarantee.")
+        raise typer.Exit(1)
+
+
+def _run(
+    loaded: Scenario, folder: RunFolder, earlier: RunRecord | None, path: Path, *, isolate: bool, is_silent: bool
+) -> tuple[RunRecord, Path]:
+    """Make the run, and return its record and the path of its page."""
+    from fedsim import report
+    from fedsim.cli import display
+    from fedsim.experiment import runner
+    from fedsim.scenario import own_models
+    from fedsim.threat.attacking import in_process
+    from fedsim.threat.attacking.apart import start_isolated
+
+    watching = display.silent() if is_silent else display.watching(screen)
+    try:
+        with own_models.staying(f"code that {path} names"), ask_to_stop() as stop, watching as watcher:
+            record = runner.run(
+                loaded,
+                folder,
+                watcher,
+                command=shlex.join(["fedsim", *sys.argv[1:]]),
+                earlier=earlier,
+                should_stop=stop.is_set,
+                attackers=start_isolated if isolate else in_process,
+            )
+    except KeyboardInterrupt:
+        complain(f"Interrupted. Results so far are in {folder.path}; add --resume to continue.")
+        raise typer.Exit(130) from None
+    return record, report.build(folder.path)
 
 
 def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -> None:
@@ -94,7 +114,7 @@ def _check_is_possible(loaded: Scenario, path: Path, overrides: Sequence[str]) -
         )
 
 
-def _check(record: RunRecord, scenario: Scenario) -> None:
+def _check(record: RunRecord, scenario: Scenario, *, is_silent: bool) -> None:
     """Print where a run differs from its scenario's expected figures; exit with 1 if it does."""
     from fedsim.experiment.expectation import departures
 
@@ -102,28 +122,43 @@ def _check(record: RunRecord, scenario: Scenario) -> None:
     for sentence in found:
         complain(f"Departs: {sentence}.")
     compared = len(scenario.expected.figures) + len(scenario.expected.model_hash)
-    say(f"Compared with [expected]: {compared - len(found)} of {compared} are as expected.")
+    if not is_silent:
+        say(f"Compared with [expected]: {compared - len(found)} of {compared} are as expected.")
     if found:
         raise typer.Exit(1)
 
 
-def _show(record: RunRecord, page: Path) -> None:
-    """Print the results; exit with 1 if an audit contradicts a guarantee."""
+def _print_json(record: RunRecord, page: Path) -> None:
+    from fedsim.cli import endings
+
+    say(json.dumps(endings.summary_of(record, page), indent=1))
+
+
+def _show(record: RunRecord, page: Path, *, is_short: bool) -> None:
+    """Print the verdict, and unless that is all that is wanted, the figures behind it."""
+    from fedsim.cli import endings
+    from fedsim.report.brief import write_brief
+
+    say("\n".join(write_brief(record)))
+    for line in endings.doubt_truth(record):
+        say(line)
+    if not is_short:
+        _show_tables(record)
+    say(f"Report: {page}")
+
+
+def _show_tables(record: RunRecord) -> None:
     from fedsim.cli import endings
 
     if any(arm.attacks for arm in record.arms):
-        screen.print(endings.results(record))
+        screen.print(endings.results(record, screen))
     for seen in endings.own_tables(record):
         screen.print(seen)
     if any(arm.membership for arm in record.arms):
-        screen.print(endings.memberships(record))
+        screen.print(endings.memberships(record, screen))
     if any(arm.exposure for arm in record.arms):
         screen.print(endings.exposures(record))
-    for line in (*endings.doubt_truth(record), *endings.guarantees(record), *endings.audits(record)):
+    for line in (*endings.guarantees(record), *endings.audits(record)):
         say(line)
     for arm in record.arms:
         say(f"Hash of the trained model{'' if len(record.arms) == 1 else f', {arm.name}'}: {arm.model_hash}")
-    say(f"Report: {page}")
-    if any(own.contradicts for arm in record.arms for own in arm.audits):
-        complain("An audit contradicts a guarantee: the mechanism does not keep its guarantee.")
-        raise typer.Exit(1)

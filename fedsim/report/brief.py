@@ -1,0 +1,100 @@
+"""The verdict of a run in two sentences: what got out, and how far that can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from fedsim.record import ArmRecord, AttackRecord, RunRecord
+from fedsim.report.verdict import Judge, banners, has_result, sentences, strength
+
+_MOST_NAMED = 3  # arms that a sentence names, and attacks
+
+
+def write_brief(record: RunRecord) -> tuple[str, str]:
+    """Return what the strongest attacks found, and what a reader must know before believing it."""
+    judge = Judge.of(record)
+    return _found(record, judge), _trust(record, judge)
+
+
+def _found(record: RunRecord, judge: Judge) -> str:
+    told = {arm.name: _of_arm(record, arm, judge) for arm in record.arms}
+    alike = set(told.values())
+    if len(alike) == 1:
+        return f"{alike.pop()}{f' in each of {len(told)} arms' if len(told) > 1 else ''}."
+    if len(told) > _MOST_NAMED:
+        return _over_many(record, judge, told)
+    return f"{'; '.join(f'{name}: {own}' for name, own in told.items())}."
+
+
+def _over_many(record: RunRecord, judge: Judge, told: Mapping[str, str]) -> str:
+    """Return in how many arms attacks succeeded, and the two ends."""
+    leaking = {own.arm for own in sentences(record, judge) if own.recovered}
+    if not leaking:
+        return f"No attack succeeded in any of {len(told)} arms."
+    shares = {arm.name: (_share(arm, judge), arm.name in leaking) for arm in record.arms}
+    most, least = max(shares, key=shares.__getitem__), min(shares, key=shares.__getitem__)
+    if shares[most][0] == shares[least][0]:  # of members only: rates at different false alarms have no order
+        return f"Attacks succeeded in {len(leaking)} of {len(told)} arms, as in '{most}' ({told[most]})."
+    ends = f"most in '{most}' ({told[most]}), least in '{least}' ({told[least]})"
+    return f"Attacks succeeded in {len(leaking)} of {len(told)} arms: {ends}."
+
+
+def _of_arm(record: RunRecord, arm: ArmRecord, judge: Judge) -> str:
+    """Return what was found in an arm: examples by the strongest attack, then members."""
+    of_arm = [own for own in sentences(record, judge) if own.arm == arm.name]
+    found = [f"{own.before}{own.finding}" if arm.membership else own.finding for own in of_arm]
+    attack = _strongest(arm, judge)
+    if attack is not None:
+        count = judge.count(attack)
+        noun = count.noun if count.examples == 1 else f"{count.noun}s"
+        verdict = judge.deciding(attack).verdict
+        found[0] = f"{count.recovered} of {count.examples} {noun} {verdict} by {attack.label}"
+    return ", and ".join(found)
+
+
+def _strongest(arm: ArmRecord, judge: Judge) -> AttackRecord | None:
+    """Return the strongest attack that was not granted the masks, or of all if each was."""
+    tried = [attack for attack in arm.attacks if has_result(attack)]
+    uninformed = [attack for attack in tried if "masks" not in attack.knows]
+    return max(uninformed or tried, key=lambda attack: strength(attack, judge), default=None)
+
+
+def _share(arm: ArmRecord, judge: Judge) -> float:
+    attack = _strongest(arm, judge)
+    if attack is None:
+        return 0.0
+    count = judge.count(attack)
+    return count.recovered / max(1, count.examples)
+
+
+def _trust(record: RunRecord, judge: Judge) -> str:
+    """Return the first of these that holds: a warning, attacks that would have passed for protection, no success."""
+    for banner in banners(record, judge):
+        why = banner.text.partition(". ")[0].rstrip(".")
+        return f"{banner.title}: {why[:1].lower()}{why[1:]}."
+    fooled = list(dict.fromkeys(_fooled(record, judge)))
+    if fooled:
+        rest = f" and {len(fooled) - _MOST_NAMED} more" if len(fooled) > _MOST_NAMED else ""
+        return f"Alone, {', '.join(fooled[:_MOST_NAMED])}{rest} recovered none: that would have passed for protection."
+    if any(arm.attacks for arm in record.arms) and not any(_share(arm, judge) for arm in record.arms):
+        return "That these attacks recovered nothing is no guarantee."
+    audited = "No audit contradicts a guarantee; the" if any(arm.audits for arm in record.arms) else "The"
+    return f"{audited} trained model: {'; '.join(_utility(record))}."
+
+
+def _fooled(record: RunRecord, judge: Judge) -> Iterator[str]:
+    for arm in record.arms:
+        if not _share(arm, judge):
+            continue
+        for attack in arm.attacks:
+            if has_result(attack) and "masks" not in attack.knows and not judge.count(attack).recovered:
+                yield attack.label if len(record.arms) == 1 else f"{attack.label} ({arm.name})"
+
+
+def _utility(record: RunRecord) -> Iterator[str]:
+    """Yield how good the model of each of the first arms is."""
+    for arm in record.arms[:_MOST_NAMED]:
+        last = next((own for own in reversed(arm.rounds) if own.tested), None)
+        utility = last.utility(record.declared) if last else None
+        told = f"{utility.name} {utility.told}" if utility else "not evaluated"
+        yield told if len(record.arms) == 1 else f"{told} ({arm.name})"

@@ -1,0 +1,67 @@
+"""The two sentences that end a run claim what the record holds, and no more."""
+
+from types import ModuleType
+
+from fedsim.report.brief import write_brief
+
+MASKS = ("labels", "masks")
+
+
+def test_of_two_arms_each_is_told_with_its_strongest_attack(records: ModuleType) -> None:
+    free = records.arm("dropout 0.0", [records.attack("IG", records.recovered())], dropout=())
+    dropped = records.arm(
+        "dropout 0.5",
+        [
+            records.attack("IG", records.missed()),
+            records.attack("DIA", records.recovered()),
+            records.attack("WIIG", records.recovered(), knows=MASKS),
+        ],
+    )
+    found, trust = write_brief(records.run([free, dropped]))
+    assert found == ("dropout 0.0: 4 of 4 images recognisable by IG; dropout 0.5: 4 of 4 images recognisable by DIA.")
+    assert trust == "Alone, IG (dropout 0.5) recovered none: that would have passed for protection."
+
+
+def test_a_single_arm_needs_no_name_and_success_everywhere_is_followed_by_the_accuracy(records: ModuleType) -> None:
+    plain = records.arm("all", [records.attack("IG", records.recovered(clients=1))], dropout=())
+    assert write_brief(records.run([plain])) == (
+        "1 of 1 image recognisable by IG.",
+        "The trained model: accuracy 80.0%.",
+    )
+
+
+def test_arms_alike_are_told_once(records: ModuleType) -> None:
+    arms = [records.arm(name, [records.attack("IG", records.recovered())], dropout=()) for name in "ab"]
+    assert write_brief(records.run(arms))[0] == "4 of 4 images recognisable by IG in each of 2 arms."
+
+
+def test_of_many_arms_the_ends_are_told(records: ModuleType) -> None:
+    halves = [*records.recovered(2), *records.missed(2)]
+    outcomes = {"a": records.recovered(), "b": halves, "c": records.missed(), "d": records.recovered()}
+    arms = [records.arm(name, [records.attack("IG", own)], dropout=()) for name, own in outcomes.items()]
+    assert write_brief(records.run(arms))[0] == (
+        "Attacks succeeded in 3 of 4 arms: most in 'a' (4 of 4 images recognisable by IG), "
+        "least in 'c' (0 of 4 images recognisable by IG)."
+    )
+
+
+def test_a_warning_comes_before_anything_else(records: ModuleType) -> None:
+    found, trust = write_brief(records.run([records.arm("all", [records.attack("IG", records.missed())])]))
+    assert found == "0 of 4 images recognisable by IG."
+    assert trust.startswith("No control was run: no attack was granted the masks")
+    assert trust.count(". ") == 0
+
+
+def test_failure_beside_a_control_that_worked_is_no_guarantee(records: ModuleType) -> None:
+    attacks = [records.attack("IG", records.missed()), records.attack("WIIG", records.recovered(), knows=MASKS)]
+    trust = write_brief(records.run([records.arm("all", attacks)]))[1]
+    assert trust == "That these attacks recovered nothing is no guarantee."
+
+
+def test_a_run_without_attacks_says_so(records: ModuleType) -> None:
+    assert write_brief(records.run([records.arm("all", [])])) == (
+        "No attack was tried.",
+        "The trained model: accuracy 80.0%.",
+    )
+    none = records.arm("all", [records.attack("IG", [records.failed(0)])])
+    assert write_brief(records.run([none]))[0] == "No attack gave a result."
