@@ -1,0 +1,117 @@
+"""The built wheel, installed without the repository, is whole: what a newcomer does in an empty folder."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FEW = ["federation.rounds=1", *(f"attacks.{n}.max_iterations=5" for n in range(3))]
+HIDES_MLXTEND = """
+import importlib.util
+find = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "mlxtend" else find(name, package)
+"""
+
+pytestmark = pytest.mark.slow
+
+
+class Installed:
+    """A fresh environment that holds the wheel beside the packages of this one, and an empty folder to work in."""
+
+    def __init__(self, home: Path) -> None:
+        self.folder = home / "empty"
+        self.folder.mkdir()
+        venv.create(home / "venv", with_pip=False)
+        self.bin = home / "venv" / "bin"
+        (site,) = (home / "venv" / "lib").glob("*/site-packages")
+        self.site = site
+        present = [entry for entry in sys.path if Path(entry).name in ("site-packages", "dist-packages")]
+        (site / "present.pth").write_text("\n".join(present))
+
+    def install(self, *what: str) -> None:
+        python = ["--python", str(self.bin / "python")]
+        options = ["-q", "--no-deps", "--no-index", "--no-build-isolation", "--ignore-installed"]
+        self._run(sys.executable, "-m", "pip", *python, "install", *options, *what)
+
+    def _run(self, *command: str, code: int = 0, **environment: str) -> subprocess.CompletedProcess[str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        done = subprocess.run(
+            command, cwd=self.folder, env={**inherited, **environment}, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def fedsim(self, *arguments: str, code: int = 0, **environment: str) -> str:
+        done = self._run(str(self.bin / "fedsim"), *arguments, code=code, **environment)
+        return done.stderr if code else done.stdout
+
+    def python(self, *arguments: str) -> str:
+        return self._run(str(self.bin / "python"), *arguments).stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    home = tmp_path_factory.mktemp("wheel")
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(home / "dist")]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    made = Installed(home)
+    (wheel,) = (home / "dist").glob("*.whl")
+    made.install(str(wheel))
+    return made
+
+
+def test_the_repository_is_not_needed(installed: Installed) -> None:
+    where = installed.python("-c", "import fedsim, attacks, defenses; print(fedsim.__file__, attacks.__file__)")
+    assert where.count(str(installed.site)) == 2
+    assert str(ROOT) not in installed.python("-c", "import fedsim.cli.main, sys; print(sys.path[0], fedsim.__path__)")
+
+
+def test_the_version_is_told_by_the_command_and_the_module(installed: Installed) -> None:
+    told = installed.fedsim("--version")
+    assert told.startswith("fedsim ")
+    assert installed.python("-m", "fedsim", "--version") == told
+
+
+def test_every_scenario_is_listed(installed: Installed) -> None:
+    listed = {own["name"] for own in json.loads(installed.fedsim("list", "scenarios", "--json"))}
+    assert listed == {path.stem for path in (ROOT / "scenarios").glob("*.toml")}
+    assert "00_quickstart" in installed.fedsim("list", "scenarios")
+
+
+def test_the_quickstart_runs_by_name_and_leaves_a_report(installed: Installed) -> None:
+    told = installed.fedsim("run", "quickstart", *(part for one in FEW for part in ("--set", one)))
+    assert "Report: results/00_quickstart/report.html" in told
+    assert (installed.folder / "results" / "00_quickstart" / "report.html").stat().st_size > 10_000
+
+
+def test_what_init_writes_runs(installed: Installed) -> None:
+    installed.fedsim("init")
+    assert {"quickstart.toml", "scenario.toml"} <= {path.name for path in installed.folder.iterdir()}
+    found = json.loads(installed.fedsim("run", "scenario.toml", "--json"))
+    assert [arm["name"] for arm in found["arms"]] == ["dropout 0.0", "dropout 0.5"]
+
+
+def test_a_new_attack_is_a_package_that_installs_and_is_listed(installed: Installed) -> None:
+    assert "pip install --editable ./my-attack" in installed.fedsim(
+        "new", "attack", "my-attack", "--like", "closed-form"
+    )
+    installed.install(str(installed.folder / "my-attack"))
+    assert "my-attack (attack)" in installed.fedsim("show", "my-attack")
+    options = ["data.name=digits", "attacks=[{name='my-attack'}]", "federation.rounds=1", "scoring={}"]
+    told = installed.fedsim("run", "quickstart", "--out", "mine", *(part for one in options for part in ("--set", one)))
+    assert "my-attack on client 0" in told
+
+
+def test_a_missing_extra_is_named_before_anything_starts(installed: Installed) -> None:
+    hooks = installed.folder / "hooks"
+    hooks.mkdir()
+    (hooks / "sitecustomize.py").write_text(HIDES_MLXTEND)
+    told = installed.fedsim("run", "quickstart", "--out", "none", code=2, PYTHONPATH=str(hooks))
+    assert "pip install 'fedsim-privacy[data]'" in told
+    assert "Traceback" not in told
+    assert not list((installed.folder / "none").glob("*.json"))
