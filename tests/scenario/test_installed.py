@@ -9,6 +9,8 @@ import fedsim
 from fedsim.core import registry
 from fedsim.core.errors import FedsimError, MissingExtra
 from fedsim.core.types import Config, Dataset, InputSpec
+from fedsim.scenario import Choice, parse
+from fedsim.scenario.installed import check_installed
 
 TABLES: dict[str, Any] = {
     "title": "t",
@@ -44,3 +46,12 @@ def test_a_sweep_begins_no_run_without_what_the_last_one_needs(tmp_path: Path) -
     with pytest.raises(FedsimError, match=BOTH):
         fedsim.sweep({**TABLES, "sweep": {"grid": grid}}, out=tmp_path / "s", jobs=1)
     assert not list((tmp_path / "s" / "runs").glob("*"))
+
+
+def test_functions_of_the_users_own_and_other_mistakes_are_left_to_the_runs() -> None:
+    @registry.dataset("broken", summary="a set that fails in its own way")
+    def broken(config: Config) -> Dataset:
+        raise ValueError("mine")
+
+    for name in ("nowhere:load", "broken"):
+        check_installed([parse(TABLES, "s").model_copy(update={"data": Choice(name=name, settings={})})])
