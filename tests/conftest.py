@@ -6,7 +6,6 @@ process.prepare()
 
 import os  # noqa: E402
 import signal  # noqa: E402
-import subprocess  # noqa: E402
 import sys  # noqa: E402
 from collections.abc import Callable, Iterator  # noqa: E402
 from dataclasses import replace  # noqa: E402
@@ -161,21 +160,18 @@ def counting(monkeypatch: pytest.MonkeyPatch, own_methods: None) -> type[Countin
 
 
 @pytest.fixture
-def typed(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run a command as `tests.cli.typed.fedsim` does, but here, where the packages are loaded already."""
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run a command in this process, and return its exit code and what it wrote."""
     from fedsim.cli import main as cli
 
-    def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-        monkeypatch.chdir(cwd)
-        monkeypatch.setenv("COLUMNS", "200")
-        monkeypatch.setattr(sys, "path", list(sys.path))
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "path", list(sys.path))  # it adds the working folder
         monkeypatch.setattr(sys, "argv", ["fedsim", *arguments])
         capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
+        try:
             cli.main()
-        told = capsys.readouterr()
-        return subprocess.CompletedProcess(sys.argv, int(ended.value.code or 0), told.out, told.err)
+        except SystemExit as ended:
+            return int(ended.code or 0), *capsys.readouterr()
+        return 0, *capsys.readouterr()
 
     return run

@@ -18,7 +18,7 @@ def test_only_batches_whose_maps_were_mixed_count() -> None:
 @pytest.mark.parametrize(("place", "words"), [(None, ""), *(("second", words) for words in ATTACKERS)])
 def test_a_figure_depends_on_its_seed_alone(place: str | None, words: str) -> None:
     attacker = ATTACKERS.get(words, PLAIN)
-    first, second = (attacked(place, attacker, 1, max_iterations=2) for _ in range(2))
+    first, second = (attacked(place, attacker, 1, iterations=2) for _ in range(2))
     assert first == second
     (found,) = first
     if place is None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.typed import Typed, fedsim
+from tests.cli.typed import Say, fedsim
 
 
 @pytest.mark.parametrize(
@@ -24,20 +24,22 @@ from tests.cli.typed import Typed, fedsim
     ],
 )
 def test_a_mistake_is_one_clear_paragraph_and_exit_code_two(
-    folder: Path, arguments: tuple[str, ...], message: str, typed: Typed
+    folder: Path, arguments: tuple[str, ...], message: str, command: Say, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    done = typed(*arguments, cwd=folder)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("COLUMNS", "200")
+    code, _, told = command(*arguments)
+    assert code == 2
+    assert message in told
+    assert "Traceback" not in told
     assert not (folder / "results").exists() or not list((folder / "results").glob("*/record.json"))
 
 
-@pytest.mark.parametrize("command", [(), ("run",), ("list",), ("show",), ("doctor",), ("new",)])
-def test_help_shows_an_example(command: tuple[str, ...], tmp_path: Path, typed: Typed) -> None:
-    done = typed(*command, "--help", cwd=tmp_path)
-    assert done.returncode == 0
-    assert not command or f"Example: fedsim {command[0]}" in done.stdout
+@pytest.mark.parametrize("name", [(), ("run",), ("list",), ("show",), ("doctor",), ("new",)])
+def test_help_shows_an_example(name: tuple[str, ...], command: Say) -> None:
+    code, told, _ = command(*name, "--help")
+    assert code == 0
+    assert not name or f"Example: fedsim {name[0]}" in told
 
 
 def test_a_process_of_its_own_ends_in_the_same_way(folder: Path) -> None:

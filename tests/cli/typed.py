@@ -1,4 +1,4 @@
-"""Commands that a person types: in processes of their own, or here by the fixture `typed`."""
+"""Commands that a person types: in processes of their own, or in that of a test by the fixture `command`."""
 
 import os
 import subprocess
@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-Typed = Callable[..., subprocess.CompletedProcess[str]]
+Say = Callable[..., tuple[int, str, str]]
 ROOT = Path(__file__).parents[2]
 
 

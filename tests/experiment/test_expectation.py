@@ -12,7 +12,7 @@ from fedsim.experiment.runner import scenario_hash
 from fedsim.record.store import read_record
 from fedsim.scenario import Scenario
 from fedsim.scenario.expectations import Expected
-from tests.cli.typed import Typed, fedsim
+from tests.cli.typed import Say, fedsim
 
 METRICS = registry.every_metric()
 SMALL = """
@@ -40,8 +40,16 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_folder: Path, typed: Typed) -> None:
-    printed = typed("expect", "out", cwd=run_folder).stdout
+@pytest.fixture
+def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_folder)
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(
+    run_folder: Path, command: Say, here: None
+) -> None:
+    printed = command("expect", "out")[1]
     table = tomllib.loads(printed)["expected"]["figures"]
     assert {(own["arm"], own.get("attack", ""), own["metric"]) for own in table} >= {
         ("all", "", "test_accuracy"),
@@ -49,26 +57,26 @@ def test_a_run_keeps_the_table_that_it_printed_and_departs_from_another(run_fold
         ("all", "IG", "psnr_median"),
     }
     (run_folder / "same.toml").write_text(SMALL + printed)
-    kept = typed("run", "same.toml", "--check", "--out", "same", cwd=run_folder)
-    assert kept.returncode == 0, kept.stderr
-    assert f"{len(table)} of {len(table)} are as expected" in kept.stdout
+    kept = command("run", "same.toml", "--check", "--out", "same")
+    assert kept[0] == 0, kept[2]
+    assert f"{len(table)} of {len(table)} are as expected" in kept[1]
     wrong = printed.replace('metric = "psnr_median", value = ', 'metric = "psnr_median", value = 1')
     (run_folder / "other.toml").write_text(SMALL + wrong)
-    gone = typed("run", "other.toml", "--check", "--out", "other", cwd=run_folder)
-    assert gone.returncode == 1
-    assert "Departs: all, IG, psnr_median is" in gone.stderr
-    assert "Traceback" not in gone.stderr
+    gone = command("run", "other.toml", "--check", "--out", "other")
+    assert gone[0] == 1
+    assert "Departs: all, IG, psnr_median is" in gone[2]
+    assert "Traceback" not in gone[2]
 
 
 def test_a_check_without_figures_or_of_a_changed_scenario_is_refused_before_anything_runs(
-    run_folder: Path, typed: Typed
+    run_folder: Path, command: Say, here: None
 ) -> None:
-    bare = typed("run", "s.toml", "--check", "--out", "bare", cwd=run_folder)
-    assert bare.returncode == 2
-    assert "fedsim expect FOLDER" in bare.stderr
-    changed = typed("run", "s.toml", "--check", "--seed", "4", "--out", "bare", cwd=run_folder)
-    assert changed.returncode == 2
-    assert "leave out --set and --seed" in changed.stderr
+    bare = command("run", "s.toml", "--check", "--out", "bare")
+    assert bare[0] == 2
+    assert "fedsim expect FOLDER" in bare[2]
+    changed = command("run", "s.toml", "--check", "--seed", "4", "--out", "bare")
+    assert changed[0] == 2
+    assert "leave out --set and --seed" in changed[2]
     assert not (run_folder / "bare").exists()
 
 

@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
-from tests.cli.typed import Typed, fedsim
+import pytest
+
+from tests.cli.typed import Say, fedsim
 
 
 def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> None:
@@ -20,12 +22,15 @@ def test_a_run_ends_with_a_table_and_the_path_of_its_report(folder: Path) -> Non
     assert "<b>run</b>" not in page
 
 
-def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(folder: Path, typed: Typed) -> None:
-    assert typed("run", "s.toml", "--out", "o", cwd=folder).returncode == 0
+def test_an_existing_run_is_kept_and_can_be_replaced_or_resumed(
+    folder: Path, command: Say, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    assert command("run", "s.toml", "--out", "o")[0] == 0
     before = (folder / "o" / "record.json").read_bytes()
-    refused = typed("run", "s.toml", "--out", "o", cwd=folder)
-    assert refused.returncode == 2
-    assert "--overwrite" in refused.stderr
+    code, _, told = command("run", "s.toml", "--out", "o")
+    assert code == 2
+    assert "--overwrite" in told
     assert (folder / "o" / "record.json").read_bytes() == before
-    assert typed("run", "s.toml", "--out", "o", "--resume", cwd=folder).returncode == 0
-    assert typed("run", "s.toml", "--out", "o", "--overwrite", cwd=folder).returncode == 0
+    assert command("run", "s.toml", "--out", "o", "--resume")[0] == 0
+    assert command("run", "s.toml", "--out", "o", "--overwrite")[0] == 0

@@ -8,7 +8,7 @@ import pytest
 from fedsim.cli.templates.starting import TEMPLATE
 from fedsim.core.source import shipped
 from fedsim.scenario import Federation, Participation, Scoring, Threat, load
-from tests.cli.conftest import Say
+from tests.cli.typed import Say
 
 DISABLED = re.compile(r'^#(?=[\[\w"]+)', re.MULTILINE)  # a key behind the sign; prose has a space there
 
