@@ -55,6 +55,7 @@ def _auto(*descents: str) -> Mapping[str, Any]:
     return {"leave_out": tuple(others), "max_iterations": _GRADIENTS}
 
 
+_NARROW: Mapping[str, Any] = {"name": _RESNET, "width": 8, "activation": "silu"}
 CASES = (
     Case("sigmoid, MNIST", DIGITS, {}, 5, seconds="< 8"),
     *(Case(f"{own}, MNIST", DIGITS, {"activation": own}, 1) for own in ("tanh", "silu", "gelu", "softplus")),
@@ -75,6 +76,15 @@ CASES = (
          settings=_auto()),
     Case("convnet, ReLU, digits", SMALL, _CONVNET, 3, share="", attack="copa"),
     Case("convnet, ReLU, digits", SMALL, _CONVNET, 2, share="", attack="auto", settings=_auto()),
+    *(
+        Case("ResNet-18 of width 8, silu, digits", SMALL, _NARROW, 3, share="", attack=attack, settings=settings)
+        for attack, settings in (
+            ("gauss-newton", {}),
+            ("inverting-gradients", {"max_iterations": _GRADIENTS}),
+            ("dropout-inversion", {"max_iterations": _GRADIENTS}),
+            ("auto", _auto("inverting-gradients")),
+        )
+    ),
 )  # fmt: skip
 
 

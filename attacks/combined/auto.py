@@ -231,7 +231,10 @@ class Auto(Attack[AutoConfig]):
                 won, best = union.batch, united
                 winners = " and ".join(tried[ranking[source]].name for source in union.sources)
         guess = _with(tried[first].guess, best, labels, won.are_found)
-        exact = self._continued(observation, _Tried(winners, guess), {one.name for one in tried}, generator, counted)
+        known = {one.name for one in tried}
+        exact = (
+            None if leak.is_noisy else self._continued(observation, _Tried(winners, guess), known, generator, counted)
+        )
         if exact is not None:
             return _report(exact.guess, leak, [f"won: {exact.name}, which explains the gradient exactly", *passed])
         settled, refined = judge.settle(best, generator), judge.polish(best, generator)

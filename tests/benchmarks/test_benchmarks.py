@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import attack_family
+from benchmarks._frontier_cases import CASES, NETWORKS
 from benchmarks._literal_dia import literal_dia
 from benchmarks._programs import engine, prepared_yardstick, stored, with_settings, yardstick
 from benchmarks._rows import as_line, holds, measured
@@ -123,3 +124,21 @@ def test_programs_attack_stored_victims_and_stop_at_the_goal() -> None:
 
 def test_the_family_has_a_case_for_every_attack():
     assert set(attack_family.CASES) == set(registry.methods("attack"))
+
+
+def test_trained_victims_send_the_gradient_of_weights_that_fit_better() -> None:
+    (fresh,), (trained,) = (list(victims_of(DIGITS, MLP, 1, batch_size=16, trained=steps)) for steps in (0, 200))
+    losses = []
+    for victim in (fresh, trained):
+        observed, batch = victim.observation, victim.batch
+        test = torch.nn.functional.cross_entropy(observed.model.eval()(batch.inputs), batch.labels)
+        losses.append(float(test.detach()))
+        observed.model.train()
+    assert losses[1] < 0.5 * losses[0]
+    assert not torch.equal(fresh.observation.update.tensors["1.weight"], trained.observation.update.tensors["1.weight"])
+
+
+def test_the_table_of_networks_holds_every_setting_once() -> None:
+    settings = [case.setting for case in (*CASES, *NETWORKS)]
+    assert len(set(settings)) == len(settings)
+    assert all(case.few >= 1 for case in CASES)
