@@ -171,13 +171,12 @@ def _fit(rows: Tensor, values: Tensor, are_sure: Tensor) -> Tensor | None:
     if len(wanted) < 2 * len(rows) or not bool(wanted.any()):
         return None
     size = wanted.square().mean().sqrt()
-    weights = torch.ones_like(wanted)
-    factors, left = rows.new_zeros(len(rows)), wanted.abs()
+    weights, factors = torch.ones_like(wanted), torch.zeros(len(rows), dtype=rows.dtype)
     for smoothing in _SMOOTHINGS.tolist():
         factors = torch.linalg.lstsq(weights[:, None] * columns, (weights * wanted)[:, None]).solution[:, 0]
-        left = (columns @ factors - wanted).abs()
-        weights = (left + smoothing * size).rsqrt()
-    return factors @ rows if float(left.median()) < _CLEAR * size else None
+        weights = ((columns @ factors - wanted).abs() + smoothing * size).rsqrt()
+    is_near = float((columns @ factors - wanted).abs().median()) < _CLEAR * size
+    return factors @ rows if is_near else None
 
 
 def forward_of(model: nn.Module, sites: Sequence[DropoutSite], examples: Tensor) -> Forward:
