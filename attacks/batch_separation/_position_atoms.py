@@ -9,19 +9,20 @@ the rest has more zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attacks.batch_separation._sparsest import ZERO, nothing_found, searched
-from attacks.core.tolerances import SURELY_KEPT
+from attacks.core.tolerances import EXACT, SURELY_KEPT
 
 _NULL = 1e-4  # of the largest singular value; rounding of single precision stays below, random zeros far above
+_SLACK = 10.0  # of the accuracy, for errors that add up
 _FEWEST_EQUAL = 4  # three of a few hundred random ratios agree about once in a thousand searches
 _STARTS_PER_DIMENSION, _FEWEST_STARTS = 8, 32
-_ROWS_PER_DIMENSION = 4  # fewer do not tell sparse vectors from others
+_ROWS_PER_DIMENSION = 5  # fewer do not tell sparse vectors from others
 
 
 @dataclass
@@ -53,35 +54,45 @@ class Position:
         """Move an atom out of the rest."""
         self.atoms.append(atom)
         self.left -= 1
-        self.rest = self.rest - atom
         self.sizes = self.sizes + atom.abs()
-        self.rest[self.rest.abs() <= self.accuracy * self.sizes] = 0.0
+        rest = self.rest - atom
+        self.rest = torch.where(rest.abs() <= self.accuracy * self.sizes, 0.0, rest)
 
 
-def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> None:
-    """Take as many atoms out of a position as stand out.
+def separate(position: Position, basis: Tensor, restarts: int, generator: torch.Generator) -> Position:
+    """Return the position with as many atoms taken out as stand out.
+
+    Rounding is first taken to be small: a large bound takes small entries for zeros, a small one misses true zeros.
 
     Args:
-        position: it is changed.
+        position: it is left as it was.
         basis: U, orthonormal columns, shape (width, R), float64.
         restarts: most random starts of one search.
         generator: for the starts.
     """
     units = F.normalize(basis, dim=1)
-    while not position.is_done:
-        position.open = null_space(units[position.rest == 0])
-        atom = _next(basis, units, position, restarts, generator)
-        if atom is None:
-            return
-        position.take(atom)
+    tried: list[Position] = []
+    for accuracy in dict.fromkeys((min(EXACT, position.accuracy), position.accuracy)):
+        own = replace(position, accuracy=accuracy, atoms=list(position.atoms))
+        while not own.is_done:
+            own.open = null_space(units[own.rest == 0])
+            atom = _next(basis, units, own, restarts, generator)
+            if atom is None:
+                break
+            own.take(atom)
+        tried.append(own)
+        if own.is_done:
+            break
+    best = min(tried, key=lambda one: one.left)
+    return replace(best, accuracy=position.accuracy)
 
 
 def _next(basis: Tensor, units: Tensor, found: Position, restarts: int, generator: torch.Generator) -> Tensor | None:
     """Return one more atom with its factor, or None."""
     if not len(found.open):
         return None
-    if found.left == 1 and _is_inside(basis, found.rest):
-        return found.rest.clone()
+    if found.left == 1:
+        return _last(basis, found)
     few = min(restarts, max(_FEWEST_STARTS, _STARTS_PER_DIMENSION * len(found.open)))
     for starts in dict.fromkeys((few, restarts)):
         for vector in _sparse(basis, found, starts, generator):
@@ -101,9 +112,12 @@ def null_space(rows: Tensor) -> Tensor:
     return right[int((singular > _NULL * singular[0]).sum()) :]
 
 
-def _is_inside(basis: Tensor, vector: Tensor) -> bool:
-    """Say whether a vector lies in the column space: gradients of patches that occur twice do not."""
-    return bool((vector - basis @ (basis.T @ vector)).norm() < _NULL * vector.norm())
+def _last(basis: Tensor, found: Position) -> Tensor | None:
+    """Return the rest without the errors of what was subtracted, or None: a patch that occurs twice lies elsewhere."""
+    frame = basis @ found.open.T
+    atom = frame @ (frame.T @ found.rest) * (found.rest != 0)
+    is_inside = float((found.rest - atom).norm()) < _SLACK * found.accuracy * float(found.sizes.norm())
+    return atom if is_inside else None
 
 
 def _sparse(basis: Tensor, found: Position, starts: int, generator: torch.Generator) -> Tensor:

@@ -21,8 +21,8 @@ from attacks.core.tolerances import EXACT
 
 _WELL_CONDITIONED = 100.0  # rounding of single precision, this many times enlarged, stays below EXACT
 _EXPLAINED = 1e-4  # share of the gradient that may be left: a token that is missing leaves more
-_MOST_FAILURES = 4  # positions in a row: the next ones have still fewer zeros
-_INDEPENDENT = 1e-3  # least singular value of unit vectors that are told apart
+_MOST_FAILURES = 8  # positions in a row: the next ones have still fewer zeros
+_INDEPENDENT = 1e-3  # least distance of unit vectors that are told apart
 
 
 class Tokens(NamedTuple):
@@ -79,7 +79,7 @@ def separate_tokens(
     rank: int,
     size: int,
     reader: Reader | None,
-    separate: Callable[[Position, Tensor], None],
+    separate: Callable[[Position, Tensor], Position],
 ) -> Separated:
     """Separate as many tokens as stand out.
 
@@ -89,7 +89,7 @@ def separate_tokens(
         rank: number R of different patches in the gradient.
         size: number of images.
         reader: the layer behind the embedding, if it can be used.
-        separate: takes atoms out of a position, given the column space (width, R).
+        separate: returns a position with atoms taken out, given the column space (width, R).
     """
     left, singular, right = torch.linalg.svd(gradient, full_matrices=False)
     factors = _Factors(left[:, :rank], singular[:rank, None] * right[:rank])
@@ -124,7 +124,7 @@ def _column_space(gradient: Tensor, known: Tensor, missing: int) -> Tensor:
 
 
 def _separate_easiest_first(
-    positions: list[Position], basis: Tensor, separate: Callable[[Position, Tensor], None]
+    positions: list[Position], basis: Tensor, separate: Callable[[Position, Tensor], Position]
 ) -> None:
     """Separate positions in the order of their zeros, until one after the other yields nothing.
 
@@ -133,12 +133,12 @@ def _separate_easiest_first(
     for position in positions:
         position.open = torch.eye(basis.shape[1], dtype=basis.dtype)
     failures = 0
-    for position in sorted(positions, key=lambda one: -int((one.rest == 0).sum())):
-        if position.is_done:
+    for place in sorted(range(len(positions)), key=lambda own: -int((positions[own].rest == 0).sum())):
+        before = positions[place]
+        if before.is_done:
             continue
-        before = position.left
-        separate(position, basis)
-        failures = 0 if position.left < before else failures + 1
+        positions[place] = separate(before, basis)
+        failures = 0 if positions[place].left < before.left else failures + 1
         if failures == _MOST_FAILURES:
             return
 
@@ -174,7 +174,9 @@ def _solve(
     atoms = torch.stack([atom for one in positions for atom in one.atoms]) if places else known.atoms[:0]
     short = [one for one in positions if not one.is_done]
     if short and len(known.atoms) + len(atoms) == len(factors.right) - 1:
-        return _with_repeated(positions, atoms, places, known, factors)
+        repeated = _with_repeated(positions, atoms, places, known, factors)
+        if repeated is not None:
+            return repeated
     if not places:
         return None
     unknown = torch.cat([basis.new_empty(0, basis.shape[1]), *(one.open for one in short)])
@@ -205,7 +207,8 @@ def _rows(atoms: Tensor, factors: _Factors, unknown: Tensor) -> Tensor | None:
     """Solve G = atoms^T rows + anything in the span of `unknown` (u, width), or return None; atoms (k, width)."""
     frame = null_space(unknown @ factors.basis) if len(unknown) else torch.eye(len(factors.right)).to(atoms)
     inner = atoms @ factors.basis @ frame.T
-    if inner.shape[0] > inner.shape[1]:
+    outside = (atoms - atoms @ factors.basis @ factors.basis.T).norm(dim=1)
+    if inner.shape[0] > inner.shape[1] or bool((outside > _INDEPENDENT * atoms.norm(dim=1)).any()):
         return None
     if float(torch.linalg.svdvals(F.normalize(inner, dim=1))[-1]) < _INDEPENDENT:
         return None

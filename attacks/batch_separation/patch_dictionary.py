@@ -126,12 +126,13 @@ class PatchDictionary(Attack[PatchDictionaryConfig]):
     ) -> Separated:
         done = 0
 
-        def separate_one(position: Position, basis: Tensor) -> None:
+        def separate_one(position: Position, basis: Tensor) -> Position:
             nonlocal done
-            separate(position, basis, self.config.restarts, generator)
+            found = separate(position, basis, self.config.restarts, generator)
             done += 1
             missing = basis.shape[1] / rank
             on_step(Step(0, done, max(done, len(embedding.totals)), missing, missing, no_examples(observation)))
+            return found
 
         reader = token_reader(observation, size)
         return separate_tokens(embedding.gradient, embedding.totals, rank, size, reader, separate_one)
@@ -172,6 +173,9 @@ def _answer(
     parts = best.groups.images.bincount(minlength=size)
     kept = (2 * parts >= count).nonzero()[:, 0]
     whole = int((parts == count).sum())
+    stopped = f"separated {len(tokens.positions)} of {size * count} tokens, {whole} of {size} images whole"
+    if not len(kept):
+        return no_guess(observation, stopped, iterations=count, facts=facts)
     objective, meaning = best.distance or (residual, "relative residual of the patch projection's gradient")
     facts |= {"images whole": float(whole), "residual": residual, "margin of the images": best.groups.margin}
     is_whole = whole == size and residual < EXACT
@@ -183,7 +187,7 @@ def _answer(
         iterations=count,
         best_iteration=count,
         history=((count, objective),),
-        stopped=f"separated {len(tokens.positions)} of {size * count} tokens, {whole} of {size} images whole",
+        stopped=stopped,
         notes=(
             f"patch projection '{patches.name}', dropout '{_site_name(observation)}'",
             "tokens are sorted into images by the directions of their gradients and by borders of patches",
