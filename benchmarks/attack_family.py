@@ -205,6 +205,13 @@ CASES = {
     "span-intersection": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "sparse-dictionary": Case("MLP without bias, MNIST", MNIST, {"name": "mlp"}, batch_size=8),
     "spear": Case("MLP with ReLU and bias, MNIST", MNIST, RELU_MLP, batch_size=4),
+    "step-by-step": Case(
+        "MLP without bias, MNIST, 3 steps",
+        MNIST,
+        {"name": "mlp"},
+        4,
+        rest={"federation": {"algorithm": "fedavg", "local_steps": 3}},
+    ),
     "subspace-distance": replace(TEXT, batch_size=4),
     "tag": replace(TEXT, settings={"max_iterations": 400}),
     "transform-inversion": _defended("ATS", {"name": "ats"}),

@@ -190,7 +190,8 @@ def part_of_batch(
             "objective: share of the first gradient that the found examples do not explain",
         ),
         facts=facts,
-        is_exact=distance < MATCHES and may_be_exact(observation, distance),
+        # With all examples found, what they leave of the first gradient is a disturbance, however small.
+        is_exact=len(examples) < size and distance < MATCHES and may_be_exact(observation, distance),
     )
 
 

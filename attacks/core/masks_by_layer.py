@@ -8,6 +8,7 @@ are known too. In the last layer delta_i = (p_i - onehot(y_i)) / B: its only neg
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,11 +18,13 @@ from torch import Tensor, nn
 
 from attacks.core.mask_readout_rules import linear_behind
 from attacks.core.spectrum import even_rows, even_spectrum
-from attacks.core.tolerances import LEAST
+from attacks.core.tolerances import EXACT, LEAST
 from fedsim.core.layer_calls import inputs_in_order
 from fedsim.core.masks import inject_masks
 from fedsim.core.types import DropoutSite, Masks, Observation
 
+# A float32 gradient leaves about 1e-7 where the exact value is zero; both limits are relative to the unit's norm.
+_SURELY_ZERO, _SURELY_KEPT = 3e-8, 1e-4
 _SURELY = 1.5
 _CLEAR = 1e-2  # of an example's usual entry: a kept unit rarely has a smaller one
 _NEAR = 0.2  # of an activation, whose masked value is 0 or 1 times it
@@ -124,6 +127,9 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
     The masked activations lie in the row space of the layer behind, which has far fewer dimensions than units. So the
     units whose entry of `deltas` is surely zero or surely not tell those of which rounding hides it.
     """
+    by_gap = _split_at_widest_gap(deltas)
+    if _left(by_gap * activations, gradient) < EXACT:
+        return by_gap
     usual = deltas.square().mean(1, keepdim=True).sqrt()
     # Where a zero and a kept unit are as likely, if both are normally distributed; with a margin.
     limits = _SURELY * errors * (2.0 * (usual / errors.clamp_min(LEAST)).log().clamp_min(1.0)).sqrt()
@@ -142,6 +148,21 @@ def _decided(deltas: Tensor, errors: Tensor, activations: Tensor, gradient: Tens
         tells = torch.minimum(if_dropped, if_kept) < _NEAR * own.abs()
         mask[example] = torch.where(tells, (if_kept < if_dropped).double(), mask[example])
     return mask
+
+
+def _split_at_widest_gap(deltas: Tensor) -> Tensor:
+    """Return the mask (B, units) of entries above the widest gap, in logarithms, between rounding and small ones."""
+    sizes = deltas.abs() / deltas.norm(dim=0).clamp_min(LEAST)
+    window = sizes[(sizes > _SURELY_ZERO) & (sizes < _SURELY_KEPT)].log().sort().values
+    edges = torch.cat([torch.tensor([math.log(_SURELY_ZERO)]), window, torch.tensor([math.log(_SURELY_KEPT)])])
+    widest = edges.diff().argmax()
+    return (sizes > edges[widest : widest + 2].mean().exp()).double()
+
+
+def _left(inputs: Tensor, gradient: Tensor) -> float:
+    """Return the share of a gradient, by norm, that inputs (B, d) do not explain."""
+    solution = torch.linalg.lstsq(inputs.T, gradient.T).solution
+    return float((gradient.T - inputs.T @ solution).norm() / gradient.norm().clamp_min(LEAST))
 
 
 def _corrected(mask: Tensor, activations: Tensor, gradient: Tensor) -> Tensor:

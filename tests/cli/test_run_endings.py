@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedsim.cli import endings
 from fedsim.record import RunRecord
-from tests.cli.conftest import Say
+from tests.cli.typed import Say
 
 NARROW = 80
 SCENARIO = """

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from fedsim import report
 from fedsim.cli import display, endings
@@ -110,7 +111,7 @@ def test_a_metric_of_ones_own_is_in_record_tables_report_and_expectation(tmp_pat
             assert [float(row["worst_pixel"]) for row in csv.DictReader(file)] == values
     shutil.copytree(tmp_path / "run", tmp_path / "copy")
     assert "error rate" in build(tmp_path / "copy").read_text()
-    headings = [str(column.header) for column in endings.results(record).columns]
+    headings = [str(column.header) for column in endings.results(record, Console(width=400)).columns]
     assert headings[2] == "images within reach"
     assert "mean worst pixel" in headings
     assert "worst pixel" in display.outcome(attack.victims[0])

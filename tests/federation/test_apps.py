@@ -62,7 +62,8 @@ def own_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("algorithm", [{"algorithm": "fedsgd"}, {"algorithm": "fedavg", "local_steps": 3}])
 def test_the_app_on_the_local_engine_equals_a_bare_loop_bit_by_bit(scenario: Build, algorithm: dict) -> None:
-    built = scenario(federation={"rounds": 3, "batch_size": 4, **algorithm})
+    whole = {"optimizer": {"name": "sgd", "learning_rate": 1.0}}
+    built = scenario(federation={"rounds": 3, "batch_size": 4, **algorithm}, aggregation=whole)
     journal = run(built)
     assert model_hash(journal.weights) == model_hash(by_hand(worlds.build(built), 3))
 

@@ -212,6 +212,7 @@ def test_rounds_in_which_nobody_counts_keep_the_weights_and_the_run_goes_on(scen
         federation={"clients": 3, "rounds": 12, "engine": engine},
         participation={"sampling": "poisson", "fraction": 0.3, "drop_before": 0.4},
         threat={"rounds": [1, 2, 3]},
+        aggregation={"optimizer": {"name": "sgd", "learning_rate": 1.0}},
     )
     journal = run(built)
     counted = [len(who_counted(record)) for record in journal.rounds]

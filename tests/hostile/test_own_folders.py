@@ -42,9 +42,10 @@ def fedsim(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def folder(tmp_path: Path) -> Path:
     """Somebody's project: packages `attacks`, `defenses` and `tests`, scripts in them, and a `statistics.py`."""
     (tmp_path / "fedsim").mkdir()
+    (tmp_path / "fedsim" / "__init__.py").touch()  # as in a checkout, where a method is one file
     write_new("attack", "my-attack", tmp_path)
     write_new("defense", "my-defense", tmp_path)
-    (tmp_path / "fedsim").rmdir()
+    shutil.rmtree(tmp_path / "fedsim")
     for written in [*tmp_path.glob("*/*/my_*.py")]:  # outside a checkout there are no families
         written.rename(written.parents[1] / written.name)
     for name in ("attacks", "defenses", "tests"):

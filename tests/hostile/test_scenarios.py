@@ -84,7 +84,7 @@ def test_what_is_no_regular_file_of_a_sane_size_is_not_read(tmp_path: Path) -> N
     for path, words in (
         (Path("/dev/zero"), "no regular file"),
         (tmp_path / "pipe", "no regular file"),
-        (tmp_path, "no regular file"),
+        (tmp_path, "is a folder, expected a scenario file"),
         (tmp_path / "large.toml", "expected a scenario of at most"),
     ):
         with pytest.raises(ScenarioError, match=words):

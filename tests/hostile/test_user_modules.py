@@ -122,7 +122,7 @@ def ran(folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, more: str = ""
 def test_a_run_whose_truth_cannot_be_repeated_says_so_beside_the_score(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    attack = '[[attacks]]\nname = "inverting-gradients"\niterations = 2\n'
+    attack = '[[attacks]]\nname = "inverting-gradients"\nmax_iterations = 2\n'
     assert ran(tmp_path, monkeypatch, "late", f'[threat]\nknows = ["labels"]\n{attack}') == 0
     said = " ".join(capsys.readouterr().out.split())
     assert "The truth of all is unsure: replaying the clients gave another update" in said

@@ -41,7 +41,7 @@ def test_a_dense_chain_gives_image_label_and_masks_in_one_walk(toy: Toy, rate: f
     assert found.short is None
     assert [name for name, _, _ in found.ranks] == ["6", "4", "1"]
     assert len(steps) == len(found.history) == 1
-    guess = found.reconstruction("solved")
+    guess = found.reconstruction(observation, "solved")
     assert guess.facts["unknowns of '1'"] == 12.0
     assert guess.stopped == "solved"
 

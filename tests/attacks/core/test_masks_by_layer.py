@@ -65,4 +65,5 @@ def test_an_entry_between_rounding_and_a_small_one_is_decided_by_the_layer_behin
     sizes = deltas * mask
     sizes[0, 3] = 1e-6 * sizes[1, 3].abs().clamp_min(1.0)
     sizes[1, 5] = 1e-6 * sizes[0, 5].abs().clamp_min(1.0)
-    assert torch.equal(_decided(sizes, activations, behind @ (activations * mask)), mask)
+    errors = torch.full((2, 1), 1e-7, dtype=torch.float64)
+    assert torch.equal(_decided(sizes, errors, activations, behind @ (activations * mask)), mask)

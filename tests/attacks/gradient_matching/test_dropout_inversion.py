@@ -191,6 +191,7 @@ def test_what_was_read_stays_fixed_and_the_rest_is_searched(toy: Toy, attack_nam
     assert not torch.equal(found.masks[1], found.masks[1].round())
 
 
+@pytest.mark.slow
 def test_several_dropouts_of_the_same_features_are_sites_of_their_own(
     toy: Toy, attack_named: Named, psnr_of: Callable[..., list[float]]
 ) -> None:

@@ -39,6 +39,7 @@ def test_the_expectation_of_the_noise_is_not_enough_where_its_deviation_is_large
     assert found.objective > 0.1
 
 
+@pytest.mark.slow
 def test_the_convolutional_bottleneck_gives_way_too(attacked: Attacked) -> None:
     naive, _ = attacked("inverting-gradients", "cvb", model=CONVNET)
     informed, _ = attacked("noise-inversion", "cvb", model=CONVNET)

@@ -30,6 +30,7 @@ def test_passes_in_any_order_are_brought_together(one: list[int], other: list[in
     assert disagreement(torch.cat([images, images + 1.0])[None], 4).item() == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_unknown_masks_of_every_step_are_found_and_the_mean_is_worse(attack_named: Named, watched: Watched) -> None:
     seen = watched(model=wide(0.25), **small(batch_size=4, local_epochs=3))
     guess, psnr = found(attack_named, "fedavg-inversion", seen, max_iterations=400)

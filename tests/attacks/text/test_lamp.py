@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import pytest
 import torch
 
 from attacks.gradient_matching._engine import Found
@@ -62,6 +63,7 @@ def test_the_true_vectors_have_the_usual_norm_in_a_model_whose_frequent_words_gr
     assert float(attack.prior(task, true_vectors(task, truth)[None])) < 0.02
 
 
+@pytest.mark.slow
 def test_lamp_recovers_sentences(watched: Watched, written_text: dict[str, Any], attack_named: Named) -> None:
     tables = {**written_text, "federation": {"clients": 3, "batch_size": 1}}
     seen = [watched(**tables, knows=KNOWN, client=client)[:2] for client in range(2)]

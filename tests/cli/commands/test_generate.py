@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import pytest
-from tests.core.test_past import package_model
 from typer.testing import CliRunner, Result
 
 from fedsim.cli import main as _commands  # noqa: F401 - adds every command
@@ -13,6 +12,7 @@ from fedsim.core.errors import FedsimError
 from fedsim.core.types import Event, Trace
 from fedsim.data._tokenizer import WordTokenizer
 from fedsim.generation.writer import load_writer, words
+from tests.core.past.test_past import package_model
 
 TINY = ("--model", "tiny-llama", "--prompt", "Hello")
 

@@ -69,6 +69,7 @@ def test_a_full_disk_ends_the_sweep_and_blames_no_run(tmp_path: Path) -> None:
     assert not list((tmp_path / "s" / "runs").rglob("record.json"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_goes_on_and_ends_with_the_same_bytes(tmp_path: Path) -> None:
     killed_until_done(tmp_path, kills=1, seeds=6, longest=6.0)
 

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from attacks.closed_form._patches import Positions, patch_projection, position_embedding, rows_of
 from torch import nn
 
+from attacks.core.patches import Positions, patch_projection, position_embedding, rows_of
 from fedsim.core import seeding
 
 
