@@ -24,6 +24,7 @@ Hook = Literal[
     "decoder",
     "sampler",
     "probe",
+    "mitigation",
 ]
 
 
