@@ -59,6 +59,28 @@ def exposures(record: RunRecord) -> Table:
     return table
 
 
+def generations(record: RunRecord, console: Console) -> Table:
+    """Return the final table of arms and what their traces gave away."""
+    return _fitting(lambda every_interval: _generations(record, every_interval), console)
+
+
+def _generations(record: RunRecord, every_interval: bool) -> Table:
+    table = _table("What generation gives away")
+    _add_columns(table, ("question", "figure", "found", "chance", "n"), every_interval)
+    for arm in record.arms:
+        for own in arm.generation.findings if arm.generation else ():
+            metric = record.declared[own.metric]
+            cells: Sequence[str] = ("-",) * 3
+            if own.found is not None:
+                shown = _shown(own.found, every_interval)
+                found = _percent(shown) if metric.form == "percent" else _number(shown, metric.digits)
+                chance = "-" if own.chance is None else metric.format(own.chance)
+                cells = (found, chance, str(own.found.n))
+            role = "" if own.role == "attack" else f" ({own.role})"
+            table.add_row(arm.name, f"{own.label}{role}", own.question, metric.title, *cells)
+    return table
+
+
 def results(record: RunRecord, console: Console) -> Table:
     """Return the table of arms and attacks that ends a run: with every interval where the console is wide enough."""
     return _fitting(lambda every_interval: _results(record, every_interval), console)
@@ -169,6 +191,9 @@ def _arm(arm: ArmRecord) -> dict[str, Any]:
         "tested": tested,
         "attacks": [_outcome(own.label, own.summary) for own in arm.attacks],
         "membership": [_outcome(own.label, own.summary) for own in arm.membership],
+        **(
+            {} if arm.generation is None else {"generation": arm.generation.model_dump(mode="json", exclude={"traces"})}
+        ),
         "guarantees": [own.model_dump(mode="json") for own in arm.guarantees],
         "audits": [own.model_dump(mode="json") for own in arm.audits],
     }

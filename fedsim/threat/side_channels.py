@@ -104,7 +104,7 @@ def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFi
     What was written tells the prompt, so view `outputs` must. Labels that are shuffled tell nothing.
     """
     if "outputs" in asked.attack.views and speech.question in ("prompt", "bits"):
-        seen = replace(asked, view="outputs", mitigation=None, label=f"{asked.label}, of the text itself")
+        seen = replace(asked, view="outputs", mitigation=None, label=f"{asked.attack.name}, of the text itself")
         yield _judge(speech, seen, judging, "must succeed")
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from fedsim.cli import display
+from fedsim import report
+from fedsim.cli import display, endings
 from fedsim.core.errors import FedsimError, ScenarioError
 from fedsim.experiment import expectation, runner
 from fedsim.record import GenerationRecord, RunRecord
@@ -91,6 +92,15 @@ def test_a_run_holds_traces_findings_and_their_metrics(
     named = {(figure.attack, figure.metric) for figure in expectation.figures(record)}
     assert ("pace (member)", "trace_auc") in named
     assert read_record(tmp_path / "run") == record
+    page = report.build(tmp_path / "run").read_text(encoding="utf-8")
+    assert "What generation gives away" in page
+    assert "No attack was tried, so" not in page
+    assert (tmp_path / "run" / "side_channels.csv").read_text(encoding="utf-8").count("\n") == 1 + len(own.findings)
+    table = StringIO()
+    Console(file=table, width=200).print(endings.generations(record, Console(width=200)))
+    assert "trace-mean, work" in table.getvalue()
+    assert "generation" in endings.summary_of(record, tmp_path)["arms"][0]
+    RunFolder(tmp_path / "run").create(overwrite=True)
     again = run(scenario(**tables), tmp_path / "again")
     assert spoken_by(again).model_copy(update={"seconds": own.seconds}) == own
 
@@ -130,7 +140,7 @@ def test_a_decoder_that_cannot_go_on_says_so_in_the_record(
         ({"generation.prompts": {"source": "texts", "texts": ["rain"]}}, "1 different prompts of up to 8 tokens"),
         (
             {"generation.prompts": {"source": "file", "path": "/nowhere.txt"}},
-            "prompts.path: cannot read /nowhere.txt: No such",
+            "prompts.path: cannot read /nowhere.txt",
         ),
         ({"generation.decoder": {"name": "speculative", "draft": "nobody"}}, "there is no model 'nobody'"),
     ],
