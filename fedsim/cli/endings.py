@@ -49,13 +49,16 @@ def _memberships(record: RunRecord, every_interval: bool) -> Table:
 def exposures(record: RunRecord) -> Table:
     """Return the final table of arms and planted secrets."""
     table = _table("What was memorised?")
-    for heading in ("arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search", "n"):
+    summaries = [(arm, own) for arm in record.arms if arm.exposure for own in arm.exposure.summaries]
+    has_emission = any(own.emission for _, own in summaries)
+    headings = ["arm", "secrets", "repetitions", "exposure (bits)", "at most", "extracted", "found by search"]
+    for heading in (*headings, *(["any of the form"] if has_emission else []), "n"):
         table.add_column(heading, justify="left" if heading in ("arm", "secrets") else "right")
-    for arm in record.arms:
-        for own in arm.exposure.summaries if arm.exposure else ():
-            found = "-" if own.found is None else _percent(own.found)
-            figures = (_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found)
-            table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
+    for arm, own in summaries:
+        found = "-" if own.found is None else _percent(own.found)
+        figures = [_number(own.exposure, 2), f"{own.most:.1f}", _percent(own.extracted), found]
+        figures += [_rate(own.emission) if own.emission else "-"] if has_emission else []
+        table.add_row(arm.name, own.kind, str(own.repetitions), *figures, str(own.exposure.n))
     return table
 
 

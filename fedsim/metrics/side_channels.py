@@ -130,7 +130,7 @@ def trace_bits(
     if not own.shape[1]:  # every text looks alike
         return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
     each = _information(own, prompts, generator)
-    best, found = int(each.argmax()), float(each.max())
+    best, found = int(each.argmax()), min(float(each.max()), _entropy(prompts))
     at_random = np.array([_information(own, generator.permutation(prompts), generator).max() for _ in range(shuffles)])
     column = own[:, [best]]
     halves = np.array([float(_half(column, prompts, generator)) for _ in range(shuffles)])
@@ -138,6 +138,12 @@ def trace_bits(
     p = (1 + int((at_random >= found).sum())) / (shuffles + 1)
     interval = Interval(value=found, low=min(max(0.0, float(low)), found), high=max(float(high), found), n=len(prompts))
     return Bits(interval, float(at_random.mean()), p)
+
+
+def _entropy(prompts: np.ndarray) -> float:
+    """Return the bits of the prompt itself, which nothing can exceed."""
+    odds = np.unique(prompts, return_counts=True)[1] / len(prompts)
+    return float(-(odds * np.log2(odds)).sum())
 
 
 def _half(column: np.ndarray, prompts: np.ndarray, generator: np.random.Generator) -> float:
