@@ -57,7 +57,7 @@ def check(world: World) -> None:
             "no model. Set federation.algorithm = 'fedavg', or generation.model = 'global'."
         )
     asked = _prompts(world)
-    (tried,) = _speaker(world, world.models.first_weights, 1).write(asked[:1], "check")
+    (tried,) = speaker_of(world, world.models.first_weights, 1).write(asked[:1], "check")
     if tried.ending == "failed":
         raise ScenarioError(f"generation: decoder '{settings.decoder.name}' writes nothing here: {tried.reason}")
 
@@ -74,10 +74,9 @@ def speak(world: World, journal: Journal) -> GenerationRecord:
         decoder=settings.decoder.name, settings=settings.decoder.settings, model=settings.model, texts=0, endings={}
     )
     try:
-        speaker = _speaker(world, _weights(world, journal), settings.tokens)
-        asked: list[tuple[Question, Asked]] = [(_question(own), _asked(own)) for own in settings.attacks]
-        material = _material(world, journal, {question for question, _ in asked})
-        done = study(speaker, material, asked, Judging(scenario.seed, scenario.scoring.confidence))
+        speaker = speaker_of(world, _weights(world, journal), settings.tokens)
+        material = material_of(world, journal)
+        done = study(speaker, material, asked_of(world), Judging(scenario.seed, scenario.scoring.confidence))
         speeches = done.speeches or (speaker.speech("prompt", material),)
     except FedsimError as error:
         return record.model_copy(update={"failure": reason(error), "seconds": time.perf_counter() - begin})
@@ -114,7 +113,8 @@ def _asked(choice: TraceAttackChoice) -> Asked:
     return Asked(choice.make("trace"), choice.reported, choice.view, hidden)
 
 
-def _speaker(world: World, weights: Tensors, tokens: int) -> Speaker:
+def speaker_of(world: World, weights: Tensors, tokens: int) -> Speaker:
+    """Return the model with these weights and the scenario's decoder."""
     settings, tokenizer, model = _settings(world), _tokenizer(world), world.models.new()
     model.load_state_dict(dict(weights))
     context = getattr(model, "context", None)
@@ -135,8 +135,15 @@ def _weights(world: World, journal: Journal) -> Tensors:
     return {name: own - sent[name] if name in sent else own for name, own in entry.received.items()}
 
 
-def _material(world: World, journal: Journal, questions: set[Question]) -> Material:
+def asked_of(world: World) -> list[tuple[Question, Asked]]:
+    """Return the attacks of the scenario, each with its question."""
+    return [(_question(own), _asked(own)) for own in _settings(world).attacks]
+
+
+def material_of(world: World, journal: Journal) -> Material:
+    """Return what the model is asked, as far as the scenario's questions need it."""
     settings, dataset = _settings(world), world.data.dataset
+    questions = {_question(own) for own in settings.attacks}
     members, strangers = list[Tokens](), list[Tokens]()
     if "member" in questions:
         uses = count_training(world, journal.rounds)
