@@ -130,13 +130,15 @@ def trace_bits(
     if not own.shape[1]:  # every text looks alike
         return Bits(Interval(value=0.0, low=0.0, high=0.0, n=len(prompts)), 0.0, 1.0)
     each = _information(own, prompts, generator)
-    best, found = int(each.argmax()), min(float(each.max()), _entropy(prompts))
+    most = _entropy(prompts)
+    best, found = int(each.argmax()), min(float(each.max()), most)
     at_random = np.array([_information(own, generator.permutation(prompts), generator).max() for _ in range(shuffles)])
     column = own[:, [best]]
     halves = np.array([float(_half(column, prompts, generator)) for _ in range(shuffles)])
-    low, high = found + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
+    ends = found + np.quantile(halves - halves.mean(), [0.5 - confidence / 2, 0.5 + confidence / 2])
     p = (1 + int((at_random >= found).sum())) / (shuffles + 1)
-    interval = Interval(value=found, low=min(max(0.0, float(low)), found), high=max(float(high), found), n=len(prompts))
+    low, high = ends.clip(0.0, most)
+    interval = Interval(value=found, low=min(float(low), found), high=max(float(high), found), n=len(prompts))
     return Bits(interval, float(at_random.mean()), p)
 
 

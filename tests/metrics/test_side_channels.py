@@ -78,6 +78,7 @@ def test_the_bits_of_a_texts_length_are_those_of_all_texts_enumerated() -> None:
 def test_one_bit_is_one_bit_and_what_is_alike_is_none() -> None:
     prompts = np.repeat([0, 1], 60)
     one = trace_bits((1.0 + prompts)[:, None], prompts, draws(), shuffles=19)
+    assert one.found.value <= 1.0 == one.found.high
     assert one.found.value == pytest.approx(1.0, abs=0.05)  # as the protocol asks
     none = trace_bits(np.ones((120, 3)), prompts, draws())
     assert (none.found.value, none.p) == (0.0, 1.0)
