@@ -83,7 +83,12 @@ def agreement(share: float | None) -> float:
             optimizer.step()
     stack, blocks, seen = model.stack(), model.get_submodule("layers"), list[torch.Tensor]()  # type: ignore[operator]
     assert isinstance(blocks, nn.ModuleList)
-    blocks[0].register_forward_hook(lambda _m, _a, out: seen.append(out))
+
+
+    def note(_block: nn.Module, _inputs: object, output: torch.Tensor) -> None:
+        seen.append(output)
+
+    blocks[0].register_forward_hook(note)
     with torch.no_grad(), without_dropout():
         whole = model(tokens).argmax(-1)
         assert (whole == (tokens + 1) % VOCABULARY).double().mean() > 0.95, "it has learned"
