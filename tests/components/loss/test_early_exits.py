@@ -84,7 +84,6 @@ def agreement(share: float | None) -> float:
     stack, blocks, seen = model.stack(), model.get_submodule("layers"), list[torch.Tensor]()  # type: ignore[operator]
     assert isinstance(blocks, nn.ModuleList)
 
-
     def note(_block: nn.Module, _inputs: object, output: torch.Tensor) -> None:
         seen.append(output)
 
