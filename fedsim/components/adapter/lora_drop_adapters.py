@@ -13,7 +13,6 @@ Source: Rajabzadeh et al. 2026, arXiv 2601.02569; state of the anchor, input x_u
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import Any, ClassVar, NoReturn, final
 
 import torch
@@ -29,14 +28,14 @@ from fedsim.core.types import Config, Modality, PublicKnowledge
 
 _NAME = "lora-drop-adapters"
 _KEPT = ("past", "cache", "past_key_values", "past_key_value")  # what blocks call the keys of earlier tokens
-_Settings = Mapping[str, Any]
+_Settings = dict[str, Any]
 
 
 class LoraDropAdaptersConfig(Config):
     """Settings of the adapters and of the schedule that they are trained for."""
 
     blocks: tuple[int, ...] | None = Field(
-        default=None, description="numbers of the blocks that get one, from 0; absent: every second, never the last"
+        default=None, description="numbers of the blocks that get one, from 0; absent: every second, not the last"
     )
     cycle: int = Field(default=4, ge=1, description="c: a refresh and c - 1 tokens that lean on it; 1: no token does")
     rank: int = Field(default=8, ge=1, description="rank r, at most the model's width")
@@ -45,15 +44,15 @@ class LoraDropAdaptersConfig(Config):
 
 
 def every_second(depth: int) -> tuple[int, ...]:
-    """Return the blocks that are dropped by default: odd numbers but the last block's."""
-    return tuple(range(1, depth - 1, 2))
+    """Return the blocks that are dropped by default: odd numbers, but not the last block's where there is another."""
+    return tuple(range(1, max(min(depth, 2), depth - 1), 2))
 
 
 def check_blocks(chosen: tuple[int, ...], depth: int) -> str | None:
-    """Return what is wrong with blocks to drop, or None. The first one has nothing to correct, the last one speaks."""
-    if all(0 < own < depth - 1 for own in chosen):
+    """Return what is wrong with blocks to drop, or None. The first one always runs: it alone tells tokens apart."""
+    if all(0 < own < depth for own in chosen):
         return None
-    return f"expected numbers of blocks from 1 to {depth - 2}: the model has {depth}, the first and the last one run"
+    return f"expected numbers of blocks from 1 to {depth - 1}: the model has {depth}, and the first one always runs"
 
 
 @final
@@ -133,7 +132,7 @@ class DropAdapter(LowRankLinear):
 
     def hide(
         self, _block: nn.Module, inputs: tuple[Any, ...], settings: _Settings
-    ) -> tuple[tuple[Any, ...], _Settings] | None:
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         """Return a block's arguments with a mask that hides the keys of tokens on which it does not run.
 
         Raises:

@@ -37,7 +37,7 @@ class LoraDropConfig(DrawConfig):
 
     blocks: tuple[int, ...] | None = Field(
         default=None,
-        description="blocks that are dropped; absent: those with adapters, else every second, never the last",
+        description="blocks that are dropped; absent: those with adapters, else every second, not the last",
     )
     cycle: int | None = Field(default=None, ge=1, description="c; absent: that of the adapters, else 4")
 

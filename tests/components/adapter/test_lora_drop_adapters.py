@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from fedsim.components.adapter.lora_drop_adapters import adapters_of
+from fedsim.components.adapter.lora_drop_adapters import adapters_of, every_second
 from fedsim.core.errors import FedsimError, NotApplicable
 from fedsim.core.losses import cross_entropy
 from fedsim.core.masks import without_dropout
@@ -68,6 +68,10 @@ def test_keys_that_no_block_wrote_are_not_seen() -> None:
     assert (model(TOKENS) - open_(TOKENS)).abs().max() > 1e-3
 
 
+def test_by_default_every_second_block_is_dropped_and_the_last_one_speaks() -> None:
+    assert [every_second(depth) for depth in (1, 2, 3, 4, 6)] == [(), (1,), (1,), (1,), (1, 3)]
+
+
 def test_a_cycle_of_one_changes_nothing_and_the_first_tokens_never_lean() -> None:
     plain = tiny_llama(blocks=DEPTH).eval()
     with torch.no_grad():
@@ -122,8 +126,8 @@ def test_copies_lean_on_adapters_of_their_own() -> None:
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    for blocks in ((0,), (DEPTH - 1,)):
-        with pytest.raises(NotApplicable, match="expected numbers of blocks from 1 to 3: the model has 5"):
+    for blocks in ((0,), (DEPTH,)):
+        with pytest.raises(NotApplicable, match="expected numbers of blocks from 1 to 4: the model has 5"):
             prepared(blocks=blocks)
     with pytest.raises(NotApplicable, match="rank is 17, expected at most 16"):
         prepared(rank=17)

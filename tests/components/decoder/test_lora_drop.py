@@ -117,10 +117,11 @@ def test_a_text_beside_others_is_written_as_alone() -> None:
 
 def test_settings_that_do_not_fit_are_refused() -> None:
     plain = tiny_llama(blocks=DEPTH).eval()
-    for blocks in ((0, 2), (DEPTH - 1,)):
-        with pytest.raises(FedsimError, match="expected numbers of blocks from 1 to 4: the model has 6"):
+    for blocks in ((0, 2), (DEPTH,)):
+        with pytest.raises(FedsimError, match="expected numbers of blocks from 1 to 5: the model has 6"):
             write(plain, [[1]], blocks=blocks)
-    for settings in ({"cycle": 5}, {"blocks": (1,)}):
+    others: list[dict[str, Any]] = [{"cycle": 5}, {"blocks": (1,)}]
+    for settings in others:
         with pytest.raises(FedsimError, match=r"adapters are for blocks = \[1, 3, 4\] and cycle = 3"):
             write(adapted(), [[1]], **settings)
     with pytest.raises(FedsimError, match="decoder 'lora-drop' runs single layers"):
