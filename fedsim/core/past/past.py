@@ -258,7 +258,7 @@ def _anew(model: nn.Module, texts: Sequence[Sequence[int]], drafts: Sequence[Dra
 def _whole(model: nn.Module, rows: Sequence[Sequence[int]]) -> Tensor:
     longest = max(map(len, rows))
     device = next((own.device for own in model.parameters()), None)
-    tokens = torch.tensor([[*own, *own[-1:] * (longest - len(own))] for own in rows], device=device)
+    tokens = torch.tensor([[*own, *[own[-1]] * (longest - len(own))] for own in rows], device=device)
     scores: Tensor = model(tokens)
     if scores.shape[:-1] != tokens.shape:
         raise FedsimError(
