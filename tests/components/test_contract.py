@@ -72,7 +72,7 @@ def of_next_tokens(name: str) -> tuple[nn.Module, Batch]:
     model = method.make(method.config.model_validate({"width": 16, "hidden": 16}), spec)
     own = make(name)
     prepared = own.prepare(model, torch.Generator().manual_seed(0)) if isinstance(own, ModelComponent) else model
-    return prepared, Batch(torch.randint(7, (2, 5)), torch.randint(7, (2, 5)))
+    return prepared, Batch(torch.randint(7, (8, 5)), torch.randint(7, (8, 5)))
 
 
 def make(name: str) -> Any:
