@@ -2,9 +2,10 @@
 
 A date as a regular expression, and a JSON object with two keys as a schema. Beside AWRS with five particles stands the
 control without weights, which renormalises step by step. A call asks the constraint about one token, or whether a text
-is whole; a mask of all tokens would ask 49,152. Seconds of the constraint are those of a step without the model's, beside those of llguidance's
-own mask along one such text. The cost is that of the text under the model itself, without the constraint. The last rows
-are the emission of a phone number behind a name: a probability, and how many plain texts it would take to see one.
+is whole; a mask of all tokens would ask 49,152. Seconds of the constraint are those of a step without the model's,
+beside those of llguidance's own mask along one such text. The cost is that of the text under the model itself, without
+the constraint. The last rows are the emission of a phone number behind a name: a probability, and how many plain texts
+it would take to see one.
 """
 
 from __future__ import annotations
