@@ -140,6 +140,12 @@ def train(model: nn.Module, data: Dataset, recipe: Recipe, on_step: Callable[[in
     model.eval()
 
 
+def lengths(recipe: Recipe) -> range:
+    """Return the lengths of the lists that a recipe trains on."""
+    config = ListOperationsConfig.model_validate(dict(recipe.settings))
+    return range(config.shortest, config.longest + 1)
+
+
 def _share(step: int, steps: int) -> float:
     """Return the learning rate over the largest: a linear warm-up, then a cosine down to a fiftieth."""
     if step < _WARM_UP:

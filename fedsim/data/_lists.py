@@ -45,13 +45,14 @@ def draw_sample(operation: str, length: int, generator: torch.Generator) -> Samp
     letters: list[int] = torch.randperm(LETTERS, generator=generator)[: length + 1].tolist()
     places = length + 1 if operation == "insert-index" else length
     place = int(torch.randint(places, (), generator=generator))
+    return sample_of(operation, tuple(letters[:length]), place, letters[length])
+
+
+def sample_of(operation: str, items: Answer, place: int, word: int) -> Sample:
+    """Return what an operation asks of a list, with the place and the new letter if it needs them."""
     kind, _, which = operation.partition("-")
-    return Sample(
-        operation,
-        tuple(letters[:length]),
-        place if which == "index" else None,
-        letters[length] if kind in ("insert", "replace") else None,
-    )
+    needs_word = kind in ("insert", "replace")
+    return Sample(operation, items, place if which == "index" else None, word if needs_word else None)
 
 
 def answers(sample: Sample) -> Iterator[Answer]:

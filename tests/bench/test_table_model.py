@@ -7,7 +7,7 @@ import torch
 from fedsim.bench.table_model import TableModel
 from tests.components.unmasking import run
 
-ANSWERS = [(0, 1, 2), (0, 2, 1), (1, 1, 1), (2, 1, 0)]
+ANSWERS: list[tuple[int, ...]] = [(0, 1, 2), (0, 2, 1), (1, 1, 1), (2, 1, 0)]
 WEIGHTS = [1.0, 2.0, 3.0, 4.0]
 
 
