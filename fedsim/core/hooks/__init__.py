@@ -49,6 +49,8 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Unmasker,
+    Unmasking,
     Writing,
     check_scores,
 )
@@ -102,6 +104,8 @@ __all__ = [
     "Task",
     "TokenReducer",
     "TraceAttack",
+    "Unmasker",
+    "Unmasking",
     "Writing",
     "check_scores",
     "check_update",
