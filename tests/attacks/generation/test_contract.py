@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from fedsim.core import registry, seeding
-from fedsim.core.errors import FedsimError, NotApplicable
+from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import TraceAttack
-from fedsim.core.types import Config, TraceCase
+from fedsim.core.types import TraceCase
 from tests.attacks.generation.cases import case
 
 ATTACKS = registry.methods("trace")
@@ -58,21 +58,3 @@ def test_it_refuses_another_question_and_a_view_of_which_it_makes_nothing(name: 
     strange = replace(given, seen=tuple(replace(own, views=("activations",)) for own in given.seen))
     with pytest.raises(NotApplicable, match="it makes nothing of the view activations"):
         answer(name, strange)
-
-
-@pytest.mark.parametrize(
-    ("answered", "message"),
-    [
-        (torch.zeros(3), r"an answer for 12 texts has the shape \(3,\)"),
-        (torch.full((12,), torch.nan), "no finite number"),
-    ],
-)
-def test_an_answer_that_is_none_is_refused(answered: torch.Tensor, message: str) -> None:
-    class Strange(TraceAttack[Config]):
-        questions = ("prompt",)
-
-        def search(self, case: TraceCase, generator: torch.Generator) -> torch.Tensor:
-            return answered
-
-    with pytest.raises(FedsimError, match=message):
-        Strange(Config())(case("prompt", "counts"), torch.Generator())
