@@ -98,6 +98,11 @@ def judge(speech: Speech, asked: Asked, judging: Judging) -> TraceFinding:
     return _judge(speech, asked, judging, "attack")
 
 
+def judge_at_chance(speech: Speech, asked: Asked, judging: Judging, what: str) -> TraceFinding:
+    """Run an attack where there is nothing to find, because of what `what` says."""
+    return _judge(speech, replace(asked, label=f"{asked.label}, {what}"), judging, "chance")
+
+
 def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFinding]:
     """Yield what the same attack finds where it must succeed, and where it must be at chance.
 
@@ -109,8 +114,7 @@ def controls(speech: Speech, asked: Asked, judging: Judging) -> Iterator[TraceFi
     if speech.question in ("prompt", "member"):
         order = seeding.generator(judging.seed, "shuffled labels")
         shuffled = [speech.truth[int(place)] for place in torch.randperm(len(speech.truth), generator=order)]
-        own = replace(asked, label=f"{asked.label}, labels shuffled")
-        yield _judge(replace(speech, truth=tuple(shuffled)), own, judging, "chance")
+        yield judge_at_chance(replace(speech, truth=tuple(shuffled)), asked, judging, "labels shuffled")
 
 
 def _judge(speech: Speech, asked: Asked, judging: Judging, role: Any) -> TraceFinding:
