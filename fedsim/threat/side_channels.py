@@ -73,23 +73,15 @@ class Judging:
     confidence: float = 0.95
 
 
-def case_of(speech: Speech, view: TraceView, labels: Sequence[int] | None = None) -> TraceCase:
-    """Return what an attacker gets of texts under one view.
-
-    Args:
-        speech: the texts.
-        view: granted; nothing else passes.
-        labels: what it believes of the texts that it knows; the truth when absent.
-    """
+def case_of(speech: Speech, view: TraceView) -> TraceCase:
+    """Return what an attacker gets of texts under one view; nothing else passes."""
     observed = [observe_trace(own, [view]) for own in speech.texts]
     truth = [own for own, known in zip(speech.truth, speech.is_known, strict=True) if known]
-    given = tuple(truth if labels is None else labels)
     return TraceCase(
         question=speech.question,
         seen=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if not known),
         known=tuple(own for own, known in zip(observed, speech.is_known, strict=True) if known),
-        labels=given,
-        classes=len(set(given)),
+        labels=tuple(truth),
     )
 
 
