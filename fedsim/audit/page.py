@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.audit import screen, verdict
+from fedsim.audit import evidence, screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
@@ -77,6 +77,8 @@ def write(record: AuditRecord, folder: Path) -> None:
         told=screen.told,
         headline=screen.headline(),
         recovered=screen.recovered,
+        searched=screen.searched,
+        state=evidence.state,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
         most=MOST,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fedsim.audit import screen, verdict
+from fedsim.audit import evidence, screen, verdict
 from fedsim.audit.record import AuditRecord, Inspection
 from fedsim.core import registry
 from fedsim.core.metric import Metric
@@ -22,6 +22,8 @@ DEFENSE_COLUMNS = (
     "updates",
     "images",
     "iterations",
+    "restarts",
+    "converged",
     "recovered_share",
     "recovered_low",
     "recovered_high",
@@ -93,13 +95,15 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
 def _search(found: Inspection | None) -> tuple[Any, ...]:
     """Return the attacked updates, iterations and recovered share."""
     if found is None:
-        return ("",) * 7
+        return ("",) * 9
     share = found.summary.success if found.summary else None
     return (
         found.batch_size,
         len(found.victims),
         sum(len(victim.scores) for victim in found.victims),
         found.iterations,
+        evidence.restarts(found),
+        evidence.converged(found),
         *((share.value, share.low, share.high) if share else [""] * 3),
     )
 

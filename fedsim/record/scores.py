@@ -10,6 +10,8 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 from fedsim.core.types import Knowledge
 from fedsim.record.parts import Interval, Part
 
+AS_LOW = 1.05  # a search has converged where its objective is at most this many times that at the truth
+
 
 class MaskScore(Part):
     """Estimated against true dropout mask of one site, over its identifiable units only.
@@ -58,6 +60,8 @@ class VictimRecord(Part):
     `arrays` names its entries in the run's arrays file: `originals`, `guesses` (pixel units, matched order); text has
     none.
     `objective_at_truth` is the attack's matching objective at the true batch and masks: a check by the scorer.
+    `converged` says whether the guess explains what was sent as well as the truth does, up to `AS_LOW`, by the scorer's
+    own measure; None where that is not defined. A search that failed is evidence only where it converged.
     `facts` are figures that explain the result, by name, as the attack gave them; `found` compares what it read beside
     images and masks with the truth, as the components score it; `why` says in sentences, with what
     the scorer knows besides, why images were not recovered, and is empty when all were.
@@ -71,6 +75,7 @@ class VictimRecord(Part):
     masks: tuple[MaskScore, ...] = ()
     objective: float | None = None
     objective_at_truth: float | None = None
+    converged: bool | None = None
     iterations: int = 0
     best_iteration: int = 0
     stopped: str = ""

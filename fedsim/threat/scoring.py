@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
+from torch import Tensor
 
+from fedsim.core.errors import FedsimError
 from fedsim.core.hooks import Task
 from fedsim.core.hooks.tasks import Scored
 from fedsim.core.types import Batch, Dataset, Reconstruction
@@ -61,8 +64,19 @@ def score(victim: Victim, found: Reconstruction) -> Judged:
         "masks": masks,
     }
     if own.order is not None:
+        judged["converged"] = _has_converged(victim, own.guess or found, own.order)
         judged["why"] = _why(world.scenario.scoring, own.guess or found, items, values, record.objective_at_truth)
     return Judged(record.model_copy(update=judged), {**arrays, **own.arrays})
+
+
+def _has_converged(victim: Victim, guess: Reconstruction, order: Tensor) -> bool | None:
+    """Say whether the search ended where the truth is no better; None where the guess cannot be put into a step."""
+    masks = None if guess.masks is None else tuple(m[order] if len(m) == len(order) else m for m in guess.masks)
+    in_order = replace(guess, inputs=guess.inputs[order], labels=guess.labels[order], masks=masks)
+    try:
+        return victim.has_converged(in_order)
+    except (FedsimError, RuntimeError):  # masks of another number of examples
+        return None
 
 
 def _shown(

@@ -45,7 +45,7 @@ def audit(
 ) -> None:
     """Measure what an update of your own model gives away of a client's data, and what it costs to stop that.
 
-    Ends with exit code 3 where a threshold of the policy is broken.
+    Ends with exit code 3 where a threshold of the policy is broken, with 4 where one is undecided.
     """
     from fedsim.audit import Plan, running, verdict
     from fedsim.audit import screen as tables
@@ -87,11 +87,13 @@ def audit(
     for sentence in verdict.unjudged(record):
         say(sentence)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
-    broken = verdict.broken(record)
-    for sentence in broken:
+    for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
-    if broken:
-        raise typer.Exit(verdict.BROKEN)
+    code = verdict.exit_code(record)
+    if code == verdict.UNDECIDED:
+        complain("The policy is undecided: no threshold is broken, but there is no evidence that all are kept.")
+    if code:
+        raise typer.Exit(code)
 
 
 def _sizes(text: str) -> tuple[int, ...]:

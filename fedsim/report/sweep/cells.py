@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from fedsim.core.metric import Metric
 from fedsim.core.types import Knowledge
 from fedsim.experiment.sweep.folder import PLAN, PlannedRun, SweepFolder
 from fedsim.experiment.sweep.results import each
+from fedsim.metrics import evidence
 from fedsim.metrics.comparison import Victims
 from fedsim.record import (
     ArmRecord,
@@ -33,17 +34,21 @@ UNDEFENDED = "undefended"
 
 
 class Attacked(NamedTuple):
-    """One update under one attack; `share` of its examples were recovered, each metric has one value an example."""
+    """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
+
+    Where not all were recovered, it `is_evidence` only if the search converged.
+    """
 
     seed: int
     round: int
     client: int
     share: float
     values: Mapping[str, tuple[float, ...]]
+    is_evidence: bool = False
 
 
 class Searches(NamedTuple):
-    """How the searches of one attack ended, as counts of victims; `converged` is as low as the truth."""
+    """How the searches of one attack ended, as counts of victims; `converged` explain it as well as the truth."""
 
     victims: int
     gave_up: int
@@ -148,6 +153,14 @@ class Setting:
     def victims(self, label: str) -> list[Attacked]:
         """Return everybody whom one attack attacked."""
         return [victim for tried in self.attempt(label) for victim in tried.victims]
+
+    def unproved(self, labels: Sequence[str]) -> int:
+        """Return how many victims no search of these attacks recovered, and none converged on either."""
+        found: dict[tuple[int, int, int], bool] = {}
+        for victim in (own for label in labels for own in self.victims(label)):
+            key = (victim.seed, victim.round, victim.client)
+            found[key] = found.get(key, False) or victim.is_evidence
+        return sum(not is_evidence for is_evidence in found.values())
 
     def shares(self, label: str) -> Victims:
         """Return the share of every victim's examples that one attack recovered."""
@@ -354,21 +367,21 @@ def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
             name: tuple(item.values[name] for item in victim.scores if name in item.values)
             for name in dict.fromkeys(name for item in victim.scores for name in item.values)
         },
+        evidence.is_evidence(victim, judge.success),
     )
 
 
-_AS_LOW = 1.05
 _LATE = 0.95
 
 
 def _searches(attack: AttackRecord) -> Searches:
     ended = [v for v in attack.victims if v.failure is None and v.objective is not None]
-    judged = [(v, v.objective, v.objective_at_truth) for v in ended if v.objective_at_truth is not None]
+    judged = [v for v in ended if v.converged is not None]
     return Searches(
         victims=len(attack.victims),
         gave_up=sum(v.failure is not None for v in attack.victims),
         searched=len(judged),
-        converged=sum(own is not None and own <= _AS_LOW * truth + 1e-12 for _, own, truth in judged),
+        converged=sum(v.converged is True for v in judged),
         falling=sum(v.iterations > 1 and v.best_iteration >= _LATE * v.iterations for v in ended),
     )
 

@@ -41,6 +41,7 @@ class Point:
         loss: that of the undefended control minus that of this setting, seed by seed; of the same measure.
         strongest: of all attackers; `median` the one in the middle; `unaware` the strongest that was granted nothing
             about the defense, or None when nobody was.
+        unproved: victims on which no attacker succeeded, and none converged: they are no evidence.
         fewer: success of the strongest attack here minus that on the control, victim by victim.
         p: that this difference is 0, after Holm over all settings.
         membership: members found by the best membership attack at 1 % false alarms, over all seeds.
@@ -55,6 +56,7 @@ class Point:
     strongest: Risk | None
     median: Risk | None
     unaware: Risk | None
+    unproved: int
     fewer: Interval | None
     p: float | None
     membership: tuple[str, Interval] | None
@@ -168,6 +170,7 @@ def _point(setting: Setting, control: Setting | None, judge: Judge) -> Point:
         strongest=risk(setting, strongest, judge) if strongest else None,
         median=_median(setting, judge),
         unaware=risk(setting, best_unaware, judge) if best_unaware and is_informed else None,
+        unproved=setting.unproved(attackers(setting)),
         fewer=fewer,
         p=p,
         membership=best_membership(setting, judge),

@@ -15,7 +15,7 @@ from fedsim.report.sweep.cells import Setting, Sweep
 from fedsim.report.sweep.curves import shares_above
 from fedsim.report.sweep.pareto import Place, dominate
 from fedsim.report.sweep.points import Point, attackers, measure, risk
-from fedsim.report.sweep.verdict import judge
+from fedsim.report.sweep.verdict import Judgement, judge
 from fedsim.report.tables import NOTHING, Estimate, estimate
 
 _FIRST: dict[str, str] = {
@@ -205,7 +205,7 @@ def _line(sweep: Sweep, point: Point, is_beaten: bool) -> Line:
         size,
         victims,
     )
-    marks = [] if sweep.policy.is_empty else [_light(judge(point, sweep.policy).broken)]
+    marks = [] if sweep.policy.is_empty else [_light(judge(point, sweep.policy))]
     marks += ["control"] if point.setting.is_undefended else []
     marks += ["dominated"] if is_beaten and not point.setting.is_undefended else []
     return Line(point, tuple(marks), cells, sort)
@@ -224,8 +224,10 @@ def _extremes_told(metric: Metric, late: float | None, best: float | None) -> Es
     return Estimate(f"{late * metric.scale:.{metric.digits}f} / {metric.format(best)}")
 
 
-def _light(broken: Sequence[Any]) -> str:
-    return "breaks the policy" if broken else "within the policy"
+def _light(own: Judgement) -> str:
+    if own.broken:
+        return "breaks the policy"
+    return "within the policy" if own.is_sure else "undecided"
 
 
 def _epsilon(point: Point) -> Estimate:
