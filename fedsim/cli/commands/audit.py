@@ -19,7 +19,10 @@ _GIB = 1 << 30
 
 @command(epilog="Example: fedsim audit my_pkg.train:make_client --batch 1,4,16 --minutes 5")
 def audit(
-    target: Annotated[str, typer.Argument(help="package.module:function that returns (model, loss, loader)")],
+    target: Annotated[
+        str,
+        typer.Argument(help="package.module:function or folder/file.py:function; it returns (model, loss, loader)"),
+    ],
     batch: Annotated[str, typer.Option(help="batch sizes to attack")] = "1,4,16",
     minutes: Annotated[float, typer.Option(min=0.05, help="wall time of the whole audit")] = 5.0,
     out: Annotated[Path | None, typer.Option(help="folder of the audit; absent: results/audit-NAME")] = None,
