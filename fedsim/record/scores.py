@@ -52,6 +52,27 @@ class ItemScore(Part):
         return {name: value for name, value in fields(self).items() if value is not None and value is not False}
 
 
+class Ceiling(Part):
+    """What an ideal attacker could know of the examples behind an update, to first order at the truth; no guarantee.
+
+    `psnr` bounds the mean error in dB, for examples in pixels: of inputs too large for the exact figure between
+    `psnr_low` and `psnr_high`. `rank` and `condition` are those of the update's derivative by its `inputs` entries,
+    `known` is the effective number of entries that are known. `untold` is the PSNR of who is not told the dropout
+    masks. `scores` are those of what its guess would look like. `undefined` says why there is no ceiling.
+    """
+
+    psnr: float | None = None
+    psnr_low: float | None = None
+    psnr_high: float | None = None
+    inputs: int = 0
+    rank: int | None = None
+    condition: float | None = None
+    known: float | None = None
+    untold: float | None = None
+    scores: tuple[ItemScore, ...] = ()
+    undefined: str = ""
+
+
 class VictimRecord(Part):
     """One attacked update, or the attacked mean of a round's updates.
 
@@ -76,6 +97,7 @@ class VictimRecord(Part):
     objective: float | None = None
     objective_at_truth: float | None = None
     converged: bool | None = None
+    ceiling: Ceiling | None = None
     iterations: int = 0
     best_iteration: int = 0
     stopped: str = ""
