@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator
 
 from fedsim.audit.record import Inspection, Training
-from fedsim.metrics.evidence import is_evidence, state_of, updates_to_decide
+from fedsim.metrics.evidence import is_evidence, reach, state_of, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
 from fedsim.record import VictimRecord
@@ -21,6 +21,18 @@ OUT_OF_TIME = "out of time"  # how a search stopped that the clock ended
 def state(found: Inspection, scoring: Scoring) -> str:
     """Return what became of some updates: recovered, withstood or undecided."""
     return state_of(found.victims, _rule(scoring)) if found.is_scored and found.failure is None else "undecided"
+
+
+def ideal(found: Inspection | None, scoring: Scoring) -> str:
+    """Return how far the ideal attacker comes on the same updates, for people."""
+    told = None if found is None else reach([victim.ceiling for victim in found.victims], _rule(scoring))
+    return "" if told is None else told.told
+
+
+def ideal_figures(found: Inspection, scoring: Scoring) -> tuple[float | None, float | None]:
+    """Return its median PSNR in dB and the share of images that it would recover; None where not known."""
+    figures = reach([victim.ceiling for victim in found.victims], _rule(scoring))
+    return (None, None) if figures is None else figures[:2]
 
 
 def converged(found: Inspection) -> int:

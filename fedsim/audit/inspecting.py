@@ -24,8 +24,9 @@ from fedsim.federation.client import local_training
 from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import VictimRecord
+from fedsim.record import Ceiling, VictimRecord
 from fedsim.scenario.world import World
+from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
 from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
@@ -36,6 +37,8 @@ _LEAST_UPDATES = 2
 _MOST_ITERATIONS = 2000
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
+_FOR_THE_CEILING = 0.2  # share of the time of an update
+_HANGS = 2.0  # times that share, after which it is ended
 _SHOWN = ("originals", "guesses")
 _RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
 
@@ -113,8 +116,8 @@ class Inspector:
     def _attack(
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
-        begin = time.monotonic()
-        entry, short = seen.entry, False
+        begin, ceiling_seconds = time.monotonic(), _FOR_THE_CEILING * seconds
+        seconds, entry, short = seconds - ceiling_seconds, seen.entry, False
         latest: list[Tensor] = []
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
@@ -126,7 +129,23 @@ class Inspector:
         except Exception as error:
             found = reason(error)
         victim = self._recorded(world, seen, found, name)
-        return victim.model_copy(update={"seconds": time.monotonic() - begin}), short
+        update = {"seconds": time.monotonic() - begin, "ceiling": self._ceiling(world, seen, ceiling_seconds, name)}
+        return victim.model_copy(update=update), short
+
+    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling | None:
+        """Return how well anybody could know the images, and keep the map of it."""
+        if not self.is_scored:
+            return None
+        try:
+            with limit(_HANGS * seconds):
+                found, known = ceiling_of(Victim(world, seen.entry, seen.truth), seconds=seconds)
+        except OutOfTime:
+            return Ceiling(inputs=seen.truth.batches[0].inputs.numel(), undefined="its time was too short")
+        except Exception as error:
+            return Ceiling(undefined=reason(error))
+        if known is not None:
+            self.arrays[f"{name}/known"] = known.float().clamp(0.0, 1.0).numpy()
+        return found
 
     def _recorded(self, world: World, seen: Seen, found: Reconstruction | str, name: str) -> VictimRecord:
         entry = seen.entry

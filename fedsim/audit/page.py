@@ -79,6 +79,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         recovered=screen.recovered,
         searched=screen.searched,
         state=evidence.state,
+        ideal=evidence.ideal,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
         most=MOST,
@@ -103,6 +104,8 @@ def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wa
         rows = [Row("recovered by the attacker", guesses)]
         if inspection.is_scored:
             rows.insert(0, Row("original", tuple(_pictures(record, inspection, arrays, "originals"))))
+            known = tuple(_pictures(record, inspection, arrays, "known"))
+            rows += [Row("known to the ideal attacker (white: all)", known)] if known else []
         title = "captured update" if record.plan.is_captured else f"batch {inspection.batch_size}"
         yield Wall(title, tuple(rows), _count(inspection, arrays))
 
@@ -144,6 +147,8 @@ def _picture(
 ) -> Picture:
     where = f"update {number}, image {index + 1}"
     source = data_address("image/png", encode(_in_colour(image)))
+    if kind == "known":
+        return Picture(source, f"What the ideal attacker knows of {where}")
     if kind == "originals" or index >= len(victim.scores):
         return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
     item: ItemScore = victim.scores[index]

@@ -21,9 +21,13 @@ from fedsim.scenario import Scoring
 def updates(record: AuditRecord) -> Table:
     """Return what was recovered from updates, one row per batch size."""
     table = Table(title=Text(f"Recovered from updates of {record.plan.target}"), title_justify="left")
-    table.caption = Text("converged: searches whose guess explains the update as well as the truth does")
-    for heading in ("batch", "updates", "images", "searched", "recovered", headline().heading, "state", "by"):
-        table.add_column(heading, justify="left" if heading in ("state", "by") else "right")
+    table.caption = Text(
+        "converged: searches whose guess explains the update as well as the truth does; ideal attacker: how well "
+        "anybody could know the images, to first order at the truth, and how many it would recover"
+    )
+    words = ("ideal attacker", "state", "by")
+    for heading in ("batch", "updates", "images", "searched", "recovered", headline().heading, *words):
+        table.add_column(heading, justify="left" if heading in words else "right")
     for own in record.inspections:
         table.add_row(*map(Text, _row(own, record.plan.scoring)))
     return table
@@ -55,14 +59,17 @@ def defenses(record: AuditRecord) -> Table:
     table.caption = Text(
         "recovered: share with its interval, over n updates, each with this many iterations, and how many converged"
     )
-    for heading in ("defense", "recovered", "accuracy lost, points", "loss", "round", "keeps the policy"):
-        table.add_column(heading, justify="left" if heading in ("defense", "keeps the policy") else "right")
+    last = ("keeps the policy",)
+    for heading in ("defense", "recovered", "ideal attacker", "accuracy lost, points", "loss", "round", *last):
+        table.add_column(heading, justify="left" if heading in ("defense", "ideal attacker", *last) else "right")
     if record.control is not None:
-        table.add_row("none (control)", _search(record.control), "", "", "", "")
+        ideal = evidence.ideal(record.control, record.plan.scoring)
+        table.add_row("none (control)", _search(record.control), ideal, "", "", "", "")
     for own in verdict.rank(record):
         table.add_row(
             Text(own.name),
             _search(own.inspection),
+            evidence.ideal(own.inspection, record.plan.scoring),
             interval(own.accuracy_loss, 100, 1) if own.accuracy_loss else "",
             f"{own.loss_change:+.3f}" if own.loss_change is not None else "",
             f"x {own.slowdown:.2g}" if own.slowdown else "",
@@ -70,7 +77,7 @@ def defenses(record: AuditRecord) -> Table:
         )
     for own in record.trials:
         if own.failure:
-            table.add_row(Text(own.name), _search(own.inspection), Text(own.failure), "", "", "undecided")
+            table.add_row(Text(own.name), _search(own.inspection), "", Text(own.failure), "", "", "undecided")
     return table
 
 
@@ -162,7 +169,7 @@ def winner(inspection: Inspection) -> str:
 
 def _row(own: Inspection, scoring: Scoring) -> tuple[str, ...]:
     if own.failure is not None:
-        return (str(own.batch_size), "", "", "", "", "", "", own.failure)
+        return (str(own.batch_size), "", "", "", "", "", "", "", own.failure)
     failures = [victim.failure for victim in own.victims if victim.failure]
     images = sum(len(victim.scores) for victim in own.victims)
     by = winner(own)
@@ -173,6 +180,7 @@ def _row(own: Inspection, scoring: Scoring) -> tuple[str, ...]:
         searched(own),
         recovered(own),
         told(own, headline()),
+        evidence.ideal(own, scoring),
         evidence.state(own, scoring),
         by if len(failures) < len(own.victims) else failures[0],
     )

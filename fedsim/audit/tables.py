@@ -12,6 +12,7 @@ from fedsim.core.metric import Metric
 from fedsim.core.plain import csv_table
 from fedsim.metrics.success import Rule
 from fedsim.record.store import write_whole
+from fedsim.scenario import Scoring
 
 IMAGES = "images.csv"
 DEFENSES = "defenses.csv"
@@ -27,6 +28,8 @@ DEFENSE_COLUMNS = (
     "recovered_share",
     "recovered_low",
     "recovered_high",
+    "ceiling_psnr",
+    "ceiling_success",
     "accuracy_loss",
     "accuracy_loss_low",
     "accuracy_loss_high",
@@ -72,13 +75,13 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     """Return a row of the control, then one row per defense."""
     rows: list[tuple[Any, ...]] = []
     if record.control is not None:
-        rows.append(("control", *_search(record.control), *[""] * 11))
+        rows.append(("control", *_search(record.control, record.plan.scoring), *[""] * 11))
     for own in record.trials:
         lost = own.accuracy_loss
         rows.append(
             (
                 own.name,
-                *_search(own.inspection),
+                *_search(own.inspection, record.plan.scoring),
                 *((lost.value, lost.low, lost.high, lost.n) if lost else [""] * 4),
                 own.loss_change if own.loss_change is not None else "",
                 own.slowdown if own.slowdown is not None else "",
@@ -92,10 +95,10 @@ def defenses(record: AuditRecord) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _search(found: Inspection | None) -> tuple[Any, ...]:
-    """Return the attacked updates, iterations and recovered share."""
+def _search(found: Inspection | None, scoring: Scoring) -> tuple[Any, ...]:
+    """Return the attacked updates, iterations, recovered share, and what the ideal attacker reaches."""
     if found is None:
-        return ("",) * 9
+        return ("",) * 11
     share = found.summary.success if found.summary else None
     return (
         found.batch_size,
@@ -105,6 +108,7 @@ def _search(found: Inspection | None) -> tuple[Any, ...]:
         evidence.restarts(found),
         evidence.converged(found),
         *((share.value, share.low, share.high) if share else [""] * 3),
+        *("" if own is None else own for own in evidence.ideal_figures(found, scoring)),
     )
 
 

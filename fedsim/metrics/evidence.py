@@ -6,11 +6,12 @@ Reports of sweeps and audits both ask here, so that they agree about the same ev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from statistics import median
+from typing import Literal, NamedTuple
 
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, VictimRecord
+from fedsim.record import Ceiling, Interval, VictimRecord
 
 Light = Literal["kept", "undecided", "broken"]
 State = Literal["recovered", "withstood", "undecided"]
@@ -65,10 +66,46 @@ def recovered(victim: VictimRecord, rule: Rule) -> int:
 
 
 def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
-    """Say whether what was recovered of an update is what could be: all of it, or a search that converged."""
+    """Say whether what was recovered of an update is what could be.
+
+    All of it; or the search converged; or the ideal attacker would not recover the rest either.
+    """
     if victim.scores and recovered(victim, rule) == len(victim.scores):
         return True
-    return victim.failure is None and victim.converged is True
+    return (victim.failure is None and victim.converged is True) or _is_out_of_reach(victim, rule)
+
+
+def _is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+    if victim.ceiling is None or not victim.ceiling.scores:
+        return False
+    within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}
+    return not within - {item.index for item in victim.scores if rule.has_succeeded(item)}
+
+
+class Reach(NamedTuple):
+    """How far the ideal attacker comes on some updates: median PSNR in dB, share of examples, and both for people."""
+
+    psnr: float | None
+    share: float | None
+    told: str
+
+
+def reach(ceilings: Sequence[Ceiling | None], rule: Rule) -> Reach | None:
+    """Return how far the ideal attacker comes; None where nobody asked it."""
+    asked = [own for own in ceilings if own is not None]
+    if not asked:
+        return None
+    exact = [own for own in asked if own.psnr is not None]
+    if exact:
+        figure = median(own.psnr for own in exact if own.psnr is not None)
+        items = [item for own in exact for item in own.scores]
+        hits = sum(rule.has_succeeded(item) for item in items)
+        return Reach(figure, hits / max(1, len(items)), f"{figure:.0f} dB, {hits} of {len(items)}")
+    ends = [(own.psnr_low, own.psnr_high) for own in asked if own.psnr_low is not None and own.psnr_high is not None]
+    if ends:
+        low, high = min(low for low, _ in ends), max(high for _, high in ends)
+        return Reach(None, None, f"{low:.0f} to {high:.0f} dB")
+    return Reach(None, None, asked[0].undefined)
 
 
 def state_of(victims: Sequence[VictimRecord], rule: Rule) -> State:

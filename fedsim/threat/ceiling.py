@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -24,7 +25,7 @@ from fedsim.record import Ceiling
 from fedsim.threat.victim import Victim
 
 _PIXELS = 4  # dimensions of a batch of images
-_PROBES, _STEPS = 4, 24
+_PROBES, _FEWEST, _STEPS = 4, 6, 96
 _LEAST = 1e-30  # mean squared error that has a PSNR
 
 
@@ -39,21 +40,27 @@ class _NotDefinedError(Exception):
     pass
 
 
-def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, estimates: bool = False) -> Found:
+def ceiling_of(victim: Victim, *, largest: int = ideal.MOST_DENSE, seconds: float | None = None) -> Found:
     """Return the ceiling of an update.
 
     Args:
         victim: the update beside its truth.
         largest: number of entries up to which the exact figure is computed.
-        estimates: whether an interval from random probes is computed for more entries, which takes long.
+        seconds: time for it; where the exact figure takes longer, or there are more entries, an interval is estimated.
+            Absent: any time, and no estimates, so that the result depends on the update alone.
     """
     entries = victim.truth.batches[0].inputs.numel() if victim.truth.batches else 0
     try:
         _check(victim)
         with seeding.isolate_randomness(0):
-            if entries > largest and not estimates:
+            if entries > largest and seconds is None:
                 raise _NotDefinedError(f"{entries} entries are too many to compute it at once; an audit estimates it")
-            return _exact(victim) if entries <= largest else Found(_estimated(victim))
+            if seconds is None:
+                return _exact(victim, _Client(victim))
+            client = _Client(victim)
+            a_product = _seconds_of(client)
+            is_cheap = entries <= largest and a_product * entries < seconds
+            return _exact(victim, client) if is_cheap else Found(_estimated(victim, client, seconds / a_product))
     except _NotDefinedError as reason:
         return Found(Ceiling(inputs=entries, undefined=str(reason)))
     except (RuntimeError, TypeError, NotImplementedError) as error:  # a layer without a second derivative or in float32
@@ -85,7 +92,7 @@ class _Client:
         self._victim = victim
         self.model = copy.deepcopy(victim.model).double()
         self.inputs = batch.inputs.detach().double().requires_grad_()
-        self.masks = [m.detach().double().requires_grad_(moves_masks) for m in truth.masks[0]]
+        self.masks = tuple(m.detach().double().requires_grad_(moves_masks) for m in truth.masks[0])
         given = {n: g.double() if g.is_floating_point() else g for n, g in batch.given.items()}
         labels = batch.labels.double() if batch.labels.is_floating_point() else batch.labels
         self.batch = Batch(self.inputs, labels, given)
@@ -166,8 +173,18 @@ def _prior(victim: Victim) -> _Prior:
     return _Prior(*spread)
 
 
-def _exact(victim: Victim) -> Found:
-    client, prior = _Client(victim), _prior(victim)
+def _seconds_of(client: _Client) -> float:
+    """Return the time of one product with the matrix A, the second of two."""
+    times = ideal.products(client.sent, [client.inputs], client.noise)
+    row = torch.ones(1, client.inputs.numel(), dtype=torch.float64)
+    times(row)
+    begin = time.perf_counter()
+    times(row)
+    return time.perf_counter() - begin
+
+
+def _exact(victim: Victim, client: _Client) -> Found:
+    prior = _prior(victim)
     n = client.inputs.numel()
     left = ideal.left(ideal.matrix(ideal.products(client.sent, [client.inputs], client.noise), n), prior.variance)
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
@@ -200,11 +217,13 @@ def _untold(victim: Victim, prior: _Prior) -> float | None:
     return _psnr(float((left.error[:n] * prior.square).mean()))
 
 
-def _estimated(victim: Victim) -> Ceiling:
-    client, prior = _Client(victim), _prior(victim)
+def _estimated(victim: Victim, client: _Client, affordable: float) -> Ceiling:
+    prior, steps = _prior(victim), int(affordable / _PROBES)
+    if steps < _FEWEST:
+        raise _NotDefinedError("its time was too short for an estimate")
     source = seeding.generator(victim.world.scenario.seed, "ideal attacker", victim.entry.round, victim.entry.client)
     times = ideal.products(client.sent, [client.inputs], client.noise)
-    found = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=_STEPS)
+    found = ideal.estimated(times, prior.variance, source, probes=_PROBES, steps=min(steps, _STEPS))
     scale = float((prior.variance * prior.square).mean() / prior.variance.mean())
     return Ceiling(psnr_low=_psnr(found.high * scale), psnr_high=_psnr(found.low * scale), inputs=client.inputs.numel())
 

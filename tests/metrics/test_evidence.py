@@ -2,10 +2,10 @@
 
 import pytest
 
-from fedsim.metrics.evidence import held, is_evidence, state_of, updates_to_decide
+from fedsim.metrics.evidence import held, is_evidence, reach, state_of, updates_to_decide
 from fedsim.metrics.statistics import wilson
 from fedsim.metrics.success import Rule
-from fedsim.record import Interval, ItemScore, VictimRecord
+from fedsim.record import Ceiling, Interval, ItemScore, VictimRecord
 
 RULE = Rule.of("ssim", 0.5)
 
@@ -59,3 +59,27 @@ def test_one_recovered_example_is_proof_and_one_open_search_leaves_all_open() ->
     assert state_of([kept, victim(0.1, converged=False)], RULE) == "undecided"
     assert state_of([kept, victim(0.1, 0.6, converged=False)], RULE) == "recovered"
     assert state_of([], RULE) == "undecided"
+
+
+def ceiling(*hits: float, **found: object) -> Ceiling:
+    scores = tuple(ItemScore(index=i, values={"ssim": hit}) for i, hit in enumerate(hits))
+    return Ceiling(psnr=20.0, inputs=4, scores=scores).model_copy(update=found)
+
+
+def test_what_no_attacker_could_recover_withstood_whatever_the_search_did() -> None:
+    low, high = ceiling(0.2, 0.9), ceiling(0.9, 0.9)
+    assert is_evidence(victim(0.1, 0.9, converged=False, ceiling=low), RULE)
+    assert not is_evidence(victim(0.1, 0.9, converged=False, ceiling=high), RULE)
+    assert is_evidence(victim(failure="it broke", ceiling=ceiling(0.2)), RULE)
+    assert state_of([victim(0.1, converged=False, ceiling=ceiling(0.3))], RULE) == "withstood"
+    undefined = Ceiling(undefined="not defined for sign")
+    assert not is_evidence(victim(0.1, converged=False, ceiling=undefined), RULE)
+
+
+def test_how_far_the_ideal_attacker_comes_is_told_over_all_updates() -> None:
+    found = reach([ceiling(0.2, 0.9), None, ceiling(0.9, psnr=30.0)], RULE)
+    assert found == (25.0, 2 / 3, "25 dB, 2 of 3")
+    wide = Ceiling(psnr_low=12.0, psnr_high=80.0)
+    assert reach([wide], RULE) == (None, None, "12 to 80 dB")
+    assert reach([Ceiling(undefined="not defined for sign")], RULE) == (None, None, "not defined for sign")
+    assert reach([None], RULE) is None

@@ -104,10 +104,10 @@ def test_where_it_is_not_defined_it_says_so_and_is_never_0(
     assert found.psnr is None
 
 
-def test_more_entries_than_it_takes_are_estimated_on_request(scenario: Build) -> None:
+def test_more_entries_than_it_takes_are_estimated_where_time_is_given(scenario: Build) -> None:
     own = victim(scenario)
     assert "too many" in ceiling_of(own, largest=10).ceiling.undefined
-    exact, found = ceiling_of(own).ceiling, ceiling_of(own, largest=10, estimates=True).ceiling
+    exact, found = ceiling_of(own).ceiling, ceiling_of(own, largest=10, seconds=5.0).ceiling
     assert found.psnr_low is not None
     assert found.psnr_high is not None
     assert exact.psnr is not None

@@ -19,6 +19,7 @@ from fedsim.record import (
     ArmRecord,
     AttackRecord,
     AuditRecord,
+    Ceiling,
     ClientCost,
     GuaranteeRecord,
     Interval,
@@ -36,7 +37,7 @@ UNDEFENDED = "undefended"
 class Attacked(NamedTuple):
     """One update under one attack; `share` of its examples were recovered, each metric has one value an example.
 
-    Where not all were recovered, it `is_evidence` only if the search converged.
+    `is_evidence` says whether no more could be recovered (`fedsim.metrics.evidence`).
     """
 
     seed: int
@@ -45,6 +46,7 @@ class Attacked(NamedTuple):
     share: float
     values: Mapping[str, tuple[float, ...]]
     is_evidence: bool = False
+    ceiling: Ceiling | None = None
 
 
 class Searches(NamedTuple):
@@ -156,11 +158,9 @@ class Setting:
 
     def unproved(self, labels: Sequence[str]) -> int:
         """Return how many victims no search of these attacks recovered, and none converged on either."""
-        found: dict[tuple[int, int, int], bool] = {}
-        for victim in (own for label in labels for own in self.victims(label)):
-            key = (victim.seed, victim.round, victim.client)
-            found[key] = found.get(key, False) or victim.is_evidence
-        return sum(not is_evidence for is_evidence in found.values())
+        every = [victim for label in labels for victim in self.victims(label)]
+        proved = {victim[:3] for victim in every if victim.is_evidence}
+        return len({victim[:3] for victim in every} - proved)
 
     def shares(self, label: str) -> Victims:
         """Return the share of every victim's examples that one attack recovered."""
@@ -357,7 +357,7 @@ def _attempt(attack: AttackRecord, seed: int, judge: Judge) -> Tried:
 
 def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
     if victim.failure is not None or not victim.examples:
-        return Attacked(seed, victim.round, victim.client, 0.0, {})
+        return Attacked(seed, victim.round, victim.client, 0.0, {}, False, victim.ceiling)
     return Attacked(
         seed,
         victim.round,
@@ -368,6 +368,7 @@ def _attack(victim: VictimRecord, seed: int, judge: Judge) -> Attacked:
             for name in dict.fromkeys(name for item in victim.scores for name in item.values)
         },
         evidence.is_evidence(victim, judge.success),
+        victim.ceiling,
     )
 
 
