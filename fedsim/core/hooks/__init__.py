@@ -39,7 +39,7 @@ from fedsim.core.hooks.components import (
     TokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
-from fedsim.core.hooks.defenses import PLACES, Defense, Place
+from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
 from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
@@ -68,6 +68,7 @@ __all__ = [
     "Aggregator",
     "Attack",
     "Augmentation",
+    "Blur",
     "Bottleneck",
     "Component",
     "Condition",
