@@ -64,6 +64,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         record=record,
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),
+        unused=verdict.unused(record),
         sentence=verdict.sentence(record),
         best=verdict.recommend(record),
         ranked=verdict.rank(record),

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedsim.audit import evidence, verdict
-from fedsim.audit.record import AuditRecord, Inspection, Trial
+from fedsim.audit.record import SUGGESTS, AuditRecord, Inspection, Trial
 from fedsim.core import registry
 from fedsim.metrics.success import Rule
 from fedsim.record import Interval
@@ -109,7 +109,9 @@ def counting(console: Console) -> Iterator[Callable[[str, float], None]]:
         def told(what: str, left: float) -> None:
             nonlocal latest
             line = Text(f"{int(left) // 60}:{int(left) % 60:02d} left  {what}")
-            if console.is_terminal:
+            if what.startswith(SUGGESTS):
+                console.print(Text(what), soft_wrap=True)
+            elif console.is_terminal:
                 status.update(line)
             elif what != latest:
                 console.print(line, soft_wrap=True)

@@ -17,6 +17,7 @@ from fedsim.scenario import Scoring
 
 BROKEN, UNDECIDED = 3, 4  # exit codes
 _FPR = 0.01
+_NEARLY = 0.9  # share of the minutes
 
 Judgement = Literal["yes", "no", "undecided"]
 _ORDER: tuple[Judgement, ...] = ("yes", "undecided", "no")
@@ -151,6 +152,18 @@ def weak_control(record: AuditRecord) -> tuple[str, ...]:
             f"class {100 * own.guessing:.0f} %), so what it costs is not known"
         )
     return tuple(found)
+
+
+def unused(record: AuditRecord) -> str:
+    """Return why time was left, as a sentence; empty where nearly all was used."""
+    given = 60.0 * record.plan.minutes
+    if record.status != "finished" or record.seconds >= _NEARLY * given:
+        return ""
+    tried = "every defense that fits was tried" if record.plan.defend else "no defense was to be tried"
+    return (
+        f"{given - record.seconds:.0f} of {given:.0f} s were left: further updates could not change what is said of "
+        f"the policy, and {tried}."
+    )
 
 
 def rank(record: AuditRecord) -> list[Trial]:
