@@ -60,6 +60,7 @@ def run(
         parameters=sum(p.numel() for p in sound.model.parameters()),
         shape=sound.dataset.spec.shape,
         classes=sound.dataset.spec.classes,
+        noun=sound.noun,
         own_defenses=tuple(dict(own) for own in subject.defenses),
         notes=sound.notes,
     )

@@ -76,8 +76,8 @@ def _counted(left: list[VictimRecord], n: int) -> Iterator[str]:
     if len(rest) > unknown:
         most = max(victim.iterations for victim in rest)
         yield (
-            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the images explain the "
-            "update better than the guess, so it may hold them"
+            f"{len(rest) - unknown} of {n} searches did not converge within {most} iterations: the examples explain "
+            "the update better than the guess, so it may hold them"
         )
     if unknown:
         yield f"whether {unknown} of {n} searches converged is not defined for this client"

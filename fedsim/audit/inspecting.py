@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -24,7 +24,7 @@ from fedsim.core import registry, seeding
 from fedsim.core.errors import NotApplicable
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import without_dropout
-from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
+from fedsim.core.types import Batch, Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
 from fedsim.metrics.evidence import held, is_evidence, is_out_of_reach
 from fedsim.metrics.image import to_pixels
@@ -146,14 +146,14 @@ class Inspector:
         begin, entry, short = time.monotonic(), seen.entry, False
         ceiling = self._ceiling(world, seen, _FOR_THE_CEILING * seconds, name)
         seconds = max(seconds - (time.monotonic() - begin), _LEAST_SECONDS)
-        latest: list[Tensor] = []
+        latest = _Latest()
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
             with limit(seconds):
                 found: Reconstruction | str = self._find(world, seen, observation, iterations, seconds, ceiling, latest)
         except OutOfTime:
             short = True
-            found = _unfinished(observation, latest[0], seen.truth) if latest else "no guess within the time"
+            found = latest.best(observation, seen.truth)
         except Exception as error:
             found = reason(error)
         victim = self._recorded(world, seen, found, name)
@@ -167,7 +167,7 @@ class Inspector:
         iterations: int,
         seconds: float,
         ceiling: Ceiling | None,
-        latest: list[Tensor],
+        latest: _Latest,
     ) -> Reconstruction | str:
         """Try the exact attacks, then the one search where it can still change the verdict."""
         exact, round_ = None, seen.entry.round
@@ -179,11 +179,12 @@ class Inspector:
             with limit(_FOR_EXACT * seconds):
                 exact = _search(world, observation, min(iterations, _MOST_EXACT), _descents(), round_, latest)
         except (OutOfTime, NotApplicable):
-            latest.clear()
-        if exact is not None and len(exact.inputs) and self._is_settled(world, seen, exact, ceiling):
-            return exact
+            latest.step = None
+        latest.exact = exact if exact is not None and len(exact.inputs) else None
+        if latest.exact is not None and self._is_settled(world, seen, latest.exact, ceiling):
+            return latest.exact
         found = _search(world, observation, iterations, others, round_, latest)
-        return exact if exact is not None and exact.objective < found.objective else found
+        return latest.exact if latest.exact is not None and latest.exact.objective < found.objective else found
 
     def _is_settled(self, world: World, seen: Seen, exact: Reconstruction, ceiling: Ceiling | None) -> bool:
         """Say whether a search could change nothing: all is explained, or what is left is out of everybody's reach."""
@@ -264,13 +265,27 @@ def enough(batch_size: int, images: int = _LEAST_IMAGES) -> int:
     return max(_LEAST_UPDATES, images // batch_size)
 
 
+@dataclass
+class _Latest:
+    """What was found before the clock ends an update: the guess of the exact attacks, and the last of the search."""
+
+    exact: Reconstruction | None = None
+    step: Step | None = None
+
+    def best(self, observation: Observation, truth: Truth) -> Reconstruction | str:
+        """Return the guess of lower objective."""
+        if self.exact is not None and (self.step is None or self.exact.objective <= self.step.best):
+            return replace(self.exact, stopped=OUT_OF_TIME)
+        return "no guess within the time" if self.step is None else _unfinished(observation, self.step.guess, truth)
+
+
 def _search(
     world: World,
     observation: Observation,
     iterations: int,
     leave_out: Collection[str],
     round_: int,
-    latest: list[Tensor],
+    latest: _Latest,
 ) -> Reconstruction:
     method = registry.get("attack", _ATTACK)
     settings = {
@@ -281,7 +296,7 @@ def _search(
     attack = cast("Attack[Any]", method.make(method.config.model_validate(settings)))
 
     def on_step(step: Step) -> None:
-        latest[:] = [step.guess]
+        latest.step = step
 
     seed = world.scenario.seed
     with seeding.isolate_randomness(seeding.derive(seed, "foreign to the audit", round_)):
@@ -329,20 +344,25 @@ def _cost(world: World, batch_size: int) -> float:
     Where a user's layer or loss has no second derivative, it counts as three gradients.
     """
     model = world.models.holding(world.models.first_weights)
-    labels = torch.zeros(batch_size, dtype=torch.long)
-    parameters = list(world.models.parameters.values())
+    parameters, spec = list(world.models.parameters.values()), world.data.dataset.spec
+    known = world.data.dataset.train
     measured: list[float] = []
     with seeding.isolate_randomness(0), without_dropout():
         for _ in range(3):
-            inputs = torch.randn(batch_size, *world.data.dataset.spec.shape).requires_grad_()
+            if len(known):
+                batch = known.taken(torch.arange(batch_size) % len(known))
+            else:
+                batch = Batch(torch.randn(batch_size, *spec.shape), torch.zeros(batch_size, dtype=torch.long))
+            if spec.vocabulary is None:
+                batch.inputs.requires_grad_()
             begin = time.perf_counter()
-            loss = world.stack.criterion(model(inputs), labels)
+            loss = world.stack.criterion(*world.task.answer(model, batch, {}))
             gradient = torch.autograd.grad(loss, parameters, create_graph=True, allow_unused=True)
             first = time.perf_counter() - begin
             total = torch.stack([g.square().sum() for g in gradient if g is not None]).sum()
             try:
-                torch.autograd.grad(total, inputs, allow_unused=True)
-            except RuntimeError:
+                torch.autograd.grad(total, batch.inputs, allow_unused=True)
+            except RuntimeError:  # a layer without second derivative, or tokens
                 measured.append(3 * first)
             else:
                 measured.append(time.perf_counter() - begin)

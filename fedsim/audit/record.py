@@ -142,6 +142,7 @@ class AuditRecord(_Part):
     parameters: int = 0
     shape: tuple[int, ...] = ()
     classes: int = 0
+    noun: str = Field(default="image", description="what one example is called, as metrics call it")
     dropout: tuple[float, ...] = ()
     own_defenses: tuple[dict[str, Any], ...] = ()
     threat_model: tuple[str, ...] = ()
