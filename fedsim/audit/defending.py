@@ -13,6 +13,7 @@ from typing import Any
 from fedsim.audit import members
 from fedsim.audit.book import AuditJournal
 from fedsim.audit.clock import OutOfTime, limit
+from fedsim.audit.evidence import fewest
 from fedsim.audit.foreign import reason
 from fedsim.audit.inspecting import Inspector, enough, updates
 from fedsim.audit.record import Trial
@@ -54,11 +55,13 @@ def defend(book: AuditJournal, subject: Checked, largest: int) -> None:
     fitting, unfit = _fitting(book, subject, worst)
     book.keep(unfit=unfit)
     seconds = max(book.clock.left / (min(len(fitting), _TRIALS) + 1), _LEAST_SECONDS)
-    most = book.plan.updates or enough(worst, _IMAGES)
+    allowed, confidence = book.record.policy.max_recognisable, book.plan.scoring.confidence
+    most = book.plan.updates or max(enough(worst, _IMAGES), fewest(allowed, confidence))
     bare = world_of(subject, book.plan, worst, Setting())
     inspector = Inspector(book.plan.knows, book.arrays, book.tell)
-    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds / most)
-    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, f"control, batch {worst}")
+    iterations = inspector.iterations(bare, _FOR_THE_ATTACK * seconds)
+    name = f"control, batch {worst}"
+    control = inspector.inspect(bare, updates(bare), most, iterations, seconds, name, allowed)
     book.keep(control=control)
     defender = _Defender(book, subject, inspector, training, worst, most, iterations)
     for setting in fitting:
@@ -134,9 +137,10 @@ class _Defender:
         try:
             with limit(seconds):
                 world = world_of(self.subject, self.book.plan, self.batch_size, setting)
+                allowed = self.book.record.policy.max_recognisable
                 label = f"{setting.label}, batch {self.batch_size}"
                 found = self.inspector.inspect(
-                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label
+                    world, updates(world), self.most, self.iterations, _FOR_THE_ATTACK * seconds, label, allowed
                 )
                 trial = trial.model_copy(update={"inspection": found})
                 return self._train(trial, setting)

@@ -64,6 +64,7 @@ def write(record: AuditRecord, folder: Path) -> None:
         record=record,
         broken=verdict.broken(record),
         unjudged=verdict.unjudged(record),
+        unused=verdict.unused(record),
         sentence=verdict.sentence(record),
         best=verdict.recommend(record),
         ranked=verdict.rank(record),
@@ -75,13 +76,14 @@ def write(record: AuditRecord, folder: Path) -> None:
         defended=_defend(record, arrays),
         interval=screen.interval,
         told=screen.told,
-        headline=screen.headline(),
+        headline=screen.headline(record.noun),
         recovered=screen.recovered,
         searched=screen.searched,
         state=evidence.state,
         ideal=evidence.ideal,
         winner=screen.winner,
-        rule=screen.rule(record.plan.scoring),
+        rule=screen.rule(record.plan.scoring, record.noun),
+        texts=list(_texts(record)),
         most=MOST,
         glossary=TERMS,
     )
@@ -124,6 +126,14 @@ def _defend(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Wall | Non
             rows.append(Row(trial.name, tuple(_pictures(record, trial.inspection, arrays, "guesses"))))
     title = f"batch {control.batch_size}, without and with each defense"
     return Wall(title, tuple(row for row in rows if row.pictures), _count(control, arrays))
+
+
+def _texts(record: AuditRecord) -> Iterator[tuple[str, str, str]]:
+    """Yield where the first texts were attacked, each text, and the guess of it."""
+    for own in record.inspections:
+        found = [(victim, item) for victim in own.victims for item in victim.scores if item.text is not None]
+        for victim, item in found[:MOST]:
+            yield f"batch {own.batch_size}, update {victim.round}", item.text or "", item.guess or ""
 
 
 def _count(inspection: Inspection, arrays: Mapping[str, np.ndarray]) -> int:

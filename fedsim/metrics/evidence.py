@@ -72,10 +72,11 @@ def is_evidence(victim: VictimRecord, rule: Rule) -> bool:
     """
     if victim.scores and recovered(victim, rule) == len(victim.scores):
         return True
-    return (victim.failure is None and victim.converged is True) or _is_out_of_reach(victim, rule)
+    return (victim.failure is None and victim.converged is True) or is_out_of_reach(victim, rule)
 
 
-def _is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+def is_out_of_reach(victim: VictimRecord, rule: Rule) -> bool:
+    """Say whether the ideal attacker would recover nothing that was not recovered."""
     if victim.ceiling is None or not victim.ceiling.scores:
         return False
     within = {item.index for item in victim.ceiling.scores if rule.has_succeeded(item)}

@@ -89,6 +89,8 @@ def audit(
     say(verdict.sentence(record))
     for sentence in verdict.unjudged(record):
         say(sentence)
+    if unused := verdict.unused(record):
+        say(unused)
     say(f"Page: {folder / 'audit.html'} ({record.seconds:.0f} s)")
     for sentence in verdict.broken(record):
         complain(f"The policy is broken: {sentence}")
