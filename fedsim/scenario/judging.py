@@ -85,6 +85,12 @@ class Exposure(Config):
         ge=0,
         description="beginnings that the model is shown at most in a search for the likeliest filling; 0: no search",
     )
+    emission: int = Field(
+        default=0,
+        ge=0,
+        description="runs that estimate how likely the model writes any string of a secret's form; 0: none (extra "
+        "constrain)",
+    )
 
 
 class Scoring(Config):
