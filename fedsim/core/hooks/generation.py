@@ -115,8 +115,10 @@ SamplingT = TypeVar("SamplingT", bound=Sampling)
 class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
     """Turns a condition into a text or a sample, step by step. Derive from `Decoder` or `Sampler`.
 
-    An instance keeps nothing between steps: what it needs stands in the state. All randomness comes from the context's
-    generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks for them.
+    An instance keeps nothing between steps: what it needs stands in the state. What is to outlive a text is an object of
+    its own, which the instance hands to every state; it may change speed, never results. All randomness comes from the
+    context's generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks
+    for them.
 
     Attributes:
         counts: names of what its events count, the same in every step.
