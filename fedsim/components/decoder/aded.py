@@ -153,6 +153,7 @@ def _prolonged(table: Table, pair: Pair, way: tuple[int, ...]) -> tuple[int, ...
     return (*way, max(after, key=after.__getitem__)) if after else way
 
 
+@dataclass
 class Lasting:
     """What outlives texts with `persist`: one table, from which all texts of a decoder draft and which all change.
 
@@ -160,8 +161,7 @@ class Lasting:
     which.
     """
 
-    def __init__(self) -> None:
-        self.table: Table | None = None
+    table: Table | None = None
 
     def keep(self, places: Sequence[int]) -> Self:
         """Return it as it is: it belongs to no row."""

@@ -115,7 +115,7 @@ SamplingT = TypeVar("SamplingT", bound=Sampling)
 class Generation(Component[ConfigT], Generic[ConfigT, StateT]):
     """Turns a condition into a text or a sample, step by step. Derive from `Decoder` or `Sampler`.
 
-    An instance keeps nothing between steps: what it needs stands in the state. What is to outlive a text is an object of
+    An instance keeps nothing between steps: what it needs stands in the state. What outlives a text is an object of
     its own, which the instance hands to every state; it may change speed, never results. All randomness comes from the
     context's generators. The model stays as it is, is in evaluation mode, and records no gradients unless a step asks
     for them.
