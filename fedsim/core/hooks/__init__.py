@@ -47,6 +47,7 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Weigher,
     Writing,
     check_scores,
 )
@@ -97,6 +98,7 @@ __all__ = [
     "ServerRound",
     "Task",
     "TokenReducer",
+    "Weigher",
     "Writing",
     "check_scores",
     "check_update",

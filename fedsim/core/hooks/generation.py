@@ -179,6 +179,28 @@ class Decoder(Generation[ConfigT, WritingT]):
         return scores
 
 
+class Weigher(Decoder[ConfigT, WritingT]):
+    """A decoder that weighs its texts, so that their mean weight is unbiased for the probability of a constraint.
+
+    `fedsim.threat.emission` asks the registered ones. Their events count `calls` of the constraint, and `rows`: texts
+    that the model was shown.
+    """
+
+    @classmethod
+    @abstractmethod
+    def within(cls, pattern: str, particles: int) -> Self:
+        """Return one whose texts match a regular expression and end as soon as they do, and that weighs so many a row.
+
+        Raises:
+            FedsimError: there is no such pattern.
+            MissingExtra: a package is not installed.
+        """
+
+    @abstractmethod
+    def log_evidence(self, state: WritingT) -> Sequence[float | None]:
+        """Return of each row ln of the mean weight of its whole texts; None while one goes on and has room."""
+
+
 def check_scores(scores: Sequence[Tensor]) -> None:
     """Check the scores (n, V) of each row behind its text, which stand first; those of drafts may be no numbers.
 
