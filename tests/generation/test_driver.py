@@ -1,10 +1,14 @@
 """The driver: who ends when and why, pieces as they are made, what is read inside the model, mistakes of authors."""
 
+from dataclasses import replace
+
 import pytest
 import torch
+from torch import nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.types import Limits
+from fedsim.core.hooks import Condition, GenerationContext, Unmasker, Unmasking
+from fedsim.core.types import Config, Event, Limits
 from fedsim.generation import generate, stream
 from tests.components.generating import (
     LEAKING,
@@ -14,6 +18,7 @@ from tests.components.generating import (
     sources,
     tiny_llama,
 )
+from tests.components.unmasking import tiny_llada
 
 FIVE = Limits(max_new_tokens=5)
 
@@ -64,3 +69,54 @@ def test_rows_share_no_generator_and_cuts_are_modules() -> None:
             generate(make("greedy"), model, ASKED, FIVE, wrong)
     with pytest.raises(FedsimError, match=r"cuts: the model has no module 'layer.0'. Did you mean 'layers.0'"):
         stream(make("greedy"), model, ASKED, FIVE, sources(3), cuts=["layer.0"])
+
+
+class Meddling(Unmasker[Config, Unmasking]):
+    """Fills in one place a step, and then breaks a promise."""
+
+    counts = frozenset[str]()
+    how = ""
+
+    def start(self, model: nn.Module, condition: Condition, context: GenerationContext) -> Unmasking:
+        return self.begin(model, condition, context)
+
+    def step(self, model: nn.Module, state: Unmasking, context: GenerationContext) -> tuple[Unmasking, list[Event]]:
+        after = state.filled([{own[0]: 5} for own in state.masked])
+        tokens, masked = list(after.tokens[0]), after.masked[0]
+        if self.how == "changes the prompt":
+            tokens[0] += 1
+        if self.how == "masks anew":
+            masked = (1, *masked)
+        return replace(after, tokens=(tuple(tokens),), masked=(masked,)), [Event()]
+
+
+@pytest.mark.parametrize("how", ["changes the prompt", "masks anew"])
+def test_a_step_that_changes_what_is_written_is_named(how: str) -> None:
+    method = Meddling(Config()).named("meddling")
+    method.how = how
+    with pytest.raises(FedsimError, match="'meddling' changed a place that was not masked, or masked one anew"):
+        generate(method, tiny_llada(), prompts([1, 2]), Limits(max_new_tokens=3), sources(1))
+
+
+def test_a_filled_text_ends_at_a_stop_token_with_nothing_masked_before_it() -> None:
+    limits = Limits(max_new_tokens=4, stop_tokens=frozenset({5}))
+    (own,) = generate(Meddling(Config()), tiny_llada(), prompts([1, 2]), limits, sources(1))
+    assert (own.ending, own.tokens, own.trace.places) == ("stop", (5,), ((0,),))
+    answer = torch.tensor([[9, 5, 9, 9]])
+    condition = Condition(((1, 2),), {"answer": answer})
+    (late,) = generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=4), sources(1))
+    assert (late.ending, late.tokens, late.trace.places) == ("length", (5, 5, 5, 5), ((0,), (2,), (3,)))
+
+
+def test_an_answer_that_stands_already_takes_no_step_and_an_empty_prompt_is_none_too_few() -> None:
+    condition = Condition(((), ()), {"answer": torch.tensor([[1, 2, 3], [9, 9, 1]])})
+    found = generate(Meddling(Config()), tiny_llada(), condition.keep([0]), Limits(max_new_tokens=3), sources(1))
+    assert (found[0].ending, found[0].tokens, found[0].trace.tokens) == ("finished", (1, 2, 3), ())
+    (other,) = generate(Meddling(Config()), tiny_llada(), condition.keep([1]), Limits(max_new_tokens=3), sources(1))
+    assert other.tokens == (5, 5, 1)
+
+
+def test_answers_of_another_length_are_named() -> None:
+    condition = Condition(((1,),), {"answer": torch.tensor([[9, 9]])})
+    with pytest.raises(FedsimError, match=r"given\['answer'\] has shape \(1, 2\), expected \(1, 3\)"):
+        generate(Meddling(Config()), tiny_llada(), condition, Limits(max_new_tokens=3), sources(1))
