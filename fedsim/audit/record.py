@@ -65,7 +65,7 @@ class Plan(_Part):
 
     @property
     def is_captured(self) -> bool:
-        """Whether the attacked update is a captured one."""
+        """Whether the attacked update was captured elsewhere: in a file, or from a ClientApp."""
         return self.client_app is not None or self.gradients is not None
 
 

@@ -51,6 +51,7 @@ from fedsim.core.hooks.generation import (
     Sampling,
     Unmasker,
     Unmasking,
+    Weigher,
     Writing,
     check_scores,
 )
@@ -107,6 +108,7 @@ __all__ = [
     "TraceAttack",
     "Unmasker",
     "Unmasking",
+    "Weigher",
     "Writing",
     "check_scores",
     "check_update",
