@@ -25,7 +25,8 @@ from fedsim.experiment.runner import guarantees
 from fedsim.record import MembershipRecord
 from fedsim.scenario.world import World
 
-_FOR_MEMBERS = 0.25  # share of the remaining time
+_FOR_MEMBERS = 0.25  # share of the remaining time, where defenses follow
+_ALL = 0.95  # where none follow
 _TRIALS = 10  # planned ones; cheap defenses leave time for more
 _FOR_THE_ATTACK = 0.6  # share of a trial
 _IMAGES = 4
@@ -168,7 +169,7 @@ def _judge(
 ) -> tuple[MembershipRecord, ...]:
     if _candidates(subject) < members.FEWEST:
         return ()
-    seconds = book.clock.left * _FOR_MEMBERS
+    seconds = book.clock.left * (_FOR_MEMBERS if book.plan.defend else _ALL)
     return members.judged(world, training, seconds, book.tell, with_shadows=with_shadows)
 
 

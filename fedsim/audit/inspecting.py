@@ -13,22 +13,22 @@ import torch
 from torch import Tensor
 
 from fedsim.audit.clock import OutOfTime, limit
+from fedsim.audit.evidence import OUT_OF_TIME
 from fedsim.audit.foreign import reason
 from fedsim.audit.record import Inspection
 from fedsim.core import registry, seeding
-from fedsim.core.examples import distinct
 from fedsim.core.hooks import Attack
 from fedsim.core.masks import without_dropout
 from fedsim.core.types import Knowledge, Observation, Reconstruction, Step, Truth, WireEntry
 from fedsim.federation.client import local_training
-from fedsim.metrics.image import score_items, to_pixels
-from fedsim.metrics.missing import complete
+from fedsim.metrics.image import to_pixels
 from fedsim.metrics.statistics import summarise
 from fedsim.metrics.success import Rule
-from fedsim.record import VictimRecord
+from fedsim.record import Ceiling, VictimRecord
 from fedsim.scenario.world import World
-from fedsim.tasks.core.images import label_values
+from fedsim.threat.ceiling import ceiling_of
 from fedsim.threat.observe import observe
+from fedsim.threat.scoring import score
 from fedsim.threat.victim import Victim
 
 _ATTACK = "auto"
@@ -37,6 +37,9 @@ _LEAST_UPDATES = 2
 _MOST_ITERATIONS = 2000
 _LEAST_ITERATIONS = 10
 _LEAST_SECONDS = 0.5
+_FOR_THE_CEILING = 0.2  # share of the time of an update
+_HANGS = 2.0  # times that share, after which it is ended
+_SHOWN = ("originals", "guesses")
 _RESERVE = 2.5  # measured: a step of an attack takes longer than a bare second derivative
 
 Arrays = dict[str, np.ndarray]
@@ -113,8 +116,8 @@ class Inspector:
     def _attack(
         self, world: World, seen: Seen, iterations: int, seconds: float, name: str
     ) -> tuple[VictimRecord, bool]:
-        begin = time.monotonic()
-        entry, short = seen.entry, False
+        begin, ceiling_seconds = time.monotonic(), _FOR_THE_CEILING * seconds
+        seconds, entry, short = seconds - ceiling_seconds, seen.entry, False
         latest: list[Tensor] = []
         observation = observe(Victim(world, entry, seen.truth), self.knows)
         try:
@@ -126,14 +129,34 @@ class Inspector:
         except Exception as error:
             found = reason(error)
         victim = self._recorded(world, seen, found, name)
-        return victim.model_copy(update={"seconds": time.monotonic() - begin}), short
+        update = {"seconds": time.monotonic() - begin, "ceiling": self._ceiling(world, seen, ceiling_seconds, name)}
+        return victim.model_copy(update=update), short
+
+    def _ceiling(self, world: World, seen: Seen, seconds: float, name: str) -> Ceiling | None:
+        """Return how well anybody could know the images, and keep the map of it."""
+        if not self.is_scored:
+            return None
+        try:
+            with limit(_HANGS * seconds):
+                found, known = ceiling_of(Victim(world, seen.entry, seen.truth), seconds=seconds)
+        except OutOfTime:
+            return Ceiling(inputs=seen.truth.batches[0].inputs.numel(), undefined="its time was too short")
+        except Exception as error:
+            return Ceiling(undefined=reason(error))
+        if known is not None:
+            self.arrays[f"{name}/known"] = known.float().clamp(0.0, 1.0).numpy()
+        return found
 
     def _recorded(self, world: World, seen: Seen, found: Reconstruction | str, name: str) -> VictimRecord:
         entry = seen.entry
         if isinstance(found, str):
             return VictimRecord(round=entry.round, client=entry.client, failure=found)
-        spec = world.data.dataset.spec
-        victim = VictimRecord(
+        if self.is_scored:
+            judged = score(Victim(world, entry, seen.truth), found)
+            self.arrays.update({f"{name}/{kind}": judged.arrays[kind] for kind in _SHOWN if kind in judged.arrays})
+            return judged.record.model_copy(update={"arrays": name})
+        self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, world.data.dataset.spec).numpy()
+        return VictimRecord(
             round=entry.round,
             client=entry.client,
             objective=found.objective,
@@ -145,15 +168,6 @@ class Inspector:
             facts=dict(found.facts),
             arrays=name,
         )
-        if not self.is_scored:
-            self.arrays[f"{name}/guesses"] = to_pixels(found.inputs, spec).numpy()
-            return victim
-        batch = distinct(seen.truth.private)
-        found = complete(found, len(batch))
-        scores, order = score_items(found, batch, spec)
-        self.arrays[f"{name}/originals"] = to_pixels(batch.inputs, spec).numpy()
-        self.arrays[f"{name}/guesses"] = to_pixels(found.inputs[order], spec).numpy()
-        return victim.model_copy(update={"scores": scores, "values": label_values(scores)})
 
     def _summary(self, world: World, victims: Sequence[VictimRecord]) -> Any:
         if not victims or not self.is_scored:
@@ -210,7 +224,7 @@ def _unfinished(observation: Observation, guess: Tensor, truth: Truth) -> Recons
         iterations=0,
         best_iteration=0,
         history=(),
-        stopped="out of time",
+        stopped=OUT_OF_TIME,
         notes=("the clock ended the search: this is the last guess of the attack that was running",),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedsim.audit import screen, verdict
+from fedsim.audit import evidence, screen, verdict
 from fedsim.audit.record import ARRAYS, PAGE, AuditRecord, Inspection
 from fedsim.core.glossary import TERMS
 from fedsim.core.plain import printable
@@ -77,6 +77,9 @@ def write(record: AuditRecord, folder: Path) -> None:
         told=screen.told,
         headline=screen.headline(),
         recovered=screen.recovered,
+        searched=screen.searched,
+        state=evidence.state,
+        ideal=evidence.ideal,
         winner=screen.winner,
         rule=screen.rule(record.plan.scoring),
         most=MOST,
@@ -101,6 +104,8 @@ def _walls(record: AuditRecord, arrays: Mapping[str, np.ndarray]) -> Iterator[Wa
         rows = [Row("recovered by the attacker", guesses)]
         if inspection.is_scored:
             rows.insert(0, Row("original", tuple(_pictures(record, inspection, arrays, "originals"))))
+            known = tuple(_pictures(record, inspection, arrays, "known"))
+            rows += [Row("known to the ideal attacker (white: all)", known)] if known else []
         title = "captured update" if record.plan.is_captured else f"batch {inspection.batch_size}"
         yield Wall(title, tuple(rows), _count(inspection, arrays))
 
@@ -142,6 +147,8 @@ def _picture(
 ) -> Picture:
     where = f"update {number}, image {index + 1}"
     source = data_address("image/png", encode(_in_colour(image)))
+    if kind == "known":
+        return Picture(source, f"What the ideal attacker knows of {where}")
     if kind == "originals" or index >= len(victim.scores):
         return Picture(source, f"{'Original' if kind == 'originals' else 'Guess'} of {where}")
     item: ItemScore = victim.scores[index]

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -99,16 +100,19 @@ class Checked:
 
 
 def found(target: str) -> Any:
-    """Return the object of ``package.module:name``.
+    """Return the object of ``package.module:name``, or of ``folder/file.py:name``.
 
     Raises:
         FedsimError: the module cannot be imported, or has no such name.
     """
-    module_name, colon, attribute = target.partition(":")
+    module_name, colon, attribute = target.rpartition(":")
     if not colon or not module_name or not attribute:
         raise FedsimError(
-            f"'{target}' names nothing to audit, expected package.module:function, as in my_pkg.train:make."
+            f"'{target}' names nothing to audit, expected package.module:function or folder/file.py:function, as in "
+            "my_pkg.train:make."
         )
+    if module_name.endswith(".py"):
+        module_name = _reachable(Path(module_name), target)
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -121,6 +125,20 @@ def found(target: str) -> Any:
     if attribute not in names:
         raise FedsimError(f"module '{module_name}' has no '{attribute}'.{nearest(attribute, names)}")
     return getattr(module, attribute)
+
+
+def _reachable(file: Path, target: str) -> str:
+    """Put a file's folder where imports look first, as Python does with a script's, and return the module's name."""
+    if not file.is_file():
+        raise FedsimError(f"there is no file {file} for '{target}', seen from {Path.cwd().name or '/'}.")
+    sys.path.insert(0, str(file.resolve().parent))
+    loaded = sys.modules.get(file.stem)
+    if loaded is not None and getattr(loaded, "__file__", None) != str(file.resolve()):
+        raise FedsimError(
+            f"{file} has the name of module '{file.stem}', which is loaded already. Rename the file, or name it as "
+            "package.module."
+        )
+    return file.stem
 
 
 def made(factory: Callable[[], Any], name: str) -> Subject:

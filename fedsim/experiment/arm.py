@@ -13,7 +13,7 @@ import numpy as np
 from fedsim.core import seeding
 from fedsim.core.types import Update, WireEntry
 from fedsim.data.partition import describe_partition
-from fedsim.experiment.attacking import attack, place_of, summarise_attack
+from fedsim.experiment.attacking import attack, find_ceilings, place_of, summarise_attack
 from fedsim.experiment.guaranteeing import guarantees
 from fedsim.experiment.hashes import model_hash
 from fedsim.experiment.inference import Inference
@@ -76,11 +76,12 @@ def run_arm(this: RunInProgress, world: World, world_json: str, number: int, nam
     arm = _Arm(this, number, begin, scenario, _train(world, journal, replays, name, values, updates))
     arm.keep()
     attacked = [Victim(world, entry, own.truth) for entry, own in zip(journal.entries, replays, strict=True)]
+    ceilings = find_ceilings(this, attacked, f"arm-{number}/ceiling") if scenario.scoring.ceiling else {}
     for choice in scenario.attacks:
         label = choice.label or choice.name
         seed = seeding.derive(scenario.seed, f"foreign to attack {label}")
         with this.attackers(choice, seed, this.should_stop) as attacker:
-            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}")
+            victims = attack(this, world, choice, attacker, attacked, f"arm-{number}/{label}", ceilings)
         arm.add(attacks=(*arm.record.attacks, summarise_attack(scenario, choice, victims)))
     if scenario.membership is None:
         return

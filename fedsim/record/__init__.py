@@ -12,6 +12,7 @@ from fedsim.record.rounds import ClientCost, KeptUpdate, PartitionRecord, RoundR
 from fedsim.record.runs import ArmRecord, Environment, RunRecord
 from fedsim.record.scores import (
     AttackRecord,
+    Ceiling,
     ItemScore,
     MaskScore,
     Summary,
@@ -23,6 +24,7 @@ __all__ = [
     "AttackRecord",
     "AuditRecord",
     "Cause",
+    "Ceiling",
     "ClientCost",
     "Environment",
     "ExposureRecord",

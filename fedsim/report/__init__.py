@@ -90,6 +90,7 @@ def _page(record: RunRecord, judge: verdict.Judge, **pictures: Any) -> str:
         sentences=verdict.sentences(record, judge),
         attackers=tables.attackers(record),
         columns=judge.columns(attacks),
+        ceilings=any(victim.ceiling for attack in attacks for victim in attack.victims),
         results=tables.results(record, judge),
         diagnoses=tables.diagnoses(record, judge),
         memberships=tables.memberships(record),

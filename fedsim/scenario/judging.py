@@ -94,3 +94,7 @@ class Scoring(Config):
     threshold: float = Field(default=0.5, description="success: beyond it, below where less is better, as of mse")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
     resamples: int = Field(default=2000, ge=100, description="bootstrap resamples of the victims")
+    ceiling: bool = Field(
+        default=False,
+        description="whether the ideal attacker says what each attacked update holds; takes seconds an update",
+    )

@@ -39,7 +39,7 @@ from fedsim.core.hooks.components import (
     TokenReducer,
 )
 from fedsim.core.hooks.contexts import GenerationContext, Grid, HookContext, LocalStep, Rules, ServerRound
-from fedsim.core.hooks.defenses import PLACES, Defense, Place
+from fedsim.core.hooks.defenses import PLACES, Blur, Defense, Place
 from fedsim.core.hooks.generation import (
     Condition,
     Decoder,
@@ -47,6 +47,8 @@ from fedsim.core.hooks.generation import (
     Rows,
     Sampler,
     Sampling,
+    Unmasker,
+    Unmasking,
     Writing,
     check_scores,
 )
@@ -66,6 +68,7 @@ __all__ = [
     "Aggregator",
     "Attack",
     "Augmentation",
+    "Blur",
     "Bottleneck",
     "Component",
     "Condition",
@@ -97,6 +100,8 @@ __all__ = [
     "ServerRound",
     "Task",
     "TokenReducer",
+    "Unmasker",
+    "Unmasking",
     "Writing",
     "check_scores",
     "check_update",
