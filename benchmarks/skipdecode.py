@@ -36,6 +36,7 @@ from fedsim.components.layer.skipdecode_training import SkipDecodeTraining, Skip
 from fedsim.core import registry  # noqa: E402
 from fedsim.core.hooks import Decoder  # noqa: E402
 from fedsim.core.losses import IGNORED, cross_entropy  # noqa: E402
+from fedsim.core.past import Past  # noqa: E402
 from fedsim.generation.writer import Writer, load_writer  # noqa: E402
 
 PROMPT = EXPECTED = news.LENGTH // 2
@@ -130,59 +131,50 @@ def leaks() -> Iterator[Row]:
     method, source = registry.get("model", "tiny-llama"), registry.get("dataset", "lee-news")
     data = source.make(source.config.model_validate({"length": SENTENCE}))
     whole = [own for own in range(len(data.train)) if (data.train.labels[own] != IGNORED).all()][:VICTIMS]
-    for label, chosen in (("all layers", None), ("skipdecode", SkipDecodeTrainingConfig(prompt=GIVEN, expected=12))):
+    config = SkipDecodeTrainingConfig(prompt=GIVEN, expected=SENTENCE - GIVEN)
+    for label, schedule in (("all layers", None), ("skipdecode", config.schedule(4))):
         torch.manual_seed(0)
-        model = method.make(method.config.model_validate({"blocks": 4}), data.spec).train()
-        if chosen is not None:
-            model = SkipDecodeTraining(chosen).prepare(model, torch.Generator())
-        told = [_told(model, data.train.inputs[own], data.train.labels[own]) for own in whole]
+        model = method.make(method.config.model_validate({"blocks": 4}), data.spec)
+        if schedule is not None:
+            model = SkipDecodeTraining(config).prepare(model, torch.Generator())
+        told = [_told(model, data.train.inputs[own], data.train.labels[own], schedule) for own in whole]
         for block in BLOCKS:
             for part, places in (("prompt", range(GIVEN)), ("rest", range(GIVEN, SENTENCE))):
                 shares = [statistics.fmean(own[block][place] for place in places) for own in told]
                 yield with_interval(f"told by block {block}, of the {part}", label, shares, "share")
 
 
-def _told(model: nn.Module, tokens: Tensor, labels: Tensor) -> dict[int, list[float]]:
+def _told(model: nn.Module, tokens: Tensor, labels: Tensor, schedule: Schedule | None) -> dict[int, list[float]]:
     """Return of each place whether the attentions of some blocks tell it."""
-    loss, spaces = cross_entropy(model(tokens[None]), labels[None]), dict[int, Tensor]()
+    loss, spaces = cross_entropy(model.train()(tokens[None]), labels[None]), dict[int, Tensor]()
     for block in BLOCKS:
         weights = [model.get_parameter(f"layers.{block}.self_attn.{own}_proj.weight") for own in "qkv"]
         spaces[block] = span(*torch.autograd.grad(loss, weights, retain_graph=True))
-    every, found = vocabulary_of(model), {block: list[float]() for block in BLOCKS}
-    for place, token in enumerate(tokens):
-        texts = torch.cat((tokens[:place].expand(len(every), -1), every[:, None]), 1)
-        for block, inputs in _read(model, texts).items():
-            found[block].append(float(outside(inputs, spaces[block]).argmin() == token))
+    found: dict[int, list[float]] = {block: [] for block in BLOCKS}
+    for place, read in enumerate(_read(model.eval(), tokens.tolist(), schedule)):
+        for block, inputs in read.items():
+            found[block].append(float(outside(inputs, spaces[block]).argmin() == tokens[place]))
     return found
 
 
-class _Enough(Exception):  # ends a forward pass where everything was seen
-    pass
-
-
 @torch.no_grad()
-def _read(model: nn.Module, texts: Tensor) -> dict[int, Tensor]:
-    """Return what the attentions of some blocks read at the last token of texts (N, T), shape (N, width)."""
-    seen: dict[int, Tensor] = {}
+def _read(model: nn.Module, tokens: list[int], schedule: Schedule | None) -> Iterator[dict[int, Tensor]]:
+    """Yield for each place what the attentions of some blocks read there of every token, behind the true beginning."""
+    past, every = Past(), vocabulary_of(model).tolist()
+    for place in range(len(tokens)):
+        layers = tuple(range(4))
+        if schedule is not None and place >= GIVEN:
+            layers = schedule.layers(place - GIVEN)
+        left: dict[int, Tensor] = {}
 
-    def noting(block: int) -> Callable[[nn.Module, object, Tensor], None]:
-        def note(_module: nn.Module, _inputs: object, output: Tensor) -> None:
-            seen[block] = output[:, -1]
-            if len(seen) == len(BLOCKS):
-                raise _Enough
+        def note(number: int, hidden: Tensor, left: dict[int, Tensor] = left) -> None:
+            left[number] = hidden[:, -1]
 
-        return note
-
-    norms = {block: model.get_submodule(f"layers.{block}.input_layernorm") for block in BLOCKS}
-    handles = [norm.register_forward_hook(noting(block)) for block, norm in norms.items()]
-    try:
-        model(texts)
-    except _Enough:
-        pass
-    finally:
-        for handle in handles:
-            handle.remove()
-    return seen
+        rows = past.keep([0] * len(every)) if place else Past()
+        rows.states(model, [(*tokens[:place], own) for own in every], layers=layers, seen=note)
+        past.states(model, [tokens[: place + 1]], layers=layers)
+        before = {block: left[max(own for own in layers if own < block)] for block in BLOCKS}
+        yield {block: model.get_submodule(f"layers.{block}.input_layernorm")(own) for block, own in before.items()}
 
 
 if __name__ == "__main__":
