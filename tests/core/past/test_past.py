@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsim.core.errors import FedsimError
-from fedsim.core.past import Draft, Past
-from fedsim.core.past import key_values
+from fedsim.core.past import Draft, Past, key_values
 from fedsim.core.past import past as module
 from fedsim.core.types import InputSpec
 from tests.components.generating import VOCABULARY, Breaking, KeepPositive, tiny_llama
