@@ -50,6 +50,7 @@ from fedsim.core.hooks.generation import (
     Unmasker,
     Unmasking,
     Writing,
+    check_place_scores,
     check_scores,
 )
 from fedsim.core.hooks.kinds import KINDS_OF_COMPONENTS, RUN_AFTERWARDS
@@ -102,6 +103,7 @@ __all__ = [
     "Unmasker",
     "Unmasking",
     "Writing",
+    "check_place_scores",
     "check_scores",
     "check_update",
 ]
