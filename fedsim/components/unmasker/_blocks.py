@@ -61,12 +61,17 @@ def propose(scores: Tensor, places: tuple[int, ...], config: ProposalConfig, gen
         config: temperature and confidence.
         generator: the row's.
     """
+    tokens = noised(scores, config.temperature, generator).argmax(-1)
+    return Proposed(places, tokens, confidences(scores.double().softmax(-1), tokens, config, generator))
+
+
+def noised(scores: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    """Return scores in double precision whose largest one is a draw at a temperature."""
     own = scores.double()
-    tokens = own.argmax(-1)
-    if config.temperature > 0:
-        uniform = torch.rand(own.shape, generator=generator, dtype=torch.double).clamp_min(torch.finfo(own.dtype).tiny)
-        tokens = (own - config.temperature * (-uniform.log()).log()).argmax(-1)
-    return Proposed(places, tokens, confidences(own.softmax(-1), tokens, config, generator))
+    if temperature == 0:
+        return own.clone()
+    uniform = torch.rand(own.shape, generator=generator, dtype=torch.double).clamp_min(torch.finfo(own.dtype).tiny)
+    return own - temperature * (-uniform.log()).log()
 
 
 def confidences(odds: Tensor, tokens: Tensor, config: ProposalConfig, generator: torch.Generator) -> Tensor:
